@@ -1,0 +1,43 @@
+// What a backend is: a copyable handle with memory, copies between host and device, one loop over indices, and the primitives that
+// ops/ calls. A primitive is a free function whose first argument is the backend, found by overload: gemm, conv_forward,
+// conv_backward_input, conv_backward_weight, norm_forward, norm_backward, resample, attention_forward, attention_backward,
+// column_sums, row_sums. Operations own the mathematics, backends the speed.
+#pragma once
+#include <concepts>
+#include <string_view>
+
+#include "../core/config.hpp"
+
+namespace multistage {
+
+/// The operations a backend may support; see `supports`.
+enum class operation { gemm, conv, norm, resample, attention, reduce, elementwise };
+
+/// Whether `Backend` runs `Op` on `Scalar`. Backends specialise it; operations check it first and say what to do.
+template <class Backend, operation Op, class Scalar>
+inline constexpr bool supports = false;
+
+struct noop_functor {
+  MULTISTAGE_HD void operator()(index_t) const {}
+};
+
+/// @see the file's head.
+template <class B>
+concept backend = std::copyable<B> && requires(const B b, float* p, const float* c, index_t n, noop_functor f, typename B::template storage<float> s) {
+  { B::name } -> std::convertible_to<std::string_view>;
+  { b.template allocate<float>(n) } -> std::same_as<typename B::template storage<float>>;
+  { B::pointer(s) } -> std::same_as<float*>;
+  b.upload(c, p, n);        // host to device
+  b.download(c, p, n);      // device to host
+  b.copy(c, p, n);          // device to device
+  b.for_each_index(n, f);   // f(i) for every i in [0, n), in any order; a third argument hints how many i make a task
+  b.synchronize();          // returns when all work given to it is done
+};
+
+/// First in the body of every operation.
+#define MULTISTAGE_REQUIRE_SUPPORT(Backend, op, Scalar)                                                                          \
+  static_assert(::multistage::supports<Backend, ::multistage::operation::op, std::remove_const_t<Scalar>>,                       \
+                "multistage: this backend does not run operation '" #op "' on this scalar type; use float or double, or "        \
+                "specialise multistage::supports<Backend, operation::" #op ", Scalar> beside the backend's own primitive")
+
+}  // namespace multistage

@@ -1,0 +1,163 @@
+// Convolutions on the CPU, three ways: 1x1 kernels are matrix products on the image as it lies; 3x3 kernels of stride 1 go by Winograd;
+// everything else gathers blocks of patches (im2col) that stay in cache and multiplies those.
+#pragma once
+#include "reduce.hpp"
+#include "winograd.hpp"
+
+namespace multistage {
+namespace conv_kernel {
+
+/// Below this many input channels a vector register would stay mostly empty in the transforms.
+inline constexpr index_t winograd_channels = 8;
+template <class T>
+bool use_winograd(const conv_problem<T>& p) {
+  return p.same3x3() && p.channels >= winograd_channels;
+}
+
+/// Output pixels a task takes, from the length of a patch.
+inline index_t pixels_per_task(index_t pixels, index_t patch) {
+  const index_t fit = std::clamp<index_t>((index_t{64} << 10) / std::max<index_t>(patch, 1), 16, 256);
+  return std::max<index_t>(8, std::min(fit, round_up(divide_up(pixels, 8), 8)));
+}
+
+/// patches [count, kernel, kernel, channels] of the output pixels [first, first + count) counted over the batch.
+template <class T>
+void gather(const conv_problem<T>& p, index_t first, index_t count, T* to) {
+  const index_t c = p.channels;
+  for (index_t k = 0; k < count; ++k) {
+    const index_t pixel = (first + k) % p.out_pixels(), row = (first + k) / p.out_pixels();
+    const index_t top = pixel / p.out_width * p.stride - p.padding, left = pixel % p.out_width * p.stride - p.padding;
+    const T* image = p.x + row * p.height * p.width * c;
+    for (int u = 0; u < p.kernel; ++u)
+      for (int v = 0; v < p.kernel; ++v, to += c) {
+        const index_t i = top + u, j = left + v;
+        if (i >= 0 && i < p.height && j >= 0 && j < p.width) std::copy_n(image + (i * p.width + j) * c, c, to);
+        else std::fill_n(to, c, T(0));
+      }
+  }
+}
+
+/// y = scale (y + bias + row_bias + residual) over output pixels [first, first + count).
+template <class T>
+void finish(const conv_problem<T>& p, index_t first, index_t count) {
+  const index_t n = p.out_channels;
+  for (index_t k = first; k < first + count; ++k) {
+    T* MULTISTAGE_RESTRICT y = p.y + k * n;
+    if (p.bias)
+      for (index_t o = 0; o < n; ++o) y[o] += p.bias[o];
+    if (p.row_bias) {
+      const T* MULTISTAGE_RESTRICT r = p.row_bias + k / p.out_pixels() * n;
+      for (index_t o = 0; o < n; ++o) y[o] += r[o];
+    }
+    if (p.residual) {
+      const T* r = p.residual + k * n;
+      for (index_t o = 0; o < n; ++o) y[o] += r[o];
+    }
+    if (p.scale != T(1))
+      for (index_t o = 0; o < n; ++o) y[o] *= p.scale;
+  }
+}
+
+}  // namespace conv_kernel
+
+/// @see conv_problem.
+template <class T>
+void conv_forward(const cpu& b, const conv_problem<T>& p) {
+  using namespace conv_kernel;
+  if (use_winograd(p)) {
+    T* u = thread_scratch<T>(5, winograd::positions * gemm_kernel::packed_size<T>(p.channels, p.out_channels));
+    winograd::transform_weights(b, p.weight, p.channels, p.out_channels, false, u);
+    winograd::convolve(b, {p.rows, p.height, p.width}, p.x, p.channels, u, p.out_channels, p.y,
+                       winograd::epilogue<T>{p.bias, p.row_bias, p.residual, p.scale, false});
+    return;
+  }
+  const bool in_place = p.residual == p.y && p.residual != nullptr;
+  const index_t patch = p.kernel * p.kernel * p.channels, pixels = p.rows * p.out_pixels(), n = p.out_channels, block = pixels_per_task(pixels, patch + p.channels2);
+  T* packed = thread_scratch<T>(5, gemm_kernel::packed_size<T>(patch, n) + gemm_kernel::packed_size<T>(p.channels2, n));
+  T* packed2 = packed + gemm_kernel::packed_size<T>(patch, n);
+  gemm_kernel::pack(patch, n, p.weight, n, index_t(1), packed);
+  if (p.channels2) gemm_kernel::pack(p.channels2, n, p.weight + p.channels * n, n, index_t(1), packed2);
+  b.pool().parallel_for(divide_up(pixels, block), [&](index_t task) {
+    const index_t first = task * block, count = std::min(block, pixels - first);
+    const T* a = p.x + first * patch;
+    if (!p.pointwise()) {
+      T* patches = thread_scratch<T>(1, block * patch);
+      gather(p, first, count, patches);
+      a = patches;
+    }
+    conv_problem<T> q = p;
+    T* y = p.y + first * n;
+    T beta = T(0);
+    if (in_place) {  // the residual lies where the sum goes
+      beta = T(1);
+      q.residual = nullptr;
+    }
+    gemm_kernel::multiply_packed(count, n, patch, a, patch, index_t(1), packed, T(1), beta, y, n);
+    if (p.channels2) gemm_kernel::multiply_packed(count, n, p.channels2, p.x2 + first * p.channels2, p.channels2, index_t(1), packed2, T(1), T(1), y, n);
+    finish(q, first, count);
+  });
+}
+
+/// dx (+)= gradient of x, dx2 (+)= gradient of x2 (either may be null), from dy; p.y, bias and residual play no part.
+template <class T>
+void conv_backward_input(const cpu& b, const conv_problem<T>& p, const T* dy, T* dx, bool accumulate, T* dx2, bool accumulate2) {
+  using namespace conv_kernel;
+  const index_t n = p.out_channels, pixels = p.rows * p.out_pixels();
+  if (p.pointwise()) {
+    const auto one = [&](index_t c, const T* w, T* to, bool add) {
+      if (to) gemm(b, gemm_problem<T>{pixels, c, n, T(1), dy, n, false, w, n, true, add ? T(1) : T(0), to, c});
+    };
+    one(p.channels, p.weight, dx, accumulate);
+    if (p.channels2) one(p.channels2, p.weight + p.channels * n, dx2, accumulate2);
+    return;
+  }
+  if (!dx) return;
+  if (p.same3x3() && n >= winograd_channels) {
+    T* u = thread_scratch<T>(5, winograd::positions * gemm_kernel::packed_size<T>(n, p.channels));
+    winograd::transform_weights(b, p.weight, p.channels, n, true, u);
+    winograd::convolve(b, {p.rows, p.height, p.width}, dy, n, u, p.channels, dx, winograd::epilogue<T>{.accumulate = accumulate});
+    return;
+  }
+  // Patches of neighbouring outputs overlap: one task an image keeps the order of additions.
+  const index_t c = p.channels, patch = p.kernel * p.kernel * c, block = pixels_per_task(p.out_pixels(), patch);
+  b.pool().parallel_for(p.rows, [&](index_t row) {
+    T* image = dx + row * p.height * p.width * c;
+    if (!accumulate) std::fill_n(image, p.height * p.width * c, T(0));
+    T* patches = thread_scratch<T>(1, block * patch);
+    for (index_t first = 0; first < p.out_pixels(); first += block) {
+      const index_t count = std::min(block, p.out_pixels() - first);
+      gemm_kernel::multiply(count, patch, n, dy + (row * p.out_pixels() + first) * n, n, index_t(1), p.weight, index_t(1), n, T(1), T(0), patches, patch);
+      const T* from = patches;
+      for (index_t k = first; k < first + count; ++k)
+        for (int u = 0; u < p.kernel; ++u)
+          for (int v = 0; v < p.kernel; ++v, from += c) {
+            const index_t i = k / p.out_width * p.stride - p.padding + u, j = k % p.out_width * p.stride - p.padding + v;
+            if (i < 0 || i >= p.height || j < 0 || j >= p.width) continue;
+            T* to = image + (i * p.width + j) * c;
+            for (index_t q = 0; q < c; ++q) to[q] += from[q];
+          }
+    }
+  });
+}
+
+/// dweight [kernel, kernel, channels + channels2, out] += gradient of the weights.
+template <class T>
+void conv_backward_weight(const cpu& b, const conv_problem<T>& p, const T* dy, T* dweight) {
+  using namespace conv_kernel;
+  const index_t n = p.out_channels, pixels = p.rows * p.out_pixels();
+  if (use_winograd(p)) return winograd::weight_gradient(b, {p.rows, p.height, p.width}, p.x, p.channels, dy, n, dweight);
+  if (p.pointwise()) {
+    gemm(b, gemm_problem<T>{p.channels, n, pixels, T(1), p.x, p.channels, true, dy, n, false, T(1), dweight, n});
+    if (p.channels2) gemm(b, gemm_problem<T>{p.channels2, n, pixels, T(1), p.x2, p.channels2, true, dy, n, false, T(1), dweight + p.channels * n, n});
+    return;
+  }
+  const index_t patch = p.kernel * p.kernel * p.channels, chunk = std::clamp<index_t>((index_t{1} << 20) / patch, 64, std::max<index_t>(pixels, 64)), few = 64;
+  T* patches = thread_scratch<T>(5, chunk * patch);
+  for (index_t first = 0; first < pixels; first += chunk) {
+    const index_t count = std::min(chunk, pixels - first);
+    b.pool().parallel_for(divide_up(count, few), [&](index_t task) { gather(p, first + task * few, std::min(few, count - task * few), patches + task * few * patch); });
+    gemm(b, gemm_problem<T>{patch, n, count, T(1), patches, patch, true, dy + first * n, n, false, T(1), dweight, n});
+  }
+}
+
+}  // namespace multistage

@@ -1,0 +1,160 @@
+// Matrix products on the CPU. A register tile of C, tile_rows x (vectors of columns), is kept in registers while k runs; B is packed
+// into panels as wide as the tile, A is read in place with any strides. Every element of C is one chain of fused multiply-adds in the
+// order of k (in blocks whose size depends on k alone), so a row's result depends neither on the rows beside it nor on the threads.
+#pragma once
+#include <algorithm>
+
+#include "../primitives.hpp"
+#include "cpu.hpp"
+#include "simd.hpp"
+
+namespace multistage {
+namespace gemm_kernel {
+
+inline constexpr int tile_rows = simd::registers == 32 ? 8 : 6;
+inline constexpr int tile_vectors = simd::registers == 32 ? 3 : 2;
+template <class T>
+inline constexpr index_t tile_columns = tile_vectors * simd::lanes<T>;
+/// Blocks of k: a panel of B stays in the second-level cache.
+inline constexpr index_t block_k = 512;
+
+/// Elements that a packed matrix of k x n takes.
+template <class T>
+constexpr index_t packed_size(index_t k, index_t n) { return k * round_up(n, simd::lanes<T>); }
+
+/// Packs B [k, n] (element (p, j) at b[p * row + j * column]) into panels [panel][p][column of the panel], zeros behind n.
+template <class T>
+void pack(index_t k, index_t n, const T* b, index_t row, index_t column, T* MULTISTAGE_RESTRICT to) {
+  for (index_t j0 = 0; j0 < n; j0 += tile_columns<T>) {
+    const index_t have = std::min(n - j0, tile_columns<T>), width = round_up(have, simd::lanes<T>);
+    if (column == 1) {
+      for (index_t p = 0; p < k; ++p, to += width) {
+        const T* from = b + p * row + j0;
+        std::copy_n(from, have, to);
+        std::fill(to + have, to + width, T(0));
+      }
+    } else {
+      for (index_t p = 0; p < k; ++p)
+        for (index_t j = have; j < width; ++j) to[p * width + j] = T(0);
+      for (index_t j = 0; j < have; ++j) {
+        const T* from = b + (j0 + j) * column;
+        for (index_t p = 0; p < k; ++p) to[p * width + j] = from[p * row];
+      }
+      to += k * width;
+    }
+  }
+}
+
+/// C[0..R, 0..columns] = alpha A B + beta C for one register tile.
+template <int R, int V, class T>
+inline void tile(index_t k, const T* a, index_t a_row, index_t a_step, const T* b, index_t b_step, T alpha, T beta, T* c, index_t ldc, index_t columns) {
+  using vec = simd::vec<T>;
+  constexpr index_t L = simd::lanes<T>;
+  vec sum[R][V] = {};
+  for (index_t p = 0; p < k; ++p) {
+    vec right[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) right[v] = simd::load(b + v * L);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const vec left = simd::broadcast(a[r * a_row]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sum[r][v] += left * right[v];
+    }
+    a += a_step;
+    b += b_step;
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      T* to = c + r * ldc + v * L;
+      vec value = sum[r][v] * simd::broadcast(alpha);
+      const index_t left = columns - v * L;
+      if (left >= L) {
+        if (beta != T(0)) value += simd::broadcast(beta) * simd::load(to);
+        simd::store(to, value);
+      } else if (left > 0) {
+        if (beta != T(0)) value += simd::broadcast(beta) * simd::load_partial(to, left);
+        simd::store_partial(to, value, left);
+      }
+    }
+}
+
+template <int V, class T>
+inline void panel(index_t m, index_t k, const T* a, index_t a_row, index_t a_step, const T* b, index_t b_step, T alpha, T beta, T* c, index_t ldc, index_t columns) {
+  index_t i = 0;
+  for (; i + tile_rows <= m; i += tile_rows) tile<tile_rows, V>(k, a + i * a_row, a_row, a_step, b, b_step, alpha, beta, c + i * ldc, ldc, columns);
+  for (; i + 4 <= m; i += 4) tile<4, V>(k, a + i * a_row, a_row, a_step, b, b_step, alpha, beta, c + i * ldc, ldc, columns);
+  for (; i + 2 <= m; i += 2) tile<2, V>(k, a + i * a_row, a_row, a_step, b, b_step, alpha, beta, c + i * ldc, ldc, columns);
+  for (; i < m; ++i) tile<1, V>(k, a + i * a_row, a_row, a_step, b, b_step, alpha, beta, c + i * ldc, ldc, columns);
+}
+
+/// One panel of at most tile_columns columns, whose B has row step b_step and at least round_up(columns, lanes) readable columns.
+template <class T>
+inline void any_panel(index_t m, index_t k, const T* a, index_t a_row, index_t a_step, const T* b, index_t b_step, T alpha, T beta, T* c, index_t ldc, index_t columns) {
+  switch (divide_up(columns, index_t(simd::lanes<T>))) {
+    case 1: return panel<1>(m, k, a, a_row, a_step, b, b_step, alpha, beta, c, ldc, columns);
+    case 2: return panel<2>(m, k, a, a_row, a_step, b, b_step, alpha, beta, c, ldc, columns);
+    default: return panel<tile_vectors>(m, k, a, a_row, a_step, b, b_step, alpha, beta, c, ldc, columns);
+  }
+}
+
+/// C = alpha A B + beta C in the calling thread, B packed by `pack`. A's element (i, p) is a[i * a_row + p * a_step].
+template <class T>
+void multiply_packed(index_t m, index_t n, index_t k, const T* a, index_t a_row, index_t a_step, const T* packed, T alpha, T beta, T* c, index_t ldc) {
+  for (index_t j0 = 0; j0 < n; j0 += tile_columns<T>) {
+    const index_t columns = std::min(n - j0, tile_columns<T>), width = round_up(columns, simd::lanes<T>);
+    for (index_t p = 0; p < k; p += block_k)
+      any_panel(m, std::min(block_k, k - p), a + p * a_step, a_row, a_step, packed + p * width, width, alpha, p == 0 ? beta : T(1), c + j0, ldc, columns);
+    packed += k * width;
+  }
+}
+
+/// The same with B in place: element (p, j) at b[p * b_row + j * b_column].
+template <class T>
+void multiply(index_t m, index_t n, index_t k, const T* a, index_t a_row, index_t a_step, const T* b, index_t b_row, index_t b_column, T alpha, T beta, T* c, index_t ldc) {
+  if (k == 0) {
+    for (index_t i = 0; i < m; ++i)
+      for (index_t j = 0; j < n; ++j) c[i * ldc + j] = beta == T(0) ? T(0) : beta * c[i * ldc + j];
+    return;
+  }
+  // Few rows do not pay for packing where B's rows can be read as they are.
+  const bool direct = b_column == 1 && m <= 4 * tile_rows;
+  for (index_t j0 = 0; j0 < n; j0 += tile_columns<T>) {
+    const index_t columns = std::min(n - j0, tile_columns<T>), width = round_up(columns, simd::lanes<T>);
+    for (index_t p = 0; p < k; p += block_k) {
+      const index_t kb = std::min(block_k, k - p);
+      const T* panel_b = b + p * b_row + j0 * b_column;
+      index_t step = b_row;
+      if (!direct || width != columns) {
+        T* packed = thread_scratch<T>(0, block_k * tile_columns<T>);
+        pack(kb, columns, panel_b, b_row, b_column, packed);
+        panel_b = packed;
+        step = width;
+      }
+      any_panel(m, kb, a + p * a_step, a_row, a_step, panel_b, step, alpha, p == 0 ? beta : T(1), c + j0, ldc, columns);
+    }
+  }
+}
+
+}  // namespace gemm_kernel
+
+/// @see gemm_problem. Tasks are blocks of C.
+template <class T>
+void gemm(const cpu& b, const gemm_problem<T>& p) {
+  const index_t a_row = p.transpose_a ? 1 : p.lda, a_step = p.transpose_a ? p.lda : 1;
+  const index_t b_row = p.transpose_b ? 1 : p.ldb, b_column = p.transpose_b ? p.ldb : 1;
+  const index_t columns = gemm_kernel::tile_columns<T>;
+  // About a quarter million multiply-adds a task, at least one register tile.
+  const index_t wanted = std::max<index_t>(1, (index_t{1} << 18) / std::max<index_t>(1, std::min(p.n, 2 * columns) * p.k));
+  const index_t mb = std::min<index_t>(round_up(wanted, gemm_kernel::tile_rows), 24 * gemm_kernel::tile_rows), nb = 2 * columns;
+  const index_t blocks_m = divide_up(p.m, mb), blocks_n = divide_up(p.n, nb);
+  b.pool().parallel_for(blocks_m * blocks_n, [&](index_t task) {
+    const index_t i = task / blocks_n * mb, j = task % blocks_n * nb;
+    gemm_kernel::multiply(std::min(mb, p.m - i), std::min(nb, p.n - j), p.k, p.a + i * a_row, a_row, a_step, p.b + j * b_column, b_row, b_column, p.alpha,
+                          p.beta, p.c + i * p.ldc + j, p.ldc);
+  });
+}
+
+}  // namespace multistage

@@ -1,0 +1,76 @@
+// Sums on the CPU in an order fixed by the extents.
+#pragma once
+#include <vector>
+
+#include "cpu.hpp"
+#include "simd.hpp"
+
+namespace multistage {
+namespace reduce_kernel {
+
+/// to[c] = sum over `count` rows of x[row * channels + c], added to what is there if `accumulate`.
+template <class T>
+void add_rows(index_t count, index_t channels, const T* x, T* to, bool accumulate) {
+  constexpr index_t L = simd::lanes<T>;
+  index_t c = 0;
+  for (; c + 4 * L <= channels; c += 4 * L) {
+    simd::vec<T> s[4];
+    for (int v = 0; v < 4; ++v) s[v] = accumulate ? simd::load(to + c + v * L) : simd::vec<T>{};
+    for (index_t r = 0; r < count; ++r)
+      for (int v = 0; v < 4; ++v) s[v] += simd::load(x + r * channels + c + v * L);
+    for (int v = 0; v < 4; ++v) simd::store(to + c + v * L, s[v]);
+  }
+  for (; c < channels; c += L) {
+    const index_t n = std::min(L, channels - c);
+    simd::vec<T> s = accumulate ? simd::load_partial(to + c, n) : simd::vec<T>{};
+    if (n == L)
+      for (index_t r = 0; r < count; ++r) s += simd::load(x + r * channels + c);
+    else
+      for (index_t r = 0; r < count; ++r) s += simd::load_partial(x + r * channels + c, n);
+    simd::store_partial(to + c, s, n);
+  }
+}
+
+}  // namespace reduce_kernel
+
+/// y[c] (+)= sum of x [rows, channels] over rows.
+template <class T>
+void column_sums(const cpu& b, index_t rows, index_t channels, const T* x, T* y, bool accumulate) {
+  constexpr index_t block = 1024;
+  const index_t blocks = divide_up(rows, block);
+  if (blocks <= 1) return reduce_kernel::add_rows(rows, channels, x, y, accumulate);
+  std::vector<T> partial(std::size_t(blocks * channels));
+  b.pool().parallel_for(blocks, [&](index_t k) {
+    reduce_kernel::add_rows(std::min(block, rows - k * block), channels, x + k * block * channels, partial.data() + k * channels, false);
+  });
+  reduce_kernel::add_rows(blocks, channels, partial.data(), y, accumulate);
+}
+
+/// y [rows, channels] (+)= sum of x [rows, pixels, channels] over pixels.
+template <class T>
+void row_sums(const cpu& b, index_t rows, index_t pixels, index_t channels, const T* x, T* y, bool accumulate) {
+  b.pool().parallel_for(rows, [&](index_t r) { reduce_kernel::add_rows(pixels, channels, x + r * pixels * channels, y + r * channels, accumulate); });
+}
+
+/// Sum of x or of x^2, in double.
+template <class T>
+double reduce_sum(const cpu& b, index_t n, const T* x, bool squares) {
+  constexpr index_t block = 8192;
+  const index_t blocks = divide_up(n, block);
+  std::vector<double> partial(std::size_t(std::max<index_t>(blocks, 1)));
+  b.pool().parallel_for(blocks, [&](index_t k) {
+    constexpr index_t lanes = 8;
+    double s[lanes] = {};
+    const index_t end = std::min(n, (k + 1) * block);
+    index_t i = k * block;
+    for (; i + lanes <= end; i += lanes)
+      for (index_t l = 0; l < lanes; ++l) s[l] += squares ? double(x[i + l]) * double(x[i + l]) : double(x[i + l]);
+    for (; i < end; ++i) s[0] += squares ? double(x[i]) * double(x[i]) : double(x[i]);
+    partial[k] = ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
+  });
+  double total = 0;
+  for (double p : partial) total += p;
+  return total;
+}
+
+}  // namespace multistage

@@ -1,0 +1,114 @@
+// The arguments of the primitives that every backend implements, as plain values: extents and pointers into the backend's memory,
+// contiguous NHWC. Null pointers stand for operands that are absent. Where a primitive writes gradients, `accumulate` tells whether it
+// adds to what is there.
+#pragma once
+#include <array>
+
+#include "../core/config.hpp"
+
+namespace multistage {
+
+/// A matrix product C[m, n] = alpha op(A) op(B) + beta C, row-major with leading dimensions in elements.
+template <class T>
+struct gemm_problem {
+  index_t m, n, k;
+  T alpha;
+  const T* a;
+  index_t lda;
+  bool transpose_a;
+  const T* b;
+  index_t ldb;
+  bool transpose_b;
+  T beta;
+  T* c;
+  index_t ldc;
+};
+
+/// A convolution y = scale (conv([x, x2], weight) + bias + row_bias + residual). The input's channels may come from two tensors, so
+/// that a concatenation needs no buffer; the second is allowed for 1x1 kernels of stride 1. Weights are [kernel, kernel, in, out].
+template <class T>
+struct conv_problem {
+  index_t rows, height, width, channels, channels2;
+  index_t out_height, out_width, out_channels;
+  int kernel, stride, padding;      // zeros before the first row and column; those behind follow from the output's extents
+  const T* x;                       // [rows, height, width, channels]
+  const T* x2 = nullptr;            // [rows, height, width, channels2]
+  const T* weight = nullptr;        // [kernel, kernel, channels + channels2, out_channels]
+  const T* bias = nullptr;          // [out_channels]
+  const T* row_bias = nullptr;      // [rows, out_channels]
+  const T* residual = nullptr;      // like y; may be y's own memory
+  T scale = T(1);
+  T* y = nullptr;                   // [rows, out_height, out_width, out_channels]
+
+  constexpr bool pointwise() const { return kernel == 1 && stride == 1 && padding == 0; }
+  constexpr bool same3x3() const { return kernel == 3 && stride == 1 && padding == 1 && out_height == height && out_width == width; }
+  constexpr index_t out_pixels() const { return out_height * out_width; }
+};
+
+/// Group normalisation (Wu and He 2018) of [x, x2], then an optional modulation z (1 + row_scale) + row_shift (FiLM), then an optional
+/// SiLU. A group may lie across the border between x and x2.
+template <class T>
+struct norm_problem {
+  index_t rows, pixels, channels, channels2, groups;
+  T epsilon;
+  bool silu;
+  const T* x;                       // [rows, pixels, channels]
+  const T* x2 = nullptr;            // [rows, pixels, channels2]
+  const T* weight = nullptr;        // [channels + channels2]
+  const T* bias = nullptr;          // [channels + channels2]
+  const T* modulation = nullptr;    // [rows, 2 (channels + channels2)], scales first
+  T* statistics = nullptr;          // [rows, groups, 2]: mean and reciprocal standard deviation
+  T* y = nullptr;                   // [rows, pixels, channels + channels2]
+
+  constexpr index_t all_channels() const { return channels + channels2; }
+};
+
+/// Where norm_backward puts its gradients.
+template <class T>
+struct norm_gradients {
+  const T* dy;                      // like y
+  T* dx = nullptr;                  // like x; null when not wanted
+  bool accumulate = false;
+  T* dx2 = nullptr;
+  bool accumulate2 = false;
+  T* dweight = nullptr;             // added to
+  T* dbias = nullptr;               // added to
+  T* dmodulation = nullptr;         // like modulation
+  bool accumulate_modulation = false;
+  T* partials = nullptr;            // scratch [rows, 2 (channels + channels2)]
+};
+
+/// Depthwise resampling by two with a separable filter f (its outer product, sum 1), zeros outside.
+/// down: y[i] = gain sum_k f[k] x[2 i + k - padding]; up is its transpose: y[2 i + k - padding] += gain f[k] x[i].
+template <class T>
+struct resample_problem {
+  index_t rows, height, width, channels, out_height, out_width;
+  bool up;
+  int taps, padding;
+  std::array<T, 8> filter;
+  T gain;                           // 1 for down, 4 for up: what keeps a constant image constant
+  const T* x;
+  T* y;
+  bool accumulate = false;
+};
+
+/// Softmax attention softmax(scale q k^T) v for each row and head, with an element (row, token, head, i) of q at
+/// q + row * q_row + token * q_token + head * head_dim + i, likewise for the others. y is [rows, queries, heads, head_dim].
+template <class T>
+struct attention_problem {
+  index_t rows, heads, queries, keys, head_dim;
+  T scale;
+  const T *q, *k, *v;
+  index_t q_row, q_token, k_row, k_token, v_row, v_token;
+  T* y = nullptr;
+  T* log_sum_exp = nullptr;         // [rows, heads, queries]; what backward needs, may be null
+};
+
+/// Gradients of attention, strided like q, k and v; written, not added to.
+template <class T>
+struct attention_gradients {
+  const T* dy;
+  T *dq, *dk, *dv;
+};
+
+}  // namespace multistage

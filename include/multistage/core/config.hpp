@@ -1,0 +1,43 @@
+// What a functor needs so that the same source runs on the host and, under nvcc, on a device.
+#pragma once
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define MULTISTAGE_HD __host__ __device__
+#else
+#define MULTISTAGE_HD
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define MULTISTAGE_RESTRICT __restrict__
+#else
+#define MULTISTAGE_RESTRICT
+#endif
+
+namespace multistage {
+
+/// Extents, offsets and counts.
+using index_t = std::int64_t;
+
+/// Lists inside template arguments are arrays that end at their first zero; this is how many entries that leaves.
+template <class T, std::size_t N>
+constexpr int length(const std::array<T, N>& list) {
+  int n = 0;
+  while (n < int(N) && list[n] != T{}) ++n;
+  return n;
+}
+
+/// Whether a zero-ended list holds `value`.
+template <class T, std::size_t N>
+constexpr bool contains(const std::array<T, N>& list, T value) {
+  for (int i = 0; i < length(list); ++i)
+    if (list[i] == value) return true;
+  return false;
+}
+
+constexpr index_t divide_up(index_t a, index_t b) { return (a + b - 1) / b; }
+constexpr index_t round_up(index_t a, index_t b) { return divide_up(a, b) * b; }
+
+}  // namespace multistage

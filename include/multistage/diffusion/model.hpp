@@ -1,0 +1,213 @@
+// A model at work: a network with weights, its preconditioning and its partition into stages. D(x; sigma) routes every row to the
+// decoder of its own sigma.
+#pragma once
+#include <algorithm>
+#include <span>
+
+#include "../graph/cost.hpp"
+#include "../graph/executor.hpp"
+#include "../graph/parameters.hpp"
+#include "../networks/configuration.hpp"
+#include "../stages/partition.hpp"
+
+namespace multistage {
+
+/// Labels that go with the rows of a batch, on the backend; null where there are none (they count as zeros).
+template <class T>
+struct conditioning {
+  const T* class_labels = nullptr;    // [rows, label_dim], one-hot
+  const T* augment_labels = nullptr;  // [rows, augment_dim]
+};
+
+/// Rows in the order of their stages.
+struct routing {
+  std::vector<index_t> order;           // sorted row -> row
+  std::vector<index_t> rows_by_stage;
+};
+
+namespace functor {
+/// to[i, :] = factor[i] from[order[i], :]
+template <class From, class To>
+struct gather_scaled {
+  const From* from;
+  const index_t* order;
+  const double* factor;
+  index_t size;
+  To* to;
+  MULTISTAGE_HD void operator()(index_t i) const {
+    const index_t row = i / size;
+    const double v = double(from[order[row] * size + i % size]);
+    to[i] = To(factor ? factor[row] * v : v);
+  }
+};
+/// D[order[i], :] = skip[i] x[order[i], :] + out[i] F[i, :]
+template <class T>
+struct denoised {
+  const double* x;
+  const T* f;
+  const index_t* order;
+  const double *skip, *out;
+  index_t size;
+  double* d;
+  MULTISTAGE_HD void operator()(index_t i) const {
+    const index_t row = i / size, at = order[row] * size + i % size;
+    d[at] = skip[row] * x[at] + out[row] * double(f[i]);
+  }
+};
+}  // namespace functor
+
+/// The model of a configuration known at run time, in `Scalar` arithmetic on `Backend`. Owns the weights (what training moves) and their
+/// average (what sampling uses; the weights themselves until a trainer keeps one). Not thread-safe: one pass at a time.
+template <class Scalar, class Backend>
+class dynamic_model {
+ public:
+  using scalar = Scalar;
+  using backend_type = Backend;
+
+  /// @throws value_error when the configuration does not fit together, or its decoders are not as many as the partition's stages.
+  dynamic_model(Backend backend, const configuration& c, partition stages, std::uint64_t seed) : dynamic_model(std::move(backend), c, record(c), std::move(stages), seed) {}
+
+  const configuration& config() const { return config_; }
+  const partition& stages() const { return stages_; }
+  const graph& network() const { return executor_.network(); }
+  /// Upstream's names of the parameters, in the graph's order.
+  const std::vector<std::string>& parameter_names() const { return names_; }
+  int stage_count() const { return stages_.stage_count(); }
+  /// Extents of a batch.
+  shape images(index_t rows) const { return image_shape(config_, rows); }
+  index_t parameter_count() const { return parameters_of(network()); }
+  executor<Scalar, Backend>& engine() { return executor_; }
+  const executor<Scalar, Backend>& engine() const { return executor_; }
+  Backend& backend() { return backend_; }
+
+  tensor<Scalar, Backend>& weights() { return weights_; }
+  /// The weights that sampling uses.
+  tensor<Scalar, Backend>& averaged_weights() { return average_.size() > 0 ? average_ : weights_; }
+  bool has_average() const { return average_.size() > 0; }
+  /// Starts an average as a copy of the weights, unless there is one.
+  void keep_average() {
+    if (has_average()) return;
+    average_ = tensor<Scalar, Backend>(backend_, weights_.extents());
+    backend_.copy(weights_.data(), average_.data(), weights_.size());
+  }
+
+  /// Bytes of activations for a batch: what the arena will take at most, known before anything runs.
+  index_t activation_bytes(index_t rows, bool training) const {
+    return (training ? executor_.training_plan() : executor_.inference_plan()).arena_elements(rows) * index_t(sizeof(Scalar));
+  }
+
+  /// Stages of noise levels, and the rows sorted by them (in order within a stage).
+  routing route(std::span<const double> sigmas) const {
+    routing r{std::vector<index_t>(sigmas.size()), std::vector<index_t>(std::size_t(stage_count()))};
+    std::vector<int> stage(sigmas.size());
+    for (std::size_t i = 0; i < sigmas.size(); ++i) {
+      require<value_error>(sigmas[i] > 0 && std::isfinite(sigmas[i]), "model: sigma of row ", i, " is ", sigmas[i], "; noise levels are finite and above 0");
+      ++r.rows_by_stage[stage[i] = stages_.stage(sigmas[i])];
+      r.order[i] = index_t(i);
+    }
+    std::stable_sort(r.order.begin(), r.order.end(), [&](index_t a, index_t b) { return stage[a] < stage[b]; });
+    return r;
+  }
+
+  /// d [rows, h, w, c] = D(x; sigma), each row at its own noise level. x and d are in double on the backend; the network computes in
+  /// Scalar. Rows are taken `batch` at a time; a row's result does not depend on the others. @throws shape_error, value_error
+  void denoise(view<const double> x, std::span<const double> sigmas, view<double> d, const conditioning<Scalar>& labels = {}, index_t batch = 128) {
+    const shape expected = images(x.extents.rows);
+    ops::expect("denoise", "x", x, expected);
+    ops::expect("denoise", "d", d, expected);
+    require<shape_error>(index_t(sigmas.size()) == expected.rows, "denoise: ", sigmas.size(), " noise levels for ", expected.rows, " rows");
+    for (index_t first = 0; first < expected.rows; first += batch) {
+      const index_t rows = std::min(batch, expected.rows - first), size = expected.row_size();
+      conditioning<Scalar> part = labels;
+      if (part.class_labels) part.class_labels += first * label_dim(input_slot::class_labels);
+      if (part.augment_labels) part.augment_labels += first * label_dim(input_slot::augment_labels);
+      denoise_batch(x.data + first * size, sigmas.subspan(first, rows), d.data + first * size, part);
+    }
+  }
+
+  /// Network inputs of a routed batch: c_in x and c_noise in the order of stages, labels gathered alike. Valid until the next call.
+  template <class From>
+  network_inputs<Scalar> prepare(const From* x, std::span<const double> sigmas, const routing& r, const conditioning<Scalar>& labels = {}) {
+    const index_t rows = index_t(sigmas.size()), size = images(1).row_size();
+    grow(rows);
+    std::vector<double> factors(std::size_t(3 * rows));
+    std::vector<Scalar> noise(std::size_t{0} + rows);
+    for (index_t i = 0; i < rows; ++i) {
+      const preconditioning_factors f = config_.precond.at(sigmas[r.order[i]]);
+      factors[i] = f.in;
+      factors[rows + i] = f.skip;
+      factors[2 * rows + i] = f.out;
+      noise[i] = Scalar(f.noise);
+    }
+    backend_.upload(r.order.data(), order_.data(), rows);
+    backend_.upload(factors.data(), factors_.data(), 3 * rows);
+    backend_.upload(noise.data(), noise_.data(), rows);
+    backend_.for_each_index(rows * size, functor::gather_scaled<From, Scalar>{x, order_.data(), factors_.data(), size, x_.data()});
+    network_inputs<Scalar> in;
+    in[input_slot::image] = x_.data();
+    in[input_slot::noise_level] = noise_.data();
+    const auto gather = [&](input_slot slot, const Scalar* from, tensor<Scalar, Backend>& to) {
+      const index_t n = label_dim(slot);
+      if (n == 0) return;
+      if (to.size() < rows * n) to = tensor<Scalar, Backend>(backend_, {capacity_, 1, 1, n});
+      if (from) backend_.for_each_index(rows * n, functor::gather_scaled<Scalar, Scalar>{from, order_.data(), nullptr, n, to.data()});
+      else backend_.for_each_index(rows * n, ops::functor::set<Scalar>{Scalar(0), to.data()});
+      in[slot] = to.data();
+    };
+    gather(input_slot::class_labels, labels.class_labels, class_labels_);
+    gather(input_slot::augment_labels, labels.augment_labels, augment_labels_);
+    return in;
+  }
+  /// What prepare left on the backend, by sorted row: the order, and the factors [c_in, c_skip, c_out] of `rows` each.
+  const index_t* prepared_order() const { return order_.data(); }
+  const double* prepared_factors() const { return factors_.data(); }
+
+ protected:
+  dynamic_model(Backend backend, const configuration& c, described_network d, partition stages, std::uint64_t seed)
+      : backend_(std::move(backend)), config_(c), stages_(std::move(stages)), names_(std::move(d.names)), executor_(backend_, std::move(d.structure)),
+        weights_(backend_, {1, 1, 1, executor_.network().parameter_elements}) {
+    require<value_error>(config_.stages.stage_count() == stages_.stage_count(), "model: ", config_.stages.stage_count(), " decoders for a partition of ", stages_.stage_count(),
+                         " stages; give one decoder width a stage (stage 0, lowest noise, first)");
+    std::vector<Scalar> host;
+    initialize(network(), seed, host);
+    backend_.upload(host.data(), weights_.data(), index_t(host.size()));
+  }
+
+ private:
+  index_t label_dim(input_slot slot) const {
+    for (const node& n : network().nodes)
+      if (n.kind == op::input && n.slot == slot) return n.out.channels;
+    return 0;
+  }
+  void grow(index_t rows) {
+    if (rows <= capacity_) return;
+    capacity_ = rows;
+    x_ = tensor<Scalar, Backend>(backend_, images(rows));
+    f_ = tensor<Scalar, Backend>(backend_, images(rows));
+    noise_ = tensor<Scalar, Backend>(backend_, {rows, 1, 1, 1});
+    factors_ = tensor<double, Backend>(backend_, {3 * rows, 1, 1, 1});
+    order_ = tensor<index_t, Backend>(backend_, {rows, 1, 1, 1});
+    class_labels_ = {};
+    augment_labels_ = {};
+  }
+  void denoise_batch(const double* x, std::span<const double> sigmas, double* d, const conditioning<Scalar>& labels) {
+    const index_t rows = index_t(sigmas.size()), size = images(1).row_size();
+    const routing r = route(sigmas);
+    const network_inputs<Scalar> in = prepare(x, sigmas, r, labels);
+    executor_.forward(averaged_weights().data(), in, r.rows_by_stage, f_.data());
+    backend_.for_each_index(rows * size, functor::denoised<Scalar>{x, f_.data(), order_.data(), factors_.data() + rows, factors_.data() + 2 * rows, size, d});
+  }
+
+  Backend backend_;
+  configuration config_;
+  partition stages_;
+  std::vector<std::string> names_;
+  executor<Scalar, Backend> executor_;
+  tensor<Scalar, Backend> weights_, average_;
+  index_t capacity_ = 0;
+  tensor<Scalar, Backend> x_, f_, noise_, class_labels_, augment_labels_;
+  tensor<double, Backend> factors_;
+  tensor<index_t, Backend> order_;
+};
+
+}  // namespace multistage

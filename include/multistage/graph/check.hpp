@@ -1,0 +1,42 @@
+// Whether a recorded network makes sense: sizes of neighbours match, groups divide channels, nothing vanishes.
+#pragma once
+#include "node.hpp"
+
+namespace multistage {
+
+enum class graph_problem { none, empty, groups, heads, extents, inputs };
+
+struct graph_check {
+  graph_problem problem = graph_problem::none;
+  int node = -1;
+};
+
+/// The first node that does not fit.
+constexpr graph_check check(const graph& g) {
+  if (g.outputs.empty()) return {graph_problem::empty, -1};
+  for (int i = 0; i < int(g.nodes.size()); ++i) {
+    const node& n = g.nodes[i];
+    if (n.out.channels < 1 || n.out.height < 1 || n.out.width < 1) return {graph_problem::empty, i};
+    if (n.kind == op::group_norm && (n.groups < 1 || n.out.channels % n.groups != 0)) return {graph_problem::groups, i};
+    if (n.kind == op::attention && (n.heads < 1 || n.out.channels % n.heads != 0 || g.nodes[n.in[0]].out.channels != 3 * n.out.channels)) return {graph_problem::heads, i};
+    const auto extent_of = [&](int k) { return g.nodes[n.in[k]].out; };
+    if (n.in[1] >= 0 && (n.kind == op::concat || n.kind == op::group_norm || n.kind == op::conv) &&
+        (extent_of(0).height != extent_of(1).height || extent_of(0).width != extent_of(1).width))
+      return {graph_problem::extents, i};
+    if (n.kind == op::add && extent_of(0) != extent_of(1)) return {graph_problem::extents, i};
+    if (n.in[3] >= 0 && extent_of(3) != n.out) return {graph_problem::extents, i};
+  }
+  return {};
+}
+
+constexpr const char* to_string(graph_problem p) {
+  switch (p) {
+    case graph_problem::empty: return "a feature map vanishes: too many levels for the resolution, or a width of 0";
+    case graph_problem::groups: return "the groups of a normalisation do not divide its channels: choose widths that norm_groups (or a quarter of the channels) divides";
+    case graph_problem::heads: return "attention heads do not divide the channels: choose widths that are multiples of channels_per_head";
+    case graph_problem::extents: return "two feature maps that meet have different sizes: the resolution must be divisible by 2 for every level below the first";
+    default: return "none";
+  }
+}
+
+}  // namespace multistage

@@ -1,0 +1,338 @@
+// Runs a graph on a backend. Rows of a batch are sorted by stage: the shared segment runs over all of them, each decoder over the rows
+// of its stage. In training each decoder's backward follows its forward at once, so that decoders take turns in the same memory.
+#pragma once
+#include <functional>
+#include <memory>
+#include <numeric>
+#include <string>
+
+#include "../ops/elementwise.hpp"
+#include "../ops/attention.hpp"
+#include "../ops/norm.hpp"
+#include "../ops/reduce.hpp"
+#include "plan.hpp"
+
+namespace multistage {
+
+/// What a network reads: one pointer a slot into the backend's memory, [rows, ...], null where the network has no such input.
+template <class T>
+struct network_inputs {
+  std::array<const T*, std::size_t(input_slot::count)> slots{};
+  const T*& operator[](input_slot s) { return slots[std::size_t(s)]; }
+  const T* operator[](input_slot s) const { return slots[std::size_t(s)]; }
+};
+
+template <class T, class Backend>
+class executor {
+ public:
+  executor(Backend backend, graph g) : backend_(std::move(backend)), graph_(std::move(g)), inference_(make_plan(graph_, false)), training_(make_plan(graph_, true)) {}
+
+  const graph& network() const { return graph_; }
+  const plan& inference_plan() const { return inference_; }
+  const plan& training_plan() const { return training_; }
+  /// Bytes of the arena as it stands.
+  index_t arena_bytes() const { return arena_.size() * index_t(sizeof(T)); }
+
+  /// out [rows, output] = the network's results. @param rows_by_stage how many rows each stage has, in the order of the rows.
+  void forward(const T* weights, const network_inputs<T>& inputs, const std::vector<index_t>& rows_by_stage, T* out) {
+    run run{*this, inference_, weights, nullptr, inputs, rows_by_stage};
+    run.shared_forward();
+    for_each_stage(rows_by_stage, [&](int stage, index_t first, index_t rows) {
+      frame f = run.decoder(stage, first, rows);
+      f.forward();
+      const int v = graph_.outputs[stage];
+      const index_t size = graph_.nodes[v].out.size();
+      backend_.copy(f.value(v), out + first * size, rows * size);
+    });
+  }
+
+  /// Adds the gradients of a loss to `gradients`. `loss(stage, first row, rows, F, dF)` gets the results of those rows and writes the
+  /// gradient with respect to them.
+  template <class Loss>
+  void differentiate(const T* weights, T* gradients, const network_inputs<T>& inputs, const std::vector<index_t>& rows_by_stage, Loss&& loss) {
+    run run{*this, training_, weights, gradients, inputs, rows_by_stage};
+    run.shared_forward();
+    for_each_stage(rows_by_stage, [&](int stage, index_t first, index_t rows) {
+      frame f = run.decoder(stage, first, rows);
+      f.forward();
+      const int v = graph_.outputs[stage];
+      loss(stage, first, rows, static_cast<const T*>(f.value(v)), f.gradient(v));
+      f.backward();
+    });
+    run.shared_backward();
+  }
+
+  /// Where a value first stops being finite: the node and the stage (-1: shared), or node -1. For finding out what went wrong.
+  struct trouble {
+    int node = -1, stage = -1;
+  };
+  trouble first_non_finite(const T* weights, const network_inputs<T>& inputs, const std::vector<index_t>& rows_by_stage) {
+    run run{*this, inference_, weights, nullptr, inputs, rows_by_stage};
+    trouble t{run.shared.first_non_finite(), -1};
+    for_each_stage(rows_by_stage, [&](int stage, index_t first, index_t rows) {
+      if (t.node < 0) t = {run.decoder(stage, first, rows).first_non_finite(), stage};
+    });
+    return t;
+  }
+
+ private:
+  template <class F>
+  static void for_each_stage(const std::vector<index_t>& rows_by_stage, F&& f) {
+    index_t first = 0;
+    for (std::size_t s = 0; s < rows_by_stage.size(); first += rows_by_stage[s++])
+      if (rows_by_stage[s] > 0) f(int(s), first, rows_by_stage[s]);
+  }
+
+  struct run;
+
+  /// One segment at work on rows [first, first + rows) of the batch.
+  struct frame {
+    run& r;
+    const segment_plan& p;
+    int segment;
+    T* base;
+    index_t first, rows;
+    bool backwards = false;
+
+    executor& e() const { return r.owner; }
+    const node& at(int i) const { return e().graph_.nodes[i]; }
+    bool mine(int v) const { return at(v).segment == segment; }
+    T* place(int b) const { return b < 0 ? nullptr : base + p.offset(b) * rows; }
+    const T* weight(int parameter) const { return parameter < 0 ? nullptr : r.weights + e().graph_.parameters[parameter].offset; }
+    T* weight_gradient(int parameter) const {
+      return parameter < 0 || !e().graph_.parameters[parameter].trainable ? nullptr : r.gradients + e().graph_.parameters[parameter].offset;
+    }
+    T* value(int v) const {
+      if (v < 0) return nullptr;
+      const node& n = at(v);
+      if (n.kind == op::input) return const_cast<T*>(r.inputs[n.slot]) + first * n.out.size();
+      if (!mine(v)) return r.shared.value(v) + first * n.out.size();
+      return place(backwards && p.remade[v] >= 0 ? p.remade[v] : p.value[v]);
+    }
+    /// Null where no gradient is wanted.
+    T* gradient(int v) const {
+      if (v < 0) return nullptr;
+      if (!mine(v)) {
+        T* g = r.shared.gradient(v);
+        return g ? g + first * at(v).out.size() : nullptr;
+      }
+      return place(p.gradient[v]);
+    }
+
+    void forward() {
+      for (const step& s : p.forward) compute(s.node);
+    }
+    void backward() {
+      backwards = true;
+      for (const step& s : p.backward) {
+        if (s.kind == step_kind::remake) compute(s.node, true);
+        else if (s.kind == step_kind::zero_gradient) zero(gradient(s.node), rows * at(s.node).out.size());
+        else differentiate(s);
+      }
+    }
+    int first_non_finite() {
+      for (const step& s : p.forward) {
+        compute(s.node);
+        const index_t n = rows * at(s.node).out.size();
+        if (!std::isfinite(reduce_sum(e().backend_, n, static_cast<const T*>(value(s.node)), true))) return s.node;
+      }
+      return -1;
+    }
+
+    void zero(T* to, index_t n) const { e().backend_.for_each_index(n, ops::functor::set<T>{T(0), to}); }
+    /// to (+)= factor from
+    void add_to(T* to, const T* from, T factor, bool accumulate, index_t n) const {
+      if (!to || (to == from && !accumulate && factor == T(1))) return;
+      if (accumulate) ops::linear_combination<Backend, T>(e().backend_, n, to, {{T(1), to}, {factor, from}});
+      else ops::linear_combination<Backend, T>(e().backend_, n, to, {{factor, from}});
+    }
+
+    conv_problem<T> conv(const node& n, T* y) const {
+      const extent in = at(n.in[0]).out;
+      conv_problem<T> c{rows, in.height, in.width, in.channels, n.in[1] >= 0 ? at(n.in[1]).out.channels : 0, n.out.height, n.out.width, n.out.channels,
+                        n.window.kernel, n.window.stride, n.window.padding, value(n.in[0]), value(n.in[1]), weight(n.weight), weight(n.bias),
+                        value(n.in[2]), value(n.in[3]), T(n.scale), y};
+      return c;
+    }
+    norm_problem<T> norm(const node& n, int i, T* y) const {
+      const extent in = at(n.in[0]).out;
+      return {rows, in.pixels(), in.channels, n.out.channels - in.channels, n.groups, T(n.epsilon), n.silu, value(n.in[0]), value(n.in[1]),
+              weight(n.weight), weight(n.bias), value(n.in[2]), place(p.statistics[i]), y};
+    }
+    attention_problem<T> attention(const node& n, int i, T* y) const {
+      attention_problem<T> a = ops::make_self_attention<T>(rows, n.out.pixels(), n.out.channels, n.heads, value(n.in[0]), T(1 / std::sqrt(double(n.out.channels / n.heads))));
+      a.y = y;
+      a.log_sum_exp = place(p.statistics[i]);
+      return a;
+    }
+
+    /// The value of node i. With `again` it goes where backward looks for it, from statistics that are there.
+    void compute(int i, bool again = false) {
+      Backend& b = e().backend_;
+      const node& n = at(i);
+      T* y = place(again ? p.remade[i] : p.value[i]);
+      const index_t size = rows * n.out.size();
+      switch (n.kind) {
+        case op::embedding: {
+          const view<const T> frequencies = n.weight >= 0 ? view<const T>(weight(n.weight), {1, 1, 1, n.out.channels / 2}) : view<const T>{};
+          ops::embedding<Backend, T>(b, view<const T>(value(n.in[0]), {rows, 1, 1, 1}), view<T>(y, {rows, 1, 1, n.out.channels}), n.form, frequencies);
+          break;
+        }
+        case op::conv: conv_forward(b, conv(n, y)); break;
+        case op::group_norm: {
+          const norm_problem<T> q = norm(n, i, y);
+          if (!again) norm_statistics(b, q);
+          norm_apply(b, q);
+          break;
+        }
+        case op::silu: b.for_each_index(size, ops::functor::map<silu_function, T>{value(n.in[0]), y}); break;
+        case op::gelu: b.for_each_index(size, ops::functor::map<gelu_function, T>{value(n.in[0]), y}); break;
+        case op::add: ops::linear_combination<Backend, T>(b, size, y, {{T(1), value(n.in[0])}, {T(1), value(n.in[1])}}); break;
+        case op::scale: ops::linear_combination<Backend, T>(b, size, y, {{T(n.scale), value(n.in[0])}}); break;
+        case op::add_row: b.for_each_index(size, add_row_functor{value(n.in[0]), value(n.in[2]), n.out.channels, n.out.pixels(), y}); break;
+        case op::concat: {
+          const index_t c1 = at(n.in[0]).out.channels, c2 = at(n.in[1]).out.channels;
+          b.for_each_index(size, concat_functor{value(n.in[0]), value(n.in[1]), c1, c2, y});
+          break;
+        }
+        case op::resample: resample_run(b, resampling(n, value(n.in[0]), at(n.in[0]).out, y, n.out, n.up, n.up ? T(4) : T(1), false)); break;
+        case op::attention: attention_forward(b, attention(n, i, y)); break;
+        case op::input: case op::none: break;
+      }
+    }
+
+    resample_problem<T> resampling(const node& n, const T* x, extent from, T* y, extent to, bool up, T gain, bool accumulate) const {
+      return ops::make_resample_problem<T>(x, shape{rows, from.height, from.width, from.channels}, y, shape{rows, to.height, to.width, to.channels}, n.filter, up, gain, accumulate);
+    }
+
+    void differentiate(const step& s) {
+      Backend& b = e().backend_;
+      const node& n = at(s.node);
+      T* dy = gradient(s.node);
+      const index_t size = rows * n.out.size();
+      const auto target = [&](int k) { return n.in[k] >= 0 && e().facts_.differentiable[n.in[k]] ? gradient(n.in[k]) : nullptr; };
+      T *d0 = target(0), *d1 = target(1), *d2 = target(2), *d3 = target(3);
+      switch (n.kind) {
+        case op::conv: {
+          const conv_problem<T> q = conv(n, nullptr);
+          if (n.scale != 1) add_to(dy, dy, T(n.scale), false, size);
+          if (d0 || d1) conv_backward_input(b, q, dy, d0, s.accumulate[0], d1, s.accumulate[1]);
+          if (T* dw = weight_gradient(n.weight)) conv_backward_weight(b, q, dy, dw);
+          T* const dbias = weight_gradient(n.bias);
+          if (d2 || dbias) {  // sums over pixels by row serve both
+            T* sums = place(p.scratch[s.node]);
+            if (d2 && (!dbias || !s.accumulate[2])) sums = d2;
+            if (d2 || q.out_pixels() > 1) {
+              row_sums(b, rows, q.out_pixels(), n.out.channels, dy, sums, d2 == sums && s.accumulate[2]);
+              if (d2 && sums != d2) add_to(d2, sums, T(1), true, rows * n.out.channels);
+              if (dbias) column_sums(b, rows, n.out.channels, sums, dbias, true);
+            } else column_sums(b, rows, n.out.channels, dy, dbias, true);
+          }
+          add_to(d3, dy, T(1), s.accumulate[3], size);
+          break;
+        }
+        case op::group_norm:
+          norm_backward(b, norm(n, s.node, nullptr), norm_gradients<T>{dy, d0, s.accumulate[0], d1, s.accumulate[1], weight_gradient(n.weight),
+                                                                       weight_gradient(n.bias), d2, s.accumulate[2], place(p.scratch[s.node])});
+          break;
+        case op::silu:
+          b.for_each_index(size, ops::functor::map_backward<silu_function, T>{value(n.in[0]), dy, d0, s.accumulate[0]});
+          break;
+        case op::gelu:
+          b.for_each_index(size, ops::functor::map_backward<gelu_function, T>{value(n.in[0]), dy, d0, s.accumulate[0]});
+          break;
+        case op::add:
+          add_to(d1, dy, T(1), s.accumulate[1], size);
+          add_to(d0, dy, T(1), s.accumulate[0], size);
+          break;
+        case op::scale: add_to(d0, dy, T(n.scale), s.accumulate[0], size); break;
+        case op::add_row:
+          if (d2) row_sums(b, rows, n.out.pixels(), n.out.channels, dy, d2, s.accumulate[2]);
+          add_to(d0, dy, T(1), s.accumulate[0], size);
+          break;
+        case op::concat: {
+          const index_t c1 = at(n.in[0]).out.channels, c2 = at(n.in[1]).out.channels;
+          if (d0) b.for_each_index(rows * n.out.pixels() * c1, split_functor{dy, c1 + c2, 0, c1, d0, s.accumulate[0]});
+          if (d1) b.for_each_index(rows * n.out.pixels() * c2, split_functor{dy, c1 + c2, c1, c2, d1, s.accumulate[1]});
+          break;
+        }
+        case op::resample:
+          if (d0) resample_run(b, resampling(n, dy, n.out, d0, at(n.in[0]).out, !n.up, n.up ? T(4) : T(1), s.accumulate[0]));
+          break;
+        case op::attention: {
+          const attention_problem<T> a = attention(n, s.node, value(s.node));
+          const index_t c = n.out.channels;
+          attention_backward(b, a, attention_gradients<T>{dy, d0, d0 + c, d0 + 2 * c});
+          break;
+        }
+        case op::embedding: case op::input: case op::none: break;
+      }
+    }
+  };
+
+  struct add_row_functor {
+    const T *x, *row;
+    index_t channels, pixels;
+    T* y;
+    MULTISTAGE_HD void operator()(index_t i) const { y[i] = x[i] + row[i / (channels * pixels) * channels + i % channels]; }
+  };
+  struct concat_functor {
+    const T *x, *x2;
+    index_t c1, c2;
+    T* y;
+    MULTISTAGE_HD void operator()(index_t i) const {
+      const index_t pixel = i / (c1 + c2), c = i % (c1 + c2);
+      y[i] = c < c1 ? x[pixel * c1 + c] : x2[pixel * c2 + c - c1];
+    }
+  };
+  struct split_functor {
+    const T* from;
+    index_t all, first, channels;
+    T* to;
+    bool accumulate;
+    MULTISTAGE_HD void operator()(index_t i) const {
+      const T v = from[i / channels * all + first + i % channels];
+      to[i] = accumulate ? to[i] + v : v;
+    }
+  };
+
+  /// One pass over one batch.
+  struct run {
+    executor& owner;
+    const T* weights;
+    T* gradients;
+    network_inputs<T> inputs;
+    index_t rows;
+    const plan& p;
+    T* base;
+    frame shared;
+
+    run(executor& e, const plan& plan_, const T* w, T* g, const network_inputs<T>& in, const std::vector<index_t>& rows_by_stage)
+        : owner(e), weights(w), gradients(g), inputs(in), rows(std::accumulate(rows_by_stage.begin(), rows_by_stage.end(), index_t{0})), p(plan_),
+          base(e.reserve(p.arena_elements(rows_by_stage))), shared{*this, p.segments[0], 0, base, 0, rows} {
+      require<shape_error>(int(rows_by_stage.size()) == e.graph_.stage_count(), "network: rows are given for ", rows_by_stage.size(), " stages, the network has ",
+                           e.graph_.stage_count());
+      for (const node& n : e.graph_.nodes)
+        require<value_error>(n.kind != op::input || inputs[n.slot], "network: input ", int(n.slot), " is missing");
+    }
+    run(const run&) = delete;
+    void shared_forward() { shared.forward(); }
+    void shared_backward() { shared.backward(); }
+    frame decoder(int stage, index_t first, index_t n) {
+      return {*this, p.segments[stage + 1], stage + 1, base + rows * p.segments[0].row_elements, first, n};
+    }
+  };
+
+  T* reserve(index_t elements) {
+    if (arena_.size() < elements) arena_ = {}, arena_ = tensor<T, Backend>(backend_, {1, 1, 1, elements});
+    return arena_.data();
+  }
+
+  Backend backend_;
+  graph graph_;
+  graph_facts facts_ = facts_of(graph_);
+  plan inference_, training_;
+  tensor<T, Backend> arena_;
+};
+
+}  // namespace multistage

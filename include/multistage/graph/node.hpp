@@ -1,0 +1,91 @@
+// A network as data: nodes in topological order, the parameters they use, and the segment each belongs to. Segment 0 is shared by all
+// stages, segment 1 + s belongs to stage s. All of it exists at compile time too.
+#pragma once
+#include <array>
+#include <vector>
+
+#include "../ops/conv.hpp"
+#include "../ops/embedding.hpp"
+#include "../ops/resample.hpp"
+
+namespace multistage {
+
+/// Extents of one row of a feature map.
+struct extent {
+  int channels = 0, height = 1, width = 1;
+  constexpr index_t pixels() const { return index_t{height} * width; }
+  constexpr index_t size() const { return pixels() * channels; }
+  friend constexpr bool operator==(const extent&, const extent&) = default;
+};
+
+/// What a caller hands to a network, in this order. The noise level is the preconditioning's c_noise.
+enum class input_slot { image, noise_level, class_labels, augment_labels, count };
+
+enum class op { none, input, embedding, conv, group_norm, silu, gelu, add, add_row, scale, concat, resample, attention };
+
+/// One operation. Which fields mean something depends on `kind`.
+struct node {
+  op kind = op::none;
+  extent out{};
+  std::array<int, 4> in{-1, -1, -1, -1};  // x, x2, row operand (bias or modulation), residual
+  int weight = -1, bias = -1;             // parameters
+  int segment = 0;
+  ops::conv_window window{};
+  int groups = 1, heads = 1;
+  double epsilon = 0, scale = 1;          // scale of conv's sum, of op::scale, of attention's scores
+  bool silu = false;                      // fused behind group_norm
+  bool up = false;
+  ops::resample_filter filter{};
+  ops::embedding_form form{};
+  input_slot slot = input_slot::image;
+};
+
+/// How upstream stores a tensor, and so how it is converted on import and export. In the library weights are [k, k, in, out].
+enum class parameter_layout { vector, conv_oihw, linear_oi };
+
+/// The distribution of initial values: uniform in +-gain sqrt(6 / (fan_in + fan_out)) (Glorot) or +-gain sqrt(3 / fan_in) (He).
+enum class initialization { constant, xavier_uniform, kaiming_uniform, normal };
+
+/// How upstream orders the outputs of a layer that makes queries, keys and values; here it is always [q, k, v], heads inside.
+/// interleaved: (channel, {q, k, v}) as EDM has it; by_head: (head, {q, k, v}, channel of the head) as latent diffusion has it.
+enum class qkv_order { none, interleaved, by_head };
+
+struct parameter {
+  parameter_layout layout = parameter_layout::vector;
+  int out = 0, in = 1, kernel = 1;
+  qkv_order qkv = qkv_order::none;
+  int heads = 1;                          // for qkv_order::by_head
+  int segment = 0;
+  index_t offset = 0;                     // in the model's flat parameter memory
+  initialization init = initialization::constant;
+  double gain = 0;                        // the value itself for constant
+  bool trainable = true;
+  constexpr index_t size() const { return index_t{out} * in * kernel * kernel; }
+};
+
+/// A handle to a recorded value.
+struct feature {
+  int id = -1;
+  int channels = 0, height = 1, width = 1;
+};
+
+/// @see the file's head.
+struct graph {
+  std::vector<node> nodes;
+  std::vector<parameter> parameters;
+  std::vector<int> outputs;               // by stage
+  int segments = 1;
+  index_t parameter_elements = 0;         // extent of the flat memory: every parameter starts at a multiple of `alignment`
+  static constexpr index_t alignment = 16;
+
+  constexpr int stage_count() const { return int(outputs.size()); }
+};
+
+/// The operands of a node that lie in the graph.
+template <class F>
+constexpr void for_each_input(const node& n, F&& f) {
+  for (int k = 0; k < 4; ++k)
+    if (n.in[k] >= 0) f(n.in[k], k);
+}
+
+}  // namespace multistage

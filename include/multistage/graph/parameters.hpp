@@ -1,0 +1,56 @@
+// Parameters between upstream's layout and the library's: conv [out, in, k, k] <-> [k, k, in, out], linear [out, in] <-> [in, out],
+// the outputs of query-key-value layers in the order [q, k, v]; and their initial values.
+#pragma once
+#include <cmath>
+#include <vector>
+
+#include "../core/random.hpp"
+#include "node.hpp"
+
+namespace multistage {
+
+/// Upstream's extents of a parameter.
+inline std::vector<index_t> upstream_extents(const parameter& p) {
+  switch (p.layout) {
+    case parameter_layout::conv_oihw: return {p.out, p.in, p.kernel, p.kernel};
+    case parameter_layout::linear_oi: return {p.out, p.in};
+    default: return {p.out};
+  }
+}
+
+/// Calls f(upstream position, own position) for every element.
+template <class F>
+void for_each_element(const parameter& p, F&& f) {
+  const index_t taps = index_t{p.kernel} * p.kernel, third = p.out / 3, head = p.qkv == qkv_order::by_head ? third / p.heads : 0;
+  for (index_t o = 0; o < p.out; ++o) {
+    index_t own = o;
+    if (p.qkv == qkv_order::interleaved) own = o % 3 * third + o / 3;
+    else if (p.qkv == qkv_order::by_head) own = o % (3 * head) / head * third + o / (3 * head) * head + o % head;
+    for (index_t i = 0; i < p.in; ++i)
+      for (index_t t = 0; t < taps; ++t) f((o * p.in + i) * taps + t, (t * p.in + i) * p.out + own);
+  }
+}
+
+/// Fills `own`, a host copy of the flat parameter memory, with initial values: a pure function of the seed and the parameter's number.
+template <class T>
+void initialize(const graph& g, std::uint64_t seed, std::vector<T>& own) {
+  own.assign(std::size_t(g.parameter_elements), T(0));
+  double fan_in = 1, fan_out = 1;
+  for (std::size_t k = 0; k < g.parameters.size(); ++k) {
+    const parameter& p = g.parameters[k];
+    if (p.layout != parameter_layout::vector) {  // a bias follows its weight and shares its fans
+      fan_in = double(p.in) * p.kernel * p.kernel;
+      fan_out = double(p.out) * p.kernel * p.kernel;
+    }
+    const random_stream numbers(seed, purpose::weights, k);
+    const double bound = p.init == initialization::xavier_uniform ? std::sqrt(6 / (fan_in + fan_out)) : std::sqrt(3 / fan_in);
+    for_each_element(p, [&](index_t upstream, index_t position) {
+      double v = p.gain;
+      if (p.init == initialization::normal) v *= numbers.normal(upstream);
+      else if (p.init != initialization::constant) v *= bound * (2 * numbers.uniform(upstream) - 1);
+      own[p.offset + position] = T(v);
+    });
+  }
+}
+
+}  // namespace multistage

@@ -1,0 +1,74 @@
+// Weights between a model and named tensors in upstream's layout: what a PyTorch user loads and saves.
+#pragma once
+#include "../graph/parameters.hpp"
+#include "safetensors.hpp"
+
+namespace multistage::io {
+
+/// Adds all parameters of a flat host memory under prefix + upstream's names.
+template <class T>
+void add_parameters(safetensors_writer& w, const std::string& prefix, const graph& g, const std::vector<std::string>& names, const std::vector<T>& flat) {
+  for (std::size_t k = 0; k < g.parameters.size(); ++k) {
+    const parameter& p = g.parameters[k];
+    std::vector<T> values(static_cast<std::size_t>(p.size()));
+    for_each_element(p, [&](index_t upstream, index_t own) { values[upstream] = flat[p.offset + own]; });
+    w.add(prefix + names[k], upstream_extents(p), std::move(values));
+  }
+}
+
+/// Reads all parameters from tensors called prefix + upstream's name. Names in the file that begin with `prefix` and are no parameter
+/// are unexpected, unless `ignored(name without prefix)`.
+/// @throws file_error that lists missing, unexpected and misshapen tensors together.
+template <class T, class Ignored>
+std::vector<T> read_parameters(const safetensors& file, const std::string& prefix, const graph& g, const std::vector<std::string>& names, Ignored&& ignored) {
+  std::string missing, unexpected, misshapen;
+  int problems = 0;
+  const auto note = [&](std::string& list, const std::string& what) {
+    if (++problems <= 40) list += "\n    " + what;
+  };
+  const auto extents = [](const std::vector<index_t>& e) {
+    std::string s = "[";
+    for (std::size_t i = 0; i < e.size(); ++i) s += (i ? ", " : "") + std::to_string(e[i]);
+    return s + "]";
+  };
+  std::vector<T> flat(static_cast<std::size_t>(g.parameter_elements), T(0));
+  for (std::size_t k = 0; k < g.parameters.size(); ++k) {
+    const parameter& p = g.parameters[k];
+    const std::string name = prefix + names[k];
+    if (!file.contains(name)) {
+      note(missing, name);
+      continue;
+    }
+    const std::vector<index_t> wanted = upstream_extents(p);
+    if (file.entry(name).extents != wanted) {
+      note(misshapen, name + " has " + extents(file.entry(name).extents) + ", the network " + extents(wanted));
+      continue;
+    }
+    const std::vector<T> values = file.get<T>(name);
+    for_each_element(p, [&](index_t upstream, index_t own) { flat[p.offset + own] = values[upstream]; });
+  }
+  std::vector<std::string> sorted = names;
+  std::sort(sorted.begin(), sorted.end());
+  for (const auto& [name, entry] : file.tensors())
+    if (name.compare(0, prefix.size(), prefix) == 0) {
+      const std::string rest = name.substr(prefix.size());
+      if (!std::binary_search(sorted.begin(), sorted.end(), rest) && !ignored(rest)) note(unexpected, name);
+    }
+  if (problems > 0) {
+    std::string text = file.path() + ": its tensors are not those of the network (" + std::to_string(problems) + " differ):";
+    if (!missing.empty()) text += "\n  missing:" + missing;
+    if (!unexpected.empty()) text += "\n  unexpected:" + unexpected;
+    if (!misshapen.empty()) text += "\n  misshapen:" + misshapen;
+    if (problems > 40) text += "\n  and " + std::to_string(problems - 40) + " more";
+    fail<file_error>(text, "\nopen it with the configuration it was made with");
+  }
+  return flat;
+}
+
+/// Upstream keeps resampling filters as buffers; here they are part of the configuration.
+inline bool is_resample_filter(const std::string& name) {
+  const std::string end = "resample_filter";
+  return name.size() >= end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0;
+}
+
+}  // namespace multistage::io

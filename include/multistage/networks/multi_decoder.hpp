@@ -1,0 +1,84 @@
+// The multi-stage, multi-decoder model as a type (arXiv 2312.09181, section 4): network, decoders, schedule, backend and scalar are
+// template arguments, its cost a compile-time constant. It is a dynamic_model that knows its structure early.
+#pragma once
+#include "../backend/cpu/backend.hpp"
+#include "../diffusion/model.hpp"
+#include "../schedule/edm.hpp"
+#include "../schedule/vp.hpp"
+
+namespace multistage {
+
+/// A seed, said aloud.
+struct seed {
+  std::uint64_t value = 0;
+};
+
+namespace detail {
+constexpr preconditioning preconditioning_for(const edm_schedule&, double sigma_data) { return {precondition::edm, sigma_data}; }
+constexpr preconditioning preconditioning_for(const vp_schedule& s, double sigma_data) { return {precondition::vp, sigma_data, s.beta_min, s.beta_max}; }
+
+/// Everything about a network that types want to know, from one recording.
+struct network_facts {
+  graph_problem problem = graph_problem::none;
+  std::array<cost, 9> segment{};
+};
+template <class Net>
+constexpr network_facts facts(const Net& net, const decoders& d) {
+  recorder<> b;
+  describe(b, net, d);
+  const graph g = b.finish();
+  network_facts f{check(g).problem};
+  if (f.problem == graph_problem::none)
+    for (int s = 0; s < g.segments; ++s) f.segment[s] = cost_of_segment(g, s);
+  return f;
+}
+}  // namespace detail
+
+/// @tparam Network a network's configuration, e.g. song_unet{...}. @tparam Decoders widths by stage, stage 0 (lowest noise) first.
+/// @tparam Schedule chooses the preconditioning: edm_schedule or vp_schedule.
+template <auto Network, decoders Decoders, class Schedule = edm_schedule, class Backend = cpu, class Scalar = float>
+class multi_decoder : public dynamic_model<Scalar, Backend> {
+  static_assert(Decoders.stage_count() >= 1, "multistage: give at least one decoder width: decoders{192, 128, 16} makes three stages, stage 0 (lowest noise) first");
+  static_assert(Network.depth() >= 1, "multistage: channel_mult is empty; give one multiplier a level, e.g. {1, 2}");
+  static_assert(Network.depth() < 1 || Network.resolution % (1 << (Network.depth() - 1)) == 0,
+                "multistage: resolution must be divisible by 2 for every level of channel_mult below the first; pad the images or use fewer levels");
+  static constexpr detail::network_facts facts = detail::facts(Network, Decoders);
+  static_assert(facts.problem != graph_problem::groups, "multistage: norm groups do not divide a layer's channels; choose widths that norm_groups (or a quarter of the channels) divides");
+  static_assert(facts.problem != graph_problem::heads, "multistage: attention heads do not divide the channels; choose widths that are multiples of channels_per_head");
+  static_assert(facts.problem == graph_problem::none || facts.problem == graph_problem::groups || facts.problem == graph_problem::heads,
+                "multistage: feature maps that meet differ in size or vanish; check resolution, channel_mult and resample_filter");
+
+ public:
+  using schedule = Schedule;
+  static constexpr int stage_count = Decoders.stage_count();
+  static constexpr int depth = Network.depth();
+  static constexpr index_t parameters = [] {
+    index_t total = 0;
+    for (int s = 0; s <= stage_count; ++s) total += facts.segment[s].parameters;
+    return total;
+  }();
+  /// Parameters of the part that all stages share, and of one stage's own.
+  static constexpr index_t shared_parameters = facts.segment[0].parameters;
+  static constexpr index_t decoder_parameters(int stage) { return facts.segment[1 + stage].parameters; }
+  /// Multiply-accumulates of one image in a stage.
+  static constexpr index_t macs(int stage) { return facts.segment[0].macs + facts.segment[1 + stage].macs; }
+
+  /// The configuration as run-time values. @param sigma_data standard deviation of the images.
+  static configuration make_configuration(double sigma_data = 0.5) {
+    return {Network, Decoders, detail::preconditioning_for(Schedule{}, sigma_data)};
+  }
+
+  /// @param stages as many as there are decoders. @throws value_error otherwise.
+  explicit multi_decoder(partition stages, multistage::seed s = {}, double sigma_data = 0.5, Backend backend = Backend())
+      : dynamic_model<Scalar, Backend>(std::move(backend), make_configuration(sigma_data), record(Network, Decoders), std::move(stages), s.value) {}
+};
+
+/// One network for all noise levels.
+template <auto Network, class Schedule = edm_schedule, class Backend = cpu, class Scalar = float>
+using unified = multi_decoder<Network, decoders{{Network.encoder_channels}}, Schedule, Backend, Scalar>;
+
+/// A network of its own for each stage, as wide as `Widths` says.
+template <auto Network, decoders Widths, class Schedule = edm_schedule, class Backend = cpu, class Scalar = float>
+using separate = multi_decoder<Network, decoders{Widths.widths, false}, Schedule, Backend, Scalar>;
+
+}  // namespace multistage

@@ -1,0 +1,155 @@
+// EDM's SongUNet: DDPM++ and NCSN++ (Karras, Aittala, Aila, Laine, arXiv 2206.00364, table 8; Song et al., arXiv 2011.13456), with a
+// decoder for each stage (arXiv 2312.09181). The code below is the figure: encoder levels downwards, every output pushed on the stack
+// of skips; decoder levels upwards, every block reading [x, popped skip].
+#pragma once
+#include "../core/math.hpp"
+#include "arrangement.hpp"
+
+namespace multistage {
+
+/// Where an auxiliary path carries the image through the levels, beside the blocks.
+enum class auxiliary_path { standard, skip, residual };
+
+/// Configuration; lists end at their first zero. Sizes in pixels and channels.
+struct song_unet {
+  int resolution = 32, channels = 3;
+  int encoder_channels = 128;
+  std::array<int, 8> channel_mult{2, 2, 2};      // width of each level, in encoder_channels (decoder: in its own width)
+  int num_blocks = 4;                            // residual blocks a level; decoders have one more
+  std::array<int, 8> attn_resolutions{16};       // where encoder blocks, and the last decoder block, attend
+  int channel_mult_noise = 1;                    // width of the noise level's embedding
+  int channel_mult_emb = 4;                      // width of what the blocks are told
+  bool fourier = false;                          // NCSN++'s embedding; else positional
+  auxiliary_path encoder_type = auxiliary_path::standard;
+  auxiliary_path decoder_type = auxiliary_path::standard;  // standard or skip
+  std::array<int, 8> resample_filter{1, 1};
+  int norm_groups = 32;                          // at most, and at least four channels a group
+  int label_dim = 0, augment_dim = 0;
+
+  constexpr int depth() const { return length(channel_mult); }
+};
+
+namespace song {
+
+inline constexpr double sqrt_half = 0.70710678118654752440;
+inline constexpr layer_init plain{initialization::xavier_uniform, 1}, zero{initialization::xavier_uniform, 1e-5}, attentive{initialization::xavier_uniform, 0.44721359549995793};
+
+enum class move { none, down, up };
+
+template <class Builder>
+constexpr feature norm(Builder& b, const song_unet& u, feature x, std::string_view name) {
+  const int most = x.channels / 4;
+  return b.group_norm(x, u.norm_groups < most ? u.norm_groups : most, 1e-6, name);
+}
+
+template <class Builder>
+constexpr feature block(Builder& b, const song_unet& u, feature x, feature emb, int out, bool attention, move m = move::none) {
+  const auto moved = [&](feature f) { return m == move::none ? f : b.resample(f, {u.resample_filter}, m == move::up); };
+  feature h = b.conv(moved(b.silu(norm(b, u, x, "norm0"))), out, "conv0", {}, {plain});
+  h = b.add_row(h, b.linear(emb, out, "affine", {plain}));
+  h = b.conv(b.silu(norm(b, u, h, "norm1")), out, "conv1", {}, {zero});
+  const feature skip = x.channels != out || m != move::none ? b.conv(moved(x), out, "skip", {1, 1, 0}, {plain}) : x;
+  h = b.scale(b.add(h, skip), sqrt_half);
+  if (!attention) return h;
+  const feature qkv = b.conv(norm(b, u, h, "norm2"), 3 * out, "qkv", {1, 1, 0}, {attentive, true, qkv_order::interleaved});
+  return b.scale(b.add(b.conv(b.attention(qkv, 1), out, "proj", {1, 1, 0}, {zero}), h), sqrt_half);
+}
+
+}  // namespace song
+
+/// What an encoder hands to every decoder.
+struct encoded {
+  feature x, emb;
+  std::vector<feature> skips;
+};
+
+/// The encoder, with the mapping of the noise level, labels and augmentations.
+template <class Builder>
+constexpr encoded encode(Builder& b, const song_unet& u) {
+  using namespace song;
+  const int noise = u.encoder_channels * u.channel_mult_noise, wide = u.encoder_channels * u.channel_mult_emb;
+  feature emb = b.embedding(b.input(input_slot::noise_level, 1), noise, {}, u.fourier, "map_noise");
+  if (u.label_dim > 0) {
+    const feature y = b.scale(b.input(input_slot::class_labels, u.label_dim), constexpr_sqrt(u.label_dim));
+    emb = b.add(emb, b.linear(y, noise, "map_label", {plain}));
+  }
+  if (u.augment_dim > 0) emb = b.add(emb, b.linear(b.input(input_slot::augment_labels, u.augment_dim), noise, "map_augment", {plain, false}));
+  emb = b.silu(b.linear(emb, wide, "map_layer0", {plain}));
+  emb = b.silu(b.linear(emb, wide, "map_layer1", {plain}));
+
+  const auto enc = b.scope("enc");
+  feature x = b.input(input_slot::image, u.channels, u.resolution, u.resolution), aux = x;
+  std::vector<feature> skips;
+  const ops::resample_filter filter{u.resample_filter};
+  for (int level = 0; level < u.depth(); ++level) {
+    const int r = u.resolution >> level;
+    if (level == 0) {
+      const auto layer = b.scope(r, "x", r, "_conv");
+      skips.push_back(x = b.conv(x, u.encoder_channels, "", {}, {plain}));
+    } else {
+      {
+        const auto layer = b.scope(r, "x", r, "_down");
+        skips.push_back(x = block(b, u, x, emb, x.channels, false, move::down));
+      }
+      if (u.encoder_type == auxiliary_path::skip) {
+        aux = b.resample(aux, filter, false);
+        const auto layer = b.scope(r, "x", r, "_aux_skip");
+        skips.back() = x = b.add(x, b.conv(aux, x.channels, "", {1, 1, 0}, {plain}));
+      } else if (u.encoder_type == auxiliary_path::residual) {
+        // Upstream adds the bias behind the filter; the filter's taps all lie inside and sum to 1, so it may stand here.
+        const auto layer = b.scope(r, "x", r, "_aux_residual");
+        aux = b.resample(b.conv(aux, x.channels, "", {3, 1, 1 + filter.pad()}, {plain}), {u.resample_filter, 0}, false);
+        skips.back() = x = aux = b.scale(b.add(aux, x), sqrt_half);
+      }
+    }
+    for (int i = 0; i < u.num_blocks; ++i) {
+      const auto layer = b.scope(r, "x", r, "_block", i);
+      skips.push_back(x = block(b, u, x, emb, u.encoder_channels * u.channel_mult[level], contains(u.attn_resolutions, r)));
+    }
+  }
+  return {x, emb, skips};
+}
+
+/// A decoder `width` wide; returns F, [channels, resolution, resolution].
+template <class Builder>
+constexpr feature decode(Builder& b, const song_unet& u, int width, encoded e) {
+  using namespace song;
+  feature x = e.x, out{};
+  for (int level = u.depth() - 1; level >= 0; --level) {
+    const int r = u.resolution >> level;
+    if (level == u.depth() - 1) {
+      for (int i = 0; i < 2; ++i) {
+        const auto layer = b.scope(r, "x", r, "_in", i);
+        x = block(b, u, x, e.emb, x.channels, i == 0);
+      }
+    } else {
+      const auto layer = b.scope(r, "x", r, "_up");
+      x = block(b, u, x, e.emb, x.channels, false, move::up);
+    }
+    for (int i = 0; i <= u.num_blocks; ++i) {
+      const auto layer = b.scope(r, "x", r, "_block", i);
+      x = block(b, u, b.concat(x, e.skips.back()), e.emb, width * u.channel_mult[level], i == u.num_blocks && contains(u.attn_resolutions, r));
+      e.skips.pop_back();
+    }
+    if (level == 0 || u.decoder_type == auxiliary_path::skip) {
+      if (out.id >= 0) out = b.resample(out, {u.resample_filter}, true);
+      feature head{};
+      {
+        const auto layer = b.scope(r, "x", r, "_aux_norm");
+        head = b.silu(norm(b, u, x, ""));
+      }
+      const auto layer = b.scope(r, "x", r, "_aux_conv");
+      head = b.conv(head, u.channels, "", {}, {zero});
+      out = out.id >= 0 ? b.add(head, out) : head;
+    }
+  }
+  return out;
+}
+
+/// The decoder's auxiliary path is its head already.
+template <class Builder>
+constexpr feature head(Builder&, const song_unet&, feature x) {
+  return x;
+}
+
+}  // namespace multistage

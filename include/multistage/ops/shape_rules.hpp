@@ -1,0 +1,21 @@
+// What operations share in checking their arguments.
+#pragma once
+#include "../backend/concept.hpp"
+#include "../backend/primitives.hpp"
+#include "../core/tensor.hpp"
+
+namespace multistage::ops {
+
+/// @throws shape_error unless `v` is contiguous with the extents `expected`; `where` and `what` name it.
+template <class T>
+void expect(const char* where, const char* what, const view<T>& v, const shape& expected) {
+  require<shape_error>(v.extents == expected, where, ": ", what, " has extents ", v.extents, ", expected ", expected);
+  require<shape_error>(v.contiguous(), where, ": ", what, " ", v.extents, " is not contiguous NHWC; copy it into a tensor first");
+}
+/// The same for an operand that may be absent.
+template <class T>
+void expect_optional(const char* where, const char* what, const view<T>& v, const shape& expected) {
+  if (v) expect(where, what, v, expected);
+}
+
+}  // namespace multistage::ops

@@ -1,0 +1,52 @@
+// The exact partition into N stages (arXiv 2312.09181, appendix on general N): of all ways to cut the nodes of a similarity matrix into N
+// intervals, the one that maximises the sum over intervals of the mean similarity inside. A dynamic programme in O(N n^2) finds it; no
+// mixed-integer solver is needed.
+#pragma once
+#include <vector>
+
+#include "../core/config.hpp"
+#include "../core/error.hpp"
+
+namespace multistage {
+
+struct n_stage_result {
+  std::vector<index_t> cuts;  // first node of each later stage, ascending
+  double objective = 0;
+};
+
+/// @param matrix [n, n], similarities. @param stages between 1 and n. @throws value_error otherwise.
+inline n_stage_result n_stage_partition(const std::vector<double>& matrix, int stages) {
+  index_t n = 0;
+  while (n * n < index_t(matrix.size())) ++n;
+  require<value_error>(n > 0 && n * n == index_t(matrix.size()), "n_stage_partition: ", matrix.size(), " values are no square matrix");
+  require<value_error>(stages >= 1 && stages <= n, "n_stage_partition: ", stages, " stages for ", n, " nodes; give 1 to ", n);
+  // sum[i][j] of the block of nodes < i and < j
+  const index_t w = n + 1;
+  std::vector<double> sum(static_cast<std::size_t>(w * w));
+  for (index_t i = 0; i < n; ++i)
+    for (index_t j = 0; j < n; ++j) sum[(i + 1) * w + j + 1] = matrix[i * n + j] + sum[i * w + j + 1] + sum[(i + 1) * w + j] - sum[i * w + j];
+  const auto mean = [&](index_t i, index_t j) {
+    const double length = double(j - i);
+    return (sum[j * w + j] - sum[i * w + j] - sum[j * w + i] + sum[i * w + i]) / (length * length);
+  };
+  constexpr double impossible = -1e300;
+  std::vector<double> best(static_cast<std::size_t>((stages + 1) * w), impossible);
+  std::vector<index_t> from(static_cast<std::size_t>((stages + 1) * w), 0);
+  best[0] = 0;
+  for (index_t s = 1; s <= stages; ++s)
+    for (index_t j = s; j <= n; ++j)
+      for (index_t i = s - 1; i < j; ++i) {
+        const double before = best[(s - 1) * w + i];
+        if (before == impossible) continue;
+        if (const double value = before + mean(i, j); value > best[s * w + j]) {
+          best[s * w + j] = value;
+          from[s * w + j] = i;
+        }
+      }
+  n_stage_result r{std::vector<index_t>(static_cast<std::size_t>(stages - 1)), best[stages * w + n]};
+  index_t j = n;
+  for (index_t s = stages; s > 1; --s) r.cuts[s - 2] = j = from[s * w + j];
+  return r;
+}
+
+}  // namespace multistage

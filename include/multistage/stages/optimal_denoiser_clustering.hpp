@@ -1,0 +1,92 @@
+// Algorithm 1 of arXiv 2312.09181: three stages from the similarity of optimal denoisers. The first ends at the largest time up to which
+// the denoisers are, on average, alpha-similar to that of no noise; the last begins at the smallest time from which they are
+// alpha-similar to that of full noise.
+#pragma once
+#include <algorithm>
+#include <numeric>
+
+#include "../schedule/vp.hpp"
+#include "partition.hpp"
+#include "similarity.hpp"
+
+namespace multistage {
+
+/// Parameters of the clustering. Thresholds are in units of what is compared (noise has standard deviation 1).
+struct clustering_options {
+  double alpha = 0.95;                  // similarity asked for, in (0, 1)
+  double threshold = 2.0 / 256;         // eta: two values count as alike when they differ by at most this
+  index_t draws = 4096;                 // K
+  compared what = compared::noise;
+  double sigma_min = 0.002, sigma_max = 80;  // the noise levels to be split: those that the sampler walks
+  std::uint64_t seed = 0;
+};
+
+/// Boundaries and what they came from.
+struct clustering {
+  partition stages;
+  double t1 = 0, t2 = 0;                // in the schedule's time
+  std::vector<double> time;             // draws, ascending in time
+  std::vector<double> to_low, to_high;  // similarity of each
+  std::vector<double> mean_low, mean_high;  // mean over draws up to (from) each time; alpha is compared with these
+};
+
+/// The two times of Algorithm 1. @throws value_error when no time reaches alpha.
+inline clustering boundaries_from_similarity(const std::vector<double>& time, const end_similarity& s, double alpha) {
+  clustering c;
+  std::vector<std::size_t> order(time.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return time[a] < time[b]; });
+  for (std::size_t k : order) {
+    c.time.push_back(time[k]);
+    c.to_low.push_back(s.to_low[k]);
+    c.to_high.push_back(s.to_high[k]);
+  }
+  const std::size_t n = time.size();
+  c.mean_low.resize(n);
+  c.mean_high.resize(n);
+  double low = 0, high = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    c.mean_low[i] = (low += c.to_low[i]) / double(i + 1);
+    c.mean_high[n - 1 - i] = (high += c.to_high[n - 1 - i]) / double(i + 1);
+  }
+  bool found1 = false, found2 = false;
+  for (std::size_t i = 0; i < n; ++i) {
+    if (c.mean_low[i] >= alpha) c.t1 = c.time[i], found1 = true;
+    if (c.mean_high[n - 1 - i] >= alpha) c.t2 = c.time[n - 1 - i], found2 = true;
+  }
+  require<value_error>(found1 && found2, "clustering: no noise level is ", alpha, "-similar to the ", found1 ? "highest" : "lowest", " one; lower alpha, raise the threshold or widen sigma_min..sigma_max");
+  require<value_error>(c.t1 < c.t2, "clustering: the first stage would end at t = ", c.t1, ", behind the last one's beginning at ", c.t2, "; the data need fewer than three stages at alpha = ", alpha, ", raise alpha");
+  return c;
+}
+
+/// Refuses data sets on which similarity means nothing. @throws value_error
+template <class T>
+void check_images(std::span<const T> values, const shape& extents) {
+  require<value_error>(extents.rows > 0 && extents.row_size() > 0, "data set: no images, extents are ", extents, "; give at least one");
+  require<shape_error>(index_t(values.size()) == extents.size(), "data set: ", values.size(), " values for extents ", extents);
+  const index_t row = extents.row_size();
+  for (index_t i = 0; i < extents.size(); ++i)
+    require<value_error>(std::isfinite(values[i]), "data set: value ", i % row, " of image ", i / row, " is ", values[i], "; all must be finite");
+  bool varies = extents.rows == 1;
+  for (index_t i = row; i < extents.size() && !varies; ++i) varies = values[i] != values[i - row];
+  require<value_error>(varies, "data set: all ", extents.rows, " images are equal; nothing can be learnt from them");
+}
+
+/// Three stages for the images [n, h, w, c] (host memory), noised along `schedule`.
+template <class Backend, class T, class Schedule = vp_schedule>
+clustering cluster_by_optimal_denoiser(Backend backend, std::span<const T> images, shape extents, const clustering_options& o = {}, const Schedule& schedule = {}) {
+  require<value_error>(o.alpha > 0 && o.alpha < 1, "clustering: alpha = ", o.alpha, " is outside (0, 1)");
+  require<value_error>(o.threshold > 0, "clustering: threshold = ", o.threshold, " must be above 0");
+  require<value_error>(o.draws >= 2, "clustering: draws = ", o.draws, "; at least 2 are needed");
+  require<value_error>(0 < o.sigma_min && o.sigma_min < o.sigma_max, "clustering: sigma_min = ", o.sigma_min, ", sigma_max = ", o.sigma_max, "; they must ascend and be above 0");
+  check_images(images, extents);
+  const tensor<double, Backend> data(backend, extents, std::vector<double>(images.begin(), images.end()));
+  const optimal_denoiser<double, Backend> denoiser(backend, data.view());
+  const double t_min = schedule.t(o.sigma_min), t_max = schedule.t(o.sigma_max);
+  const auto draws = make_draws<double>(o.seed, o.draws, extents.rows, extents.row_size(), t_min, t_max);
+  clustering c = boundaries_from_similarity(draws.time, similarity_to_ends(backend, denoiser, schedule, draws, o.what, o.threshold, t_max), o.alpha);
+  c.stages = partition::from_times(schedule, {c.t1, c.t2});
+  return c;
+}
+
+}  // namespace multistage
