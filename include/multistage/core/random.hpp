@@ -58,13 +58,19 @@ struct random_stream {
   MULTISTAGE_HD constexpr std::uint32_t below(std::uint64_t element, std::uint32_t bound) const {
     return std::uint32_t((std::uint64_t(word(element)) * bound) >> 32);
   }
-  /// Standard normal by Box-Muller, in double: elements 2k and 2k + 1 share a radius; even ones are its sine, odd ones its cosine.
+  /// Two standard normals of two words by Box-Muller, in double.
+  MULTISTAGE_HD static void normal_pair(std::uint32_t word0, std::uint32_t word1, double& sine, double& cosine) {
+    const double radius = ::sqrt(-2.0 * ::log(to_uniform(word0))), angle = 6.283185307179586476925286766559 * to_uniform(word1);
+    sine = radius * ::sin(angle);
+    cosine = radius * ::cos(angle);
+  }
+  /// Standard normal: elements 2k and 2k + 1 share a radius; even ones are its sine, odd ones its cosine.
   MULTISTAGE_HD double normal(std::uint64_t element) const {
     const philox_block b = block(element / 4);
     const unsigned pair = unsigned(element % 4) / 2 * 2;
-    const double radius = ::sqrt(-2.0 * ::log(to_uniform(b.word[pair])));
-    const double angle = 6.283185307179586476925286766559 * to_uniform(b.word[pair + 1]);
-    return element % 2 == 0 ? radius * ::sin(angle) : radius * ::cos(angle);
+    double sine = 0, cosine = 0;
+    normal_pair(b.word[pair], b.word[pair + 1], sine, cosine);
+    return element % 2 == 0 ? sine : cosine;
   }
 };
 

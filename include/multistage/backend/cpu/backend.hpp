@@ -5,5 +5,6 @@
 #include "cpu.hpp"
 #include "gemm.hpp"
 #include "norm.hpp"
+#include "random.hpp"
 #include "reduce.hpp"
 #include "resample.hpp"

@@ -1,0 +1,144 @@
+// Convolutions on Thrust systems: patches are gathered (im2col) a block of output pixels at a time and multiplied; 1x1 kernels multiply
+// the image as it lies. Functors surround the products.
+#pragma once
+#include "gemm.hpp"
+#include "reduce.hpp"
+
+namespace multistage {
+namespace thrust_kernel {
+
+/// patches [pixel - first, kernel, kernel, channels]
+template <class T>
+struct gather_patches {
+  conv_problem<T> p;
+  index_t first, span;
+  T* to;
+  MULTISTAGE_HD void operator()(index_t k) const {
+    const index_t element = k * span, c0 = element % p.channels, tap = element / p.channels % (p.kernel * p.kernel);
+    const index_t pixel = first + element / (p.channels * p.kernel * p.kernel), row = pixel / (p.out_height * p.out_width), in_image = pixel % (p.out_height * p.out_width);
+    const index_t i = in_image / p.out_width * p.stride - p.padding + tap / p.kernel, j = in_image % p.out_width * p.stride - p.padding + tap % p.kernel;
+    const bool inside = i >= 0 && i < p.height && j >= 0 && j < p.width;
+    const T* from = p.x + ((row * p.height + i) * p.width + j) * p.channels + c0;
+    for (index_t c = 0; c < span; ++c) to[element + c] = inside ? from[c] : T(0);
+  }
+};
+
+/// dx at one input pixel: the sum over the patches that hold it, from the patches of whole images [first row, ...).
+template <class T>
+struct scatter_patches {
+  conv_problem<T> p;
+  index_t first_row, span;
+  const T* patches;
+  T* dx;
+  bool accumulate;
+  MULTISTAGE_HD void operator()(index_t k) const {
+    const index_t element = k * span, c0 = element % p.channels, pixel = element / p.channels;
+    const index_t j = pixel % p.width, i = pixel / p.width % p.height, row = pixel / (p.width * p.height);
+    T* to = dx + (first_row * p.height * p.width) * p.channels + element;
+    if (!accumulate)
+      for (index_t c = 0; c < span; ++c) to[c] = T(0);
+    for (int u = 0; u < p.kernel; ++u)
+      for (int v = 0; v < p.kernel; ++v) {
+        const index_t oi = i + p.padding - u, oj = j + p.padding - v;
+        if (oi < 0 || oj < 0 || oi % p.stride != 0 || oj % p.stride != 0 || oi / p.stride >= p.out_height || oj / p.stride >= p.out_width) continue;
+        const index_t out = (row * p.out_height + oi / p.stride) * p.out_width + oj / p.stride;
+        const T* from = patches + ((out * p.kernel + u) * p.kernel + v) * p.channels + c0;
+        for (index_t c = 0; c < span; ++c) to[c] += from[c];
+      }
+  }
+};
+
+/// y = scale (y + bias + row_bias + residual)
+template <class T>
+struct conv_finish {
+  conv_problem<T> p;
+  index_t span;
+  MULTISTAGE_HD void operator()(index_t k) const {
+    const index_t first = k * span, o0 = first % p.out_channels, row = first / (p.out_channels * p.out_height * p.out_width);
+    for (index_t i = 0; i < span; ++i) {
+      T v = p.y[first + i];
+      if (p.bias) v += p.bias[o0 + i];
+      if (p.row_bias) v += p.row_bias[row * p.out_channels + o0 + i];
+      if (p.residual) v += p.residual[first + i];
+      p.y[first + i] = v * p.scale;
+    }
+  }
+};
+
+/// How many output pixels a block of patches holds, about 16 MiB of them.
+inline index_t patch_block(index_t pixels, index_t patch) {
+  const index_t fit = (index_t{4} << 20) / patch;
+  return fit < 1 ? 1 : fit < pixels ? fit : pixels;
+}
+
+}  // namespace thrust_kernel
+
+/// @see conv_problem.
+template <class System, class T>
+void conv_forward(const thrust_backend<System>& b, const conv_problem<T>& p) {
+  using namespace thrust_kernel;
+  const index_t n = p.out_channels, pixels = p.rows * p.out_pixels(), patch = p.kernel * p.kernel * p.channels;
+  conv_problem<T> q = p;
+  T beta = T(0);
+  if (p.residual && p.residual == p.y) {  // the residual lies where the sum goes
+    beta = T(1);
+    q.residual = nullptr;
+  }
+  if (p.pointwise()) gemm(b, gemm_problem<T>{pixels, n, p.channels, T(1), p.x, p.channels, false, p.weight, n, false, beta, p.y, n});
+  else {
+    const index_t block = patch_block(pixels, patch), span = thrust_kernel::span<System>(p.channels);
+    T* patches = b.template workspace<T>(3, block * patch);
+    for (index_t first = 0; first < pixels; first += block) {
+      const index_t count = first + block < pixels ? block : pixels - first;
+      b.for_each_index(count * patch / span, gather_patches<T>{p, first, span, patches});
+      gemm(b, gemm_problem<T>{count, n, patch, T(1), patches, patch, false, p.weight, n, false, beta, p.y + first * n, n});
+    }
+  }
+  if (p.channels2) gemm(b, gemm_problem<T>{pixels, n, p.channels2, T(1), p.x2, p.channels2, false, p.weight + p.channels * n, n, false, T(1), p.y, n});
+  if (q.bias || q.row_bias || q.residual || q.scale != T(1)) {
+    const index_t span = thrust_kernel::span<System>(n);
+    b.for_each_index(pixels * n / span, conv_finish<T>{q, span});
+  }
+}
+
+/// dx (+)= gradient of x, dx2 (+)= gradient of x2 (either may be null).
+template <class System, class T>
+void conv_backward_input(const thrust_backend<System>& b, const conv_problem<T>& p, const T* dy, T* dx, bool accumulate, T* dx2, bool accumulate2) {
+  using namespace thrust_kernel;
+  const index_t n = p.out_channels, patch = p.kernel * p.kernel * p.channels;
+  if (p.pointwise()) {
+    const index_t pixels = p.rows * p.out_pixels();
+    if (dx) gemm(b, gemm_problem<T>{pixels, p.channels, n, T(1), dy, n, false, p.weight, n, true, accumulate ? T(1) : T(0), dx, p.channels});
+    if (dx2) gemm(b, gemm_problem<T>{pixels, p.channels2, n, T(1), dy, n, false, p.weight + p.channels * n, n, true, accumulate2 ? T(1) : T(0), dx2, p.channels2});
+    return;
+  }
+  if (!dx) return;
+  const index_t per_row = p.out_pixels(), fit = patch_block(p.rows * per_row, patch) / per_row, block = fit < 1 ? 1 : fit, span = thrust_kernel::span<System>(p.channels);
+  T* patches = b.template workspace<T>(3, block * per_row * patch);
+  for (index_t row = 0; row < p.rows; row += block) {
+    const index_t rows = row + block < p.rows ? block : p.rows - row;
+    gemm(b, gemm_problem<T>{rows * per_row, patch, n, T(1), dy + row * per_row * n, n, false, p.weight, n, true, T(0), patches, patch});
+    b.for_each_index(rows * p.height * p.width * p.channels / span, scatter_patches<T>{p, row, span, patches, dx, accumulate});
+  }
+}
+
+/// dweight += gradient of the weights.
+template <class System, class T>
+void conv_backward_weight(const thrust_backend<System>& b, const conv_problem<T>& p, const T* dy, T* dweight) {
+  using namespace thrust_kernel;
+  const index_t n = p.out_channels, pixels = p.rows * p.out_pixels(), patch = p.kernel * p.kernel * p.channels;
+  if (p.pointwise()) {
+    gemm(b, gemm_problem<T>{p.channels, n, pixels, T(1), p.x, p.channels, true, dy, n, false, T(1), dweight, n});
+    if (p.channels2) gemm(b, gemm_problem<T>{p.channels2, n, pixels, T(1), p.x2, p.channels2, true, dy, n, false, T(1), dweight + p.channels * n, n});
+    return;
+  }
+  const index_t block = patch_block(pixels, patch), span = thrust_kernel::span<System>(p.channels);
+  T* patches = b.template workspace<T>(3, block * patch);
+  for (index_t first = 0; first < pixels; first += block) {
+    const index_t count = first + block < pixels ? block : pixels - first;
+    b.for_each_index(count * patch / span, gather_patches<T>{p, first, span, patches});
+    gemm(b, gemm_problem<T>{patch, n, count, T(1), patches, patch, true, dy + first * n, n, false, T(1), dweight, n});
+  }
+}
+
+}  // namespace multistage

@@ -1,0 +1,181 @@
+// Group normalisation on Thrust systems; the mathematics stands at the head of ops/norm.hpp, that of its gradients in cpu/norm.hpp.
+#pragma once
+#include "../../ops/elementwise.hpp"
+#include "reduce.hpp"
+
+namespace multistage {
+namespace thrust_kernel {
+
+/// Reads of a norm's operands by (row, pixel, channel over both inputs).
+template <class T>
+struct norm_reader {
+  norm_problem<T> p;
+  MULTISTAGE_HD T x(index_t row, index_t pixel, index_t c) const {
+    return c < p.channels ? p.x[(row * p.pixels + pixel) * p.channels + c] : p.x2[(row * p.pixels + pixel) * p.channels2 + c - p.channels];
+  }
+  MULTISTAGE_HD index_t all() const { return p.channels + p.channels2; }
+  MULTISTAGE_HD index_t per() const { return all() / p.groups; }
+  MULTISTAGE_HD T mean(index_t row, index_t c) const { return p.statistics[(row * p.groups + c / per()) * 2]; }
+  MULTISTAGE_HD T rstd(index_t row, index_t c) const { return p.statistics[(row * p.groups + c / per()) * 2 + 1]; }
+  MULTISTAGE_HD T scale(index_t row, index_t c) const { return p.modulation ? T(1) + p.modulation[row * 2 * all() + c] : T(1); }
+  MULTISTAGE_HD T weight(index_t row, index_t c) const { return p.weight[c] * scale(row, c); }
+  MULTISTAGE_HD T bias(index_t row, index_t c) const { return p.bias[c] * scale(row, c) + (p.modulation ? p.modulation[row * 2 * all() + all() + c] : T(0)); }
+};
+
+template <class T>
+struct norm_statistics_of_group {
+  norm_reader<T> r;
+  MULTISTAGE_HD void operator()(index_t i) const {
+    const index_t row = i / r.p.groups, g = i % r.p.groups, per = r.per();
+    const T m = T(per * r.p.pixels);
+    T mean = 0, square = 0;
+    for (index_t pixel = 0; pixel < r.p.pixels; ++pixel)
+      for (index_t c = g * per; c < (g + 1) * per; ++c) mean += r.x(row, pixel, c);
+    mean /= m;
+    for (index_t pixel = 0; pixel < r.p.pixels; ++pixel)
+      for (index_t c = g * per; c < (g + 1) * per; ++c) {
+        const T d = r.x(row, pixel, c) - mean;
+        square += d * d;
+      }
+    r.p.statistics[2 * i] = mean;
+    r.p.statistics[2 * i + 1] = T(1 / ::sqrt(double(square / m + r.p.epsilon)));
+  }
+};
+
+template <class T>
+struct norm_value {
+  norm_reader<T> r;
+  index_t span;
+  MULTISTAGE_HD void operator()(index_t k) const {
+    const index_t all = r.all(), first = k * span, c0 = first % all, pixel = first / all % r.p.pixels, row = first / (all * r.p.pixels);
+    for (index_t i = 0; i < span; ++i) {
+      const index_t c = c0 + i;
+      const T z = (r.x(row, pixel, c) - r.mean(row, c)) * r.rstd(row, c) * r.weight(row, c) + r.bias(row, c);
+      r.p.y[first + i] = r.p.silu ? silu_function::value(z) : z;
+    }
+  }
+};
+
+/// dz at one place, and xhat.
+template <class T>
+struct norm_gradient_reader {
+  norm_reader<T> r;
+  const T* dy;
+  MULTISTAGE_HD T dz(index_t row, index_t pixel, index_t c, T& xhat) const {
+    xhat = (r.x(row, pixel, c) - r.mean(row, c)) * r.rstd(row, c);
+    const T g = dy[(row * r.p.pixels + pixel) * r.all() + c];
+    return r.p.silu ? g * silu_function::derivative(xhat * r.weight(row, c) + r.bias(row, c)) : g;
+  }
+};
+/// partials[row] = [sum_p dz xhat, sum_p dz] of one channel.
+template <class T>
+struct norm_partials {
+  norm_gradient_reader<T> g;
+  T* partials;
+  MULTISTAGE_HD void operator()(index_t i) const {
+    const index_t all = g.r.all(), row = i / all, c = i % all;
+    T with_xhat = 0, plain = 0, xhat = 0;
+    for (index_t pixel = 0; pixel < g.r.p.pixels; ++pixel) {
+      const T d = g.dz(row, pixel, c, xhat);
+      with_xhat += d * xhat;
+      plain += d;
+    }
+    partials[row * 2 * all + c] = with_xhat;
+    partials[row * 2 * all + all + c] = plain;
+  }
+};
+/// means[row, group] = [mean(dz w'), mean(dz w' xhat)].
+template <class T>
+struct norm_means {
+  norm_reader<T> r;
+  const T* partials;
+  T* means;
+  MULTISTAGE_HD void operator()(index_t i) const {
+    const index_t row = i / r.p.groups, g = i % r.p.groups, per = r.per(), all = r.all();
+    T a = 0, b = 0;
+    for (index_t c = g * per; c < (g + 1) * per; ++c) {
+      a += partials[row * 2 * all + all + c] * r.weight(row, c);
+      b += partials[row * 2 * all + c] * r.weight(row, c);
+    }
+    means[2 * i] = a / T(per * r.p.pixels);
+    means[2 * i + 1] = b / T(per * r.p.pixels);
+  }
+};
+template <class T>
+struct norm_input_gradient {
+  norm_gradient_reader<T> g;
+  const T* means;
+  index_t first, channels;  // of the input that this is for
+  T* dx;
+  bool accumulate;
+  MULTISTAGE_HD void operator()(index_t i) const {
+    const index_t c = first + i % channels, pixel = i / channels % g.r.p.pixels, row = i / (channels * g.r.p.pixels);
+    const T* m = means + (row * g.r.p.groups + c / g.r.per()) * 2;
+    T xhat = 0;
+    const T d = g.dz(row, pixel, c, xhat), v = g.r.rstd(row, c) * (d * g.r.weight(row, c) - m[0] - xhat * m[1]);
+    dx[i] = accumulate ? dx[i] + v : v;
+  }
+};
+/// Gradients of the modulation; scales the partials into the parameters' share of this row.
+template <class T>
+struct norm_modulation_gradient {
+  norm_reader<T> r;
+  T *partials, *dmodulation;
+  bool accumulate;
+  MULTISTAGE_HD void operator()(index_t i) const {
+    const index_t all = r.all(), row = i / all, c = i % all;
+    T &with_xhat = partials[row * 2 * all + c], &plain = partials[row * 2 * all + all + c];
+    if (dmodulation) {
+      T &ds = dmodulation[row * 2 * all + c], &dt = dmodulation[row * 2 * all + all + c];
+      ds = (accumulate ? ds : T(0)) + r.p.weight[c] * with_xhat + r.p.bias[c] * plain;
+      dt = (accumulate ? dt : T(0)) + plain;
+    }
+    with_xhat *= r.scale(row, c);
+    plain *= r.scale(row, c);
+  }
+};
+template <class T>
+struct add_halves {
+  const T* sums;
+  index_t channels;
+  T *a, *b;
+  MULTISTAGE_HD void operator()(index_t c) const {
+    if (a) a[c] += sums[c];
+    if (b) b[c] += sums[channels + c];
+  }
+};
+
+}  // namespace thrust_kernel
+
+template <class System, class T>
+void norm_statistics(const thrust_backend<System>& b, const norm_problem<T>& p) {
+  b.for_each_index(p.rows * p.groups, thrust_kernel::norm_statistics_of_group<T>{{p}});
+}
+
+template <class System, class T>
+void norm_apply(const thrust_backend<System>& b, const norm_problem<T>& p) {
+  const index_t span = thrust_kernel::span<System>(p.all_channels());
+  b.for_each_index(p.rows * p.pixels * p.all_channels() / span, thrust_kernel::norm_value<T>{{p}, span});
+}
+
+/// @see norm_gradients.
+template <class System, class T>
+void norm_backward(const thrust_backend<System>& b, const norm_problem<T>& p, const norm_gradients<T>& g) {
+  using namespace thrust_kernel;
+  const norm_reader<T> r{p};
+  const norm_gradient_reader<T> gr{r, g.dy};
+  const index_t all = p.all_channels();
+  b.for_each_index(p.rows * all, norm_partials<T>{gr, g.partials});
+  T* means = b.template workspace<T>(2, p.rows * p.groups * 2);
+  b.for_each_index(p.rows * p.groups, norm_means<T>{r, g.partials, means});
+  if (g.dx) b.for_each_index(p.rows * p.pixels * p.channels, norm_input_gradient<T>{gr, means, 0, p.channels, g.dx, g.accumulate});
+  if (g.dx2) b.for_each_index(p.rows * p.pixels * p.channels2, norm_input_gradient<T>{gr, means, p.channels, p.channels2, g.dx2, g.accumulate2});
+  if (p.modulation) b.for_each_index(p.rows * all, norm_modulation_gradient<T>{r, g.partials, g.dmodulation, g.accumulate_modulation});
+  if (g.dweight || g.dbias) {
+    T* sums = b.template workspace<T>(2, 2 * all);
+    column_sums(b, p.rows, 2 * all, static_cast<const T*>(g.partials), sums, false);
+    b.for_each_index(all, add_halves<T>{sums, all, g.dweight, g.dbias});
+  }
+}
+
+}  // namespace multistage

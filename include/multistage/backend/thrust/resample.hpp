@@ -1,0 +1,46 @@
+// Depthwise resampling by two on Thrust systems: a functor over output pixels (host) or values (device).
+#pragma once
+#include "thrust_backend.hpp"
+
+namespace multistage {
+namespace thrust_kernel {
+
+template <class T>
+struct resampled {
+  resample_problem<T> p;
+  index_t span;
+  MULTISTAGE_HD static bool source(bool up, index_t i, int tap, int padding, index_t extent, index_t& s) {
+    if (up) {
+      const index_t twice = i - tap + padding;
+      if (twice % 2 != 0) return false;
+      s = twice / 2;
+    } else s = 2 * i + tap - padding;
+    return s >= 0 && s < extent;
+  }
+  MULTISTAGE_HD void operator()(index_t k) const {
+    const index_t first = k * span, pixel = first / p.channels, c0 = first % p.channels;
+    const index_t j = pixel % p.out_width, i = pixel / p.out_width % p.out_height, row = pixel / (p.out_width * p.out_height);
+    T* to = p.y + first;
+    if (!p.accumulate)
+      for (index_t c = 0; c < span; ++c) to[c] = T(0);
+    for (int u = 0; u < p.taps; ++u)
+      for (int v = 0; v < p.taps; ++v) {
+        index_t si = 0, sj = 0;
+        if (!source(p.up, i, u, p.padding, p.height, si) || !source(p.up, j, v, p.padding, p.width, sj)) continue;
+        const T f = p.gain * p.filter[u] * p.filter[v];
+        const T* from = p.x + ((row * p.height + si) * p.width + sj) * p.channels + c0;
+        for (index_t c = 0; c < span; ++c) to[c] += f * from[c];
+      }
+  }
+};
+
+}  // namespace thrust_kernel
+
+/// @see resample_problem.
+template <class System, class T>
+void resample_run(const thrust_backend<System>& b, const resample_problem<T>& p) {
+  const index_t span = thrust_kernel::span<System>(p.channels);
+  b.for_each_index(p.rows * p.out_height * p.out_width * p.channels / span, thrust_kernel::resampled<T>{p, span});
+}
+
+}  // namespace multistage
