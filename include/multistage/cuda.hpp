@@ -5,4 +5,4 @@
 #endif
 #include "backend/cuda/system.hpp"
 #include "backend/thrust/backend.hpp"
-#include "multistage.hpp"
+#include "library.hpp"

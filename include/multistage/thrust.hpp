@@ -3,4 +3,4 @@
 #pragma once
 #include "backend/thrust/backend.hpp"
 #include "backend/thrust/systems.hpp"
-#include "multistage.hpp"
+#include "library.hpp"

@@ -2,8 +2,6 @@
 // contiguous NHWC. Null pointers stand for operands that are absent. Where a primitive writes gradients, `accumulate` tells whether it
 // adds to what is there.
 #pragma once
-#include <array>
-
 #include "../core/config.hpp"
 
 namespace multistage {
@@ -85,7 +83,7 @@ struct resample_problem {
   index_t rows, height, width, channels, out_height, out_width;
   bool up;
   int taps, padding;
-  std::array<T, 8> filter;
+  T filter[8];
   T gain;                           // 1 for down, 4 for up: what keeps a constant image constant
   const T* x;
   T* y;

@@ -37,7 +37,7 @@ constexpr bool contains(const std::array<T, N>& list, T value) {
   return false;
 }
 
-constexpr index_t divide_up(index_t a, index_t b) { return (a + b - 1) / b; }
-constexpr index_t round_up(index_t a, index_t b) { return divide_up(a, b) * b; }
+MULTISTAGE_HD constexpr index_t divide_up(index_t a, index_t b) { return (a + b - 1) / b; }
+MULTISTAGE_HD constexpr index_t round_up(index_t a, index_t b) { return divide_up(a, b) * b; }
 
 }  // namespace multistage

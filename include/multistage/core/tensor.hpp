@@ -40,7 +40,9 @@ struct view {
   constexpr view(T* data_, shape s) : data(data_), extents(s), strides{s.row_size(), s.width * s.channels, s.channels, 1} {}
   constexpr view(T* data_, shape s, std::array<index_t, 4> strides_) : data(data_), extents(s), strides(strides_) {}
   /// A mutable view reads as a const one.
-  constexpr operator view<const T>() const requires(!std::is_const_v<T>) { return {data, extents, strides}; }
+  template <class U>
+    requires(std::is_same_v<const U, T> && !std::is_same_v<U, T>)
+  constexpr view(const view<U>& v) : data(v.data), extents(v.extents), strides(v.strides) {}
 
   /// Whether the elements lie one after the other in NHWC order, as operations need them.
   constexpr bool contiguous() const { return strides == view(data, extents).strides; }

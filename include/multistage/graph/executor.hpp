@@ -6,8 +6,9 @@
 #include <numeric>
 #include <string>
 
-#include "../ops/elementwise.hpp"
 #include "../ops/attention.hpp"
+#include "../ops/combine.hpp"
+#include "../ops/elementwise.hpp"
 #include "../ops/norm.hpp"
 #include "../ops/reduce.hpp"
 #include "plan.hpp"
@@ -189,10 +190,10 @@ class executor {
         case op::gelu: b.for_each_index(size, ops::functor::map<gelu_function, T>{value(n.in[0]), y}); break;
         case op::add: ops::linear_combination<Backend, T>(b, size, y, {{T(1), value(n.in[0])}, {T(1), value(n.in[1])}}); break;
         case op::scale: ops::linear_combination<Backend, T>(b, size, y, {{T(n.scale), value(n.in[0])}}); break;
-        case op::add_row: b.for_each_index(size, add_row_functor{value(n.in[0]), value(n.in[2]), n.out.channels, n.out.pixels(), y}); break;
+        case op::add_row: b.for_each_index(size, ops::functor::add_row<T>{value(n.in[0]), value(n.in[2]), n.out.channels, n.out.pixels(), y}); break;
         case op::concat: {
           const index_t c1 = at(n.in[0]).out.channels, c2 = at(n.in[1]).out.channels;
-          b.for_each_index(size, concat_functor{value(n.in[0]), value(n.in[1]), c1, c2, y});
+          b.for_each_index(size, ops::functor::concat<T>{value(n.in[0]), value(n.in[1]), c1, c2, y});
           break;
         }
         case op::resample: resample_run(b, resampling(n, value(n.in[0]), at(n.in[0]).out, y, n.out, n.up, n.up ? T(4) : T(1), false)); break;
@@ -252,8 +253,8 @@ class executor {
           break;
         case op::concat: {
           const index_t c1 = at(n.in[0]).out.channels, c2 = at(n.in[1]).out.channels;
-          if (d0) b.for_each_index(rows * n.out.pixels() * c1, split_functor{dy, c1 + c2, 0, c1, d0, s.accumulate[0]});
-          if (d1) b.for_each_index(rows * n.out.pixels() * c2, split_functor{dy, c1 + c2, c1, c2, d1, s.accumulate[1]});
+          if (d0) b.for_each_index(rows * n.out.pixels() * c1, ops::functor::split<T>{dy, c1 + c2, 0, c1, d0, s.accumulate[0]});
+          if (d1) b.for_each_index(rows * n.out.pixels() * c2, ops::functor::split<T>{dy, c1 + c2, c1, c2, d1, s.accumulate[1]});
           break;
         }
         case op::resample:
@@ -267,32 +268,6 @@ class executor {
         }
         case op::embedding: case op::input: case op::none: break;
       }
-    }
-  };
-
-  struct add_row_functor {
-    const T *x, *row;
-    index_t channels, pixels;
-    T* y;
-    MULTISTAGE_HD void operator()(index_t i) const { y[i] = x[i] + row[i / (channels * pixels) * channels + i % channels]; }
-  };
-  struct concat_functor {
-    const T *x, *x2;
-    index_t c1, c2;
-    T* y;
-    MULTISTAGE_HD void operator()(index_t i) const {
-      const index_t pixel = i / (c1 + c2), c = i % (c1 + c2);
-      y[i] = c < c1 ? x[pixel * c1 + c] : x2[pixel * c2 + c - c1];
-    }
-  };
-  struct split_functor {
-    const T* from;
-    index_t all, first, channels;
-    T* to;
-    bool accumulate;
-    MULTISTAGE_HD void operator()(index_t i) const {
-      const T v = from[i / channels * all + first + i % channels];
-      to[i] = accumulate ? to[i] + v : v;
     }
   };
 

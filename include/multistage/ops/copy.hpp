@@ -7,13 +7,20 @@ namespace multistage::ops {
 namespace functor {
 template <class From, class To>
 struct strided_copy {
-  view<const From> from;
-  view<To> to;
+  const From* from;
+  To* to;
+  index_t height, width, channels, from_stride[4], to_stride[4];
+  strided_copy(const view<const From>& f, const view<To>& t) : from(f.data), to(t.data), height(t.extents.height), width(t.extents.width), channels(t.extents.channels) {
+    for (int k = 0; k < 4; ++k) from_stride[k] = f.strides[k], to_stride[k] = t.strides[k];
+  }
   MULTISTAGE_HD void operator()(index_t i) const {
-    const shape& s = to.extents;
-    const index_t c = i % s.channels, x = i / s.channels % s.width, y = i / (s.channels * s.width) % s.height, r = i / s.row_size();
-    to.data[r * to.strides[0] + y * to.strides[1] + x * to.strides[2] + c * to.strides[3]] =
-        To(from.data[r * from.strides[0] + y * from.strides[1] + x * from.strides[2] + c * from.strides[3]]);
+    const index_t at[4] = {i / (channels * width * height), i / (channels * width) % height, i / channels % width, i % channels};
+    index_t f = 0, t = 0;
+    for (int k = 0; k < 4; ++k) {
+      f += at[k] * from_stride[k];
+      t += at[k] * to_stride[k];
+    }
+    to[t] = To(from[f]);
   }
 };
 }  // namespace functor
@@ -23,7 +30,7 @@ template <class Backend, class From, class To>
 void copy(Backend& b, view<From> from, view<To> to) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, To);
   require<shape_error>(from.extents == to.extents, "copy: from ", from.extents, " to ", to.extents, "; extents must be equal");
-  b.for_each_index(to.extents.size(), functor::strided_copy<std::remove_const_t<From>, To>{{from.data, from.extents, from.strides}, to});
+  b.for_each_index(to.extents.size(), functor::strided_copy<std::remove_const_t<From>, To>(view<const std::remove_const_t<From>>{from.data, from.extents, from.strides}, to));
 }
 
 }  // namespace multistage::ops

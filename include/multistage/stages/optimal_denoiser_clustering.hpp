@@ -89,4 +89,27 @@ clustering cluster_by_optimal_denoiser(Backend backend, std::span<const T> image
   return c;
 }
 
+/// A similarity matrix over equally spaced times of a schedule, for a figure.
+struct similarity_figure {
+  std::vector<double> times, sigmas;
+  std::vector<double> matrix;  // [times, times]
+};
+
+/// Similarity between `nodes` times that span sigma_min..sigma_max.
+template <class Backend, class T, class Schedule = vp_schedule>
+similarity_figure similarity_between_times(Backend backend, std::span<const T> images, shape extents, int nodes = 42, const clustering_options& o = {.draws = 128}, const Schedule& schedule = {}) {
+  require<value_error>(nodes >= 2, "similarity_between_times: nodes = ", nodes, "; at least 2 are needed");
+  check_images(images, extents);
+  const tensor<double, Backend> data(backend, extents, std::vector<double>(images.begin(), images.end()));
+  const optimal_denoiser<double, Backend> denoiser(backend, data.view());
+  const double t_min = schedule.t(o.sigma_min), t_max = schedule.t(o.sigma_max);
+  similarity_figure f;
+  for (int i = 0; i < nodes; ++i) {
+    f.times.push_back(t_min + (t_max - t_min) * i / (nodes - 1));
+    f.sigmas.push_back(schedule.sigma(f.times.back()));
+  }
+  f.matrix = similarity_matrix(backend, denoiser, schedule, f.times, make_draws<double>(o.seed, o.draws, extents.rows, extents.row_size(), t_min, t_max), o.what, o.threshold);
+  return f;
+}
+
 }  // namespace multistage

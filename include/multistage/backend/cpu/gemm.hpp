@@ -53,20 +53,20 @@ inline void tile(index_t k, const T* a, index_t a_row, index_t a_step, const T* 
   vec sum[R][V] = {};
   for (index_t p = 0; p < k; ++p) {
     vec right[V];
-#pragma GCC unroll 4
+MULTISTAGE_UNROLL(4)
     for (int v = 0; v < V; ++v) right[v] = simd::load(b + v * L);
-#pragma GCC unroll 8
+MULTISTAGE_UNROLL(8)
     for (int r = 0; r < R; ++r) {
       const vec left = simd::broadcast(a[r * a_row]);
-#pragma GCC unroll 4
+MULTISTAGE_UNROLL(4)
       for (int v = 0; v < V; ++v) sum[r][v] += left * right[v];
     }
     a += a_step;
     b += b_step;
   }
-#pragma GCC unroll 8
+MULTISTAGE_UNROLL(8)
   for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
+MULTISTAGE_UNROLL(4)
     for (int v = 0; v < V; ++v) {
       T* to = c + r * ldc + v * L;
       vec value = sum[r][v] * simd::broadcast(alpha);

@@ -4,6 +4,16 @@
 
 #include "../../core/config.hpp"
 
+// Loops over registers must be unrolled whole, or the registers become memory.
+#define MULTISTAGE_PRAGMA(text) _Pragma(#text)
+#if defined(__CUDACC__)
+#define MULTISTAGE_UNROLL(n)
+#elif defined(__clang__)
+#define MULTISTAGE_UNROLL(n) MULTISTAGE_PRAGMA(unroll)
+#else
+#define MULTISTAGE_UNROLL(n) MULTISTAGE_PRAGMA(GCC unroll n)
+#endif
+
 namespace multistage::simd {
 
 #if defined(__AVX512F__)

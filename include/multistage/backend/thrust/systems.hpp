@@ -41,6 +41,10 @@ struct thrust_omp_system : thrust_cpp_system {
   }
 };
 using thrust_omp = thrust_backend<thrust_omp_system>;
+/// The best of the host systems that this compilation has.
+using thrust_host = thrust_omp;
+#else
+using thrust_host = thrust_cpp;
 #endif
 
 }  // namespace multistage

@@ -1,0 +1,51 @@
+// A progress line on stderr: redrawn in place on a terminal, a plain line every few seconds elsewhere.
+#pragma once
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <string>
+
+namespace multistage {
+
+class progress {
+ public:
+  /// @param every seconds between plain lines.
+  explicit progress(std::string label, double every = 10) : label_(std::move(label)), every_(every), terminal_(::isatty(2) != 0) {}
+  ~progress() { end(); }
+  progress(const progress&) = delete;
+  progress& operator=(const progress&) = delete;
+
+  /// @param share in [0, 1]. @param text what to say beside it.
+  void show(double share, const std::string& text) {
+    const double now = seconds();
+    const double left = share > 0 ? now * (1 - share) / share : 0;
+    char times[64];
+    std::snprintf(times, sizeof times, "%3.0f %%  %.0f s left", 100 * share, left);
+    if (terminal_) {
+      constexpr int width = 24;
+      std::string bar(width, ' ');
+      for (int i = 0; i < int(share * width); ++i) bar[i] = '#';
+      std::fprintf(stderr, "\r\x1b[K%s [%s] %s  %s", label_.c_str(), bar.c_str(), times, text.c_str());
+      std::fflush(stderr);
+      open_ = true;
+    } else if (now - last_ >= every_ || share >= 1) {
+      std::fprintf(stderr, "%s %s  %s\n", label_.c_str(), times, text.c_str());
+      last_ = now;
+    }
+  }
+  /// Leaves the last state standing.
+  void end() {
+    if (open_) std::fputc('\n', stderr);
+    open_ = false;
+  }
+
+ private:
+  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count(); }
+  std::string label_;
+  double every_, last_ = -1e9;
+  bool terminal_, open_ = false;
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace multistage

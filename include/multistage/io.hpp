@@ -1,0 +1,13 @@
+// Files and pictures: safetensors, checkpoints, npy, IDX, JSON, figures and reports. Needs nlohmann-json and cairo (target multistage::io).
+#pragma once
+#include "core/progress.hpp"
+#include "io/canvas.hpp"
+#include "io/figures.hpp"
+#include "io/idx.hpp"
+#include "io/json.hpp"
+#include "io/json_lines.hpp"
+#include "io/npy.hpp"
+#include "io/report.hpp"
+#include "io/safetensors.hpp"
+#include "io/weights.hpp"
+#include "training/checkpoint.hpp"

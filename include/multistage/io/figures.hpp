@@ -1,0 +1,175 @@
+// The pictures of a multi-stage model: grids of images, the similarity of noise levels with its stages, losses by stage, trajectories.
+#pragma once
+#include <cmath>
+#include <span>
+
+#include "../stages/partition.hpp"
+#include "canvas.hpp"
+#include "images.hpp"
+
+namespace multistage::io {
+
+namespace figure_detail {
+
+inline std::string number(double v) {
+  char text[32];
+  if (v != 0 && (std::fabs(v) < 0.01 || std::fabs(v) >= 10000)) std::snprintf(text, sizeof text, "%.1e", v);
+  else std::snprintf(text, sizeof text, "%.3g", v);
+  return text;
+}
+
+/// A plotting area with linear or logarithmic axes.
+struct axes {
+  canvas& c;
+  double left, top, width, height;
+  double x0, x1, y0, y1;
+  bool log_x = false, log_y = false;
+
+  static double place(double v, double a, double b, bool log) { return log ? std::log(v / a) / std::log(b / a) : (v - a) / (b - a); }
+  double x(double v) const { return left + width * place(v, x0, x1, log_x); }
+  double y(double v) const { return top + height * (1 - place(v, y0, y1, log_y)); }
+
+  static std::vector<double> ticks(double a, double b, bool log) {
+    std::vector<double> t;
+    if (log) {
+      const double decades = std::log10(b / a);
+      for (int e = int(std::floor(std::log10(a))); std::pow(10.0, e) <= b * 1.0001; ++e)
+        for (double m : decades < 2.5 ? std::vector<double>{1, 2, 5} : std::vector<double>{1})
+          if (const double v = m * std::pow(10.0, e); v >= a * 0.9999 && v <= b * 1.0001) t.push_back(v);
+      return t;
+    }
+    const double raw = (b - a) / 5, power = std::pow(10.0, std::floor(std::log10(raw))), m = raw / power, step = (m < 1.5 ? 1 : m < 3.5 ? 2 : m < 7.5 ? 5 : 10) * power;
+    for (double v = std::ceil(a / step - 1e-9) * step; v <= b + 1e-9 * step; v += step) t.push_back(std::fabs(v) < 1e-12 * step ? 0 : v);
+    return t;
+  }
+  void draw(const std::string& x_label, const std::string& y_label) {
+    for (double v : ticks(x0, x1, log_x)) {
+      c.line(x(v), top, x(v), top + height, canvas::light);
+      c.text(x(v), top + height + 14, number(v), 12, 0.5);
+    }
+    for (double v : ticks(y0, y1, log_y)) {
+      c.line(left, y(v), left + width, y(v), canvas::light);
+      c.text(left - 8, y(v), number(v), 12, 1);
+    }
+    c.frame(left, top, width, height, canvas::grey);
+    c.text(left + width / 2, top + height + 38, x_label, 14, 0.5);
+    c.text(left - 52, top + height / 2, y_label, 14, 0.5, canvas::ink, true);
+  }
+};
+
+}  // namespace figure_detail
+
+/// Images in rows of `columns`, each value `zoom` pixels wide.
+inline canvas image_grid(std::span<const double> values, shape extents, int columns, int zoom, const std::string& title = {}) {
+  require<value_error>(columns >= 1 && zoom >= 1 && extents.rows >= 1, "image_grid: ", extents.rows, " images, ", columns, " columns, zoom ", zoom, "; all must be above 0");
+  const int gap = 4, w = int(extents.width) * zoom, h = int(extents.height) * zoom, rows = int(divide_up(extents.rows, columns)), top = title.empty() ? gap : 34;
+  canvas c(gap + columns * (w + gap), top + rows * (h + gap));
+  if (!title.empty()) c.text(gap + 2, 17, title, 14);
+  for (index_t i = 0; i < extents.rows; ++i)
+    c.image(gap + double(i % columns) * (w + gap), top + double(i / columns) * (h + gap), values.data() + i * extents.row_size(), extents.height, extents.width, extents.channels, zoom);
+  return c;
+}
+
+/// A matrix [n, n] of similarities over `nodes` (equally spaced times, ascending) with stage boundaries drawn, in the nodes' unit.
+/// `sigma_labels` gives a second set of tick labels, one a node, or is empty.
+inline canvas heat_map(const std::vector<double>& matrix, const std::vector<double>& nodes, const std::vector<double>& boundaries, const std::string& title, const std::string& label,
+                       const std::vector<double>& sigmas = {}) {
+  const int n = int(nodes.size()), cell = std::max(1, 546 / std::max(n, 1)), size = n * cell, left = 84, top = 52;
+  require<value_error>(n >= 2 && matrix.size() == std::size_t(n) * n, "heat_map: ", matrix.size(), " values for ", n, " nodes; at least two nodes and a square matrix are needed");
+  canvas c(left + size + 130, top + size + 92);
+  c.text(left, 24, title, 15);
+  for (int i = 0; i < n; ++i)
+    for (int j = 0; j < n; ++j) c.rectangle(left + j * cell, top + (n - 1 - i) * cell, cell, cell, scale_colour(matrix[i * n + j]));
+  const double step = nodes[1] - nodes[0];
+  const auto place = [&](double v) { return (v - nodes[0]) / step * cell + cell / 2.0; };
+  double before = 0;
+  for (std::size_t k = 0; k <= boundaries.size(); ++k) {
+    const double end = k < boundaries.size() ? place(boundaries[k]) : size;
+    c.frame(left + before + 1, top + size - end + 1, end - before - 2, end - before - 2, {1, 1, 1}, 4);
+    c.frame(left + before + 1, top + size - end + 1, end - before - 2, end - before - 2, stage_colour(int(k)), 2.5);
+    c.text(left + (before + end) / 2, top - 12, "stage " + std::to_string(k), 13, 0.5, stage_colour(int(k)));
+    before = end;
+  }
+  const int every = std::max(1, n / 7);
+  for (int i = 0; i < n; i += every) {
+    c.text(left + i * cell + cell / 2.0, top + size + 14, figure_detail::number(nodes[i]), 12, 0.5);
+    c.text(left - 8, top + (n - 1 - i) * cell + cell / 2.0, figure_detail::number(nodes[i]), 12, 1);
+    if (!sigmas.empty()) c.text(left + i * cell + cell / 2.0, top + size + 32, figure_detail::number(sigmas[i]), 12, 0.5, canvas::grey);
+  }
+  if (!sigmas.empty()) c.text(left - 8, top + size + 32, "sigma", 12, 1, canvas::grey);
+  c.text(left + size / 2.0, top + size + (sigmas.empty() ? 40 : 60), label, 14, 0.5);
+  c.text(left - 58, top + size / 2.0, label, 14, 0.5, canvas::ink, true);
+  const int bar = left + size + 36;  // colour bar
+  for (int i = 0; i < size; ++i) c.rectangle(bar, top + i, 18, 1, scale_colour(1 - double(i) / (size - 1)));
+  c.frame(bar, top, 18, size, canvas::grey);
+  for (int i = 0; i <= 5; ++i) c.text(bar + 25, top + size * (1 - i / 5.0), figure_detail::number(i / 5.0), 12);
+  c.text(bar + 74, top + size / 2.0, "share of values alike", 13, 0.5, canvas::ink, true);
+  return c;
+}
+
+/// A curve in a chart. Points that are not finite are left out.
+struct curve {
+  std::string name;
+  std::vector<double> x, y;
+  colour ink;
+};
+
+/// Curves over common axes, y logarithmic if all is above 0 and asked for.
+inline canvas line_chart(const std::vector<curve>& curves, const std::string& title, const std::string& x_label, const std::string& y_label, bool log_y, bool log_x = false) {
+  double x0 = HUGE_VAL, x1 = -HUGE_VAL, y0 = HUGE_VAL, y1 = -HUGE_VAL;
+  const auto good = [&](const curve& k, std::size_t i) { return std::isfinite(k.x[i]) && std::isfinite(k.y[i]) && (!log_y || k.y[i] > 0) && (!log_x || k.x[i] > 0); };
+  for (const curve& k : curves)
+    for (std::size_t i = 0; i < k.x.size(); ++i)
+      if (good(k, i)) x0 = std::min(x0, k.x[i]), x1 = std::max(x1, k.x[i]), y0 = std::min(y0, k.y[i]), y1 = std::max(y1, k.y[i]);
+  if (!(x0 <= x1)) x0 = log_x ? 1 : 0, x1 = log_x ? 10 : 1, y0 = log_y ? 0.1 : 0, y1 = 1;
+  if (x0 == x1) x1 = log_x ? 2 * x0 : x0 + 1;
+  if (log_y) y0 /= 1.25, y1 *= 1.25;
+  else {
+    const double room = y1 > y0 ? (y1 - y0) * 0.05 : 0.5;
+    y0 -= room;
+    y1 += room;
+  }
+  canvas c(860, 480);
+  c.text(84, 24, title, 15);
+  figure_detail::axes a{c, 84, 46, 620, 366, x0, x1, y0, y1, log_x, log_y};
+  a.draw(x_label, y_label);
+  double legend = 60;
+  for (const curve& k : curves) {
+    bool pen = false;
+    double px = 0, py = 0;
+    int points = 0;
+    for (std::size_t i = 0; i < k.x.size(); ++i) {
+      if (!good(k, i)) continue;
+      const double x = a.x(k.x[i]), y = a.y(k.y[i]);
+      if (pen) c.line(px, py, x, y, k.ink, 2);
+      pen = true;
+      px = x;
+      py = y;
+      ++points;
+    }
+    if (points == 1) c.rectangle(px - 2, py - 2, 5, 5, k.ink);
+    c.line(720, legend, 742, legend, k.ink, 3);
+    c.text(750, legend, k.name, 13);
+    legend += 22;
+  }
+  return c;
+}
+
+/// How pictures come about: a row for each picture, a column for each noise level, x0-hat in each cell, columns framed by their stage.
+/// @param cells [columns][rows, h, w, c]
+inline canvas trajectories(const std::vector<std::vector<double>>& cells, const std::vector<double>& sigmas, const partition& stages, shape extents, int zoom, const std::string& title) {
+  const int columns = int(sigmas.size()), gap = 6, w = int(extents.width) * zoom, h = int(extents.height) * zoom, top = 84, left = 10;
+  canvas c(left + columns * (w + gap) + 4, top + int(extents.rows) * (h + gap) + 8);
+  c.text(left, 22, title, 15);
+  for (int k = 0; k < columns; ++k) {
+    const int stage = stages.stage(sigmas[k]);
+    const double x = left + k * (w + gap);
+    c.rectangle(x - 3, 40, w + 6, 18, stage_colour(stage));
+    c.text(x + w / 2.0, 49, "stage " + std::to_string(stage), 11, 0.5, canvas::paper);
+    c.text(x + w / 2.0, 70, figure_detail::number(sigmas[k]), 12, 0.5);
+    for (index_t r = 0; r < extents.rows; ++r) c.image(x, top + double(r) * (h + gap), cells[k].data() + r * extents.row_size(), extents.height, extents.width, extents.channels, zoom);
+  }
+  return c;
+}
+
+}  // namespace multistage::io

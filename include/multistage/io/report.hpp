@@ -1,0 +1,67 @@
+// A report: one HTML page that carries its pictures inside, with words on what each means.
+#pragma once
+#include "file.hpp"
+
+namespace multistage::io {
+
+class report {
+ public:
+  explicit report(const std::string& title) : title_(escape(title)) {}
+
+  report& text(const std::string& paragraph) {
+    body_ += "<p>" + escape(paragraph) + "</p>\n";
+    return *this;
+  }
+  report& heading(const std::string& s) {
+    body_ += "<h2>" + escape(s) + "</h2>\n";
+    return *this;
+  }
+  /// @param png the picture's bytes. @param caption says what it means.
+  report& picture(const std::string& png, const std::string& caption) {
+    body_ += "<figure><img alt=\"" + escape(caption) + "\" src=\"data:image/png;base64," + base64(png) + "\"><figcaption>" + escape(caption) + "</figcaption></figure>\n";
+    return *this;
+  }
+  report& table(const std::vector<std::pair<std::string, std::string>>& rows) {
+    body_ += "<table>\n";
+    for (const auto& [name, value] : rows) body_ += "<tr><th>" + escape(name) + "</th><td>" + escape(value) + "</td></tr>\n";
+    body_ += "</table>\n";
+    return *this;
+  }
+  std::string html() const {
+    return "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>" + title_ +
+           "</title>\n<style>body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:60rem;margin:2rem auto;padding:0 1rem}h1{font-size:1.7rem}h2{font-size:1.25rem;margin-top:2.2rem}"
+           "figure{margin:1rem 0}img{max-width:100%;border:1px solid #ddd}figcaption{color:#555;font-size:.92rem}table{border-collapse:collapse}"
+           "th,td{text-align:left;padding:.25rem 1rem .25rem 0;border-bottom:1px solid #e4e4e4;font-weight:normal;vertical-align:top}td{font-variant-numeric:tabular-nums}</style></head>\n<body>\n<h1>" +
+           title_ + "</h1>\n" + body_ + "</body></html>\n";
+  }
+  void save(const std::string& path) const { write_file(path, html()); }
+
+ private:
+  static std::string escape(const std::string& s) {
+    std::string out;
+    for (char c : s) {
+      if (c == '&') out += "&amp;";
+      else if (c == '<') out += "&lt;";
+      else if (c == '>') out += "&gt;";
+      else if (c == '"') out += "&quot;";
+      else out += c;
+    }
+    return out;
+  }
+  static std::string base64(const std::string& s) {
+    static constexpr char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    std::string out;
+    for (std::size_t i = 0; i < s.size(); i += 3) {
+      const auto byte = [&](std::size_t k) { return k < s.size() ? std::uint32_t(static_cast<unsigned char>(s[k])) : 0u; };
+      const std::uint32_t v = byte(i) << 16 | byte(i + 1) << 8 | byte(i + 2);
+      out += digits[v >> 18];
+      out += digits[v >> 12 & 63];
+      out += i + 1 < s.size() ? digits[v >> 6 & 63] : '=';
+      out += i + 2 < s.size() ? digits[v & 63] : '=';
+    }
+    return out;
+  }
+  std::string title_, body_;
+};
+
+}  // namespace multistage::io

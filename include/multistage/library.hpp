@@ -1,0 +1,7 @@
+// Everything but the backends, which the umbrellas choose.
+#pragma once
+#include "networks/multi_decoder.hpp"
+#include "samplers/sample.hpp"
+#include "stages/n_stage.hpp"
+#include "stages/optimal_denoiser_clustering.hpp"
+#include "training/run.hpp"

@@ -1,0 +1,127 @@
+// Pictures from seeds: each seed's latents and noise are its own streams of random numbers, so that a picture depends on its seed alone,
+// not on the batch it is drawn in, the threads or the backend.
+#pragma once
+#include <charconv>
+#include <functional>
+#include <string_view>
+
+#include "../diffusion/model.hpp"
+#include "edm_heun.hpp"
+
+namespace multistage {
+
+/// Seeds from text like "0-63,70": single numbers and ranges, in that order. @throws value_error for anything else, or more than 10^7.
+inline std::vector<std::uint64_t> parse_seeds(std::string_view text) {
+  std::vector<std::uint64_t> seeds;
+  const std::string_view all = text;
+  const auto number = [&] {
+    std::uint64_t v = 0;
+    const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), v);
+    require<value_error>(status == std::errc(), "seeds: '", all, "' is not a list like 0-63,70");
+    text.remove_prefix(std::size_t(end - text.data()));
+    return v;
+  };
+  while (!text.empty()) {
+    const std::uint64_t first = number();
+    std::uint64_t last = first;
+    if (!text.empty() && text.front() == '-') {
+      text.remove_prefix(1);
+      last = number();
+    }
+    require<value_error>(last >= first && last - first < 10'000'000 && seeds.size() + (last - first) < 10'000'000, "seeds: '", all, "' holds a range that descends or more than 10000000 seeds");
+    for (std::uint64_t s = first;; ++s) {
+      seeds.push_back(s);
+      if (s == last) break;
+    }
+    if (text.empty()) break;
+    require<value_error>(text.front() == ',' && text.size() > 1, "seeds: '", all, "' is not a list like 0-63,70");
+    text.remove_prefix(1);
+  }
+  require<value_error>(!seeds.empty(), "seeds: the list is empty; give at least one, e.g. 0-63");
+  return seeds;
+}
+
+/// What an observer sees at a step: host copies of what it asks for.
+struct sampling_step {
+  index_t batch_first = 0;                 // the first row of this batch among all seeds
+  int step = 0, stage = 0;
+  double sigma = 0;
+  std::function<std::vector<double>()> x, denoised;  // [rows, h, w, c]
+};
+
+struct sampling_options {
+  std::string_view seeds = "0";
+  index_t batch = 64;
+  int class_label = -1;                                     // for models with labels; -1: none
+  std::function<bool(const sampling_step&)> observer = {};  // returns whether to go on
+};
+
+/// Pictures [seeds, h, w, c] in host memory, and how often each stage's network was evaluated (rows times evaluations).
+struct sampling_result {
+  std::vector<double> images;
+  shape extents{};
+  std::vector<index_t> evaluations;  // by stage, per picture
+};
+
+/// Draws a picture for each seed with the model's averaged weights. @throws value_error for parameters out of range, numeric_error
+/// when the network's result is not finite (saying step, sigma and stage).
+template <class Scalar, class Backend, class Sampler>
+sampling_result sample(dynamic_model<Scalar, Backend>& model, const Sampler& sampler, const sampling_options& options = {}) {
+  const std::vector<std::uint64_t> seeds = parse_seeds(options.seeds);
+  require<value_error>(options.batch >= 1, "sample: batch = ", options.batch, "; it must be at least 1");
+  Backend& b = model.backend();
+  const index_t total = index_t(seeds.size()), size = model.images(1).row_size();
+  const double start = sampler.sigmas().front();
+  sampling_result result{{}, model.images(total), std::vector<index_t>(std::size_t(model.stage_count()), 0)};
+  tensor<Scalar, Backend> labels;
+  const int label_dim = std::visit([](const auto& n) { return n.label_dim; }, model.config().network);
+  require<value_error>(options.class_label >= -1 && options.class_label < std::max(label_dim, 0), "sample: class_label = ", options.class_label, ", the model knows ", label_dim, " classes");
+  for (index_t first = 0; first < total; first += options.batch) {
+    const index_t rows = std::min(options.batch, total - first);
+    tensor<double, Backend> x(b, model.images(rows));
+    conditioning<Scalar> given;
+    if (options.class_label >= 0) {
+      std::vector<Scalar> one_hot(std::size_t(rows * label_dim), Scalar(0));
+      for (index_t r = 0; r < rows; ++r) one_hot[r * label_dim + options.class_label] = Scalar(1);
+      labels = tensor<Scalar, Backend>(b, {rows, 1, 1, label_dim}, one_hot);
+      given.class_labels = labels.data();
+    }
+    const auto draw = [&](purpose use, std::uint64_t step, view<double> z) {
+      for (index_t r = 0; r < rows; ++r) fill_normal(b, random_stream(seeds[first + r], use, step), size, z.data + r * size);
+    };
+    draw(purpose::latents, 0, x.view());
+    ops::linear_combination<Backend, double>(b, x.size(), x.data(), {{start, x.data()}});
+    std::vector<double> sigmas(std::size_t(rows), 0.0);
+    int evaluation = 0;
+    const auto denoise = [&](view<const double> at, double sigma, view<double> d) {
+      std::fill(sigmas.begin(), sigmas.end(), sigma);
+      model.denoise(at, sigmas, d, given, rows);
+      const int stage = model.stages().stage(sigma);
+      if (first == 0) ++result.evaluations[stage];
+      ++evaluation;
+      require<numeric_error>(std::isfinite(ops::sum<Backend, double>(b, view<const double>(d))), "sample: the network's result is not finite at evaluation ", evaluation, ", sigma ", sigma, ", stage ", stage,
+                             "; was the model trained, and on images in [-1, 1]?");
+    };
+    bool go_on = true;
+    sampler(b, x.view(), denoise, [&](int step, view<double> z) { draw(purpose::churn, std::uint64_t(step), z); },
+            [&](int step, double sigma, view<const double> at, view<const double> d) {
+              const auto host = [&b](view<const double> v) {
+                std::vector<double> h(static_cast<std::size_t>(v.extents.size()));
+                b.download(v.data, h.data(), v.extents.size());
+                return h;
+              };
+              if (options.observer)
+                go_on = options.observer({first, step, model.stages().stage(sigma), sigma, [=] { return host(at); }, [=] { return host(d); }});
+              return go_on;
+            });
+    const std::vector<double> host = x.to_host();
+    result.images.insert(result.images.end(), host.begin(), host.end());
+    if (!go_on) {
+      result.extents.rows = first + rows;
+      break;
+    }
+  }
+  return result;
+}
+
+}  // namespace multistage

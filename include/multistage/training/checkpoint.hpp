@@ -1,0 +1,133 @@
+// Checkpoints: one safetensors file with the averaged weights under upstream's own names (what a PyTorch user loads), the weights and
+// Adam's moments under "training.", and in its metadata the configuration, the partition and the counters. Written atomically.
+#pragma once
+#include "../io/json.hpp"
+#include "../io/weights.hpp"
+#include "trainer.hpp"
+
+namespace multistage {
+
+namespace checkpoint_detail {
+
+inline constexpr const char* format = "multistage-checkpoint-1";
+inline bool is_ours(const std::string& name) { return name.rfind("training.", 0) == 0 || io::is_resample_filter(name); }
+
+template <class Scalar, class Backend>
+io::safetensors_writer start(dynamic_model<Scalar, Backend>& model) {
+  io::safetensors_writer w;
+  io::json config = io::to_json(model.config());
+  config["stage_boundaries"] = model.stages().boundaries();
+  w.metadata = {{"format", format}, {"config", config.dump()}};
+  io::add_parameters(w, "", model.network(), model.parameter_names(), model.averaged_weights().to_host());
+  return w;
+}
+
+inline io::json parse(const io::safetensors& f, const char* key) {
+  const io::json j = io::json::parse(f.meta(key), nullptr, false);
+  require<file_error>(!j.is_discarded(), f.path(), ": its metadata '", key, "' is not JSON");
+  return j;
+}
+
+inline io::safetensors open(const std::string& path) {
+  io::safetensors f(path);
+  require<file_error>(f.metadata().count("format") && f.meta("format") == format, path, ": is not a checkpoint of this library (metadata format is not '", format,
+                      "'); open bare weights with load_weights");
+  return f;
+}
+
+/// What differs between two configurations, for messages.
+inline std::string differences(const io::json& file, const io::json& model) {
+  std::string text;
+  for (const auto& [key, value] : model.items())
+    if (!file.contains(key) || file[key] != value) text += "\n  " + key + ": the file has " + (file.contains(key) ? file[key].dump() : "nothing") + ", the model " + value.dump();
+  return text;
+}
+
+}  // namespace checkpoint_detail
+
+/// Writes the model: averaged weights, configuration, partition. @throws file_error; an older file stays then.
+template <class Scalar, class Backend>
+void save(const std::string& path, dynamic_model<Scalar, Backend>& model) {
+  checkpoint_detail::start(model).write(path);
+}
+
+/// Writes the model and all that training needs to go on from here.
+template <class Scalar, class Backend>
+void save(const std::string& path, trainer<Scalar, Backend>& t) {
+  auto& model = t.model();
+  io::safetensors_writer w = checkpoint_detail::start(model);
+  const auto add = [&](const char* prefix, const std::vector<Scalar>& flat) { io::add_parameters(w, prefix, model.network(), model.parameter_names(), flat); };
+  add("training.weights.", model.weights().to_host());
+  add("training.first_moment.", t.first_moment().to_host());
+  add("training.second_moment.", t.second_moment().to_host());
+  const auto c = t.counters();
+  w.metadata["training"] = io::json{{"steps", c.step}, {"images_seen", c.images_seen}, {"segment_updates", c.updates}, {"seed", t.options().seed}, {"batch_size", t.options().batch_size}}.dump();
+  w.write(path);
+}
+
+/// The model of a checkpoint, its structure built from the file's configuration. @throws file_error, value_error
+template <class Scalar = float, class Backend>
+dynamic_model<Scalar, Backend> load(const std::string& path, Backend backend) {
+  const io::safetensors f = checkpoint_detail::open(path);
+  const io::json j = checkpoint_detail::parse(f, "config");
+  dynamic_model<Scalar, Backend> model(backend, io::configuration_from_json(j), io::partition_from_json(j.value("stage_boundaries", io::json())), 0);
+  const auto flat = io::read_parameters<Scalar>(f, "", model.network(), model.parameter_names(), checkpoint_detail::is_ours);
+  backend.upload(flat.data(), model.weights().data(), index_t(flat.size()));
+  return model;
+}
+
+/// Upstream-named weights of any safetensors file into a model. Nothing is changed unless everything fits.
+/// @throws file_error listing missing, unexpected and misshapen tensors together.
+template <class Scalar, class Backend>
+void load_weights(const std::string& path, dynamic_model<Scalar, Backend>& model) {
+  const io::safetensors f(path);
+  const auto flat = io::read_parameters<Scalar>(f, "", model.network(), model.parameter_names(), checkpoint_detail::is_ours);
+  model.backend().upload(flat.data(), model.weights().data(), index_t(flat.size()));
+  if (model.has_average()) model.backend().upload(flat.data(), model.averaged_weights().data(), index_t(flat.size()));
+}
+
+/// Continues a training run: the next step is the one that the saved run would have made. The checkpoint must be of the same
+/// configuration, partition, seed and batch size. Nothing is changed unless everything fits. @throws file_error saying what differs
+template <class Scalar, class Backend>
+void resume(const std::string& path, trainer<Scalar, Backend>& t) {
+  auto& model = t.model();
+  const io::safetensors f = checkpoint_detail::open(path);
+  io::json own = io::to_json(model.config());
+  own["stage_boundaries"] = model.stages().boundaries();
+  if (const std::string text = checkpoint_detail::differences(checkpoint_detail::parse(f, "config"), own); !text.empty()) {
+    std::string tensors;
+    try {
+      io::read_parameters<Scalar>(f, "", model.network(), model.parameter_names(), checkpoint_detail::is_ours);
+    } catch (const file_error& e) {
+      tensors = std::string("\n") + e.what();
+    }
+    fail<file_error>(path, ": is a checkpoint of another model:", text, tensors);
+  }
+  require<file_error>(f.metadata().count("training"), path, ": holds a model but no training state; it can be sampled, not resumed");
+  const io::json j = checkpoint_detail::parse(f, "training");
+  typename trainer<Scalar, Backend>::state s;
+  std::uint64_t seed = 0;
+  index_t batch = 0;
+  try {
+    j.at("steps").get_to(s.step);
+    j.at("images_seen").get_to(s.images_seen);
+    j.at("segment_updates").get_to(s.updates);
+    j.at("seed").get_to(seed);
+    j.at("batch_size").get_to(batch);
+  } catch (const io::json::exception& e) {
+    fail<file_error>(path, ": its training state is broken: ", e.what());
+  }
+  require<value_error>(seed == t.options().seed && batch == t.options().batch_size, path, ": was trained with seed ", seed, " and batch_size ", batch, ", this run has ", t.options().seed, " and ",
+                       t.options().batch_size, "; a resumed run must have the same");
+  const auto none = [](const std::string&) { return true; };
+  const auto read = [&](const char* prefix) { return io::read_parameters<Scalar>(f, prefix, model.network(), model.parameter_names(), none); };
+  const auto average = read(""), weights = read("training.weights."), first = read("training.first_moment."), second = read("training.second_moment.");
+  t.restore(s);
+  const auto put = [&](const std::vector<Scalar>& v, tensor<Scalar, Backend>& to) { model.backend().upload(v.data(), to.data(), index_t(v.size())); };
+  put(average, model.averaged_weights());
+  put(weights, model.weights());
+  put(first, t.first_moment());
+  put(second, t.second_moment());
+}
+
+}  // namespace multistage

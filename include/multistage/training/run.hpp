@@ -1,0 +1,101 @@
+// A training run: steps until a limit, an interrupt or an observer says stop; what happened is kept as a history of losses by stage.
+#pragma once
+#include <atomic>
+#include <chrono>
+#include <csignal>
+
+#include "trainer.hpp"
+
+namespace multistage {
+
+/// When a run ends: whichever comes first. Numbers at 0 do not limit.
+struct training_limit {
+  double kimg = 0;         // thousand images, counted over the whole training
+  double seconds = 0;      // of this run
+  index_t steps = 0;       // of this run
+};
+inline training_limit kimg(double thousands) { return {.kimg = thousands}; }
+inline training_limit seconds(double s) { return {.seconds = s}; }
+
+/// Mean loss by stage over a window of steps.
+struct loss_point {
+  index_t step = 0;
+  double images = 0, seconds = 0, images_per_second = 0;
+  std::vector<double> loss;  // NaN for a stage without rows in the window
+};
+
+/// Catches Ctrl-C while it lives: the first one asks the run to stop, a second one ends the process as usual.
+class interrupt_guard {
+ public:
+  interrupt_guard() {
+    caught().store(false);
+    before_ = std::signal(SIGINT, [](int) {
+      caught().store(true);
+      std::signal(SIGINT, SIG_DFL);
+    });
+  }
+  ~interrupt_guard() { std::signal(SIGINT, before_); }
+  interrupt_guard(const interrupt_guard&) = delete;
+  interrupt_guard& operator=(const interrupt_guard&) = delete;
+  bool interrupted() const { return caught().load(); }
+
+ private:
+  static std::atomic<bool>& caught() {
+    static std::atomic<bool> flag{false};
+    return flag;
+  }
+  void (*before_)(int);
+};
+
+struct run_result {
+  std::vector<loss_point> history;
+  double seconds = 0, images = 0;
+  bool interrupted = false;
+  double images_per_second() const { return seconds > 0 ? images / seconds : 0; }
+};
+
+/// Trains until the limit. `observe(point, share done)` is called at the end of each window of about `window_seconds` and returns whether
+/// to go on. @throws value_error for a limit that never ends, numeric_error as trainer::step does
+template <class Scalar, class Backend, class Observe>
+run_result run(trainer<Scalar, Backend>& t, const training_limit& limit, Observe&& observe, double window_seconds = 0.5) {
+  require<value_error>(limit.kimg >= 0 && limit.seconds >= 0 && limit.steps >= 0 && (limit.kimg > 0 || limit.seconds > 0 || limit.steps > 0),
+                       "run: the limit must name kimg, seconds or steps above 0; got kimg = ", limit.kimg, ", seconds = ", limit.seconds, ", steps = ", limit.steps);
+  using clock = std::chrono::steady_clock;
+  const auto since = [](clock::time_point a) { return std::chrono::duration<double>(clock::now() - a).count(); };
+  const clock::time_point begin = clock::now();
+  clock::time_point window = begin;
+  const interrupt_guard interrupt;
+  run_result r;
+  const std::size_t stages = t.probabilities().size();
+  std::vector<double> sum(stages, 0.0), rows(stages, 0.0);
+  const double images_before = t.images_seen();
+  const index_t first_step = t.steps();
+  double window_images = 0;
+  for (bool go_on = true; go_on;) {
+    const step_report s = t.step();
+    for (std::size_t k = 0; k < stages; ++k)
+      if (s.rows[k] > 0) sum[k] += s.loss[k] * double(s.rows[k]), rows[k] += double(s.rows[k]), window_images += double(s.rows[k]);
+    r.seconds = since(begin);
+    r.images = t.images_seen() - images_before;
+    double done = 0;
+    if (limit.kimg > 0) done = std::max(done, t.images_seen() / (limit.kimg * 1000));
+    if (limit.seconds > 0) done = std::max(done, r.seconds / limit.seconds);
+    if (limit.steps > 0) done = std::max(done, double(t.steps() - first_step) / double(limit.steps));
+    r.interrupted = interrupt.interrupted();
+    go_on = done < 1 && !r.interrupted;
+    const double length = since(window);
+    if (length >= window_seconds || !go_on) {
+      loss_point p{s.step, t.images_seen(), r.seconds, window_images / length, {}};
+      for (std::size_t k = 0; k < stages; ++k) p.loss.push_back(sum[k] / rows[k]);
+      r.history.push_back(p);
+      go_on = observe(r.history.back(), std::min(done, 1.0)) && go_on;
+      std::fill(sum.begin(), sum.end(), 0.0);
+      std::fill(rows.begin(), rows.end(), 0.0);
+      window_images = 0;
+      window = clock::now();
+    }
+  }
+  return r;
+}
+
+}  // namespace multistage
