@@ -18,6 +18,12 @@ void scores(const attention_problem<T>& p, const T* q, const T* k, index_t nq, T
   gemm_kernel::multiply(nq, p.keys, p.head_dim, q, p.q_token, index_t(1), k, index_t(1), p.k_token, p.scale, T(0), s, p.keys);
 }
 
+/// w[j] = exp(w[j] - shift)
+template <class T>
+void exponentials(T* w, index_t n, T shift) {
+  simd::for_each_vector<T>(n, [&](index_t j, index_t have) { simd::store_up_to(w + j, simd::exp<T>(simd::load_up_to(w + j, have) - simd::broadcast(shift)), have); });
+}
+
 }  // namespace attention_kernel
 
 /// @see attention_problem.
@@ -38,7 +44,7 @@ void attention_forward(const cpu& b, const attention_problem<T>& p) {
       T most = w[0];
       for (index_t j = 1; j < p.keys; ++j) most = std::max(most, w[j]);
       T sum = 0;
-      for (index_t j = 0; j < p.keys; ++j) w[j] = vector_math::exp(w[j] - most);
+      exponentials(w, p.keys, most);
       for (index_t j = 0; j < p.keys; ++j) sum += w[j];
       const T share = T(1) / sum;
       for (index_t j = 0; j < p.keys; ++j) w[j] *= share;
@@ -71,10 +77,8 @@ void attention_backward(const cpu& b, const attention_problem<T>& p, const atten
         T dot = 0;
         for (index_t d = 0; d < p.head_dim; ++d) dot += dy[i * y_token + d] * y[i * y_token + d];
         T *wi = w + i * p.keys, *di = ds + i * p.keys;
-        for (index_t j = 0; j < p.keys; ++j) {
-          wi[j] = vector_math::exp(wi[j] - lse[i]);
-          di[j] = wi[j] * (di[j] - dot);
-        }
+        exponentials(wi, p.keys, lse[i]);
+        for (index_t j = 0; j < p.keys; ++j) di[j] = wi[j] * (di[j] - dot);
       }
       const T beta = i0 == 0 ? T(0) : T(1);
       gemm_kernel::multiply(p.keys, p.head_dim, nq, w, index_t(1), p.keys, dy, y_token, index_t(1), T(1), beta, dv, p.v_token);

@@ -65,7 +65,7 @@ template <class T>
 void conv_forward(const cpu& b, const conv_problem<T>& p) {
   using namespace conv_kernel;
   if (use_winograd(p)) {
-    T* u = thread_scratch<T>(5, winograd::positions * gemm_kernel::packed_size<T>(p.channels, p.out_channels));
+    T* u = thread_scratch<T>(5, winograd::weights_size<T>(p.channels, p.out_channels));
     winograd::transform_weights(b, p.weight, p.channels, p.out_channels, false, u);
     winograd::convolve(b, {p.rows, p.height, p.width}, p.x, p.channels, u, p.out_channels, p.y,
                        winograd::epilogue<T>{p.bias, p.row_bias, p.residual, p.scale, false});
@@ -113,7 +113,7 @@ void conv_backward_input(const cpu& b, const conv_problem<T>& p, const T* dy, T*
   }
   if (!dx) return;
   if (p.same3x3() && n >= winograd_channels) {
-    T* u = thread_scratch<T>(5, winograd::positions * gemm_kernel::packed_size<T>(n, p.channels));
+    T* u = thread_scratch<T>(5, winograd::weights_size<T>(n, p.channels));
     winograd::transform_weights(b, p.weight, p.channels, n, true, u);
     winograd::convolve(b, {p.rows, p.height, p.width}, dy, n, u, p.channels, dx, winograd::epilogue<T>{.accumulate = accumulate});
     return;

@@ -12,25 +12,26 @@
 namespace multistage {
 namespace norm_kernel {
 
-/// The effective scale and shift of each channel of one row, and the statistics spread over channels.
+/// Per channel of one row, padded to whole vectors: the effective weight and bias, and the statistics spread over channels.
 template <class T>
 struct row_coefficients {
   T *weight, *bias, *mean, *rstd;
 };
 template <class T>
 row_coefficients<T> coefficients(const norm_problem<T>& p, index_t row) {
-  const index_t c = p.all_channels(), per = c / p.groups;
-  T* s = thread_scratch<T>(3, 4 * c);
-  row_coefficients<T> k{s, s + c, s + 2 * c, s + 3 * c};
+  const index_t c = p.all_channels(), per = c / p.groups, pitch = c + simd::lanes<T>;
+  T* s = thread_scratch<T>(3, 4 * pitch);
+  row_coefficients<T> k{s, s + pitch, s + 2 * pitch, s + 3 * pitch};
   const T* m = p.modulation ? p.modulation + row * 2 * c : nullptr;
   const T* stat = p.statistics + row * p.groups * 2;
-  for (index_t i = 0; i < c; ++i) {
-    const T up = m ? T(1) + m[i] : T(1);
-    k.weight[i] = p.weight[i] * up;
-    k.bias[i] = p.bias[i] * up + (m ? m[c + i] : T(0));
-    k.mean[i] = stat[i / per * 2];
-    k.rstd[i] = stat[i / per * 2 + 1];
-  }
+  for (index_t g = 0; g < p.groups; ++g)
+    for (index_t i = g * per; i < (g + 1) * per; ++i) {
+      const T up = m ? T(1) + m[i] : T(1);
+      k.weight[i] = p.weight[i] * up;
+      k.bias[i] = p.bias[i] * up + (m ? m[c + i] : T(0));
+      k.mean[i] = stat[2 * g];
+      k.rstd[i] = stat[2 * g + 1];
+    }
   return k;
 }
 
@@ -38,43 +39,46 @@ row_coefficients<T> coefficients(const norm_problem<T>& p, index_t row) {
 template <bool Silu, class T>
 void apply(const norm_problem<T>& p, const row_coefficients<T>& k, const T* x, index_t n, index_t first, T* y) {
   const index_t all = p.all_channels();
-  T* scale = thread_scratch<T>(4, 2 * all);
-  T* shift = scale + all;
+  T* scale = thread_scratch<T>(4, 2 * (all + simd::lanes<T>));
+  T* shift = scale + all + simd::lanes<T>;
   for (index_t i = 0; i < n; ++i) {
     scale[i] = k.rstd[first + i] * k.weight[first + i];
     shift[i] = k.bias[first + i] - k.mean[first + i] * scale[i];
   }
   for (index_t pixel = 0; pixel < p.pixels; ++pixel) {
-    const T* MULTISTAGE_RESTRICT from = x + pixel * n;
-    T* MULTISTAGE_RESTRICT to = y + pixel * all + first;
-    for (index_t i = 0; i < n; ++i) {
-      const T z = from[i] * scale[i] + shift[i];
-      to[i] = Silu ? z / (T(1) + vector_math::exp(-z)) : z;
-    }
+    const T* from = x + pixel * n;
+    T* to = y + pixel * all + first;
+    simd::for_each_vector<T>(n, [&](index_t i, index_t have) {
+      const simd::vec<T> z = simd::load_up_to(from + i, have) * simd::load(scale + i) + simd::load(shift + i);
+      simd::store_up_to(to + i, Silu ? simd::silu<T>(z) : z, have);
+    });
   }
 }
 
-/// Fills dz = dy act'(z) into `dz`, and adds sum_p dz xhat and sum_p dz into `with_xhat` and `plain`, both [n] of this source.
+/// Fills dz = dy act'(z) into `dz`, and sums dz xhat and dz over pixels into `with_xhat` and `plain`, [n] of this source each.
 template <bool Silu, class T>
 void gradient_sums(const norm_problem<T>& p, const row_coefficients<T>& k, const T* x, index_t n, index_t first, const T* dy, T* dz, T* with_xhat, T* plain) {
+  using vec = simd::vec<T>;
   const index_t all = p.all_channels();
+  T* sums = thread_scratch<T>(4, 2 * (all + simd::lanes<T>));
+  T* sums_plain = sums + all + simd::lanes<T>;
+  std::fill_n(sums, 2 * (all + simd::lanes<T>), T(0));
   const T *w = k.weight + first, *b = k.bias + first, *mean = k.mean + first, *rstd = k.rstd + first;
   for (index_t pixel = 0; pixel < p.pixels; ++pixel) {
-    const T* MULTISTAGE_RESTRICT from = x + pixel * n;
-    const T* MULTISTAGE_RESTRICT g = dy + pixel * all + first;
-    T* MULTISTAGE_RESTRICT to = dz + pixel * n;
-    for (index_t i = 0; i < n; ++i) {
-      const T xhat = (from[i] - mean[i]) * rstd[i];
-      T d = g[i];
-      if (Silu) {
-        const T z = xhat * w[i] + b[i], s = T(1) / (T(1) + vector_math::exp(-z));
-        d *= s * (T(1) + z * (T(1) - s));
-      }
-      to[i] = d;
-      with_xhat[i] += d * xhat;
-      plain[i] += d;
-    }
+    const T *from = x + pixel * n, *g = dy + pixel * all + first;
+    T* to = dz + pixel * n;
+    simd::for_each_vector<T>(n, [&](index_t i, index_t have) {
+      const vec xhat = (simd::load_up_to(from + i, have) - simd::load(mean + i)) * simd::load(rstd + i);
+      vec d = simd::load_up_to(g + i, have);
+      if constexpr (Silu) d *= simd::silu_derivative<T>(xhat * simd::load(w + i) + simd::load(b + i));
+      if (have < simd::lanes<T>) d = simd::load_partial(reinterpret_cast<const T*>(&d), have);  // what lies behind the channels counts nothing
+      simd::store_up_to(to + i, d, have);
+      simd::store(sums + i, simd::load(sums + i) + d * xhat);
+      simd::store(sums_plain + i, simd::load(sums_plain + i) + d);
+    });
   }
+  std::copy_n(sums, n, with_xhat);
+  std::copy_n(sums_plain, n, plain);
 }
 
 }  // namespace norm_kernel
@@ -85,8 +89,8 @@ void norm_statistics(const cpu& b, const norm_problem<T>& p) {
   const index_t c = p.all_channels(), per = c / p.groups;
   const T m = T(per * p.pixels);
   b.pool().parallel_for(p.rows, [&](index_t row) {
-    T* sums = thread_scratch<T>(3, 3 * c);
-    T* mean = sums + c;
+    T* sums = thread_scratch<T>(3, 2 * (c + simd::lanes<T>));
+    T* mean = sums + c + simd::lanes<T>;
     T* stat = p.statistics + row * p.groups * 2;
     const auto each_source = [&](auto&& f) {
       f(p.x + row * p.pixels * p.channels, p.channels, index_t(0));
@@ -99,15 +103,16 @@ void norm_statistics(const cpu& b, const norm_problem<T>& p) {
       stat[2 * g] = s / m;
       for (index_t i = 0; i < per; ++i) mean[g * per + i] = s / m;
     }
-    std::fill_n(sums, c, T(0));
     each_source([&](const T* x, index_t n, index_t first) {
-      T* MULTISTAGE_RESTRICT s = sums + first;
-      const T* MULTISTAGE_RESTRICT mu = mean + first;
+      // Sums of squares over pixels, this source's channels alone: a partial vector must not spill into the next source's sums.
+      T* squares = thread_scratch<T>(4, n + simd::lanes<T>);
+      std::fill_n(squares, n + simd::lanes<T>, T(0));
       for (index_t pixel = 0; pixel < p.pixels; ++pixel)
-        for (index_t i = 0; i < n; ++i) {
-          const T d = x[pixel * n + i] - mu[i];
-          s[i] += d * d;
-        }
+        simd::for_each_vector<T>(n, [&](index_t i, index_t have) {
+          const simd::vec<T> d = simd::load_up_to(x + pixel * n + i, have) - simd::load(mean + first + i);
+          simd::store(squares + i, simd::load(squares + i) + d * d);
+        });
+      std::copy_n(squares, n, sums + first);
     });
     for (index_t g = 0; g < p.groups; ++g) {
       T s = 0;
@@ -140,7 +145,6 @@ void norm_backward(const cpu& b, const norm_problem<T>& p, const norm_gradients<
     const auto k = norm_kernel::coefficients(p, row);
     T* with_xhat = g.partials + row * 2 * c;
     T* plain = with_xhat + c;
-    std::fill_n(with_xhat, 2 * c, T(0));
     const T* dy = g.dy + row * p.pixels * c;
     T* dz = thread_scratch<T>(1, p.pixels * c);
     const T *x = p.x + row * p.pixels * p.channels, *x2 = p.channels2 ? p.x2 + row * p.pixels * p.channels2 : nullptr;
@@ -151,8 +155,8 @@ void norm_backward(const cpu& b, const norm_problem<T>& p, const norm_gradients<
     };
     sums(x, p.channels, 0, dz);
     if (x2) sums(x2, p.channels2, p.channels, dz2);
-    T* mean_dxhat = thread_scratch<T>(4, 2 * c);
-    T* mean_dxhat_xhat = mean_dxhat + c;
+    T* mean_dxhat = thread_scratch<T>(4, 2 * (c + simd::lanes<T>));
+    T* mean_dxhat_xhat = mean_dxhat + c + simd::lanes<T>;
     for (index_t q = 0; q < p.groups; ++q) {
       T s = 0, t = 0;
       for (index_t i = q * per; i < (q + 1) * per; ++i) {
@@ -169,13 +173,14 @@ void norm_backward(const cpu& b, const norm_problem<T>& p, const norm_gradients<
       to += row * p.pixels * n;
       const T *w = k.weight + first, *mean = k.mean + first, *rstd = k.rstd + first, *a = mean_dxhat + first, *e = mean_dxhat_xhat + first;
       for (index_t pixel = 0; pixel < p.pixels; ++pixel) {
-        const T* MULTISTAGE_RESTRICT xi = from + pixel * n;
-        const T* MULTISTAGE_RESTRICT di = d + pixel * n;
-        T* MULTISTAGE_RESTRICT out = to + pixel * n;
-        for (index_t i = 0; i < n; ++i) {
-          const T xhat = (xi[i] - mean[i]) * rstd[i], v = rstd[i] * (di[i] * w[i] - a[i] - xhat * e[i]);
-          out[i] = accumulate ? out[i] + v : v;
-        }
+        const T *xi = from + pixel * n, *di = d + pixel * n;
+        T* out = to + pixel * n;
+        simd::for_each_vector<T>(n, [&](index_t i, index_t have) {
+          const simd::vec<T> r = simd::load(rstd + i), xhat = (simd::load_up_to(xi + i, have) - simd::load(mean + i)) * r;
+          simd::vec<T> v = r * (simd::load_up_to(di + i, have) * simd::load(w + i) - simd::load(a + i) - xhat * simd::load(e + i));
+          if (accumulate) v += simd::load_up_to(out + i, have);
+          simd::store_up_to(out + i, v, have);
+        });
       }
     };
     write(x, p.channels, 0, dz, g.dx, g.accumulate);

@@ -57,6 +57,13 @@ inline void filter_transposed(const V* m, int s, V* g, int q, T) {  // G^T
   g[2 * q] = p + u * T(1.0 / 6) + m[5 * s];
 }
 
+/// Distance between the planes of two positions: `n` elements and one cache line, so that the 36 planes, which are written side by side,
+/// do not all fall into the same cache set when n is a power of two.
+template <class T>
+constexpr index_t plane(index_t n) {
+  return n + 64 / index_t(sizeof(T));
+}
+
 /// The tiles of a batch of images.
 struct tiling {
   index_t rows, height, width;
@@ -126,16 +133,18 @@ void transform_gradient(const tiling& t, const T* dy, index_t channels, index_t 
 }
 
 /// U[position] = G w G^T for each pair of channels, packed for gemm_kernel::multiply_packed. With `rotated` the weights are those of the
-/// gradient with respect to the input: turned by half a turn, in and out exchanged. w is [3, 3, in, out]; U is [36][packed(k, n)].
+/// gradient with respect to the input: turned by half a turn, in and out exchanged. w is [3, 3, in, out]; U is [36][plane(packed(k, n))].
 template <class T>
 void transform_weights(const cpu& b, const T* w, index_t in, index_t out, bool rotated, T* u) {
   using vec = simd::vec<T>;
   constexpr index_t L = simd::lanes<T>, W = gemm_kernel::tile_columns<T>;
-  const index_t k = rotated ? out : in, n = rotated ? in : out, pitch = gemm_kernel::packed_size<T>(k, n);
-  b.pool().parallel_for(divide_up(n, W), [&](index_t panel) {
-    const index_t j0 = panel * W, width = round_up(std::min(n - j0, W), L);
+  const index_t k = rotated ? out : in, n = rotated ? in : out, pitch = plane<T>(gemm_kernel::packed_size<T>(k, n));
+  constexpr index_t few = 16;
+  const index_t blocks = divide_up(k, few);
+  b.pool().parallel_for(divide_up(n, W) * blocks, [&](index_t task) {
+    const index_t j0 = task / blocks * W, width = round_up(std::min(n - j0, W), L), end = std::min(k, (task % blocks + 1) * few);
     T lane[L];
-    for (index_t p = 0; p < k; ++p)
+    for (index_t p = task % blocks * few; p < end; ++p)
       for (index_t j = 0; j < width; j += L) {
         const index_t have = std::min(L, n - j0 - j);
         vec g[9], half[18], t[36];
@@ -155,14 +164,9 @@ void transform_weights(const cpu& b, const T* w, index_t in, index_t out, bool r
   });
 }
 
-/// How many tiles a task takes: what keeps its transforms near the second-level cache, at least one register tile, and eight tasks if
-/// there is work for them.
+/// Elements of transformed weights.
 template <class T>
-index_t tiles_per_task(index_t tiles, index_t in, index_t out) {
-  constexpr index_t budget = 640 * 1024;
-  const index_t fit = budget / (positions * index_t(sizeof(T)) * (round_up(in, simd::lanes<T>) + round_up(out, simd::lanes<T>)));
-  return std::max<index_t>(gemm_kernel::tile_rows, std::min(fit, divide_up(tiles, 8)) / gemm_kernel::tile_rows * gemm_kernel::tile_rows);
-}
+constexpr index_t weights_size(index_t in, index_t out) { return positions * plane<T>(gemm_kernel::packed_size<T>(in, out)); }
 
 /// What surrounds the product: y = scale (A^T M A + bias + row_bias + residual), or y += A^T M A when `accumulate`.
 template <class T>
@@ -205,14 +209,16 @@ void transform_output(const tiling& t, const T* m, index_t pitch, index_t channe
   }
 }
 
-/// y [rows, height, width, out] from x [rows, height, width, in] and U.
+/// y [rows, height, width, out] from x [rows, height, width, in] and U. A task takes some tiles through all three steps, as many as keep
+/// their planes near the second-level cache, and at least one register tile.
 template <class T>
 void convolve(const cpu& b, const tiling& t, const T* x, index_t in, const T* u, index_t out, T* y, const epilogue<T>& e) {
-  const index_t per_task = tiles_per_task<T>(t.count(), in, out), padded_in = round_up(in, simd::lanes<T>), padded_out = round_up(out, simd::lanes<T>);
-  const index_t u_pitch = gemm_kernel::packed_size<T>(in, out);
+  constexpr index_t budget = 640 << 10, L = simd::lanes<T>, R = gemm_kernel::tile_rows;
+  const index_t padded_in = round_up(in, L), padded_out = round_up(out, L), u_pitch = plane<T>(gemm_kernel::packed_size<T>(in, out));
+  const index_t fit = budget / (positions * index_t(sizeof(T)) * (padded_in + padded_out)), per_task = std::max<index_t>(R, std::min(fit, divide_up(t.count(), 8)) / R * R);
+  const index_t v_pitch = plane<T>(per_task * padded_in), m_pitch = plane<T>(per_task * padded_out);
   b.pool().parallel_for(divide_up(t.count(), per_task), [&](index_t task) {
     const index_t first = task * per_task, count = std::min(per_task, t.count() - first);
-    const index_t v_pitch = per_task * padded_in, m_pitch = per_task * padded_out;
     T *v = thread_scratch<T>(1, positions * v_pitch), *m = thread_scratch<T>(2, positions * m_pitch);
     transform_input(t, x, in, first, count, v, v_pitch);
     for (int p = 0; p < positions; ++p)
@@ -227,10 +233,10 @@ void weight_gradient(const cpu& b, const tiling& t, const T* x, index_t in, cons
   using vec = simd::vec<T>;
   constexpr index_t L = simd::lanes<T>;
   const index_t padded_in = round_up(in, L), padded_out = round_up(out, L);
-  const index_t chunk = std::clamp<index_t>((index_t{2} << 20) / (positions * (padded_in + padded_out)), 64, t.count());
-  const index_t v_pitch = chunk * padded_in, d_pitch = chunk * padded_out, u_pitch = in * padded_out;
+  const index_t chunk = std::clamp<index_t>((index_t{2} << 20) / (positions * (padded_in + padded_out)), 32, std::max<index_t>(t.count(), 32));
+  const index_t v_pitch = plane<T>(chunk * padded_in), d_pitch = plane<T>(chunk * padded_out), u_pitch = plane<T>(in * padded_out);
   T *v = thread_scratch<T>(5, positions * v_pitch), *d = thread_scratch<T>(6, positions * d_pitch), *du = thread_scratch<T>(7, positions * u_pitch);
-  constexpr index_t in_block = 64, few = 8;
+  constexpr index_t in_block = 64, few = 4;
   const index_t blocks = divide_up(in, in_block);
   for (index_t first = 0; first < t.count(); first += chunk) {
     const index_t count = std::min(chunk, t.count() - first);
