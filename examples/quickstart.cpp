@@ -40,7 +40,7 @@ int quickstart(Backend backend, const settings& s) {
   model net(found.stages, ms::seed{s.seed}, train.standard_deviation(), backend);
   std::printf("%lld parameters (%lld shared), %.1f / %.1f / %.1f million multiply-accumulates an image\n", (long long)model::parameters, (long long)model::shared_parameters,
               model::macs(0) * 1e-6, model::macs(1) * 1e-6, model::macs(2) * 1e-6);
-  ms::trainer trainer{net, train.span(), train.extents, {.learning_rate = 2e-3, .ema_halflife_kimg = 20, .ema_rampup_ratio = 0.1, .batch_size = 64, .least_stage_share = 0.1, .seed = s.seed}};
+  ms::trainer trainer{net, train.span(), train.extents, {.learning_rate = 3e-3, .ema_rampup_ratio = 0.1, .batch_size = 128, .levels = {-0.5, 1.4}, .least_stage_share = 0.05, .seed = s.seed}};
   const std::string checkpoint = s.out + "/model.safetensors";
   if (s.resume) ms::resume(checkpoint, trainer);
   ms::io::json_lines log(s.out + "/log.jsonl", s.resume);

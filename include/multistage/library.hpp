@@ -1,6 +1,8 @@
 // Everything but the backends, which the umbrellas choose.
 #pragma once
 #include "networks/multi_decoder.hpp"
+#include "ops/copy.hpp"
+#include "ops/matmul.hpp"
 #include "samplers/sample.hpp"
 #include "stages/n_stage.hpp"
 #include "stages/optimal_denoiser_clustering.hpp"

@@ -1,6 +1,8 @@
 // Softmax attention on Thrust systems: an index is one query (or, for dk and dv, one key) of one row and head; the softmax runs online
 // (Milakov and Gimelshein, arXiv 1805.02867), so no weights are stored.
 #pragma once
+#include <cmath>
+
 #include "thrust_backend.hpp"
 
 namespace multistage {

@@ -1,5 +1,7 @@
 // Group normalisation on Thrust systems; the mathematics stands at the head of ops/norm.hpp, that of its gradients in cpu/norm.hpp.
 #pragma once
+#include <cmath>
+
 #include "../../ops/elementwise.hpp"
 #include "reduce.hpp"
 

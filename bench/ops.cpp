@@ -1,0 +1,204 @@
+// Microbenchmarks of every operation, forward and backward, on every host backend. Counters: FLOP/s (for products, as the direct
+// algorithm counts them), and items/s (values written).
+//   build/native/bench/bench_ops --benchmark_filter=conv
+#include <benchmark/benchmark.h>
+#include <multistage/thrust.hpp>
+#include <multistage/multistage.hpp>
+
+namespace ms = multistage;
+
+namespace {
+
+template <class Backend>
+struct bench {
+  benchmark::State& state;
+  Backend b{};
+  ms::tensor<float, Backend> make(ms::shape s) {
+    ms::tensor<float, Backend> t(b, s);
+    ms::fill_normal(b, ms::random_stream(1), t.size(), t.data());
+    return t;
+  }
+  template <class F>
+  void run(double flop, ms::index_t items, F&& f) {
+    for (auto _ : state) {
+      f();
+      benchmark::ClobberMemory();
+    }
+    if (flop > 0) state.counters["FLOP/s"] = benchmark::Counter(flop, benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::OneK::kIs1000);
+    state.SetItemsProcessed(state.iterations() * items);
+  }
+};
+
+/// Shapes of the quickstart's network and of the paper's: rows, extent, in, out, kernel.
+void conv_shapes(benchmark::internal::Benchmark* b) {
+  b->Args({64, 8, 32, 32, 3})->Args({64, 4, 64, 64, 3})->Args({64, 8, 96, 48, 3})->Args({4, 32, 256, 256, 3})->Args({4, 16, 256, 256, 3})->Args({4, 32, 16, 16, 3})->Args({4, 32, 384, 192, 1})->Args({4, 32, 3, 128, 3});
+  b->UseRealTime()->Unit(benchmark::kMicrosecond);
+}
+template <class Backend>
+void conv(benchmark::State& s) {
+  bench<Backend> k{s};
+  const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)}, ys{s.range(0), s.range(1), s.range(1), s.range(3)};
+  const int kernel = int(s.range(4));
+  const auto x = k.make(xs), w = k.make({kernel, kernel, s.range(2), s.range(3)});
+  auto y = k.make(ys);
+  k.run(2.0 * double(xs.rows * ms::ops::conv_macs(ys.height, ys.width, kernel, s.range(2), s.range(3))), ys.size(),
+        [&] { ms::ops::conv<Backend, float>(k.b, x.view(), w.view(), y.view(), {kernel, 1, kernel / 2}); });
+}
+template <class Backend>
+void conv_backward(benchmark::State& s) {
+  bench<Backend> k{s};
+  const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)}, ys{s.range(0), s.range(1), s.range(1), s.range(3)};
+  const int kernel = int(s.range(4));
+  const auto x = k.make(xs), w = k.make({kernel, kernel, s.range(2), s.range(3)}), dy = k.make(ys);
+  auto dx = k.make(xs), dw = k.make({kernel, kernel, s.range(2), s.range(3)}), db = k.make({1, 1, 1, s.range(3)});
+  k.run(4.0 * double(xs.rows * ms::ops::conv_macs(ys.height, ys.width, kernel, s.range(2), s.range(3))), ys.size(),
+        [&] { ms::ops::conv_backward<Backend, float>(k.b, x.view(), w.view(), dy.view(), dx.view(), dw.view(), db.view(), {kernel, 1, kernel / 2}); });
+}
+template <class Backend>
+void matmul(benchmark::State& s) {
+  bench<Backend> k{s};
+  const ms::index_t m = s.range(0), n = s.range(1), d = s.range(2);
+  const auto a = k.make({m, 1, 1, d}), b = k.make({d, 1, 1, n});
+  auto c = k.make({m, 1, 1, n});
+  k.run(2.0 * double(m * n * d), m * n, [&] { ms::ops::matmul<Backend, float>(k.b, a.view(), b.view(), c.view()); });
+}
+template <class Backend>
+void group_norm_silu(benchmark::State& s) {
+  bench<Backend> k{s};
+  const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
+  const auto x = k.make(xs), w = k.make({1, 1, 1, s.range(2)}), bias = k.make({1, 1, 1, s.range(2)});
+  auto y = k.make(xs), stat = k.make({s.range(0), 1, 8, 2});
+  k.run(0, xs.size(), [&] { ms::ops::group_norm<Backend, float>(k.b, x.view(), w.view(), bias.view(), stat.view(), y.view(), {.groups = 8, .silu = true}); });
+}
+template <class Backend>
+void group_norm_silu_backward(benchmark::State& s) {
+  bench<Backend> k{s};
+  const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
+  const auto x = k.make(xs), w = k.make({1, 1, 1, s.range(2)}), bias = k.make({1, 1, 1, s.range(2)}), dy = k.make(xs);
+  auto dx = k.make(xs), stat = k.make({s.range(0), 1, 8, 2}), dw = k.make({1, 1, 1, s.range(2)}), db = k.make({1, 1, 1, s.range(2)}), partials = k.make({s.range(0), 1, 1, 2 * s.range(2)});
+  ms::ops::group_norm<Backend, float>(k.b, x.view(), w.view(), bias.view(), stat.view(), dx.view(), {.groups = 8, .silu = true});
+  k.run(0, xs.size(), [&] {
+    ms::ops::group_norm_backward<Backend, float>(k.b, x.view(), w.view(), bias.view(), stat.view(), {.groups = 8, .silu = true},
+                                                 {.dy = dy.data(), .dx = dx.data(), .dweight = dw.data(), .dbias = db.data(), .partials = partials.data()});
+  });
+}
+template <class Backend>
+void layer_norm(benchmark::State& s) {
+  bench<Backend> k{s};
+  const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
+  const auto x = k.make(xs), w = k.make({1, 1, 1, s.range(2)}), bias = k.make({1, 1, 1, s.range(2)});
+  auto y = k.make(xs), stat = k.make({s.range(0) * s.range(1) * s.range(1), 1, 1, 2});
+  k.run(0, xs.size(), [&] { ms::ops::layer_norm<Backend, float>(k.b, x.view(), w.view(), bias.view(), stat.view(), y.view()); });
+}
+template <class Backend>
+void attention(benchmark::State& s) {
+  bench<Backend> k{s};
+  const ms::shape q{s.range(0), s.range(1), s.range(1), s.range(2)};
+  const auto a = k.make(q), b = k.make(q), c = k.make(q);
+  auto y = k.make(q);
+  k.run(2.0 * double(q.rows * ms::ops::attention_macs(q.pixels(), q.pixels(), q.channels)), q.size(), [&] { ms::ops::attention<Backend, float>(k.b, a.view(), b.view(), c.view(), y.view(), 1); });
+}
+template <class Backend>
+void attention_backward(benchmark::State& s) {
+  bench<Backend> k{s};
+  const ms::shape q{s.range(0), s.range(1), s.range(1), s.range(2)};
+  const auto a = k.make(q), b = k.make(q), c = k.make(q), dy = k.make(q);
+  auto y = k.make(q), da = k.make(q), db = k.make(q), dc = k.make(q), lse = k.make({q.rows, 1, q.pixels(), 1});
+  ms::ops::attention<Backend, float>(k.b, a.view(), b.view(), c.view(), y.view(), 1, lse.view());
+  k.run(5.0 * double(q.rows * ms::ops::attention_macs(q.pixels(), q.pixels(), q.channels)), q.size(),
+        [&] { ms::ops::attention_backward<Backend, float>(k.b, a.view(), b.view(), c.view(), y.view(), 1, lse.view(), dy.view(), da.view(), db.view(), dc.view()); });
+}
+template <class Backend>
+void resample_down(benchmark::State& s) {
+  bench<Backend> k{s};
+  const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
+  const auto x = k.make(xs);
+  auto y = k.make({xs.rows, xs.height / 2, xs.width / 2, xs.channels});
+  k.run(0, y.size(), [&] { ms::ops::resample<Backend, float>(k.b, x.view(), y.view(), {{1, 3, 3, 1}}, false); });
+}
+template <class Backend>
+void resample_up(benchmark::State& s) {
+  bench<Backend> k{s};
+  const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
+  const auto x = k.make(xs);
+  auto y = k.make({xs.rows, xs.height * 2, xs.width * 2, xs.channels});
+  k.run(0, y.size(), [&] { ms::ops::resample<Backend, float>(k.b, x.view(), y.view(), {{1, 3, 3, 1}}, true); });
+}
+template <class Backend>
+void silu(benchmark::State& s) {
+  bench<Backend> k{s};
+  const auto x = k.make({1, 1, 1, s.range(0)});
+  auto y = k.make({1, 1, 1, s.range(0)});
+  k.run(0, x.size(), [&] { ms::ops::silu<Backend, float>(k.b, x.view(), y.view()); });
+}
+template <class Backend>
+void gelu(benchmark::State& s) {
+  bench<Backend> k{s};
+  const auto x = k.make({1, 1, 1, s.range(0)});
+  auto y = k.make({1, 1, 1, s.range(0)});
+  k.run(0, x.size(), [&] { ms::ops::gelu<Backend, float>(k.b, x.view(), y.view()); });
+}
+template <class Backend>
+void linear_combination(benchmark::State& s) {
+  bench<Backend> k{s};
+  const auto x = k.make({1, 1, 1, s.range(0)}), z = k.make({1, 1, 1, s.range(0)});
+  auto y = k.make({1, 1, 1, s.range(0)});
+  k.run(0, x.size(), [&] { ms::ops::linear_combination<Backend, float>(k.b, x.size(), y.data(), {{2.0f, x.data()}, {3.0f, z.data()}}); });
+}
+template <class Backend>
+void sum(benchmark::State& s) {
+  bench<Backend> k{s};
+  const auto x = k.make({1, 1, 1, s.range(0)});
+  k.run(0, x.size(), [&] { benchmark::DoNotOptimize(ms::ops::sum<Backend, float>(k.b, x.view())); });
+}
+template <class Backend>
+void normal_numbers(benchmark::State& s) {
+  bench<Backend> k{s};
+  auto x = k.make({1, 1, 1, s.range(0)});
+  k.run(0, x.size(), [&] { ms::fill_normal(k.b, ms::random_stream(1), x.size(), x.data()); });
+}
+template <class Backend>
+void embedding(benchmark::State& s) {
+  bench<Backend> k{s};
+  const auto v = k.make({s.range(0), 1, 1, 1});
+  auto y = k.make({s.range(0), 1, 1, s.range(1)});
+  k.run(0, y.size(), [&] { ms::ops::embedding<Backend, float>(k.b, v.view(), y.view()); });
+}
+/// Posterior means over a data set; items are queries.
+template <class Backend>
+void optimal_denoiser(benchmark::State& s) {
+  bench<Backend> k{s};
+  const auto y = k.make({s.range(0), 1, 1, s.range(1)}), x = k.make({64, 1, 1, s.range(1)});
+  auto d = k.make({64, 1, 1, s.range(1)});
+  const ms::optimal_denoiser<float, Backend> best(k.b, y.view());
+  const std::vector<double> sigmas(64, 5.0);
+  k.run(4.0 * 64 * double(s.range(0) * s.range(1)), 64, [&] { best(x.view(), sigmas, d.view()); });
+}
+
+void image_shapes(benchmark::internal::Benchmark* b) { b->Args({64, 8, 48})->Args({4, 32, 256})->UseRealTime()->Unit(benchmark::kMicrosecond); }
+void attention_shapes(benchmark::internal::Benchmark* b) { b->Args({64, 4, 64})->Args({4, 16, 256})->UseRealTime()->Unit(benchmark::kMicrosecond); }
+void lengths(benchmark::internal::Benchmark* b) { b->Arg(1 << 12)->Arg(1 << 20)->UseRealTime()->Unit(benchmark::kMicrosecond); }
+
+#define MULTISTAGE_BENCH_ON(backend)                                      \
+  BENCHMARK_TEMPLATE(conv, backend)->Apply(conv_shapes);                  \
+  BENCHMARK_TEMPLATE(conv_backward, backend)->Apply(conv_shapes);         \
+  BENCHMARK_TEMPLATE(matmul, backend)->Args({1024, 512, 512})->Args({64, 128, 128})->UseRealTime()->Unit(benchmark::kMicrosecond); \
+  BENCHMARK_TEMPLATE(group_norm_silu, backend)->Apply(image_shapes);      \
+  BENCHMARK_TEMPLATE(group_norm_silu_backward, backend)->Apply(image_shapes); \
+  BENCHMARK_TEMPLATE(layer_norm, backend)->Apply(image_shapes);           \
+  BENCHMARK_TEMPLATE(attention, backend)->Apply(attention_shapes);        \
+  BENCHMARK_TEMPLATE(attention_backward, backend)->Apply(attention_shapes); \
+  BENCHMARK_TEMPLATE(resample_down, backend)->Apply(image_shapes);        \
+  BENCHMARK_TEMPLATE(resample_up, backend)->Apply(image_shapes);          \
+  BENCHMARK_TEMPLATE(silu, backend)->Apply(lengths);                      \
+  BENCHMARK_TEMPLATE(gelu, backend)->Apply(lengths);                      \
+  BENCHMARK_TEMPLATE(linear_combination, backend)->Apply(lengths);        \
+  BENCHMARK_TEMPLATE(sum, backend)->Apply(lengths);                       \
+  BENCHMARK_TEMPLATE(normal_numbers, backend)->Apply(lengths);            \
+  BENCHMARK_TEMPLATE(embedding, backend)->Args({64, 128})->UseRealTime()->Unit(benchmark::kMicrosecond); \
+  BENCHMARK_TEMPLATE(optimal_denoiser, backend)->Args({1400, 64})->Args({10000, 3072})->UseRealTime()->Unit(benchmark::kMillisecond)
+
+MULTISTAGE_BENCH_ON(ms::cpu);
+MULTISTAGE_BENCH_ON(ms::thrust_host);
+
+}  // namespace

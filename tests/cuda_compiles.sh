@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# The CUDA path compiles and links: a model that trains and draws, with cuBLAS and cuRAND. Where a GPU is at hand, it runs.
+set -euo pipefail
+nvcc=$1 source=$2 build=$3
+cat >"$build/cuda_unit.cu" <<'C'
+#include <multistage/cuda.hpp>
+#include <cstdio>
+namespace ms = multistage;
+using model = ms::multi_decoder<ms::song_unet{.resolution = 8, .channels = 1, .encoder_channels = 32, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {4}}, ms::decoders{{48, 32, 16}}, ms::edm_schedule, ms::cuda>;
+static_assert(model::parameters == 2'074'499);
+int main() {
+  int devices = 0;
+  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) { std::puts("no GPU here: compiled and linked only"); return 0; }
+  model net(ms::partition({0.5, 40.0}), ms::seed{1});
+  std::vector<float> images(10 * 64);
+  for (std::size_t i = 0; i < images.size(); ++i) images[i] = float(i % 7) / 7;
+  ms::trainer t{net, std::span<const float>(images), ms::shape{10, 8, 8, 1}, ms::trainer_options{.batch_size = 16}};
+  for (int i = 0; i < 20; ++i) t.step();
+  const auto pictures = ms::sample(net, ms::edm_heun{.num_steps = 4}, {.seeds = "0-3"});
+  std::printf("on the GPU: %f\n", pictures.images[0]);
+}
+C
+"$nvcc" -std=c++20 -O1 -arch=sm_80 -I"$source/include" "$build/cuda_unit.cu" -o "$build/cuda_unit" -lcublas -lcurand
+"$build/cuda_unit"

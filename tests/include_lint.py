@@ -1,0 +1,64 @@
+"""The rooms and their arrows: which folder of include/multistage may include which, and how long headers may be."""
+import pathlib, re, statistics, sys
+
+# room -> rooms it may include, itself aside
+ARROWS = {
+    "core": [],
+    "schedule": ["core"],
+    "backend": ["core"],
+    "backend/cpu": ["core", "backend"],
+    "backend/thrust": ["core", "backend", "ops"],  # ops for the functors of activations
+    "backend/cuda": ["core", "backend", "backend/thrust"],
+    "ops": ["core", "backend"],
+    "graph": ["core", "ops", "backend"],
+    "stages": ["core", "schedule", "ops"],
+    "networks": ["core", "ops", "graph", "diffusion", "schedule"],
+    "diffusion": ["core", "schedule", "stages", "ops", "graph", "networks"],
+    "samplers": ["core", "ops", "schedule", "stages", "diffusion"],
+    "training": ["core", "schedule", "stages", "ops", "diffusion", "io"],
+    "metrics": ["core"],
+    "io": ["core", "graph", "networks", "stages"],
+}
+# Two rooms may not include each other through any chain but these headers, which stand above their room.
+ABOVE = {"networks/multi_decoder.hpp", "networks/configuration.hpp", "training/checkpoint.hpp"}
+UMBRELLAS = {"multistage.hpp", "thrust.hpp", "cuda.hpp", "io.hpp", "library.hpp"}
+
+root = pathlib.Path(sys.argv[1]) / "include" / "multistage"
+problems, lengths = [], []
+for path in sorted(root.rglob("*.hpp")):
+    name = path.relative_to(root).as_posix()
+    text = path.read_text()
+    lines = text.count("\n")
+    lengths.append(lines)
+    if lines > 500:
+        problems.append(f"{name}: {lines} lines; a header has at most 500")
+    if not text.startswith("//"):
+        problems.append(f"{name}: does not open with a comment on what it is for")
+    if "#pragma once" not in text:
+        problems.append(f"{name}: lacks #pragma once")
+    if name in UMBRELLAS:
+        continue
+    room = path.parent.relative_to(root).as_posix()
+    for target in re.findall(r'#include "([^"]+)"', text):
+        other = (path.parent / target).resolve()
+        if not other.exists():
+            problems.append(f"{name}: includes {target}, which does not exist")
+            continue
+        to = other.parent.relative_to(root.resolve()).as_posix()
+        if to == room:
+            continue
+        if to not in ARROWS[room]:
+            problems.append(f"{name}: {room} may not include {to} ({target})")
+        if to == "diffusion" and room == "networks" and name not in ABOVE:
+            problems.append(f"{name}: only {sorted(ABOVE)} may look from networks to diffusion")
+        if to == "io" and room == "training" and name not in ABOVE:
+            problems.append(f"{name}: only training/checkpoint.hpp may look from training to io")
+    for macro in re.findall(r"#define (\w+)", text):
+        if not macro.startswith("MULTISTAGE_"):
+            problems.append(f"{name}: macro {macro} lacks the prefix MULTISTAGE_")
+    if room != "backend/thrust" and room != "backend/cuda" and "#include <thrust/" in text:
+        problems.append(f"{name}: Thrust's headers stay in backend/thrust and backend/cuda")
+if statistics.median(lengths) > 150:
+    problems.append(f"the median header has {statistics.median(lengths)} lines; at most 150")
+print("\n".join(problems) or f"{len(lengths)} headers, median {statistics.median(lengths):.0f} lines, longest {max(lengths)}")
+sys.exit(bool(problems))

@@ -1,0 +1,141 @@
+// Schedules, partitions, the optimal denoiser and the clusterings.
+#include "support.hpp"
+
+TEST_CASE("sigma and t are inverse to each other") {
+  const ms::vp_schedule vp;
+  for (double t = 1e-3; t <= 1; t += 0.01) CHECK(vp.t(vp.sigma(t)) == Approx(t).epsilon(1e-12));
+  for (double s : {0.002, 0.5, 2.5103, 80.0, 152.0}) CHECK(vp.sigma(vp.t(s)) == Approx(s).epsilon(1e-12));
+  CHECK(vp.sigma(0.442) == Approx(2.5103).epsilon(1e-4));  // the paper's boundaries of CIFAR-10, in t and in sigma
+  CHECK(vp.sigma(0.631) == Approx(7.6577).epsilon(1e-4));
+  const double s = vp.signal(0.3), q = vp.sigma(0.3);
+  CHECK(s * s * (1 + q * q) == Approx(1));
+}
+
+TEST_CASE("a partition covers every sigma once") {
+  const ms::partition p({0.5, 2.0, 8.0});
+  CHECK(p.stage_count() == 4);
+  CHECK(p.stage(1e-9) == 0);
+  CHECK(p.stage(0.5) == 0);  // intervals are (a, b]
+  CHECK(p.stage(std::nextafter(0.5, 1)) == 1);
+  CHECK(p.stage(8.0) == 2);
+  CHECK(p.stage(1e9) == 3);
+  for (int s = 0; s < 4; ++s) {
+    CHECK(p.stage(p.upper(s)) == s);
+    CHECK(p.stage(std::nextafter(p.lower(s), HUGE_VAL)) == s);
+  }
+  const ms::vp_schedule vp;
+  CHECK(ms::partition::from_times(vp, {0.442, 0.631}).times(vp)[1] == Approx(0.631));
+  for (const std::vector<double>& bad : std::vector<std::vector<double>>{{2, 1}, {1, 1}, {0, 1}, {-1}, {NAN}, {HUGE_VAL}}) CHECK_THROWS_AS(ms::partition(bad), ms::value_error);
+  CHECK_THROWS_WITH(ms::partition({2, 1}), Catch::Contains("boundary 1 is 1, not above the one before it, 2"));
+}
+
+TEMPLATE_TEST_CASE("the optimal denoiser is the posterior mean", "", BACKENDS) {
+  TestType b;
+  const ms::index_t n = 1300, d = 5, m = 300;  // several blocks of both
+  const auto y = test::normals<double>(n * d, 1), x = test::normals<double>(m * d, 2);
+  const ms::tensor<double, TestType> images(b, {n, 1, 1, d}, y), queries(b, {m, 1, 1, d}, x);
+  ms::tensor<double, TestType> got(b, {m, 1, 1, d});
+  std::vector<double> sigmas;
+  for (ms::index_t q = 0; q < m; ++q) sigmas.push_back(0.01 * std::pow(1.04, double(q)));
+  ms::optimal_denoiser<double, TestType>(b, images.view())(queries.view(), sigmas, got.view());
+  const auto host = got.to_host();
+  double worst = 0;
+  for (ms::index_t q = 0; q < m; ++q) {
+    std::vector<double> logit(std::size_t(n), 0.0), mean(std::size_t(d), 0.0);
+    double most = -HUGE_VAL, sum = 0;
+    for (ms::index_t i = 0; i < n; ++i) {
+      for (ms::index_t k = 0; k < d; ++k) logit[i] -= std::pow(x[q * d + k] - y[i * d + k], 2) / (2 * sigmas[q] * sigmas[q]);
+      most = std::max(most, logit[i]);
+    }
+    for (ms::index_t i = 0; i < n; ++i) {
+      const double w = std::exp(logit[i] - most);
+      sum += w;
+      for (ms::index_t k = 0; k < d; ++k) mean[k] += w * y[i * d + k];
+    }
+    for (ms::index_t k = 0; k < d; ++k) worst = std::max(worst, std::fabs(mean[k] / sum - host[q * d + k]));
+  }
+  CHECK(worst < 1e-9);
+}
+
+TEST_CASE("clustering finds the two ends of a data set and refuses what has none") {
+  ms::cpu b(2);
+  const auto v = test::normals<float>(60 * 16, 3);
+  std::vector<float> images;
+  for (float x : v) images.push_back(std::clamp(x, -1.0f, 1.0f));
+  const ms::shape s{60, 4, 4, 1};
+  const ms::clustering c = ms::cluster_by_optimal_denoiser(b, std::span<const float>(images), s, {.draws = 400});
+  CHECK(c.stages.stage_count() == 3);
+  CHECK(c.t1 < c.t2);
+  CHECK(c.stages.boundaries()[0] == Approx(ms::vp_schedule().sigma(c.t1)));
+  const ms::clustering strict = ms::cluster_by_optimal_denoiser(b, std::span<const float>(images), s, {.alpha = 0.99, .draws = 400});
+  CHECK(strict.t1 <= c.t1);  // a higher alpha makes the outer stages smaller
+  CHECK(strict.t2 >= c.t2);
+  const auto fails = [&](std::vector<float> values, ms::shape extents, ms::clustering_options o, const char* text) {
+    CHECK_THROWS_WITH(ms::cluster_by_optimal_denoiser(b, std::span<const float>(values), extents, o), Catch::Contains(text));
+  };
+  fails({}, {0, 4, 4, 1}, {}, "no images");
+  fails(std::vector<float>(32, 0.5f), {2, 4, 4, 1}, {}, "all 2 images are equal");
+  auto nan = images;
+  nan[35] = NAN;
+  fails(nan, s, {}, "value 3 of image 2 is nan");
+  fails(images, s, {.alpha = 1.5}, "alpha = 1.5");
+  fails(images, s, {.draws = 0}, "draws = 0");
+  fails(images, s, {.threshold = 1e-12, .draws = 100, .sigma_min = 5}, "-similar");
+}
+
+TEST_CASE("the exact N-stage partition beats every other") {
+  const ms::index_t n = 9;
+  std::vector<double> matrix(std::size_t(n * n));
+  const auto noise = test::normals<double>(n * n, 4);
+  for (ms::index_t i = 0; i < n; ++i)
+    for (ms::index_t j = 0; j < n; ++j) matrix[i * n + j] = std::exp(-std::fabs(double(i - j)) / 3) + 0.1 * (noise[i * n + j] + noise[j * n + i]);
+  for (int stages = 1; stages <= 4; ++stages) {
+    double best = -1e9;
+    std::vector<ms::index_t> cut(std::size_t(stages) + 1, 0);
+    cut[std::size_t(stages)] = n;
+    const std::function<void(int)> go = [&](int k) {
+      if (k == stages) {
+        double sum = 0;
+        for (int s = 0; s < stages; ++s) {
+          double block = 0;
+          for (ms::index_t i = cut[s]; i < cut[s + 1]; ++i)
+            for (ms::index_t j = cut[s]; j < cut[s + 1]; ++j) block += matrix[i * n + j];
+          sum += block / std::pow(double(cut[s + 1] - cut[s]), 2);
+        }
+        best = std::max(best, sum);
+        return;
+      }
+      for (cut[k] = cut[k - 1] + 1; cut[k] < n; ++cut[k]) go(k + 1);
+    };
+    go(1);
+    CHECK(ms::n_stage_partition(matrix, stages).objective == Approx(best));
+  }
+  CHECK_THROWS_AS(ms::n_stage_partition(matrix, 10), ms::value_error);
+  CHECK_THROWS_AS(ms::n_stage_partition(matrix, 0), ms::value_error);
+  CHECK_THROWS_AS(ms::n_stage_partition({1, 2}, 1), ms::value_error);
+}
+
+TEST_CASE("noise levels are drawn inside their stage, with the right probabilities") {
+  const ms::partition p({0.3, 1.0, 300.0});
+  const ms::log_normal_levels levels;
+  const auto probability = levels.stage_probabilities(p);
+  double sum = 0;
+  for (double q : probability) sum += q;
+  CHECK(sum == Approx(1));
+  // scipy.stats.norm(-1.2, 1.2): cdf(ln .3), cdf(ln 1) - cdf(ln .3), sf(ln 300)
+  CHECK(probability[0] == Approx(0.4986828).epsilon(1e-6));
+  CHECK(probability[1] == Approx(0.8413447461 - 0.4986828147).epsilon(1e-6));
+  CHECK(probability[3] == Approx(4.3e-9).epsilon(0.1));
+  for (int s = 0; s < 4; ++s)
+    for (double u : {1e-9, 0.1, 0.5, 0.9, 1 - 1e-9}) {
+      const double sigma = levels.draw(p, s, u);
+      CHECK(p.stage(sigma) == s);
+    }
+  CHECK(levels.draw(ms::partition(), 0, 0.5) == Approx(std::exp(-1.2)));
+  double before = 0;
+  for (double u = 0.05; u < 1; u += 0.05) {
+    const double sigma = levels.draw(p, 1, u);
+    CHECK(sigma > before);
+    before = sigma;
+  }
+}

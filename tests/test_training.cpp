@@ -1,0 +1,293 @@
+// The trainer: that it learns, repeats itself bit by bit, resumes, stops on what is not finite, and refuses what cannot train.
+#include <multistage/io.hpp>
+#include <multistage/metrics/frechet_distance.hpp>
+
+#include <cmath>
+#include <filesystem>
+
+#include "support.hpp"
+
+namespace {
+
+constexpr ms::song_unet tiny{.resolution = 4, .channels = 1, .encoder_channels = 8, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {2}};
+constexpr ms::decoders three{{12, 8, 4}};
+const ms::partition boundaries({0.5, 20.0});
+
+std::vector<float> images(ms::index_t n = 40) {
+  std::vector<float> v = test::normals<float>(n * 16, 6);
+  for (float& x : v) x = std::clamp(0.5f * x, -1.0f, 1.0f);
+  return v;
+}
+template <class Backend = ms::cpu>
+ms::dynamic_model<float, Backend> model(Backend b = Backend(), std::uint64_t seed = 1) { return {b, {tiny, three, {}}, boundaries, seed}; }
+template <class Model>
+auto train(Model& m, ms::trainer_options o, const std::vector<float>& v = images()) {
+  return ms::trainer{m, std::span<const float>(v), ms::shape{ms::index_t(v.size()) / 16, 4, 4, 1}, std::move(o)};
+}
+const ms::trainer_options usual{.learning_rate = 2e-3, .lr_rampup_kimg = 0.1, .batch_size = 16, .least_stage_share = 0.1, .seed = 4};
+
+struct directory {
+  std::string path = std::filesystem::temp_directory_path() / ("multistage-test-" + std::to_string(::getpid()));
+  directory() { std::filesystem::create_directories(path); }
+  ~directory() { std::filesystem::remove_all(path); }
+  std::string operator/(const char* name) const { return path + "/" + name; }
+};
+std::string message(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const ms::error& e) {
+    return e.what();
+  }
+  return "nothing";
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("the loss of every stage falls", "", BACKENDS) {
+  auto m = model<TestType>();
+  auto t = train(m, usual);
+  std::vector<double> early(3, 0.0), late(3, 0.0), early_rows(3, 0.0), late_rows(3, 0.0);
+  for (int i = 0; i < 240; ++i) {
+    const auto r = t.step();
+    CHECK(r.step == i + 1);
+    for (int s = 0; s < 3; ++s)
+      if (r.rows[s] > 0) {
+        if (i < 40) early[s] += r.loss[s] * double(r.rows[s]), early_rows[s] += double(r.rows[s]);
+        if (i >= 200) late[s] += r.loss[s] * double(r.rows[s]), late_rows[s] += double(r.rows[s]);
+      }
+  }
+  for (int s = 0; s < 3; ++s) {
+    INFO("stage " << s << ": " << early[s] / early_rows[s] << " -> " << late[s] / late_rows[s]);
+    CHECK(late[s] / late_rows[s] < 0.8 * early[s] / early_rows[s]);
+  }
+  CHECK(t.images_seen() == 240 * 16);
+}
+
+TEST_CASE("rows are drawn from stages by their probabilities") {
+  auto m = model();
+  auto t = train(m, usual);
+  double sum = 0;
+  for (double p : t.probabilities()) {
+    CHECK(p >= 0.1 - 1e-12);
+    sum += p;
+  }
+  CHECK(sum == Approx(1));
+  std::vector<double> rows(3, 0.0);
+  for (int i = 0; i < 100; ++i) {
+    const auto r = t.step();
+    for (int s = 0; s < 3; ++s) rows[s] += double(r.rows[s]);
+  }
+  for (int s = 0; s < 3; ++s) CHECK(std::fabs(rows[s] / 1600 - t.probabilities()[s]) < 0.05);  // four standard deviations
+  auto o = usual;
+  o.stage_probabilities = {0, 1, 0};
+  o.least_stage_share = 0;
+  auto only = train(m, o);
+  CHECK(only.step().rows == std::vector<ms::index_t>{0, 16, 0});
+}
+
+TEST_CASE("a decoder without rows is left alone") {
+  auto m = model();
+  auto o = usual;
+  o.stage_probabilities = {1, 0, 0};
+  o.least_stage_share = 0;
+  auto t = train(m, o);
+  const auto before = m.weights().to_host();
+  t.step();
+  t.step();
+  const auto after = m.weights().to_host();
+  for (const ms::parameter& p : m.network().parameters)
+    if (p.segment >= 2) CHECK(std::equal(before.begin() + p.offset, before.begin() + p.offset + p.size(), after.begin() + p.offset));
+  CHECK(t.counters().updates == std::vector<ms::index_t>{2, 2, 0, 0});
+  CHECK(before != after);
+}
+
+TEST_CASE("training repeats itself for a seed, whatever the threads") {
+  std::vector<float> first;
+  for (int threads : {1, 2, 5}) {
+    auto m = model(ms::cpu(threads));
+    auto t = train(m, usual);
+    for (int i = 0; i < 6; ++i) t.step();
+    if (first.empty()) first = m.weights().to_host();
+    CHECK(m.weights().to_host() == first);
+  }
+  auto other = usual;
+  other.seed = 5;
+  auto m = model();
+  auto t = train(m, other);
+  for (int i = 0; i < 6; ++i) t.step();
+  CHECK(m.weights().to_host() != first);
+}
+
+TEST_CASE("a resumed run equals an uninterrupted one bit by bit") {
+  directory dir;
+  auto whole = model();
+  auto t = train(whole, usual);
+  for (int i = 0; i < 9; ++i) t.step();
+
+  auto first = model();
+  auto a = train(first, usual);
+  for (int i = 0; i < 4; ++i) a.step();
+  ms::save(dir / "m.safetensors", a);
+  auto second = model(ms::cpu(), 77);  // other initial weights, to be replaced
+  auto b = train(second, usual);
+  ms::resume(dir / "m.safetensors", b);
+  for (int i = 0; i < 5; ++i) b.step();
+  CHECK(second.weights().to_host() == whole.weights().to_host());
+  CHECK(second.averaged_weights().to_host() == whole.averaged_weights().to_host());
+  CHECK(b.first_moment().to_host() == t.first_moment().to_host());
+  CHECK(b.counters().updates == t.counters().updates);
+}
+
+TEST_CASE("a checkpoint rebuilds the model from the file alone, and draws the same pictures") {
+  directory dir;
+  auto m = model();
+  auto t = train(m, usual);
+  for (int i = 0; i < 5; ++i) t.step();
+  ms::save(dir / "m.safetensors", t);
+  auto again = ms::load(dir / "m.safetensors", ms::cpu());
+  CHECK(again.stages() == m.stages());
+  CHECK(again.parameter_count() == m.parameter_count());
+  CHECK(ms::sample(again, ms::edm_heun{.num_steps = 3}, {.seeds = "0-2"}).images == ms::sample(m, ms::edm_heun{.num_steps = 3}, {.seeds = "0-2"}).images);
+  auto bare = model(ms::cpu(), 5);
+  ms::load_weights(dir / "m.safetensors", bare);
+  CHECK(bare.weights().to_host() == m.averaged_weights().to_host());
+  const ms::io::safetensors f(dir / "m.safetensors");
+  CHECK(f.entry("model.decs.1.4x4_block0.conv0.weight").extents == std::vector<ms::index_t>{8, 24, 3, 3});  // upstream's layout
+}
+
+TEST_CASE("gradient clipping bounds the step, and the average follows the weights") {
+  auto m = model();
+  auto o = usual;
+  o.gradient_clip = 1e-3;
+  o.adam = {0, 0, 1e9};  // Adam becomes plain descent with rate / 1e9
+  o.learning_rate = 1e9;
+  o.lr_rampup_kimg = 0;
+  auto t = train(m, o);
+  const auto before = m.weights().to_host();
+  const auto r = t.step();
+  CHECK(r.gradient_norm > 1e-2);
+  const auto after = m.weights().to_host();
+  double moved = 0;
+  for (std::size_t i = 0; i < before.size(); ++i) moved += std::pow(double(after[i]) - before[i], 2);
+  CHECK(std::sqrt(moved) == Approx(1e-3).epsilon(0.02));
+}
+
+TEST_CASE("a value that is not finite stops training, says where, and changes nothing") {
+  directory dir;
+  auto m = model();
+  auto t = train(m, usual);
+  t.step();
+  ms::save(dir / "good.safetensors", t);
+  // A weight of the shared encoder, and one of stage 1's decoder.
+  for (const char* name : {"model.enc.4x4_block0.conv1.weight", "model.decs.1.4x4_in1.conv0.weight"}) {
+    ms::resume(dir / "good.safetensors", t);
+    const auto k = std::find(m.parameter_names().begin(), m.parameter_names().end(), name) - m.parameter_names().begin();
+    auto w = m.weights().to_host();
+    w[m.network().parameters[k].offset] = INFINITY;
+    m.backend().upload(w.data(), m.weights().data(), ms::index_t(w.size()));
+    const std::string text = message([&] {
+      for (int i = 0; i < 20; ++i) t.step();
+    });
+    CHECK_THAT(text, Catch::Contains("not finite at step 2") && Catch::Contains(name) && Catch::Contains("sigma"));
+    CHECK(m.weights().to_host() == w);
+    CHECK(t.steps() == 1);
+    if (std::string(name).find("decs.1") != std::string::npos) CHECK_THAT(text, Catch::Contains("stage 1"));
+  }
+  ms::resume(dir / "good.safetensors", t);
+  CHECK(t.step().step == 2);
+}
+
+TEST_CASE("what cannot train is refused") {
+  auto m = model();
+  const auto fails = [&](std::vector<float> v, ms::shape s, ms::trainer_options o) { return message([&] { ms::trainer t{m, std::span<const float>(v), s, o}; }); };
+  CHECK_THAT(fails({}, {0, 4, 4, 1}, usual), Catch::Contains("no images"));
+  CHECK_THAT(fails(std::vector<float>(32, 0.1f), {2, 4, 4, 1}, usual), Catch::Contains("equal"));
+  auto nan = images();
+  nan[17] = NAN;
+  CHECK_THAT(fails(nan, {40, 4, 4, 1}, usual), Catch::Contains("value 1 of image 1 is nan"));
+  CHECK_THAT(fails(images(), {20, 4, 8, 1}, usual), Catch::Contains("images are [20, 4, 8, 1], the model takes [20, 4, 4, 1]"));
+  auto o = usual;
+  o.batch_size = 0;
+  CHECK_THAT(fails(images(), {40, 4, 4, 1}, o), Catch::Contains("batch_size = 0"));
+  o = usual;
+  o.learning_rate = NAN;
+  CHECK_THAT(fails(images(), {40, 4, 4, 1}, o), Catch::Contains("learning_rate"));
+  o = usual;
+  o.stage_probabilities = {1, 1};
+  CHECK_THAT(fails(images(), {40, 4, 4, 1}, o), Catch::Contains("2 stage_probabilities for 3 stages"));
+  auto t = train(m, usual);
+  CHECK_THAT(message([&] { ms::run(t, {}, [](const ms::loss_point&, double) { return true; }); }), Catch::Contains("the limit must name"));
+}
+
+TEST_CASE("a run ends at its limit or when told to") {
+  auto m = model();
+  auto t = train(m, usual);
+  const auto r = ms::run(t, {.steps = 7}, [](const ms::loss_point&, double) { return true; }, 0);
+  CHECK(t.steps() == 7);
+  CHECK(r.history.size() == 7);
+  CHECK(r.images == 7 * 16);
+  ms::run(t, ms::kimg(0.2), [](const ms::loss_point&, double) { return true; });
+  CHECK(t.images_seen() >= 200);
+  CHECK(t.images_seen() < 216);
+  const ms::index_t before = t.steps();
+  ms::run(t, {.steps = 100}, [](const ms::loss_point&, double) { return false; }, 0);
+  CHECK(t.steps() == before + 1);
+  const auto interrupted = ms::run(t, {.steps = 100}, [](const ms::loss_point&, double) {
+    std::raise(SIGINT);  // Ctrl-C
+    return true;
+  }, 0);
+  CHECK(interrupted.interrupted);
+  CHECK(t.steps() == before + 3);  // it ends after the step in which it was noticed
+}
+
+TEST_CASE("checkpoints of another kind are refused with what differs") {
+  directory dir;
+  auto m = model();
+  auto t = train(m, usual);
+  t.step();
+  ms::save(dir / "t.safetensors", t);
+  ms::save(dir / "bare.safetensors", m);
+  CHECK_THAT(message([&] { ms::resume(dir / "bare.safetensors", t); }), Catch::Contains("no training state"));
+  ms::song_unet wide = tiny;
+  wide.encoder_channels = 12;
+  ms::dynamic_model<float, ms::cpu> other(ms::cpu(), {wide, three, {}}, boundaries, 1);
+  auto o = train(other, usual);
+  const std::string text = message([&] { ms::resume(dir / "t.safetensors", o); });
+  CHECK_THAT(text, Catch::Contains("another model") && Catch::Contains("encoder_channels: the file has 8, the model 12") && Catch::Contains("misshapen") &&
+                       Catch::Contains("model.enc.4x4_conv.weight has [8, 1, 3, 3], the network [12, 1, 3, 3]"));
+  ms::dynamic_model<float, ms::cpu> moved(ms::cpu(), {tiny, three, {}}, ms::partition({0.5, 21.0}), 1);
+  auto p = train(moved, usual);
+  CHECK_THAT(message([&] { ms::resume(dir / "t.safetensors", p); }), Catch::Contains("stage_boundaries"));
+  auto seeded = usual;
+  seeded.seed = 9;
+  auto q = train(m, seeded);
+  CHECK_THAT(message([&] { ms::resume(dir / "t.safetensors", q); }), Catch::Contains("seed 4"));
+  const auto before = other.weights().to_host();
+  CHECK_THAT(message([&] { ms::load_weights(dir / "t.safetensors", other); }), Catch::Contains("differ"));
+  CHECK(other.weights().to_host() == before);
+}
+
+TEST_CASE("a cut checkpoint is refused wherever it is cut") {
+  directory dir;
+  auto m = model();
+  auto t = train(m, usual);
+  ms::save(dir / "t.safetensors", t);
+  const auto bytes = ms::io::read_file(dir / "t.safetensors");
+  for (std::size_t n : {std::size_t{0}, std::size_t{7}, std::size_t{100}, bytes.size() / 2, bytes.size() - 1}) {
+    ms::io::write_file(dir / "cut.safetensors", std::string_view(reinterpret_cast<const char*>(bytes.data()), n));
+    const std::string text = message([&] { ms::resume(dir / "cut.safetensors", t); });
+    CHECK_THAT(text, Catch::Contains("cut.safetensors") && Catch::Contains("byte"));
+  }
+}
+
+TEST_CASE("the Frechet distance of Gaussians") {
+  // Diagonal covariances: |m1 - m2|^2 + sum (s1 - s2)^2, with exact sample moments by construction.
+  const std::vector<double> a{1, 0, -1, 0, 0, 2, 0, -2}, b{4, 0, 2, 0, 3, 1, 3, -1};
+  // a: means 0, 0; variances 2/3, 8/3. b: means 3, 0; variances 2/3, 2/3.
+  CHECK(ms::frechet_distance(a, b, 2) == Approx(9 + std::pow(std::sqrt(8.0 / 3) - std::sqrt(2.0 / 3), 2)));
+  CHECK(ms::frechet_distance(a, a, 2) == Approx(0).margin(1e-12));
+  CHECK_THROWS_AS(ms::frechet_distance(std::vector<double>{1, 2}, b, 2), ms::value_error);
+  // More dimensions than rows: covariances of low rank.
+  const auto x = test::normals<double>(3 * 10, 1);
+  CHECK(ms::frechet_distance(x, x, 10) == Approx(0).margin(1e-7));
+}
