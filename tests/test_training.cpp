@@ -13,9 +13,13 @@ constexpr ms::song_unet tiny{.resolution = 4, .channels = 1, .encoder_channels =
 constexpr ms::decoders three{{12, 8, 4}};
 const ms::partition boundaries({0.5, 20.0});
 
+/// Bars of 4x4: half the images have a bright row, half a bright column, with a little noise.
 std::vector<float> images(ms::index_t n = 40) {
   std::vector<float> v = test::normals<float>(n * 16, 6);
-  for (float& x : v) x = std::clamp(0.5f * x, -1.0f, 1.0f);
+  for (ms::index_t i = 0; i < n * 16; ++i) {
+    const ms::index_t image = i / 16, row = i / 4 % 4, column = i % 4;
+    v[i] = std::clamp(0.1f * v[i] + ((image % 2 ? row : column) == image / 2 % 4 ? 0.8f : -0.6f), -1.0f, 1.0f);
+  }
   return v;
 }
 template <class Backend = ms::cpu>
@@ -47,20 +51,21 @@ TEMPLATE_TEST_CASE("the loss of every stage falls", "", BACKENDS) {
   auto m = model<TestType>();
   auto t = train(m, usual);
   std::vector<double> early(3, 0.0), late(3, 0.0), early_rows(3, 0.0), late_rows(3, 0.0);
-  for (int i = 0; i < 240; ++i) {
+  for (int i = 0; i < 400; ++i) {
     const auto r = t.step();
     CHECK(r.step == i + 1);
     for (int s = 0; s < 3; ++s)
       if (r.rows[s] > 0) {
         if (i < 40) early[s] += r.loss[s] * double(r.rows[s]), early_rows[s] += double(r.rows[s]);
-        if (i >= 200) late[s] += r.loss[s] * double(r.rows[s]), late_rows[s] += double(r.rows[s]);
+        if (i >= 360) late[s] += r.loss[s] * double(r.rows[s]), late_rows[s] += double(r.rows[s]);
       }
   }
   for (int s = 0; s < 3; ++s) {
     INFO("stage " << s << ": " << early[s] / early_rows[s] << " -> " << late[s] / late_rows[s]);
-    CHECK(late[s] / late_rows[s] < 0.8 * early[s] / early_rows[s]);
+    // At stage 2's noise levels the best guess is the mean image, and little can be won beyond it.
+    CHECK(late[s] / late_rows[s] < (s == 2 ? 0.97 : 0.8) * early[s] / early_rows[s]);
   }
-  CHECK(t.images_seen() == 240 * 16);
+  CHECK(t.images_seen() == 400 * 16);
 }
 
 TEST_CASE("rows are drawn from stages by their probabilities") {
@@ -179,9 +184,10 @@ TEST_CASE("a value that is not finite stops training, says where, and changes no
   t.step();
   ms::save(dir / "good.safetensors", t);
   // A weight of the shared encoder, and one of stage 1's decoder.
-  for (const char* name : {"model.enc.4x4_block0.conv1.weight", "model.decs.1.4x4_in1.conv0.weight"}) {
+  for (const char* name : {"model.enc.2x2_block0.conv1.weight", "model.decs.1.2x2_in1.conv0.weight"}) {
     ms::resume(dir / "good.safetensors", t);
     const auto k = std::find(m.parameter_names().begin(), m.parameter_names().end(), name) - m.parameter_names().begin();
+    REQUIRE(k < std::ptrdiff_t(m.parameter_names().size()));
     auto w = m.weights().to_host();
     w[m.network().parameters[k].offset] = INFINITY;
     m.backend().upload(w.data(), m.weights().data(), ms::index_t(w.size()));
