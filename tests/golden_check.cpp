@@ -17,6 +17,7 @@ golden::outputs run(const golden::golden_case& g, Backend backend) {
   if (g.family == "random") return golden::run_random(g, backend);
   if (g.family == "clustering" && g.file.contains("input.images")) return golden::run_optimal_denoiser(g, backend);
   if (g.family == "clustering" && g.config.contains("matrices")) return golden::run_n_stage(g);
+  if (g.family == "clustering" && g.config.contains("size_limits")) return golden::run_interval_programme(g);
   multistage::fail<multistage::value_error>("family '", g.family, "', case '", g.name, "' is not supported by this library yet");
 }
 

@@ -238,8 +238,9 @@ TEST_CASE("a run ends at its limit or when told to") {
   const ms::index_t before = t.steps();
   ms::run(t, {.steps = 100}, [](const ms::loss_point&, double) { return false; }, 0);
   CHECK(t.steps() == before + 1);
-  const auto interrupted = ms::run(t, {.steps = 100}, [](const ms::loss_point&, double) {
-    std::raise(SIGINT);  // Ctrl-C
+  bool raised = false;
+  const auto interrupted = ms::run(t, {.steps = 100}, [&](const ms::loss_point&, double) {
+    if (!std::exchange(raised, true)) std::raise(SIGINT);  // Ctrl-C; a second one would end the process
     return true;
   }, 0);
   CHECK(interrupted.interrupted);
@@ -295,5 +296,5 @@ TEST_CASE("the Frechet distance of Gaussians") {
   CHECK_THROWS_AS(ms::frechet_distance(std::vector<double>{1, 2}, b, 2), ms::value_error);
   // More dimensions than rows: covariances of low rank.
   const auto x = test::normals<double>(3 * 10, 1);
-  CHECK(ms::frechet_distance(x, x, 10) == Approx(0).margin(1e-7));
+  CHECK(ms::frechet_distance(x, x, 10) == Approx(0).margin(1e-6));  // square roots of eigenvalues that are rounding noise, 1e-15
 }

@@ -1,6 +1,7 @@
 // Golden families random and clustering.
 #pragma once
 #include <multistage/multistage.hpp>
+#include <multistage/stages/interval_clustering.hpp>
 #include <multistage/stages/n_stage.hpp>
 
 #include "golden_case.hpp"
@@ -85,6 +86,23 @@ inline outputs run_n_stage(const golden_case& g) {
     const ms::n_stage_result r = ms::n_stage_partition(g.input(name), stages);
     got[k] = std::vector<double>(r.cuts.begin(), r.cuts.end());
     got["output." + q + ".optimum"] = {r.objective};
+  }
+  return got;
+}
+
+inline outputs run_interval_programme(const golden_case& g) {
+  outputs got;
+  for (const auto& [k, e] : g.file.tensors()) {
+    if (k.rfind("output.", 0) != 0) continue;
+    const std::size_t dot = k.find('.', 7), second = k.find('.', dot + 1);
+    const std::string kind = k.substr(7, dot - 7);
+    const ms::index_t n = std::stoll(k.substr(dot + 2));
+    const int clusters = std::stoi(k.substr(second + 2));
+    std::vector<ms::index_t> first;
+    if (kind == "timestep") first = ms::cluster_by_timestep(n, clusters);
+    else if (kind == "snr") first = ms::cluster_by_snr(n, clusters);
+    else first = ms::cluster_by_gradient(g.input(k.substr(7) + ".affinity"), clusters);
+    for (ms::index_t i : first) got[k].push_back(kind != "timestep" ? double(i) : n == 1000 ? double(i + 1) / 1000 : double(i + 1));
   }
   return got;
 }

@@ -1,6 +1,8 @@
 // Scaled dot-product attention (Vaswani et al., arXiv 1706.03762): y = softmax(scale q k^T) v, for each row and head. Backends keep the
 // log of the softmax's denominator instead of the matrix of weights.
 #pragma once
+#include <cmath>
+
 #include "shape_rules.hpp"
 
 namespace multistage::ops {
