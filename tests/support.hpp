@@ -8,7 +8,7 @@
 
 namespace ms = multistage;
 
-#ifdef _OPENMP
+#if defined(_OPENMP) && !defined(__SANITIZE_THREAD__)  // ThreadSanitizer does not see OpenMP's barriers
 #define BACKENDS ms::cpu, ms::thrust_cpp, ms::thrust_omp
 #else
 #define BACKENDS ms::cpu, ms::thrust_cpp

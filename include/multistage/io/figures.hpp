@@ -96,7 +96,7 @@ inline canvas heat_map(const std::vector<double>& matrix, const std::vector<doub
     c.text(left - 8, top + (n - 1 - i) * cell + cell / 2.0, figure_detail::number(nodes[i]), 12, 1);
     if (!sigmas.empty()) c.text(left + i * cell + cell / 2.0, top + size + 32, figure_detail::number(sigmas[i]), 12, 0.5, canvas::grey);
   }
-  if (!sigmas.empty()) c.text(left - 8, top + size + 32, "sigma", 12, 1, canvas::grey);
+  if (!sigmas.empty()) c.text(left - 34, top + size + 32, "sigma", 12, 1, canvas::grey);
   c.text(left + size / 2.0, top + size + (sigmas.empty() ? 40 : 60), label, 14, 0.5);
   c.text(left - 58, top + size / 2.0, label, 14, 0.5, canvas::ink, true);
   const int bar = left + size + 36;  // colour bar
