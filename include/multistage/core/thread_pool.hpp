@@ -58,7 +58,7 @@ class thread_pool {
     }
     inside() = false;
     for (int spins = 0; pending_.load(std::memory_order_acquire) != 0; ++spins)
-      if (spins > 2000) std::this_thread::yield();
+      if (spins >= patience_) std::this_thread::yield();
     if (failed_) {
       std::exception_ptr failure = std::exchange(failed_, nullptr);
       std::rethrow_exception(failure);
@@ -96,7 +96,7 @@ class thread_pool {
       while (claim()) {
       }
       // Steps of a network follow each other within microseconds: look for a while before sleeping.
-      for (int spins = 0; spins < 20000 && idle(); ++spins) pause();
+      for (int spins = 0; spins < patience_ && idle(); ++spins) pause();
       const std::uint64_t now = ticket_.load(std::memory_order_acquire);
       if (idle() && !stop_.load(std::memory_order_relaxed) && (now >> 32) == (seen >> 32)) ticket_.wait(now, std::memory_order_acquire);
     }
@@ -113,6 +113,8 @@ class thread_pool {
   }
 
   const int size_;
+  // How often to look before giving way; not at all where threads share cores, since who waits then keeps off who works.
+  const int patience_ = size_ <= int(std::thread::hardware_concurrency()) ? 4000 : 0;
   std::vector<std::thread> workers_;
   std::atomic<std::uint64_t> ticket_{0};
   std::atomic<void (*)(void*, index_t)> run_{nullptr};

@@ -34,11 +34,17 @@ class thrust_backend {
   template <class T>
   static T* pointer(const storage<T>& s) { return s.empty() ? nullptr : const_cast<T*>(thrust::raw_pointer_cast(s.data())); }
   template <class T>
-  void upload(const T* host, T* device, index_t n) const { thrust::copy(host, host + n, typed(device)); }
+  void upload(const T* host, T* device, index_t n) const {
+    if (n > 0) thrust::copy(host, host + n, typed(device));
+  }
   template <class T>
-  void download(const T* device, T* host, index_t n) const { thrust::copy(typed(device), typed(device) + n, host); }
+  void download(const T* device, T* host, index_t n) const {
+    if (n > 0) thrust::copy(typed(device), typed(device) + n, host);
+  }
   template <class T>
-  void copy(const T* from, T* to, index_t n) const { thrust::copy(System::policy(), typed(from), typed(from) + n, typed(to)); }
+  void copy(const T* from, T* to, index_t n) const {
+    if (n > 0) thrust::copy(System::policy(), typed(from), typed(from) + n, typed(to));
+  }
   void synchronize() const { System::synchronize(); }
 
   template <class F>
