@@ -23,7 +23,7 @@ int quickstart(Backend backend, const settings& s) {
   // Everything that shapes the model is a template argument.
   using model = ms::multi_decoder<
       ms::song_unet{.resolution = 8, .channels = 1, .encoder_channels = 32, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {4}},
-      ms::decoders{{48, 32, 16}},  // stage 0, the lowest noise, first
+      ms::decoders{48, 32, 16},  // stage 0, the lowest noise, first
       ms::edm_schedule, Backend>;
 
   // 1,797 digits of 8x8; 397 are kept from training, to measure against.
@@ -86,6 +86,10 @@ int main(int argc, char** argv) {
   app.add_option("--backend", s.backend, "that computes")->check(CLI::IsMember({"cpu", "thrust"}))->capture_default_str();
   app.add_option("--data", s.data, "images, npy [n, 8, 8] of integers 0..16 or floats -1..1")->capture_default_str();
   app.add_flag("--resume", s.resume, "go on from the model in the directory");
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
   return ms::exit_status([&] { return s.backend == "cpu" ? quickstart(ms::cpu(s.threads), s) : quickstart(ms::thrust_host(s.threads), s); });
 }

@@ -5,9 +5,10 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 bash "$here/examples/setup.sh"
 (
   cd "$here"
-  cmake --preset native -DMULTISTAGE_BUILD_TESTS=OFF -DMULTISTAGE_BUILD_BENCH=OFF -B build/quickstart >build.quickstart.log 2>&1 || { cat build.quickstart.log >&2; exit 2; }
-  mkdir -p build && mv build.quickstart.log build/quickstart.log
+  mkdir -p build/quickstart
+  log=build/quickstart/build.log
+  cmake --preset native -DMULTISTAGE_BUILD_TESTS=OFF -DMULTISTAGE_BUILD_BENCH=OFF -B build/quickstart >"$log" 2>&1 || { cat "$log" >&2; exit 2; }
   echo "building (about half a minute)" >&2
-  cmake --build build/quickstart --target quickstart >>build/quickstart.log 2>&1 || { tail -n 40 build/quickstart.log >&2; exit 2; }
+  cmake --build build/quickstart --target quickstart >>"$log" 2>&1 || { tail -n 40 "$log" >&2; exit 2; }
 )
 exec "$here/build/quickstart/examples/quickstart" "$@"

@@ -8,6 +8,11 @@
 #ifdef MULTISTAGE_TEST_THRUST
 #include <multistage/thrust.hpp>
 #endif
+#ifdef __CUDACC__
+#include <multistage/cuda.hpp>
+#else
+#include <multistage/multistage.hpp>
+#endif
 
 namespace {
 
@@ -45,7 +50,11 @@ int main(int argc, char** argv) {
   std::string only;
   app.add_option("paths", paths, "golden files, or directories of them")->required();
   app.add_option("--backend", only, "run on this backend alone");
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
 
   std::vector<std::string> files;
   for (const auto& p : paths) {
@@ -66,7 +75,16 @@ int main(int argc, char** argv) {
     any = true;
     for (const auto& f : files) check(f, backend) ? ++passed : ++failed;
   };
+#ifdef __CUDACC__
+  int devices = 0;
+  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
+    std::puts("no GPU here");
+    return 77;  // skipped, to ctest
+  }
+  on(multistage::cuda());
+#else
   on(multistage::cpu());
+#endif
 #ifdef MULTISTAGE_TEST_THRUST
   on(multistage::thrust_cpp());
 #ifdef _OPENMP

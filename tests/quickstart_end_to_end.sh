@@ -25,7 +25,7 @@ fails() {  # expected text, arguments
   local want=$1 status=0
   shift
   "$quickstart" "$@" >"$work/log" 2>&1 || status=$?
-  [ "$status" -ne 0 ] && grep -qF -- "$want" "$work/log" && [ "$(wc -l <"$work/log")" -le 3 ] || { echo "expected an error with '$want', got status $status:"; cat "$work/log"; exit 1; }
+  [ "$status" -eq 2 ] && grep -qF -- "$want" "$work/log" && [ "$(wc -l <"$work/log")" -le 3 ] || { echo "expected status 2 and '$want', got status $status:"; cat "$work/log"; exit 1; }
 }
 touch "$work/file"
 fails 'cannot be made a directory' "$work/file" --seconds 1

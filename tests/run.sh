@@ -7,8 +7,8 @@ bash tests/setup.sh
 build() {  # preset, targets
   local preset=$1
   shift
-  cmake --preset "$preset" >build."$preset".log 2>&1 || { cat build."$preset".log; exit 1; }
-  mkdir -p "build/$preset" && mv build."$preset".log "build/$preset/configure.log"
+  mkdir -p "build/$preset"
+  cmake --preset "$preset" >"build/$preset/configure.log" 2>&1 || { cat "build/$preset/configure.log"; exit 1; }
   cmake --build "build/$preset" --target "$@"
 }
 build sanitize test_core test_io test_stages test_ops test_network

@@ -1,6 +1,6 @@
 // Everything but the backends, which the umbrellas choose.
 #pragma once
-#include "networks/multi_decoder.hpp"
+#include "diffusion/multi_decoder.hpp"
 #include "ops/copy.hpp"
 #include "ops/matmul.hpp"
 #include "samplers/sample.hpp"

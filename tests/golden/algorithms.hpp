@@ -1,6 +1,6 @@
 // Golden families random and clustering.
 #pragma once
-#include <multistage/multistage.hpp>
+#include <multistage/library.hpp>
 #include <multistage/stages/interval_clustering.hpp>
 #include <multistage/stages/n_stage.hpp>
 

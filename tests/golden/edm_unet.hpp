@@ -2,7 +2,7 @@
 #pragma once
 #include <multistage/io/json.hpp>
 #include <multistage/io/weights.hpp>
-#include <multistage/multistage.hpp>
+#include <multistage/library.hpp>
 
 #include "golden_case.hpp"
 

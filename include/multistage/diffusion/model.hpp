@@ -7,8 +7,8 @@
 #include "../graph/cost.hpp"
 #include "../graph/executor.hpp"
 #include "../graph/parameters.hpp"
-#include "../networks/configuration.hpp"
 #include "../stages/partition.hpp"
+#include "configuration.hpp"
 
 namespace multistage {
 

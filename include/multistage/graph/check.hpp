@@ -4,7 +4,7 @@
 
 namespace multistage {
 
-enum class graph_problem { none, empty, groups, heads, extents, inputs };
+enum class graph_problem { none, empty, groups, heads, extents, shared_qkv };
 
 struct graph_check {
   graph_problem problem = graph_problem::none;
@@ -14,8 +14,11 @@ struct graph_check {
 /// The first node that does not fit.
 constexpr graph_check check(const graph& g) {
   if (g.outputs.empty()) return {graph_problem::empty, -1};
+  std::vector<int> readers(g.nodes.size(), 0);
+  for (const node& n : g.nodes) for_each_input(n, [&](int v, int) { ++readers[v]; });
   for (int i = 0; i < int(g.nodes.size()); ++i) {
     const node& n = g.nodes[i];
+    if (n.kind == op::attention && readers[n.in[0]] > 1) return {graph_problem::shared_qkv, i};
     if (n.out.channels < 1 || n.out.height < 1 || n.out.width < 1) return {graph_problem::empty, i};
     if (n.kind == op::group_norm && (n.groups < 1 || n.out.channels % n.groups != 0)) return {graph_problem::groups, i};
     if (n.kind == op::attention && (n.heads < 1 || n.out.channels % n.heads != 0 || g.nodes[n.in[0]].out.channels != 3 * n.out.channels)) return {graph_problem::heads, i};
@@ -35,6 +38,7 @@ constexpr const char* to_string(graph_problem p) {
     case graph_problem::groups: return "the groups of a normalisation do not divide its channels: choose widths that norm_groups (or a quarter of the channels) divides";
     case graph_problem::heads: return "attention heads do not divide the channels: choose widths that are multiples of channels_per_head";
     case graph_problem::extents: return "two feature maps that meet have different sizes: the resolution must be divisible by 2 for every level below the first";
+    case graph_problem::shared_qkv: return "something else reads the queries, keys and values of an attention: give it a convolution of its own";
     default: return "none";
   }
 }

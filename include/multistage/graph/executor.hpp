@@ -36,7 +36,7 @@ class executor {
 
   /// out [rows, output] = the network's results. @param rows_by_stage how many rows each stage has, in the order of the rows.
   void forward(const T* weights, const network_inputs<T>& inputs, const std::vector<index_t>& rows_by_stage, T* out) {
-    run run{*this, inference_, weights, nullptr, inputs, rows_by_stage};
+    pass run{*this, inference_, weights, nullptr, inputs, rows_by_stage};
     run.shared_forward();
     for_each_stage(rows_by_stage, [&](int stage, index_t first, index_t rows) {
       frame f = run.decoder(stage, first, rows);
@@ -51,7 +51,7 @@ class executor {
   /// gradient with respect to them.
   template <class Loss>
   void differentiate(const T* weights, T* gradients, const network_inputs<T>& inputs, const std::vector<index_t>& rows_by_stage, Loss&& loss) {
-    run run{*this, training_, weights, gradients, inputs, rows_by_stage};
+    pass run{*this, training_, weights, gradients, inputs, rows_by_stage};
     run.shared_forward();
     for_each_stage(rows_by_stage, [&](int stage, index_t first, index_t rows) {
       frame f = run.decoder(stage, first, rows);
@@ -68,7 +68,7 @@ class executor {
     int node = -1, stage = -1;
   };
   trouble first_non_finite(const T* weights, const network_inputs<T>& inputs, const std::vector<index_t>& rows_by_stage) {
-    run run{*this, inference_, weights, nullptr, inputs, rows_by_stage};
+    pass run{*this, inference_, weights, nullptr, inputs, rows_by_stage};
     trouble t{run.shared.first_non_finite(), -1};
     for_each_stage(rows_by_stage, [&](int stage, index_t first, index_t rows) {
       if (t.node < 0) t = {run.decoder(stage, first, rows).first_non_finite(), stage};
@@ -84,11 +84,11 @@ class executor {
       if (rows_by_stage[s] > 0) f(int(s), first, rows_by_stage[s]);
   }
 
-  struct run;
+  struct pass;
 
   /// One segment at work on rows [first, first + rows) of the batch.
   struct frame {
-    run& r;
+    pass& r;
     const segment_plan& p;
     int segment;
     T* base;
@@ -272,7 +272,7 @@ class executor {
   };
 
   /// One pass over one batch.
-  struct run {
+  struct pass {
     executor& owner;
     const T* weights;
     T* gradients;
@@ -282,15 +282,15 @@ class executor {
     T* base;
     frame shared;
 
-    run(executor& e, const plan& plan_, const T* w, T* g, const network_inputs<T>& in, const std::vector<index_t>& rows_by_stage)
+    pass(executor& e, const plan& plan_, const T* w, T* g, const network_inputs<T>& in, const std::vector<index_t>& rows_by_stage)
         : owner(e), weights(w), gradients(g), inputs(in), rows(std::accumulate(rows_by_stage.begin(), rows_by_stage.end(), index_t{0})), p(plan_),
           base(e.reserve(p.arena_elements(rows_by_stage))), shared{*this, p.segments[0], 0, base, 0, rows} {
       require<shape_error>(int(rows_by_stage.size()) == e.graph_.stage_count(), "network: rows are given for ", rows_by_stage.size(), " stages, the network has ",
                            e.graph_.stage_count());
       for (const node& n : e.graph_.nodes)
-        require<value_error>(n.kind != op::input || inputs[n.slot], "network: input ", int(n.slot), " is missing");
+        require<value_error>(n.kind != op::input || inputs[n.slot], "network: its input ", to_string(n.slot), " is missing");
     }
-    run(const run&) = delete;
+    pass(const pass&) = delete;
     void shared_forward() { shared.forward(); }
     void shared_backward() { shared.backward(); }
     frame decoder(int stage, index_t first, index_t n) {

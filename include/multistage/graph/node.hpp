@@ -20,6 +20,10 @@ struct extent {
 
 /// What a caller hands to a network, in this order. The noise level is the preconditioning's c_noise.
 enum class input_slot { image, noise_level, class_labels, augment_labels, count };
+constexpr const char* to_string(input_slot s) {
+  constexpr const char* names[] = {"image", "noise_level", "class_labels", "augment_labels"};
+  return names[int(s)];
+}
 
 enum class op { none, input, embedding, conv, group_norm, silu, gelu, add, add_row, scale, concat, resample, attention };
 

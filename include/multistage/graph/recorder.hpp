@@ -127,7 +127,8 @@ class recorder {
     n.up = up;
     return append(n);
   }
-  /// Self-attention over qkv's pixels; qkv has three times the channels, [q, k, v]; scores are scaled by (channels / heads)^-1/2.
+  /// Self-attention over qkv's pixels; qkv has three times the channels, [q, k, v]; scores are scaled by (channels / heads)^-1/2. Nothing else may
+  /// read qkv.
   constexpr feature attention(feature qkv, int heads) {
     node n{.kind = op::attention, .out = {qkv.channels / 3, qkv.height, qkv.width}, .in = {qkv.id, -1, -1, -1}};
     n.heads = heads;

@@ -2,7 +2,7 @@
 #pragma once
 #include <nlohmann/json.hpp>
 
-#include "../networks/configuration.hpp"
+#include "../diffusion/configuration.hpp"
 #include "../stages/partition.hpp"
 
 namespace multistage::io {

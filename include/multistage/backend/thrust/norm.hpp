@@ -2,7 +2,7 @@
 #pragma once
 #include <cmath>
 
-#include "../../ops/elementwise.hpp"
+#include "../functions.hpp"
 #include "reduce.hpp"
 
 namespace multistage {

@@ -1,20 +1,10 @@
-// A model as run-time values: which network, which decoders, which preconditioning. What a checkpoint stores, and what a static model
-// turns its template arguments into.
+// A network recorded at run time, checked setting by setting.
 #pragma once
-#include <variant>
-
 #include "../core/error.hpp"
-#include "../diffusion/preconditioning.hpp"
 #include "../graph/check.hpp"
-#include "adm_unet.hpp"
+#include "arrangement.hpp"
 
 namespace multistage {
-
-struct configuration {
-  std::variant<song_unet, adm_unet> network;
-  decoders stages;
-  preconditioning precond;
-};
 
 /// A recorded network with the names of its parameters.
 struct described_network {
@@ -53,15 +43,6 @@ described_network record(const Net& net, const decoders& stages) {
     fail<value_error>("network: ", to_string(c.problem), " (at ", w >= 0 ? d.names[w] : std::string("a node without parameters"), ")");
   }
   return d;
-}
-
-inline described_network record(const configuration& c) {
-  return std::visit([&](const auto& net) { return record(net, c.stages); }, c.network);
-}
-
-/// Extents of the images a configuration takes.
-inline shape image_shape(const configuration& c, index_t rows) {
-  return std::visit([&](const auto& n) { return shape{rows, n.resolution, n.resolution, n.channels}; }, c.network);
 }
 
 }  // namespace multistage

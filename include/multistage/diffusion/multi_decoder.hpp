@@ -1,9 +1,9 @@
 // The multi-stage, multi-decoder model as a type (arXiv 2312.09181, section 4): network, decoders, schedule, backend and scalar are
 // template arguments, its cost a compile-time constant. It is a dynamic_model that knows its structure early.
 #pragma once
-#include "../diffusion/model.hpp"
 #include "../schedule/edm.hpp"
 #include "../schedule/vp.hpp"
+#include "model.hpp"
 
 namespace multistage {
 

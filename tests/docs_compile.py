@@ -1,0 +1,17 @@
+"""Every program in README.md and docs/ compiles as it stands: the cpp blocks that have a main."""
+import pathlib, re, subprocess, sys
+
+source, compiler = pathlib.Path(sys.argv[1]), sys.argv[2]
+flags = subprocess.run(["pkg-config", "--cflags", "eigen3", "cairo"], capture_output=True, text=True, check=True).stdout.split()
+bad = count = 0
+for page in [source / "README.md", *sorted((source / "docs").glob("*.md"))]:
+    for block in re.findall(r"```cpp\n(.*?)```", page.read_text(), re.S):
+        if "int main" not in block:
+            continue
+        count += 1
+        r = subprocess.run([compiler, "-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Wno-missing-braces", f"-I{source / 'include'}", *flags, "-x", "c++", "-"], input=block, capture_output=True, text=True)
+        if r.returncode or "warning" in r.stderr:
+            bad += 1
+            print(f"{page.name}:\n{r.stderr[:3000]}")
+print(f"{count} programs, {bad} with errors or warnings")
+sys.exit(bool(bad) or count == 0)
