@@ -58,6 +58,15 @@ class cpu {
   thread_pool& pool() const { return *pool_; }
   int threads() const { return pool_->size(); }
 
+  /// f(row) for every row, in tasks of as many rows as make `work` elements.
+  template <class F>
+  void for_each_row(index_t rows, index_t row_size, F&& f, index_t work = 4096) const {
+    const index_t few = std::max<index_t>(1, work / std::max<index_t>(row_size, 1));
+    pool_->parallel_for(divide_up(rows, few), [&](index_t task) {
+      for (index_t row = task * few; row < std::min(rows, (task + 1) * few); ++row) f(row);
+    });
+  }
+
   /// @param grain how many consecutive i make a task: less for functors that do much.
   template <class F>
   void for_each_index(index_t n, F f, index_t grain = 4096) const {

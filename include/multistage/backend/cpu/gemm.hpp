@@ -146,9 +146,10 @@ void gemm(const cpu& b, const gemm_problem<T>& p) {
   const index_t a_row = p.transpose_a ? 1 : p.lda, a_step = p.transpose_a ? p.lda : 1;
   const index_t b_row = p.transpose_b ? 1 : p.ldb, b_column = p.transpose_b ? p.ldb : 1;
   const index_t columns = gemm_kernel::tile_columns<T>;
-  // About a quarter million multiply-adds a task, at least one register tile.
-  const index_t wanted = std::max<index_t>(1, (index_t{1} << 18) / std::max<index_t>(1, std::min(p.n, 2 * columns) * p.k));
-  const index_t mb = std::min<index_t>(round_up(wanted, gemm_kernel::tile_rows), 24 * gemm_kernel::tile_rows), nb = 2 * columns;
+  // A task is a block of C: rows enough that a panel of B is used many times while it is in cache, but eight tasks if there is work.
+  constexpr index_t R = gemm_kernel::tile_rows;
+  const index_t nb = 2 * columns, tasks = divide_up(8, divide_up(p.n, nb));
+  const index_t mb = std::clamp(round_up(divide_up(p.m, tasks), R), R, 16 * R);
   const index_t blocks_m = divide_up(p.m, mb), blocks_n = divide_up(p.n, nb);
   b.pool().parallel_for(blocks_m * blocks_n, [&](index_t task) {
     const index_t i = task / blocks_n * mb, j = task % blocks_n * nb;

@@ -88,7 +88,7 @@ template <class T>
 void norm_statistics(const cpu& b, const norm_problem<T>& p) {
   const index_t c = p.all_channels(), per = c / p.groups;
   const T m = T(per * p.pixels);
-  b.pool().parallel_for(p.rows, [&](index_t row) {
+  b.for_each_row(p.rows, p.pixels * p.all_channels(), [&](index_t row) {
     T* sums = thread_scratch<T>(3, 2 * (c + simd::lanes<T>));
     T* mean = sums + c + simd::lanes<T>;
     T* stat = p.statistics + row * p.groups * 2;
@@ -125,7 +125,7 @@ void norm_statistics(const cpu& b, const norm_problem<T>& p) {
 /// y from x and p.statistics.
 template <class T>
 void norm_apply(const cpu& b, const norm_problem<T>& p) {
-  b.pool().parallel_for(p.rows, [&](index_t row) {
+  b.for_each_row(p.rows, p.pixels * p.all_channels(), [&](index_t row) {
     const auto k = norm_kernel::coefficients(p, row);
     T* y = p.y + row * p.pixels * p.all_channels();
     const auto run = [&](const T* x, index_t n, index_t first) {
@@ -141,7 +141,7 @@ template <class T>
 void norm_backward(const cpu& b, const norm_problem<T>& p, const norm_gradients<T>& g) {
   const index_t c = p.all_channels(), per = c / p.groups;
   const T m = T(per * p.pixels);
-  b.pool().parallel_for(p.rows, [&](index_t row) {
+  b.for_each_row(p.rows, p.pixels * p.all_channels(), [&](index_t row) {
     const auto k = norm_kernel::coefficients(p, row);
     T* with_xhat = g.partials + row * 2 * c;
     T* plain = with_xhat + c;
