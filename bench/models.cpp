@@ -1,17 +1,20 @@
 // End to end: images per second of training and of sampling, for the quickstart's model and for each stage of the paper's EDM model.
 #include <benchmark/benchmark.h>
-#include <multistage/thrust.hpp>
+
 #include <multistage/multistage.hpp>
+#include <multistage/thrust.hpp>
 
 namespace ms = multistage;
 
 namespace {
 
 template <class Backend>
-using quickstart = ms::multi_decoder<ms::song_unet{.resolution = 8, .channels = 1, .encoder_channels = 32, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {4}}, ms::decoders{{48, 32, 16}},
-                                     ms::edm_schedule, Backend>;
+using quickstart =
+    ms::multi_decoder<ms::song_unet{.resolution = 8, .channels = 1, .encoder_channels = 32, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {4}},
+                      ms::decoders{{48, 32, 16}}, ms::edm_schedule, Backend>;
 template <class Backend>
-using edm_cifar10 = ms::multi_decoder<ms::song_unet{.channel_mult = {2, 2, 2}, .attn_resolutions = {16}}, ms::decoders{{192, 128, 16}}, ms::edm_schedule, Backend>;
+using edm_cifar10 =
+    ms::multi_decoder<ms::song_unet{.channel_mult = {2, 2, 2}, .attn_resolutions = {16}}, ms::decoders{{192, 128, 16}}, ms::edm_schedule, Backend>;
 
 /// Rows of the given stage (or, below 0, as training draws them); counters: images/s and the arena's bytes.
 template <class Model>
@@ -40,7 +43,8 @@ void forward(benchmark::State& s) {
   const std::vector<double> sigmas(std::size_t(rows), std::array{1.0, 5.0, 50.0}[std::size_t(s.range(1))]);
   for (auto _ : s) net.denoise(x.view(), sigmas, d.view(), {}, rows);
   s.SetItemsProcessed(s.iterations() * rows);
-  s.counters["FLOP/s"] = benchmark::Counter(2.0 * double(rows * Model::macs(int(s.range(1)))), benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::OneK::kIs1000);
+  s.counters["FLOP/s"] =
+      benchmark::Counter(2.0 * double(rows * Model::macs(int(s.range(1)))), benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::OneK::kIs1000);
 }
 template <class Model>
 void sampling(benchmark::State& s) {

@@ -2,8 +2,9 @@
 // algorithm counts them), and items/s (values written).
 //   build/native/bench/bench_ops --benchmark_filter=conv
 #include <benchmark/benchmark.h>
-#include <multistage/thrust.hpp>
+
 #include <multistage/multistage.hpp>
+#include <multistage/thrust.hpp>
 
 namespace ms = multistage;
 
@@ -31,7 +32,14 @@ struct bench {
 
 /// Shapes of the quickstart's network and of the paper's: rows, extent, in, out, kernel.
 void conv_shapes(benchmark::internal::Benchmark* b) {
-  b->Args({64, 8, 32, 32, 3})->Args({64, 4, 64, 64, 3})->Args({64, 8, 96, 48, 3})->Args({4, 32, 256, 256, 3})->Args({4, 16, 256, 256, 3})->Args({4, 32, 16, 16, 3})->Args({4, 32, 384, 192, 1})->Args({4, 32, 3, 128, 3});
+  b->Args({64, 8, 32, 32, 3})
+      ->Args({64, 4, 64, 64, 3})
+      ->Args({64, 8, 96, 48, 3})
+      ->Args({4, 32, 256, 256, 3})
+      ->Args({4, 16, 256, 256, 3})
+      ->Args({4, 32, 16, 16, 3})
+      ->Args({4, 32, 384, 192, 1})
+      ->Args({4, 32, 3, 128, 3});
   b->UseRealTime()->Unit(benchmark::kMicrosecond);
 }
 template <class Backend>
@@ -41,8 +49,9 @@ void conv(benchmark::State& s) {
   const int kernel = int(s.range(4));
   const auto x = k.make(xs), w = k.make({kernel, kernel, s.range(2), s.range(3)});
   auto y = k.make(ys);
-  k.run(2.0 * double(xs.rows * ms::ops::conv_macs(ys.height, ys.width, kernel, s.range(2), s.range(3))), ys.size(),
-        [&] { ms::ops::conv<Backend, float>(k.b, x.view(), w.view(), y.view(), {kernel, 1, kernel / 2}); });
+  k.run(2.0 * double(xs.rows * ms::ops::conv_macs(ys.height, ys.width, kernel, s.range(2), s.range(3))), ys.size(), [&] {
+    ms::ops::conv<Backend, float>(k.b, x.view(), w.view(), y.view(), {kernel, 1, kernel / 2});
+  });
 }
 template <class Backend>
 void conv_backward(benchmark::State& s) {
@@ -51,8 +60,9 @@ void conv_backward(benchmark::State& s) {
   const int kernel = int(s.range(4));
   const auto x = k.make(xs), w = k.make({kernel, kernel, s.range(2), s.range(3)}), dy = k.make(ys);
   auto dx = k.make(xs), dw = k.make({kernel, kernel, s.range(2), s.range(3)}), db = k.make({1, 1, 1, s.range(3)});
-  k.run(4.0 * double(xs.rows * ms::ops::conv_macs(ys.height, ys.width, kernel, s.range(2), s.range(3))), ys.size(),
-        [&] { ms::ops::conv_backward<Backend, float>(k.b, x.view(), w.view(), dy.view(), dx.view(), dw.view(), db.view(), {kernel, 1, kernel / 2}); });
+  k.run(4.0 * double(xs.rows * ms::ops::conv_macs(ys.height, ys.width, kernel, s.range(2), s.range(3))), ys.size(), [&] {
+    ms::ops::conv_backward<Backend, float>(k.b, x.view(), w.view(), dy.view(), dx.view(), dw.view(), db.view(), {kernel, 1, kernel / 2});
+  });
 }
 template <class Backend>
 void matmul(benchmark::State& s) {
@@ -75,7 +85,8 @@ void group_norm_silu_backward(benchmark::State& s) {
   bench<Backend> k{s};
   const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
   const auto x = k.make(xs), w = k.make({1, 1, 1, s.range(2)}), bias = k.make({1, 1, 1, s.range(2)}), dy = k.make(xs);
-  auto dx = k.make(xs), stat = k.make({s.range(0), 1, 8, 2}), dw = k.make({1, 1, 1, s.range(2)}), db = k.make({1, 1, 1, s.range(2)}), partials = k.make({s.range(0), 1, 1, 2 * s.range(2)});
+  auto dx = k.make(xs), stat = k.make({s.range(0), 1, 8, 2}), dw = k.make({1, 1, 1, s.range(2)}), db = k.make({1, 1, 1, s.range(2)}),
+       partials = k.make({s.range(0), 1, 1, 2 * s.range(2)});
   ms::ops::group_norm<Backend, float>(k.b, x.view(), w.view(), bias.view(), stat.view(), dx.view(), {.groups = 8, .silu = true});
   k.run(0, xs.size(), [&] {
     ms::ops::group_norm_backward<Backend, float>(k.b, x.view(), w.view(), bias.view(), stat.view(), {.groups = 8, .silu = true},
@@ -96,7 +107,8 @@ void attention(benchmark::State& s) {
   const ms::shape q{s.range(0), s.range(1), s.range(1), s.range(2)};
   const auto a = k.make(q), b = k.make(q), c = k.make(q);
   auto y = k.make(q);
-  k.run(2.0 * double(q.rows * ms::ops::attention_macs(q.pixels(), q.pixels(), q.channels)), q.size(), [&] { ms::ops::attention<Backend, float>(k.b, a.view(), b.view(), c.view(), y.view(), 1); });
+  k.run(2.0 * double(q.rows * ms::ops::attention_macs(q.pixels(), q.pixels(), q.channels)), q.size(),
+        [&] { ms::ops::attention<Backend, float>(k.b, a.view(), b.view(), c.view(), y.view(), 1); });
 }
 template <class Backend>
 void attention_backward(benchmark::State& s) {
@@ -105,8 +117,9 @@ void attention_backward(benchmark::State& s) {
   const auto a = k.make(q), b = k.make(q), c = k.make(q), dy = k.make(q);
   auto y = k.make(q), da = k.make(q), db = k.make(q), dc = k.make(q), lse = k.make({q.rows, 1, q.pixels(), 1});
   ms::ops::attention<Backend, float>(k.b, a.view(), b.view(), c.view(), y.view(), 1, lse.view());
-  k.run(5.0 * double(q.rows * ms::ops::attention_macs(q.pixels(), q.pixels(), q.channels)), q.size(),
-        [&] { ms::ops::attention_backward<Backend, float>(k.b, a.view(), b.view(), c.view(), y.view(), 1, lse.view(), dy.view(), da.view(), db.view(), dc.view()); });
+  k.run(5.0 * double(q.rows * ms::ops::attention_macs(q.pixels(), q.pixels(), q.channels)), q.size(), [&] {
+    ms::ops::attention_backward<Backend, float>(k.b, a.view(), b.view(), c.view(), y.view(), 1, lse.view(), dy.view(), da.view(), db.view(), dc.view());
+  });
 }
 template <class Backend>
 void resample_down(benchmark::State& s) {
@@ -179,23 +192,23 @@ void image_shapes(benchmark::internal::Benchmark* b) { b->Args({64, 8, 48})->Arg
 void attention_shapes(benchmark::internal::Benchmark* b) { b->Args({64, 4, 64})->Args({4, 16, 256})->UseRealTime()->Unit(benchmark::kMicrosecond); }
 void lengths(benchmark::internal::Benchmark* b) { b->Arg(1 << 12)->Arg(1 << 20)->UseRealTime()->Unit(benchmark::kMicrosecond); }
 
-#define MULTISTAGE_BENCH_ON(backend)                                      \
-  BENCHMARK_TEMPLATE(conv, backend)->Apply(conv_shapes);                  \
-  BENCHMARK_TEMPLATE(conv_backward, backend)->Apply(conv_shapes);         \
+#define MULTISTAGE_BENCH_ON(backend)                                                                                               \
+  BENCHMARK_TEMPLATE(conv, backend)->Apply(conv_shapes);                                                                           \
+  BENCHMARK_TEMPLATE(conv_backward, backend)->Apply(conv_shapes);                                                                  \
   BENCHMARK_TEMPLATE(matmul, backend)->Args({1024, 512, 512})->Args({64, 128, 128})->UseRealTime()->Unit(benchmark::kMicrosecond); \
-  BENCHMARK_TEMPLATE(group_norm_silu, backend)->Apply(image_shapes);      \
-  BENCHMARK_TEMPLATE(group_norm_silu_backward, backend)->Apply(image_shapes); \
-  BENCHMARK_TEMPLATE(layer_norm, backend)->Apply(image_shapes);           \
-  BENCHMARK_TEMPLATE(attention, backend)->Apply(attention_shapes);        \
-  BENCHMARK_TEMPLATE(attention_backward, backend)->Apply(attention_shapes); \
-  BENCHMARK_TEMPLATE(resample_down, backend)->Apply(image_shapes);        \
-  BENCHMARK_TEMPLATE(resample_up, backend)->Apply(image_shapes);          \
-  BENCHMARK_TEMPLATE(silu, backend)->Apply(lengths);                      \
-  BENCHMARK_TEMPLATE(gelu, backend)->Apply(lengths);                      \
-  BENCHMARK_TEMPLATE(linear_combination, backend)->Apply(lengths);        \
-  BENCHMARK_TEMPLATE(sum, backend)->Apply(lengths);                       \
-  BENCHMARK_TEMPLATE(normal_numbers, backend)->Apply(lengths);            \
-  BENCHMARK_TEMPLATE(embedding, backend)->Args({64, 128})->UseRealTime()->Unit(benchmark::kMicrosecond); \
+  BENCHMARK_TEMPLATE(group_norm_silu, backend)->Apply(image_shapes);                                                               \
+  BENCHMARK_TEMPLATE(group_norm_silu_backward, backend)->Apply(image_shapes);                                                      \
+  BENCHMARK_TEMPLATE(layer_norm, backend)->Apply(image_shapes);                                                                    \
+  BENCHMARK_TEMPLATE(attention, backend)->Apply(attention_shapes);                                                                 \
+  BENCHMARK_TEMPLATE(attention_backward, backend)->Apply(attention_shapes);                                                        \
+  BENCHMARK_TEMPLATE(resample_down, backend)->Apply(image_shapes);                                                                 \
+  BENCHMARK_TEMPLATE(resample_up, backend)->Apply(image_shapes);                                                                   \
+  BENCHMARK_TEMPLATE(silu, backend)->Apply(lengths);                                                                               \
+  BENCHMARK_TEMPLATE(gelu, backend)->Apply(lengths);                                                                               \
+  BENCHMARK_TEMPLATE(linear_combination, backend)->Apply(lengths);                                                                 \
+  BENCHMARK_TEMPLATE(sum, backend)->Apply(lengths);                                                                                \
+  BENCHMARK_TEMPLATE(normal_numbers, backend)->Apply(lengths);                                                                     \
+  BENCHMARK_TEMPLATE(embedding, backend)->Args({64, 128})->UseRealTime()->Unit(benchmark::kMicrosecond);                           \
   BENCHMARK_TEMPLATE(optimal_denoiser, backend)->Args({1400, 64})->Args({10000, 3072})->UseRealTime()->Unit(benchmark::kMillisecond)
 
 MULTISTAGE_BENCH_ON(ms::cpu);

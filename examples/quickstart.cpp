@@ -21,10 +21,10 @@ struct settings {
 template <class Backend>
 int quickstart(Backend backend, const settings& s) {
   // Everything that shapes the model is a template argument.
-  using model = ms::multi_decoder<
-      ms::song_unet{.resolution = 8, .channels = 1, .encoder_channels = 32, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {4}},
-      ms::decoders{48, 32, 16},  // stage 0, the lowest noise, first
-      ms::edm_schedule, Backend>;
+  using model =
+      ms::multi_decoder<ms::song_unet{.resolution = 8, .channels = 1, .encoder_channels = 32, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {4}},
+                        ms::decoders{48, 32, 16},  // stage 0, the lowest noise, first
+                        ms::edm_schedule, Backend>;
 
   // 1,797 digits of 8x8; 397 are kept from training, to measure against.
   ms::io::make_directory(s.out);
@@ -38,9 +38,12 @@ int quickstart(Backend backend, const settings& s) {
 
   // All stages train in one run; a batch mixes them.
   model net(found.stages, ms::seed{s.seed}, train.standard_deviation(), backend);
-  std::printf("%lld parameters (%lld shared), %.1f / %.1f / %.1f million multiply-accumulates an image\n", (long long)model::parameters, (long long)model::shared_parameters,
-              model::macs(0) * 1e-6, model::macs(1) * 1e-6, model::macs(2) * 1e-6);
-  ms::trainer trainer{net, train.span(), train.extents, {.learning_rate = 3e-3, .ema_rampup_ratio = 0.1, .batch_size = 128, .levels = {-0.5, 1.4}, .least_stage_share = 0.05, .seed = s.seed}};
+  std::printf("%lld parameters (%lld shared), %.1f / %.1f / %.1f million multiply-accumulates an image\n", (long long)model::parameters,
+              (long long)model::shared_parameters, model::macs(0) * 1e-6, model::macs(1) * 1e-6, model::macs(2) * 1e-6);
+  ms::trainer trainer{net,
+                      train.span(),
+                      train.extents,
+                      {.learning_rate = 3e-3, .ema_rampup_ratio = 0.1, .batch_size = 128, .levels = {-0.5, 1.4}, .least_stage_share = 0.05, .seed = s.seed}};
   const std::string checkpoint = s.out + "/model.safetensors";
   if (s.resume) ms::resume(checkpoint, trainer);
   ms::io::json_lines log(s.out + "/log.jsonl", s.resume);
@@ -69,10 +72,15 @@ int quickstart(Backend backend, const settings& s) {
   const std::vector<double> real = held_out.as_double(), seen = train.as_double();
   const quickstart_metrics metrics{.frechet_samples = ms::frechet_distance(samples, real, size),
                                    .frechet_train = ms::frechet_distance(std::span(seen).first(real.size()), real, size),
-                                   .seconds = run.seconds, .images_per_second = run.images_per_second(), .images = trainer.images_seen(),
-                                   .parameters = model::parameters, .seed = s.seed, .backend = std::string(Backend::name)};
+                                   .seconds = run.seconds,
+                                   .images_per_second = run.images_per_second(),
+                                   .images = trainer.images_seen(),
+                                   .parameters = model::parameters,
+                                   .seed = s.seed,
+                                   .backend = std::string(Backend::name)};
   quickstart_report(s.out, found, ms::similarity_between_times(backend, train.span(), train.extents), run, pictures, samples, held_out, paths, metrics);
-  std::printf("Frechet distance over pixels: %.3f for samples, %.3f for training images\nsee %s/report.html\n", metrics.frechet_samples, metrics.frechet_train, s.out.c_str());
+  std::printf("Frechet distance over pixels: %.3f for samples, %.3f for training images\nsee %s/report.html\n", metrics.frechet_samples, metrics.frechet_train,
+              s.out.c_str());
   return 0;
 }
 

@@ -33,8 +33,8 @@ bool check(const std::string& path, Backend backend) {
     const golden::outputs got = run(g, backend);
     const golden::verdict v = golden::compare(g, got, true);
     const bool ok = v.compared > 0 && v.failed == 0 && v.missing == 0;
-    std::printf("%s %s/%s on %s: %d outputs, worst %.2g of what is allowed (%s)%s\n", ok ? "ok  " : "FAIL", g.family.c_str(), g.name.c_str(), std::string(Backend::name).c_str(),
-                v.compared, v.worst, v.worst_name.c_str(), v.compared == 0 ? "; nothing was compared" : "");
+    std::printf("%s %s/%s on %s: %d outputs, worst %.2g of what is allowed (%s)%s\n", ok ? "ok  " : "FAIL", g.family.c_str(), g.name.c_str(),
+                std::string(Backend::name).c_str(), v.compared, v.worst, v.worst_name.c_str(), v.compared == 0 ? "; nothing was compared" : "");
     return ok;
   } catch (const std::exception& e) {
     std::printf("FAIL %s on %s: %s\n", path.c_str(), std::string(Backend::name).c_str(), e.what());
@@ -62,7 +62,8 @@ int main(int argc, char** argv) {
       std::fprintf(stderr, "golden_check: %s does not exist\n", p.c_str());
       return 2;
     }
-    if (!std::filesystem::is_directory(p)) files.push_back(p);
+    if (!std::filesystem::is_directory(p))
+      files.push_back(p);
     else
       for (const auto& e : std::filesystem::recursive_directory_iterator(p))
         if (e.path().extension() == ".safetensors") files.push_back(e.path().string());

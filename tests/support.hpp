@@ -1,8 +1,8 @@
 // What tests share: tensors of random numbers, comparisons, numerical gradients, and the list of backends.
 #pragma once
 #include <functional>
-#include <multistage/thrust.hpp>
 #include <multistage/multistage.hpp>
+#include <multistage/thrust.hpp>
 
 #include "catch.hpp"
 
@@ -44,7 +44,8 @@ double distance(const std::vector<A>& got, const std::vector<B>& want) {
 
 /// Central differences of a scalar function at some elements of `at` (all if few), against an analytic gradient. Returns the worst error
 /// as a share of the largest gradient.
-inline double gradient_error(std::vector<double> at, const std::function<double(const std::vector<double>&)>& f, const std::vector<double>& gradient, std::size_t most = 40) {
+inline double gradient_error(std::vector<double> at, const std::function<double(const std::vector<double>&)>& f, const std::vector<double>& gradient,
+                             std::size_t most = 40) {
   REQUIRE(at.size() == gradient.size());
   double scale = 1e-30, worst = 0;
   for (double g : gradient) scale = std::max(scale, std::fabs(g));

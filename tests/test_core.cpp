@@ -61,7 +61,11 @@ TEST_CASE("the pool runs every task once, and again, and passes on exceptions") 
     std::atomic<int> inner{0};
     pool.parallel_for(4, [&](ms::index_t) { pool.parallel_for(3, [&](ms::index_t) { ++inner; }); });
     CHECK(inner == 12);
-    CHECK_THROWS_AS(pool.parallel_for(8, [](ms::index_t i) { if (i == 5) throw ms::value_error("five"); }), ms::value_error);
+    CHECK_THROWS_AS(pool.parallel_for(8,
+                                      [](ms::index_t i) {
+                                        if (i == 5) throw ms::value_error("five");
+                                      }),
+                    ms::value_error);
     std::atomic<int> after{0};
     pool.parallel_for(8, [&](ms::index_t) { ++after; });
     CHECK(after == 8);
@@ -77,7 +81,7 @@ TEST_CASE("views import and export NCHW and see memory of others") {
   ms::tensor<float, ms::cpu> t(b, s);
   ms::ops::copy(b, ms::nchw(nchw.data(), s), t.view());
   CHECK(t.data()[0] == 0);
-  CHECK(t.data()[1] == 12);                                            // channel 1 of pixel 0
+  CHECK(t.data()[1] == 12);  // channel 1 of pixel 0
   CHECK(t.data()[((1 * 3 + 2) * 4 + 3) * 5 + 4] == nchw.back());
   std::vector<float> back(nchw.size());
   ms::ops::copy(b, t.view(), ms::nchw(back.data(), s));

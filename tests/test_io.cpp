@@ -1,10 +1,9 @@
 // Files: round trips, hostile input, atomic writing, figures and reports.
-#include <multistage/io.hpp>
-
 #include <sys/resource.h>
 
 #include <csignal>
 #include <filesystem>
+#include <multistage/io.hpp>
 
 #include "support.hpp"
 
@@ -107,7 +106,8 @@ TEST_CASE("every single broken byte of a small file gives an error or a sound fi
       } catch (const ms::file_error&) {
       }
     }
-  for (std::size_t n = 0; n < good.size(); ++n) CHECK_THROWS_AS(io::safetensors("f", std::vector<unsigned char>(good.begin(), good.begin() + n)), ms::file_error);
+  for (std::size_t n = 0; n < good.size(); ++n)
+    CHECK_THROWS_AS(io::safetensors("f", std::vector<unsigned char>(good.begin(), good.begin() + n)), ms::file_error);
 }
 
 TEST_CASE("npy arrays of NumPy are read, broken ones refused") {
@@ -127,7 +127,9 @@ TEST_CASE("npy arrays of NumPy are read, broken ones refused") {
   CHECK(images.extents == ms::shape{2, 2, 1, 1});
   CHECK(images.values[0] == Approx(2.0 / 16 * 2 - 1));
   CHECK_THAT(message([&] { io::images_from(u1, "f", 1); }), Catch::Contains("value 0 is 2"));
-  const auto fails = [&](const std::vector<unsigned char>& b, const char* reason) { CHECK_THAT(message([&] { io::parse_npy("f", b); }), Catch::Contains("f: not a sound npy file: byte") && Catch::Contains(reason)); };
+  const auto fails = [&](const std::vector<unsigned char>& b, const char* reason) {
+    CHECK_THAT(message([&] { io::parse_npy("f", b); }), Catch::Contains("f: not a sound npy file: byte") && Catch::Contains(reason));
+  };
   fails(bytes_of("PK"), "magic");
   fails(npy("{'descr': '<f8', 'fortran_order': True, 'shape': (1,), }", 8), "Fortran");
   fails(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (2,), }", 8), "takes 16 bytes, 8 follow");
@@ -147,7 +149,8 @@ TEST_CASE("IDX images are read, broken ones refused") {
   CHECK(images.values[0] == -1);
   CHECK_THAT(message([&] { io::parse_idx("f", bytes_of(s + "ab")); }), Catch::Contains("6 bytes, 2 follow"));
   CHECK_THAT(message([&] { io::parse_idx("f", bytes_of("\x1f\x8b")); }), Catch::Contains("compressed"));
-  CHECK_THAT(message([&] { io::parse_idx("f", bytes_of(std::string("\0\0\x08\x03\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 16))); }), Catch::Contains("too large"));
+  CHECK_THAT(message([&] { io::parse_idx("f", bytes_of(std::string("\0\0\x08\x03\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 16))); }),
+             Catch::Contains("too large"));
 }
 
 TEST_CASE("files are written whole or not at all") {
@@ -194,8 +197,15 @@ TEST_CASE("a disk that fills up while a checkpoint is written leaves the old one
 }
 
 TEST_CASE("configurations survive JSON, unknown settings are named") {
-  ms::configuration c{ms::song_unet{.resolution = 16, .channels = 1, .encoder_channels = 24, .channel_mult = {1, 2, 3}, .fourier = true, .encoder_type = ms::auxiliary_path::residual, .label_dim = 3},
-                      {{24, 12}}, {ms::precondition::vp, 0.7}};
+  ms::configuration c{ms::song_unet{.resolution = 16,
+                                    .channels = 1,
+                                    .encoder_channels = 24,
+                                    .channel_mult = {1, 2, 3},
+                                    .fourier = true,
+                                    .encoder_type = ms::auxiliary_path::residual,
+                                    .label_dim = 3},
+                      {{24, 12}},
+                      {ms::precondition::vp, 0.7}};
   const io::json j = io::to_json(c);
   CHECK(io::to_json(io::configuration_from_json(j)) == j);
   const io::json k = io::to_json({ms::adm_unet{.resolution = 32}, {{8, 8}, false}, {}});

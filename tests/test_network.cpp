@@ -3,11 +3,35 @@
 
 namespace {
 
-constexpr ms::song_unet small{.resolution = 8, .channels = 2, .encoder_channels = 8, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {4}, .norm_groups = 4};
-constexpr ms::song_unet everything{.resolution = 8, .channels = 1, .encoder_channels = 8, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {8}, .fourier = true,
-                                   .encoder_type = ms::auxiliary_path::residual, .decoder_type = ms::auxiliary_path::skip, .resample_filter = {1, 3, 3, 1}, .label_dim = 3, .augment_dim = 2};
-constexpr ms::song_unet input_skip{.resolution = 8, .channels = 1, .encoder_channels = 8, .channel_mult = {2, 1}, .num_blocks = 2, .attn_resolutions = {4}, .encoder_type = ms::auxiliary_path::skip};
-constexpr ms::adm_unet adm{.resolution = 8, .channels = 3, .encoder_channels = 8, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {4}, .channels_per_head = 4, .label_dim = 2};
+constexpr ms::song_unet small{
+    .resolution = 8, .channels = 2, .encoder_channels = 8, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {4}, .norm_groups = 4};
+constexpr ms::song_unet everything{.resolution = 8,
+                                   .channels = 1,
+                                   .encoder_channels = 8,
+                                   .channel_mult = {1, 2},
+                                   .num_blocks = 1,
+                                   .attn_resolutions = {8},
+                                   .fourier = true,
+                                   .encoder_type = ms::auxiliary_path::residual,
+                                   .decoder_type = ms::auxiliary_path::skip,
+                                   .resample_filter = {1, 3, 3, 1},
+                                   .label_dim = 3,
+                                   .augment_dim = 2};
+constexpr ms::song_unet input_skip{.resolution = 8,
+                                   .channels = 1,
+                                   .encoder_channels = 8,
+                                   .channel_mult = {2, 1},
+                                   .num_blocks = 2,
+                                   .attn_resolutions = {4},
+                                   .encoder_type = ms::auxiliary_path::skip};
+constexpr ms::adm_unet adm{.resolution = 8,
+                           .channels = 3,
+                           .encoder_channels = 8,
+                           .channel_mult = {1, 2},
+                           .num_blocks = 1,
+                           .attn_resolutions = {4},
+                           .channels_per_head = 4,
+                           .label_dim = 2};
 constexpr ms::decoders three{{12, 8, 4}};
 
 // facts.json of the golden data: the paper's CIFAR-10 networks.
@@ -21,7 +45,9 @@ static_assert(multi::macs(0) == 35'751'788'544 && multi::macs(1) == 21'191'524'3
 static_assert(multi::stage_count == 3 && multi::depth == 3);
 
 template <class Net>
-ms::configuration configure(const Net& n, const ms::decoders& d) { return {n, d, {}}; }
+ms::configuration configure(const Net& n, const ms::decoders& d) {
+  return {n, d, {}};
+}
 
 /// A model whose weights are all random, so that no gradient vanishes by initialisation.
 template <class T, class Backend>
@@ -38,13 +64,15 @@ const ms::partition boundaries({1.0, 20.0});
 
 struct labels {
   template <class T, class Backend>
-  static ms::tensor<T, Backend> make(const Backend& b, ms::index_t rows, int dim) { return test::random_tensor<T>(b, {rows, 1, 1, std::max(dim, 1)}, 17); }
+  static ms::tensor<T, Backend> make(const Backend& b, ms::index_t rows, int dim) {
+    return test::random_tensor<T>(b, {rows, 1, 1, std::max(dim, 1)}, 17);
+  }
 };
 
 /// Loss sum(r F) and its gradient with respect to the weights.
 template <class Backend>
-double loss(ms::dynamic_model<double, Backend>& m, const ms::tensor<double, Backend>& x, const std::vector<double>& sigmas, const std::vector<double>& r, std::vector<double>* gradient,
-            const ms::conditioning<double>& labels) {
+double loss(ms::dynamic_model<double, Backend>& m, const ms::tensor<double, Backend>& x, const std::vector<double>& sigmas, const std::vector<double>& r,
+            std::vector<double>* gradient, const ms::conditioning<double>& labels) {
   const auto route = m.route(sigmas);
   const auto in = m.prepare(x.data(), sigmas, route, labels);
   ms::tensor<double, Backend> g(m.backend(), m.weights().extents());
@@ -85,7 +113,7 @@ void check_gradient(const Net& net, const ms::decoders& d, const Backend& b) {
     b.upload(w.data(), m.weights().data(), m.weights().size());
     return loss(m, x, mixed_sigmas, r, nullptr, given);
   };
-  #ifdef __SANITIZE_ADDRESS__
+#ifdef __SANITIZE_ADDRESS__
   constexpr std::size_t some = 10;  // each takes two passes of the network, slow ones here
 #else
   constexpr std::size_t some = 80;
@@ -195,7 +223,8 @@ TEST_CASE("no two live buffers of a plan overlap") {
           top = std::max(top, a.offset + a.size);
           if (a.shares >= 0) continue;
           for (const ms::buffer& b : p.buffers)
-            if (&a != &b && b.first >= 0 && b.shares < 0 && a.first <= b.last && b.first <= a.last) REQUIRE((a.offset + a.size <= b.offset || b.offset + b.size <= a.offset));
+            if (&a != &b && b.first >= 0 && b.shares < 0 && a.first <= b.last && b.first <= a.last)
+              REQUIRE((a.offset + a.size <= b.offset || b.offset + b.size <= a.offset));
         }
         CHECK(top == p.row_elements);
       }
@@ -210,8 +239,10 @@ TEST_CASE("activation memory is known before running and is what is used") {
     CHECK(m.engine().arena_bytes() == 0);
     const auto x = test::random_tensor<double>(b, m.images(6), 4);
     ms::tensor<double, ms::cpu> d(b, m.images(6));
-    if (training) loss(m, x, costly, test::normals<double>(x.size(), 5), nullptr, {});
-    else m.denoise(x.view(), costly, d.view());
+    if (training)
+      loss(m, x, costly, test::normals<double>(x.size(), 5), nullptr, {});
+    else
+      m.denoise(x.view(), costly, d.view());
     CHECK(m.engine().arena_bytes() == told);
   }
 }
@@ -246,7 +277,8 @@ TEST_CASE("what does not fit is refused by name") {
   a.channels_per_head = 3;
   CHECK_THAT(message(a, three), Catch::Contains("heads"));
   ms::cpu b(1);
-  CHECK_THROWS_WITH((ms::dynamic_model<float, ms::cpu>(b, configure(small, three), ms::partition(), 0)), Catch::Contains("3 decoders for a partition of 1 stages"));
+  CHECK_THROWS_WITH((ms::dynamic_model<float, ms::cpu>(b, configure(small, three), ms::partition(), 0)),
+                    Catch::Contains("3 decoders for a partition of 1 stages"));
   auto m = randomized<float>(b, configure(small, three), boundaries);
   ms::tensor<double, ms::cpu> x(b, {1, 9, 8, 2}), d(b, {1, 8, 8, 2});
   CHECK_THROWS_WITH(m.denoise(x.view(), std::vector<double>{1.0}, d.view()), Catch::Contains("[1, 9, 8, 2]") && Catch::Contains("[1, 8, 8, 2]"));

@@ -19,7 +19,8 @@ vec direct_conv(const vec& x, ms::shape xs, const vec& w, ms::index_t out, ms::o
             if (p < 0 || p >= xs.height || q < 0 || q >= xs.width) continue;
             for (ms::index_t c = 0; c < xs.channels; ++c)
               for (ms::index_t o = 0; o < out; ++o)
-                y[((n * ys.height + i) * ys.width + j) * out + o] += x[((n * xs.height + p) * xs.width + q) * xs.channels + c] * w[((u * win.kernel + v) * xs.channels + c) * out + o];
+                y[((n * ys.height + i) * ys.width + j) * out + o] +=
+                    x[((n * xs.height + p) * xs.width + q) * xs.channels + c] * w[((u * win.kernel + v) * xs.channels + c) * out + o];
           }
   return y;
 }
@@ -37,8 +38,9 @@ struct conv_case {
   ms::ops::conv_window window;
 };
 const conv_case conv_cases[] = {
-    {{2, 8, 8, 16}, 24, {3, 1, 1}}, {{1, 5, 7, 9}, 11, {3, 1, 1}}, {{3, 4, 4, 8}, 3, {3, 1, 1}}, {{2, 6, 6, 3}, 8, {3, 1, 1}}, {{33, 4, 4, 8}, 8, {3, 1, 1}},
-    {{2, 9, 8, 5}, 6, {3, 2, 1}},   {{2, 6, 5, 7}, 4, {1, 1, 0}},  {{1, 9, 9, 2}, 3, {5, 1, 2}}, {{1, 6, 6, 4}, 2, {3, 1, 3}}, {{1, 8, 8, 3}, 2, {3, 2, 0, 1}}, {{2, 7, 7, 1}, 1, {2, 1, 0}},
+    {{2, 8, 8, 16}, 24, {3, 1, 1}}, {{1, 5, 7, 9}, 11, {3, 1, 1}},   {{3, 4, 4, 8}, 3, {3, 1, 1}}, {{2, 6, 6, 3}, 8, {3, 1, 1}},
+    {{33, 4, 4, 8}, 8, {3, 1, 1}},  {{2, 9, 8, 5}, 6, {3, 2, 1}},    {{2, 6, 5, 7}, 4, {1, 1, 0}}, {{1, 9, 9, 2}, 3, {5, 1, 2}},
+    {{1, 6, 6, 4}, 2, {3, 1, 3}},   {{1, 8, 8, 3}, 2, {3, 2, 0, 1}}, {{2, 7, 7, 1}, 1, {2, 1, 0}},
 };
 
 }  // namespace
@@ -56,13 +58,16 @@ TEMPLATE_TEST_CASE("conv", "", BACKENDS) {
     };
     CHECK(test::distance(run(x, w), direct_conv(x, c.x, w, c.out, c.window)) < 1e-13);
     auto dx = d.put(c.x, vec(x.size(), 0.5)), dw = d.put(ws, vec(w.size(), 0.25)), db = d.put({1, 1, 1, c.out}, vec(std::size_t(c.out), 0.0));
-    ms::ops::conv_backward<TestType, double>(d.b, d.put(c.x, x).view(), d.put(ws, w).view(), d.put(ys, r).view(), dx.view(), dw.view(), db.view(), c.window, true);
+    ms::ops::conv_backward<TestType, double>(d.b, d.put(c.x, x).view(), d.put(ws, w).view(), d.put(ys, r).view(), dx.view(), dw.view(), db.view(), c.window,
+                                             true);
     vec gx = dx.to_host(), gw = dw.to_host(), gb = db.to_host(), sums(std::size_t(c.out), 0.0);
     for (double& g : gx) g -= 0.5;  // accumulated onto what was there
     for (double& g : gw) g -= 0.25;
     for (std::size_t i = 0; i < r.size(); ++i) sums[i % std::size_t(c.out)] += r[i];
-    CHECK(test::gradient_error(x, [&](const vec& v) { return test::dot(run(v, w), r); }, gx) < 1e-8);
-    CHECK(test::gradient_error(w, [&](const vec& v) { return test::dot(run(x, v), r); }, gw) < 1e-8);
+    CHECK(test::gradient_error(
+              x, [&](const vec& v) { return test::dot(run(v, w), r); }, gx) < 1e-8);
+    CHECK(test::gradient_error(
+              w, [&](const vec& v) { return test::dot(run(x, v), r); }, gw) < 1e-8);
     CHECK(test::distance(gb, sums) < 1e-12);
     ms::ops::conv_backward<TestType, double>(d.b, d.put(c.x, x).view(), d.put(ws, w).view(), d.put(ys, r).view(), dx.view(), {}, {}, c.window, false);
     CHECK(test::distance(dx.to_host(), gx) < 1e-12);
@@ -73,7 +78,8 @@ TEMPLATE_TEST_CASE("conv with two inputs, biases, residual and scale", "", BACKE
   on<TestType> d;
   for (const bool in_place : {false, true}) {
     const ms::shape xs{3, 4, 5, 6}, x2s{3, 4, 5, 7}, ys{3, 4, 5, 9};
-    const vec x = normals<double>(xs.size(), 1), x2 = normals<double>(x2s.size(), 2), w = normals<double>(13 * 9, 3), bias = normals<double>(9, 4), row = normals<double>(27, 5), res = normals<double>(ys.size(), 6);
+    const vec x = normals<double>(xs.size(), 1), x2 = normals<double>(x2s.size(), 2), w = normals<double>(13 * 9, 3), bias = normals<double>(9, 4),
+              row = normals<double>(27, 5), res = normals<double>(ys.size(), 6);
     vec both;
     for (ms::index_t p = 0; p < 60; ++p) {
       both.insert(both.end(), x.begin() + p * 6, x.begin() + p * 6 + 6);
@@ -81,14 +87,16 @@ TEMPLATE_TEST_CASE("conv with two inputs, biases, residual and scale", "", BACKE
     }
     vec want = direct_conv(both, {3, 4, 5, 13}, w, 9, {1, 1, 0});
     for (std::size_t i = 0; i < want.size(); ++i) want[i] = 0.3 * (want[i] + bias[i % 9] + row[i / 180 * 9 + i % 9] + res[i]);
-    auto tx = d.put(xs, x), tx2 = d.put(x2s, x2), tw = d.put({1, 1, 13, 9}, w), tb = d.put({1, 1, 1, 9}, bias), tr = d.put({3, 1, 1, 9}, row), tres = d.put(ys, res), y = d.zeros(ys);
+    auto tx = d.put(xs, x), tx2 = d.put(x2s, x2), tw = d.put({1, 1, 13, 9}, w), tb = d.put({1, 1, 1, 9}, bias), tr = d.put({3, 1, 1, 9}, row),
+         tres = d.put(ys, res), y = d.zeros(ys);
     const auto cv = [](const auto& t) { return std::as_const(t).view(); };
     ms::ops::conv<TestType, double>(d.b, cv(tx), cv(tw), in_place ? tres.view() : y.view(), {1, 1, 0}, {cv(tx2), cv(tb), cv(tr), cv(tres), 0.3});
     CHECK(test::distance((in_place ? tres : y).to_host(), want) < 1e-13);
   }
   // the same around a 3x3 kernel (Winograd on the CPU)
   const ms::shape xs{2, 6, 5, 10}, ys{2, 6, 5, 12};
-  const vec x = normals<double>(xs.size(), 1), w = normals<double>(9 * 10 * 12, 2), bias = normals<double>(12, 3), row = normals<double>(24, 4), res = normals<double>(ys.size(), 5);
+  const vec x = normals<double>(xs.size(), 1), w = normals<double>(9 * 10 * 12, 2), bias = normals<double>(12, 3), row = normals<double>(24, 4),
+            res = normals<double>(ys.size(), 5);
   vec want = direct_conv(x, xs, w, 12, {});
   for (std::size_t i = 0; i < want.size(); ++i) want[i] = 0.7 * (want[i] + bias[i % 12] + row[i / 360 * 12 + i % 12] + res[i]);
   const auto tx = d.put(xs, x), tw = d.put({3, 3, 10, 12}, w), tb = d.put({1, 1, 1, 12}, bias), tr = d.put({2, 1, 1, 12}, row), tres = d.put(ys, res);
@@ -149,11 +157,17 @@ TEMPLATE_TEST_CASE("group norm, its modulation and SiLU", "", BACKENDS) {
     ms::index_t c2, groups;
     bool silu, modulated;
   };
-  for (const norm_case& c : {norm_case{{3, 4, 5, 8}, 0, 4, false, false}, {{2, 3, 3, 12}, 0, 3, true, false}, {{2, 4, 4, 10}, 6, 4, true, false}, {{2, 2, 3, 18}, 6, 3, true, true}, {{5, 1, 1, 20}, 0, 1, false, true}}) {
+  for (const norm_case& c : {norm_case{{3, 4, 5, 8}, 0, 4, false, false},
+                             {{2, 3, 3, 12}, 0, 3, true, false},
+                             {{2, 4, 4, 10}, 6, 4, true, false},
+                             {{2, 2, 3, 18}, 6, 3, true, true},
+                             {{5, 1, 1, 20}, 0, 1, false, true}}) {
     const ms::index_t all = c.x.channels + c.c2, per = all / c.groups, pixels = c.x.pixels(), rows = c.x.rows;
     INFO("x " << c.x << " + " << c.c2 << ", groups " << c.groups << ", silu " << c.silu << ", modulated " << c.modulated);
-    const ms::shape ys{rows, c.x.height, c.x.width, all}, x2s{rows, c.x.height, c.x.width, c.c2}, ps{1, 1, 1, all}, ss{rows, 1, c.groups, 2}, mods{rows, 1, 1, 2 * all};
-    const vec x = normals<double>(c.x.size(), 1), x2 = normals<double>(x2s.size(), 2), w = normals<double>(all, 3), bias = normals<double>(all, 4), mod = normals<double>(mods.size(), 5), r = normals<double>(ys.size(), 6);
+    const ms::shape ys{rows, c.x.height, c.x.width, all}, x2s{rows, c.x.height, c.x.width, c.c2}, ps{1, 1, 1, all}, ss{rows, 1, c.groups, 2},
+        mods{rows, 1, 1, 2 * all};
+    const vec x = normals<double>(c.x.size(), 1), x2 = normals<double>(x2s.size(), 2), w = normals<double>(all, 3), bias = normals<double>(all, 4),
+              mod = normals<double>(mods.size(), 5), r = normals<double>(ys.size(), 6);
     const auto run = [&](const vec& xv, const vec& x2v, const vec& wv, const vec& bv, const vec& mv) {
       auto s = d.zeros(ss), y = d.zeros(ys);
       const auto tx = d.put(c.x, xv), tx2 = d.put(x2s, x2v), tw = d.put(ps, wv), tb = d.put(ps, bv), tm = d.put(mods, mv);
@@ -165,7 +179,9 @@ TEMPLATE_TEST_CASE("group norm, its modulation and SiLU", "", BACKENDS) {
     };
     // The definition.
     vec want(r.size());
-    const auto at = [&](ms::index_t n, ms::index_t p, ms::index_t k) { return k < c.x.channels ? x[(n * pixels + p) * c.x.channels + k] : x2[(n * pixels + p) * c.c2 + k - c.x.channels]; };
+    const auto at = [&](ms::index_t n, ms::index_t p, ms::index_t k) {
+      return k < c.x.channels ? x[(n * pixels + p) * c.x.channels + k] : x2[(n * pixels + p) * c.c2 + k - c.x.channels];
+    };
     for (ms::index_t n = 0; n < rows; ++n)
       for (ms::index_t g = 0; g < c.groups; ++g) {
         double mean = 0, var = 0;
@@ -181,23 +197,37 @@ TEMPLATE_TEST_CASE("group norm, its modulation and SiLU", "", BACKENDS) {
           }
       }
     CHECK(test::distance(run(x, x2, w, bias, mod), want) < 1e-12);
-    auto s = d.zeros(ss), y = d.zeros(ys), dx = d.put(c.x, vec(x.size(), 1.0)), dx2 = d.put(x2s, vec(x2.size(), 2.0)), dw = d.put(ps, vec(w.size(), 3.0)), db = d.put(ps, vec(w.size(), 4.0)), dm = d.zeros(mods), partials = d.zeros(mods);
+    auto s = d.zeros(ss), y = d.zeros(ys), dx = d.put(c.x, vec(x.size(), 1.0)), dx2 = d.put(x2s, vec(x2.size(), 2.0)), dw = d.put(ps, vec(w.size(), 3.0)),
+         db = d.put(ps, vec(w.size(), 4.0)), dm = d.zeros(mods), partials = d.zeros(mods);
     const auto tx = d.put(c.x, x), tx2 = d.put(x2s, x2), tw = d.put(ps, w), tb = d.put(ps, bias), tm = d.put(mods, mod), tr = d.put(ys, r);
     ms::ops::norm_options<double> o{c.groups, 1e-5, c.silu};
     if (c.c2) o.x2 = tx2.view();
     if (c.modulated) o.modulation = tm.view();
     ms::ops::group_norm<TestType, double>(d.b, tx.view(), tw.view(), tb.view(), s.view(), y.view(), o);
-    ms::ops::group_norm_backward<TestType, double>(d.b, tx.view(), tw.view(), tb.view(), s.view(), o,
-                                                   {tr.data(), dx.data(), true, c.c2 ? dx2.data() : nullptr, true, dw.data(), db.data(), c.modulated ? dm.data() : nullptr, false, partials.data()});
-    const auto minus = [](vec v, double k) { for (double& e : v) e -= k; return v; };
-    CHECK(test::gradient_error(x, [&](const vec& v) { return test::dot(run(v, x2, w, bias, mod), r); }, minus(dx.to_host(), 1)) < 1e-7);
-    if (c.c2) CHECK(test::gradient_error(x2, [&](const vec& v) { return test::dot(run(x, v, w, bias, mod), r); }, minus(dx2.to_host(), 2)) < 1e-7);
-    CHECK(test::gradient_error(w, [&](const vec& v) { return test::dot(run(x, x2, v, bias, mod), r); }, minus(dw.to_host(), 3)) < 1e-7);
-    CHECK(test::gradient_error(bias, [&](const vec& v) { return test::dot(run(x, x2, w, v, mod), r); }, minus(db.to_host(), 4)) < 1e-7);
-    if (c.modulated) CHECK(test::gradient_error(mod, [&](const vec& v) { return test::dot(run(x, x2, w, bias, v), r); }, dm.to_host()) < 1e-7);
+    ms::ops::group_norm_backward<TestType, double>(
+        d.b, tx.view(), tw.view(), tb.view(), s.view(), o,
+        {tr.data(), dx.data(), true, c.c2 ? dx2.data() : nullptr, true, dw.data(), db.data(), c.modulated ? dm.data() : nullptr, false, partials.data()});
+    const auto minus = [](vec v, double k) {
+      for (double& e : v) e -= k;
+      return v;
+    };
+    CHECK(test::gradient_error(
+              x, [&](const vec& v) { return test::dot(run(v, x2, w, bias, mod), r); }, minus(dx.to_host(), 1)) < 1e-7);
+    if (c.c2)
+      CHECK(test::gradient_error(
+                x2, [&](const vec& v) { return test::dot(run(x, v, w, bias, mod), r); }, minus(dx2.to_host(), 2)) < 1e-7);
+    CHECK(test::gradient_error(
+              w, [&](const vec& v) { return test::dot(run(x, x2, v, bias, mod), r); }, minus(dw.to_host(), 3)) < 1e-7);
+    CHECK(test::gradient_error(
+              bias, [&](const vec& v) { return test::dot(run(x, x2, w, v, mod), r); }, minus(db.to_host(), 4)) < 1e-7);
+    if (c.modulated)
+      CHECK(test::gradient_error(
+                mod, [&](const vec& v) { return test::dot(run(x, x2, w, bias, v), r); }, dm.to_host()) < 1e-7);
   }
   ms::tensor<double, TestType> x(d.b, {1, 2, 2, 6}), w(d.b, {1, 1, 1, 6}), s(d.b, {1, 1, 4, 2});
-  CHECK_THROWS_WITH((ms::ops::group_norm<TestType, double>(d.b, std::as_const(x).view(), std::as_const(w).view(), std::as_const(w).view(), s.view(), x.view(), {.groups = 4})), Catch::Contains("do not divide"));
+  CHECK_THROWS_WITH((ms::ops::group_norm<TestType, double>(d.b, std::as_const(x).view(), std::as_const(w).view(), std::as_const(w).view(), s.view(), x.view(),
+                                                           {.groups = 4})),
+                    Catch::Contains("do not divide"));
 }
 
 TEMPLATE_TEST_CASE("layer norm", "", BACKENDS) {
@@ -221,8 +251,10 @@ TEMPLATE_TEST_CASE("layer norm", "", BACKENDS) {
   CHECK(test::distance(run(x), want) < 1e-13);
   auto dx = d.zeros(xs), partials = d.zeros({6, 1, 1, 14});
   const auto tx = d.put(xs, x), tr = d.put(xs, r);
-  ms::ops::layer_norm_backward<TestType, double>(d.b, tx.view(), tw.view(), tb.view(), s.view(), {.dy = tr.data(), .dx = dx.data(), .partials = partials.data()});
-  CHECK(test::gradient_error(x, [&](const vec& v) { return test::dot(run(v), r); }, dx.to_host()) < 1e-8);
+  ms::ops::layer_norm_backward<TestType, double>(d.b, tx.view(), tw.view(), tb.view(), s.view(),
+                                                 {.dy = tr.data(), .dx = dx.data(), .partials = partials.data()});
+  CHECK(test::gradient_error(
+            x, [&](const vec& v) { return test::dot(run(v), r); }, dx.to_host()) < 1e-8);
 }
 
 TEMPLATE_TEST_CASE("attention", "", BACKENDS) {
@@ -251,16 +283,21 @@ TEMPLATE_TEST_CASE("attention", "", BACKENDS) {
             sum += weight[j] = std::exp(s / std::sqrt(double(dim)));
           }
           for (ms::index_t j = 0; j < c.keys; ++j)
-            for (ms::index_t e = 0; e < dim; ++e) want[(n * c.queries + i) * c.channels + h * dim + e] += weight[j] / sum * v[(n * c.keys + j) * c.channels + h * dim + e];
+            for (ms::index_t e = 0; e < dim; ++e)
+              want[(n * c.queries + i) * c.channels + h * dim + e] += weight[j] / sum * v[(n * c.keys + j) * c.channels + h * dim + e];
         }
     CHECK(test::distance(run(q, k, v), want) < 1e-12);
     auto y = d.zeros(qs), dq = d.zeros(qs), dk = d.zeros(ks), dv = d.zeros(ks), lse = d.zeros(ls);
     const auto tq = d.put(qs, q), tk = d.put(ks, k), tv = d.put(ks, v), tr = d.put(qs, r);
     ms::ops::attention<TestType, double>(d.b, tq.view(), tk.view(), tv.view(), y.view(), c.heads, lse.view());
-    ms::ops::attention_backward<TestType, double>(d.b, tq.view(), tk.view(), tv.view(), y.view(), c.heads, lse.view(), tr.view(), dq.view(), dk.view(), dv.view());
-    CHECK(test::gradient_error(q, [&](const vec& a) { return test::dot(run(a, k, v), r); }, dq.to_host()) < 1e-6);
-    CHECK(test::gradient_error(k, [&](const vec& a) { return test::dot(run(q, a, v), r); }, dk.to_host()) < 1e-6);
-    CHECK(test::gradient_error(v, [&](const vec& a) { return test::dot(run(q, k, a), r); }, dv.to_host()) < 1e-6);
+    ms::ops::attention_backward<TestType, double>(d.b, tq.view(), tk.view(), tv.view(), y.view(), c.heads, lse.view(), tr.view(), dq.view(), dk.view(),
+                                                  dv.view());
+    CHECK(test::gradient_error(
+              q, [&](const vec& a) { return test::dot(run(a, k, v), r); }, dq.to_host()) < 1e-6);
+    CHECK(test::gradient_error(
+              k, [&](const vec& a) { return test::dot(run(q, a, v), r); }, dk.to_host()) < 1e-6);
+    CHECK(test::gradient_error(
+              v, [&](const vec& a) { return test::dot(run(q, k, a), r); }, dv.to_host()) < 1e-6);
   }
 }
 
@@ -270,12 +307,17 @@ TEMPLATE_TEST_CASE("resample", "", BACKENDS) {
     ms::ops::resample_filter filter;
     ms::shape x;
   };
-  for (const resample_case& c : {resample_case{{}, {2, 6, 4, 3}}, {{{1, 3, 3, 1}}, {1, 8, 6, 5}}, {{{1, 3, 3, 1}, 0}, {1, 8, 8, 2}}, {{{1, 2, 1}}, {1, 6, 6, 1}}, {{{1, 4, 6, 4, 1}}, {1, 8, 8, 2}}})
+  for (const resample_case& c : {resample_case{{}, {2, 6, 4, 3}},
+                                 {{{1, 3, 3, 1}}, {1, 8, 6, 5}},
+                                 {{{1, 3, 3, 1}, 0}, {1, 8, 8, 2}},
+                                 {{{1, 2, 1}}, {1, 6, 6, 1}},
+                                 {{{1, 4, 6, 4, 1}}, {1, 8, 8, 2}}})
     for (const bool up : {false, true}) {
       const int k = c.filter.size(), p = c.filter.pad();
       double sum = 0;
       for (int i = 0; i < k; ++i) sum += c.filter.taps[i];
-      const ms::shape ys{c.x.rows, up ? c.filter.up(c.x.height) : c.filter.down(c.x.height), up ? c.filter.up(c.x.width) : c.filter.down(c.x.width), c.x.channels};
+      const ms::shape ys{c.x.rows, up ? c.filter.up(c.x.height) : c.filter.down(c.x.height), up ? c.filter.up(c.x.width) : c.filter.down(c.x.width),
+                         c.x.channels};
       INFO("x " << c.x << " -> " << ys << ", taps " << k);
       const vec x = normals<double>(c.x.size(), 1), r = normals<double>(ys.size(), 2);
       const auto run = [&](const vec& v) {
@@ -293,17 +335,21 @@ TEMPLATE_TEST_CASE("resample", "", BACKENDS) {
                   const ms::index_t bi = 2 * i + u - p, bj = 2 * j + v - p;  // in the larger image
                   const ms::shape& large = up ? ys : c.x;
                   if (bi < 0 || bj < 0 || bi >= large.height || bj >= large.width) continue;
-                  const ms::index_t small_at = ((n * (up ? c.x : ys).height + i) * (up ? c.x : ys).width + j) * ys.channels + ch, large_at = ((n * large.height + bi) * large.width + bj) * ys.channels + ch;
+                  const ms::index_t small_at = ((n * (up ? c.x : ys).height + i) * (up ? c.x : ys).width + j) * ys.channels + ch,
+                                    large_at = ((n * large.height + bi) * large.width + bj) * ys.channels + ch;
                   const double f = double(c.filter.taps[u]) * c.filter.taps[v] / (sum * sum);
-                  if (up) want[large_at] += 4 * f * x[small_at];
-                  else want[small_at] += f * x[large_at];
+                  if (up)
+                    want[large_at] += 4 * f * x[small_at];
+                  else
+                    want[small_at] += f * x[large_at];
                 }
       CHECK(test::distance(run(x), want) < 1e-14);
       auto dx = d.put(c.x, vec(x.size(), 2.0));
       ms::ops::resample<TestType, double>(d.b, d.put(ys, r).view(), dx.view(), c.filter, up, true, true);
       vec g = dx.to_host();
       for (double& e : g) e -= 2;
-      CHECK(test::gradient_error(x, [&](const vec& v) { return test::dot(run(v), r); }, g) < 1e-8);
+      CHECK(test::gradient_error(
+                x, [&](const vec& v) { return test::dot(run(v), r); }, g) < 1e-8);
     }
 }
 
@@ -326,12 +372,15 @@ TEMPLATE_TEST_CASE("elementwise operations", "", BACKENDS) {
     backward(dx, true);
     vec g = dx.to_host();
     for (double& e : g) e /= 2;
-    CHECK(test::gradient_error(x, [&](const vec& v) { return test::dot(run(v), r); }, g) < 1e-8);
+    CHECK(test::gradient_error(
+              x, [&](const vec& v) { return test::dot(run(v), r); }, g) < 1e-8);
   };
   check([&](const auto& a, auto& y) { ms::ops::silu<TestType, double>(d.b, a.view(), y.view()); },
-        [&](auto& g, bool more) { ms::ops::silu_backward<TestType, double>(d.b, tx.view(), tr.view(), g.view(), more); }, [](double v) { return v / (1 + std::exp(-v)); });
+        [&](auto& g, bool more) { ms::ops::silu_backward<TestType, double>(d.b, tx.view(), tr.view(), g.view(), more); },
+        [](double v) { return v / (1 + std::exp(-v)); });
   check([&](const auto& a, auto& y) { ms::ops::gelu<TestType, double>(d.b, a.view(), y.view()); },
-        [&](auto& g, bool more) { ms::ops::gelu_backward<TestType, double>(d.b, tx.view(), tr.view(), g.view(), more); }, [](double v) { return 0.5 * v * (1 + std::erf(v / std::sqrt(2.0))); });
+        [&](auto& g, bool more) { ms::ops::gelu_backward<TestType, double>(d.b, tx.view(), tr.view(), g.view(), more); },
+        [](double v) { return 0.5 * v * (1 + std::erf(v / std::sqrt(2.0))); });
 
   auto y = d.zeros(s);
   ms::ops::linear_combination<TestType, double>(d.b, s.size(), y.data(), {{2, tx.data()}, {-3, tr.data()}});

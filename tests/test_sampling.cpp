@@ -12,12 +12,14 @@ struct gaussian {
   double mean = 0.3;
   template <class Backend>
   void run(const ms::edm_heun& s, Backend& b, ms::view<double> x, std::vector<double>* evaluated = nullptr, double churn_noise = 0) const {
-    s(b, x,
-      [&](ms::view<const double> at, double sigma, ms::view<double> d) {
-        if (evaluated) evaluated->push_back(sigma);
-        for (ms::index_t i = 0; i < at.extents.size(); ++i) d.data[i] = mean + 0.25 / (0.25 + sigma * sigma) * (at.data[i] - mean);
-      },
-      [&](int, ms::view<double> z) { std::fill_n(z.data, z.extents.size(), churn_noise); }, [](int, double, ms::view<const double>, ms::view<const double>) { return true; });
+    s(
+        b, x,
+        [&](ms::view<const double> at, double sigma, ms::view<double> d) {
+          if (evaluated) evaluated->push_back(sigma);
+          for (ms::index_t i = 0; i < at.extents.size(); ++i) d.data[i] = mean + 0.25 / (0.25 + sigma * sigma) * (at.data[i] - mean);
+        },
+        [&](int, ms::view<double> z) { std::fill_n(z.data, z.extents.size(), churn_noise); },
+        [](int, double, ms::view<const double>, ms::view<const double>) { return true; });
   }
 };
 
@@ -64,16 +66,17 @@ TEST_CASE("each step evaluates twice, the last one once") {
   CHECK(at == std::vector<double>{s[0], s[1], s[1], s[2], s[2], s[3], s[3], s[4], s[4]});
   at.clear();
   gaussian{}.run(ms::edm_heun{.num_steps = 5, .s_churn = 1, .s_min = 0.05, .s_max = 50}, b, x.view(), &at);
-  CHECK(at[0] == s[0]);                     // above s_max: no churn
-  CHECK(at[2] == Approx(s[1] * 1.2));       // gamma = min(1/5, sqrt 2 - 1)
-  CHECK(at.back() == s[4]);                 // below s_min
+  CHECK(at[0] == s[0]);                // above s_max: no churn
+  CHECK(at[2] == Approx(s[1] * 1.2));  // gamma = min(1/5, sqrt 2 - 1)
+  CHECK(at.back() == s[4]);            // below s_min
 }
 
 TEMPLATE_TEST_CASE("a picture depends on its seed alone", "", BACKENDS) {
   TestType b;
   ms::dynamic_model<float, TestType> m(b, {tiny, three, {}}, boundaries, 1);
   const ms::edm_heun sampler{.num_steps = 4, .s_churn = 2};
-  const auto all = ms::sample(m, sampler, {.seeds = "0-6", .batch = 7}), parts = ms::sample(m, sampler, {.seeds = "0-6", .batch = 3}), last = ms::sample(m, sampler, {.seeds = "6"});
+  const auto all = ms::sample(m, sampler, {.seeds = "0-6", .batch = 7}), parts = ms::sample(m, sampler, {.seeds = "0-6", .batch = 3}),
+             last = ms::sample(m, sampler, {.seeds = "6"});
   CHECK(all.images == parts.images);
   CHECK(std::vector<double>(all.images.end() - 16, all.images.end()) == last.images);
   CHECK(all.evaluations == parts.evaluations);
@@ -99,8 +102,9 @@ TEST_CASE("sampling with the optimal denoiser returns to the data") {
   ms::tensor<double, ms::cpu> x(b, {20, 1, 1, 2});
   ms::fill_normal(b, ms::random_stream(5), x.size(), x.data());
   for (ms::index_t i = 0; i < x.size(); ++i) x.data()[i] *= 80;
-  ms::edm_heun{.num_steps = 40}(b, x.view(), [&](ms::view<const double> at, double sigma, ms::view<double> d) { best(at, std::vector<double>(20, sigma), d); },
-                                [](int, ms::view<double>) {}, [](int, double, ms::view<const double>, ms::view<const double>) { return true; });
+  ms::edm_heun{.num_steps = 40}(
+      b, x.view(), [&](ms::view<const double> at, double sigma, ms::view<double> d) { best(at, std::vector<double>(20, sigma), d); },
+      [](int, ms::view<double>) {}, [](int, double, ms::view<const double>, ms::view<const double>) { return true; });
   for (ms::index_t r = 0; r < 20; ++r) {
     double nearest = HUGE_VAL;
     for (int p = 0; p < 4; ++p) nearest = std::min(nearest, std::hypot(x.data()[2 * r] - points[2 * p], x.data()[2 * r + 1] - points[2 * p + 1]));

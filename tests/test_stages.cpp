@@ -27,7 +27,8 @@ TEST_CASE("a partition covers every sigma once") {
   }
   const ms::vp_schedule vp;
   CHECK(ms::partition::from_times(vp, {0.442, 0.631}).times(vp)[1] == Approx(0.631));
-  for (const std::vector<double>& bad : std::vector<std::vector<double>>{{2, 1}, {1, 1}, {0, 1}, {-1}, {NAN}, {HUGE_VAL}}) CHECK_THROWS_AS(ms::partition(bad), ms::value_error);
+  for (const std::vector<double>& bad : std::vector<std::vector<double>>{{2, 1}, {1, 1}, {0, 1}, {-1}, {NAN}, {HUGE_VAL}})
+    CHECK_THROWS_AS(ms::partition(bad), ms::value_error);
   CHECK_THROWS_WITH(ms::partition({2, 1}), Catch::Contains("boundary 1 is 1, not above the one before it, 2"));
 }
 

@@ -1,9 +1,8 @@
 // The trainer: that it learns, repeats itself bit by bit, resumes, stops on what is not finite, and refuses what cannot train.
-#include <multistage/io.hpp>
-#include <multistage/metrics/frechet_distance.hpp>
-
 #include <cmath>
 #include <filesystem>
+#include <multistage/io.hpp>
+#include <multistage/metrics/frechet_distance.hpp>
 
 #include "support.hpp"
 
@@ -23,7 +22,9 @@ std::vector<float> images(ms::index_t n = 40) {
   return v;
 }
 template <class Backend = ms::cpu>
-ms::dynamic_model<float, Backend> model(Backend b = Backend(), std::uint64_t seed = 1) { return {b, {tiny, three, {}}, boundaries, seed}; }
+ms::dynamic_model<float, Backend> model(Backend b = Backend(), std::uint64_t seed = 1) {
+  return {b, {tiny, three, {}}, boundaries, seed};
+}
 template <class Model>
 auto train(Model& m, ms::trainer_options o, const std::vector<float>& v = images()) {
   return ms::trainer{m, std::span<const float>(v), ms::shape{ms::index_t(v.size()) / 16, 4, 4, 1}, std::move(o)};
@@ -205,7 +206,9 @@ TEST_CASE("a value that is not finite stops training, says where, and changes no
 
 TEST_CASE("what cannot train is refused") {
   auto m = model();
-  const auto fails = [&](std::vector<float> v, ms::shape s, ms::trainer_options o) { return message([&] { ms::trainer t{m, std::span<const float>(v), s, o}; }); };
+  const auto fails = [&](std::vector<float> v, ms::shape s, ms::trainer_options o) {
+    return message([&] { ms::trainer t{m, std::span<const float>(v), s, o}; });
+  };
   CHECK_THAT(fails({}, {0, 4, 4, 1}, usual), Catch::Contains("no images"));
   CHECK_THAT(fails(std::vector<float>(32, 0.1f), {2, 4, 4, 1}, usual), Catch::Contains("equal"));
   auto nan = images();
@@ -228,7 +231,8 @@ TEST_CASE("what cannot train is refused") {
 TEST_CASE("a run ends at its limit or when told to") {
   auto m = model();
   auto t = train(m, usual);
-  const auto r = ms::run(t, {.steps = 7}, [](const ms::loss_point&, double) { return true; }, 0);
+  const auto r = ms::run(
+      t, {.steps = 7}, [](const ms::loss_point&, double) { return true; }, 0);
   CHECK(t.steps() == 7);
   CHECK(r.history.size() == 7);
   CHECK(r.images == 7 * 16);
@@ -236,13 +240,17 @@ TEST_CASE("a run ends at its limit or when told to") {
   CHECK(t.images_seen() >= 200);
   CHECK(t.images_seen() < 216);
   const ms::index_t before = t.steps();
-  ms::run(t, {.steps = 100}, [](const ms::loss_point&, double) { return false; }, 0);
+  ms::run(
+      t, {.steps = 100}, [](const ms::loss_point&, double) { return false; }, 0);
   CHECK(t.steps() == before + 1);
   bool raised = false;
-  const auto interrupted = ms::run(t, {.steps = 100}, [&](const ms::loss_point&, double) {
-    if (!std::exchange(raised, true)) std::raise(SIGINT);  // Ctrl-C; a second one would end the process
-    return true;
-  }, 0);
+  const auto interrupted = ms::run(
+      t, {.steps = 100},
+      [&](const ms::loss_point&, double) {
+        if (!std::exchange(raised, true)) std::raise(SIGINT);  // Ctrl-C; a second one would end the process
+        return true;
+      },
+      0);
   CHECK(interrupted.interrupted);
   CHECK(t.steps() == before + 3);  // it ends after the step in which it was noticed
 }

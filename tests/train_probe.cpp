@@ -1,10 +1,9 @@
 // train_probe FILE STEPS [--kill-at N]: trains a tiny model to STEPS steps in all, going on from FILE if it is there, saving at every
 // third step; with --kill-at it dies by SIGKILL in the middle of step N.
-#include <multistage/io.hpp>
-#include <multistage/multistage.hpp>
-
 #include <csignal>
 #include <filesystem>
+#include <multistage/io.hpp>
+#include <multistage/multistage.hpp>
 
 namespace ms = multistage;
 
@@ -13,7 +12,10 @@ int main(int argc, char** argv) {
     ms::require<ms::value_error>(argc >= 3, "usage: train_probe FILE STEPS [--kill-at N]");
     const std::string file = argv[1];
     const long steps = std::stol(argv[2]), kill_at = argc >= 5 ? std::stol(argv[4]) : 0;
-    using model = ms::multi_decoder<ms::song_unet{.resolution = 8, .channels = 1, .encoder_channels = 8, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {4}}, ms::decoders{{12, 8, 4}}>;
+    using model =
+        ms::multi_decoder<ms::song_unet{
+                              .resolution = 8, .channels = 1, .encoder_channels = 8, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {4}},
+                          ms::decoders{{12, 8, 4}}>;
     model net(ms::partition({0.5, 20.0}), ms::seed{2});
     std::vector<float> images(40 * 64);
     const ms::random_stream numbers(7);

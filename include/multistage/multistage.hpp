@@ -1,5 +1,6 @@
 // multistage: multi-stage, multi-decoder diffusion models (arXiv 2312.09181) on the CPU. Needs Eigen and threads, nothing else.
-// Metrics are in <multistage/metrics/...>, files, PNG and JSON in <multistage/io.hpp>; the GPU in <multistage/cuda.hpp>; any Thrust system in <multistage/thrust.hpp>.
+// Metrics are in <multistage/metrics/...>, files, PNG and JSON in <multistage/io.hpp>; the GPU in <multistage/cuda.hpp>; any Thrust system in
+// <multistage/thrust.hpp>.
 #pragma once
 #include "backend/cpu/backend.hpp"
 #include "library.hpp"

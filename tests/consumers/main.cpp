@@ -1,10 +1,11 @@
 // A user's program: the README's model in a project of its own.
+#include <cstdio>
 #include <multistage/multistage.hpp>
 
-#include <cstdio>
-
 namespace ms = multistage;
-using model = ms::multi_decoder<ms::song_unet{.resolution = 8, .channels = 1, .encoder_channels = 8, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {4}}, ms::decoders{{12, 8}}>;
+using model =
+    ms::multi_decoder<ms::song_unet{.resolution = 8, .channels = 1, .encoder_channels = 8, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {4}},
+                      ms::decoders{{12, 8}}>;
 
 int main() {
   model net(ms::partition({1.0}), ms::seed{1});

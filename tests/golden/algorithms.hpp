@@ -16,18 +16,22 @@ struct philox_rows {
   double *words, *uniform, *normal;
   MULTISTAGE_HD void operator()(ms::index_t i) const {
     const std::int64_t *c = counter + 4 * i, *k = key + 2 * i;
-    const ms::philox_block b = ms::philox4x32_10({{std::uint32_t(c[0]), std::uint32_t(c[1]), std::uint32_t(c[2]), std::uint32_t(c[3])}}, std::uint32_t(k[0]), std::uint32_t(k[1]));
+    const ms::philox_block b =
+        ms::philox4x32_10({{std::uint32_t(c[0]), std::uint32_t(c[1]), std::uint32_t(c[2]), std::uint32_t(c[3])}}, std::uint32_t(k[0]), std::uint32_t(k[1]));
     // The same block by way of a stream: counter words 0 and 1 count blocks, 2 and 3 name the stream, the key is the seed.
     const std::uint64_t block = std::uint64_t(std::uint32_t(c[0])) | std::uint64_t(std::uint32_t(c[1])) << 32;
-    const ms::random_stream s(std::uint64_t(std::uint32_t(k[0])) | std::uint64_t(std::uint32_t(k[1])) << 32, std::uint64_t(std::uint32_t(c[2])) | std::uint64_t(std::uint32_t(c[3])) << 32);
+    const ms::random_stream s(std::uint64_t(std::uint32_t(k[0])) | std::uint64_t(std::uint32_t(k[1])) << 32,
+                              std::uint64_t(std::uint32_t(c[2])) | std::uint64_t(std::uint32_t(c[3])) << 32);
     const bool fits = block < (std::uint64_t{1} << 62);
     const ms::philox_block own = s.block(block);
     for (int l = 0; l < 4; ++l) {
       words[4 * i + l] = b.word[l];
       uniform[4 * i + l] = ms::random_stream::to_uniform(own.word[l]);
-      if (fits) normal[4 * i + l] = s.normal(4 * block + l);
+      if (fits)
+        normal[4 * i + l] = s.normal(4 * block + l);
       else {  // elements end at 2^64: Box-Muller on the block itself
-        const double radius = ::sqrt(-2 * ::log(ms::random_stream::to_uniform(b.word[l / 2 * 2]))), angle = 6.283185307179586477 * ms::random_stream::to_uniform(b.word[l / 2 * 2 + 1]);
+        const double radius = ::sqrt(-2 * ::log(ms::random_stream::to_uniform(b.word[l / 2 * 2]))),
+                     angle = 6.283185307179586477 * ms::random_stream::to_uniform(b.word[l / 2 * 2 + 1]);
         normal[4 * i + l] = l % 2 == 0 ? radius * ::sin(angle) : radius * ::cos(angle);
       }
     }
@@ -82,7 +86,8 @@ inline outputs run_n_stage(const golden_case& g) {
     const std::string end = ".cuts";
     if (k.rfind("output.", 0) != 0 || k.size() < end.size() || k.compare(k.size() - end.size(), end.size(), end) != 0) continue;
     const std::string q = k.substr(7, k.size() - 7 - end.size()), name = q.substr(0, q.find('.'));
-    const int stages = q.find("stages") != std::string::npos ? std::stoi(q.substr(q.find("stages") + 6)) : g.config.at("matrices").at(name).at("stages").get<int>();
+    const int stages =
+        q.find("stages") != std::string::npos ? std::stoi(q.substr(q.find("stages") + 6)) : g.config.at("matrices").at(name).at("stages").get<int>();
     const ms::n_stage_result r = ms::n_stage_partition(g.input(name), stages);
     got[k] = std::vector<double>(r.cuts.begin(), r.cuts.end());
     got["output." + q + ".optimum"] = {r.objective};
@@ -99,9 +104,12 @@ inline outputs run_interval_programme(const golden_case& g) {
     const ms::index_t n = std::stoll(k.substr(dot + 2));
     const int clusters = std::stoi(k.substr(second + 2));
     std::vector<ms::index_t> first;
-    if (kind == "timestep") first = ms::cluster_by_timestep(n, clusters);
-    else if (kind == "snr") first = ms::cluster_by_snr(n, clusters);
-    else first = ms::cluster_by_gradient(g.input(k.substr(7) + ".affinity"), clusters);
+    if (kind == "timestep")
+      first = ms::cluster_by_timestep(n, clusters);
+    else if (kind == "snr")
+      first = ms::cluster_by_snr(n, clusters);
+    else
+      first = ms::cluster_by_gradient(g.input(k.substr(7) + ".affinity"), clusters);
     for (ms::index_t i : first) got[k].push_back(kind != "timestep" ? double(i) : n == 1000 ? double(i + 1) / 1000 : double(i + 1));
   }
   return got;

@@ -43,7 +43,8 @@ outputs run_edm_unet(const golden_case& g, Backend backend) {
     ms::for_each_element(net.parameters[k], [&](ms::index_t up, ms::index_t own) { weights[net.parameters[k].offset + own] = values[up]; });
   }
   for (const auto& [name, entry] : g.file.tensors())
-    if (name.rfind("param.", 0) == 0 && std::find(model.parameter_names().begin(), model.parameter_names().end(), name.substr(6)) == model.parameter_names().end() && !ignored(name))
+    if (name.rfind("param.", 0) == 0 &&
+        std::find(model.parameter_names().begin(), model.parameter_names().end(), name.substr(6)) == model.parameter_names().end() && !ignored(name))
       ms::fail<ms::file_error>("the file's ", name, " is no parameter of the network");
   backend.upload(weights.data(), model.weights().data(), ms::index_t(weights.size()));
 
@@ -71,7 +72,8 @@ outputs run_edm_unet(const golden_case& g, Backend backend) {
     ms::trainer trainer{model, std::span<const float>(reorder(first, images, true)), images, o};
     for (int i = 0; i < t.at("steps").get<int>(); ++i) {
       const std::string q = "step" + std::to_string(i) + ".";
-      ms::training_batch<scalar> b{reorder(g.input<scalar>(q + "images"), images, true), reorder(g.input<scalar>(q + "noise"), images, true), g.input(q + "sigma")};
+      ms::training_batch<scalar> b{reorder(g.input<scalar>(q + "images"), images, true), reorder(g.input<scalar>(q + "noise"), images, true),
+                                   g.input(q + "sigma")};
       const ms::step_report r = trainer.step(b);
       double loss = 0;
       for (std::size_t s = 0; s < r.loss.size(); ++s)
@@ -110,21 +112,22 @@ outputs run_edm_unet(const golden_case& g, Backend backend) {
     const auto in = model.prepare(x.data(), sigmas, r, labels);
     std::vector<double> raw(std::size_t(images.size()));
     double loss = 0;
-    model.engine().differentiate(model.weights().data(), gradients.data(), in, r.rows_by_stage, [&](int, ms::index_t first, ms::index_t rows, const scalar* f, scalar* df) {
-      const ms::index_t size = images.row_size();
-      std::vector<scalar> host(std::size_t(rows * size)), gradient(host.size());
-      backend.download(f, host.data(), rows * size);
-      for (ms::index_t i = 0; i < rows * size; ++i) {
-        const ms::index_t row = r.order[first + i / size], at = row * size + i % size;
-        const ms::preconditioning_factors k = config.precond.at(sigmas[row]);
-        const double w = (sigmas[row] * sigmas[row] + 0.25) / (0.25 * sigmas[row] * sigmas[row]);
-        const double e = k.skip * noisy[at] + k.out * host[i] - target[at];
-        raw[at] = host[i];
-        loss += w * e * e / double(images.rows);
-        gradient[i] = scalar(2 * w * e * k.out / double(images.rows));
-      }
-      backend.upload(gradient.data(), df, rows * size);
-    });
+    model.engine().differentiate(model.weights().data(), gradients.data(), in, r.rows_by_stage,
+                                 [&](int, ms::index_t first, ms::index_t rows, const scalar* f, scalar* df) {
+                                   const ms::index_t size = images.row_size();
+                                   std::vector<scalar> host(std::size_t(rows * size)), gradient(host.size());
+                                   backend.download(f, host.data(), rows * size);
+                                   for (ms::index_t i = 0; i < rows * size; ++i) {
+                                     const ms::index_t row = r.order[first + i / size], at = row * size + i % size;
+                                     const ms::preconditioning_factors k = config.precond.at(sigmas[row]);
+                                     const double w = (sigmas[row] * sigmas[row] + 0.25) / (0.25 * sigmas[row] * sigmas[row]);
+                                     const double e = k.skip * noisy[at] + k.out * host[i] - target[at];
+                                     raw[at] = host[i];
+                                     loss += w * e * e / double(images.rows);
+                                     gradient[i] = scalar(2 * w * e * k.out / double(images.rows));
+                                   }
+                                   backend.upload(gradient.data(), df, rows * size);
+                                 });
     got["output." + q + "raw"] = reorder(raw, images, false);
     got["output." + q + "loss"] = {loss};
     add_parameters("grad." + q, gradients.to_host(), s);

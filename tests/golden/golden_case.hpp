@@ -18,14 +18,17 @@ struct golden_case {
   json config;
 
   explicit golden_case(const std::string& path) : file(path) {
-    if (file.meta("format") != "multistage-golden-1") multistage::fail<multistage::file_error>(path, ": format is '", file.meta("format"), "', expected multistage-golden-1");
+    if (file.meta("format") != "multistage-golden-1")
+      multistage::fail<multistage::file_error>(path, ": format is '", file.meta("format"), "', expected multistage-golden-1");
     family = file.meta("family");
     name = file.meta("case");
     config = json::parse(file.meta("config"), nullptr, false);
     if (config.is_discarded()) multistage::fail<multistage::file_error>(path, ": config is not JSON");
   }
   template <class T = double>
-  std::vector<T> input(const std::string& name_) const { return file.get<T>("input." + name_); }
+  std::vector<T> input(const std::string& name_) const {
+    return file.get<T>("input." + name_);
+  }
   bool has_input(const std::string& name_) const { return file.contains("input." + name_); }
 };
 

@@ -27,17 +27,18 @@ concept backend = std::copyable<B> && requires(const B b, float* p, const float*
   { B::name } -> std::convertible_to<std::string_view>;
   { b.template allocate<float>(n) } -> std::same_as<typename B::template storage<float>>;
   { B::pointer(s) } -> std::same_as<float*>;
-  b.upload(c, p, n);        // host to device
-  b.download(c, p, n);      // device to host
-  b.copy(c, p, n);          // device to device
-  b.for_each_index(n, f);   // f(i) for every i in [0, n), in any order; a third argument hints how many i make a task
-  b.synchronize();          // returns when all work given to it is done
+  b.upload(c, p, n);       // host to device
+  b.download(c, p, n);     // device to host
+  b.copy(c, p, n);         // device to device
+  b.for_each_index(n, f);  // f(i) for every i in [0, n), in any order; a third argument hints how many i make a task
+  b.synchronize();         // returns when all work given to it is done
 };
 
 /// First in the body of every operation.
-#define MULTISTAGE_REQUIRE_SUPPORT(Backend, op, Scalar)                                                                          \
-  static_assert(::multistage::supports<Backend, ::multistage::operation::op, std::remove_const_t<Scalar>>,                       \
-                "multistage: this backend does not run operation '" #op "' on this scalar type; use float or double, or "        \
+#define MULTISTAGE_REQUIRE_SUPPORT(Backend, op, Scalar)                                                    \
+  static_assert(::multistage::supports<Backend, ::multistage::operation::op, std::remove_const_t<Scalar>>, \
+                "multistage: this backend does not run operation '" #op                                    \
+                "' on this scalar type; use float or double, or "                                          \
                 "specialise multistage::supports<Backend, operation::" #op ", Scalar> beside the backend's own primitive")
 
 }  // namespace multistage

@@ -8,7 +8,9 @@ namespace multistage {
 
 struct silu_function {
   template <class T>
-  MULTISTAGE_HD static T value(T x) { return x / (T(1) + exp(-x)); }
+  MULTISTAGE_HD static T value(T x) {
+    return x / (T(1) + exp(-x));
+  }
   template <class T>
   MULTISTAGE_HD static T derivative(T x) {
     const T s = T(1) / (T(1) + exp(-x));
@@ -20,7 +22,9 @@ struct silu_function {
 
 struct gelu_function {
   template <class T>
-  MULTISTAGE_HD static T value(T x) { return T(0.5) * x * (T(1) + T(::erf(double(x) * 0.70710678118654752440))); }
+  MULTISTAGE_HD static T value(T x) {
+    return T(0.5) * x * (T(1) + T(::erf(double(x) * 0.70710678118654752440)));
+  }
   template <class T>
   MULTISTAGE_HD static T derivative(T x) {
     const double d = x;

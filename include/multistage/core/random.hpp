@@ -40,12 +40,11 @@ struct random_stream {
 
   MULTISTAGE_HD constexpr random_stream(std::uint64_t seed_, std::uint64_t stream_ = 0) : seed(seed_), stream(stream_) {}
   /// @param step tells apart the draws of one purpose; below 2^48.
-  MULTISTAGE_HD constexpr random_stream(std::uint64_t seed_, purpose use, std::uint64_t step)
-      : seed(seed_), stream((std::uint64_t(use) << 48) | step) {}
+  MULTISTAGE_HD constexpr random_stream(std::uint64_t seed_, purpose use, std::uint64_t step) : seed(seed_), stream((std::uint64_t(use) << 48) | step) {}
 
   MULTISTAGE_HD constexpr philox_block block(std::uint64_t i) const {
-    return philox4x32_10({{std::uint32_t(i), std::uint32_t(i >> 32), std::uint32_t(stream), std::uint32_t(stream >> 32)}},
-                         std::uint32_t(seed), std::uint32_t(seed >> 32));
+    return philox4x32_10({{std::uint32_t(i), std::uint32_t(i >> 32), std::uint32_t(stream), std::uint32_t(stream >> 32)}}, std::uint32_t(seed),
+                         std::uint32_t(seed >> 32));
   }
   /// A uniform word.
   MULTISTAGE_HD constexpr std::uint32_t word(std::uint64_t element) const { return block(element / 4).word[element % 4]; }

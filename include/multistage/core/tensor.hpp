@@ -41,8 +41,7 @@ struct view {
   constexpr view(T* data_, shape s, std::array<index_t, 4> strides_) : data(data_), extents(s), strides(strides_) {}
   /// A mutable view reads as a const one.
   template <class U>
-    requires(std::is_same_v<const U, T> && !std::is_same_v<U, T>)
-  constexpr view(const view<U>& v) : data(v.data), extents(v.extents), strides(v.strides) {}
+  requires(std::is_same_v<const U, T> && !std::is_same_v<U, T>) constexpr view(const view<U>& v) : data(v.data), extents(v.extents), strides(v.strides) {}
 
   /// Whether the elements lie one after the other in NHWC order, as operations need them.
   constexpr bool contiguous() const { return strides == view(data, extents).strides; }

@@ -21,7 +21,7 @@ struct conditioning {
 
 /// Rows in the order of their stages.
 struct routing {
-  std::vector<index_t> order;           // sorted row -> row
+  std::vector<index_t> order;  // sorted row -> row
   std::vector<index_t> rows_by_stage;
 };
 
@@ -65,7 +65,8 @@ class dynamic_model {
   using backend_type = Backend;
 
   /// @throws value_error when the configuration does not fit together, or its decoders are not as many as the partition's stages.
-  dynamic_model(Backend backend, const configuration& c, partition stages, std::uint64_t seed) : dynamic_model(std::move(backend), c, record(c), std::move(stages), seed) {}
+  dynamic_model(Backend backend, const configuration& c, partition stages, std::uint64_t seed)
+      : dynamic_model(std::move(backend), c, record(c), std::move(stages), seed) {}
 
   const configuration& config() const { return config_; }
   const partition& stages() const { return stages_; }
@@ -150,8 +151,10 @@ class dynamic_model {
       const index_t n = label_dim(slot);
       if (n == 0) return;
       if (to.size() < rows * n) to = tensor<Scalar, Backend>(backend_, {capacity_, 1, 1, n});
-      if (from) backend_.for_each_index(rows * n, functor::gather_scaled<Scalar, Scalar>{from, order_.data(), nullptr, n, to.data()});
-      else backend_.for_each_index(rows * n, ops::functor::set<Scalar>{Scalar(0), to.data()});
+      if (from)
+        backend_.for_each_index(rows * n, functor::gather_scaled<Scalar, Scalar>{from, order_.data(), nullptr, n, to.data()});
+      else
+        backend_.for_each_index(rows * n, ops::functor::set<Scalar>{Scalar(0), to.data()});
       in[slot] = to.data();
     };
     gather(input_slot::class_labels, labels.class_labels, class_labels_);
@@ -164,10 +167,14 @@ class dynamic_model {
 
  protected:
   dynamic_model(Backend backend, const configuration& c, described_network d, partition stages, std::uint64_t seed)
-      : backend_(std::move(backend)), config_(c), stages_(std::move(stages)), names_(std::move(d.names)), executor_(backend_, std::move(d.structure)),
+      : backend_(std::move(backend)),
+        config_(c),
+        stages_(std::move(stages)),
+        names_(std::move(d.names)),
+        executor_(backend_, std::move(d.structure)),
         weights_(backend_, {1, 1, 1, executor_.network().parameter_elements}) {
-    require<value_error>(config_.stages.stage_count() == stages_.stage_count(), "model: ", config_.stages.stage_count(), " decoders for a partition of ", stages_.stage_count(),
-                         " stages; give one decoder width a stage (stage 0, lowest noise, first)");
+    require<value_error>(config_.stages.stage_count() == stages_.stage_count(), "model: ", config_.stages.stage_count(), " decoders for a partition of ",
+                         stages_.stage_count(), " stages; give one decoder width a stage (stage 0, lowest noise, first)");
     std::vector<Scalar> host;
     initialize(network(), seed, host);
     backend_.upload(host.data(), weights_.data(), index_t(host.size()));

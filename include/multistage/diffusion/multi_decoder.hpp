@@ -39,13 +39,16 @@ constexpr network_facts facts(const Net& net, const decoders& d) {
 /// @tparam Schedule chooses the preconditioning: edm_schedule or vp_schedule.
 template <auto Network, decoders Decoders, class Schedule = edm_schedule, class Backend = cpu, class Scalar = float>
 class multi_decoder : public dynamic_model<Scalar, Backend> {
-  static_assert(Decoders.stage_count() >= 1, "multistage: give at least one decoder width: decoders{192, 128, 16} makes three stages, stage 0 (lowest noise) first");
+  static_assert(Decoders.stage_count() >= 1,
+                "multistage: give at least one decoder width: decoders{192, 128, 16} makes three stages, stage 0 (lowest noise) first");
   static_assert(Network.depth() >= 1, "multistage: channel_mult is empty; give one multiplier a level, e.g. {1, 2}");
   static_assert(Network.depth() < 1 || Network.resolution % (1 << (Network.depth() - 1)) == 0,
                 "multistage: resolution must be divisible by 2 for every level of channel_mult below the first; pad the images or use fewer levels");
   static constexpr detail::network_facts facts = detail::facts(Network, Decoders);
-  static_assert(facts.problem != graph_problem::groups, "multistage: norm groups do not divide a layer's channels; choose widths that norm_groups (or a quarter of the channels) divides");
-  static_assert(facts.problem != graph_problem::heads, "multistage: attention heads do not divide the channels; choose widths that are multiples of channels_per_head");
+  static_assert(facts.problem != graph_problem::groups,
+                "multistage: norm groups do not divide a layer's channels; choose widths that norm_groups (or a quarter of the channels) divides");
+  static_assert(facts.problem != graph_problem::heads,
+                "multistage: attention heads do not divide the channels; choose widths that are multiples of channels_per_head");
   static_assert(facts.problem == graph_problem::none || facts.problem == graph_problem::groups || facts.problem == graph_problem::heads,
                 "multistage: feature maps that meet differ in size or vanish; check resolution, channel_mult and resample_filter");
 
@@ -65,9 +68,7 @@ class multi_decoder : public dynamic_model<Scalar, Backend> {
   static constexpr index_t macs(int stage) { return facts.segment[0].macs + facts.segment[1 + stage].macs; }
 
   /// The configuration as run-time values. @param sigma_data standard deviation of the images.
-  static configuration make_configuration(double sigma_data = 0.5) {
-    return {Network, Decoders, detail::preconditioning_for(Schedule{}, sigma_data)};
-  }
+  static configuration make_configuration(double sigma_data = 0.5) { return {Network, Decoders, detail::preconditioning_for(Schedule{}, sigma_data)}; }
 
   /// @param stages as many as there are decoders. @throws value_error otherwise.
   explicit multi_decoder(partition stages, multistage::seed s = {}, double sigma_data = 0.5, Backend backend = Backend())

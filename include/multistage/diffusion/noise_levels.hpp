@@ -25,8 +25,10 @@ struct log_normal_levels {
   double draw(const partition& p, int stage, double uniform) const {
     const double lower = p.lower(stage), upper = p.upper(stage), a = standard(lower), b = standard(upper);
     double z;
-    if (a > 0) z = -normal_quantile(normal_cdf(-a) + uniform * (normal_cdf(-b) - normal_cdf(-a)));
-    else z = normal_quantile(normal_cdf(a) + uniform * (normal_cdf(b) - normal_cdf(a)));
+    if (a > 0)
+      z = -normal_quantile(normal_cdf(-a) + uniform * (normal_cdf(-b) - normal_cdf(-a)));
+    else
+      z = normal_quantile(normal_cdf(a) + uniform * (normal_cdf(b) - normal_cdf(a)));
     const double sigma = std::exp(p_mean + p_std * z);
     return std::min(std::max(sigma, std::nextafter(lower, HUGE_VAL)), upper);  // rounding must not leave the stage
   }

@@ -26,7 +26,8 @@ struct preconditioning {
         const double d = beta_max - beta_min, t = (std::sqrt(beta_min * beta_min + 2 * d * std::log1p(sigma * sigma)) - beta_min) / d;
         return {1, -sigma, 1 / std::sqrt(sigma * sigma + 1), 999 * t};
       }
-      case precondition::ve: return {1, sigma, 1, std::log(sigma / 2)};
+      case precondition::ve:
+        return {1, sigma, 1, std::log(sigma / 2)};
       default: {
         const double total = sigma * sigma + sigma_data * sigma_data;
         return {sigma_data * sigma_data / total, sigma * sigma_data / std::sqrt(total), 1 / std::sqrt(total), std::log(sigma) / 4};

@@ -21,7 +21,8 @@ constexpr graph_check check(const graph& g) {
     if (n.kind == op::attention && readers[n.in[0]] > 1) return {graph_problem::shared_qkv, i};
     if (n.out.channels < 1 || n.out.height < 1 || n.out.width < 1) return {graph_problem::empty, i};
     if (n.kind == op::group_norm && (n.groups < 1 || n.out.channels % n.groups != 0)) return {graph_problem::groups, i};
-    if (n.kind == op::attention && (n.heads < 1 || n.out.channels % n.heads != 0 || g.nodes[n.in[0]].out.channels != 3 * n.out.channels)) return {graph_problem::heads, i};
+    if (n.kind == op::attention && (n.heads < 1 || n.out.channels % n.heads != 0 || g.nodes[n.in[0]].out.channels != 3 * n.out.channels))
+      return {graph_problem::heads, i};
     const auto extent_of = [&](int k) { return g.nodes[n.in[k]].out; };
     if (n.in[1] >= 0 && (n.kind == op::concat || n.kind == op::group_norm || n.kind == op::conv) &&
         (extent_of(0).height != extent_of(1).height || extent_of(0).width != extent_of(1).width))
@@ -34,12 +35,18 @@ constexpr graph_check check(const graph& g) {
 
 constexpr const char* to_string(graph_problem p) {
   switch (p) {
-    case graph_problem::empty: return "a feature map vanishes: too many levels for the resolution, or a width of 0";
-    case graph_problem::groups: return "the groups of a normalisation do not divide its channels: choose widths that norm_groups (or a quarter of the channels) divides";
-    case graph_problem::heads: return "attention heads do not divide the channels: choose widths that are multiples of channels_per_head";
-    case graph_problem::extents: return "two feature maps that meet have different sizes: the resolution must be divisible by 2 for every level below the first";
-    case graph_problem::shared_qkv: return "something else reads the queries, keys and values of an attention: give it a convolution of its own";
-    default: return "none";
+    case graph_problem::empty:
+      return "a feature map vanishes: too many levels for the resolution, or a width of 0";
+    case graph_problem::groups:
+      return "the groups of a normalisation do not divide its channels: choose widths that norm_groups (or a quarter of the channels) divides";
+    case graph_problem::heads:
+      return "attention heads do not divide the channels: choose widths that are multiples of channels_per_head";
+    case graph_problem::extents:
+      return "two feature maps that meet have different sizes: the resolution must be divisible by 2 for every level below the first";
+    case graph_problem::shared_qkv:
+      return "something else reads the queries, keys and values of an attention: give it a convolution of its own";
+    default:
+      return "none";
   }
 }
 

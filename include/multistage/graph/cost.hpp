@@ -16,10 +16,14 @@ struct cost {
 /// Multiply-accumulates of one node for one image; resampling filters count as dense depthwise convolutions.
 constexpr index_t macs_of(const graph& g, const node& n) {
   switch (n.kind) {
-    case op::conv: return ops::conv_macs(n.out.height, n.out.width, n.window.kernel, g.parameters[n.weight].in, n.out.channels);
-    case op::attention: return ops::attention_macs(n.out.pixels(), n.out.pixels(), n.out.channels);
-    case op::resample: return ops::resample_macs(n.up, g.nodes[n.in[0]].out.pixels(), n.out.pixels(), n.out.channels, n.filter.size());
-    default: return 0;
+    case op::conv:
+      return ops::conv_macs(n.out.height, n.out.width, n.window.kernel, g.parameters[n.weight].in, n.out.channels);
+    case op::attention:
+      return ops::attention_macs(n.out.pixels(), n.out.pixels(), n.out.channels);
+    case op::resample:
+      return ops::resample_macs(n.up, g.nodes[n.in[0]].out.pixels(), n.out.pixels(), n.out.channels, n.filter.size());
+    default:
+      return 0;
   }
 }
 

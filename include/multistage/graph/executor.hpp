@@ -26,7 +26,8 @@ struct network_inputs {
 template <class T, class Backend>
 class executor {
  public:
-  executor(Backend backend, graph g) : backend_(std::move(backend)), graph_(std::move(g)), inference_(make_plan(graph_, false)), training_(make_plan(graph_, true)) {}
+  executor(Backend backend, graph g)
+      : backend_(std::move(backend)), graph_(std::move(g)), inference_(make_plan(graph_, false)), training_(make_plan(graph_, true)) {}
 
   const graph& network() const { return graph_; }
   const plan& inference_plan() const { return inference_; }
@@ -126,9 +127,12 @@ class executor {
     void backward() {
       backwards = true;
       for (const step& s : p.backward) {
-        if (s.kind == step_kind::remake) compute(s.node, true);
-        else if (s.kind == step_kind::zero_gradient) zero(gradient(s.node), rows * at(s.node).out.size());
-        else differentiate(s);
+        if (s.kind == step_kind::remake)
+          compute(s.node, true);
+        else if (s.kind == step_kind::zero_gradient)
+          zero(gradient(s.node), rows * at(s.node).out.size());
+        else
+          differentiate(s);
       }
     }
     int first_non_finite() {
@@ -144,24 +148,55 @@ class executor {
     /// to (+)= factor from
     void add_to(T* to, const T* from, T factor, bool accumulate, index_t n) const {
       if (!to || (to == from && !accumulate && factor == T(1))) return;
-      if (accumulate) ops::linear_combination<Backend, T>(e().backend_, n, to, {{T(1), to}, {factor, from}});
-      else ops::linear_combination<Backend, T>(e().backend_, n, to, {{factor, from}});
+      if (accumulate)
+        ops::linear_combination<Backend, T>(e().backend_, n, to, {{T(1), to}, {factor, from}});
+      else
+        ops::linear_combination<Backend, T>(e().backend_, n, to, {{factor, from}});
     }
 
     conv_problem<T> conv(const node& n, T* y) const {
       const extent in = at(n.in[0]).out;
-      conv_problem<T> c{rows, in.height, in.width, in.channels, n.in[1] >= 0 ? at(n.in[1]).out.channels : 0, n.out.height, n.out.width, n.out.channels,
-                        n.window.kernel, n.window.stride, n.window.padding, value(n.in[0]), value(n.in[1]), weight(n.weight), weight(n.bias),
-                        value(n.in[2]), value(n.in[3]), T(n.scale), y};
+      conv_problem<T> c{rows,
+                        in.height,
+                        in.width,
+                        in.channels,
+                        n.in[1] >= 0 ? at(n.in[1]).out.channels : 0,
+                        n.out.height,
+                        n.out.width,
+                        n.out.channels,
+                        n.window.kernel,
+                        n.window.stride,
+                        n.window.padding,
+                        value(n.in[0]),
+                        value(n.in[1]),
+                        weight(n.weight),
+                        weight(n.bias),
+                        value(n.in[2]),
+                        value(n.in[3]),
+                        T(n.scale),
+                        y};
       return c;
     }
     norm_problem<T> norm(const node& n, int i, T* y) const {
       const extent in = at(n.in[0]).out;
-      return {rows, in.pixels(), in.channels, n.out.channels - in.channels, n.groups, T(n.epsilon), n.silu, value(n.in[0]), value(n.in[1]),
-              weight(n.weight), weight(n.bias), value(n.in[2]), place(p.statistics[i]), y};
+      return {rows,
+              in.pixels(),
+              in.channels,
+              n.out.channels - in.channels,
+              n.groups,
+              T(n.epsilon),
+              n.silu,
+              value(n.in[0]),
+              value(n.in[1]),
+              weight(n.weight),
+              weight(n.bias),
+              value(n.in[2]),
+              place(p.statistics[i]),
+              y};
     }
     attention_problem<T> attention(const node& n, int i, T* y) const {
-      attention_problem<T> a = ops::make_self_attention<T>(rows, n.out.pixels(), n.out.channels, n.heads, value(n.in[0]), T(1 / std::sqrt(double(n.out.channels / n.heads))));
+      attention_problem<T> a =
+          ops::make_self_attention<T>(rows, n.out.pixels(), n.out.channels, n.heads, value(n.in[0]), T(1 / std::sqrt(double(n.out.channels / n.heads))));
       a.y = y;
       a.log_sum_exp = place(p.statistics[i]);
       return a;
@@ -179,31 +214,50 @@ class executor {
           ops::embedding<Backend, T>(b, view<const T>(value(n.in[0]), {rows, 1, 1, 1}), view<T>(y, {rows, 1, 1, n.out.channels}), n.form, frequencies);
           break;
         }
-        case op::conv: conv_forward(b, conv(n, y)); break;
+        case op::conv:
+          conv_forward(b, conv(n, y));
+          break;
         case op::group_norm: {
           const norm_problem<T> q = norm(n, i, y);
           if (!again) norm_statistics(b, q);
           norm_apply(b, q);
           break;
         }
-        case op::silu: b.for_each_index(size, ops::functor::map<silu_function, T>{value(n.in[0]), y}); break;
-        case op::gelu: b.for_each_index(size, ops::functor::map<gelu_function, T>{value(n.in[0]), y}); break;
-        case op::add: ops::linear_combination<Backend, T>(b, size, y, {{T(1), value(n.in[0])}, {T(1), value(n.in[1])}}); break;
-        case op::scale: ops::linear_combination<Backend, T>(b, size, y, {{T(n.scale), value(n.in[0])}}); break;
-        case op::add_row: b.for_each_index(size, ops::functor::add_row<T>{value(n.in[0]), value(n.in[2]), n.out.channels, n.out.pixels(), y}); break;
+        case op::silu:
+          b.for_each_index(size, ops::functor::map<silu_function, T>{value(n.in[0]), y});
+          break;
+        case op::gelu:
+          b.for_each_index(size, ops::functor::map<gelu_function, T>{value(n.in[0]), y});
+          break;
+        case op::add:
+          ops::linear_combination<Backend, T>(b, size, y, {{T(1), value(n.in[0])}, {T(1), value(n.in[1])}});
+          break;
+        case op::scale:
+          ops::linear_combination<Backend, T>(b, size, y, {{T(n.scale), value(n.in[0])}});
+          break;
+        case op::add_row:
+          b.for_each_index(size, ops::functor::add_row<T>{value(n.in[0]), value(n.in[2]), n.out.channels, n.out.pixels(), y});
+          break;
         case op::concat: {
           const index_t c1 = at(n.in[0]).out.channels, c2 = at(n.in[1]).out.channels;
           b.for_each_index(size, ops::functor::concat<T>{value(n.in[0]), value(n.in[1]), c1, c2, y});
           break;
         }
-        case op::resample: resample_run(b, resampling(n, value(n.in[0]), at(n.in[0]).out, y, n.out, n.up, n.up ? T(4) : T(1), false)); break;
-        case op::attention: attention_forward(b, attention(n, i, y)); break;
-        case op::input: case op::none: break;
+        case op::resample:
+          resample_run(b, resampling(n, value(n.in[0]), at(n.in[0]).out, y, n.out, n.up, n.up ? T(4) : T(1), false));
+          break;
+        case op::attention:
+          attention_forward(b, attention(n, i, y));
+          break;
+        case op::input:
+        case op::none:
+          break;
       }
     }
 
     resample_problem<T> resampling(const node& n, const T* x, extent from, T* y, extent to, bool up, T gain, bool accumulate) const {
-      return ops::make_resample_problem<T>(x, shape{rows, from.height, from.width, from.channels}, y, shape{rows, to.height, to.width, to.channels}, n.filter, up, gain, accumulate);
+      return ops::make_resample_problem<T>(x, shape{rows, from.height, from.width, from.channels}, y, shape{rows, to.height, to.width, to.channels}, n.filter,
+                                           up, gain, accumulate);
     }
 
     void differentiate(const step& s) {
@@ -227,14 +281,16 @@ class executor {
               row_sums(b, rows, q.out_pixels(), n.out.channels, dy, sums, d2 == sums && s.accumulate[2]);
               if (d2 && sums != d2) add_to(d2, sums, T(1), true, rows * n.out.channels);
               if (dbias) column_sums(b, rows, n.out.channels, sums, dbias, true);
-            } else column_sums(b, rows, n.out.channels, dy, dbias, true);
+            } else
+              column_sums(b, rows, n.out.channels, dy, dbias, true);
           }
           add_to(d3, dy, T(1), s.accumulate[3], size);
           break;
         }
         case op::group_norm:
-          norm_backward(b, norm(n, s.node, nullptr), norm_gradients<T>{dy, d0, s.accumulate[0], d1, s.accumulate[1], weight_gradient(n.weight),
-                                                                       weight_gradient(n.bias), d2, s.accumulate[2], place(p.scratch[s.node])});
+          norm_backward(b, norm(n, s.node, nullptr),
+                        norm_gradients<T>{dy, d0, s.accumulate[0], d1, s.accumulate[1], weight_gradient(n.weight), weight_gradient(n.bias), d2, s.accumulate[2],
+                                          place(p.scratch[s.node])});
           break;
         case op::silu:
           b.for_each_index(size, ops::functor::map_backward<silu_function, T>{value(n.in[0]), dy, d0, s.accumulate[0]});
@@ -246,7 +302,9 @@ class executor {
           add_to(d1, dy, T(1), s.accumulate[1], size);
           add_to(d0, dy, T(1), s.accumulate[0], size);
           break;
-        case op::scale: add_to(d0, dy, T(n.scale), s.accumulate[0], size); break;
+        case op::scale:
+          add_to(d0, dy, T(n.scale), s.accumulate[0], size);
+          break;
         case op::add_row:
           if (d2) row_sums(b, rows, n.out.pixels(), n.out.channels, dy, d2, s.accumulate[2]);
           add_to(d0, dy, T(1), s.accumulate[0], size);
@@ -266,7 +324,10 @@ class executor {
           attention_backward(b, a, attention_gradients<T>{dy, d0, d0 + c, d0 + 2 * c});
           break;
         }
-        case op::embedding: case op::input: case op::none: break;
+        case op::embedding:
+        case op::input:
+        case op::none:
+          break;
       }
     }
   };
@@ -283,19 +344,22 @@ class executor {
     frame shared;
 
     pass(executor& e, const plan& plan_, const T* w, T* g, const network_inputs<T>& in, const std::vector<index_t>& rows_by_stage)
-        : owner(e), weights(w), gradients(g), inputs(in), rows(std::accumulate(rows_by_stage.begin(), rows_by_stage.end(), index_t{0})), p(plan_),
-          base(e.reserve(p.arena_elements(rows_by_stage))), shared{*this, p.segments[0], 0, base, 0, rows} {
-      require<shape_error>(int(rows_by_stage.size()) == e.graph_.stage_count(), "network: rows are given for ", rows_by_stage.size(), " stages, the network has ",
-                           e.graph_.stage_count());
-      for (const node& n : e.graph_.nodes)
-        require<value_error>(n.kind != op::input || inputs[n.slot], "network: its input ", to_string(n.slot), " is missing");
+        : owner(e),
+          weights(w),
+          gradients(g),
+          inputs(in),
+          rows(std::accumulate(rows_by_stage.begin(), rows_by_stage.end(), index_t{0})),
+          p(plan_),
+          base(e.reserve(p.arena_elements(rows_by_stage))),
+          shared{*this, p.segments[0], 0, base, 0, rows} {
+      require<shape_error>(int(rows_by_stage.size()) == e.graph_.stage_count(), "network: rows are given for ", rows_by_stage.size(),
+                           " stages, the network has ", e.graph_.stage_count());
+      for (const node& n : e.graph_.nodes) require<value_error>(n.kind != op::input || inputs[n.slot], "network: its input ", to_string(n.slot), " is missing");
     }
     pass(const pass&) = delete;
     void shared_forward() { shared.forward(); }
     void shared_backward() { shared.backward(); }
-    frame decoder(int stage, index_t first, index_t n) {
-      return {*this, p.segments[stage + 1], stage + 1, base + rows * p.segments[0].row_elements, first, n};
-    }
+    frame decoder(int stage, index_t first, index_t n) { return {*this, p.segments[stage + 1], stage + 1, base + rows * p.segments[0].row_elements, first, n}; }
   };
 
   T* reserve(index_t elements) {

@@ -37,15 +37,17 @@ constexpr graph fuse(const graph& raw) {
   for (int v : raw.outputs) ++readers[v];
   const std::vector<char> is_virtual = fusion::virtual_concats(raw);
 
-  std::vector<node> out;          // fused nodes, with holes of kind none where a part moved on
+  std::vector<node> out;             // fused nodes, with holes of kind none where a part moved on
   std::vector<int> place(count, 0);  // raw node -> position in out
   out.reserve(count);
   for (int i = 0; i < count; ++i) {
     node n = raw.nodes[i];
     int virtual_input = -1;
     for_each_input(n, [&](int v, int k) {
-      if (is_virtual[v]) virtual_input = v;
-      else n.in[k] = place[v];
+      if (is_virtual[v])
+        virtual_input = v;
+      else
+        n.in[k] = place[v];
     });
     if (virtual_input >= 0) {
       n.in[0] = place[raw.nodes[virtual_input].in[0]];
@@ -75,8 +77,7 @@ constexpr graph fuse(const graph& raw) {
         merge(p, [row = n.in[2]](node& m) { m.in[2] = row; });
     } else if (n.kind == op::add) {
       for (int k = 0; k < 2 && n.kind == op::add; ++k)
-        if (const int p = absorb(k, op::conv); p >= 0 && out[p].in[3] < 0 && out[p].scale == 1)
-          merge(p, [other = n.in[1 - k]](node& m) { m.in[3] = other; });
+        if (const int p = absorb(k, op::conv); p >= 0 && out[p].in[3] < 0 && out[p].scale == 1) merge(p, [other = n.in[1 - k]](node& m) { m.in[3] = other; });
     } else if (n.kind == op::scale) {
       if (const int p = absorb(0, op::conv); p >= 0) merge(p, [s = n.scale](node& m) { m.scale *= s; });
     }

@@ -36,8 +36,8 @@ struct node {
   int segment = 0;
   ops::conv_window window{};
   int groups = 1, heads = 1;
-  double epsilon = 0, scale = 1;          // scale of conv's sum, of op::scale, of attention's scores
-  bool silu = false;                      // fused behind group_norm
+  double epsilon = 0, scale = 1;  // scale of conv's sum, of op::scale, of attention's scores
+  bool silu = false;              // fused behind group_norm
   bool up = false;
   ops::resample_filter filter{};
   ops::embedding_form form{};
@@ -58,11 +58,11 @@ struct parameter {
   parameter_layout layout = parameter_layout::vector;
   int out = 0, in = 1, kernel = 1;
   qkv_order qkv = qkv_order::none;
-  int heads = 1;                          // for qkv_order::by_head
+  int heads = 1;  // for qkv_order::by_head
   int segment = 0;
-  index_t offset = 0;                     // in the model's flat parameter memory
+  index_t offset = 0;  // in the model's flat parameter memory
   initialization init = initialization::constant;
-  double gain = 0;                        // the value itself for constant
+  double gain = 0;  // the value itself for constant
   bool trainable = true;
   constexpr index_t size() const { return index_t{out} * in * kernel * kernel; }
 };
@@ -77,9 +77,9 @@ struct feature {
 struct graph {
   std::vector<node> nodes;
   std::vector<parameter> parameters;
-  std::vector<int> outputs;               // by stage
+  std::vector<int> outputs;  // by stage
   int segments = 1;
-  index_t parameter_elements = 0;         // extent of the flat memory: every parameter starts at a multiple of `alignment`
+  index_t parameter_elements = 0;  // extent of the flat memory: every parameter starts at a multiple of `alignment`
   static constexpr index_t alignment = 16;
 
   constexpr int stage_count() const { return int(outputs.size()); }

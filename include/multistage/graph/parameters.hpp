@@ -12,9 +12,12 @@ namespace multistage {
 /// Upstream's extents of a parameter.
 inline std::vector<index_t> upstream_extents(const parameter& p) {
   switch (p.layout) {
-    case parameter_layout::conv_oihw: return {p.out, p.in, p.kernel, p.kernel};
-    case parameter_layout::linear_oi: return {p.out, p.in};
-    default: return {p.out};
+    case parameter_layout::conv_oihw:
+      return {p.out, p.in, p.kernel, p.kernel};
+    case parameter_layout::linear_oi:
+      return {p.out, p.in};
+    default:
+      return {p.out};
   }
 }
 
@@ -24,8 +27,10 @@ void for_each_element(const parameter& p, F&& f) {
   const index_t taps = index_t{p.kernel} * p.kernel, third = p.out / 3, head = p.qkv == qkv_order::by_head ? third / p.heads : 0;
   for (index_t o = 0; o < p.out; ++o) {
     index_t own = o;
-    if (p.qkv == qkv_order::interleaved) own = o % 3 * third + o / 3;
-    else if (p.qkv == qkv_order::by_head) own = o % (3 * head) / head * third + o / (3 * head) * head + o % head;
+    if (p.qkv == qkv_order::interleaved)
+      own = o % 3 * third + o / 3;
+    else if (p.qkv == qkv_order::by_head)
+      own = o % (3 * head) / head * third + o / (3 * head) * head + o % head;
     for (index_t i = 0; i < p.in; ++i)
       for (index_t t = 0; t < taps; ++t) f((o * p.in + i) * taps + t, (t * p.in + i) * p.out + own);
   }
@@ -46,8 +51,10 @@ void initialize(const graph& g, std::uint64_t seed, std::vector<T>& own) {
     const double bound = p.init == initialization::xavier_uniform ? std::sqrt(6 / (fan_in + fan_out)) : std::sqrt(3 / fan_in);
     for_each_element(p, [&](index_t upstream, index_t position) {
       double v = p.gain;
-      if (p.init == initialization::normal) v *= numbers.normal(upstream);
-      else if (p.init != initialization::constant) v *= bound * (2 * numbers.uniform(upstream) - 1);
+      if (p.init == initialization::normal)
+        v *= numbers.normal(upstream);
+      else if (p.init != initialization::constant)
+        v *= bound * (2 * numbers.uniform(upstream) - 1);
       own[p.offset + position] = T(v);
     });
   }

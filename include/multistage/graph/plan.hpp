@@ -68,10 +68,16 @@ constexpr bool remakeable(const node& n) { return n.kind == op::group_norm || n.
 /// Whether backward of `n` reads the value of its operand k (the operands' gradients aside).
 constexpr bool backward_reads(const node& n, int k) {
   switch (n.kind) {
-    case op::conv: return k < 2;
-    case op::group_norm: return k < 3;
-    case op::silu: case op::gelu: case op::attention: return k == 0;
-    default: return false;
+    case op::conv:
+      return k < 2;
+    case op::group_norm:
+      return k < 3;
+    case op::silu:
+    case op::gelu:
+    case op::attention:
+      return k == 0;
+    default:
+      return false;
   }
 }
 constexpr index_t statistics_size(const node& n) {
@@ -88,17 +94,31 @@ constexpr index_t scratch_size(const node& n) {
 /// The operand over whose memory the result may be written, or -1.
 constexpr int in_place_operand(const node& n) {
   switch (n.kind) {
-    case op::conv: return 3;
-    case op::add: case op::silu: case op::gelu: case op::scale: case op::add_row: return 0;
-    default: return -1;
+    case op::conv:
+      return 3;
+    case op::add:
+    case op::silu:
+    case op::gelu:
+    case op::scale:
+    case op::add_row:
+      return 0;
+    default:
+      return -1;
   }
 }
 /// The operand whose gradient may take over the memory of the result's gradient, or -1.
 constexpr int in_place_gradient(const node& n) {
   switch (n.kind) {
-    case op::conv: return 3;
-    case op::add: case op::scale: case op::add_row: case op::silu: case op::gelu: return 0;
-    default: return -1;
+    case op::conv:
+      return 3;
+    case op::add:
+    case op::scale:
+    case op::add_row:
+    case op::silu:
+    case op::gelu:
+      return 0;
+    default:
+      return -1;
   }
 }
 

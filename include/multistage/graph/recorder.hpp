@@ -11,7 +11,10 @@ namespace multistage {
 
 /// Names of nothing.
 struct no_names {
-  template <class... Parts> constexpr std::size_t push(const Parts&...) { return 0; }
+  template <class... Parts>
+  constexpr std::size_t push(const Parts&...) {
+    return 0;
+  }
   constexpr void pop(std::size_t) {}
   constexpr void parameter(std::string_view, std::string_view) {}
   constexpr void segment(int) {}
@@ -168,8 +171,12 @@ class recorder {
     names.parameter(name, "weight");
     if (o.bias) {
       // Biases are drawn like weights of the same fan; a gain of 0 starts them at 0.
-      n.bias = add_parameter({.out = n.out.channels, .in = 1, .qkv = o.qkv, .heads = o.heads,
-                              .init = o.init.bias_gain == 0 ? initialization::constant : o.init.mode, .gain = o.init.bias_gain});
+      n.bias = add_parameter({.out = n.out.channels,
+                              .in = 1,
+                              .qkv = o.qkv,
+                              .heads = o.heads,
+                              .init = o.init.bias_gain == 0 ? initialization::constant : o.init.mode,
+                              .gain = o.init.bias_gain});
       names.parameter(name, "bias");
     }
   }

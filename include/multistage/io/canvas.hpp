@@ -21,7 +21,8 @@ inline colour stage_colour(int stage) {
 }
 /// A sequential scale from dark blue over green to yellow for values in [0, 1], lighter for more.
 inline colour scale_colour(double v) {
-  static constexpr colour stops[] = {{0.27, 0.00, 0.33}, {0.28, 0.20, 0.48}, {0.21, 0.36, 0.55}, {0.15, 0.50, 0.56}, {0.12, 0.63, 0.53}, {0.36, 0.78, 0.38}, {0.67, 0.86, 0.20}, {0.99, 0.91, 0.14}};
+  static constexpr colour stops[] = {{0.27, 0.00, 0.33}, {0.28, 0.20, 0.48}, {0.21, 0.36, 0.55}, {0.15, 0.50, 0.56},
+                                     {0.12, 0.63, 0.53}, {0.36, 0.78, 0.38}, {0.67, 0.86, 0.20}, {0.99, 0.91, 0.14}};
   const double at = std::clamp(v, 0.0, 1.0) * 7;
   const int i = std::min(int(at), 6);
   const double f = at - i;
@@ -32,8 +33,13 @@ class canvas {
  public:
   static constexpr colour ink{0.13, 0.13, 0.13}, grey{0.55, 0.55, 0.55}, light{0.88, 0.88, 0.88}, paper{1, 1, 1};
 
-  canvas(int width, int height) : width_(width), height_(height), surface_(cairo_image_surface_create(CAIRO_FORMAT_RGB24, width, height), cairo_surface_destroy), c_(cairo_create(surface_.get()), cairo_destroy) {
-    require<error>(cairo_status(c_.get()) == CAIRO_STATUS_SUCCESS, "canvas: ", width, " x ", height, " pixels: ", cairo_status_to_string(cairo_status(c_.get())));
+  canvas(int width, int height)
+      : width_(width),
+        height_(height),
+        surface_(cairo_image_surface_create(CAIRO_FORMAT_RGB24, width, height), cairo_surface_destroy),
+        c_(cairo_create(surface_.get()), cairo_destroy) {
+    require<error>(cairo_status(c_.get()) == CAIRO_STATUS_SUCCESS, "canvas: ", width, " x ", height,
+                   " pixels: ", cairo_status_to_string(cairo_status(c_.get())));
     cairo_select_font_face(c_.get(), "DejaVu Sans", CAIRO_FONT_SLANT_NORMAL, CAIRO_FONT_WEIGHT_NORMAL);
     rectangle(0, 0, width, height, paper);
   }

@@ -13,8 +13,10 @@ namespace figure_detail {
 
 inline std::string number(double v) {
   char text[32];
-  if (v != 0 && (std::fabs(v) < 0.01 || std::fabs(v) >= 10000)) std::snprintf(text, sizeof text, "%.1e", v);
-  else std::snprintf(text, sizeof text, "%.3g", v);
+  if (v != 0 && (std::fabs(v) < 0.01 || std::fabs(v) >= 10000))
+    std::snprintf(text, sizeof text, "%.1e", v);
+  else
+    std::snprintf(text, sizeof text, "%.3g", v);
   return text;
 }
 
@@ -38,7 +40,12 @@ struct axes {
           if (const double v = m * std::pow(10.0, e); v >= a * 0.9999 && v <= b * 1.0001) t.push_back(v);
       return t;
     }
-    const double raw = (b - a) / 5, power = std::pow(10.0, std::floor(std::log10(raw))), m = raw / power, step = (m < 1.5 ? 1 : m < 3.5 ? 2 : m < 7.5 ? 5 : 10) * power;
+    const double raw = (b - a) / 5, power = std::pow(10.0, std::floor(std::log10(raw))), m = raw / power,
+                 step = (m < 1.5   ? 1
+                         : m < 3.5 ? 2
+                         : m < 7.5 ? 5
+                                   : 10) *
+                        power;
     for (double v = std::ceil(a / step - 1e-9) * step; v <= b + 1e-9 * step; v += step) t.push_back(std::fabs(v) < 1e-12 * step ? 0 : v);
     return t;
   }
@@ -61,21 +68,25 @@ struct axes {
 
 /// Images in rows of `columns`, each value `zoom` pixels wide.
 inline canvas image_grid(std::span<const double> values, shape extents, int columns, int zoom, const std::string& title = {}) {
-  require<value_error>(columns >= 1 && zoom >= 1 && extents.rows >= 1, "image_grid: ", extents.rows, " images, ", columns, " columns, zoom ", zoom, "; all must be above 0");
-  const int gap = 4, w = int(extents.width) * zoom, h = int(extents.height) * zoom, rows = int(divide_up(extents.rows, columns)), top = title.empty() ? gap : 34;
+  require<value_error>(columns >= 1 && zoom >= 1 && extents.rows >= 1, "image_grid: ", extents.rows, " images, ", columns, " columns, zoom ", zoom,
+                       "; all must be above 0");
+  const int gap = 4, w = int(extents.width) * zoom, h = int(extents.height) * zoom, rows = int(divide_up(extents.rows, columns)),
+            top = title.empty() ? gap : 34;
   canvas c(gap + columns * (w + gap), top + rows * (h + gap));
   if (!title.empty()) c.text(gap + 2, 17, title, 14);
   for (index_t i = 0; i < extents.rows; ++i)
-    c.image(gap + double(i % columns) * (w + gap), top + double(i / columns) * (h + gap), values.data() + i * extents.row_size(), extents.height, extents.width, extents.channels, zoom);
+    c.image(gap + double(i % columns) * (w + gap), top + double(i / columns) * (h + gap), values.data() + i * extents.row_size(), extents.height, extents.width,
+            extents.channels, zoom);
   return c;
 }
 
 /// A matrix [n, n] of similarities over `nodes` (equally spaced times, ascending) with stage boundaries drawn, in the nodes' unit.
 /// `sigma_labels` gives a second set of tick labels, one a node, or is empty.
-inline canvas heat_map(const std::vector<double>& matrix, const std::vector<double>& nodes, const std::vector<double>& boundaries, const std::string& title, const std::string& label,
-                       const std::vector<double>& sigmas = {}) {
+inline canvas heat_map(const std::vector<double>& matrix, const std::vector<double>& nodes, const std::vector<double>& boundaries, const std::string& title,
+                       const std::string& label, const std::vector<double>& sigmas = {}) {
   const int n = int(nodes.size()), cell = std::max(1, 546 / std::max(n, 1)), size = n * cell, left = 84, top = 52;
-  require<value_error>(n >= 2 && matrix.size() == std::size_t(n) * n, "heat_map: ", matrix.size(), " values for ", n, " nodes; at least two nodes and a square matrix are needed");
+  require<value_error>(n >= 2 && matrix.size() == std::size_t(n) * n, "heat_map: ", matrix.size(), " values for ", n,
+                       " nodes; at least two nodes and a square matrix are needed");
   canvas c(left + size + 130, top + size + 92);
   c.text(left, 24, title, 15);
   for (int i = 0; i < n; ++i)
@@ -115,15 +126,19 @@ struct curve {
 };
 
 /// Curves over common axes, y logarithmic if all is above 0 and asked for.
-inline canvas line_chart(const std::vector<curve>& curves, const std::string& title, const std::string& x_label, const std::string& y_label, bool log_y, bool log_x = false) {
+inline canvas line_chart(const std::vector<curve>& curves, const std::string& title, const std::string& x_label, const std::string& y_label, bool log_y,
+                         bool log_x = false) {
   double x0 = HUGE_VAL, x1 = -HUGE_VAL, y0 = HUGE_VAL, y1 = -HUGE_VAL;
-  const auto good = [&](const curve& k, std::size_t i) { return std::isfinite(k.x[i]) && std::isfinite(k.y[i]) && (!log_y || k.y[i] > 0) && (!log_x || k.x[i] > 0); };
+  const auto good = [&](const curve& k, std::size_t i) {
+    return std::isfinite(k.x[i]) && std::isfinite(k.y[i]) && (!log_y || k.y[i] > 0) && (!log_x || k.x[i] > 0);
+  };
   for (const curve& k : curves)
     for (std::size_t i = 0; i < k.x.size(); ++i)
       if (good(k, i)) x0 = std::min(x0, k.x[i]), x1 = std::max(x1, k.x[i]), y0 = std::min(y0, k.y[i]), y1 = std::max(y1, k.y[i]);
   if (!(x0 <= x1)) x0 = log_x ? 1 : 0, x1 = log_x ? 10 : 1, y0 = log_y ? 0.1 : 0, y1 = 1;
   if (x0 == x1) x1 = log_x ? 2 * x0 : x0 + 1;
-  if (log_y) y0 /= 1.25, y1 *= 1.25;
+  if (log_y)
+    y0 /= 1.25, y1 *= 1.25;
   else {
     const double room = y1 > y0 ? (y1 - y0) * 0.05 : 0.5;
     y0 -= room;
@@ -157,7 +172,8 @@ inline canvas line_chart(const std::vector<curve>& curves, const std::string& ti
 
 /// How pictures come about: a row for each picture, a column for each noise level, x0-hat in each cell, columns framed by their stage.
 /// @param cells [columns][rows, h, w, c]
-inline canvas trajectories(const std::vector<std::vector<double>>& cells, const std::vector<double>& sigmas, const partition& stages, shape extents, int zoom, const std::string& title) {
+inline canvas trajectories(const std::vector<std::vector<double>>& cells, const std::vector<double>& sigmas, const partition& stages, shape extents, int zoom,
+                           const std::string& title) {
   const int columns = int(sigmas.size()), gap = 6, w = int(extents.width) * zoom, h = int(extents.height) * zoom, top = 84, left = 10;
   canvas c(left + columns * (w + gap) + 4, top + int(extents.rows) * (h + gap) + 8);
   c.text(left, 22, title, 15);
@@ -167,7 +183,8 @@ inline canvas trajectories(const std::vector<std::vector<double>>& cells, const 
     c.rectangle(x - 3, 40, w + 6, 18, stage_colour(stage));
     c.text(x + w / 2.0, 49, "stage " + std::to_string(stage), 11, 0.5, canvas::paper);
     c.text(x + w / 2.0, 70, figure_detail::number(sigmas[k]), 12, 0.5);
-    for (index_t r = 0; r < extents.rows; ++r) c.image(x, top + double(r) * (h + gap), cells[k].data() + r * extents.row_size(), extents.height, extents.width, extents.channels, zoom);
+    for (index_t r = 0; r < extents.rows; ++r)
+      c.image(x, top + double(r) * (h + gap), cells[k].data() + r * extents.row_size(), extents.height, extents.width, extents.channels, zoom);
   }
   return c;
 }

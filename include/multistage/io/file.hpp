@@ -33,7 +33,8 @@ inline std::vector<unsigned char> read_file(const std::string& path, std::uint64
   while (have < data.size()) {
     const ssize_t n = ::read(fd, data.data() + have, data.size() - have);
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) fail<file_error>(path, ": reading stopped at byte ", have, " of ", data.size(), n < 0 ? std::string(": ") + std::strerror(errno) : ": the file was cut");
+    if (n <= 0)
+      fail<file_error>(path, ": reading stopped at byte ", have, " of ", data.size(), n < 0 ? std::string(": ") + std::strerror(errno) : ": the file was cut");
     have += std::size_t(n);
   }
   return data;

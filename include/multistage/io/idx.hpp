@@ -21,7 +21,8 @@ inline image_set parse_idx(const std::string& path, const std::vector<unsigned c
     count *= n;
     extents[d] = index_t(n);
   }
-  if (count != bytes.size() - 16) broken(16, "its extents take " + std::to_string(count) + " bytes, " + std::to_string(bytes.size() - 16) + " follow: the file is cut or broken");
+  if (count != bytes.size() - 16)
+    broken(16, "its extents take " + std::to_string(count) + " bytes, " + std::to_string(bytes.size() - 16) + " follow: the file is cut or broken");
   image_set s;
   s.extents = {extents[0], extents[1], extents[2], 1};
   s.values.reserve(count);

@@ -38,7 +38,8 @@ struct image_set {
 
 /// Two parts: `held_out` images chosen by the seed, and the others. @throws value_error unless both parts have images.
 inline std::pair<image_set, image_set> split(const image_set& all, index_t held_out, std::uint64_t seed) {
-  require<value_error>(held_out > 0 && held_out < all.count(), "split: ", held_out, " images of ", all.count(), " cannot be held out; give 1 to ", all.count() - 1);
+  require<value_error>(held_out > 0 && held_out < all.count(), "split: ", held_out, " images of ", all.count(), " cannot be held out; give 1 to ",
+                       all.count() - 1);
   std::vector<index_t> order(static_cast<std::size_t>(all.count()));
   std::iota(order.begin(), order.end(), index_t{0});
   const random_stream numbers(seed, purpose::split, 0);

@@ -68,7 +68,9 @@ class reader {
 };
 
 template <std::size_t N>
-std::vector<int> to_list(const std::array<int, N>& a) { return {a.begin(), a.begin() + length(a)}; }
+std::vector<int> to_list(const std::array<int, N>& a) {
+  return {a.begin(), a.begin() + length(a)};
+}
 
 inline constexpr std::initializer_list<const char*> paths{"standard", "skip", "residual"};
 
@@ -127,9 +129,16 @@ inline configuration configuration_from_json(const json& j) {
 inline json to_json(const configuration& c) {
   json j = std::visit(
       [](const auto& n) {
-        json k{{"resolution", n.resolution}, {"channels", n.channels}, {"encoder_channels", n.encoder_channels}, {"channel_mult", detail::to_list(n.channel_mult)},
-               {"num_blocks", n.num_blocks}, {"attn_resolutions", detail::to_list(n.attn_resolutions)}, {"channel_mult_emb", n.channel_mult_emb},
-               {"norm_groups", n.norm_groups}, {"label_dim", n.label_dim}, {"augment_dim", n.augment_dim}};
+        json k{{"resolution", n.resolution},
+               {"channels", n.channels},
+               {"encoder_channels", n.encoder_channels},
+               {"channel_mult", detail::to_list(n.channel_mult)},
+               {"num_blocks", n.num_blocks},
+               {"attn_resolutions", detail::to_list(n.attn_resolutions)},
+               {"channel_mult_emb", n.channel_mult_emb},
+               {"norm_groups", n.norm_groups},
+               {"label_dim", n.label_dim},
+               {"augment_dim", n.augment_dim}};
         if constexpr (std::is_same_v<std::decay_t<decltype(n)>, song_unet>) {
           k["network"] = "song_unet";
           k["channel_mult_noise"] = n.channel_mult_noise;

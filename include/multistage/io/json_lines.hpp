@@ -22,7 +22,8 @@ class json_lines {
 
   void write(const nlohmann::json& object) {
     const std::string line = object.dump() + "\n";
-    require<file_error>(std::fwrite(line.data(), 1, line.size(), file_) == line.size() && std::fflush(file_) == 0, path_, ": writing failed; is the disk full?");
+    require<file_error>(std::fwrite(line.data(), 1, line.size(), file_) == line.size() && std::fflush(file_) == 0, path_,
+                        ": writing failed; is the disk full?");
   }
 
  private:

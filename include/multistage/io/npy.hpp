@@ -6,7 +6,7 @@
 namespace multistage::io {
 
 struct npy_array {
-  std::string type;                 // "u1", "f4", ...
+  std::string type;  // "u1", "f4", ...
   std::vector<index_t> extents;
   std::vector<double> values;
 };
@@ -18,7 +18,8 @@ inline npy_array parse_npy(const std::string& path, const std::vector<unsigned c
   if (bytes.size() < 10 || std::memcmp(bytes.data(), magic, 6) != 0) broken(0, "it does not begin with the magic of npy");
   const bool wide = bytes[6] >= 2;
   if (bytes[6] < 1 || bytes[6] > 3 || (wide && bytes.size() < 12)) broken(6, "version " + std::to_string(bytes[6]) + " is unknown");
-  const std::size_t length = bytes[8] | std::size_t(bytes[9]) << 8 | (wide ? std::size_t(bytes[10]) << 16 | std::size_t(bytes[11]) << 24 : 0), begin = wide ? 12 : 10;
+  const std::size_t length = bytes[8] | std::size_t(bytes[9]) << 8 | (wide ? std::size_t(bytes[10]) << 16 | std::size_t(bytes[11]) << 24 : 0),
+                    begin = wide ? 12 : 10;
   if (length > bytes.size() - begin || length > (1u << 20)) broken(8, "a header of " + std::to_string(length) + " bytes does not fit");
   const std::string header(bytes.begin() + begin, bytes.begin() + begin + length);
   const auto after = [&](const char* key) {
@@ -52,7 +53,8 @@ inline npy_array parse_npy(const std::string& path, const std::vector<unsigned c
     a.extents.push_back(index_t(n));
   }
   const std::size_t data = begin + length, size = std::size_t(a.type[1] - '0');
-  if (count * size != bytes.size() - data) broken(data, "its shape takes " + std::to_string(count * size) + " bytes, " + std::to_string(bytes.size() - data) + " follow: the file is cut or broken");
+  if (count * size != bytes.size() - data)
+    broken(data, "its shape takes " + std::to_string(count * size) + " bytes, " + std::to_string(bytes.size() - data) + " follow: the file is cut or broken");
   a.values.resize(count);
   const auto convert = [&]<class From>(From) {
     for (std::size_t i = 0; i < count; ++i) {
@@ -61,15 +63,24 @@ inline npy_array parse_npy(const std::string& path, const std::vector<unsigned c
       a.values[i] = double(v);
     }
   };
-  if (a.type == "u1" || a.type == "b1") convert(std::uint8_t{});
-  else if (a.type == "i1") convert(std::int8_t{});
-  else if (a.type == "i2") convert(std::int16_t{});
-  else if (a.type == "u2") convert(std::uint16_t{});
-  else if (a.type == "i4") convert(std::int32_t{});
-  else if (a.type == "i8") convert(std::int64_t{});
-  else if (a.type == "f4") convert(float{});
-  else if (a.type == "f8") convert(double{});
-  else broken(begin, "type '" + descr + "' is not supported; save as uint8, int or float");
+  if (a.type == "u1" || a.type == "b1")
+    convert(std::uint8_t{});
+  else if (a.type == "i1")
+    convert(std::int8_t{});
+  else if (a.type == "i2")
+    convert(std::int16_t{});
+  else if (a.type == "u2")
+    convert(std::uint16_t{});
+  else if (a.type == "i4")
+    convert(std::int32_t{});
+  else if (a.type == "i8")
+    convert(std::int64_t{});
+  else if (a.type == "f4")
+    convert(float{});
+  else if (a.type == "f8")
+    convert(double{});
+  else
+    broken(begin, "type '" + descr + "' is not supported; save as uint8, int or float");
   return a;
 }
 inline npy_array read_npy(const std::string& path) { return parse_npy(path, read_file(path)); }
@@ -82,7 +93,8 @@ inline void write_npy(const std::string& path, const std::vector<index_t>& exten
   header.resize(std::size_t(round_up(index_t(header.size()) + 11, 64)) - 11, ' ');
   header += '\n';
   atomic_file f(path);
-  const unsigned char start[] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, static_cast<unsigned char>(header.size() & 255), static_cast<unsigned char>(header.size() >> 8)};
+  const unsigned char start[] = {
+      0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, static_cast<unsigned char>(header.size() & 255), static_cast<unsigned char>(header.size() >> 8)};
   f.write(start, sizeof start);
   f.write(header);
   f.write(values.data(), values.size() * sizeof(double));
@@ -92,7 +104,8 @@ inline void write_npy(const std::string& path, const std::vector<index_t>& exten
 /// Images from an array [n, h, w] or [n, h, w, c] of integers in [0, largest] (0: 255), or of floats in [-1, 1], as values in [-1, 1].
 /// @throws file_error, value_error
 inline image_set images_from(const npy_array& a, const std::string& path, double largest = 0) {
-  require<file_error>(a.extents.size() == 3 || a.extents.size() == 4, path, ": has ", a.extents.size(), " dimensions; images are [n, height, width] or [n, height, width, channels]");
+  require<file_error>(a.extents.size() == 3 || a.extents.size() == 4, path, ": has ", a.extents.size(),
+                      " dimensions; images are [n, height, width] or [n, height, width, channels]");
   image_set s;
   s.extents = {a.extents[0], a.extents[1], a.extents[2], a.extents.size() == 4 ? a.extents[3] : 1};
   const bool floats = a.type[0] == 'f';
@@ -100,7 +113,8 @@ inline image_set images_from(const npy_array& a, const std::string& path, double
   s.values.reserve(a.values.size());
   for (std::size_t i = 0; i < a.values.size(); ++i) {
     const double v = floats ? a.values[i] : a.values[i] / top * 2 - 1;
-    require<value_error>(v >= -1 && v <= 1, path, ": value ", i, " is ", a.values[i], ", outside ", floats ? "[-1, 1]" : "[0, largest]", "; images have values in that range");
+    require<value_error>(v >= -1 && v <= 1, path, ": value ", i, " is ", a.values[i], ", outside ", floats ? "[-1, 1]" : "[0, largest]",
+                         "; images have values in that range");
     s.values.push_back(float(v));
   }
   return s;

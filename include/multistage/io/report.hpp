@@ -18,7 +18,8 @@ class report {
   }
   /// @param png the picture's bytes. @param caption says what it means.
   report& picture(const std::string& png, const std::string& caption) {
-    body_ += "<figure><img alt=\"" + escape(caption) + "\" src=\"data:image/png;base64," + base64(png) + "\"><figcaption>" + escape(caption) + "</figcaption></figure>\n";
+    body_ += "<figure><img alt=\"" + escape(caption) + "\" src=\"data:image/png;base64," + base64(png) + "\"><figcaption>" + escape(caption) +
+             "</figcaption></figure>\n";
     return *this;
   }
   report& table(const std::vector<std::pair<std::string, std::string>>& rows) {
@@ -28,10 +29,13 @@ class report {
     return *this;
   }
   std::string html() const {
-    return "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>" + title_ +
-           "</title>\n<style>body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:60rem;margin:2rem auto;padding:0 1rem}h1{font-size:1.7rem}h2{font-size:1.25rem;margin-top:2.2rem}"
+    return "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>" +
+           title_ +
+           "</title>\n<style>body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:60rem;margin:2rem auto;padding:0 "
+           "1rem}h1{font-size:1.7rem}h2{font-size:1.25rem;margin-top:2.2rem}"
            "figure{margin:1rem 0}img{max-width:100%;border:1px solid #ddd}figcaption{color:#555;font-size:.92rem}table{border-collapse:collapse}"
-           "th,td{text-align:left;padding:.25rem 1rem .25rem 0;border-bottom:1px solid #e4e4e4;font-weight:normal;vertical-align:top}td{font-variant-numeric:tabular-nums}</style></head>\n<body>\n<h1>" +
+           "th,td{text-align:left;padding:.25rem 1rem .25rem 0;border-bottom:1px solid "
+           "#e4e4e4;font-weight:normal;vertical-align:top}td{font-variant-numeric:tabular-nums}</style></head>\n<body>\n<h1>" +
            title_ + "</h1>\n" + body_ + "</body></html>\n";
   }
   void save(const std::string& path) const { write_file(path, html()); }
@@ -40,11 +44,16 @@ class report {
   static std::string escape(const std::string& s) {
     std::string out;
     for (char c : s) {
-      if (c == '&') out += "&amp;";
-      else if (c == '<') out += "&lt;";
-      else if (c == '>') out += "&gt;";
-      else if (c == '"') out += "&quot;";
-      else out += c;
+      if (c == '&')
+        out += "&amp;";
+      else if (c == '<')
+        out += "&lt;";
+      else if (c == '>')
+        out += "&gt;";
+      else if (c == '"')
+        out += "&quot;";
+      else
+        out += c;
     }
     return out;
   }

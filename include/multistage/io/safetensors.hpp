@@ -16,22 +16,29 @@ struct dtype_info {
   const char* name;
   index_t size;
 };
-inline constexpr dtype_info dtypes[] = {{dtype::f64, "F64", 8}, {dtype::f32, "F32", 4}, {dtype::f16, "F16", 2}, {dtype::bf16, "BF16", 2}, {dtype::i64, "I64", 8},
-                                        {dtype::i32, "I32", 4}, {dtype::i16, "I16", 2}, {dtype::i8, "I8", 1},   {dtype::u8, "U8", 1},     {dtype::boolean, "BOOL", 1}};
+inline constexpr dtype_info dtypes[] = {{dtype::f64, "F64", 8}, {dtype::f32, "F32", 4},     {dtype::f16, "F16", 2}, {dtype::bf16, "BF16", 2},
+                                        {dtype::i64, "I64", 8}, {dtype::i32, "I32", 4},     {dtype::i16, "I16", 2}, {dtype::i8, "I8", 1},
+                                        {dtype::u8, "U8", 1},   {dtype::boolean, "BOOL", 1}};
 template <class T>
 constexpr dtype dtype_of() {
-  if constexpr (std::is_same_v<T, double>) return dtype::f64;
-  else if constexpr (std::is_same_v<T, float>) return dtype::f32;
-  else if constexpr (std::is_same_v<T, std::int64_t>) return dtype::i64;
-  else return dtype::u8;
+  if constexpr (std::is_same_v<T, double>)
+    return dtype::f64;
+  else if constexpr (std::is_same_v<T, float>)
+    return dtype::f32;
+  else if constexpr (std::is_same_v<T, std::int64_t>)
+    return dtype::i64;
+  else
+    return dtype::u8;
 }
 
 /// Half precision to float.
 inline float half_to_float(std::uint16_t h) {
   const std::uint32_t sign = std::uint32_t(h & 0x8000u) << 16, exponent = (h >> 10) & 31, mantissa = h & 1023;
   std::uint32_t bits;
-  if (exponent == 31) bits = sign | 0x7f800000u | (mantissa << 13);
-  else if (exponent != 0) bits = sign | ((exponent + 112) << 23) | (mantissa << 13);
+  if (exponent == 31)
+    bits = sign | 0x7f800000u | (mantissa << 13);
+  else if (exponent != 0)
+    bits = sign | ((exponent + 112) << 23) | (mantissa << 13);
   else {
     const float v = float(mantissa) * 0x1p-24f;
     return sign ? -v : v;
@@ -83,19 +90,35 @@ class safetensors {
       }
     };
     switch (t.type.type) {
-      case dtype::f64: convert(double{}); break;
-      case dtype::f32: convert(float{}); break;
-      case dtype::i64: convert(std::int64_t{}); break;
-      case dtype::i32: convert(std::int32_t{}); break;
-      case dtype::i16: convert(std::int16_t{}); break;
-      case dtype::i8: convert(std::int8_t{}); break;
-      case dtype::u8: case dtype::boolean: convert(std::uint8_t{}); break;
+      case dtype::f64:
+        convert(double{});
+        break;
+      case dtype::f32:
+        convert(float{});
+        break;
+      case dtype::i64:
+        convert(std::int64_t{});
+        break;
+      case dtype::i32:
+        convert(std::int32_t{});
+        break;
+      case dtype::i16:
+        convert(std::int16_t{});
+        break;
+      case dtype::i8:
+        convert(std::int8_t{});
+        break;
+      case dtype::u8:
+      case dtype::boolean:
+        convert(std::uint8_t{});
+        break;
       case dtype::f16:
       case dtype::bf16:
         for (std::size_t i = 0; i < v.size(); ++i) {
           std::uint16_t h;
           std::memcpy(&h, p + 2 * i, 2);
-          if (t.type.type == dtype::f16) v[i] = T(half_to_float(h));
+          if (t.type.type == dtype::f16)
+            v[i] = T(half_to_float(h));
           else {
             const std::uint32_t bits = std::uint32_t(h) << 16;
             float f;
@@ -120,7 +143,8 @@ class safetensors {
     if (bytes_.size() < 8) broken(0, "the file has " + std::to_string(bytes_.size()) + " bytes, the header's length takes 8");
     std::uint64_t length = 0;
     for (int i = 7; i >= 0; --i) length = length << 8 | bytes_[i];
-    if (length > most || length > bytes_.size() - 8) broken(0, "a header of " + std::to_string(length) + " bytes is said to follow, " + std::to_string(bytes_.size() - 8) + " do");
+    if (length > most || length > bytes_.size() - 8)
+      broken(0, "a header of " + std::to_string(length) + " bytes is said to follow, " + std::to_string(bytes_.size() - 8) + " do");
     data_ = 8 + length;
     const char* begin = reinterpret_cast<const char*>(bytes_.data()) + 8;
     nlohmann::json header;
@@ -165,8 +189,11 @@ class safetensors {
       if (!o.is_number_unsigned()) broken(8, where + "an offset is not a whole number");
     t.begin = v["data_offsets"][0].template get<std::uint64_t>();
     t.end = v["data_offsets"][1].template get<std::uint64_t>();
-    if (t.begin > t.end || t.end > available) broken(data_, where + "its data [" + std::to_string(t.begin) + ", " + std::to_string(t.end) + ") lies outside the " + std::to_string(available) + " bytes of data: the file is cut or broken");
-    if (t.end - t.begin != bytes) broken(data_ + t.begin, where + "its shape takes " + std::to_string(bytes) + " bytes, its offsets give " + std::to_string(t.end - t.begin));
+    if (t.begin > t.end || t.end > available)
+      broken(data_, where + "its data [" + std::to_string(t.begin) + ", " + std::to_string(t.end) + ") lies outside the " + std::to_string(available) +
+                        " bytes of data: the file is cut or broken");
+    if (t.end - t.begin != bytes)
+      broken(data_ + t.begin, where + "its shape takes " + std::to_string(bytes) + " bytes, its offsets give " + std::to_string(t.end - t.begin));
     return t;
   }
 

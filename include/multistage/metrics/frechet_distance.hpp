@@ -13,7 +13,8 @@ namespace multistage {
 /// @param a, b features [n, dimension], row-major. Features may be pixels. @throws value_error for fewer than two rows or non-finite values.
 inline double frechet_distance(std::span<const double> a, std::span<const double> b, index_t dimension) {
   using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  require<value_error>(dimension >= 1 && index_t(a.size()) % dimension == 0 && index_t(b.size()) % dimension == 0, "frechet_distance: ", a.size(), " and ", b.size(), " values are no rows of ", dimension);
+  require<value_error>(dimension >= 1 && index_t(a.size()) % dimension == 0 && index_t(b.size()) % dimension == 0, "frechet_distance: ", a.size(), " and ",
+                       b.size(), " values are no rows of ", dimension);
   const auto moments = [&](std::span<const double> v, Eigen::VectorXd& mean) -> matrix {
     const Eigen::Map<const matrix> x(v.data(), index_t(v.size()) / dimension, dimension);
     require<value_error>(x.rows() >= 2, "frechet_distance: ", x.rows(), " rows; a covariance needs two");

@@ -53,7 +53,8 @@ constexpr encoded encode(Builder& b, const adm_unet& u) {
   if (u.augment_dim > 0) emb = b.add(emb, b.linear(b.input(input_slot::augment_labels, u.augment_dim), u.encoder_channels, "map_augment", {plain, false}));
   emb = b.linear(b.silu(b.linear(emb, wide, "map_layer0", {plain})), wide, "map_layer1", {plain});
   if (u.label_dim > 0)
-    emb = b.add(emb, b.linear(b.input(input_slot::class_labels, u.label_dim), wide, "map_label", {{initialization::kaiming_uniform, constexpr_sqrt(u.label_dim)}, false}));
+    emb = b.add(emb, b.linear(b.input(input_slot::class_labels, u.label_dim), wide, "map_label",
+                              {{initialization::kaiming_uniform, constexpr_sqrt(u.label_dim)}, false}));
   emb = b.silu(emb);
 
   const auto enc = b.scope("enc");

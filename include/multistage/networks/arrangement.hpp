@@ -25,7 +25,8 @@ constexpr void describe(Builder& b, const Net& net, const decoders& d) {
       const auto inside = alone ? b.scope("dec") : b.scope("decs.", s);
       x = decode(b, n, d.widths[s], encoded);
     }
-    if (alone) b.output(head(b, n, x));
+    if (alone)
+      b.output(head(b, n, x));
     else {
       const auto inside = b.scope("outs.", s);
       b.output(head(b, n, x));

@@ -29,9 +29,10 @@ described_network record(const Net& net, const decoders& stages) {
   in_range("num_blocks", net.num_blocks + 1, 256);
   in_range("norm_groups", net.norm_groups, most);
   in_range("encoder_channels", net.encoder_channels, most);
-  require<value_error>(net.label_dim >= 0 && net.label_dim <= (1 << 20) && net.augment_dim >= 0 && net.augment_dim <= (1 << 20), "network: label_dim ", net.label_dim,
-                       ", augment_dim ", net.augment_dim, "; both are at least 0 and at most 2^20");
-  require<value_error>(net.encoder_channels >= 4 && net.encoder_channels % 2 == 0, "network: encoder_channels = ", net.encoder_channels, "; an even number from 4 is needed");
+  require<value_error>(net.label_dim >= 0 && net.label_dim <= (1 << 20) && net.augment_dim >= 0 && net.augment_dim <= (1 << 20), "network: label_dim ",
+                       net.label_dim, ", augment_dim ", net.augment_dim, "; both are at least 0 and at most 2^20");
+  require<value_error>(net.encoder_channels >= 4 && net.encoder_channels % 2 == 0, "network: encoder_channels = ", net.encoder_channels,
+                       "; an even number from 4 is needed");
   require<value_error>(net.resolution % (1 << (net.depth() - 1)) == 0, "network: resolution ", net.resolution, " is not divisible by ", 1 << (net.depth() - 1),
                        ", as its ", net.depth(), " levels (channel_mult) need; pad the images or use fewer levels");
   recorder<name_list> b;

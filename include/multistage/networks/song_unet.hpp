@@ -14,16 +14,16 @@ enum class auxiliary_path { standard, skip, residual };
 struct song_unet {
   int resolution = 32, channels = 3;
   int encoder_channels = 128;
-  std::array<int, 8> channel_mult{2, 2, 2};      // width of each level, in encoder_channels (decoder: in its own width)
-  int num_blocks = 4;                            // residual blocks a level; decoders have one more
-  std::array<int, 8> attn_resolutions{16};       // where encoder blocks, and the last decoder block, attend
-  int channel_mult_noise = 1;                    // width of the noise level's embedding
-  int channel_mult_emb = 4;                      // width of what the blocks are told
-  bool fourier = false;                          // NCSN++'s embedding; else positional
+  std::array<int, 8> channel_mult{2, 2, 2};  // width of each level, in encoder_channels (decoder: in its own width)
+  int num_blocks = 4;                        // residual blocks a level; decoders have one more
+  std::array<int, 8> attn_resolutions{16};   // where encoder blocks, and the last decoder block, attend
+  int channel_mult_noise = 1;                // width of the noise level's embedding
+  int channel_mult_emb = 4;                  // width of what the blocks are told
+  bool fourier = false;                      // NCSN++'s embedding; else positional
   auxiliary_path encoder_type = auxiliary_path::standard;
   auxiliary_path decoder_type = auxiliary_path::standard;  // standard or skip
   std::array<int, 8> resample_filter{1, 1};
-  int norm_groups = 32;                          // at most, and at least four channels a group
+  int norm_groups = 32;  // at most, and at least four channels a group
   int label_dim = 0, augment_dim = 0;
 
   constexpr int depth() const { return length(channel_mult); }
@@ -32,7 +32,8 @@ struct song_unet {
 namespace song {
 
 inline constexpr double sqrt_half = 0.70710678118654752440;
-inline constexpr layer_init plain{initialization::xavier_uniform, 1}, zero{initialization::xavier_uniform, 1e-5}, attentive{initialization::xavier_uniform, 0.44721359549995793};
+inline constexpr layer_init plain{initialization::xavier_uniform, 1}, zero{initialization::xavier_uniform, 1e-5},
+    attentive{initialization::xavier_uniform, 0.44721359549995793};
 
 enum class move { none, down, up };
 

@@ -19,7 +19,8 @@ constexpr attention_problem<T> make_self_attention(index_t rows, index_t tokens,
 
 /// The problem of attention between q [rows, queries, c] and k, v [rows, keys, c], each contiguous.
 template <class T>
-constexpr attention_problem<T> make_cross_attention(index_t rows, index_t queries, index_t keys, index_t channels, index_t heads, const T* q, const T* k, const T* v, T scale) {
+constexpr attention_problem<T> make_cross_attention(index_t rows, index_t queries, index_t keys, index_t channels, index_t heads, const T* q, const T* k,
+                                                    const T* v, T scale) {
   return {rows, heads, queries, keys, channels / heads, scale, q, k, v, queries * channels, channels, keys * channels, channels, keys * channels, channels};
 }
 

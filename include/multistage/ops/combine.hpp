@@ -60,7 +60,8 @@ void concat(Backend& b, view<const T> x, view<const T> x2, view<T> y) {
 template <class Backend, class T>
 void split(Backend& b, view<const T> from, index_t first, view<T> to, bool accumulate = false) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
-  require<shape_error>(first >= 0 && first + to.extents.channels <= from.extents.channels, "split: channels [", first, ", ", first + to.extents.channels, ") of ", from.extents);
+  require<shape_error>(first >= 0 && first + to.extents.channels <= from.extents.channels, "split: channels [", first, ", ", first + to.extents.channels,
+                       ") of ", from.extents);
   shape s = to.extents;
   s.channels = from.extents.channels;
   expect("split", "from", from, s);

@@ -10,9 +10,7 @@ namespace multistage::ops {
 struct conv_window {
   int kernel = 3, stride = 1, padding = 1, padding_end = -1;
 
-  constexpr index_t out(index_t extent) const {
-    return (extent + padding + (padding_end < 0 ? padding : padding_end) - kernel) / stride + 1;
-  }
+  constexpr index_t out(index_t extent) const { return (extent + padding + (padding_end < 0 ? padding : padding_end) - kernel) / stride + 1; }
 };
 
 /// Multiply-accumulates of one image.
@@ -44,13 +42,30 @@ conv_problem<T> make_conv_problem(view<const T> x, view<const T> weight, shape y
   expect(where, "weight", weight, shape{window.kernel, window.kernel, x.extents.channels + in2, out});
   if (extras.x2) {
     expect(where, "x2", extras.x2, shape{x.extents.rows, x.extents.height, x.extents.width, in2});
-    require<shape_error>(window.kernel == 1 && window.stride == 1 && window.padding == 0, where, ": two inputs need a 1x1 kernel of stride 1 without padding; copy them into one tensor");
+    require<shape_error>(window.kernel == 1 && window.stride == 1 && window.padding == 0, where,
+                         ": two inputs need a 1x1 kernel of stride 1 without padding; copy them into one tensor");
   }
   expect_optional(where, "bias", extras.bias, shape{1, 1, 1, out});
   expect_optional(where, "row_bias", extras.row_bias, shape{x.extents.rows, 1, 1, out});
   expect_optional(where, "residual", extras.residual, y);
-  return {x.extents.rows, x.extents.height, x.extents.width, x.extents.channels, in2, y.height, y.width, out, window.kernel, window.stride,
-          window.padding, x.data, extras.x2.data, weight.data, extras.bias.data, extras.row_bias.data, extras.residual.data, extras.scale};
+  return {x.extents.rows,
+          x.extents.height,
+          x.extents.width,
+          x.extents.channels,
+          in2,
+          y.height,
+          y.width,
+          out,
+          window.kernel,
+          window.stride,
+          window.padding,
+          x.data,
+          extras.x2.data,
+          weight.data,
+          extras.bias.data,
+          extras.row_bias.data,
+          extras.residual.data,
+          extras.scale};
 }
 
 /// y = conv(x). @see the file's head.
@@ -66,8 +81,8 @@ void conv(Backend& b, view<const T> x, view<const T> weight, view<T> y, conv_win
 /// Gradients of y = conv(x) without extras, from dy like y: dx (+)= the transposed convolution; dweight and dbias are added to.
 /// Empty views are not wanted.
 template <class Backend, class T>
-void conv_backward(Backend& b, view<const T> x, view<const T> weight, view<const T> dy, view<T> dx, view<T> dweight, view<T> dbias,
-                   conv_window window = {}, bool accumulate = false) {
+void conv_backward(Backend& b, view<const T> x, view<const T> weight, view<const T> dy, view<T> dx, view<T> dweight, view<T> dbias, conv_window window = {},
+                   bool accumulate = false) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, conv, T);
   const conv_problem<T> p = make_conv_problem(x, weight, dy.extents, window, conv_extras<T>{});
   expect_optional("conv_backward", "dx", dx, x.extents);

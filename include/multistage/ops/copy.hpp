@@ -10,7 +10,8 @@ struct strided_copy {
   const From* from;
   To* to;
   index_t height, width, channels, from_stride[4], to_stride[4];
-  strided_copy(const view<const From>& f, const view<To>& t) : from(f.data), to(t.data), height(t.extents.height), width(t.extents.width), channels(t.extents.channels) {
+  strided_copy(const view<const From>& f, const view<To>& t)
+      : from(f.data), to(t.data), height(t.extents.height), width(t.extents.width), channels(t.extents.channels) {
     for (int k = 0; k < 4; ++k) from_stride[k] = f.strides[k], to_stride[k] = t.strides[k];
   }
   MULTISTAGE_HD void operator()(index_t i) const {
@@ -30,7 +31,8 @@ template <class Backend, class From, class To>
 void copy(Backend& b, view<From> from, view<To> to) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, To);
   require<shape_error>(from.extents == to.extents, "copy: from ", from.extents, " to ", to.extents, "; extents must be equal");
-  b.for_each_index(to.extents.size(), functor::strided_copy<std::remove_const_t<From>, To>(view<const std::remove_const_t<From>>{from.data, from.extents, from.strides}, to));
+  b.for_each_index(to.extents.size(),
+                   functor::strided_copy<std::remove_const_t<From>, To>(view<const std::remove_const_t<From>>{from.data, from.extents, from.strides}, to));
 }
 
 }  // namespace multistage::ops

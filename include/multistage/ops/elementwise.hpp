@@ -65,13 +65,17 @@ void map_backward(Backend& b, view<const T> x, view<const T> dy, view<T> dx, boo
 }
 
 template <class Backend, class T>
-void silu(Backend& b, view<const T> x, view<T> y) { map<silu_function>(b, x, y); }
+void silu(Backend& b, view<const T> x, view<T> y) {
+  map<silu_function>(b, x, y);
+}
 template <class Backend, class T>
 void silu_backward(Backend& b, view<const T> x, view<const T> dy, view<T> dx, bool accumulate = false) {
   map_backward<silu_function>(b, x, dy, dx, accumulate);
 }
 template <class Backend, class T>
-void gelu(Backend& b, view<const T> x, view<T> y) { map<gelu_function>(b, x, y); }
+void gelu(Backend& b, view<const T> x, view<T> y) {
+  map<gelu_function>(b, x, y);
+}
 template <class Backend, class T>
 void gelu_backward(Backend& b, view<const T> x, view<const T> dy, view<T> dx, bool accumulate = false) {
   map_backward<gelu_function>(b, x, dy, dx, accumulate);

@@ -9,9 +9,9 @@ namespace multistage::ops {
 
 /// How angles become channels.
 struct embedding_form {
-  bool sine_first = true;          // [sin, cos] or [cos, sin]
-  bool endpoint = true;            // d = n/2 - 1 (the last angle is v / 10000) or d = n/2
-  bool logarithm = false;          // embed ln v
+  bool sine_first = true;  // [sin, cos] or [cos, sin]
+  bool endpoint = true;    // d = n/2 - 1 (the last angle is v / 10000) or d = n/2
+  bool logarithm = false;  // embed ln v
 };
 
 namespace functor {
@@ -27,8 +27,10 @@ struct embedding {
     T v = values[row];
     if (form.logarithm) v = T(::log(double(v)));
     double angle;
-    if (frequencies) angle = double(v) * 6.283185307179586 * double(frequencies[j]);
-    else angle = double(v) * ::pow(10000.0, -double(j) / double(form.endpoint ? half - 1 : half));
+    if (frequencies)
+      angle = double(v) * 6.283185307179586 * double(frequencies[j]);
+    else
+      angle = double(v) * ::pow(10000.0, -double(j) / double(form.endpoint ? half - 1 : half));
     y[i] = T((c < half) == form.sine_first ? ::sin(angle) : ::cos(angle));
   }
 };

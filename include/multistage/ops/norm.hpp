@@ -29,7 +29,8 @@ norm_problem<T> make_norm_problem(view<const T> x, view<const T> weight, view<co
   expect(where, "bias", bias, shape{1, 1, 1, c});
   expect(where, "statistics", statistics, shape{x.extents.rows, 1, o.groups, 2});
   expect_optional(where, "modulation", o.modulation, shape{x.extents.rows, 1, 1, 2 * c});
-  return {x.extents.rows, x.extents.pixels(), x.extents.channels, c2, o.groups, o.epsilon, o.silu, x.data, o.x2.data, weight.data, bias.data, o.modulation.data, statistics.data};
+  return {x.extents.rows, x.extents.pixels(), x.extents.channels, c2,        o.groups,          o.epsilon,      o.silu,
+          x.data,         o.x2.data,          weight.data,        bias.data, o.modulation.data, statistics.data};
 }
 
 /// y = group_norm(x) for x [rows, h, w, c], weight and bias [1, 1, 1, c]; writes statistics [rows, 1, groups, 2] for backward.
@@ -45,7 +46,8 @@ void group_norm(Backend& b, view<const T> x, view<const T> weight, view<const T>
 
 /// Gradients of group_norm; `g` holds the pointers, of the extents that backend/primitives.hpp states.
 template <class Backend, class T>
-void group_norm_backward(Backend& b, view<const T> x, view<const T> weight, view<const T> bias, view<T> statistics, const norm_options<T>& options, const norm_gradients<T>& g) {
+void group_norm_backward(Backend& b, view<const T> x, view<const T> weight, view<const T> bias, view<T> statistics, const norm_options<T>& options,
+                         const norm_gradients<T>& g) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, norm, T);
   const norm_problem<T> p = make_norm_problem(x, weight, bias, statistics, options);
   require<value_error>(g.dy && g.partials, "group_norm_backward: dy and the scratch partials [rows, 2 channels] must be given");
@@ -62,7 +64,8 @@ void layer_norm(Backend& b, view<const T> x, view<const T> weight, view<const T>
 }
 /// Gradients of layer_norm, as those of group_norm with one group; partials [rows h w, 2 channels].
 template <class Backend, class T>
-void layer_norm_backward(Backend& b, view<const T> x, view<const T> weight, view<const T> bias, view<T> statistics, const norm_gradients<T>& g, T epsilon = T(1e-5)) {
+void layer_norm_backward(Backend& b, view<const T> x, view<const T> weight, view<const T> bias, view<T> statistics, const norm_gradients<T>& g,
+                         T epsilon = T(1e-5)) {
   const shape tokens{x.extents.rows * x.extents.pixels(), 1, 1, x.extents.channels};
   group_norm_backward(b, view<const T>(x.data, tokens), weight, bias, statistics, norm_options<T>{.epsilon = epsilon}, g);
 }

@@ -23,7 +23,8 @@ constexpr index_t resample_macs(bool up, index_t in_pixels, index_t out_pixels, 
 
 /// The problem of one direction. `gain` is 1 for down and 4 for up, but the other way round for gradients.
 template <class T>
-constexpr resample_problem<T> make_resample_problem(const T* x, const shape& from, T* y, const shape& to, const resample_filter& f, bool up, T gain, bool accumulate) {
+constexpr resample_problem<T> make_resample_problem(const T* x, const shape& from, T* y, const shape& to, const resample_filter& f, bool up, T gain,
+                                                    bool accumulate) {
   resample_problem<T> p{from.rows, from.height, from.width, from.channels, to.height, to.width, up, f.size(), f.pad(), {}, gain, x, y, accumulate};
   T sum = 0;
   for (int i = 0; i < f.size(); ++i) sum += T(f.taps[i]);
@@ -37,7 +38,8 @@ template <class Backend, class T>
 void resample(Backend& b, view<const T> x, view<T> y, const resample_filter& filter, bool up, bool backward = false, bool accumulate = false) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, resample, T);
   const shape in = backward ? y.extents : x.extents;
-  const shape out = up ? shape{in.rows, filter.up(in.height), filter.up(in.width), in.channels} : shape{in.rows, filter.down(in.height), filter.down(in.width), in.channels};
+  const shape out =
+      up ? shape{in.rows, filter.up(in.height), filter.up(in.width), in.channels} : shape{in.rows, filter.down(in.height), filter.down(in.width), in.channels};
   expect("resample", backward ? "dy" : "x", x, backward ? out : in);
   expect("resample", backward ? "dx" : "y", y, backward ? in : out);
   resample_run(b, make_resample_problem<T>(x.data, x.extents, y.data, y.extents, filter, up != backward, up ? T(4) : T(1), accumulate));

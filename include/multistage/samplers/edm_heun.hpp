@@ -13,16 +13,18 @@ namespace multistage {
 struct edm_heun {
   int num_steps = 18;
   double sigma_min = 0.002, sigma_max = 80;
-  double rho = 7;                                  // how the steps crowd towards low noise
-  double s_churn = 0;                              // how much noise is put back, in all
-  double s_min = 0, s_max = HUGE_VAL;              // between these noise levels
-  double s_noise = 1;                              // standard deviation of that noise
+  double rho = 7;                      // how the steps crowd towards low noise
+  double s_churn = 0;                  // how much noise is put back, in all
+  double s_min = 0, s_max = HUGE_VAL;  // between these noise levels
+  double s_noise = 1;                  // standard deviation of that noise
 
   /// The noise levels, descending, with the final 0. @throws value_error naming the parameter that is out of range.
   std::vector<double> sigmas() const {
     require<value_error>(num_steps >= 1 && num_steps <= 1'000'000, "edm_heun: num_steps = ", num_steps, " is outside 1..1000000");
-    require<value_error>(sigma_min > 0 && sigma_min <= sigma_max && std::isfinite(sigma_max), "edm_heun: sigma_min = ", sigma_min, ", sigma_max = ", sigma_max, "; they must ascend and be above 0");
-    require<value_error>(rho > 0 && s_churn >= 0 && s_noise >= 0, "edm_heun: rho = ", rho, ", s_churn = ", s_churn, ", s_noise = ", s_noise, "; rho is above 0, the others at least 0");
+    require<value_error>(sigma_min > 0 && sigma_min <= sigma_max && std::isfinite(sigma_max), "edm_heun: sigma_min = ", sigma_min, ", sigma_max = ", sigma_max,
+                         "; they must ascend and be above 0");
+    require<value_error>(rho > 0 && s_churn >= 0 && s_noise >= 0, "edm_heun: rho = ", rho, ", s_churn = ", s_churn, ", s_noise = ", s_noise,
+                         "; rho is above 0, the others at least 0");
     const double high = std::pow(sigma_max, 1 / rho), low = std::pow(sigma_min, 1 / rho);
     std::vector<double> s;
     for (int i = 0; i < num_steps; ++i) s.push_back(num_steps == 1 ? sigma_max : std::pow(high + double(i) / (num_steps - 1) * (low - high), rho));
@@ -47,13 +49,13 @@ struct edm_heun {
         sigma = raised;
       }
       const double h = t[i + 1] - sigma;
-      denoise(view<const double>(x), sigma, d.view());                                                       // D(x; sigma)
+      denoise(view<const double>(x), sigma, d.view());  // D(x; sigma)
       if (!observe(i, sigma, view<const double>(x), std::as_const(d).view())) return;
       ops::linear_combination<Backend, double>(b, n, slope.data(), {{1 / sigma, x.data}, {-1 / sigma, d.data()}});  // dx/dsigma
-      ops::linear_combination<Backend, double>(b, n, next.data(), {{1, x.data}, {h, slope.data()}});          // Euler's step
+      ops::linear_combination<Backend, double>(b, n, next.data(), {{1, x.data}, {h, slope.data()}});                // Euler's step
       if (t[i + 1] > 0) {
         denoise(std::as_const(next).view(), t[i + 1], d.view());
-        ops::linear_combination<Backend, double>(b, n, next.data(),                                           // the mean of both slopes
+        ops::linear_combination<Backend, double>(b, n, next.data(),  // the mean of both slopes
                                                  {{1, x.data}, {h / 2, slope.data()}, {h / 2 / t[i + 1], next.data()}, {-h / 2 / t[i + 1], d.data()}});
       }
       b.copy(next.data(), x.data, n);

@@ -28,7 +28,8 @@ inline std::vector<std::uint64_t> parse_seeds(std::string_view text) {
       text.remove_prefix(1);
       last = number();
     }
-    require<value_error>(last >= first && last - first < 10'000'000 && seeds.size() + (last - first) < 10'000'000, "seeds: '", all, "' holds a range that descends or more than 10000000 seeds");
+    require<value_error>(last >= first && last - first < 10'000'000 && seeds.size() + (last - first) < 10'000'000, "seeds: '", all,
+                         "' holds a range that descends or more than 10000000 seeds");
     for (std::uint64_t s = first;; ++s) {
       seeds.push_back(s);
       if (s == last) break;
@@ -43,7 +44,7 @@ inline std::vector<std::uint64_t> parse_seeds(std::string_view text) {
 
 /// What an observer sees at a step: host copies of what it asks for.
 struct sampling_step {
-  index_t batch_first = 0;                 // the first row of this batch among all seeds
+  index_t batch_first = 0;  // the first row of this batch among all seeds
   int step = 0, stage = 0;
   double sigma = 0;
   std::function<std::vector<double>()> x, denoised;  // [rows, h, w, c]
@@ -75,7 +76,8 @@ sampling_result sample(dynamic_model<Scalar, Backend>& model, const Sampler& sam
   sampling_result result{{}, model.images(total), std::vector<index_t>(std::size_t(model.stage_count()), 0)};
   tensor<Scalar, Backend> labels;
   const int label_dim = std::visit([](const auto& n) { return n.label_dim; }, model.config().network);
-  require<value_error>(options.class_label >= -1 && options.class_label < std::max(label_dim, 0), "sample: class_label = ", options.class_label, ", the model knows ", label_dim, " classes");
+  require<value_error>(options.class_label >= -1 && options.class_label < std::max(label_dim, 0), "sample: class_label = ", options.class_label,
+                       ", the model knows ", label_dim, " classes");
   for (index_t first = 0; first < total; first += options.batch) {
     const index_t rows = std::min(options.batch, total - first);
     tensor<double, Backend> x(b, model.images(rows));
@@ -99,21 +101,21 @@ sampling_result sample(dynamic_model<Scalar, Backend>& model, const Sampler& sam
       const int stage = model.stages().stage(sigma);
       if (first == 0) ++result.evaluations[stage];
       ++evaluation;
-      require<numeric_error>(std::isfinite(ops::sum<Backend, double>(b, view<const double>(d))), "sample: the network's result is not finite at evaluation ", evaluation, ", sigma ", sigma, ", stage ", stage,
-                             "; was the model trained, and on images in [-1, 1]?");
+      require<numeric_error>(std::isfinite(ops::sum<Backend, double>(b, view<const double>(d))), "sample: the network's result is not finite at evaluation ",
+                             evaluation, ", sigma ", sigma, ", stage ", stage, "; was the model trained, and on images in [-1, 1]?");
     };
     bool go_on = true;
-    sampler(b, x.view(), denoise, [&](int step, view<double> z) { draw(purpose::churn, std::uint64_t(step), z); },
-            [&](int step, double sigma, view<const double> at, view<const double> d) {
-              const auto host = [&b](view<const double> v) {
-                std::vector<double> h(static_cast<std::size_t>(v.extents.size()));
-                b.download(v.data, h.data(), v.extents.size());
-                return h;
-              };
-              if (options.observer)
-                go_on = options.observer({first, step, model.stages().stage(sigma), sigma, [=] { return host(at); }, [=] { return host(d); }});
-              return go_on;
-            });
+    sampler(
+        b, x.view(), denoise, [&](int step, view<double> z) { draw(purpose::churn, std::uint64_t(step), z); },
+        [&](int step, double sigma, view<const double> at, view<const double> d) {
+          const auto host = [&b](view<const double> v) {
+            std::vector<double> h(static_cast<std::size_t>(v.extents.size()));
+            b.download(v.data, h.data(), v.extents.size());
+            return h;
+          };
+          if (options.observer) go_on = options.observer({first, step, model.stages().stage(sigma), sigma, [=] { return host(at); }, [=] { return host(d); }});
+          return go_on;
+        });
     const std::vector<double> host = x.to_host();
     result.images.insert(result.images.end(), host.begin(), host.end());
     if (!go_on) {

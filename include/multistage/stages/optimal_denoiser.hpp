@@ -28,11 +28,11 @@ struct squared_norms {
 /// before is to be multiplied by `rescale`.
 template <class T>
 struct online_softmax {
-  T* scores;                     // [queries, block]
+  T* scores;  // [queries, block]
   index_t block, pitch;
-  const T* image_norms;          // [block]
-  const T* inverse_variance;     // [queries]
-  T *maximum, *sum, *rescale;    // [queries]
+  const T* image_norms;        // [block]
+  const T* inverse_variance;   // [queries]
+  T *maximum, *sum, *rescale;  // [queries]
   bool first;
   MULTISTAGE_HD void operator()(index_t q) const {
     T* s = scores + q * pitch;
@@ -78,8 +78,8 @@ class optimal_denoiser {
   /// d [m, ...] = D(x; sigma) for queries x [m, ...] with a noise level each (sigma is noise over signal; x is unscaled).
   void operator()(view<const T> x, std::span<const double> sigmas, view<T> d) const {
     const index_t m = x.extents.rows, size = images_.extents.row_size(), n = image_count();
-    require<shape_error>(x.extents.row_size() == size && d.extents == x.extents && index_t(sigmas.size()) == m, "optimal_denoiser: queries ", x.extents, ", results ", d.extents,
-                         " and ", sigmas.size(), " noise levels do not fit images ", images_.extents);
+    require<shape_error>(x.extents.row_size() == size && d.extents == x.extents && index_t(sigmas.size()) == m, "optimal_denoiser: queries ", x.extents,
+                         ", results ", d.extents, " and ", sigmas.size(), " noise levels do not fit images ", images_.extents);
     for (index_t first = 0; first < m; first += queries) {
       const index_t count = std::min(queries, m - first);
       std::vector<T> inverse(static_cast<std::size_t>(count));
@@ -94,7 +94,10 @@ class optimal_denoiser {
         const index_t b = std::min(block, n - i);
         const T* y = images_.data + i * size;
         gemm(backend_, gemm_problem<T>{count, b, size, T(1), x.data + first * size, size, false, y, size, true, T(0), scores_.data(), block});
-        backend_.for_each_index(count, functor::online_softmax<T>{scores_.data(), b, block, norms_.data() + i, inverse_variance_.data(), maximum_.data(), sum_.data(), rescale_.data(), i == 0}, 4);
+        backend_.for_each_index(count,
+                                functor::online_softmax<T>{scores_.data(), b, block, norms_.data() + i, inverse_variance_.data(), maximum_.data(), sum_.data(),
+                                                           rescale_.data(), i == 0},
+                                4);
         if (i > 0) backend_.for_each_index(count * size, functor::scale_rows<T>{out, rescale_.data(), size, false});
         gemm(backend_, gemm_problem<T>{count, size, b, T(1), scores_.data(), block, false, y, size, false, i > 0 ? T(1) : T(0), out, size});
       }

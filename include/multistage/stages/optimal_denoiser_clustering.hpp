@@ -13,9 +13,9 @@ namespace multistage {
 
 /// Parameters of the clustering. Thresholds are in units of what is compared (noise has standard deviation 1).
 struct clustering_options {
-  double alpha = 0.95;                  // similarity asked for, in (0, 1)
-  double threshold = 2.0 / 256;         // eta: two values count as alike when they differ by at most this
-  index_t draws = 4096;                 // K
+  double alpha = 0.95;           // similarity asked for, in (0, 1)
+  double threshold = 2.0 / 256;  // eta: two values count as alike when they differ by at most this
+  index_t draws = 4096;          // K
   compared what = compared::noise;
   double sigma_min = 0.002, sigma_max = 80;  // the noise levels to be split: those that the sampler walks
   std::uint64_t seed = 0;
@@ -24,9 +24,9 @@ struct clustering_options {
 /// Boundaries and what they came from.
 struct clustering {
   partition stages;
-  double t1 = 0, t2 = 0;                // in the schedule's time
-  std::vector<double> time;             // draws, ascending in time
-  std::vector<double> to_low, to_high;  // similarity of each
+  double t1 = 0, t2 = 0;                    // in the schedule's time
+  std::vector<double> time;                 // draws, ascending in time
+  std::vector<double> to_low, to_high;      // similarity of each
   std::vector<double> mean_low, mean_high;  // mean over draws up to (from) each time; alpha is compared with these
 };
 
@@ -54,8 +54,10 @@ inline clustering boundaries_from_similarity(const std::vector<double>& time, co
     if (c.mean_low[i] >= alpha) c.t1 = c.time[i], found1 = true;
     if (c.mean_high[n - 1 - i] >= alpha) c.t2 = c.time[n - 1 - i], found2 = true;
   }
-  require<value_error>(found1 && found2, "clustering: no noise level is ", alpha, "-similar to the ", found1 ? "highest" : "lowest", " one; lower alpha, raise the threshold or widen sigma_min..sigma_max");
-  require<value_error>(c.t1 < c.t2, "clustering: the first stage would end at t = ", c.t1, ", behind the last one's beginning at ", c.t2, "; the data need fewer than three stages at alpha = ", alpha, ", raise alpha");
+  require<value_error>(found1 && found2, "clustering: no noise level is ", alpha, "-similar to the ", found1 ? "highest" : "lowest",
+                       " one; lower alpha, raise the threshold or widen sigma_min..sigma_max");
+  require<value_error>(c.t1 < c.t2, "clustering: the first stage would end at t = ", c.t1, ", behind the last one's beginning at ", c.t2,
+                       "; the data need fewer than three stages at alpha = ", alpha, ", raise alpha");
   return c;
 }
 
@@ -74,11 +76,13 @@ void check_images(std::span<const T> values, const shape& extents) {
 
 /// Three stages for the images [n, h, w, c] (host memory), noised along `schedule`.
 template <class Backend, class T, class Schedule = vp_schedule>
-clustering cluster_by_optimal_denoiser(Backend backend, std::span<const T> images, shape extents, const clustering_options& o = {}, const Schedule& schedule = {}) {
+clustering cluster_by_optimal_denoiser(Backend backend, std::span<const T> images, shape extents, const clustering_options& o = {},
+                                       const Schedule& schedule = {}) {
   require<value_error>(o.alpha > 0 && o.alpha < 1, "clustering: alpha = ", o.alpha, " is outside (0, 1)");
   require<value_error>(o.threshold > 0, "clustering: threshold = ", o.threshold, " must be above 0");
   require<value_error>(o.draws >= 2, "clustering: draws = ", o.draws, "; at least 2 are needed");
-  require<value_error>(0 < o.sigma_min && o.sigma_min < o.sigma_max, "clustering: sigma_min = ", o.sigma_min, ", sigma_max = ", o.sigma_max, "; they must ascend and be above 0");
+  require<value_error>(0 < o.sigma_min && o.sigma_min < o.sigma_max, "clustering: sigma_min = ", o.sigma_min, ", sigma_max = ", o.sigma_max,
+                       "; they must ascend and be above 0");
   check_images(images, extents);
   const tensor<double, Backend> data(backend, extents, std::vector<double>(images.begin(), images.end()));
   const optimal_denoiser<double, Backend> denoiser(backend, data.view());
@@ -97,7 +101,8 @@ struct similarity_figure {
 
 /// Similarity between `nodes` times that span sigma_min..sigma_max.
 template <class Backend, class T, class Schedule = vp_schedule>
-similarity_figure similarity_between_times(Backend backend, std::span<const T> images, shape extents, int nodes = 42, const clustering_options& o = {.draws = 128}, const Schedule& schedule = {}) {
+similarity_figure similarity_between_times(Backend backend, std::span<const T> images, shape extents, int nodes = 42,
+                                           const clustering_options& o = {.draws = 128}, const Schedule& schedule = {}) {
   require<value_error>(nodes >= 2, "similarity_between_times: nodes = ", nodes, "; at least 2 are needed");
   check_images(images, extents);
   const tensor<double, Backend> data(backend, extents, std::vector<double>(images.begin(), images.end()));
@@ -108,7 +113,8 @@ similarity_figure similarity_between_times(Backend backend, std::span<const T> i
     f.times.push_back(t_min + (t_max - t_min) * i / (nodes - 1));
     f.sigmas.push_back(schedule.sigma(f.times.back()));
   }
-  f.matrix = similarity_matrix(backend, denoiser, schedule, f.times, make_draws<double>(o.seed, o.draws, extents.rows, extents.row_size(), t_min, t_max), o.what, o.threshold);
+  f.matrix = similarity_matrix(backend, denoiser, schedule, f.times, make_draws<double>(o.seed, o.draws, extents.rows, extents.row_size(), t_min, t_max),
+                               o.what, o.threshold);
   return f;
 }
 

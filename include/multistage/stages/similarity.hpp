@@ -107,8 +107,10 @@ class denoiser_comparison {
   /// The limit of `results` at sigma -> 0: the drawn noise or the drawn image.
   tensor<T, Backend> limit_at_zero(compared what) {
     tensor<T, Backend> d(backend_, extents_);
-    if (what == compared::noise) backend_.copy(noise_.data(), d.data(), d.size());
-    else backend_.for_each_index(extents_.size(), functor::gather_images<T>{denoiser_.images().data, which_.data(), extents_.row_size(), d.data()});
+    if (what == compared::noise)
+      backend_.copy(noise_.data(), d.data(), d.size());
+    else
+      backend_.for_each_index(extents_.size(), functor::gather_images<T>{denoiser_.images().data, which_.data(), extents_.row_size(), d.data()});
     return d;
   }
   /// For each draw the share of values of a and b that differ by at most `threshold` (`strict`: by less).
@@ -133,8 +135,8 @@ struct end_similarity {
   std::vector<double> to_high;  // to `reference_time`
 };
 template <class Schedule, class T, class Backend>
-end_similarity similarity_to_ends(Backend backend, const optimal_denoiser<T, Backend>& denoiser, const Schedule& schedule, const similarity_draws<T>& draws, compared what,
-                                  double threshold, double reference_time) {
+end_similarity similarity_to_ends(Backend backend, const optimal_denoiser<T, Backend>& denoiser, const Schedule& schedule, const similarity_draws<T>& draws,
+                                  compared what, double threshold, double reference_time) {
   denoiser_comparison<T, Backend> compare(backend, denoiser, draws);
   std::vector<double> sigmas;
   for (double t : draws.time) sigmas.push_back(schedule.sigma(t));

@@ -30,8 +30,8 @@ inline io::json parse(const io::safetensors& f, const char* key) {
 
 inline io::safetensors open(const std::string& path) {
   io::safetensors f(path);
-  require<file_error>(f.metadata().count("format") && f.meta("format") == format, path, ": is not a checkpoint of this library (metadata format is not '", format,
-                      "'); open bare weights with load_weights");
+  require<file_error>(f.metadata().count("format") && f.meta("format") == format, path, ": is not a checkpoint of this library (metadata format is not '",
+                      format, "'); open bare weights with load_weights");
   return f;
 }
 
@@ -39,7 +39,8 @@ inline io::safetensors open(const std::string& path) {
 inline std::string differences(const io::json& file, const io::json& model) {
   std::string text;
   for (const auto& [key, value] : model.items())
-    if (!file.contains(key) || file[key] != value) text += "\n  " + key + ": the file has " + (file.contains(key) ? file[key].dump() : "nothing") + ", the model " + value.dump();
+    if (!file.contains(key) || file[key] != value)
+      text += "\n  " + key + ": the file has " + (file.contains(key) ? file[key].dump() : "nothing") + ", the model " + value.dump();
   return text;
 }
 
@@ -61,7 +62,10 @@ void save(const std::string& path, trainer<Scalar, Backend>& t) {
   add("training.first_moment.", t.first_moment().to_host());
   add("training.second_moment.", t.second_moment().to_host());
   const auto c = t.counters();
-  w.metadata["training"] = io::json{{"steps", c.step}, {"images_seen", c.images_seen}, {"segment_updates", c.updates}, {"seed", t.options().seed}, {"batch_size", t.options().batch_size}}.dump();
+  w.metadata["training"] =
+      io::json{
+          {"steps", c.step}, {"images_seen", c.images_seen}, {"segment_updates", c.updates}, {"seed", t.options().seed}, {"batch_size", t.options().batch_size}}
+          .dump();
   w.write(path);
 }
 
@@ -117,8 +121,8 @@ void resume(const std::string& path, trainer<Scalar, Backend>& t) {
   } catch (const io::json::exception& e) {
     fail<file_error>(path, ": its training state is broken: ", e.what());
   }
-  require<value_error>(seed == t.options().seed && batch == t.options().batch_size, path, ": was trained with seed ", seed, " and batch_size ", batch, ", this run has ", t.options().seed, " and ",
-                       t.options().batch_size, "; a resumed run must have the same");
+  require<value_error>(seed == t.options().seed && batch == t.options().batch_size, path, ": was trained with seed ", seed, " and batch_size ", batch,
+                       ", this run has ", t.options().seed, " and ", t.options().batch_size, "; a resumed run must have the same");
   const auto none = [](const std::string&) { return true; };
   const auto read = [&](const char* prefix) { return io::read_parameters<Scalar>(f, prefix, model.network(), model.parameter_names(), none); };
   const auto average = read(""), weights = read("training.weights."), first = read("training.first_moment."), second = read("training.second_moment.");

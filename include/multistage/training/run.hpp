@@ -10,9 +10,9 @@ namespace multistage {
 
 /// When a run ends: whichever comes first. Numbers at 0 do not limit.
 struct training_limit {
-  double kimg = 0;         // thousand images, counted over the whole training
-  double seconds = 0;      // of this run
-  index_t steps = 0;       // of this run
+  double kimg = 0;     // thousand images, counted over the whole training
+  double seconds = 0;  // of this run
+  index_t steps = 0;   // of this run
 };
 inline training_limit kimg(double thousands) { return {.kimg = thousands}; }
 inline training_limit seconds(double s) { return {.seconds = s}; }
@@ -59,7 +59,8 @@ struct run_result {
 template <class Scalar, class Backend, class Observe>
 run_result run(trainer<Scalar, Backend>& t, const training_limit& limit, Observe&& observe, double window_seconds = 0.5) {
   require<value_error>(limit.kimg >= 0 && limit.seconds >= 0 && limit.steps >= 0 && (limit.kimg > 0 || limit.seconds > 0 || limit.steps > 0),
-                       "run: the limit must name kimg, seconds or steps above 0; got kimg = ", limit.kimg, ", seconds = ", limit.seconds, ", steps = ", limit.steps);
+                       "run: the limit must name kimg, seconds or steps above 0; got kimg = ", limit.kimg, ", seconds = ", limit.seconds,
+                       ", steps = ", limit.steps);
   using clock = std::chrono::steady_clock;
   const auto since = [](clock::time_point a) { return std::chrono::duration<double>(clock::now() - a).count(); };
   const clock::time_point begin = clock::now();

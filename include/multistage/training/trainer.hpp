@@ -17,14 +17,14 @@ namespace multistage {
 struct trainer_options {
   double learning_rate = 1e-3;
   adam_options adam{};
-  double lr_rampup_kimg = 10;          // the rate grows linearly over so many thousand images; 0: none
-  double ema_halflife_kimg = 500;      // of the average of the weights, in thousand images
-  double ema_rampup_ratio = 0.05;      // the half-life is at most this share of the images seen; 0: no such limit
+  double lr_rampup_kimg = 10;      // the rate grows linearly over so many thousand images; 0: none
+  double ema_halflife_kimg = 500;  // of the average of the weights, in thousand images
+  double ema_rampup_ratio = 0.05;  // the half-life is at most this share of the images seen; 0: no such limit
   index_t batch_size = 64;
-  double gradient_clip = 0;            // largest norm of the gradient over all parameters; 0: no clipping
+  double gradient_clip = 0;  // largest norm of the gradient over all parameters; 0: no clipping
   log_normal_levels levels{};
   std::vector<double> stage_probabilities{};  // empty: by P(sigma)
-  double least_stage_share = 0;        // no stage gets fewer than this share of rows
+  double least_stage_share = 0;               // no stage gets fewer than this share of rows
   std::uint64_t seed = 0;
 };
 
@@ -32,7 +32,7 @@ struct trainer_options {
 struct step_report {
   index_t step = 0;
   double images_seen = 0;
-  std::vector<double> loss;            // mean over the stage's rows; NaN where it had none
+  std::vector<double> loss;  // mean over the stage's rows; NaN where it had none
   std::vector<index_t> rows;
   double gradient_norm = 0;
 };
@@ -48,9 +48,9 @@ namespace functor {
 template <class T>
 struct noisy_rows {
   const T* images;
-  const index_t* which;       // row -> image
+  const index_t* which;  // row -> image
   const double* sigma;
-  const T* noise;             // null: drawn from `numbers`
+  const T* noise;  // null: drawn from `numbers`
   random_stream numbers;
   index_t size;
   T *target, *x;
@@ -149,7 +149,8 @@ class trainer {
   tensor<Scalar, Backend>& second_moment() { return second_; }
   /// @throws value_error when the state is not of this model's segments.
   void restore(const state& s) {
-    require<value_error>(s.updates.size() == updates_.size(), "trainer: a state of ", s.updates.size(), " segments cannot be resumed by a model of ", updates_.size());
+    require<value_error>(s.updates.size() == updates_.size(), "trainer: a state of ", s.updates.size(), " segments cannot be resumed by a model of ",
+                         updates_.size());
     step_ = s.step;
     images_seen_ = s.images_seen;
     updates_ = s.updates;
@@ -158,7 +159,9 @@ class trainer {
  private:
   static void check(const trainer_options& o) {
     const auto positive = [](const char* name, double v) { require<value_error>(v > 0 && std::isfinite(v), "trainer: ", name, " = ", v, " must be above 0"); };
-    const auto not_negative = [](const char* name, double v) { require<value_error>(v >= 0 && std::isfinite(v), "trainer: ", name, " = ", v, " must not be negative"); };
+    const auto not_negative = [](const char* name, double v) {
+      require<value_error>(v >= 0 && std::isfinite(v), "trainer: ", name, " = ", v, " must not be negative");
+    };
     positive("learning_rate", o.learning_rate);
     positive("batch_size", double(o.batch_size));
     positive("levels.p_std", o.levels.p_std);
@@ -174,7 +177,8 @@ class trainer {
     const int n = model_.stage_count();
     std::vector<double> p = options_.stage_probabilities.empty() ? options_.levels.stage_probabilities(model_.stages()) : options_.stage_probabilities;
     require<value_error>(int(p.size()) == n, "trainer: ", p.size(), " stage_probabilities for ", n, " stages");
-    require<value_error>(options_.least_stage_share >= 0 && options_.least_stage_share * n <= 1, "trainer: least_stage_share = ", options_.least_stage_share, " is outside [0, 1/", n, "]");
+    require<value_error>(options_.least_stage_share >= 0 && options_.least_stage_share * n <= 1, "trainer: least_stage_share = ", options_.least_stage_share,
+                         " is outside [0, 1/", n, "]");
     double sum = 0;
     for (double v : p) {
       require<value_error>(v >= 0 && std::isfinite(v), "trainer: a stage probability is ", v, "; they must not be negative");
@@ -210,7 +214,8 @@ class trainer {
       sigmas = std::move(sorted);
       std::iota(r.order.begin(), r.order.end(), index_t{0});
     } else
-      require<value_error>(std::is_sorted(r.order.begin(), r.order.end()), "trainer: rows of a given batch must be in the order of their stages, lowest noise first");
+      require<value_error>(std::is_sorted(r.order.begin(), r.order.end()),
+                           "trainer: rows of a given batch must be in the order of their stages, lowest noise first");
     std::vector<double> values(std::size_t(2 * rows), 0.0);
     for (index_t i = 0; i < rows; ++i) {
       values[i] = sigmas[i];
@@ -220,14 +225,22 @@ class trainer {
     backend_.upload(which.data(), which_.data(), rows);
     const double *sigma = row_values_.data(), *weight = sigma + rows;
     double* loss = row_values_.data() + 2 * rows;
-    backend_.for_each_index(rows * size, functor::noisy_rows<Scalar>{images, which_.data(), sigma, noise, random_stream(options_.seed, purpose::training_noise, std::uint64_t(step_)), size, target_.data(), x_.data()}, 256);
+    backend_.for_each_index(
+        rows * size,
+        functor::noisy_rows<Scalar>{images, which_.data(), sigma, noise, random_stream(options_.seed, purpose::training_noise, std::uint64_t(step_)), size,
+                                    target_.data(), x_.data()},
+        256);
 
     const network_inputs<Scalar> in = model_.prepare(x_.data(), sigmas, r);
     const double *skip = model_.prepared_factors() + rows, *out = skip + rows;
     ops::fill<Backend, Scalar>(backend_, gradient_.view(), Scalar(0));
-    model_.engine().differentiate(model_.weights().data(), gradient_.data(), in, r.rows_by_stage, [&](int, index_t first, index_t n, const Scalar* f, Scalar* df) {
-      backend_.for_each_index(n, functor::denoising_loss<Scalar>{x_.data() + first * size, target_.data() + first * size, f, skip + first, out + first, weight + first, size, 1.0 / double(rows), df, loss + first}, 1);
-    });
+    model_.engine().differentiate(
+        model_.weights().data(), gradient_.data(), in, r.rows_by_stage, [&](int, index_t first, index_t n, const Scalar* f, Scalar* df) {
+          backend_.for_each_index(n,
+                                  functor::denoising_loss<Scalar>{x_.data() + first * size, target_.data() + first * size, f, skip + first, out + first,
+                                                                  weight + first, size, 1.0 / double(rows), df, loss + first},
+                                  1);
+        });
 
     step_report report{step_ + 1, images_seen_ + double(rows), std::vector<double>(r.rows_by_stage.size(), 0.0), r.rows_by_stage, 0};
     std::vector<double> losses(std::size_t(rows), 0.0);
@@ -256,14 +269,16 @@ class trainer {
     const char* const advice = "; nothing was updated and the last checkpoint is good: lower the learning rate, set gradient_clip, or look at the images";
     if (row >= 0) {
       const auto t = model_.engine().first_non_finite(model_.weights().data(), in, r.rows_by_stage);
-      fail<numeric_error>("training: the loss is not finite at step ", step_ + 1, ", stage ", stage, ", sigma ", sigma, ", layer ", t.node >= 0 ? layer_of(t.node) : std::string("none (the loss itself)"), advice);
+      fail<numeric_error>("training: the loss is not finite at step ", step_ + 1, ", stage ", stage, ", sigma ", sigma, ", layer ",
+                          t.node >= 0 ? layer_of(t.node) : std::string("none (the loss itself)"), advice);
     }
     const std::vector<Scalar> g = gradient_.to_host();
     const auto& parameters = model_.network().parameters;
     for (std::size_t k = 0; k < parameters.size(); ++k)
       for (index_t i = 0; i < parameters[k].size(); ++i)
         if (!std::isfinite(g[parameters[k].offset + i]))
-          fail<numeric_error>("training: the gradient is not finite at step ", step_ + 1, ", stage ", parameters[k].segment - 1, " (-1: shared), layer ", model_.parameter_names()[k], advice);
+          fail<numeric_error>("training: the gradient is not finite at step ", step_ + 1, ", stage ", parameters[k].segment - 1, " (-1: shared), layer ",
+                              model_.parameter_names()[k], advice);
     fail<numeric_error>("training: the gradient's norm overflows at step ", step_ + 1, advice);
   }
 
@@ -272,7 +287,8 @@ class trainer {
     const double rate = o.learning_rate * (o.lr_rampup_kimg > 0 ? std::min(images_seen_ / (o.lr_rampup_kimg * 1000), 1.0) : 1.0);
     double halflife = o.ema_halflife_kimg * 1000;
     if (o.ema_rampup_ratio > 0) halflife = std::min(halflife, images_seen_ * o.ema_rampup_ratio);
-    const double keep = std::pow(0.5, double(rows) / std::max(halflife, 1e-8)), clip = o.gradient_clip > 0 && norm > o.gradient_clip ? o.gradient_clip / norm : 1.0;
+    const double keep = std::pow(0.5, double(rows) / std::max(halflife, 1e-8)),
+                 clip = o.gradient_clip > 0 && norm > o.gradient_clip ? o.gradient_clip / norm : 1.0;
     const graph& g = model_.network();
     // Parameters of a segment lie together. A decoder without rows is left alone, its counters too.
     for (int segment = 0; segment < g.segments; ++segment) {
@@ -282,11 +298,11 @@ class trainer {
       if (end <= begin) continue;
       const bool moves = segment == 0 || r.rows_by_stage[segment - 1] > 0;
       const double k = double(updates_[segment] += moves ? 1 : 0);
-      backend_.for_each_index(end - begin,
-                              functor::adam_and_average<Scalar>{gradient_.data() + begin, model_.weights().data() + begin, first_.data() + begin, second_.data() + begin,
-                                                                model_.averaged_weights().data() + begin, Scalar(o.adam.beta1), Scalar(o.adam.beta2), Scalar(o.adam.epsilon),
-                                                                Scalar(rate), Scalar(moves ? 1 / (1 - std::pow(o.adam.beta1, k)) : 0), Scalar(moves ? 1 / (1 - std::pow(o.adam.beta2, k)) : 0),
-                                                                Scalar(clip), Scalar(keep), moves});
+      backend_.for_each_index(end - begin, functor::adam_and_average<Scalar>{
+                                               gradient_.data() + begin, model_.weights().data() + begin, first_.data() + begin, second_.data() + begin,
+                                               model_.averaged_weights().data() + begin, Scalar(o.adam.beta1), Scalar(o.adam.beta2), Scalar(o.adam.epsilon),
+                                               Scalar(rate), Scalar(moves ? 1 / (1 - std::pow(o.adam.beta1, k)) : 0),
+                                               Scalar(moves ? 1 / (1 - std::pow(o.adam.beta2, k)) : 0), Scalar(clip), Scalar(keep), moves});
     }
     ++step_;
     images_seen_ += double(rows);

@@ -21,7 +21,8 @@ void scores(const attention_problem<T>& p, const T* q, const T* k, index_t nq, T
 /// w[j] = exp(w[j] - shift)
 template <class T>
 void exponentials(T* w, index_t n, T shift) {
-  simd::for_each_vector<T>(n, [&](index_t j, index_t have) { simd::store_up_to(w + j, simd::exp<T>(simd::load_up_to(w + j, have) - simd::broadcast(shift)), have); });
+  simd::for_each_vector<T>(
+      n, [&](index_t j, index_t have) { simd::store_up_to(w + j, simd::exp<T>(simd::load_up_to(w + j, have) - simd::broadcast(shift)), have); });
 }
 
 }  // namespace attention_kernel
@@ -83,7 +84,8 @@ void attention_backward(const cpu& b, const attention_problem<T>& p, const atten
       const T beta = i0 == 0 ? T(0) : T(1);
       gemm_kernel::multiply(p.keys, p.head_dim, nq, w, index_t(1), p.keys, dy, y_token, index_t(1), T(1), beta, dv, p.v_token);
       gemm_kernel::multiply(p.keys, p.head_dim, nq, ds, index_t(1), p.keys, q, p.q_token, index_t(1), p.scale, beta, dk, p.k_token);
-      gemm_kernel::multiply(nq, p.head_dim, p.keys, ds, p.keys, index_t(1), k, p.k_token, index_t(1), p.scale, T(0), g.dq + row * p.q_row + i0 * p.q_token + at, p.q_token);
+      gemm_kernel::multiply(nq, p.head_dim, p.keys, ds, p.keys, index_t(1), k, p.k_token, index_t(1), p.scale, T(0), g.dq + row * p.q_row + i0 * p.q_token + at,
+                            p.q_token);
     }
   });
 }

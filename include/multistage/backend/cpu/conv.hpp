@@ -31,8 +31,10 @@ void gather(const conv_problem<T>& p, index_t first, index_t count, T* to) {
     for (int u = 0; u < p.kernel; ++u)
       for (int v = 0; v < p.kernel; ++v, to += c) {
         const index_t i = top + u, j = left + v;
-        if (i >= 0 && i < p.height && j >= 0 && j < p.width) std::copy_n(image + (i * p.width + j) * c, c, to);
-        else std::fill_n(to, c, T(0));
+        if (i >= 0 && i < p.height && j >= 0 && j < p.width)
+          std::copy_n(image + (i * p.width + j) * c, c, to);
+        else
+          std::fill_n(to, c, T(0));
       }
   }
 }
@@ -72,7 +74,8 @@ void conv_forward(const cpu& b, const conv_problem<T>& p) {
     return;
   }
   const bool in_place = p.residual == p.y && p.residual != nullptr;
-  const index_t patch = p.kernel * p.kernel * p.channels, pixels = p.rows * p.out_pixels(), n = p.out_channels, block = pixels_per_task(pixels, patch + p.channels2);
+  const index_t patch = p.kernel * p.kernel * p.channels, pixels = p.rows * p.out_pixels(), n = p.out_channels,
+                block = pixels_per_task(pixels, patch + p.channels2);
   T* packed = thread_scratch<T>(5, gemm_kernel::packed_size<T>(patch, n) + gemm_kernel::packed_size<T>(p.channels2, n));
   T* packed2 = packed + gemm_kernel::packed_size<T>(patch, n);
   gemm_kernel::pack(patch, n, p.weight, n, index_t(1), packed);
@@ -155,7 +158,8 @@ void conv_backward_weight(const cpu& b, const conv_problem<T>& p, const T* dy, T
   T* patches = thread_scratch<T>(5, chunk * patch);
   for (index_t first = 0; first < pixels; first += chunk) {
     const index_t count = std::min(chunk, pixels - first);
-    b.pool().parallel_for(divide_up(count, few), [&](index_t task) { gather(p, first + task * few, std::min(few, count - task * few), patches + task * few * patch); });
+    b.pool().parallel_for(divide_up(count, few),
+                          [&](index_t task) { gather(p, first + task * few, std::min(few, count - task * few), patches + task * few * patch); });
     gemm(b, gemm_problem<T>{patch, n, count, T(1), patches, patch, true, dy + first * n, n, false, T(1), dweight, n});
   }
 }

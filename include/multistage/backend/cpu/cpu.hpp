@@ -19,14 +19,14 @@ class aligned_storage {
 
  public:
   aligned_storage() = default;
-  explicit aligned_storage(index_t n) : memory_(n > 0 ? static_cast<T*>(::operator new(std::size_t(n) * sizeof(T), std::align_val_t{64})) : nullptr) {
+  explicit aligned_storage(index_t n) : memory_(n > 0 ? static_cast<T*>(::operator new (std::size_t(n) * sizeof(T), std::align_val_t{64})) : nullptr) {
     if (n > 0) std::memset(static_cast<void*>(memory_.get()), 0, std::size_t(n) * sizeof(T));
   }
   T* data() const { return memory_.get(); }
 
  private:
   struct release {
-    void operator()(T* p) const { ::operator delete(p, std::align_val_t{64}); }
+    void operator()(T* p) const { ::operator delete (p, std::align_val_t{64}); }
   };
   std::unique_ptr<T, release> memory_;
 };
@@ -44,15 +44,25 @@ class cpu {
   explicit cpu(int threads) : pool_(std::make_shared<thread_pool>(threads)) {}
 
   template <class T>
-  storage<T> allocate(index_t n) const { return storage<T>(n); }
+  storage<T> allocate(index_t n) const {
+    return storage<T>(n);
+  }
   template <class T>
-  static T* pointer(const storage<T>& s) { return s.data(); }
+  static T* pointer(const storage<T>& s) {
+    return s.data();
+  }
   template <class T>
-  void upload(const T* host, T* device, index_t n) const { std::copy_n(host, n, device); }
+  void upload(const T* host, T* device, index_t n) const {
+    std::copy_n(host, n, device);
+  }
   template <class T>
-  void download(const T* device, T* host, index_t n) const { std::copy_n(device, n, host); }
+  void download(const T* device, T* host, index_t n) const {
+    std::copy_n(device, n, host);
+  }
   template <class T>
-  void copy(const T* from, T* to, index_t n) const { std::copy_n(from, n, to); }
+  void copy(const T* from, T* to, index_t n) const {
+    std::copy_n(from, n, to);
+  }
   void synchronize() const {}
 
   thread_pool& pool() const { return *pool_; }
@@ -84,8 +94,10 @@ class cpu {
   std::shared_ptr<thread_pool> pool_;
 };
 
-template <operation Op> inline constexpr bool supports<cpu, Op, float> = true;
-template <operation Op> inline constexpr bool supports<cpu, Op, double> = true;
+template <operation Op>
+inline constexpr bool supports<cpu, Op, float> = true;
+template <operation Op>
+inline constexpr bool supports<cpu, Op, double> = true;
 
 /// Scratch of the calling thread, grown as needed and kept: `slot` tells apart pieces in use at the same time. Kernels size their tiles
 /// so that it stays within a second-level cache. Slots in use: 0 panels of products; 1, 2 tiles of a task; 3, 4 coefficients of a row;

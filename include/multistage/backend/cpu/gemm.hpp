@@ -14,13 +14,15 @@ namespace gemm_kernel {
 inline constexpr int tile_rows = simd::registers == 32 ? 8 : 6;
 inline constexpr int tile_vectors = simd::registers == 32 ? 3 : 2;
 template <class T>
-inline constexpr index_t tile_columns = tile_vectors * simd::lanes<T>;
+inline constexpr index_t tile_columns = tile_vectors* simd::lanes<T>;
 /// Blocks of k: a panel of B stays in the second-level cache.
 inline constexpr index_t block_k = 512;
 
 /// Elements that a packed matrix of k x n takes.
 template <class T>
-constexpr index_t packed_size(index_t k, index_t n) { return k * round_up(n, simd::lanes<T>); }
+constexpr index_t packed_size(index_t k, index_t n) {
+  return k * round_up(n, simd::lanes<T>);
+}
 
 /// Packs B [k, n] (element (p, j) at b[p * row + j * column]) into panels [panel][p][column of the panel], zeros behind n.
 template <class T>
@@ -53,36 +55,36 @@ inline void tile(index_t k, const T* a, index_t a_row, index_t a_step, const T* 
   vec sum[R][V] = {};
   for (index_t p = 0; p < k; ++p) {
     vec right[V];
-MULTISTAGE_UNROLL(4)
+    MULTISTAGE_UNROLL(4)
     for (int v = 0; v < V; ++v) right[v] = simd::load(b + v * L);
-MULTISTAGE_UNROLL(8)
+    MULTISTAGE_UNROLL(8)
     for (int r = 0; r < R; ++r) {
       const vec left = simd::broadcast(a[r * a_row]);
-MULTISTAGE_UNROLL(4)
+      MULTISTAGE_UNROLL(4)
       for (int v = 0; v < V; ++v) sum[r][v] += left * right[v];
     }
     a += a_step;
     b += b_step;
   }
-MULTISTAGE_UNROLL(8)
-  for (int r = 0; r < R; ++r)
-MULTISTAGE_UNROLL(4)
-    for (int v = 0; v < V; ++v) {
-      T* to = c + r * ldc + v * L;
-      vec value = sum[r][v] * simd::broadcast(alpha);
-      const index_t left = columns - v * L;
-      if (left >= L) {
-        if (beta != T(0)) value += simd::broadcast(beta) * simd::load(to);
-        simd::store(to, value);
-      } else if (left > 0) {
-        if (beta != T(0)) value += simd::broadcast(beta) * simd::load_partial(to, left);
-        simd::store_partial(to, value, left);
-      }
+  MULTISTAGE_UNROLL(8)
+  for (int r = 0; r < R; ++r) MULTISTAGE_UNROLL(4)
+  for (int v = 0; v < V; ++v) {
+    T* to = c + r * ldc + v * L;
+    vec value = sum[r][v] * simd::broadcast(alpha);
+    const index_t left = columns - v * L;
+    if (left >= L) {
+      if (beta != T(0)) value += simd::broadcast(beta) * simd::load(to);
+      simd::store(to, value);
+    } else if (left > 0) {
+      if (beta != T(0)) value += simd::broadcast(beta) * simd::load_partial(to, left);
+      simd::store_partial(to, value, left);
     }
+  }
 }
 
 template <int V, class T>
-inline void panel(index_t m, index_t k, const T* a, index_t a_row, index_t a_step, const T* b, index_t b_step, T alpha, T beta, T* c, index_t ldc, index_t columns) {
+inline void panel(index_t m, index_t k, const T* a, index_t a_row, index_t a_step, const T* b, index_t b_step, T alpha, T beta, T* c, index_t ldc,
+                  index_t columns) {
   index_t i = 0;
   for (; i + tile_rows <= m; i += tile_rows) tile<tile_rows, V>(k, a + i * a_row, a_row, a_step, b, b_step, alpha, beta, c + i * ldc, ldc, columns);
   for (; i + 4 <= m; i += 4) tile<4, V>(k, a + i * a_row, a_row, a_step, b, b_step, alpha, beta, c + i * ldc, ldc, columns);
@@ -92,11 +94,15 @@ inline void panel(index_t m, index_t k, const T* a, index_t a_row, index_t a_ste
 
 /// One panel of at most tile_columns columns, whose B has row step b_step and at least round_up(columns, lanes) readable columns.
 template <class T>
-inline void any_panel(index_t m, index_t k, const T* a, index_t a_row, index_t a_step, const T* b, index_t b_step, T alpha, T beta, T* c, index_t ldc, index_t columns) {
+inline void any_panel(index_t m, index_t k, const T* a, index_t a_row, index_t a_step, const T* b, index_t b_step, T alpha, T beta, T* c, index_t ldc,
+                      index_t columns) {
   switch (divide_up(columns, index_t(simd::lanes<T>))) {
-    case 1: return panel<1>(m, k, a, a_row, a_step, b, b_step, alpha, beta, c, ldc, columns);
-    case 2: return panel<2>(m, k, a, a_row, a_step, b, b_step, alpha, beta, c, ldc, columns);
-    default: return panel<tile_vectors>(m, k, a, a_row, a_step, b, b_step, alpha, beta, c, ldc, columns);
+    case 1:
+      return panel<1>(m, k, a, a_row, a_step, b, b_step, alpha, beta, c, ldc, columns);
+    case 2:
+      return panel<2>(m, k, a, a_row, a_step, b, b_step, alpha, beta, c, ldc, columns);
+    default:
+      return panel<tile_vectors>(m, k, a, a_row, a_step, b, b_step, alpha, beta, c, ldc, columns);
   }
 }
 
@@ -113,7 +119,8 @@ void multiply_packed(index_t m, index_t n, index_t k, const T* a, index_t a_row,
 
 /// The same with B in place: element (p, j) at b[p * b_row + j * b_column].
 template <class T>
-void multiply(index_t m, index_t n, index_t k, const T* a, index_t a_row, index_t a_step, const T* b, index_t b_row, index_t b_column, T alpha, T beta, T* c, index_t ldc) {
+void multiply(index_t m, index_t n, index_t k, const T* a, index_t a_row, index_t a_step, const T* b, index_t b_row, index_t b_column, T alpha, T beta, T* c,
+              index_t ldc) {
   if (k == 0) {
     for (index_t i = 0; i < m; ++i)
       for (index_t j = 0; j < n; ++j) c[i * ldc + j] = beta == T(0) ? T(0) : beta * c[i * ldc + j];

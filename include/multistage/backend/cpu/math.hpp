@@ -16,7 +16,7 @@ inline vec<T> exp(vec<T> x) {
     const vec<T> low = broadcast(-87.0f), high = broadcast(88.0f);
     x = x < low ? low : x;  // NaN stays
     x = x > high ? high : x;
-    const vec<T> magic = broadcast(12582912.0f);                // 1.5 * 2^23: adding it rounds to a whole number in the low bits
+    const vec<T> magic = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number in the low bits
     const vec<T> shifted = x * 1.44269504f + magic, n = shifted - magic;
     const vec<T> r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
     vec<T> y = r * 1.9875691500e-4f + 1.3981999507e-3f;
@@ -39,7 +39,9 @@ inline vec<T> exp(vec<T> x) {
 
 /// x / (1 + e^-x)
 template <class T>
-inline vec<T> silu(vec<T> x) { return x / (exp<T>(-x) + T(1)); }
+inline vec<T> silu(vec<T> x) {
+  return x / (exp<T>(-x) + T(1));
+}
 
 /// Derivative of silu.
 template <class T>
@@ -56,11 +58,15 @@ inline void for_each_vector(index_t n, F&& f) {
   if (i < n) f(i, n - i);
 }
 template <class T>
-inline vec<T> load_up_to(const T* p, index_t have) { return have == lanes<T> ? load(p) : load_partial(p, have); }
+inline vec<T> load_up_to(const T* p, index_t have) {
+  return have == lanes<T> ? load(p) : load_partial(p, have);
+}
 template <class T>
 inline void store_up_to(T* p, vec<T> v, index_t have) {
-  if (have == lanes<T>) store(p, v);
-  else store_partial(p, v, have);
+  if (have == lanes<T>)
+    store(p, v);
+  else
+    store_partial(p, v, have);
 }
 
 }  // namespace multistage::simd

@@ -49,7 +49,8 @@ void column_sums(const cpu& b, index_t rows, index_t channels, const T* x, T* y,
 /// y [rows, channels] (+)= sum of x [rows, pixels, channels] over pixels.
 template <class T>
 void row_sums(const cpu& b, index_t rows, index_t pixels, index_t channels, const T* x, T* y, bool accumulate) {
-  b.for_each_row(rows, pixels * channels, [&](index_t r) { reduce_kernel::add_rows(pixels, channels, x + r * pixels * channels, y + r * channels, accumulate); });
+  b.for_each_row(rows, pixels * channels,
+                 [&](index_t r) { reduce_kernel::add_rows(pixels, channels, x + r * pixels * channels, y + r * channels, accumulate); });
 }
 
 /// Sum of x or of x^2, in double.

@@ -20,14 +20,16 @@ void resample_run(const cpu& b, const resample_problem<T>& p) {
         if (p.up) {
           if ((i - u + p.padding) % 2 != 0) continue;
           si = (i - u + p.padding) / 2;
-        } else si = 2 * i + u - p.padding;
+        } else
+          si = 2 * i + u - p.padding;
         if (si < 0 || si >= p.height) continue;
         for (int v = 0; v < p.taps; ++v) {
           index_t sj;
           if (p.up) {
             if ((j - v + p.padding) % 2 != 0) continue;
             sj = (j - v + p.padding) / 2;
-          } else sj = 2 * j + v - p.padding;
+          } else
+            sj = 2 * j + v - p.padding;
           if (sj < 0 || sj >= p.width) continue;
           const T f = p.gain * p.filter[u] * p.filter[v];
           const T* MULTISTAGE_RESTRICT from = x + (si * p.width + sj) * c;

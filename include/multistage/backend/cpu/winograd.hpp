@@ -166,7 +166,9 @@ void transform_weights(const cpu& b, const T* w, index_t in, index_t out, bool r
 
 /// Elements of transformed weights.
 template <class T>
-constexpr index_t weights_size(index_t in, index_t out) { return positions * plane<T>(gemm_kernel::packed_size<T>(in, out)); }
+constexpr index_t weights_size(index_t in, index_t out) {
+  return positions * plane<T>(gemm_kernel::packed_size<T>(in, out));
+}
 
 /// What surrounds the product: y = scale (A^T M A + bias + row_bias + residual), or y += A^T M A when `accumulate`.
 template <class T>
@@ -202,8 +204,10 @@ void transform_output(const tiling& t, const T* m, index_t pitch, index_t channe
           if (e.residual) value += read(e.residual + at);
           value *= scale;
           if (e.accumulate) value += read(y + at);
-          if (have == L) simd::store(y + at, value);
-          else simd::store_partial(y + at, value, have);
+          if (have == L)
+            simd::store(y + at, value);
+          else
+            simd::store_partial(y + at, value, have);
         }
     }
   }
@@ -215,7 +219,8 @@ template <class T>
 void convolve(const cpu& b, const tiling& t, const T* x, index_t in, const T* u, index_t out, T* y, const epilogue<T>& e) {
   constexpr index_t budget = 640 << 10, L = simd::lanes<T>, R = gemm_kernel::tile_rows;
   const index_t padded_in = round_up(in, L), padded_out = round_up(out, L), u_pitch = plane<T>(gemm_kernel::packed_size<T>(in, out));
-  const index_t fit = budget / (positions * index_t(sizeof(T)) * (padded_in + padded_out)), per_task = std::max<index_t>(R, std::min(fit, divide_up(t.count(), 8)) / R * R);
+  const index_t fit = budget / (positions * index_t(sizeof(T)) * (padded_in + padded_out)),
+                per_task = std::max<index_t>(R, std::min(fit, divide_up(t.count(), 8)) / R * R);
   const index_t v_pitch = plane<T>(per_task * padded_in), m_pitch = plane<T>(per_task * padded_out);
   b.pool().parallel_for(divide_up(t.count(), per_task), [&](index_t task) {
     const index_t first = task * per_task, count = std::min(per_task, t.count() - first);
@@ -247,8 +252,8 @@ void weight_gradient(const cpu& b, const tiling& t, const T* x, index_t in, cons
     });
     b.pool().parallel_for(positions * blocks, [&](index_t task) {
       const index_t p = task / blocks, c = task % blocks * in_block;
-      gemm_kernel::multiply(std::min(in_block, in - c), padded_out, count, v + p * v_pitch + c, index_t(1), padded_in, d + p * d_pitch, padded_out, index_t(1), T(1),
-                            first == 0 ? T(0) : T(1), du + p * u_pitch + c * padded_out, padded_out);
+      gemm_kernel::multiply(std::min(in_block, in - c), padded_out, count, v + p * v_pitch + c, index_t(1), padded_in, d + p * d_pitch, padded_out, index_t(1),
+                            T(1), first == 0 ? T(0) : T(1), du + p * u_pitch + c * padded_out, padded_out);
     });
   }
   b.pool().parallel_for(in, [&](index_t c) {
@@ -260,8 +265,10 @@ void weight_gradient(const cpu& b, const tiling& t, const T* x, index_t in, cons
       for (int i = 0; i < 3; ++i) filter_transposed(half + i * 6, 1, g + i * 3, 1, T());
       for (int tap = 0; tap < 9; ++tap) {
         T* to = dw + (tap * in + c) * out + o;
-        if (have == L) simd::store(to, simd::load(to) + g[tap]);
-        else simd::store_partial(to, simd::load_partial(to, have) + g[tap], have);
+        if (have == L)
+          simd::store(to, simd::load(to) + g[tap]);
+        else
+          simd::store_partial(to, simd::load_partial(to, have) + g[tap], have);
       }
     }
   });

@@ -19,9 +19,13 @@ class cublas_products {
   void operator()(const thrust_backend<System>&, const gemm_problem<T>& p) {
     const auto of = [](bool transpose) { return transpose ? CUBLAS_OP_T : CUBLAS_OP_N; };
     if constexpr (sizeof(T) == 4)
-      check(cublasSgemm(handle_, of(p.transpose_b), of(p.transpose_a), int(p.n), int(p.m), int(p.k), &p.alpha, p.b, int(p.ldb), p.a, int(p.lda), &p.beta, p.c, int(p.ldc)), "cublasSgemm");
+      check(cublasSgemm(handle_, of(p.transpose_b), of(p.transpose_a), int(p.n), int(p.m), int(p.k), &p.alpha, p.b, int(p.ldb), p.a, int(p.lda), &p.beta, p.c,
+                        int(p.ldc)),
+            "cublasSgemm");
     else
-      check(cublasDgemm(handle_, of(p.transpose_b), of(p.transpose_a), int(p.n), int(p.m), int(p.k), &p.alpha, p.b, int(p.ldb), p.a, int(p.lda), &p.beta, p.c, int(p.ldc)), "cublasDgemm");
+      check(cublasDgemm(handle_, of(p.transpose_b), of(p.transpose_a), int(p.n), int(p.m), int(p.k), &p.alpha, p.b, int(p.ldb), p.a, int(p.lda), &p.beta, p.c,
+                        int(p.ldc)),
+            "cublasDgemm");
   }
 
  private:

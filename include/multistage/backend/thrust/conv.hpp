@@ -15,7 +15,8 @@ struct gather_patches {
   T* to;
   MULTISTAGE_HD void operator()(index_t k) const {
     const index_t element = k * span, c0 = element % p.channels, tap = element / p.channels % (p.kernel * p.kernel);
-    const index_t pixel = first + element / (p.channels * p.kernel * p.kernel), row = pixel / (p.out_height * p.out_width), in_image = pixel % (p.out_height * p.out_width);
+    const index_t pixel = first + element / (p.channels * p.kernel * p.kernel), row = pixel / (p.out_height * p.out_width),
+                  in_image = pixel % (p.out_height * p.out_width);
     const index_t i = in_image / p.out_width * p.stride - p.padding + tap / p.kernel, j = in_image % p.out_width * p.stride - p.padding + tap % p.kernel;
     const bool inside = i >= 0 && i < p.height && j >= 0 && j < p.width;
     const T* from = p.x + ((row * p.height + i) * p.width + j) * p.channels + c0;
@@ -84,7 +85,8 @@ void conv_forward(const thrust_backend<System>& b, const conv_problem<T>& p) {
     beta = T(1);
     q.residual = nullptr;
   }
-  if (p.pointwise()) gemm(b, gemm_problem<T>{pixels, n, p.channels, T(1), p.x, p.channels, false, p.weight, n, false, beta, p.y, n});
+  if (p.pointwise())
+    gemm(b, gemm_problem<T>{pixels, n, p.channels, T(1), p.x, p.channels, false, p.weight, n, false, beta, p.y, n});
   else {
     const index_t block = patch_block(pixels, patch), span = thrust_kernel::span<System>(p.channels);
     T* patches = b.template workspace<T>(3, block * patch);
@@ -109,11 +111,13 @@ void conv_backward_input(const thrust_backend<System>& b, const conv_problem<T>&
   if (p.pointwise()) {
     const index_t pixels = p.rows * p.out_pixels();
     if (dx) gemm(b, gemm_problem<T>{pixels, p.channels, n, T(1), dy, n, false, p.weight, n, true, accumulate ? T(1) : T(0), dx, p.channels});
-    if (dx2) gemm(b, gemm_problem<T>{pixels, p.channels2, n, T(1), dy, n, false, p.weight + p.channels * n, n, true, accumulate2 ? T(1) : T(0), dx2, p.channels2});
+    if (dx2)
+      gemm(b, gemm_problem<T>{pixels, p.channels2, n, T(1), dy, n, false, p.weight + p.channels * n, n, true, accumulate2 ? T(1) : T(0), dx2, p.channels2});
     return;
   }
   if (!dx) return;
-  const index_t per_row = p.out_pixels(), fit = patch_block(p.rows * per_row, patch) / per_row, block = fit < 1 ? 1 : fit, span = thrust_kernel::span<System>(p.channels);
+  const index_t per_row = p.out_pixels(), fit = patch_block(p.rows * per_row, patch) / per_row, block = fit < 1 ? 1 : fit,
+                span = thrust_kernel::span<System>(p.channels);
   T* patches = b.template workspace<T>(3, block * per_row * patch);
   for (index_t row = 0; row < p.rows; row += block) {
     const index_t rows = row + block < p.rows ? block : p.rows - row;

@@ -14,7 +14,8 @@ struct resampled {
       const index_t twice = i - tap + padding;
       if (twice % 2 != 0) return false;
       s = twice / 2;
-    } else s = 2 * i + tap - padding;
+    } else
+      s = 2 * i + tap - padding;
     return s >= 0 && s < extent;
   }
   MULTISTAGE_HD void operator()(index_t k) const {

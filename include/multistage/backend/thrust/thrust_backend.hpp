@@ -30,9 +30,13 @@ class thrust_backend {
   explicit thrust_backend(int threads) : state_(std::make_shared<state>()) { System::configure(threads); }
 
   template <class T>
-  storage<T> allocate(index_t n) const { return storage<T>(std::size_t(n), T(0)); }
+  storage<T> allocate(index_t n) const {
+    return storage<T>(std::size_t(n), T(0));
+  }
   template <class T>
-  static T* pointer(const storage<T>& s) { return s.empty() ? nullptr : const_cast<T*>(thrust::raw_pointer_cast(s.data())); }
+  static T* pointer(const storage<T>& s) {
+    return s.empty() ? nullptr : const_cast<T*>(thrust::raw_pointer_cast(s.data()));
+  }
   template <class T>
   void upload(const T* host, T* device, index_t n) const {
     if (n > 0) thrust::copy(host, host + n, typed(device));
@@ -69,19 +73,25 @@ class thrust_backend {
     typename System::products products{};
   };
   template <class T>
-  static auto typed(T* p) { return thrust::pointer<T, typename System::tag>(p); }
+  static auto typed(T* p) {
+    return thrust::pointer<T, typename System::tag>(p);
+  }
   std::shared_ptr<state> state_;
 };
 
-template <class System, operation Op> inline constexpr bool supports<thrust_backend<System>, Op, float> = true;
-template <class System, operation Op> inline constexpr bool supports<thrust_backend<System>, Op, double> = true;
+template <class System, operation Op>
+inline constexpr bool supports<thrust_backend<System>, Op, float> = true;
+template <class System, operation Op>
+inline constexpr bool supports<thrust_backend<System>, Op, double> = true;
 
 namespace thrust_kernel {
 
 /// How many consecutive channels one index takes: a whole pixel on a host, whose inner loops become vectors; one on a device, where
 /// neighbouring threads should touch neighbouring words.
 template <class System>
-constexpr index_t span(index_t channels) { return System::host ? channels : 1; }
+constexpr index_t span(index_t channels) {
+  return System::host ? channels : 1;
+}
 
 }  // namespace thrust_kernel
 }  // namespace multistage
