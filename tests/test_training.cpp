@@ -161,6 +161,39 @@ TEST_CASE("a checkpoint rebuilds the model from the file alone, and draws the sa
   CHECK(f.entry("model.decs.1.4x4_block0.conv0.weight").extents == std::vector<ms::index_t>{8, 24, 3, 3});  // upstream's layout
 }
 
+TEST_CASE("a model with classes learns them") {
+  ms::song_unet net = tiny;
+  net.label_dim = 2;
+  ms::dynamic_model<float, ms::cpu> m(ms::cpu(), {net, three, {}}, boundaries, 1);
+  const auto v = images();
+  std::vector<int> classes;
+  for (int i = 0; i < 40; ++i) classes.push_back(i % 2);  // bright rows, bright columns
+  const ms::shape s{40, 4, 4, 1};
+  CHECK_THAT(message([&] { ms::trainer t{m, std::span<const float>(v), s, usual}; }), Catch::Contains("0 class labels for 40 images and a model of 2 classes"));
+  auto wrong = classes;
+  wrong[7] = 2;
+  CHECK_THAT(message([&] { ms::trainer t{m, std::span<const float>(v), s, usual, std::span<const int>(wrong)}; }), Catch::Contains("image 7 is of class 2"));
+  ms::trainer t{m, std::span<const float>(v), s, usual, std::span<const int>(classes)};
+  for (int i = 0; i < 600; ++i) t.step();
+  // How bright the brightest row is against the brightest column tells the classes apart.
+  for (int label : {0, 1}) {
+    const auto drawn = ms::sample(m, ms::edm_heun{.num_steps = 12}, {.seeds = "0-31", .class_label = label}).images;
+    double score = 0;
+    for (int k = 0; k < 32; ++k) {
+      double row = -9, column = -9;
+      for (int i = 0; i < 4; ++i) {
+        double r = 0, c = 0;
+        for (int j = 0; j < 4; ++j) r += drawn[k * 16 + i * 4 + j], c += drawn[k * 16 + j * 4 + i];
+        row = std::max(row, r);
+        column = std::max(column, c);
+      }
+      score += (row - column) / 32;
+    }
+    INFO("label " << label << ", rows brighter by " << score);
+    CHECK((label == 1 ? score > 1 : score < -1));
+  }
+}
+
 TEST_CASE("gradient clipping bounds the step, and the average follows the weights") {
   auto m = model();
   auto o = usual;

@@ -76,6 +76,12 @@ class dynamic_model {
   int stage_count() const { return stages_.stage_count(); }
   /// Extents of a batch.
   shape images(index_t rows) const { return image_shape(config_, rows); }
+  /// How wide an input of labels is; 0 where the model has none.
+  index_t label_dim(input_slot slot) const {
+    for (const node& n : network().nodes)
+      if (n.kind == op::input && n.slot == slot) return n.out.channels;
+    return 0;
+  }
   index_t parameter_count() const { return parameters_of(network()); }
   executor<Scalar, Backend>& engine() { return executor_; }
   const executor<Scalar, Backend>& engine() const { return executor_; }
@@ -181,11 +187,6 @@ class dynamic_model {
   }
 
  private:
-  index_t label_dim(input_slot slot) const {
-    for (const node& n : network().nodes)
-      if (n.kind == op::input && n.slot == slot) return n.out.channels;
-    return 0;
-  }
   void grow(index_t rows) {
     if (rows <= capacity_) return;
     capacity_ = rows;

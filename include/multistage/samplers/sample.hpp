@@ -75,8 +75,8 @@ sampling_result sample(dynamic_model<Scalar, Backend>& model, const Sampler& sam
   const double start = sampler.sigmas().front();
   sampling_result result{{}, model.images(total), std::vector<index_t>(std::size_t(model.stage_count()), 0)};
   tensor<Scalar, Backend> labels;
-  const int label_dim = std::visit([](const auto& n) { return n.label_dim; }, model.config().network);
-  require<value_error>(options.class_label >= -1 && options.class_label < std::max(label_dim, 0), "sample: class_label = ", options.class_label,
+  const index_t label_dim = model.label_dim(input_slot::class_labels);
+  require<value_error>(options.class_label >= -1 && options.class_label < std::max<index_t>(label_dim, 0), "sample: class_label = ", options.class_label,
                        ", the model knows ", label_dim, " classes");
   for (index_t first = 0; first < total; first += options.batch) {
     const index_t rows = std::min(options.batch, total - first);

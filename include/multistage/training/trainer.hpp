@@ -37,11 +37,12 @@ struct step_report {
   double gradient_norm = 0;
 };
 
-/// A batch given from outside; host memory, NHWC, noise standard normal.
+/// A batch given from outside; host memory, NHWC, noise standard normal, class labels one-hot [rows, label_dim] where the model has them.
 template <class T>
 struct training_batch {
   std::vector<T> images, noise;
   std::vector<double> sigmas;
+  std::vector<T> class_labels{};
 };
 
 namespace functor {
@@ -88,13 +89,19 @@ class trainer {
   using model_type = dynamic_model<Scalar, Backend>;
 
   /// @param model is trained in place and must outlive this object. @param images host memory [n, h, w, c] in [-1, 1].
+  /// @param classes the class of each image, for models with labels.
   /// @throws value_error for data that cannot train, or options out of range; shape_error when images do not fit the model.
-  trainer(model_type& model, std::span<const float> images, shape extents, trainer_options options)
-      : model_(model), backend_(model.backend()), options_(std::move(options)), images_count_(extents.rows) {
+  trainer(model_type& model, std::span<const float> images, shape extents, trainer_options options, std::span<const int> classes = {})
+      : model_(model), backend_(model.backend()), options_(std::move(options)), images_count_(extents.rows), classes_(classes.begin(), classes.end()) {
     check(options_);
     check_images(images, extents);
     require<shape_error>(extents == model.images(extents.rows), "trainer: images are ", extents, ", the model takes ", model.images(extents.rows),
                          "; resize the images or choose resolution and channels to match");
+    const index_t known = model.label_dim(input_slot::class_labels);
+    require<value_error>(index_t(classes_.size()) == (known > 0 ? extents.rows : 0), "trainer: ", classes_.size(), " class labels for ", extents.rows,
+                         " images and a model of ", known, " classes; give one label an image if the model has classes, else none");
+    for (std::size_t i = 0; i < classes_.size(); ++i)
+      require<value_error>(classes_[i] >= 0 && classes_[i] < known, "trainer: image ", i, " is of class ", classes_[i], ", the model knows 0..", known - 1);
     images_ = tensor<Scalar, Backend>(backend_, extents, std::vector<Scalar>(images.begin(), images.end()));
     probabilities_ = stage_probabilities();
     model_.keep_average();
@@ -117,7 +124,6 @@ class trainer {
     const index_t rows = options_.batch_size;
     std::vector<index_t> which(std::size_t(rows), 0);
     std::vector<double> sigmas(std::size_t(rows), 0.0);
-    std::vector<int> stage(std::size_t(rows), 0);
     const random_stream order(options_.seed, purpose::data_order, std::uint64_t(step_)), level(options_.seed, purpose::noise_level, std::uint64_t(step_));
     for (index_t r = 0; r < rows; ++r) {
       which[r] = order.below(r, std::uint32_t(images_count_));
@@ -126,7 +132,7 @@ class trainer {
       while (s + 1 < model_.stage_count() && u >= probabilities_[s]) u -= probabilities_[s++];
       sigmas[r] = options_.levels.draw(model_.stages(), s, level.uniform(2 * r + 1));
     }
-    return step(images_.data(), which, sigmas, nullptr);
+    return step(images_.data(), which, sigmas, nullptr, {});
   }
 
   /// One step on a batch given from outside.
@@ -135,7 +141,7 @@ class trainer {
     const tensor<Scalar, Backend> images(backend_, model_.images(rows), batch.images), noise(backend_, model_.images(rows), batch.noise);
     std::vector<index_t> which(std::size_t(rows), 0);
     std::iota(which.begin(), which.end(), index_t{0});
-    return step(images.data(), which, batch.sigmas, noise.data());
+    return step(images.data(), which, batch.sigmas, noise.data(), batch.class_labels);
   }
 
   /// Everything that a checkpoint must hold beside the model: flat moments, and counters.
@@ -201,7 +207,7 @@ class trainer {
     row_values_ = tensor<double, Backend>(backend_, {3 * rows, 1, 1, 1});
   }
 
-  step_report step(const Scalar* images, std::vector<index_t> which, std::vector<double> sigmas, const Scalar* noise) {
+  step_report step(const Scalar* images, std::vector<index_t> which, std::vector<double> sigmas, const Scalar* noise, std::vector<Scalar> one_hot) {
     const index_t rows = index_t(sigmas.size()), size = model_.images(1).row_size();
     grow(rows);
     // Rows in the order of their stages from here on; noise given from outside stays with its row.
@@ -231,7 +237,16 @@ class trainer {
                                     target_.data(), x_.data()},
         256);
 
-    const network_inputs<Scalar> in = model_.prepare(x_.data(), sigmas, r);
+    conditioning<Scalar> labels;
+    if (const index_t known = model_.label_dim(input_slot::class_labels); known > 0) {
+      if (one_hot.empty()) {
+        one_hot.assign(std::size_t(rows * known), Scalar(0));
+        for (index_t i = 0; i < rows; ++i) one_hot[i * known + classes_[which[i]]] = Scalar(1);
+      }
+      labels_ = tensor<Scalar, Backend>(backend_, {rows, 1, 1, known}, one_hot);
+      labels.class_labels = labels_.data();
+    }
+    const network_inputs<Scalar> in = model_.prepare(x_.data(), sigmas, r, labels);
     const double *skip = model_.prepared_factors() + rows, *out = skip + rows;
     ops::fill<Backend, Scalar>(backend_, gradient_.view(), Scalar(0));
     model_.engine().differentiate(
@@ -312,8 +327,9 @@ class trainer {
   Backend backend_;
   trainer_options options_;
   index_t images_count_;
+  std::vector<int> classes_;
   std::vector<double> probabilities_;
-  tensor<Scalar, Backend> images_, gradient_, first_, second_, x_, target_;
+  tensor<Scalar, Backend> images_, gradient_, first_, second_, x_, target_, labels_;
   tensor<index_t, Backend> which_;
   tensor<double, Backend> row_values_;
   index_t capacity_ = 0, step_ = 0;
