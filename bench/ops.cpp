@@ -177,6 +177,79 @@ void embedding(benchmark::State& s) {
   auto y = k.make({s.range(0), 1, 1, s.range(1)});
   k.run(0, y.size(), [&] { ms::ops::embedding<Backend, float>(k.b, v.view(), y.view()); });
 }
+template <class Backend>
+void layer_norm_backward(benchmark::State& s) {
+  bench<Backend> k{s};
+  const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
+  const ms::index_t tokens = xs.rows * xs.pixels();
+  const auto x = k.make(xs), w = k.make({1, 1, 1, s.range(2)}), bias = k.make({1, 1, 1, s.range(2)}), dy = k.make(xs);
+  auto dx = k.make(xs), stat = k.make({tokens, 1, 1, 2}), partials = k.make({tokens, 1, 1, 2 * s.range(2)});
+  ms::ops::layer_norm<Backend, float>(k.b, x.view(), w.view(), bias.view(), stat.view(), dx.view());
+  k.run(0, xs.size(), [&] {
+    ms::ops::layer_norm_backward<Backend, float>(k.b, x.view(), w.view(), bias.view(), stat.view(),
+                                                 {.dy = dy.data(), .dx = dx.data(), .partials = partials.data()});
+  });
+}
+template <class Backend>
+void linear(benchmark::State& s) {
+  bench<Backend> k{s};
+  const auto x = k.make({s.range(0), 1, 1, s.range(1)}), w = k.make({1, 1, s.range(1), s.range(1)});
+  auto y = k.make({s.range(0), 1, 1, s.range(1)});
+  k.run(2.0 * double(s.range(0) * s.range(1) * s.range(1)), y.size(), [&] { ms::ops::linear<Backend, float>(k.b, x.view(), w.view(), y.view()); });
+}
+template <class Backend>
+void silu_backward(benchmark::State& s) {
+  bench<Backend> k{s};
+  const auto x = k.make({1, 1, 1, s.range(0)}), dy = k.make({1, 1, 1, s.range(0)});
+  auto dx = k.make({1, 1, 1, s.range(0)});
+  k.run(0, x.size(), [&] { ms::ops::silu_backward<Backend, float>(k.b, x.view(), dy.view(), dx.view()); });
+}
+template <class Backend>
+void gelu_backward(benchmark::State& s) {
+  bench<Backend> k{s};
+  const auto x = k.make({1, 1, 1, s.range(0)}), dy = k.make({1, 1, 1, s.range(0)});
+  auto dx = k.make({1, 1, 1, s.range(0)});
+  k.run(0, x.size(), [&] { ms::ops::gelu_backward<Backend, float>(k.b, x.view(), dy.view(), dx.view()); });
+}
+template <class Backend>
+void add_row(benchmark::State& s) {
+  bench<Backend> k{s};
+  const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
+  const auto x = k.make(xs), row = k.make({s.range(0), 1, 1, s.range(2)});
+  auto y = k.make(xs);
+  k.run(0, y.size(), [&] { ms::ops::add_row<Backend, float>(k.b, x.view(), row.view(), y.view()); });
+}
+template <class Backend>
+void concat(benchmark::State& s) {
+  bench<Backend> k{s};
+  const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
+  const auto x = k.make(xs), x2 = k.make(xs);
+  auto y = k.make({xs.rows, xs.height, xs.width, 2 * xs.channels});
+  k.run(0, y.size(), [&] { ms::ops::concat<Backend, float>(k.b, x.view(), x2.view(), y.view()); });
+}
+template <class Backend>
+void split(benchmark::State& s) {
+  bench<Backend> k{s};
+  const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
+  const auto y = k.make({xs.rows, xs.height, xs.width, 2 * xs.channels});
+  auto x = k.make(xs);
+  k.run(0, x.size(), [&] { ms::ops::split<Backend, float>(k.b, y.view(), xs.channels, x.view()); });
+}
+template <class Backend>
+void import_nchw(benchmark::State& s) {
+  bench<Backend> k{s};
+  const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
+  const auto x = k.make(xs);
+  auto y = k.make(xs);
+  k.run(0, x.size(), [&] { ms::ops::copy(k.b, ms::nchw(x.data(), xs), y.view()); });
+}
+template <class Backend>
+void sum_over_pixels(benchmark::State& s) {
+  bench<Backend> k{s};
+  const auto x = k.make({s.range(0), s.range(1), s.range(1), s.range(2)});
+  auto y = k.make({1, 1, 1, s.range(2)});
+  k.run(0, x.size(), [&] { ms::ops::sum_over_pixels<Backend, float>(k.b, x.view(), y.view()); });
+}
 /// Posterior means over a data set; items are queries.
 template <class Backend>
 void optimal_denoiser(benchmark::State& s) {
@@ -199,6 +272,15 @@ void lengths(benchmark::internal::Benchmark* b) { b->Arg(1 << 12)->Arg(1 << 20)-
   BENCHMARK_TEMPLATE(group_norm_silu, backend)->Apply(image_shapes);                                                               \
   BENCHMARK_TEMPLATE(group_norm_silu_backward, backend)->Apply(image_shapes);                                                      \
   BENCHMARK_TEMPLATE(layer_norm, backend)->Apply(image_shapes);                                                                    \
+  BENCHMARK_TEMPLATE(layer_norm_backward, backend)->Apply(image_shapes);                                                           \
+  BENCHMARK_TEMPLATE(linear, backend)->Args({64, 128})->UseRealTime()->Unit(benchmark::kMicrosecond);                              \
+  BENCHMARK_TEMPLATE(silu_backward, backend)->Apply(lengths);                                                                      \
+  BENCHMARK_TEMPLATE(gelu_backward, backend)->Apply(lengths);                                                                      \
+  BENCHMARK_TEMPLATE(add_row, backend)->Apply(image_shapes);                                                                       \
+  BENCHMARK_TEMPLATE(concat, backend)->Apply(image_shapes);                                                                        \
+  BENCHMARK_TEMPLATE(split, backend)->Apply(image_shapes);                                                                         \
+  BENCHMARK_TEMPLATE(import_nchw, backend)->Apply(image_shapes);                                                                   \
+  BENCHMARK_TEMPLATE(sum_over_pixels, backend)->Apply(image_shapes);                                                               \
   BENCHMARK_TEMPLATE(attention, backend)->Apply(attention_shapes);                                                                 \
   BENCHMARK_TEMPLATE(attention_backward, backend)->Apply(attention_shapes);                                                        \
   BENCHMARK_TEMPLATE(resample_down, backend)->Apply(image_shapes);                                                                 \
