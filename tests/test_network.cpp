@@ -190,6 +190,31 @@ TEST_CASE("unified is a multi-decoder of one stage, separate shares nothing") {
   CHECK(std::find(multi_names.begin(), multi_names.end(), "model.decs.2.4x4_in0.qkv.weight") != multi_names.end());
 }
 
+TEST_CASE("the counter and the graph agree on cost and on what does not fit") {
+  const auto agree = [](const auto& net, const ms::decoders& d) {
+    ms::cost_counter c;
+    ms::describe(c, net, d);
+    ms::recorder<> b;
+    ms::describe(b, net, d);
+    const ms::graph g = b.finish();
+    CHECK(c.problem == ms::check(g).problem);
+    if (c.problem == ms::graph_problem::none)
+      for (int s = 0; s < g.segments; ++s) CHECK(c.segments[s] == ms::cost_of_segment(g, s));
+  };
+  agree(small, three);
+  agree(everything, three);
+  agree(input_skip, three);
+  agree(adm, three);
+  agree(edm, ms::decoders{{192, 128, 16}});
+  agree(small, ms::decoders{{8, 12, 4}, false});
+  ms::song_unet odd = small;
+  odd.resolution = 9;
+  agree(odd, three);
+  ms::adm_unet heads = adm;
+  heads.channels_per_head = 3;
+  agree(heads, three);
+}
+
 TEST_CASE("fusion leaves neither SiLU nor sums nor concatenations behind in the image path") {
   const ms::graph g = ms::record(small, three).structure;
   for (const ms::node& n : g.nodes) {

@@ -1,6 +1,7 @@
 // The multi-stage, multi-decoder model as a type (arXiv 2312.09181, section 4): network, decoders, schedule, backend and scalar are
 // template arguments, its cost a compile-time constant. It is a dynamic_model that knows its structure early.
 #pragma once
+#include "../graph/counter.hpp"
 #include "../schedule/edm.hpp"
 #include "../schedule/vp.hpp"
 #include "model.hpp"
@@ -18,20 +19,12 @@ namespace detail {
 constexpr preconditioning preconditioning_for(const edm_schedule&, double sigma_data) { return {precondition::edm, sigma_data}; }
 constexpr preconditioning preconditioning_for(const vp_schedule& s, double sigma_data) { return {precondition::vp, sigma_data, s.beta_min, s.beta_max}; }
 
-/// Everything about a network that types want to know, from one recording.
-struct network_facts {
-  graph_problem problem = graph_problem::none;
-  std::array<cost, 9> segment{};
-};
+/// Cost and fitness of a network, from one reading.
 template <class Net>
-constexpr network_facts facts(const Net& net, const decoders& d) {
-  recorder<> b;
-  describe(b, net, d);
-  const graph g = b.finish();
-  network_facts f{check(g).problem};
-  if (f.problem == graph_problem::none)
-    for (int s = 0; s < g.segments; ++s) f.segment[s] = cost_of_segment(g, s);
-  return f;
+constexpr cost_counter count(const Net& net, const decoders& d) {
+  cost_counter c;
+  describe(c, net, d);
+  return c;
 }
 }  // namespace detail
 
@@ -44,7 +37,7 @@ class multi_decoder : public dynamic_model<Scalar, Backend> {
   static_assert(Network.depth() >= 1, "multistage: channel_mult is empty; give one multiplier a level, e.g. {1, 2}");
   static_assert(Network.depth() < 1 || Network.resolution % (1 << (Network.depth() - 1)) == 0,
                 "multistage: resolution must be divisible by 2 for every level of channel_mult below the first; pad the images or use fewer levels");
-  static constexpr detail::network_facts facts = detail::facts(Network, Decoders);
+  static constexpr cost_counter facts = detail::count(Network, Decoders);
   static_assert(facts.problem != graph_problem::groups,
                 "multistage: norm groups do not divide a layer's channels; choose widths that norm_groups (or a quarter of the channels) divides");
   static_assert(facts.problem != graph_problem::heads,
@@ -58,14 +51,14 @@ class multi_decoder : public dynamic_model<Scalar, Backend> {
   static constexpr int depth = Network.depth();
   static constexpr index_t parameters = [] {
     index_t total = 0;
-    for (int s = 0; s <= stage_count; ++s) total += facts.segment[s].parameters;
+    for (int s = 0; s <= stage_count; ++s) total += facts.segments[s].parameters;
     return total;
   }();
   /// Parameters of the part that all stages share, and of one stage's own.
-  static constexpr index_t shared_parameters = facts.segment[0].parameters;
-  static constexpr index_t decoder_parameters(int stage) { return facts.segment[1 + stage].parameters; }
+  static constexpr index_t shared_parameters = facts.segments[0].parameters;
+  static constexpr index_t decoder_parameters(int stage) { return facts.segments[1 + stage].parameters; }
   /// Multiply-accumulates of one image in a stage.
-  static constexpr index_t macs(int stage) { return facts.segment[0].macs + facts.segment[1 + stage].macs; }
+  static constexpr index_t macs(int stage) { return facts.segments[0].macs + facts.segments[1 + stage].macs; }
 
   /// The configuration as run-time values. @param sigma_data standard deviation of the images.
   static configuration make_configuration(double sigma_data = 0.5) { return {Network, Decoders, detail::preconditioning_for(Schedule{}, sigma_data)}; }

@@ -1,0 +1,79 @@
+// A second reader of descriptions, with the recorder's verbs: it keeps no nodes, only cost by segment and whether sizes fit. It is what
+// types use: for large networks compilers evaluate it within their default limits, where a whole graph would exceed clang's.
+#pragma once
+#include "check.hpp"
+#include "cost.hpp"
+#include "recorder.hpp"
+
+namespace multistage {
+
+class cost_counter {
+ public:
+  std::array<cost, 9> segments{};
+  graph_problem problem = graph_problem::none;
+
+  /// Names nothing; its destructor keeps compilers from calling the variable that holds it unused.
+  struct scope_guard {
+    constexpr ~scope_guard() {}
+  };
+  template <class... Parts>
+  [[nodiscard]] constexpr scope_guard scope(const Parts&...) const {
+    return {};
+  }
+  constexpr void segment(int s) { segment_ = s; }
+
+  constexpr feature input(input_slot, int channels, int height = 1, int width = 1) { return made(channels, height, width); }
+  constexpr feature embedding(feature, int channels, ops::embedding_form, bool = false, std::string_view = {}) { return made(channels, 1, 1); }
+  constexpr feature conv(feature x, int out, std::string_view, ops::conv_window w = {}, layer_options o = {}) {
+    return layer(x, made(out, int(w.out(x.height)), int(w.out(x.width))), w.kernel, o.bias);
+  }
+  constexpr feature linear(feature x, int out, std::string_view, layer_options o = {}) { return layer(x, made(out, x.height, x.width), 1, o.bias); }
+  constexpr feature group_norm(feature x, int groups, double, std::string_view, feature = {}) {
+    expect(groups >= 1 && x.channels % groups == 0, graph_problem::groups);
+    segments[segment_].parameters += 2 * x.channels;
+    return x;
+  }
+  constexpr feature silu(feature x) const { return x; }
+  constexpr feature gelu(feature x) const { return x; }
+  constexpr feature add(feature x, feature y) {
+    expect(x.channels == y.channels && x.height == y.height && x.width == y.width, graph_problem::extents);
+    return x;
+  }
+  constexpr feature add_row(feature x, feature) const { return x; }
+  constexpr feature scale(feature x, double) const { return x; }
+  constexpr feature concat(feature x, feature y) {
+    expect(x.height == y.height && x.width == y.width, graph_problem::extents);
+    return made(x.channels + y.channels, x.height, x.width);
+  }
+  constexpr feature resample(feature x, const ops::resample_filter& f, bool up) {
+    const feature y = made(x.channels, int(up ? f.up(x.height) : f.down(x.height)), int(up ? f.up(x.width) : f.down(x.width)));
+    segments[segment_].macs += ops::resample_macs(up, index_t{x.height} * x.width, index_t{y.height} * y.width, x.channels, f.size());
+    return y;
+  }
+  constexpr feature attention(feature qkv, int heads) {
+    const feature y = made(qkv.channels / 3, qkv.height, qkv.width);
+    expect(heads >= 1 && y.channels % heads == 0 && 3 * y.channels == qkv.channels, graph_problem::heads);
+    const index_t pixels = index_t{y.height} * y.width;
+    segments[segment_].macs += ops::attention_macs(pixels, pixels, y.channels);
+    return y;
+  }
+  constexpr void output(feature) {}
+
+ private:
+  constexpr void expect(bool good, graph_problem what) {
+    if (!good && problem == graph_problem::none) problem = what;
+  }
+  constexpr feature made(int channels, int height, int width) {
+    expect(channels >= 1 && height >= 1 && width >= 1, graph_problem::empty);
+    return {0, channels, height, width};
+  }
+  constexpr feature layer(feature x, feature y, int kernel, bool bias) {
+    segments[segment_].parameters += index_t{y.channels} * x.channels * kernel * kernel + (bias ? y.channels : 0);
+    segments[segment_].macs += ops::conv_macs(y.height, y.width, kernel, x.channels, y.channels);
+    return y;
+  }
+
+  int segment_ = 0;
+};
+
+}  // namespace multistage
