@@ -3,7 +3,7 @@
 # AddressSanitizer with UndefinedBehaviorSanitizer, and what uses threads under ThreadSanitizer.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bash tests/setup.sh
+bash examples/setup.sh python3 catch2 libbenchmark-dev
 build() {  # preset, targets
   local preset=$1
   shift

@@ -9,14 +9,10 @@
 
 namespace {
 
-namespace io = ms::io;
+using test::directory;
+using test::message;
 
-struct directory {
-  std::string path = std::filesystem::temp_directory_path() / ("multistage-io-" + std::to_string(::getpid()));
-  directory() { std::filesystem::create_directories(path); }
-  ~directory() { std::filesystem::remove_all(path); }
-  std::string operator/(const char* name) const { return path + "/" + name; }
-};
+namespace io = ms::io;
 
 std::vector<unsigned char> bytes_of(const std::string& s) { return {s.begin(), s.end()}; }
 /// A safetensors file of a header and some data.
@@ -25,15 +21,6 @@ std::vector<unsigned char> with_header(const std::string& header, std::size_t da
   for (int i = 0; i < 8; ++i) s[i] = char(header.size() >> (8 * i));
   return bytes_of(s + header + std::string(data, 'x'));
 }
-std::string message(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const ms::error& e) {
-    return e.what();
-  }
-  return "nothing";
-}
-
 }  // namespace
 
 TEST_CASE("safetensors keep values, extents and metadata") {

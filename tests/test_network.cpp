@@ -238,6 +238,24 @@ TEST_CASE("a concat that something else reads gets a buffer") {
   CHECK(ms::check(g).problem == ms::graph_problem::none);
 }
 
+TEST_CASE("a sum of a value with itself has twice the gradient") {
+  const auto gradient = [](bool twice) {
+    ms::recorder<> b;
+    b.segment(1);
+    const ms::feature x = b.conv(b.input(ms::input_slot::image, 2, 4, 4), 3, "a");
+    const ms::feature y = b.silu(x);
+    b.output(b.conv(twice ? b.add(y, y) : b.scale(y, 2), 2, "b"));
+    ms::executor<double, ms::cpu> e(ms::cpu(1), b.finish());
+    const auto w = test::normals<double>(e.network().parameter_elements, 1), image = test::normals<double>(32, 2);
+    std::vector<double> g(w.size(), 0.0);
+    ms::network_inputs<double> in;
+    in[ms::input_slot::image] = image.data();
+    e.differentiate(w.data(), g.data(), in, {1}, [](int, ms::index_t, ms::index_t, const double* f, double* df) { std::copy_n(f, 32, df); });
+    return g;
+  };
+  CHECK(test::distance(gradient(true), gradient(false)) < 1e-13);
+}
+
 TEST_CASE("no two live buffers of a plan overlap") {
   for (const bool training : {false, true})
     for (const ms::graph& g : {ms::record(small, three).structure, ms::record(everything, three).structure, ms::record(adm, three).structure})

@@ -8,6 +8,9 @@
 
 namespace {
 
+using test::directory;
+using test::message;
+
 constexpr ms::song_unet tiny{.resolution = 4, .channels = 1, .encoder_channels = 8, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {2}};
 constexpr ms::decoders three{{12, 8, 4}};
 const ms::partition boundaries({0.5, 20.0});
@@ -30,21 +33,6 @@ auto train(Model& m, ms::trainer_options o, const std::vector<float>& v = images
   return ms::trainer{m, std::span<const float>(v), ms::shape{ms::index_t(v.size()) / 16, 4, 4, 1}, std::move(o)};
 }
 const ms::trainer_options usual{.learning_rate = 2e-3, .lr_rampup_kimg = 0.1, .batch_size = 16, .least_stage_share = 0.1, .seed = 4};
-
-struct directory {
-  std::string path = std::filesystem::temp_directory_path() / ("multistage-test-" + std::to_string(::getpid()));
-  directory() { std::filesystem::create_directories(path); }
-  ~directory() { std::filesystem::remove_all(path); }
-  std::string operator/(const char* name) const { return path + "/" + name; }
-};
-std::string message(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const ms::error& e) {
-    return e.what();
-  }
-  return "nothing";
-}
 
 }  // namespace
 

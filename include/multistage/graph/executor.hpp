@@ -299,7 +299,11 @@ class executor {
           b.for_each_index(size, ops::functor::map_backward<gelu_function, T>{value(n.in[0]), dy, d0, s.accumulate[0]});
           break;
         case op::add:
-          add_to(d1, dy, T(1), s.accumulate[1], size);
+          if (n.in[0] == n.in[1]) {
+            add_to(d0, dy, T(2), s.accumulate[0], size);
+            break;
+          }
+          add_to(d1, dy, T(1), s.accumulate[1], size);  // first: d0 may have taken over dy's memory
           add_to(d0, dy, T(1), s.accumulate[0], size);
           break;
         case op::scale:
