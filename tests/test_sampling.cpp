@@ -54,7 +54,7 @@ TEST_CASE("Heun's method is of second order on a Gaussian's closed-form solution
   const double slope = std::log2(error(64) / error(128));
   CHECK(slope > 1.8);
   CHECK(slope < 2.4);
-  CHECK(error(128) < 1e-3);
+  CHECK(error(128) < 1e-3);  // measured 4.9e-4 for these starts; the slope above is the claim, this its scale
 }
 
 TEST_CASE("each step evaluates twice, the last one once") {
