@@ -5,6 +5,7 @@
 
 #include "golden/algorithms.hpp"
 #include "golden/edm_unet.hpp"
+#include "golden/raw_networks.hpp"
 #ifdef MULTISTAGE_TEST_THRUST
 #include <multistage/thrust.hpp>
 #endif
@@ -19,6 +20,8 @@ namespace {
 template <class Backend>
 golden::outputs run(const golden::golden_case& g, Backend backend) {
   if (g.family == "edm_unet") return golden::run_edm_unet(g, backend);
+  if (g.family == "ncsnpp" || g.family == "ldm_unet") return golden::run_raw_network(g, backend);
+  if (g.family == "autoencoder") return golden::run_autoencoder(g, backend);
   if (g.family == "random") return golden::run_random(g, backend);
   if (g.family == "clustering" && g.file.contains("input.images")) return golden::run_optimal_denoiser(g, backend);
   if (g.family == "clustering" && g.config.contains("matrices")) return golden::run_n_stage(g);

@@ -259,7 +259,7 @@ TEST_CASE("a sum of a value with itself has twice the gradient") {
 TEST_CASE("no two live buffers of a plan overlap") {
   for (const bool training : {false, true})
     for (const ms::graph& g : {ms::record(small, three).structure, ms::record(everything, three).structure, ms::record(adm, three).structure})
-      for (const ms::segment_plan& p : ms::make_plan(g, training).segments) {
+      for (const ms::segment_plan& p : ms::make_plan(g, {.training = training}).segments) {
         ms::index_t top = 0;
         for (const ms::buffer& a : p.buffers) {
           if (a.first < 0) continue;
@@ -292,7 +292,7 @@ TEST_CASE("activation memory is known before running and is what is used") {
 
 TEST_CASE("plans hold the promise of small memory") {
   // One row of the paper's stage 0 network takes 62 MB in training, as measured when this was written; it must not creep up.
-  const ms::plan p = ms::make_plan(ms::record(edm, {{192, 128, 16}}).structure, true);
+  const ms::plan p = ms::make_plan(ms::record(edm, {{192, 128, 16}}).structure, {.training = true});
   CHECK(p.arena_elements(ms::index_t{1}) * 4 < 70'000'000);
 }
 

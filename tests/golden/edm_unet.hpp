@@ -1,27 +1,8 @@
 // Golden family edm_unet: networks, losses, gradients and training, rebuilt from a file's configuration.
 #pragma once
-#include <multistage/io/json.hpp>
-#include <multistage/io/weights.hpp>
-#include <multistage/library.hpp>
-
-#include "golden_case.hpp"
+#include "network_case.hpp"
 
 namespace golden {
-
-namespace ms = multistage;
-
-/// NCHW file order to NHWC and back.
-template <class T>
-std::vector<T> reorder(const std::vector<T>& v, const ms::shape& s, bool to_nhwc) {
-  std::vector<T> out(v.size());
-  for (ms::index_t r = 0; r < s.rows; ++r)
-    for (ms::index_t p = 0; p < s.pixels(); ++p)
-      for (ms::index_t c = 0; c < s.channels; ++c) {
-        const auto nhwc = (r * s.pixels() + p) * s.channels + c, nchw = (r * s.channels + c) * s.pixels() + p;
-        to_nhwc ? out[nhwc] = v[nchw] : out[nchw] = v[nhwc];
-      }
-  return out;
-}
 
 template <class Backend>
 outputs run_edm_unet(const golden_case& g, Backend backend) {
@@ -31,31 +12,10 @@ outputs run_edm_unet(const golden_case& g, Backend backend) {
   const bool multi = config.stages.stage_count() > 1;
   ms::dynamic_model<scalar, Backend> model(backend, config, ms::io::partition_from_json(g.config.value("stage_boundaries", json())), 1);
   const ms::graph& net = model.network();
-  // Buffers of the file are parameters here (Fourier frequencies) or part of the configuration (filters).
-  const auto ignored = [](const std::string& n) { return ms::io::is_resample_filter(n); };
-  ms::io::safetensors_writer merged;
-  std::vector<scalar> weights(std::size_t(net.parameter_elements));
-  for (std::size_t k = 0; k < net.parameters.size(); ++k) {
-    const std::string& n = model.parameter_names()[k];
-    const std::string where = net.parameters[k].trainable ? "param." + n : "buffer." + n;
-    const auto values = g.file.get<scalar>(where);
-    if (g.file.entry(where).extents != ms::upstream_extents(net.parameters[k])) ms::fail<ms::shape_error>(where, " has other extents than the network");
-    ms::for_each_element(net.parameters[k], [&](ms::index_t up, ms::index_t own) { weights[net.parameters[k].offset + own] = values[up]; });
-  }
-  for (const auto& [name, entry] : g.file.tensors())
-    if (name.rfind("param.", 0) == 0 &&
-        std::find(model.parameter_names().begin(), model.parameter_names().end(), name.substr(6)) == model.parameter_names().end() && !ignored(name))
-      ms::fail<ms::file_error>("the file's ", name, " is no parameter of the network");
+  const auto weights = load_weights<scalar>(g, net, model.parameter_names());
   backend.upload(weights.data(), model.weights().data(), ms::index_t(weights.size()));
-
-  const auto add_parameters = [&](const std::string& prefix, const std::vector<scalar>& flat, int only_stage) {
-    for (std::size_t k = 0; k < net.parameters.size(); ++k) {
-      const ms::parameter& p = net.parameters[k];
-      if (!p.trainable || (only_stage >= 0 && p.segment != 0 && p.segment != 1 + only_stage)) continue;
-      std::vector<double> v(std::size_t(p.size()));
-      ms::for_each_element(p, [&](ms::index_t up, ms::index_t own) { v[up] = flat[p.offset + own]; });
-      got[prefix + model.parameter_names()[k]] = std::move(v);
-    }
+  const auto add_tensors = [&](const std::string& prefix, const std::vector<scalar>& flat, int only_stage) {
+    add_parameters(got, prefix, net, model.parameter_names(), flat, only_stage);
   };
 
   if (g.config.contains("training")) {
@@ -80,8 +40,8 @@ outputs run_edm_unet(const golden_case& g, Backend backend) {
         if (r.rows[s] > 0) loss += r.loss[s] * double(r.rows[s]) / double(o.batch_size);
       got["output.losses"].push_back(loss);
     }
-    add_parameters("output.final.", model.weights().to_host(), -1);
-    add_parameters("output.ema.", model.averaged_weights().to_host(), -1);
+    add_tensors("output.final.", model.weights().to_host(), -1);
+    add_tensors("output.ema.", model.averaged_weights().to_host(), -1);
     return got;
   }
 
@@ -130,7 +90,7 @@ outputs run_edm_unet(const golden_case& g, Backend backend) {
                                  });
     got["output." + q + "raw"] = reorder(raw, images, false);
     got["output." + q + "loss"] = {loss};
-    add_parameters("grad." + q, gradients.to_host(), s);
+    add_tensors("grad." + q, gradients.to_host(), s);
   }
   return got;
 }

@@ -76,15 +76,15 @@ struct norm_gradients {
   T* partials = nullptr;  // scratch [rows, 2 (channels + channels2)]
 };
 
-/// Depthwise resampling by two with a separable filter f (its outer product, sum 1), zeros outside.
-/// down: y[i] = gain sum_k f[k] x[2 i + k - padding]; up is its transpose: y[2 i + k - padding] += gain f[k] x[i].
+/// Depthwise resampling by a rate of 1 or 2 with a separable filter f (its outer product, sum 1), zeros outside.
+/// down: y[i] = gain sum_k f[k] x[rate i + k - padding]; up is its transpose: y[rate i + k - padding] += gain f[k] x[i].
 template <class T>
 struct resample_problem {
   index_t rows, height, width, channels, out_height, out_width;
   bool up;
-  int taps, padding;
+  int rate, taps, padding;
   T filter[8];
-  T gain;  // 1 for down, 4 for up: what keeps a constant image constant
+  T gain;  // 1 for down, rate^2 for up: what keeps a constant image constant
   const T* x;
   T* y;
   bool accumulate = false;

@@ -5,6 +5,8 @@
 
 #include "../core/tensor.hpp"
 #include "../networks/adm_unet.hpp"
+#include "../networks/ldm_unet.hpp"
+#include "../networks/ncsnpp.hpp"
 #include "../networks/record.hpp"
 #include "../networks/song_unet.hpp"
 #include "preconditioning.hpp"
@@ -12,7 +14,7 @@
 namespace multistage {
 
 struct configuration {
-  std::variant<song_unet, adm_unet> network;
+  std::variant<song_unet, adm_unet, ncsnpp, ldm_unet> network;
   decoders stages;
   preconditioning precond;
 };
@@ -23,7 +25,7 @@ inline described_network record(const configuration& c) {
 
 /// Extents of the images a configuration takes.
 inline shape image_shape(const configuration& c, index_t rows) {
-  return std::visit([&](const auto& n) { return shape{rows, n.resolution, n.resolution, n.channels}; }, c.network);
+  return std::visit([&](const auto& n) { return shape{rows, n.resolution, n.width(), n.channels}; }, c.network);
 }
 
 }  // namespace multistage

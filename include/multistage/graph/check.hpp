@@ -18,11 +18,16 @@ constexpr graph_check check(const graph& g) {
   for (const node& n : g.nodes) for_each_input(n, [&](int v, int) { ++readers[v]; });
   for (int i = 0; i < int(g.nodes.size()); ++i) {
     const node& n = g.nodes[i];
-    if (n.kind == op::attention && readers[n.in[0]] > 1) return {graph_problem::shared_qkv, i};
+    if (n.kind == op::attention)
+      for (int k = 0; k < 3; ++k)
+        if (n.in[k] >= 0 && readers[n.in[k]] > 1) return {graph_problem::shared_qkv, i};
     if (n.out.channels < 1 || n.out.height < 1 || n.out.width < 1) return {graph_problem::empty, i};
     if (n.kind == op::group_norm && (n.groups < 1 || n.out.channels % n.groups != 0)) return {graph_problem::groups, i};
-    if (n.kind == op::attention && (n.heads < 1 || n.out.channels % n.heads != 0 || g.nodes[n.in[0]].out.channels != 3 * n.out.channels))
+    const auto channels_of = [&](int k) { return g.nodes[n.in[k]].out.channels; };
+    if (n.kind == op::attention && (n.heads < 1 || n.out.channels % n.heads != 0 ||
+                                    (n.in[1] < 0 ? channels_of(0) != 3 * n.out.channels : channels_of(1) != n.out.channels || channels_of(2) != n.out.channels)))
       return {graph_problem::heads, i};
+    if (n.kind == op::geglu && channels_of(0) % 2 != 0) return {graph_problem::extents, i};
     const auto extent_of = [&](int k) { return g.nodes[n.in[k]].out; };
     if (n.in[1] >= 0 && (n.kind == op::concat || n.kind == op::group_norm || n.kind == op::conv) &&
         (extent_of(0).height != extent_of(1).height || extent_of(0).width != extent_of(1).width))

@@ -19,9 +19,9 @@ constexpr index_t macs_of(const graph& g, const node& n) {
     case op::conv:
       return ops::conv_macs(n.out.height, n.out.width, n.window.kernel, g.parameters[n.weight].in, n.out.channels);
     case op::attention:
-      return ops::attention_macs(n.out.pixels(), n.out.pixels(), n.out.channels);
+      return ops::attention_macs(n.out.pixels(), n.in[1] < 0 ? n.out.pixels() : g.nodes[n.in[1]].out.pixels(), n.out.channels);
     case op::resample:
-      return ops::resample_macs(n.up, g.nodes[n.in[0]].out.pixels(), n.out.pixels(), n.out.channels, n.filter.size());
+      return ops::resample_macs(n.filter, n.up, g.nodes[n.in[0]].out.height, g.nodes[n.in[0]].out.width, n.out.channels);
     default:
       return 0;
   }

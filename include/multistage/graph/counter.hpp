@@ -23,7 +23,7 @@ class cost_counter {
   constexpr void segment(int s) { segment_ = s; }
 
   constexpr feature input(input_slot, int channels, int height = 1, int width = 1) { return made(channels, height, width); }
-  constexpr feature embedding(feature, int channels, ops::embedding_form, bool = false, std::string_view = {}) { return made(channels, 1, 1); }
+  constexpr feature embedding(feature, int channels, ops::embedding_form, std::string_view = {}) { return made(channels, 1, 1); }
   constexpr feature conv(feature x, int out, std::string_view, ops::conv_window w = {}, layer_options o = {}) {
     return layer(x, made(out, int(w.out(x.height)), int(w.out(x.width))), w.kernel, o.bias);
   }
@@ -33,21 +33,31 @@ class cost_counter {
     segments[segment_].parameters += 2 * x.channels;
     return x;
   }
+  constexpr feature layer_norm(feature x, double, std::string_view) {
+    segments[segment_].parameters += 2 * x.channels;
+    return x;
+  }
   constexpr feature silu(feature x) const { return x; }
   constexpr feature gelu(feature x) const { return x; }
+  constexpr feature geglu(feature x) {
+    expect(x.channels % 2 == 0, graph_problem::extents);
+    return made(x.channels / 2, x.height, x.width);
+  }
+  constexpr feature dropout(feature x, double) const { return x; }
   constexpr feature add(feature x, feature y) {
     expect(x.channels == y.channels && x.height == y.height && x.width == y.width, graph_problem::extents);
     return x;
   }
   constexpr feature add_row(feature x, feature) const { return x; }
   constexpr feature scale(feature x, double) const { return x; }
+  constexpr feature divide_row(feature x, feature) const { return x; }
   constexpr feature concat(feature x, feature y) {
     expect(x.height == y.height && x.width == y.width, graph_problem::extents);
     return made(x.channels + y.channels, x.height, x.width);
   }
   constexpr feature resample(feature x, const ops::resample_filter& f, bool up) {
     const feature y = made(x.channels, int(up ? f.up(x.height) : f.down(x.height)), int(up ? f.up(x.width) : f.down(x.width)));
-    segments[segment_].macs += ops::resample_macs(up, index_t{x.height} * x.width, index_t{y.height} * y.width, x.channels, f.size());
+    segments[segment_].macs += ops::resample_macs(f, up, x.height, x.width, x.channels);
     return y;
   }
   constexpr feature attention(feature qkv, int heads) {
@@ -56,6 +66,11 @@ class cost_counter {
     const index_t pixels = index_t{y.height} * y.width;
     segments[segment_].macs += ops::attention_macs(pixels, pixels, y.channels);
     return y;
+  }
+  constexpr feature attention(feature q, feature k, feature v, int heads) {
+    expect(heads >= 1 && q.channels % heads == 0 && k.channels == q.channels && v.channels == q.channels, graph_problem::heads);
+    segments[segment_].macs += ops::attention_macs(index_t{q.height} * q.width, index_t{k.height} * k.width, q.channels);
+    return q;
   }
   constexpr void output(feature) {}
 

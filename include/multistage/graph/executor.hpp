@@ -4,11 +4,14 @@
 #include <functional>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <string>
 
 #include "../ops/attention.hpp"
 #include "../ops/combine.hpp"
+#include "../ops/dropout.hpp"
 #include "../ops/elementwise.hpp"
+#include "../ops/geglu.hpp"
 #include "../ops/norm.hpp"
 #include "../ops/reduce.hpp"
 #include "plan.hpp"
@@ -23,15 +26,27 @@ struct network_inputs {
   const T* operator[](input_slot s) const { return slots[std::size_t(s)]; }
 };
 
+/// What a differentiation is asked for beside the gradients of the weights.
+template <class T>
+struct differentiation {
+  std::optional<random_stream> dropout{};  // the numbers of this step's masks; without them nothing is dropped
+  std::array<T*, std::size_t(input_slot::count)> input_gradients{};  // image and context: added to, like the inputs, in the order of the rows
+  bool wants_input_gradients() const { return input_gradients[std::size_t(input_slot::image)] || input_gradients[std::size_t(input_slot::context)]; }
+};
+
 template <class T, class Backend>
 class executor {
  public:
   executor(Backend backend, graph g)
-      : backend_(std::move(backend)), graph_(std::move(g)), inference_(make_plan(graph_, false)), training_(make_plan(graph_, true)) {}
+      : backend_(std::move(backend)), graph_(std::move(g)), inference_(make_plan(graph_, {})), training_(make_plan(graph_, {.training = true})) {}
 
   const graph& network() const { return graph_; }
   const plan& inference_plan() const { return inference_; }
   const plan& training_plan() const { return training_; }
+  /// Whether training keeps only what blocks hand on and makes the rest again in backward: less memory for one more forward pass.
+  void set_checkpointing(bool on) {
+    if (on != training_.options.checkpoint) training_ = make_plan(graph_, {.training = true, .checkpoint = on});
+  }
   /// Bytes of the arena as it stands.
   index_t arena_bytes() const { return arena_.size() * index_t(sizeof(T)); }
 
@@ -48,11 +63,13 @@ class executor {
     });
   }
 
-  /// Adds the gradients of a loss to `gradients`. `loss(stage, first row, rows, F, dF)` gets the results of those rows and writes the
-  /// gradient with respect to them.
+  /// Adds the gradients of a loss to `gradients` (null: not wanted). `loss(stage, first row, rows, F, dF)` gets the results of those rows
+  /// and writes the gradient with respect to them.
   template <class Loss>
-  void differentiate(const T* weights, T* gradients, const network_inputs<T>& inputs, const std::vector<index_t>& rows_by_stage, Loss&& loss) {
-    pass run{*this, training_, weights, gradients, inputs, rows_by_stage};
+  void differentiate(const T* weights, T* gradients, const network_inputs<T>& inputs, const std::vector<index_t>& rows_by_stage, Loss&& loss,
+                     const differentiation<T>& options = {}) {
+    if (options.wants_input_gradients() && !to_inputs_) to_inputs_ = make_plan(graph_, {.training = true, .input_gradients = true});
+    pass run{*this, options.wants_input_gradients() ? *to_inputs_ : training_, weights, gradients, inputs, rows_by_stage, options};
     run.shared_forward();
     for_each_stage(rows_by_stage, [&](int stage, index_t first, index_t rows) {
       frame f = run.decoder(stage, first, rows);
@@ -102,7 +119,7 @@ class executor {
     T* place(int b) const { return b < 0 ? nullptr : base + p.offset(b) * rows; }
     const T* weight(int parameter) const { return parameter < 0 ? nullptr : r.weights + e().graph_.parameters[parameter].offset; }
     T* weight_gradient(int parameter) const {
-      return parameter < 0 || !e().graph_.parameters[parameter].trainable ? nullptr : r.gradients + e().graph_.parameters[parameter].offset;
+      return parameter < 0 || !r.gradients || !e().graph_.parameters[parameter].trainable ? nullptr : r.gradients + e().graph_.parameters[parameter].offset;
     }
     T* value(int v) const {
       if (v < 0) return nullptr;
@@ -114,6 +131,10 @@ class executor {
     /// Null where no gradient is wanted.
     T* gradient(int v) const {
       if (v < 0) return nullptr;
+      if (at(v).kind == op::input) {
+        T* g = r.asked.input_gradients[std::size_t(at(v).slot)];
+        return g ? g + first * at(v).out.size() : nullptr;
+      }
       if (!mine(v)) {
         T* g = r.shared.gradient(v);
         return g ? g + first * at(v).out.size() : nullptr;
@@ -194,9 +215,16 @@ class executor {
               place(p.statistics[i]),
               y};
     }
+    /// Layer norm is group norm of one group on one pixel.
+    norm_problem<T> layer_norm(const node& n, int i, T* y) const {
+      return {rows * n.out.pixels(), 1,       n.out.channels,        0,      1, T(n.epsilon), false, value(n.in[0]), nullptr, weight(n.weight),
+              weight(n.bias),        nullptr, place(p.statistics[i]), y};
+    }
     attention_problem<T> attention(const node& n, int i, T* y) const {
-      attention_problem<T> a =
-          ops::make_self_attention<T>(rows, n.out.pixels(), n.out.channels, n.heads, value(n.in[0]), T(1 / std::sqrt(double(n.out.channels / n.heads))));
+      const T scale = T(1 / std::sqrt(double(n.out.channels / n.heads)));
+      attention_problem<T> a = n.in[1] < 0 ? ops::make_self_attention<T>(rows, n.out.pixels(), n.out.channels, n.heads, value(n.in[0]), scale)
+                                           : ops::make_cross_attention<T>(rows, n.out.pixels(), at(n.in[1]).out.pixels(), n.out.channels, n.heads,
+                                                                          value(n.in[0]), value(n.in[1]), value(n.in[2]), scale);
       a.y = y;
       a.log_sum_exp = place(p.statistics[i]);
       return a;
@@ -223,11 +251,26 @@ class executor {
           norm_apply(b, q);
           break;
         }
+        case op::layer_norm: {
+          const norm_problem<T> q = layer_norm(n, i, y);
+          if (!again) norm_statistics(b, q);
+          norm_apply(b, q);
+          break;
+        }
         case op::silu:
           b.for_each_index(size, ops::functor::map<silu_function, T>{value(n.in[0]), y});
           break;
         case op::gelu:
           b.for_each_index(size, ops::functor::map<gelu_function, T>{value(n.in[0]), y});
+          break;
+        case op::geglu:
+          b.for_each_index(size, ops::functor::geglu<T>{value(n.in[0]), n.out.channels, y});
+          break;
+        case op::dropout:
+          drop(i, value(n.in[0]), y, false);
+          break;
+        case op::divide_row:
+          b.for_each_index(size, ops::functor::divide_row<T>{value(n.in[0]), value(n.in[2]), n.out.size(), y, false});
           break;
         case op::add:
           ops::linear_combination<Backend, T>(b, size, y, {{T(1), value(n.in[0])}, {T(1), value(n.in[1])}});
@@ -244,7 +287,7 @@ class executor {
           break;
         }
         case op::resample:
-          resample_run(b, resampling(n, value(n.in[0]), at(n.in[0]).out, y, n.out, n.up, n.up ? T(4) : T(1), false));
+          resample_run(b, resampling(n, value(n.in[0]), at(n.in[0]).out, y, n.out, n.up, gain(n), false));
           break;
         case op::attention:
           attention_forward(b, attention(n, i, y));
@@ -255,6 +298,15 @@ class executor {
       }
     }
 
+    /// Dropout of node i, forward and backward alike.
+    void drop(int i, const T* from, T* to, bool accumulate) const {
+      const index_t size = at(i).out.size();
+      if (!r.asked.dropout) return add_to(to, from, T(1), accumulate, rows * size);
+      // Each node takes its own 2^40 elements of the step's stream, each row of the batch its place in them.
+      e().backend_.for_each_index(rows * size, ops::functor::dropout<T>{from, *r.asked.dropout, (index_t{i} << 40) + first * size, T(at(i).scale), to, accumulate},
+                                  256);
+    }
+    static T gain(const node& n) { return n.up ? T(n.filter.rate * n.filter.rate) : T(1); }
     resample_problem<T> resampling(const node& n, const T* x, extent from, T* y, extent to, bool up, T gain, bool accumulate) const {
       return ops::make_resample_problem<T>(x, shape{rows, from.height, from.width, from.channels}, y, shape{rows, to.height, to.width, to.channels}, n.filter,
                                            up, gain, accumulate);
@@ -265,7 +317,7 @@ class executor {
       const node& n = at(s.node);
       T* dy = gradient(s.node);
       const index_t size = rows * n.out.size();
-      const auto target = [&](int k) { return n.in[k] >= 0 && e().facts_.differentiable[n.in[k]] ? gradient(n.in[k]) : nullptr; };
+      const auto target = [&](int k) { return n.in[k] >= 0 && r.p.facts.differentiable[n.in[k]] ? gradient(n.in[k]) : nullptr; };
       T *d0 = target(0), *d1 = target(1), *d2 = target(2), *d3 = target(3);
       switch (n.kind) {
         case op::conv: {
@@ -291,6 +343,20 @@ class executor {
           norm_backward(b, norm(n, s.node, nullptr),
                         norm_gradients<T>{dy, d0, s.accumulate[0], d1, s.accumulate[1], weight_gradient(n.weight), weight_gradient(n.bias), d2, s.accumulate[2],
                                           place(p.scratch[s.node])});
+          break;
+        case op::layer_norm:
+          norm_backward(b, layer_norm(n, s.node, nullptr),
+                        norm_gradients<T>{dy, d0, s.accumulate[0], nullptr, false, weight_gradient(n.weight), weight_gradient(n.bias), nullptr, false,
+                                          place(p.scratch[s.node])});
+          break;
+        case op::geglu:
+          b.for_each_index(size, ops::functor::geglu_backward<T>{value(n.in[0]), dy, n.out.channels, d0, s.accumulate[0]});
+          break;
+        case op::dropout:
+          drop(s.node, dy, d0, s.accumulate[0]);
+          break;
+        case op::divide_row:
+          b.for_each_index(size, ops::functor::divide_row<T>{dy, value(n.in[2]), n.out.size(), d0, s.accumulate[0]});
           break;
         case op::silu:
           b.for_each_index(size, ops::functor::map_backward<silu_function, T>{value(n.in[0]), dy, d0, s.accumulate[0]});
@@ -320,12 +386,12 @@ class executor {
           break;
         }
         case op::resample:
-          if (d0) resample_run(b, resampling(n, dy, n.out, d0, at(n.in[0]).out, !n.up, n.up ? T(4) : T(1), s.accumulate[0]));
+          if (d0) resample_run(b, resampling(n, dy, n.out, d0, at(n.in[0]).out, !n.up, gain(n), s.accumulate[0]));
           break;
         case op::attention: {
           const attention_problem<T> a = attention(n, s.node, value(s.node));
           const index_t c = n.out.channels;
-          attention_backward(b, a, attention_gradients<T>{dy, d0, d0 + c, d0 + 2 * c});
+          attention_backward(b, a, n.in[1] < 0 ? attention_gradients<T>{dy, d0, d0 + c, d0 + 2 * c} : attention_gradients<T>{dy, d0, d1, d2});
           break;
         }
         case op::embedding:
@@ -345,9 +411,11 @@ class executor {
     index_t rows;
     const plan& p;
     T* base;
+    differentiation<T> asked;
     frame shared;
 
-    pass(executor& e, const plan& plan_, const T* w, T* g, const network_inputs<T>& in, const std::vector<index_t>& rows_by_stage)
+    pass(executor& e, const plan& plan_, const T* w, T* g, const network_inputs<T>& in, const std::vector<index_t>& rows_by_stage,
+         const differentiation<T>& options = {})
         : owner(e),
           weights(w),
           gradients(g),
@@ -355,6 +423,7 @@ class executor {
           rows(std::accumulate(rows_by_stage.begin(), rows_by_stage.end(), index_t{0})),
           p(plan_),
           base(e.reserve(p.arena_elements(rows_by_stage))),
+          asked(options),
           shared{*this, p.segments[0], 0, base, 0, rows} {
       require<shape_error>(int(rows_by_stage.size()) == e.graph_.stage_count(), "network: rows are given for ", rows_by_stage.size(),
                            " stages, the network has ", e.graph_.stage_count());
@@ -373,8 +442,8 @@ class executor {
 
   Backend backend_;
   graph graph_;
-  graph_facts facts_ = facts_of(graph_);
   plan inference_, training_;
+  std::optional<plan> to_inputs_;  // made when first asked for
   tensor<T, Backend> arena_;
 };
 

@@ -19,24 +19,24 @@ struct extent {
 };
 
 /// What a caller hands to a network, in this order. The noise level is the preconditioning's c_noise.
-enum class input_slot { image, noise_level, class_labels, augment_labels, count };
+enum class input_slot { image, noise_level, class_labels, augment_labels, context, count };
 constexpr const char* to_string(input_slot s) {
-  constexpr const char* names[] = {"image", "noise_level", "class_labels", "augment_labels"};
+  constexpr const char* names[] = {"image", "noise_level", "class_labels", "augment_labels", "context"};
   return names[int(s)];
 }
 
-enum class op { none, input, embedding, conv, group_norm, silu, gelu, add, add_row, scale, concat, resample, attention };
+enum class op { none, input, embedding, conv, group_norm, layer_norm, silu, gelu, geglu, dropout, add, add_row, scale, divide_row, concat, resample, attention };
 
 /// One operation. Which fields mean something depends on `kind`.
 struct node {
   op kind = op::none;
   extent out{};
-  std::array<int, 4> in{-1, -1, -1, -1};  // x, x2, row operand (bias or modulation), residual
+  std::array<int, 4> in{-1, -1, -1, -1};  // x, x2, row operand (bias, modulation, divisor), residual; attention: q, k, v or one [q, k, v]
   int weight = -1, bias = -1;             // parameters
   int segment = 0;
   ops::conv_window window{};
   int groups = 1, heads = 1;
-  double epsilon = 0, scale = 1;  // scale of conv's sum, of op::scale, of attention's scores
+  double epsilon = 0, scale = 1;  // scale of conv's sum, of op::scale; dropout: the share that is dropped
   bool silu = false;              // fused behind group_norm
   bool up = false;
   ops::resample_filter filter{};
@@ -45,7 +45,8 @@ struct node {
 };
 
 /// How upstream stores a tensor, and so how it is converted on import and export. In the library weights are [k, k, in, out].
-enum class parameter_layout { vector, conv_oihw, linear_oi };
+/// linear_io: [in, out], as NIN layers and tables of embeddings have it; conv_oi1: a one-dimensional convolution of kernel 1.
+enum class parameter_layout { vector, conv_oihw, linear_oi, linear_io, conv_oi1 };
 
 /// The distribution of initial values: uniform in +-gain sqrt(6 / (fan_in + fan_out)) (Glorot) or +-gain sqrt(3 / fan_in) (He).
 enum class initialization { constant, xavier_uniform, kaiming_uniform, normal };

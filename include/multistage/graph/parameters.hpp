@@ -1,4 +1,4 @@
-// Parameters between upstream's layout and the library's: conv [out, in, k, k] <-> [k, k, in, out], linear [out, in] <-> [in, out],
+// Parameters between upstream's layout and the library's: conv [out, in, k, k] <-> [k, k, in, out], linear [out, in] or [in, out] <-> [in, out],
 // the outputs of query-key-value layers in the order [q, k, v]; and their initial values.
 #pragma once
 #include <cmath>
@@ -16,6 +16,10 @@ inline std::vector<index_t> upstream_extents(const parameter& p) {
       return {p.out, p.in, p.kernel, p.kernel};
     case parameter_layout::linear_oi:
       return {p.out, p.in};
+    case parameter_layout::linear_io:
+      return {p.in, p.out};
+    case parameter_layout::conv_oi1:
+      return {p.out, p.in, 1};
     default:
       return {p.out};
   }
@@ -32,7 +36,8 @@ void for_each_element(const parameter& p, F&& f) {
     else if (p.qkv == qkv_order::by_head)
       own = o % (3 * head) / head * third + o / (3 * head) * head + o % head;
     for (index_t i = 0; i < p.in; ++i)
-      for (index_t t = 0; t < taps; ++t) f((o * p.in + i) * taps + t, (t * p.in + i) * p.out + own);
+      for (index_t t = 0; t < taps; ++t)
+        f(p.layout == parameter_layout::linear_io ? i * p.out + o : (o * p.in + i) * taps + t, (t * p.in + i) * p.out + own);
   }
 }
 

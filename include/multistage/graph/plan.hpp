@@ -1,6 +1,6 @@
 // A plan: in which order the nodes of a segment run forward and backward, and where in an arena each value, gradient and scratch lies.
 // Extents are counted for one row; a plan for n rows is the same plan times n. Values that are cheap to make (norms, SiLU) are dropped
-// after the forward pass and made again right before the backward step that reads them.
+// after the forward pass and made again right before the backward step that reads them; with checkpoints, so is all that blocks hold inside.
 #pragma once
 #include <algorithm>
 
@@ -45,12 +45,21 @@ struct graph_facts {
   std::vector<char> exported;        // a shared node that a decoder reads, or a decoder's output
 };
 
-constexpr graph_facts facts_of(const graph& g) {
+/// What a plan is for.
+struct plan_options {
+  bool training = false;
+  bool checkpoint = false;       // keep only what blocks hand on; everything inside them is made again in backward (Chen et al., arXiv 1604.06174)
+  bool input_gradients = false;  // gradients with respect to the image and the context too
+  friend constexpr bool operator==(const plan_options&, const plan_options&) = default;
+};
+
+constexpr graph_facts facts_of(const graph& g, bool input_gradients = false) {
   graph_facts f{std::vector<char>(g.nodes.size(), 0), std::vector<char>(g.nodes.size(), 0)};
   for (std::size_t i = 0; i < g.nodes.size(); ++i) {
     const node& n = g.nodes[i];
     const auto trains = [&](int p) { return p >= 0 && g.parameters[p].trainable; };
-    f.differentiable[i] = trains(n.weight) || trains(n.bias);
+    f.differentiable[i] = trains(n.weight) || trains(n.bias) || (input_gradients && n.kind == op::input &&
+                                                                 (n.slot == input_slot::image || n.slot == input_slot::context));
     for_each_input(n, [&](int v, int) {
       if (f.differentiable[v]) f.differentiable[i] = true;
       if (g.nodes[v].segment != n.segment && g.nodes[v].kind != op::input) f.exported[v] = true;
@@ -63,7 +72,13 @@ constexpr graph_facts facts_of(const graph& g) {
 namespace planning {
 
 /// Cheap to make again from operands that are kept anyway.
-constexpr bool remakeable(const node& n) { return n.kind == op::group_norm || n.kind == op::silu || n.kind == op::gelu; }
+constexpr bool cheap(const node& n) {
+  return n.kind == op::group_norm || n.kind == op::layer_norm || n.kind == op::silu || n.kind == op::gelu || n.kind == op::geglu || n.kind == op::dropout;
+}
+/// With checkpoints everything is made again but the sums that end blocks, and vectors.
+constexpr bool remakeable(const node& n, bool checkpoint) {
+  return cheap(n) || (checkpoint && n.out.pixels() > 1 && n.kind != op::add && n.kind != op::scale && !(n.kind == op::conv && n.in[3] >= 0));
+}
 
 /// Whether backward of `n` reads the value of its operand k (the operands' gradients aside).
 constexpr bool backward_reads(const node& n, int k) {
@@ -71,23 +86,29 @@ constexpr bool backward_reads(const node& n, int k) {
     case op::conv:
       return k < 2;
     case op::group_norm:
+    case op::attention:
       return k < 3;
+    case op::layer_norm:
     case op::silu:
     case op::gelu:
-    case op::attention:
+    case op::geglu:
       return k == 0;
+    case op::divide_row:
+      return k == 2;
     default:
       return false;
   }
 }
 constexpr index_t statistics_size(const node& n) {
   if (n.kind == op::group_norm) return 2 * n.groups;
+  if (n.kind == op::layer_norm) return 2 * n.out.pixels();
   if (n.kind == op::attention) return n.heads * n.out.pixels();
   return 0;
 }
 /// Scratch of backward.
 constexpr index_t scratch_size(const node& n) {
   if (n.kind == op::group_norm) return 2 * n.out.channels;
+  if (n.kind == op::layer_norm) return 2 * n.out.size();
   if (n.kind == op::conv && n.bias >= 0) return n.out.channels;
   return 0;
 }
@@ -100,6 +121,8 @@ constexpr int in_place_operand(const node& n) {
     case op::silu:
     case op::gelu:
     case op::scale:
+    case op::divide_row:
+    case op::dropout:
     case op::add_row:
       return 0;
     default:
@@ -113,6 +136,8 @@ constexpr int in_place_gradient(const node& n) {
       return 3;
     case op::add:
     case op::scale:
+    case op::divide_row:
+    case op::dropout:
     case op::add_row:
     case op::silu:
     case op::gelu:
@@ -151,7 +176,7 @@ constexpr index_t place(std::vector<buffer>& buffers) {
 }  // namespace planning
 
 /// Plans segment `s`. For training, backward runs after everything that reads the segment's exports (or the loss) has run.
-constexpr segment_plan plan_segment(const graph& g, const graph_facts& facts, int s, bool training) {
+constexpr segment_plan plan_segment(const graph& g, const graph_facts& facts, int s, plan_options options) {
   using namespace planning;
   const int count = int(g.nodes.size());
   segment_plan p;
@@ -183,7 +208,7 @@ constexpr segment_plan plan_segment(const graph& g, const graph_facts& facts, in
   for (int i = 0; i < count; ++i)
     if (mine(i) && facts.exported[i]) p.buffers[p.value[i]].live(gap);
 
-  if (training) {
+  if (options.training) {
     std::vector<char> written(count, 0);  // gradient holds something
     for (int i = 0; i < count; ++i)
       if (facts.differentiable[i] && facts.exported[i] && mine(i)) {
@@ -194,7 +219,7 @@ constexpr segment_plan plan_segment(const graph& g, const graph_facts& facts, in
     // The value of v for a backward step: kept, or made again first.
     const auto need = [&](auto&& self, int v) -> void {
       if (!mine(v)) return;
-      const bool keep = !remakeable(g.nodes[v]) || facts.exported[v];
+      const bool keep = !remakeable(g.nodes[v], options.checkpoint) || facts.exported[v];
       if (keep) return p.buffers[p.value[v]].live(now);
       if (p.remade[v] < 0) {
         for_each_input(g.nodes[v], [&](int w, int) { self(self, w); });
@@ -216,11 +241,12 @@ constexpr segment_plan plan_segment(const graph& g, const graph_facts& facts, in
       for_each_input(n, [&](int v, int k) {
         if (backward_reads(n, k)) need(need, v);
       });
+      if (n.kind == op::attention) need(need, i);  // its own result
       // Remakes of one operand may have passed time: everything read now lives until now.
       for_each_input(n, [&](int v, int k) {
         if (backward_reads(n, k) && mine(v)) p.buffers[p.remade[v] >= 0 ? p.remade[v] : p.value[v]].live(now);
       });
-      if (n.kind == op::attention) p.buffers[p.value[i]].live(now);
+      if (n.kind == op::attention) p.buffers[p.remade[i] >= 0 ? p.remade[i] : p.value[i]].live(now);
       if (p.statistics[i] >= 0) p.buffers[p.statistics[i]].live(now);
       if (scratch_size(n) > 0) {
         p.scratch[i] = fresh(scratch_size(n));
@@ -230,7 +256,7 @@ constexpr segment_plan plan_segment(const graph& g, const graph_facts& facts, in
       step back{step_kind::backward, i};
       for_each_input(n, [&](int v, int k) {
         if (!facts.differentiable[v]) return;
-        back.accumulate[k] = written[v];
+        back.accumulate[k] = written[v] || g.nodes[v].kind == op::input;  // the caller's memory
         written[v] = true;
         if (!mine(v)) return;
         if (p.gradient[v] < 0) p.gradient[v] = fresh(g.nodes[v].out.size());
@@ -242,7 +268,7 @@ constexpr segment_plan plan_segment(const graph& g, const graph_facts& facts, in
     // Shared values that other stages read but this one does not have no gradient here.
     if (s > 0)
       for (int i = 0; i < count; ++i)
-        if (g.nodes[i].segment == 0 && facts.exported[i] && facts.differentiable[i] && !written[i]) p.backward.push_back({step_kind::zero_gradient, i});
+        if (g.nodes[i].segment == 0 && g.nodes[i].kind != op::input && facts.exported[i] && facts.differentiable[i] && !written[i]) p.backward.push_back({step_kind::zero_gradient, i});
   }
 
   const auto root_of = [&](int b) { return p.buffers[b].shares >= 0 ? p.buffers[b].shares : b; };
@@ -277,6 +303,8 @@ constexpr segment_plan plan_segment(const graph& g, const graph_facts& facts, in
 
 /// Plans of all segments and the memory they take together.
 struct plan {
+  plan_options options;
+  graph_facts facts;
   std::vector<segment_plan> segments;
 
   /// Arena elements for rows sorted by stage: the shared part for all rows, and the most demanding decoder's, one after the other.
@@ -296,10 +324,9 @@ struct plan {
   }
 };
 
-constexpr plan make_plan(const graph& g, bool training) {
-  const graph_facts facts = facts_of(g);
-  plan p;
-  for (int s = 0; s < g.segments; ++s) p.segments.push_back(plan_segment(g, facts, s, training));
+constexpr plan make_plan(const graph& g, plan_options options) {
+  plan p{options, facts_of(g, options.input_gradients), {}};
+  for (int s = 0; s < g.segments; ++s) p.segments.push_back(plan_segment(g, p.facts, s, options));
   return p;
 }
 

@@ -53,6 +53,8 @@ struct layer_options {
   bool bias = true;
   qkv_order qkv = qkv_order::none;
   int heads = 1;
+  parameter_layout layout = parameter_layout::vector;  // vector: what the verb says, conv_oihw or linear_oi
+  std::string_view weight_name = "weight", bias_name = "bias";
 };
 
 /// @see the file's head. Spatial sizes that do not fit are the description's to refuse (see networks/).
@@ -77,26 +79,26 @@ class recorder {
     n.slot = slot;
     return append(n);
   }
-  /// [sin, cos] of a noise level; with `fourier` the frequencies are a fixed tensor "<name>.freqs".
-  constexpr feature embedding(feature level, int channels, ops::embedding_form form, bool fourier = false, std::string_view name = {}) {
+  /// [sin, cos] of a noise level. @param frequencies the name of a fixed tensor of Fourier frequencies; none: positional.
+  constexpr feature embedding(feature level, int channels, ops::embedding_form form, std::string_view frequencies = {}) {
     node n{.kind = op::embedding, .out = {channels, 1, 1}, .in = {level.id, -1, -1, -1}};
     n.form = form;
-    if (fourier) {
+    if (!frequencies.empty()) {
       n.weight = add_parameter({.out = channels / 2, .init = initialization::normal, .gain = 16, .trainable = false});
-      names.parameter(name, "freqs");
+      names.parameter("", frequencies);
     }
     return append(n);
   }
   constexpr feature conv(feature x, int out, std::string_view name, ops::conv_window window = {}, layer_options o = {}) {
     node n{.kind = op::conv, .out = {out, int(window.out(x.height)), int(window.out(x.width))}, .in = {x.id, -1, -1, -1}};
     n.window = window;
-    weights(n, x.channels, parameter_layout::conv_oihw, name, o);
+    weights(n, x.channels, o.layout == parameter_layout::vector ? parameter_layout::conv_oihw : o.layout, name, o);
     return append(n);
   }
   constexpr feature linear(feature x, int out, std::string_view name, layer_options o = {}) {
     node n{.kind = op::conv, .out = {out, x.height, x.width}, .in = {x.id, -1, -1, -1}};
     n.window = {.kernel = 1, .stride = 1, .padding = 0};
-    weights(n, x.channels, parameter_layout::linear_oi, name, o);
+    weights(n, x.channels, o.layout == parameter_layout::vector ? parameter_layout::linear_oi : o.layout, name, o);
     return append(n);
   }
   /// @param modulation [scale, shift] by row, 2 channels wide, or absent.
@@ -104,14 +106,27 @@ class recorder {
     node n{.kind = op::group_norm, .out = {x.channels, x.height, x.width}, .in = {x.id, -1, modulation.id, -1}};
     n.groups = groups;
     n.epsilon = epsilon;
-    n.weight = add_parameter({.out = x.channels, .gain = 1});
-    n.bias = add_parameter({.out = x.channels});
-    names.parameter(name, "weight");
-    names.parameter(name, "bias");
+    affine(n, name);
+    return append(n);
+  }
+  /// Layer normalisation over the channels of each pixel.
+  constexpr feature layer_norm(feature x, double epsilon, std::string_view name) {
+    node n{.kind = op::layer_norm, .out = extent_of(x), .in = {x.id, -1, -1, -1}};
+    n.epsilon = epsilon;
+    affine(n, name);
     return append(n);
   }
   constexpr feature silu(feature x) { return append({.kind = op::silu, .out = extent_of(x), .in = {x.id, -1, -1, -1}}); }
   constexpr feature gelu(feature x) { return append({.kind = op::gelu, .out = extent_of(x), .in = {x.id, -1, -1, -1}}); }
+  /// The first half of x's channels times gelu of the second (Shazeer, arXiv 2002.05202).
+  constexpr feature geglu(feature x) { return append({.kind = op::geglu, .out = {x.channels / 2, x.height, x.width}, .in = {x.id, -1, -1, -1}}); }
+  /// In training, zeroes a share of the values and scales the others up by 1 / (1 - share); nothing when the share is 0.
+  constexpr feature dropout(feature x, double share) {
+    if (share == 0) return x;
+    node n{.kind = op::dropout, .out = extent_of(x), .in = {x.id, -1, -1, -1}};
+    n.scale = share;
+    return append(n);
+  }
   constexpr feature add(feature x, feature y) { return append({.kind = op::add, .out = extent_of(x), .in = {x.id, y.id, -1, -1}}); }
   /// x + row, with row's channels spread over x's pixels.
   constexpr feature add_row(feature x, feature row) { return append({.kind = op::add_row, .out = extent_of(x), .in = {x.id, -1, row.id, -1}}); }
@@ -120,6 +135,8 @@ class recorder {
     n.scale = factor;
     return append(n);
   }
+  /// x / row, with one number a row; no gradient flows into the divisor.
+  constexpr feature divide_row(feature x, feature row) { return append({.kind = op::divide_row, .out = extent_of(x), .in = {x.id, -1, row.id, -1}}); }
   constexpr feature concat(feature x, feature y) {
     return append({.kind = op::concat, .out = {x.channels + y.channels, x.height, x.width}, .in = {x.id, y.id, -1, -1}});
   }
@@ -134,6 +151,12 @@ class recorder {
   /// read qkv.
   constexpr feature attention(feature qkv, int heads) {
     node n{.kind = op::attention, .out = {qkv.channels / 3, qkv.height, qkv.width}, .in = {qkv.id, -1, -1, -1}};
+    n.heads = heads;
+    return append(n);
+  }
+  /// Attention of q's pixels to those of k and v, whose channels are q's. Nothing else may read them.
+  constexpr feature attention(feature q, feature k, feature v, int heads) {
+    node n{.kind = op::attention, .out = extent_of(q), .in = {q.id, k.id, v.id, -1}};
     n.heads = heads;
     return append(n);
   }
@@ -168,7 +191,7 @@ class recorder {
     p.init = o.init.mode;
     p.gain = o.init.gain;
     n.weight = add_parameter(p);
-    names.parameter(name, "weight");
+    names.parameter(name, o.weight_name);
     if (o.bias) {
       // Biases are drawn like weights of the same fan; a gain of 0 starts them at 0.
       n.bias = add_parameter({.out = n.out.channels,
@@ -177,8 +200,15 @@ class recorder {
                               .heads = o.heads,
                               .init = o.init.bias_gain == 0 ? initialization::constant : o.init.mode,
                               .gain = o.init.bias_gain});
-      names.parameter(name, "bias");
+      names.parameter(name, o.bias_name);
     }
+  }
+  /// Weight and bias of a normalisation.
+  constexpr void affine(node& n, std::string_view name) {
+    n.weight = add_parameter({.out = n.out.channels, .gain = 1});
+    n.bias = add_parameter({.out = n.out.channels});
+    names.parameter(name, "weight");
+    names.parameter(name, "bias");
   }
 
   graph graph_;

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "../diffusion/configuration.hpp"
+#include "../networks/autoencoder.hpp"
 #include "../stages/partition.hpp"
 
 namespace multistage::io {
@@ -18,7 +19,7 @@ class reader {
 
   bool has(const char* key) const { return j_.contains(key); }
   template <class T>
-  void read(const char* key, T& to) {
+  void setting(const char* key, T& to) {
     used_.push_back(key);
     if (!j_.contains(key)) return;
     try {
@@ -28,25 +29,26 @@ class reader {
     }
   }
   template <std::size_t N>
-  void read_list(const char* key, std::array<int, N>& to) {
+  void list(const char* key, std::array<int, N>& to) {
     std::vector<int> list;
-    read(key, list);
+    setting(key, list);
     if (!j_.contains(key)) return;
-    require<value_error>(list.size() < N, where_, ": '", key, "' has ", list.size(), " entries, at most ", N - 1, " are supported");
+    require<value_error>(list.size() <= N, where_, ": '", key, "' has ", list.size(), " entries, at most ", N, " are supported");
     to = {};
     for (std::size_t i = 0; i < list.size(); ++i) {
       require<value_error>(list[i] > 0, where_, ": '", key, "' holds ", list[i], "; entries are above 0");
       to[i] = list[i];
     }
   }
-  /// A string that must be one of `choices`; returns its place.
-  int choose(const char* key, std::initializer_list<const char*> choices, int otherwise) {
+  /// A string that must be one of `choices`; the value is its place.
+  template <class E>
+  void choice(const char* key, E& to, std::initializer_list<const char*> choices) {
     used_.push_back(key);
-    if (!j_.contains(key)) return otherwise;
+    if (!j_.contains(key)) return;
     int i = 0;
     std::string known;
     for (const char* c : choices) {
-      if (j_.at(key) == c) return i;
+      if (j_.at(key) == c) return void(to = E(i));
       ++i;
       known += std::string(known.empty() ? "" : ", ") + c;
     }
@@ -67,99 +69,218 @@ class reader {
   std::vector<std::string> used_;
 };
 
-template <std::size_t N>
-std::vector<int> to_list(const std::array<int, N>& a) {
-  return {a.begin(), a.begin() + length(a)};
+/// Writes the keys that reader reads, so that each network lists its settings once.
+class writer {
+ public:
+  json j = json::object();
+
+  template <class T>
+  void setting(const char* key, const T& from) {
+    j[key] = from;
+  }
+  template <std::size_t N>
+  void list(const char* key, const std::array<int, N>& from) {
+    j[key] = std::vector<int>(from.begin(), from.begin() + length(from));
+  }
+  template <class E>
+  void choice(const char* key, const E& from, std::initializer_list<const char*> choices) {
+    j[key] = *(choices.begin() + int(from));
+  }
+  void skip(std::initializer_list<const char*>) {}
+};
+
+inline constexpr std::initializer_list<const char*> networks{"song_unet", "adm_unet", "ncsnpp", "ldm_unet"}, paths{"standard", "skip", "residual"},
+    architectures{"unified", "multi_decoder", "separate"};
+
+/// What all networks have.
+template <class F, class Net>
+void common_settings(F& f, Net& n) {
+  f.setting("resolution", n.resolution);
+  f.setting("columns", n.columns);
+  f.setting("channels", n.channels);
+  f.setting("encoder_channels", n.encoder_channels);
+  f.list("channel_mult", n.channel_mult);
+  f.setting("num_blocks", n.num_blocks);
+  f.setting("norm_groups", n.norm_groups);
+  f.setting("label_dim", n.label_dim);
+  f.setting("dropout", n.dropout);
+  f.setting("shared_middle", n.shared_middle);
+}
+template <class F>
+void settings(F& f, song_unet& n) {
+  common_settings(f, n);
+  f.list("attn_resolutions", n.attn_resolutions);
+  f.setting("channel_mult_emb", n.channel_mult_emb);
+  f.setting("augment_dim", n.augment_dim);
+  f.setting("channel_mult_noise", n.channel_mult_noise);
+  f.choice("embedding", n.fourier, {"positional", "fourier"});
+  f.choice("encoder_type", n.encoder_type, paths);
+  f.choice("decoder_type", n.decoder_type, {"standard", "skip"});
+  f.list("resample_filter", n.resample_filter);
+}
+template <class F>
+void settings(F& f, adm_unet& n) {
+  common_settings(f, n);
+  f.list("attn_resolutions", n.attn_resolutions);
+  f.setting("channel_mult_emb", n.channel_mult_emb);
+  f.setting("augment_dim", n.augment_dim);
+  f.setting("channels_per_head", n.channels_per_head);
+}
+template <class F>
+void settings(F& f, ncsnpp& n) {
+  common_settings(f, n);
+  f.list("attn_resolutions", n.attn_resolutions);
+  f.choice("embedding", n.fourier, {"positional", "fourier"});
+  f.list("resample_filter", n.resample_filter);
+  f.setting("fir", n.fir);
+  f.choice("progressive", n.output_skip, {"none", "output_skip"});
+  f.choice("progressive_input", n.progressive_input, {"none", "input_skip", "residual"});
+  f.choice("progressive_combine", n.progressive_combine, {"sum", "cat"});
+  f.setting("skip_rescale", n.skip_rescale);
+  f.choice("resblock_type", n.resblock_type, {"biggan", "ddpm"});
+  f.setting("resample_with_conv", n.resample_with_conv);
+  f.setting("scale_by_sigma", n.scale_by_sigma);
+  f.skip({"schedule", "sigma_min", "sigma_max", "label_scale", "stage_intervals_t"});
+}
+template <class F>
+void settings(F& f, ldm_unet& n) {
+  common_settings(f, n);
+  f.list("attn_downsample", n.attn_downsample);
+  f.setting("num_head_channels", n.num_head_channels);
+  f.setting("num_heads", n.num_heads);
+  f.setting("spatial_transformer", n.spatial_transformer);
+  f.setting("context_dim", n.context_dim);
+  f.setting("context_tokens", n.context_tokens);
+  f.setting("transformer_depth", n.transformer_depth);
+  f.setting("scale_shift_norm", n.scale_shift_norm);
+  f.setting("resblock_updown", n.resblock_updown);
+  f.setting("class_context", n.class_context);
+  f.skip({"stage_boundaries_timestep"});
+}
+template <class F>
+void settings(F& f, autoencoder& a) {
+  f.choice("kind", a.kind, {"vq", "kl"});
+  f.setting("resolution", a.resolution);
+  f.setting("columns", a.columns);
+  f.setting("channels", a.channels);
+  f.setting("encoder_channels", a.encoder_channels);
+  f.list("channel_mult", a.channel_mult);
+  f.setting("num_blocks", a.num_blocks);
+  f.list("attn_resolutions", a.attn_resolutions);
+  f.setting("z_channels", a.z_channels);
+  f.setting("embed_dim", a.embed_dim);
+  f.setting("n_embed", a.n_embed);
+  f.setting("norm_groups", a.norm_groups);
+  f.setting("commitment_beta", a.commitment_beta);
+  f.setting("kl_weight", a.kl_weight);
+  f.setting("dropout", a.dropout);
+}
+template <class F>
+void settings(F& f, preconditioning& p) {
+  f.setting("sigma_data", p.sigma_data);
+  f.setting("beta_min", p.beta_min);
+  f.setting("beta_max", p.beta_max);
+  f.choice("prediction_type", p.predicts, {"native", "epsilon", "sample", "velocity", "score", "flow"});
+  f.choice("beta_schedule", p.betas, {"linear", "scaled_linear", "cosine"});
+  f.setting("beta_start", p.beta_start);
+  f.setting("beta_end", p.beta_end);
+  f.setting("num_timesteps", p.num_timesteps);
 }
 
-inline constexpr std::initializer_list<const char*> paths{"standard", "skip", "residual"};
+/// Decoders' attention as lists of "attn" and "-" by block.
+inline void read_attention(const json& lists, decoders& d) {
+  require<value_error>(lists.is_array() && lists.size() == std::size_t(d.stage_count()), "configuration: 'decoder_attention' needs a list for each of ",
+                       d.stage_count(), " decoders");
+  for (std::size_t s = 0; s < lists.size(); ++s) {
+    require<value_error>(lists[s].is_array() && lists[s].size() <= 64, "configuration: 'decoder_attention' of stage ", s, " is not a list of at most 64 blocks");
+    d.attention[s].given = true;
+    for (std::size_t i = 0; i < lists[s].size(); ++i) {
+      require<value_error>(lists[s][i] == "attn" || lists[s][i] == "-", "configuration: 'decoder_attention' holds ", lists[s][i].dump().substr(0, 60),
+                           "; known: \"attn\", \"-\"");
+      d.attention[s].blocks |= std::uint64_t(lists[s][i] == "attn") << i;
+    }
+  }
+}
+
+/// The preconditioning a network is trained with where the configuration does not say.
+inline precondition usual_precondition(const json& j, const configuration& c) {
+  if (std::holds_alternative<ldm_unet>(c.network)) return precondition::ddpm;
+  if (!std::holds_alternative<ncsnpp>(c.network)) return precondition::edm;
+  const std::string schedule = j.value("schedule", std::string("vp"));
+  require<value_error>(schedule == "vp" || schedule == "subvp" || schedule == "ve", "configuration: 'schedule' is '", schedule.substr(0, 60),
+                       "'; known: vp, subvp, ve");
+  return schedule == "vp" ? precondition::vp : schedule == "subvp" ? precondition::subvp : precondition::score_ve;
+}
 
 }  // namespace detail
 
-/// A configuration from JSON with the keys "network" (song_unet or adm_unet), "architecture" (unified, multi_decoder or separate),
-/// "preconditioning", "decoder_channels" and those of the network. @throws value_error naming the key.
+/// A configuration from JSON with the keys "network" (song_unet, adm_unet, ncsnpp or ldm_unet), "architecture" (unified, multi_decoder or
+/// separate), "preconditioning", "decoder_channels", "decoder_blocks", "decoder_attention" and those of the network. @throws value_error naming the key.
 inline configuration configuration_from_json(const json& j) {
   detail::reader r(j, "configuration");
   configuration c;
-  const int network = r.choose("network", {"song_unet", "adm_unet"}, -1);
-  require<value_error>(network >= 0, "configuration: 'network' is missing; song_unet and adm_unet are known");
-  const auto common = [&](auto& n) {
-    r.read("resolution", n.resolution);
-    r.read("channels", n.channels);
-    r.read("encoder_channels", n.encoder_channels);
-    r.read_list("channel_mult", n.channel_mult);
-    r.read("num_blocks", n.num_blocks);
-    r.read_list("attn_resolutions", n.attn_resolutions);
-    r.read("channel_mult_emb", n.channel_mult_emb);
-    r.read("norm_groups", n.norm_groups);
-    r.read("label_dim", n.label_dim);
-    r.read("augment_dim", n.augment_dim);
-  };
-  if (network == 0) {
-    song_unet n;
-    common(n);
-    r.read("channel_mult_noise", n.channel_mult_noise);
-    n.fourier = r.choose("embedding", {"positional", "fourier"}, 0) == 1;
-    n.encoder_type = auxiliary_path(r.choose("encoder_type", detail::paths, 0));
-    n.decoder_type = auxiliary_path(r.choose("decoder_type", {"standard", "skip"}, 0));
-    r.read_list("resample_filter", n.resample_filter);
-    c.network = n;
-  } else {
-    adm_unet n;
-    common(n);
-    r.read("channels_per_head", n.channels_per_head);
-    c.network = n;
-  }
-  const int architecture = r.choose("architecture", {"unified", "multi_decoder", "separate"}, r.has("decoder_channels") ? 1 : 0);
-  r.read_list("decoder_channels", c.stages.widths);
+  int network = -1, architecture = r.has("decoder_channels") ? 1 : 0;
+  r.choice("network", network, detail::networks);
+  require<value_error>(network >= 0, "configuration: 'network' is missing; song_unet, adm_unet, ncsnpp and ldm_unet are known");
+  if (network == 1) c.network = adm_unet{};
+  if (network == 2) c.network = ncsnpp{};
+  if (network == 3) c.network = ldm_unet{};
+  std::visit([&](auto& n) { detail::settings(r, n); }, c.network);
+  r.choice("architecture", architecture, detail::architectures);
+  r.list("decoder_channels", c.stages.widths);
   if (architecture == 0) c.stages.widths = {std::visit([](const auto& n) { return n.encoder_channels; }, c.network)};
   c.stages.shared_encoder = architecture != 2;
-  std::string precond = to_string(precondition::edm);
-  r.read("preconditioning", precond);
+  r.list("decoder_blocks", c.stages.blocks);
+  r.skip({"decoder_attention", "stage_boundaries", "training"});
+  if (j.contains("decoder_attention")) detail::read_attention(j["decoder_attention"], c.stages);
+  c.precond.kind = detail::usual_precondition(j, c);
+  std::string precond = to_string(c.precond.kind);
+  r.setting("preconditioning", precond);
   c.precond.kind = precondition_from(precond);
-  r.read("sigma_data", c.precond.sigma_data);
-  r.read("beta_min", c.precond.beta_min);
-  r.read("beta_max", c.precond.beta_max);
-  r.skip({"stage_boundaries", "training"});
+  detail::settings(r, c.precond);
   r.finish();
   return c;
 }
 
 /// The inverse of configuration_from_json.
 inline json to_json(const configuration& c) {
-  json j = std::visit(
-      [](const auto& n) {
-        json k{{"resolution", n.resolution},
-               {"channels", n.channels},
-               {"encoder_channels", n.encoder_channels},
-               {"channel_mult", detail::to_list(n.channel_mult)},
-               {"num_blocks", n.num_blocks},
-               {"attn_resolutions", detail::to_list(n.attn_resolutions)},
-               {"channel_mult_emb", n.channel_mult_emb},
-               {"norm_groups", n.norm_groups},
-               {"label_dim", n.label_dim},
-               {"augment_dim", n.augment_dim}};
-        if constexpr (std::is_same_v<std::decay_t<decltype(n)>, song_unet>) {
-          k["network"] = "song_unet";
-          k["channel_mult_noise"] = n.channel_mult_noise;
-          k["embedding"] = n.fourier ? "fourier" : "positional";
-          k["encoder_type"] = *(detail::paths.begin() + int(n.encoder_type));
-          k["decoder_type"] = *(detail::paths.begin() + int(n.decoder_type));
-          k["resample_filter"] = detail::to_list(n.resample_filter);
-        } else {
-          k["network"] = "adm_unet";
-          k["channels_per_head"] = n.channels_per_head;
-        }
-        return k;
-      },
-      c.network);
-  j["architecture"] = !c.stages.shared_encoder ? "separate" : c.stages.stage_count() == 1 ? "unified" : "multi_decoder";
-  j["decoder_channels"] = detail::to_list(c.stages.widths);
-  j["preconditioning"] = to_string(c.precond.kind);
-  j["sigma_data"] = c.precond.sigma_data;
-  j["beta_min"] = c.precond.beta_min;
-  j["beta_max"] = c.precond.beta_max;
-  return j;
+  detail::writer w;
+  configuration copy = c;
+  w.choice("network", c.network.index(), detail::networks);
+  std::visit([&](auto& n) { detail::settings(w, n); }, copy.network);
+  w.choice("architecture", !c.stages.shared_encoder ? 2 : c.stages.stage_count() == 1 ? 0 : 1, detail::architectures);
+  w.list("decoder_channels", c.stages.widths);
+  if (length(c.stages.blocks) > 0) w.list("decoder_blocks", c.stages.blocks);
+  if (c.stages.attention[0].given) {
+    json lists = json::array();
+    for (int s = 0; s < c.stages.stage_count(); ++s) {
+      json list = json::array();
+      const std::uint64_t blocks = c.stages.attention[s].blocks;
+      for (int i = 0; i < 64 && blocks >> i != 0; ++i) list.push_back(blocks >> i & 1 ? "attn" : "-");
+      lists.push_back(list);
+    }
+    w.setting("decoder_attention", lists);
+  }
+  w.setting("preconditioning", to_string(c.precond.kind));
+  detail::settings(w, copy.precond);
+  return w.j;
+}
+
+/// An autoencoder's configuration from JSON. @throws value_error naming the key.
+inline autoencoder autoencoder_from_json(const json& j) {
+  detail::reader r(j, "autoencoder");
+  autoencoder a;
+  r.skip({"network"});
+  detail::settings(r, a);
+  r.finish();
+  return a;
+}
+inline json to_json(const autoencoder& a) {
+  detail::writer w;
+  autoencoder copy = a;
+  detail::settings(w, copy);
+  w.j["network"] = "autoencoder";
+  return w.j;
 }
 
 /// The partition of a JSON list of boundaries in sigma; null or an empty list is one stage.

@@ -12,31 +12,13 @@ struct described_network {
   std::vector<std::string> names;
 };
 
-/// Records a network at run time. @throws value_error saying which setting does not fit.
-template <class Net>
-described_network record(const Net& net, const decoders& stages) {
-  require<value_error>(stages.stage_count() >= 1, "network: no decoder widths given; give one width for each stage, each above 0");
-  require<value_error>(net.depth() >= 1, "network: channel_mult is empty; give one multiplier a level");
-  constexpr int most = 1 << 16;  // far beyond any use, and keeps arithmetic on sizes safe
-  const auto in_range = [&](const char* name, int value, int limit) {
-    require<value_error>(value >= 1 && value <= limit, "network: ", name, " = ", value, " is outside 1..", limit);
-  };
-  for (int i = 0; i < stages.stage_count(); ++i) in_range("a decoder width", stages.widths[i], most);
-  for (int i = 0; i < net.depth(); ++i) in_range("channel_mult", net.channel_mult[i], 256);
-  in_range("resolution", net.resolution, most);
-  in_range("channels", net.channels, most);
-  in_range("channel_mult_emb", net.channel_mult_emb, 256);
-  in_range("num_blocks", net.num_blocks + 1, 256);
-  in_range("norm_groups", net.norm_groups, most);
-  in_range("encoder_channels", net.encoder_channels, most);
-  require<value_error>(net.label_dim >= 0 && net.label_dim <= (1 << 20) && net.augment_dim >= 0 && net.augment_dim <= (1 << 20), "network: label_dim ",
-                       net.label_dim, ", augment_dim ", net.augment_dim, "; both are at least 0 and at most 2^20");
-  require<value_error>(net.encoder_channels >= 4 && net.encoder_channels % 2 == 0, "network: encoder_channels = ", net.encoder_channels,
-                       "; an even number from 4 is needed");
-  require<value_error>(net.resolution % (1 << (net.depth() - 1)) == 0, "network: resolution ", net.resolution, " is not divisible by ", 1 << (net.depth() - 1),
-                       ", as its ", net.depth(), " levels (channel_mult) need; pad the images or use fewer levels");
-  recorder<name_list> b;
-  describe(b, net, stages);
+namespace detail {
+/// @throws value_error naming the setting that is out of range.
+inline void check_setting(const char* name, int value, int least, int most) {
+  require<value_error>(value >= least && value <= most, "network: ", name, " = ", value, " is outside ", least, "..", most);
+}
+/// Finishes a recording. @throws value_error saying where features do not fit.
+inline described_network finish(recorder<name_list>& b) {
   described_network d{b.finish(), std::move(b.names.parameters)};
   const graph_check c = check(d.structure);
   if (c.problem != graph_problem::none) {
@@ -44,6 +26,37 @@ described_network record(const Net& net, const decoders& stages) {
     fail<value_error>("network: ", to_string(c.problem), " (at ", w >= 0 ? d.names[w] : std::string("a node without parameters"), ")");
   }
   return d;
+}
+}  // namespace detail
+
+/// Records a network at run time. @throws value_error saying which setting does not fit.
+template <class Net>
+described_network record(const Net& net, const decoders& stages) {
+  using detail::check_setting;
+  require<value_error>(stages.stage_count() >= 1, "network: no decoder widths given; give one width for each stage, each above 0");
+  require<value_error>(net.depth() >= 1, "network: channel_mult is empty; give one multiplier a level");
+  constexpr int most = 1 << 16;  // far beyond any use, and keeps arithmetic on sizes safe
+  for (int i = 0; i < stages.stage_count(); ++i) {
+    check_setting("a decoder width", stages.widths[i], 1, most);
+    check_setting("a decoder's blocks", stages.blocks[i], 0, 255);
+  }
+  for (int i = 0; i < net.depth(); ++i) check_setting("channel_mult", net.channel_mult[i], 1, 256);
+  check_setting("resolution", net.resolution, 1, most);
+  check_setting("columns", net.columns, 0, most);
+  check_setting("channels", net.channels, 1, most);
+  check_setting("num_blocks", net.num_blocks, 0, 255);
+  check_setting("encoder_channels", net.encoder_channels, 1, most);
+  check_setting("label_dim", net.label_dim, 0, 1 << 20);
+  require<value_error>(net.dropout >= 0 && net.dropout < 1, "network: dropout = ", net.dropout, " is outside [0, 1)");
+  net.for_each_setting([](const char* name, int value, int least, int greatest) { check_setting(name, value, least, greatest); });
+  require<value_error>(net.encoder_channels >= 4 && net.encoder_channels % 2 == 0, "network: encoder_channels = ", net.encoder_channels,
+                       "; an even number from 4 is needed");
+  for (const auto& [name, extent] : {std::pair{"resolution", net.resolution}, std::pair{"columns", net.width()}})
+    require<value_error>(extent % (1 << (net.depth() - 1)) == 0, "network: ", name, " ", extent, " is not divisible by ", 1 << (net.depth() - 1), ", as its ",
+                         net.depth(), " levels (channel_mult) need; pad the images or use fewer levels");
+  recorder<name_list> b;
+  describe(b, net, stages);
+  return detail::finish(b);
 }
 
 }  // namespace multistage

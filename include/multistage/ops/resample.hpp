@@ -1,31 +1,42 @@
-// Depthwise resampling by two with any separable filter (as StyleGAN2 and EDM's U-Nets use it): filter [1, 1] is the 2x2 mean and the
+// Depthwise resampling by two (or filtering alone) with any separable filter (as StyleGAN2 and EDM's U-Nets use it): filter [1, 1] is the 2x2 mean and the
 // nearest neighbour, [1, 3, 3, 1] the smooth one. Up is four times the transpose of down, so each is the other's backward.
 #pragma once
 #include "shape_rules.hpp"
 
 namespace multistage::ops {
 
+/// How the cost of a filter is counted: as a strided depthwise convolution (EDM), as a filter at full resolution before decimation or
+/// behind zero insertion (score_sde), or not at all (means and nearest neighbours that upstream does not run as convolutions).
+enum class filter_cost { strided, full, none };
+
 /// A separable filter, ended by its first zero, and the zeros before the image; padding below 0 takes (taps - 1) / 2.
 struct resample_filter {
   std::array<int, 8> taps{1, 1};
   int padding = -1;
+  int rate = 2;  // 1 only filters
+  filter_cost counted = filter_cost::strided;
 
   constexpr int size() const { return length(taps); }
   constexpr int pad() const { return padding < 0 ? (size() - 1) / 2 : padding; }
-  constexpr index_t down(index_t extent) const { return (extent + 2 * pad() - size()) / 2 + 1; }
-  constexpr index_t up(index_t extent) const { return 2 * (extent - 1) + size() - 2 * pad(); }
+  constexpr index_t down(index_t extent) const { return (extent + 2 * pad() - size()) / rate + 1; }
+  constexpr index_t up(index_t extent) const { return rate * (extent - 1) + size() - 2 * pad(); }
 };
 
-/// Multiply-accumulates of one image, as a dense depthwise convolution counts them.
-constexpr index_t resample_macs(bool up, index_t in_pixels, index_t out_pixels, index_t channels, int taps) {
-  return (up ? in_pixels : out_pixels) * channels * taps * taps;
+/// Multiply-accumulates of one image of the given input extents.
+constexpr index_t resample_macs(const resample_filter& f, bool up, index_t height, index_t width, index_t channels) {
+  if (f.counted == filter_cost::none) return 0;
+  const auto outputs = [&](index_t e) {
+    if (f.counted == filter_cost::full) return up ? f.up(e) : e + 2 * f.pad() - f.size() + 1;
+    return up ? e : f.down(e);
+  };
+  return outputs(height) * outputs(width) * channels * f.size() * f.size();
 }
 
 /// The problem of one direction. `gain` is 1 for down and 4 for up, but the other way round for gradients.
 template <class T>
 constexpr resample_problem<T> make_resample_problem(const T* x, const shape& from, T* y, const shape& to, const resample_filter& f, bool up, T gain,
                                                     bool accumulate) {
-  resample_problem<T> p{from.rows, from.height, from.width, from.channels, to.height, to.width, up, f.size(), f.pad(), {}, gain, x, y, accumulate};
+  resample_problem<T> p{from.rows, from.height, from.width, from.channels, to.height, to.width, up, f.rate, f.size(), f.pad(), {}, gain, x, y, accumulate};
   T sum = 0;
   for (int i = 0; i < f.size(); ++i) sum += T(f.taps[i]);
   for (int i = 0; i < f.size(); ++i) p.filter[i] = T(f.taps[i]) / sum;
@@ -42,7 +53,7 @@ void resample(Backend& b, view<const T> x, view<T> y, const resample_filter& fil
       up ? shape{in.rows, filter.up(in.height), filter.up(in.width), in.channels} : shape{in.rows, filter.down(in.height), filter.down(in.width), in.channels};
   expect("resample", backward ? "dy" : "x", x, backward ? out : in);
   expect("resample", backward ? "dx" : "y", y, backward ? in : out);
-  resample_run(b, make_resample_problem<T>(x.data, x.extents, y.data, y.extents, filter, up != backward, up ? T(4) : T(1), accumulate));
+  resample_run(b, make_resample_problem<T>(x.data, x.extents, y.data, y.extents, filter, up != backward, up ? T(filter.rate * filter.rate) : T(1), accumulate));
 }
 
 }  // namespace multistage::ops

@@ -1,4 +1,4 @@
-// Depthwise resampling by two on the CPU, output rows as tasks; channels are the vector direction.
+// Depthwise resampling on the CPU, output rows as tasks; channels are the vector direction.
 #pragma once
 #include "../primitives.hpp"
 #include "cpu.hpp"
@@ -18,18 +18,18 @@ void resample_run(const cpu& b, const resample_problem<T>& p) {
       for (int u = 0; u < p.taps; ++u) {
         index_t si;
         if (p.up) {
-          if ((i - u + p.padding) % 2 != 0) continue;
-          si = (i - u + p.padding) / 2;
+          if ((i - u + p.padding) % p.rate != 0) continue;
+          si = (i - u + p.padding) / p.rate;
         } else
-          si = 2 * i + u - p.padding;
+          si = p.rate * i + u - p.padding;
         if (si < 0 || si >= p.height) continue;
         for (int v = 0; v < p.taps; ++v) {
           index_t sj;
           if (p.up) {
-            if ((j - v + p.padding) % 2 != 0) continue;
-            sj = (j - v + p.padding) / 2;
+            if ((j - v + p.padding) % p.rate != 0) continue;
+            sj = (j - v + p.padding) / p.rate;
           } else
-            sj = 2 * j + v - p.padding;
+            sj = p.rate * j + v - p.padding;
           if (sj < 0 || sj >= p.width) continue;
           const T f = p.gain * p.filter[u] * p.filter[v];
           const T* MULTISTAGE_RESTRICT from = x + (si * p.width + sj) * c;

@@ -1,4 +1,4 @@
-// Depthwise resampling by two on Thrust systems: a functor over output pixels (host) or values (device).
+// Depthwise resampling on Thrust systems: a functor over output pixels (host) or values (device).
 #pragma once
 #include "thrust_backend.hpp"
 
@@ -9,13 +9,13 @@ template <class T>
 struct resampled {
   resample_problem<T> p;
   index_t span;
-  MULTISTAGE_HD static bool source(bool up, index_t i, int tap, int padding, index_t extent, index_t& s) {
+  MULTISTAGE_HD static bool source(bool up, int rate, index_t i, int tap, int padding, index_t extent, index_t& s) {
     if (up) {
-      const index_t twice = i - tap + padding;
-      if (twice % 2 != 0) return false;
-      s = twice / 2;
+      const index_t place = i - tap + padding;
+      if (place % rate != 0) return false;
+      s = place / rate;
     } else
-      s = 2 * i + tap - padding;
+      s = rate * i + tap - padding;
     return s >= 0 && s < extent;
   }
   MULTISTAGE_HD void operator()(index_t k) const {
@@ -27,7 +27,7 @@ struct resampled {
     for (int u = 0; u < p.taps; ++u)
       for (int v = 0; v < p.taps; ++v) {
         index_t si = 0, sj = 0;
-        if (!source(p.up, i, u, p.padding, p.height, si) || !source(p.up, j, v, p.padding, p.width, sj)) continue;
+        if (!source(p.up, p.rate, i, u, p.padding, p.height, si) || !source(p.up, p.rate, j, v, p.padding, p.width, sj)) continue;
         const T f = p.gain * p.filter[u] * p.filter[v];
         const T* from = p.x + ((row * p.height + si) * p.width + sj) * p.channels + c0;
         for (index_t c = 0; c < span; ++c) to[c] += f * from[c];

@@ -1,0 +1,81 @@
+// Vector quantisation (van den Oord, Vinyals, Kavukcuoglu, arXiv 1711.00937): each pixel of z becomes the code nearest to it by squared distance,
+// the lowest index on a tie. Gradients pass straight through to z; the loss beside it,
+//   L = beta mean |sg(zq) - z|^2 + mean |zq - sg(z)|^2,
+// pulls pixels to their codes and codes to their pixels (means over all values).
+#pragma once
+#include "shape_rules.hpp"
+
+namespace multistage::ops {
+
+namespace functor {
+template <class T>
+struct nearest_code {
+  const T *z, *codes;
+  index_t count, channels;
+  index_t* index;
+  T* quantized;
+  MULTISTAGE_HD void operator()(index_t pixel) const {
+    const T* at = z + pixel * channels;
+    index_t best = 0;
+    double least = HUGE_VAL;
+    for (index_t k = 0; k < count; ++k) {
+      double sum = 0;
+      for (index_t c = 0; c < channels; ++c) {
+        const double d = double(at[c]) - double(codes[k * channels + c]);
+        sum += d * d;
+      }
+      if (sum < least) least = sum, best = k;
+    }
+    index[pixel] = best;
+    for (index_t c = 0; c < channels; ++c) quantized[pixel * channels + c] = codes[best * channels + c];
+  }
+};
+/// dz = dzq + 2 beta / n (z - zq)
+template <class T>
+struct quantized_backward {
+  const T *z, *quantized, *dquantized;
+  T factor;
+  T* dz;
+  MULTISTAGE_HD void operator()(index_t i) const { dz[i] = dquantized[i] + factor * (z[i] - quantized[i]); }
+};
+/// dcode += 2 / n sum over the code's pixels of (code - z), in the order of the pixels.
+template <class T>
+struct codes_backward {
+  const T *z, *codes;
+  const index_t* index;
+  index_t pixels, channels;
+  T factor;
+  T* dcodes;
+  MULTISTAGE_HD void operator()(index_t k) const {
+    for (index_t p = 0; p < pixels; ++p)
+      if (index[p] == k)
+        for (index_t c = 0; c < channels; ++c) dcodes[k * channels + c] += factor * (codes[k * channels + c] - z[p * channels + c]);
+  }
+};
+}  // namespace functor
+
+/// quantized like z [rows, h, w, c] and index [rows h w] from codes [1, 1, n, c]. @throws shape_error
+template <class Backend, class T>
+void quantize(Backend& b, view<const T> z, view<const T> codes, index_t* index, view<T> quantized) {
+  MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
+  const index_t c = z.extents.channels;
+  expect("quantize", "codes", codes, shape{1, 1, codes.extents.width, c});
+  expect("quantize", "quantized", quantized, z.extents);
+  b.for_each_index(z.extents.rows * z.extents.pixels(), functor::nearest_code<T>{z.data, codes.data, codes.extents.width, c, index, quantized.data}, 64);
+}
+
+/// dz = the gradient straight through from dquantized and that of L; dcodes (empty: not wanted) is added to. @param beta weight of the commitment.
+template <class Backend, class T>
+void quantize_backward(Backend& b, view<const T> z, view<const T> codes, const index_t* index, view<const T> quantized, view<const T> dquantized, double beta,
+                       view<T> dz, view<T> dcodes) {
+  MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
+  const index_t c = z.extents.channels, n = z.extents.size();
+  expect("quantize_backward", "dquantized", dquantized, z.extents);
+  expect("quantize_backward", "dz", dz, z.extents);
+  expect_optional("quantize_backward", "dcodes", dcodes, codes.extents);
+  b.for_each_index(n, functor::quantized_backward<T>{z.data, quantized.data, dquantized.data, T(2 * beta / double(n)), dz.data});
+  if (dcodes)
+    b.for_each_index(codes.extents.width, functor::codes_backward<T>{z.data, codes.data, index, n / c, c, T(2 / double(n)), dcodes.data}, 16);
+}
+
+}  // namespace multistage::ops
