@@ -2,6 +2,8 @@
 // decoder of its own sigma.
 #pragma once
 #include <algorithm>
+#include <functional>
+#include <optional>
 #include <span>
 
 #include "../graph/cost.hpp"
@@ -17,6 +19,7 @@ template <class T>
 struct conditioning {
   const T* class_labels = nullptr;    // [rows, label_dim], one-hot
   const T* augment_labels = nullptr;  // [rows, augment_dim]
+  const T* context = nullptr;         // [rows, context_tokens, context_dim]
 };
 
 /// Rows in the order of their stages.
@@ -65,7 +68,8 @@ class dynamic_model {
   using backend_type = Backend;
 
   /// @throws value_error when the configuration does not fit together, or its decoders are not as many as the partition's stages.
-  dynamic_model(Backend backend, const configuration& c, partition stages, std::uint64_t seed)
+  /// @param seed of the initial weights; none leaves them zero, for weights that come from a file.
+  dynamic_model(Backend backend, const configuration& c, partition stages, std::optional<std::uint64_t> seed)
       : dynamic_model(std::move(backend), c, record(c), std::move(stages), seed) {}
 
   const configuration& config() const { return config_; }
@@ -76,10 +80,10 @@ class dynamic_model {
   int stage_count() const { return stages_.stage_count(); }
   /// Extents of a batch.
   shape images(index_t rows) const { return image_shape(config_, rows); }
-  /// How wide an input of labels is; 0 where the model has none.
+  /// How many values an input has in a row; 0 where the model has none.
   index_t label_dim(input_slot slot) const {
     for (const node& n : network().nodes)
-      if (n.kind == op::input && n.slot == slot) return n.out.channels;
+      if (n.kind == op::input && n.slot == slot) return n.out.size();
     return 0;
   }
   index_t parameter_count() const { return parameters_of(network()); }
@@ -87,9 +91,20 @@ class dynamic_model {
   const executor<Scalar, Backend>& engine() const { return executor_; }
   Backend& backend() { return backend_; }
 
-  tensor<Scalar, Backend>& weights() { return weights_; }
+  /// All weights; those not read from their file yet are read now.
+  tensor<Scalar, Backend>& weights() {
+    for (int s = 0; s < network().segments; ++s) need_segment(s);
+    return weights_;
+  }
   /// The weights that sampling uses.
-  tensor<Scalar, Backend>& averaged_weights() { return average_.size() > 0 ? average_ : weights_; }
+  tensor<Scalar, Backend>& averaged_weights() { return has_average() ? average_ : weights(); }
+  /// Weights are read when a segment (0: shared, 1 + s: stage s) is first used. `read(segment, host memory of its parameter_range)`.
+  void read_weights_on_demand(std::function<void(int, Scalar*)> read) {
+    read_segment_ = std::move(read);
+    unread_.assign(std::size_t(network().segments), 1);
+  }
+  /// Whether a segment's weights are in memory.
+  bool has_segment(int segment) const { return unread_.empty() || !unread_[std::size_t(segment)]; }
   bool has_average() const { return average_.size() > 0; }
   /// Starts an average as a copy of the weights, unless there is one.
   void keep_average() {
@@ -128,6 +143,7 @@ class dynamic_model {
       conditioning<Scalar> part = labels;
       if (part.class_labels) part.class_labels += first * label_dim(input_slot::class_labels);
       if (part.augment_labels) part.augment_labels += first * label_dim(input_slot::augment_labels);
+      if (part.context) part.context += first * label_dim(input_slot::context);
       denoise_batch(x.data + first * size, sigmas.subspan(first, rows), d.data + first * size, part);
     }
   }
@@ -165,6 +181,7 @@ class dynamic_model {
     };
     gather(input_slot::class_labels, labels.class_labels, class_labels_);
     gather(input_slot::augment_labels, labels.augment_labels, augment_labels_);
+    gather(input_slot::context, labels.context, context_);
     return in;
   }
   /// What prepare left on the backend, by sorted row: the order, and the factors [c_in, c_skip, c_out] of `rows` each.
@@ -172,7 +189,7 @@ class dynamic_model {
   const double* prepared_factors() const { return factors_.data(); }
 
  protected:
-  dynamic_model(Backend backend, const configuration& c, described_network d, partition stages, std::uint64_t seed)
+  dynamic_model(Backend backend, const configuration& c, described_network d, partition stages, std::optional<std::uint64_t> seed)
       : backend_(std::move(backend)),
         config_(c),
         stages_(std::move(stages)),
@@ -181,8 +198,9 @@ class dynamic_model {
         weights_(backend_, {1, 1, 1, executor_.network().parameter_elements}) {
     require<value_error>(config_.stages.stage_count() == stages_.stage_count(), "model: ", config_.stages.stage_count(), " decoders for a partition of ",
                          stages_.stage_count(), " stages; give one decoder width a stage (stage 0, lowest noise, first)");
+    if (!seed) return;
     std::vector<Scalar> host;
-    initialize(network(), seed, host);
+    initialize(network(), *seed, host);
     backend_.upload(host.data(), weights_.data(), index_t(host.size()));
   }
 
@@ -197,12 +215,24 @@ class dynamic_model {
     order_ = tensor<index_t, Backend>(backend_, {rows, 1, 1, 1});
     class_labels_ = {};
     augment_labels_ = {};
+    context_ = {};
+  }
+  void need_segment(int segment) {
+    if (has_segment(segment)) return;
+    const auto [begin, end] = network().parameter_range(segment);
+    std::vector<Scalar> host(std::size_t(end - begin), Scalar(0));
+    read_segment_(segment, host.data());
+    backend_.upload(host.data(), weights_.data() + begin, end - begin);
+    unread_[std::size_t(segment)] = 0;
   }
   void denoise_batch(const double* x, std::span<const double> sigmas, double* d, const conditioning<Scalar>& labels) {
     const index_t rows = index_t(sigmas.size()), size = images(1).row_size();
     const routing r = route(sigmas);
     const network_inputs<Scalar> in = prepare(x, sigmas, r, labels);
-    executor_.forward(averaged_weights().data(), in, r.rows_by_stage, f_.data());
+    need_segment(0);
+    for (int s = 0; s < stage_count(); ++s)
+      if (r.rows_by_stage[std::size_t(s)] > 0) need_segment(1 + s);
+    executor_.forward((has_average() ? average_ : weights_).data(), in, r.rows_by_stage, f_.data());
     backend_.for_each_index(rows * size, functor::denoised<Scalar>{x, f_.data(), order_.data(), factors_.data() + rows, factors_.data() + 2 * rows, size, d});
   }
 
@@ -213,7 +243,9 @@ class dynamic_model {
   executor<Scalar, Backend> executor_;
   tensor<Scalar, Backend> weights_, average_;
   index_t capacity_ = 0;
-  tensor<Scalar, Backend> x_, f_, noise_, class_labels_, augment_labels_;
+  tensor<Scalar, Backend> x_, f_, noise_, class_labels_, augment_labels_, context_;
+  std::function<void(int, Scalar*)> read_segment_;
+  std::vector<char> unread_;  // by segment
   tensor<double, Backend> factors_;
   tensor<index_t, Backend> order_;
 };

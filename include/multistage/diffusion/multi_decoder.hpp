@@ -18,6 +18,14 @@ struct seed {
 namespace detail {
 constexpr preconditioning preconditioning_for(const edm_schedule&, double sigma_data) { return {precondition::edm, sigma_data}; }
 constexpr preconditioning preconditioning_for(const vp_schedule& s, double sigma_data) { return {precondition::vp, sigma_data, s.beta_min, s.beta_max}; }
+constexpr preconditioning preconditioning_for(const ddpm_schedule& s, double sigma_data) {
+  preconditioning p{precondition::ddpm, sigma_data};
+  p.betas = s.betas;
+  p.beta_start = s.beta_start;
+  p.beta_end = s.beta_end;
+  p.num_timesteps = s.num_timesteps;
+  return p;
+}
 
 /// Cost and fitness of a network, from one reading.
 template <class Net>
@@ -29,7 +37,7 @@ constexpr cost_counter count(const Net& net, const decoders& d) {
 }  // namespace detail
 
 /// @tparam Network a network's configuration, e.g. song_unet{...}. @tparam Decoders widths by stage, stage 0 (lowest noise) first.
-/// @tparam Schedule chooses the preconditioning: edm_schedule or vp_schedule.
+/// @tparam Schedule chooses the preconditioning: edm_schedule, vp_schedule or ddpm_schedule.
 template <auto Network, decoders Decoders, class Schedule = edm_schedule, class Backend = cpu, class Scalar = float>
 class multi_decoder : public dynamic_model<Scalar, Backend> {
   static_assert(Decoders.stage_count() >= 1,

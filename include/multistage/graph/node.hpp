@@ -84,6 +84,13 @@ struct graph {
   static constexpr index_t alignment = 16;
 
   constexpr int stage_count() const { return int(outputs.size()); }
+  /// [begin, end) of a segment's parameters in the flat memory: they lie together. Empty for none.
+  constexpr std::array<index_t, 2> parameter_range(int segment) const {
+    index_t begin = parameter_elements, end = 0;
+    for (const parameter& p : parameters)
+      if (p.segment == segment) begin = p.offset < begin ? p.offset : begin, end = p.offset + p.size() > end ? p.offset + p.size() : end;
+    return {end > begin ? begin : 0, end > begin ? end : 0};
+  }
 };
 
 /// The operands of a node that lie in the graph.

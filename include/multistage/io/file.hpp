@@ -2,6 +2,7 @@
 // an interrupt leaves the old file or the new one, never half of either.
 #pragma once
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -39,6 +40,33 @@ inline std::vector<unsigned char> read_file(const std::string& path, std::uint64
   }
   return data;
 }
+
+/// A regular file mapped into memory, read-only: pages are read when they are touched. @throws file_error
+class mapped_file {
+ public:
+  explicit mapped_file(const std::string& path) {
+    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) fail<file_error>(path, ": cannot be opened: ", std::strerror(errno));
+    struct stat s {};
+    const bool regular = ::fstat(fd, &s) == 0 && S_ISREG(s.st_mode);
+    size_ = regular ? std::size_t(s.st_size) : 0;
+    if (size_ > 0) data_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd, 0);
+    const int why = errno;
+    ::close(fd);
+    if (!regular) fail<file_error>(path, ": is not a regular file");
+    if (data_ == MAP_FAILED) fail<file_error>(path, ": cannot be mapped into memory: ", std::strerror(why));
+  }
+  ~mapped_file() {
+    if (size_ > 0) ::munmap(data_, size_);
+  }
+  mapped_file(const mapped_file&) = delete;
+  mapped_file& operator=(const mapped_file&) = delete;
+  std::span<const unsigned char> bytes() const { return {static_cast<const unsigned char*>(data_), size_}; }
+
+ private:
+  void* data_ = nullptr;
+  std::size_t size_ = 0;
+};
 
 /// A file that appears under its name when `commit` succeeds, and not before. Dropped without commit, it leaves nothing.
 class atomic_file {

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstring>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "file.hpp"
@@ -60,12 +61,23 @@ struct tensor_entry {
   }
 };
 
-/// A safetensors file in memory. @throws file_error with file, place and reason for anything that is not right.
+/// A safetensors file, mapped into memory: a tensor's bytes are read when it is asked for. Copies share the mapping.
+/// @throws file_error with file, place and reason for anything that is not right.
 class safetensors {
  public:
-  explicit safetensors(std::string path) : path_(std::move(path)), bytes_(read_file(path_)) { parse(); }
+  explicit safetensors(std::string path) : path_(std::move(path)) {
+    const auto file = std::make_shared<const mapped_file>(path_);
+    bytes_ = file->bytes();
+    owner_ = file;
+    parse();
+  }
   /// From memory; `path` names it in messages.
-  safetensors(std::string path, std::vector<unsigned char> bytes) : path_(std::move(path)), bytes_(std::move(bytes)) { parse(); }
+  safetensors(std::string path, std::vector<unsigned char> bytes) : path_(std::move(path)) {
+    const auto memory = std::make_shared<const std::vector<unsigned char>>(std::move(bytes));
+    bytes_ = *memory;
+    owner_ = memory;
+    parse();
+  }
 
   const std::string& path() const { return path_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
@@ -198,7 +210,8 @@ class safetensors {
   }
 
   std::string path_;
-  std::vector<unsigned char> bytes_;
+  std::shared_ptr<const void> owner_;
+  std::span<const unsigned char> bytes_;
   std::uint64_t data_ = 0;
   std::map<std::string, std::string> metadata_;
   std::map<std::string, tensor_entry> tensors_;

@@ -16,11 +16,11 @@ void add_parameters(safetensors_writer& w, const std::string& prefix, const grap
   }
 }
 
-/// Reads all parameters from tensors called prefix + upstream's name. Names in the file that begin with `prefix` and are no parameter
-/// are unexpected, unless `ignored(name without prefix)`.
+/// Checks that a file holds all parameters as tensors called prefix + upstream's name. Names in the file that begin with `prefix` and are no
+/// parameter are unexpected, unless `ignored(name without prefix)`.
 /// @throws file_error that lists missing, unexpected and misshapen tensors together.
-template <class T, class Ignored>
-std::vector<T> read_parameters(const safetensors& file, const std::string& prefix, const graph& g, const std::vector<std::string>& names, Ignored&& ignored) {
+template <class Ignored>
+void check_parameters(const safetensors& file, const std::string& prefix, const graph& g, const std::vector<std::string>& names, Ignored&& ignored) {
   std::string missing, unexpected, misshapen;
   int problems = 0;
   const auto note = [&](std::string& list, const std::string& what) {
@@ -31,21 +31,13 @@ std::vector<T> read_parameters(const safetensors& file, const std::string& prefi
     for (std::size_t i = 0; i < e.size(); ++i) s += (i ? ", " : "") + std::to_string(e[i]);
     return s + "]";
   };
-  std::vector<T> flat(static_cast<std::size_t>(g.parameter_elements), T(0));
   for (std::size_t k = 0; k < g.parameters.size(); ++k) {
-    const parameter& p = g.parameters[k];
     const std::string name = prefix + names[k];
-    if (!file.contains(name)) {
+    const std::vector<index_t> wanted = upstream_extents(g.parameters[k]);
+    if (!file.contains(name))
       note(missing, name);
-      continue;
-    }
-    const std::vector<index_t> wanted = upstream_extents(p);
-    if (file.entry(name).extents != wanted) {
+    else if (file.entry(name).extents != wanted)
       note(misshapen, name + " has " + extents(file.entry(name).extents) + ", the network " + extents(wanted));
-      continue;
-    }
-    const std::vector<T> values = file.get<T>(name);
-    for_each_element(p, [&](index_t upstream, index_t own) { flat[p.offset + own] = values[upstream]; });
   }
   std::vector<std::string> sorted = names;
   std::sort(sorted.begin(), sorted.end());
@@ -62,6 +54,21 @@ std::vector<T> read_parameters(const safetensors& file, const std::string& prefi
     if (problems > 40) text += "\n  and " + std::to_string(problems - 40) + " more";
     fail<file_error>(text, "\nopen it with the configuration it was made with");
   }
+}
+
+/// Reads one parameter into flat[p.offset - origin ...].
+template <class T>
+void read_parameter(const safetensors& file, const std::string& name, const parameter& p, T* flat, index_t origin = 0) {
+  const std::vector<T> values = file.get<T>(name);
+  for_each_element(p, [&](index_t upstream, index_t own) { flat[p.offset - origin + own] = values[upstream]; });
+}
+
+/// All parameters of a file that check_parameters accepts, as flat memory.
+template <class T, class Ignored>
+std::vector<T> read_parameters(const safetensors& file, const std::string& prefix, const graph& g, const std::vector<std::string>& names, Ignored&& ignored) {
+  check_parameters(file, prefix, g, names, ignored);
+  std::vector<T> flat(static_cast<std::size_t>(g.parameter_elements), T(0));
+  for (std::size_t k = 0; k < g.parameters.size(); ++k) read_parameter(file, prefix + names[k], g.parameters[k], flat.data());
   return flat;
 }
 

@@ -7,8 +7,8 @@
 
 namespace multistage::ops {
 
-/// Multiply-accumulates of one image.
-constexpr index_t attention_macs(index_t queries, index_t keys, index_t channels) { return 2 * queries * keys * channels; }
+/// Multiply-accumulates of one image: scores and weighted sums. To a single key the weight is 1 whatever the score, so that only the sum counts.
+constexpr index_t attention_macs(index_t queries, index_t keys, index_t channels) { return (keys == 1 ? 1 : 2) * queries * keys * channels; }
 
 /// The problem of self-attention over qkv [rows, tokens, 3 channels] with channels in the order [q of all heads, k, v].
 template <class T>

@@ -113,6 +113,21 @@ class discrete_schedule {
   std::vector<double> betas_, log_alpha_;
 };
 
+/// A discrete schedule as a template argument of models; the default is latent diffusion's.
+struct ddpm_schedule {
+  beta_schedule betas = beta_schedule::scaled_linear;
+  double beta_start = 0.0015, beta_end = 0.0195;
+  int num_timesteps = 1000;
+
+  static constexpr const char* name() { return "ddpm"; }
+  const discrete_schedule& nodes() const { return discrete_schedule::cached(betas, beta_start, beta_end, num_timesteps); }
+  double signal(double t) const { return nodes().signal(t); }
+  double sigma(double t) const { return nodes().sigma(t); }
+  double t(double sigma) const { return nodes().t(sigma); }
+  double t_min() const { return 1.0 / num_timesteps; }
+  double t_max() const { return 1; }
+};
+
 /// The noise levels of iDDPM's cosine schedule as EDM writes it (Karras et al., arXiv 2206.00364, table 1): u_M = 0,
 /// u_{j-1} = sqrt((u_j^2 + 1) / max(abar_{j-1} / abar_j, 0.001) - 1), abar_j = sin^2(pi j / (2 M 1.008)); u_0 is the largest.
 inline const std::vector<double>& iddpm_levels() {

@@ -69,15 +69,71 @@ void save(const std::string& path, trainer<Scalar, Backend>& t) {
   w.write(path);
 }
 
+struct load_options {
+  bool lazy = false;  // read a stage's weights when the stage is first used; the file must stay as it is until then
+};
+
 /// The model of a checkpoint, its structure built from the file's configuration. @throws file_error, value_error
 template <class Scalar = float, class Backend>
-dynamic_model<Scalar, Backend> load(const std::string& path, Backend backend) {
+dynamic_model<Scalar, Backend> load(const std::string& path, Backend backend, const load_options& options = {}) {
   const io::safetensors f = checkpoint_detail::open(path);
   const io::json j = checkpoint_detail::parse(f, "config");
-  dynamic_model<Scalar, Backend> model(backend, io::configuration_from_json(j), io::partition_from_json(j.value("stage_boundaries", io::json())), 0);
-  const auto flat = io::read_parameters<Scalar>(f, "", model.network(), model.parameter_names(), checkpoint_detail::is_ours);
-  backend.upload(flat.data(), model.weights().data(), index_t(flat.size()));
+  dynamic_model<Scalar, Backend> model(backend, io::configuration_from_json(j), io::partition_from_json(j.value("stage_boundaries", io::json())), std::nullopt);
+  io::check_parameters(f, "", model.network(), model.parameter_names(), checkpoint_detail::is_ours);
+  model.read_weights_on_demand([f, g = model.network(), names = model.parameter_names()](int segment, Scalar* to) {
+    for (std::size_t k = 0; k < g.parameters.size(); ++k)
+      if (g.parameters[k].segment == segment) io::read_parameter(f, names[k], g.parameters[k], to, g.parameter_range(segment)[0]);
+  });
+  if (!options.lazy) model.weights();
   return model;
+}
+
+/// What start_from took over.
+struct start_report {
+  struct part {
+    std::string name;  // "encoder", "decoder of stage 1"
+    int copied = 0, total = 0;
+  };
+  std::vector<part> parts;
+  std::string text() const {
+    std::string s;
+    for (const part& p : parts) s += p.name + ": " + std::to_string(p.copied) + " of " + std::to_string(p.total) + " tensors taken over\n";
+    return s;
+  }
+};
+
+/// Starts a multi-decoder model from a unified network of the same kind: the encoder is copied, and of each decoder the tensors whose shapes
+/// fit. The k-th tensor of a decoder answers the k-th of the unified one, so decoders of another depth or attention take nothing over.
+/// @throws file_error when the file does not hold that unified network.
+template <class Scalar, class Backend>
+start_report start_from(const std::string& path, dynamic_model<Scalar, Backend>& model) {
+  const io::safetensors f(path);
+  configuration single = model.config();
+  single.stages = {.widths = {std::visit([](const auto& n) { return n.encoder_channels; }, single.network)}};
+  const described_network unified = record(single);
+  io::check_parameters(f, "", unified.structure, unified.names, checkpoint_detail::is_ours);
+  const auto of_segment = [](const graph& g, int segment) {
+    std::vector<std::size_t> list;
+    for (std::size_t k = 0; k < g.parameters.size(); ++k)
+      if (g.parameters[k].segment == segment) list.push_back(k);
+    return list;
+  };
+  const graph& g = model.network();
+  std::vector<Scalar> flat = model.weights().to_host();
+  start_report report;
+  for (int segment = 0; segment < g.segments; ++segment) {
+    const auto from = of_segment(unified.structure, segment == 0 ? 0 : 1), to = of_segment(g, segment);
+    start_report::part part{segment == 0 ? "encoder" : "decoder of stage " + std::to_string(segment - 1), 0, int(to.size())};
+    for (std::size_t k = 0; from.size() == to.size() && k < to.size(); ++k) {
+      if (upstream_extents(unified.structure.parameters[from[k]]) != upstream_extents(g.parameters[to[k]])) continue;
+      io::read_parameter(f, unified.names[from[k]], g.parameters[to[k]], flat.data());
+      ++part.copied;
+    }
+    report.parts.push_back(part);
+  }
+  model.backend().upload(flat.data(), model.weights().data(), index_t(flat.size()));
+  if (model.has_average()) model.backend().upload(flat.data(), model.averaged_weights().data(), index_t(flat.size()));
+  return report;
 }
 
 /// Upstream-named weights of any safetensors file into a model. Nothing is changed unless everything fits.

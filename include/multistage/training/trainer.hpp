@@ -25,6 +25,8 @@ struct trainer_options {
   log_normal_levels levels{};
   std::vector<double> stage_probabilities{};  // empty: by P(sigma)
   double least_stage_share = 0;               // no stage gets fewer than this share of rows
+  bool checkpoint_activations = false;        // keep only what blocks hand on: less memory for one more forward pass
+  index_t memory_budget = 0;                  // bytes for activations; 0: no limit. What does not fit is checkpointed
   std::uint64_t seed = 0;
 };
 
@@ -104,6 +106,7 @@ class trainer {
       require<value_error>(classes_[i] >= 0 && classes_[i] < known, "trainer: image ", i, " is of class ", classes_[i], ", the model knows 0..", known - 1);
     images_ = tensor<Scalar, Backend>(backend_, extents, std::vector<Scalar>(images.begin(), images.end()));
     probabilities_ = stage_probabilities();
+    fit_memory();
     model_.keep_average();
     const shape flat = model_.weights().extents();
     gradient_ = tensor<Scalar, Backend>(backend_, flat);
@@ -198,6 +201,17 @@ class trainer {
     return p;
   }
 
+  void fit_memory() {
+    const auto needed = [&](bool checkpoint) {
+      model_.engine().set_checkpointing(checkpoint);
+      return model_.activation_bytes(options_.batch_size, true);
+    };
+    if (options_.checkpoint_activations || (options_.memory_budget > 0 && needed(false) > options_.memory_budget))
+      require<value_error>(needed(true) <= options_.memory_budget || options_.memory_budget == 0, "trainer: a batch of ", options_.batch_size, " takes ",
+                           needed(true), " bytes of activations even when they are checkpointed, memory_budget is ", options_.memory_budget,
+                           "; a smaller batch_size or a larger budget is needed");
+  }
+
   void grow(index_t rows) {
     if (rows <= capacity_) return;
     capacity_ = rows;
@@ -255,7 +269,8 @@ class trainer {
                                   functor::denoising_loss<Scalar>{x_.data() + first * size, target_.data() + first * size, f, skip + first, out + first,
                                                                   weight + first, size, 1.0 / double(rows), df, loss + first},
                                   1);
-        });
+        },
+        {.dropout = random_stream(options_.seed, purpose::dropout, std::uint64_t(step_))});
 
     step_report report{step_ + 1, images_seen_ + double(rows), std::vector<double>(r.rows_by_stage.size(), 0.0), r.rows_by_stage, 0};
     std::vector<double> losses(std::size_t(rows), 0.0);
@@ -307,10 +322,8 @@ class trainer {
     const graph& g = model_.network();
     // Parameters of a segment lie together. A decoder without rows is left alone, its counters too.
     for (int segment = 0; segment < g.segments; ++segment) {
-      index_t begin = g.parameter_elements, end = 0;
-      for (const parameter& p : g.parameters)
-        if (p.segment == segment) begin = std::min(begin, p.offset), end = std::max(end, p.offset + p.size());
-      if (end <= begin) continue;
+      const auto [begin, end] = g.parameter_range(segment);
+      if (end == begin) continue;
       const bool moves = segment == 0 || r.rows_by_stage[segment - 1] > 0;
       const double k = double(updates_[segment] += moves ? 1 : 0);
       backend_.for_each_index(end - begin, functor::adam_and_average<Scalar>{

@@ -1,0 +1,131 @@
+// Shows a checkpoint, bare weights or a configuration: inspect FILE [--json]
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <iostream>
+#include <multistage/io.hpp>
+#include <multistage/library.hpp>
+
+namespace ms = multistage;
+using json = ms::io::json;
+
+namespace {
+
+std::string extents_text(const std::vector<ms::index_t>& e) {
+  std::string s;
+  for (const auto v : e) s += (s.empty() ? "" : "x") + std::to_string(v);
+  return s.empty() ? "scalar" : s;
+}
+
+/// The network of a configuration as JSON: segments with their tensors, and totals.
+json describe_network(const ms::configuration& c) {
+  const ms::described_network d = ms::record(c);
+  json out{{"configuration", ms::io::to_json(c)}, {"parameters", ms::parameters_of(d.structure)}, {"segments", json::array()}};
+  for (int s = 0; s < d.structure.segments; ++s) {
+    const ms::cost cost = ms::cost_of_segment(d.structure, s);
+    json tensors = json::array();
+    for (std::size_t k = 0; k < d.structure.parameters.size(); ++k) {
+      const ms::parameter& p = d.structure.parameters[k];
+      if (p.segment != s) continue;
+      ms::index_t macs = 0;
+      for (const ms::node& n : d.structure.nodes)
+        if (n.weight == int(k)) macs += ms::macs_of(d.structure, n);
+      tensors.push_back({{"name", d.names[k]}, {"shape", ms::upstream_extents(p)}, {"parameters", p.size()}, {"macs", macs}, {"trainable", p.trainable}});
+    }
+    out["segments"].push_back({{"segment", s == 0 ? json("shared") : json(s - 1)}, {"parameters", cost.parameters}, {"macs", cost.macs}, {"tensors", tensors}});
+  }
+  const auto bytes = [&](bool training) { return ms::make_plan(d.structure, {.training = training}).arena_elements(ms::index_t{1}) * 4; };
+  out["activation_bytes_per_image"] = {{"sampling", bytes(false)}, {"training", bytes(true)}};
+  out["weight_bytes"] = d.structure.parameter_elements * 4;
+  return out;
+}
+
+void print(const json& j) {
+  if (j.contains("file")) std::printf("%s\n", j["file"].get<std::string>().c_str());
+  if (j.contains("network")) {
+    const json& n = j["network"];
+    for (const json& segment : n["segments"]) {
+      if (segment["tensors"].empty()) continue;
+      const std::string name = segment["segment"].is_string() ? "shared by all stages" : "stage " + segment["segment"].dump();
+      std::printf("\n%s: %.3f M parameters, %.4f GMACs an image\n", name.c_str(), segment["parameters"].get<double>() / 1e6, segment["macs"].get<double>() / 1e9);
+      for (const json& t : segment["tensors"])
+        std::printf("  %-64s %-18s %10lld %14lld\n", t["name"].get<std::string>().c_str(), extents_text(t["shape"]).c_str(), t["parameters"].get<long long>(),
+                    t["macs"].get<long long>());
+    }
+    std::printf("\n%-28s %.3f M (%.1f MB in float32)\n", "parameters", n["parameters"].get<double>() / 1e6, n["weight_bytes"].get<double>() / 1e6);
+    std::printf("%-28s %.2f MB sampling, %.2f MB training, for each image of a batch\n", "activations",
+                n["activation_bytes_per_image"]["sampling"].get<double>() / 1e6, n["activation_bytes_per_image"]["training"].get<double>() / 1e6);
+    std::printf("%-28s\n", "configuration");
+    for (const auto& [key, value] : n["configuration"].items()) std::printf("  %-26s %s\n", key.c_str(), value.dump().c_str());
+  }
+  if (j.contains("stage_boundaries")) {
+    std::string s;
+    double before = 0;
+    for (const double b : j["stage_boundaries"]) {
+      char text[64];
+      std::snprintf(text, sizeof text, "(%g, %g] ", before, b);
+      s += text;
+      before = b;
+    }
+    char text[64];
+    std::snprintf(text, sizeof text, "(%g, inf)", before);
+    std::printf("%-28s %s\n", "stages in sigma", (s + text).c_str());
+  }
+  if (j.contains("training")) std::printf("%-28s %s\n", "training state", j["training"].dump().c_str());
+  if (j.contains("tensors")) {
+    std::printf("tensors (%zu)\n", j["tensors"].size());
+    for (const json& t : j["tensors"])
+      std::printf("  %-64s %-18s %s\n", t["name"].get<std::string>().c_str(), extents_text(t["shape"]).c_str(), t["dtype"].get<std::string>().c_str());
+  }
+  if (j.contains("metadata"))
+    for (const auto& [key, value] : j["metadata"].items()) std::printf("metadata %-19s %s\n", key.c_str(), value.get<std::string>().substr(0, 400).c_str());
+}
+
+json inspect(const std::string& path) {
+  json out{{"file", path}};
+  const bool configuration_file = path.size() > 5 && path.substr(path.size() - 5) == ".json";
+  if (configuration_file) {
+    const auto bytes = ms::io::read_file(path, 1 << 20);
+    const json c = json::parse(bytes.begin(), bytes.end(), nullptr, false);
+    ms::require<ms::file_error>(!c.is_discarded(), path, ": is not JSON");
+    out["network"] = describe_network(ms::io::configuration_from_json(c));
+    if (c.contains("stage_boundaries")) out["stage_boundaries"] = c["stage_boundaries"];
+    return out;
+  }
+  const ms::io::safetensors f(path);
+  json rest = json::object();
+  for (const auto& [key, value] : f.metadata()) {
+    const json v = json::parse(value, nullptr, false);
+    if (key == "config" && v.is_object() && v.value("network", "") != "autoencoder") {
+      out["network"] = describe_network(ms::io::configuration_from_json(v));
+      if (v.contains("stage_boundaries")) out["stage_boundaries"] = v["stage_boundaries"];
+    } else if (key == "training" && v.is_object())
+      out["training"] = v;
+    else
+      rest[key] = value;
+  }
+  if (!rest.empty()) out["metadata"] = rest;
+  if (!out.contains("network")) {
+    out["tensors"] = json::array();
+    for (const auto& [name, t] : f.tensors()) out["tensors"].push_back({{"name", name}, {"shape", t.extents}, {"dtype", t.type.name}});
+  }
+  return out;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"Shows what a checkpoint (.safetensors) or a configuration (.json) holds"};
+  std::string path;
+  bool as_json = false;
+  app.add_option("FILE", path, "a checkpoint, safetensors weights, or a configuration")->required();
+  app.add_flag("--json", as_json, "print JSON for programs");
+  CLI11_PARSE(app, argc, argv);
+  return ms::exit_status([&] {
+    const json j = inspect(path);
+    if (as_json)
+      std::cout << j.dump(1) << '\n';
+    else
+      print(j);
+    return 0;
+  });
+}
