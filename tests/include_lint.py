@@ -17,7 +17,7 @@ ARROWS = {
     "samplers": ["core", "ops", "schedule", "stages", "diffusion"],
     "training": ["core", "schedule", "stages", "ops", "diffusion", "io"],
     "metrics": ["core"],
-    "io": ["core", "graph", "stages", "diffusion"],
+    "io": ["core", "graph", "networks", "stages", "diffusion"],
 }
 UMBRELLAS = {"multistage.hpp", "thrust.hpp", "cuda.hpp", "io.hpp", "library.hpp"}
 

@@ -1,6 +1,7 @@
 // Files and pictures: safetensors, checkpoints, npy, IDX, JSON, figures and reports. Needs nlohmann-json and cairo (target multistage::io).
 #pragma once
 #include "core/progress.hpp"
+#include "io/autoencoder_file.hpp"
 #include "io/canvas.hpp"
 #include "io/figures.hpp"
 #include "io/idx.hpp"
