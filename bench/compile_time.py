@@ -5,13 +5,18 @@ import argparse, os, pathlib, shutil, subprocess, tempfile, time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODELS = {
     "header alone": "",
-    "quickstart": ".resolution = 8, .channels = 1, .encoder_channels = 32, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {4}|48, 32, 16",
-    "edm_cifar10": ".channel_mult = {2, 2, 2}, .attn_resolutions = {16}|192, 128, 16",
-    "edm_cifar10, 4 times the blocks": ".channel_mult = {2, 2, 2}, .num_blocks = 16, .attn_resolutions = {16}|192, 128, 16",
+    "quickstart": "ms::multi_decoder<ms::song_unet{.resolution = 8, .channels = 1, .encoder_channels = 32, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {4}}, ms::decoders{{48, 32, 16}}>",
+    "edm_cifar10_multistage": "ms::paper::edm_cifar10_multistage<>",
+    "vp_cifar10_multistage": "ms::paper::vp_cifar10_multistage<>",
+    "ldm_celeba256_multistage": "ms::paper::ldm_celeba256_multistage<>",
+    "ldm_imagenet256_multistage": "ms::paper::ldm_imagenet256_multistage<>",
+    "edm, 4 times the blocks": "ms::multi_decoder<ms::song_unet{.channel_mult = {2, 2, 2}, .num_blocks = 16, .attn_resolutions = {16}}, ms::decoders{{192, 128, 16}}>",
+    "edm, 25 times the blocks": "ms::multi_decoder<ms::song_unet{.channel_mult = {2, 2, 2}, .num_blocks = 100, .attn_resolutions = {16}}, ms::decoders{{192, 128, 16}}>",
 }
-UNIT = """#include <multistage/multistage.hpp>
+UNIT = """#include <multistage/diffusion/paper_models.hpp>
+#include <multistage/multistage.hpp>
 namespace ms = multistage;
-using model = ms::multi_decoder<ms::song_unet{%s}, ms::decoders{{%s}}>;
+using model = %s;
 static_assert(model::parameters > 0);
 int main() {
   model net(ms::partition({0.5, 40.0}), ms::seed{1});
@@ -30,7 +35,7 @@ with tempfile.TemporaryDirectory() as d:
             continue
         for name, description in MODELS.items():
             unit = pathlib.Path(d) / "unit.cpp"
-            unit.write_text(UNIT % tuple(description.split("|")) if description else "#include <multistage/multistage.hpp>\n")
+            unit.write_text(UNIT % description if description else "#include <multistage/multistage.hpp>\n")
             begin = time.monotonic()
             p = subprocess.Popen([compiler, "-std=c++20", *flags, "-Wno-missing-braces", "-c", str(unit), "-o", str(unit) + ".o", f"-I{ROOT / 'include'}", "-isystem", "/usr/include/eigen3"])
             _, status, usage = os.wait4(p.pid, 0)

@@ -1,6 +1,7 @@
 // End to end: images per second of training and of sampling, for the quickstart's model and for each stage of the paper's EDM model.
 #include <benchmark/benchmark.h>
 
+#include <multistage/diffusion/paper_models.hpp>
 #include <multistage/multistage.hpp>
 #include <multistage/thrust.hpp>
 
@@ -12,9 +13,6 @@ template <class Backend>
 using quickstart =
     ms::multi_decoder<ms::song_unet{.resolution = 8, .channels = 1, .encoder_channels = 32, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {4}},
                       ms::decoders{{48, 32, 16}}, ms::edm_schedule, Backend>;
-template <class Backend>
-using edm_cifar10 =
-    ms::multi_decoder<ms::song_unet{.channel_mult = {2, 2, 2}, .attn_resolutions = {16}}, ms::decoders{{192, 128, 16}}, ms::edm_schedule, Backend>;
 
 /// Rows of the given stage (or, below 0, as training draws them); counters: images/s and the arena's bytes.
 template <class Model>
@@ -62,7 +60,11 @@ BENCHMARK_TEMPLATE(training_step, quickstart<ms::cpu>)->Args({64, -1})->Args({12
 BENCHMARK_TEMPLATE(training_step, quickstart<ms::thrust_host>)->Args({64, -1})->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK_TEMPLATE(forward, quickstart<ms::cpu>)->Args({64, 0})->Args({64, 1})->Args({64, 2})->Args({1, 0})->UseRealTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK_TEMPLATE(sampling, quickstart<ms::cpu>)->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK_TEMPLATE(forward, edm_cifar10<ms::cpu>)->Apply(stages);
-BENCHMARK_TEMPLATE(training_step, edm_cifar10<ms::cpu>)->Apply(stages);
+BENCHMARK_TEMPLATE(forward, ms::paper::edm_cifar10_multistage<>)->Apply(stages);
+BENCHMARK_TEMPLATE(training_step, ms::paper::edm_cifar10_multistage<>)->Apply(stages);
+
+BENCHMARK_TEMPLATE(forward, ms::paper::vp_cifar10_multistage<>)->Apply(stages);
+BENCHMARK_TEMPLATE(forward, ms::paper::ldm_celeba256_multistage<>)->Apply(stages);
+BENCHMARK_TEMPLATE(forward, ms::paper::ldm_imagenet256_multistage<>)->Apply(stages);
 
 }  // namespace

@@ -4,6 +4,8 @@
 #include <benchmark/benchmark.h>
 
 #include <multistage/multistage.hpp>
+#include <multistage/ops/gaussian.hpp>
+#include <multistage/ops/quantize.hpp>
 #include <multistage/thrust.hpp>
 
 namespace ms = multistage;
@@ -250,6 +252,57 @@ void sum_over_pixels(benchmark::State& s) {
   auto y = k.make({1, 1, 1, s.range(2)});
   k.run(0, x.size(), [&] { ms::ops::sum_over_pixels<Backend, float>(k.b, x.view(), y.view()); });
 }
+template <class Backend>
+void geglu(benchmark::State& s) {
+  bench<Backend> k{s};
+  const auto x = k.make({s.range(0), s.range(1), s.range(1), 2 * s.range(2)});
+  auto y = k.make({s.range(0), s.range(1), s.range(1), s.range(2)});
+  k.run(0, y.size(), [&] { ms::ops::geglu<Backend, float>(k.b, x.view(), y.view()); });
+}
+template <class Backend>
+void geglu_backward(benchmark::State& s) {
+  bench<Backend> k{s};
+  const auto x = k.make({s.range(0), s.range(1), s.range(1), 2 * s.range(2)}), dy = k.make({s.range(0), s.range(1), s.range(1), s.range(2)});
+  auto dx = k.make(x.extents());
+  k.run(0, dx.size(), [&] { ms::ops::geglu_backward<Backend, float>(k.b, x.view(), dy.view(), dx.view()); });
+}
+template <class Backend>
+void dropout(benchmark::State& s) {
+  bench<Backend> k{s};
+  const auto x = k.make({1, 1, 1, s.range(0)});
+  auto y = k.make(x.extents());
+  k.run(0, y.size(), [&] { ms::ops::dropout<Backend, float>(k.b, x.view(), y.view(), 0.1, ms::random_stream(3)); });
+}
+/// Latent pixels to the nearest of the codes; items are pixels.
+template <class Backend>
+void quantize(benchmark::State& s) {
+  bench<Backend> k{s};
+  const auto z = k.make({1, s.range(0), s.range(0), 3}), codes = k.make({1, 1, s.range(1), 3});
+  auto q = k.make(z.extents());
+  ms::tensor<ms::index_t, Backend> index(k.b, {1, s.range(0), s.range(0), 1});
+  k.run(0, z.extents().pixels(), [&] { ms::ops::quantize<Backend, float>(k.b, z.view(), codes.view(), index.data(), q.view()); });
+}
+template <class Backend>
+void quantize_backward(benchmark::State& s) {
+  bench<Backend> k{s};
+  const auto z = k.make({1, s.range(0), s.range(0), 3}), codes = k.make({1, 1, s.range(1), 3}), dq = k.make(z.extents());
+  auto q = k.make(z.extents()), dz = k.make(z.extents()), dcodes = k.make(codes.extents());
+  ms::tensor<ms::index_t, Backend> index(k.b, {1, s.range(0), s.range(0), 1});
+  ms::ops::quantize<Backend, float>(k.b, z.view(), codes.view(), index.data(), q.view());
+  k.run(0, z.extents().pixels(), [&] {
+    ms::ops::quantize_backward<Backend, float>(k.b, z.view(), codes.view(), index.data(), std::as_const(q).view(), dq.view(), 0.25, dz.view(), dcodes.view());
+  });
+}
+template <class Backend>
+void gaussian(benchmark::State& s) {
+  bench<Backend> k{s};
+  const auto m = k.make({1, 1, 1, 2 * s.range(0)}), noise = k.make({1, 1, 1, s.range(0)});
+  auto z = k.make(noise.extents()), dm = k.make(m.extents());
+  k.run(0, z.size(), [&] {
+    ms::ops::sample_gaussian<Backend, float>(k.b, m.view(), noise.view(), z.view());
+    ms::ops::gaussian_backward<Backend, float>(k.b, m.view(), noise.view(), std::as_const(z).view(), 1e-6, dm.view());
+  });
+}
 /// Posterior means over a data set; items are queries.
 template <class Backend>
 void optimal_denoiser(benchmark::State& s) {
@@ -283,6 +336,12 @@ void lengths(benchmark::internal::Benchmark* b) { b->Arg(1 << 12)->Arg(1 << 20)-
   BENCHMARK_TEMPLATE(sum_over_pixels, backend)->Apply(image_shapes);                                                               \
   BENCHMARK_TEMPLATE(attention, backend)->Apply(attention_shapes);                                                                 \
   BENCHMARK_TEMPLATE(attention_backward, backend)->Apply(attention_shapes);                                                        \
+  BENCHMARK_TEMPLATE(geglu, backend)->Apply(image_shapes);                                                                         \
+  BENCHMARK_TEMPLATE(geglu_backward, backend)->Apply(image_shapes);                                                                \
+  BENCHMARK_TEMPLATE(dropout, backend)->Apply(lengths);                                                                            \
+  BENCHMARK_TEMPLATE(quantize, backend)->Args({64, 8192})->UseRealTime()->Unit(benchmark::kMicrosecond);                           \
+  BENCHMARK_TEMPLATE(quantize_backward, backend)->Args({64, 8192})->UseRealTime()->Unit(benchmark::kMicrosecond);                  \
+  BENCHMARK_TEMPLATE(gaussian, backend)->Apply(lengths);                                                                           \
   BENCHMARK_TEMPLATE(resample_down, backend)->Apply(image_shapes);                                                                 \
   BENCHMARK_TEMPLATE(resample_up, backend)->Apply(image_shapes);                                                                   \
   BENCHMARK_TEMPLATE(silu, backend)->Apply(lengths);                                                                               \

@@ -155,8 +155,11 @@ def from_score_sde(path, config, ema):
 # --- latent diffusion -----------------------------------------------------------------------------------------------------------------
 
 
-def from_ldm(path, settings, part, ema):
-    data = torch.load(path, map_location="cpu", weights_only=False) if settings.pop("trust", False) else torch.load(path, map_location="cpu", weights_only=True)
+def from_ldm(path, settings, part, ema, trust):
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=not trust)
+    except pickle.UnpicklingError as e:
+        fail(f"{path}: holds more than tensors ({e}); give --trust if its code may be run")
     state = data.get("state_dict", data)
     if part == "autoencoder":
         prefix = "first_stage_model." if any(k.startswith("first_stage_model.") for k in state) else ""
@@ -514,7 +517,7 @@ def to_multistage(a):
     elif source.suffix == ".pkl":
         config, tensors = from_edm(source)
     elif source.suffix == ".ckpt":
-        config, tensors = from_ldm(source, settings, a.part, not a.no_ema)
+        config, tensors = from_ldm(source, settings, a.part, not a.no_ema, a.trust)
     elif source.suffix in (".pth", ".pt"):
         config, tensors = from_score_sde(source, given, not a.no_ema)
     else:
@@ -551,6 +554,7 @@ def main():
     q.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     q.add_argument("--part", choices=["unet", "autoencoder"], default="unet")
     q.add_argument("--no-ema", action="store_true", help="take the trained weights instead of their average")
+    q.add_argument("--trust", action="store_true", help="run the code of a .ckpt's pickle (training frameworks store objects of theirs)")
     q.set_defaults(run=to_multistage)
     q = sub.add_parser("from-multistage")
     q.add_argument("source")

@@ -3,7 +3,7 @@
 # AddressSanitizer with UndefinedBehaviorSanitizer, and what uses threads under ThreadSanitizer.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bash examples/setup.sh python3 catch2 libbenchmark-dev
+bash examples/setup.sh python3 catch2 libbenchmark-dev clang libclang-rt-14-dev
 build() {  # preset, targets
   local preset=$1
   shift
@@ -11,11 +11,11 @@ build() {  # preset, targets
   cmake --preset "$preset" >"build/$preset/configure.log" 2>&1 || { cat "build/$preset/configure.log"; exit 1; }
   cmake --build "build/$preset" --target "$@"
 }
-build sanitize test_core test_io test_stages test_ops test_network
+build sanitize test_core test_io test_stages test_ops test_latent_ops test_network
 build tsan test_core test_sampling
 build native all
 status=0
-ctest --test-dir build/sanitize -R '^(core|io|stages|ops|network)$' --output-on-failure || status=1
+ctest --test-dir build/sanitize -R '^(core|io|stages|ops|latent_ops|network)$' --output-on-failure || status=1
 ctest --test-dir build/tsan -R '^(core|sampling)$' --output-on-failure || status=1
 ctest --test-dir build/native --output-on-failure || status=1
 exit $status

@@ -1,6 +1,8 @@
 // A model as run-time values: which network, which decoders, which preconditioning. What a checkpoint stores, and what a static model
 // turns its template arguments into.
 #pragma once
+#include <functional>
+#include <type_traits>
 #include <variant>
 
 #include "../core/tensor.hpp"
@@ -13,11 +15,41 @@
 
 namespace multistage {
 
+/// A network of the user's own, whose type this library does not know: what the rest needs of it. Made by multi_decoder from any type that
+/// describe() accepts. Files hold its weights, not its structure: they are opened into a model of its type.
+struct custom_network {
+  std::string name = "custom";
+  int resolution = 0, columns = 0, channels = 0, encoder_channels = 0, num_blocks = 0;
+  std::function<described_network(const decoders&)> recorded;
+  int width() const { return columns; }
+};
+inline described_network record(const custom_network& n, const decoders& d) { return n.recorded(d); }
+
 struct configuration {
-  std::variant<song_unet, adm_unet, ncsnpp, ldm_unet> network;
+  std::variant<song_unet, adm_unet, ncsnpp, ldm_unet, custom_network> network;
   decoders stages;
   preconditioning precond;
 };
+
+/// Whether a network's structure can be stored in a file.
+template <class Net>
+inline constexpr bool is_known_network =
+    std::is_same_v<Net, song_unet> || std::is_same_v<Net, adm_unet> || std::is_same_v<Net, ncsnpp> || std::is_same_v<Net, ldm_unet>;
+
+/// The configuration of a network of any type.
+template <class Net>
+configuration configure(const Net& net, const decoders& stages, const preconditioning& precond) {
+  if constexpr (is_known_network<Net>)
+    return {net, stages, precond};
+  else
+    return {custom_network{"custom", net.resolution, net.width(), net.channels, net.encoder_channels, net.num_blocks,
+                           [net](const decoders& d) {
+                             recorder<name_list> b;
+                             describe(b, net, d);
+                             return detail::finish(b);
+                           }},
+            stages, precond};
+}
 
 inline described_network record(const configuration& c) {
   return std::visit([&](const auto& net) { return record(net, c.stages); }, c.network);

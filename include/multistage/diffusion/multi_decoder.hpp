@@ -69,11 +69,20 @@ class multi_decoder : public dynamic_model<Scalar, Backend> {
   static constexpr index_t macs(int stage) { return facts.segments[0].macs + facts.segments[1 + stage].macs; }
 
   /// The configuration as run-time values. @param sigma_data standard deviation of the images.
-  static configuration make_configuration(double sigma_data = 0.5) { return {Network, Decoders, detail::preconditioning_for(Schedule{}, sigma_data)}; }
+  static configuration make_configuration(double sigma_data = 0.5) { return configure(Network, Decoders, detail::preconditioning_for(Schedule{}, sigma_data)); }
 
   /// @param stages as many as there are decoders. @throws value_error otherwise.
   explicit multi_decoder(partition stages, multistage::seed s = {}, double sigma_data = 0.5, Backend backend = Backend())
-      : dynamic_model<Scalar, Backend>(std::move(backend), make_configuration(sigma_data), record(Network, Decoders), std::move(stages), s.value) {}
+      : dynamic_model<Scalar, Backend>(std::move(backend), make_configuration(sigma_data), recorded(), std::move(stages), s.value) {}
+
+ private:
+  /// By this network's type alone, so that a unit compiles one family, not all.
+  static described_network recorded() {
+    if constexpr (is_known_network<std::remove_cvref_t<decltype(Network)>>)
+      return record(Network, Decoders);
+    else
+      return std::get<custom_network>(make_configuration().network).recorded(Decoders);
+  }
 };
 
 /// One network for all noise levels.

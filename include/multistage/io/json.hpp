@@ -12,6 +12,14 @@ using json = nlohmann::json;
 
 namespace detail {
 
+/// A value as errors show it: at most 60 characters, whatever it holds.
+inline std::string excerpt(const json& j) {
+  if (j.is_object() || j.size() > 16) return j.is_object() ? "an object" : "an array of " + std::to_string(j.size());
+  for (const auto& e : j)
+    if (e.is_structured()) return "an array of arrays or objects";
+  return j.dump(-1, ' ', false, json::error_handler_t::replace).substr(0, 60);
+}
+
 /// Reads keys of an object one by one and complains about those nobody read.
 class reader {
  public:
@@ -25,7 +33,7 @@ class reader {
     try {
       j_.at(key).get_to(to);
     } catch (const json::exception&) {
-      fail<value_error>(where_, ": '", key, "' has an unfit value, ", j_.at(key).dump().substr(0, 60));
+      fail<value_error>(where_, ": '", key, "' has an unfit value, ", excerpt(j_.at(key)));
     }
   }
   template <std::size_t N>
@@ -52,14 +60,14 @@ class reader {
       ++i;
       known += std::string(known.empty() ? "" : ", ") + c;
     }
-    fail<value_error>(where_, ": '", key, "' is ", j_.at(key).dump().substr(0, 60), "; known: ", known);
+    fail<value_error>(where_, ": '", key, "' is ", excerpt(j_.at(key)), "; known: ", known);
   }
   void skip(std::initializer_list<const char*> keys) { used_.insert(used_.end(), keys.begin(), keys.end()); }
   void finish() const {
     for (const auto& [key, value] : j_.items()) {
       bool known = false;
       for (const auto& u : used_) known = known || u == key;
-      require<value_error>(known, where_, ": '", key, "' = ", value.dump().substr(0, 60), " is not a setting this network has");
+      require<value_error>(known, where_, ": '", key, "' = ", excerpt(value), " is not a setting this network has");
     }
   }
 
@@ -89,7 +97,7 @@ class writer {
   void skip(std::initializer_list<const char*>) {}
 };
 
-inline constexpr std::initializer_list<const char*> networks{"song_unet", "adm_unet", "ncsnpp", "ldm_unet"}, paths{"standard", "skip", "residual"},
+inline constexpr std::initializer_list<const char*> networks{"song_unet", "adm_unet", "ncsnpp", "ldm_unet", "custom"}, paths{"standard", "skip", "residual"},
     architectures{"unified", "multi_decoder", "separate"};
 
 /// What all networks have.
@@ -140,7 +148,7 @@ void settings(F& f, ncsnpp& n) {
   f.choice("resblock_type", n.resblock_type, {"biggan", "ddpm"});
   f.setting("resample_with_conv", n.resample_with_conv);
   f.setting("scale_by_sigma", n.scale_by_sigma);
-  f.skip({"schedule", "sigma_min", "sigma_max", "label_scale", "stage_intervals_t"});
+  f.skip({"sigma_min", "sigma_max", "label_scale", "stage_intervals_t"});
 }
 template <class F>
 void settings(F& f, ldm_unet& n) {
@@ -156,6 +164,13 @@ void settings(F& f, ldm_unet& n) {
   f.setting("resblock_updown", n.resblock_updown);
   f.setting("class_context", n.class_context);
   f.skip({"stage_boundaries_timestep"});
+}
+template <class F>
+void settings(F& f, custom_network& n) {
+  f.setting("resolution", n.resolution);
+  f.setting("columns", n.columns);
+  f.setting("channels", n.channels);
+  f.setting("encoder_channels", n.encoder_channels);
 }
 template <class F>
 void settings(F& f, autoencoder& a) {
@@ -195,7 +210,7 @@ inline void read_attention(const json& lists, decoders& d) {
     require<value_error>(lists[s].is_array() && lists[s].size() <= 64, "configuration: 'decoder_attention' of stage ", s, " is not a list of at most 64 blocks");
     d.attention[s].given = true;
     for (std::size_t i = 0; i < lists[s].size(); ++i) {
-      require<value_error>(lists[s][i] == "attn" || lists[s][i] == "-", "configuration: 'decoder_attention' holds ", lists[s][i].dump().substr(0, 60),
+      require<value_error>(lists[s][i] == "attn" || lists[s][i] == "-", "configuration: 'decoder_attention' holds ", excerpt(lists[s][i]),
                            "; known: \"attn\", \"-\"");
       d.attention[s].blocks |= std::uint64_t(lists[s][i] == "attn") << i;
     }
@@ -203,13 +218,12 @@ inline void read_attention(const json& lists, decoders& d) {
 }
 
 /// The preconditioning a network is trained with where the configuration does not say.
-inline precondition usual_precondition(const json& j, const configuration& c) {
+inline precondition usual_precondition(reader& r, const configuration& c) {
   if (std::holds_alternative<ldm_unet>(c.network)) return precondition::ddpm;
   if (!std::holds_alternative<ncsnpp>(c.network)) return precondition::edm;
-  const std::string schedule = j.value("schedule", std::string("vp"));
-  require<value_error>(schedule == "vp" || schedule == "subvp" || schedule == "ve", "configuration: 'schedule' is '", schedule.substr(0, 60),
-                       "'; known: vp, subvp, ve");
-  return schedule == "vp" ? precondition::vp : schedule == "subvp" ? precondition::subvp : precondition::score_ve;
+  int schedule = 0;
+  r.choice("schedule", schedule, {"vp", "subvp", "ve"});
+  return schedule == 0 ? precondition::vp : schedule == 1 ? precondition::subvp : precondition::score_ve;
 }
 
 }  // namespace detail
@@ -222,6 +236,7 @@ inline configuration configuration_from_json(const json& j) {
   int network = -1, architecture = r.has("decoder_channels") ? 1 : 0;
   r.choice("network", network, detail::networks);
   require<value_error>(network >= 0, "configuration: 'network' is missing; song_unet, adm_unet, ncsnpp and ldm_unet are known");
+  require<value_error>(network < 4, "configuration: the network is of a type of its own, which files do not describe; make a model of that type and open the file with load_weights or resume");
   if (network == 1) c.network = adm_unet{};
   if (network == 2) c.network = ncsnpp{};
   if (network == 3) c.network = ldm_unet{};
@@ -233,7 +248,7 @@ inline configuration configuration_from_json(const json& j) {
   r.list("decoder_blocks", c.stages.blocks);
   r.skip({"decoder_attention", "stage_boundaries", "training"});
   if (j.contains("decoder_attention")) detail::read_attention(j["decoder_attention"], c.stages);
-  c.precond.kind = detail::usual_precondition(j, c);
+  c.precond.kind = detail::usual_precondition(r, c);
   std::string precond = to_string(c.precond.kind);
   r.setting("preconditioning", precond);
   c.precond.kind = precondition_from(precond);
@@ -289,7 +304,7 @@ inline partition partition_from_json(const json& j) {
   try {
     if (!j.is_null()) boundaries = j.get<std::vector<double>>();
   } catch (const json::exception&) {
-    fail<value_error>("stage_boundaries: ", j.dump().substr(0, 60), " is not a list of numbers");
+    fail<value_error>("stage_boundaries: ", detail::excerpt(j), " is not a list of numbers");
   }
   return partition(std::move(boundaries));
 }

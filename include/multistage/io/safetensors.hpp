@@ -164,6 +164,8 @@ class safetensors {
       header = nlohmann::json::parse(begin, begin + length);
     } catch (const nlohmann::json::parse_error& e) {
       broken(8 + e.byte, "the header is not JSON");
+    } catch (const nlohmann::json::exception& e) {
+      broken(8, "the header is not JSON that can be read");
     }
     if (!header.is_object()) broken(8, "the header is not a JSON object");
     const std::uint64_t available = bytes_.size() - data_;
@@ -188,7 +190,7 @@ class safetensors {
     bool known = false;
     for (const dtype_info& d : dtypes)
       if (v["dtype"] == d.name) t.type = d, known = true;
-    if (!known) broken(8, where + "dtype " + v["dtype"].dump() + " is unknown");
+    if (!known) broken(8, where + "dtype '" + v["dtype"].get_ref<const std::string&>().substr(0, 40) + "' is unknown");
     std::uint64_t bytes = std::uint64_t(t.type.size);
     for (const auto& e : v["shape"]) {
       if (!e.is_number_unsigned()) broken(8, where + "an extent is not a whole number");

@@ -1,0 +1,31 @@
+"""Writes seeds for the fuzzers: make_corpus.py OUT. Small files of each kind, sound ones and nearly sound ones."""
+import json, pathlib, struct, sys
+
+out = pathlib.Path(sys.argv[1])
+
+
+def put(target, name, data):
+    (out / target).mkdir(parents=True, exist_ok=True)
+    (out / target / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+
+
+def safetensors(header, data=b""):
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+for dtype, size in (("F32", 4), ("F64", 8), ("F16", 2), ("BF16", 2), ("I64", 8), ("U8", 1), ("BOOL", 1)):
+    put("safetensors", dtype, safetensors({"__metadata__": {"a": "b"}, "x": {"dtype": dtype, "shape": [2, 3], "data_offsets": [0, 6 * size]}}, bytes(range(6 * size))))
+put("safetensors", "weights", safetensors({"model.map_layer0.weight": {"dtype": "F32", "shape": [16, 4], "data_offsets": [0, 256]}}, bytes(256)))
+put("safetensors", "outside", safetensors({"x": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 4]}}, bytes(4)))
+put("safetensors", "empty", safetensors({}))
+for dtype in ("<f4", "<f8", "|u1", ">i2", "<i8"):
+    for shape in ("(2, 2, 2)", "(3,)", "(1, 2, 2, 1)"):
+        head = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+        put("arrays", f"{dtype[1:]}{len(shape)}", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode() + bytes(64))
+put("arrays", "idx", bytes([0, 0, 8, 3]) + struct.pack(">III", 2, 3, 3) + bytes(18))
+for network in ("song_unet", "adm_unet", "ncsnpp", "ldm_unet"):
+    put("configuration", network, json.dumps({"network": network, "resolution": 8, "channels": 1, "encoder_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "norm_groups": 2,
+                                               "decoder_channels": [8, 4], "decoder_blocks": [1, 2], "decoder_attention": [["attn", "-"], ["-"]], "stage_boundaries": [0.5]}))
+put("configuration", "autoencoder", json.dumps({"network": "autoencoder", "kind": "kl", "resolution": 16, "z_channels": 4, "embed_dim": 4}))
+put("configuration", "list", "[0.5, 2.0]")
