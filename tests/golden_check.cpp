@@ -6,6 +6,7 @@
 #include "golden/algorithms.hpp"
 #include "golden/edm_unet.hpp"
 #include "golden/raw_networks.hpp"
+#include "golden/sampling.hpp"
 #ifdef MULTISTAGE_TEST_THRUST
 #include <multistage/thrust.hpp>
 #endif
@@ -22,6 +23,10 @@ golden::outputs run(const golden::golden_case& g, Backend backend) {
   if (g.family == "edm_unet") return golden::run_edm_unet(g, backend);
   if (g.family == "ncsnpp" || g.family == "ldm_unet") return golden::run_raw_network(g, backend);
   if (g.family == "autoencoder") return golden::run_autoencoder(g, backend);
+  if (g.family == "samplers") return golden::run_samplers(g, backend);
+  if (g.family == "schedules") return golden::run_schedules(g);
+  if (g.family == "losses") return golden::run_losses(g);
+  if (g.family == "metrics") return golden::run_metrics(g);
   if (g.family == "random") return golden::run_random(g, backend);
   if (g.family == "clustering" && g.file.contains("input.images")) return golden::run_optimal_denoiser(g, backend);
   if (g.family == "clustering" && g.config.contains("matrices")) return golden::run_n_stage(g);

@@ -204,7 +204,7 @@ TEST_CASE("configurations survive JSON, unknown settings are named") {
   fails(j, "dropuot", 0.1, "'dropuot' = 0.1 is not a setting");
   fails(j, "network", "resnet", "known: song_unet, adm_unet");
   fails(j, "channel_mult", {1, -2}, "'channel_mult' holds -2");
-  fails(j, "channel_mult", std::vector<int>(20, 1), "at most 7");
+  fails(j, "channel_mult", std::vector<int>(20, 1), "at most 8");
   fails(j, "resolution", "big", "'resolution' has an unfit value");
   fails(j, "preconditioning", "None", "preconditioning 'None' is unknown");
   CHECK_THAT(message([&] { io::configuration_from_json(io::json::array()); }), Catch::Contains("not a JSON object"));

@@ -131,10 +131,13 @@ inline void check_settings(const autoencoder& a) {
   constexpr int most = 1 << 16;
   require<value_error>(a.depth() >= 1, "autoencoder: channel_mult is empty; give one multiplier a level");
   for (int i = 0; i < a.depth(); ++i) check_setting("channel_mult", a.channel_mult[i], 1, 256);
-  for (const auto& [name, value] : {std::pair{"resolution", a.resolution}, std::pair{"columns", a.width()}, std::pair{"channels", a.channels},
-                                    std::pair{"encoder_channels", a.encoder_channels}, std::pair{"z_channels", a.z_channels},
-                                    std::pair{"embed_dim", a.embed_dim}, std::pair{"norm_groups", a.norm_groups}})
-    check_setting(name, value, 1, most);
+  check_setting("resolution", a.resolution, 1, most);
+  check_setting("columns", a.width(), 1, most);
+  check_setting("channels", a.channels, 1, most);
+  check_setting("encoder_channels", a.encoder_channels, 1, most);
+  check_setting("z_channels", a.z_channels, 1, most);
+  check_setting("embed_dim", a.embed_dim, 1, most);
+  check_setting("norm_groups", a.norm_groups, 1, most);
   check_setting("num_blocks", a.num_blocks, 0, 255);
   check_setting("n_embed", a.n_embed, a.kind == latent_kind::vq ? 1 : 0, 1 << 20);
   require<value_error>(a.dropout >= 0 && a.dropout < 1, "autoencoder: dropout = ", a.dropout, " is outside [0, 1)");

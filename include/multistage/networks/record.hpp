@@ -51,9 +51,12 @@ described_network record(const Net& net, const decoders& stages) {
   net.for_each_setting([](const char* name, int value, int least, int greatest) { check_setting(name, value, least, greatest); });
   require<value_error>(net.encoder_channels >= 4 && net.encoder_channels % 2 == 0, "network: encoder_channels = ", net.encoder_channels,
                        "; an even number from 4 is needed");
-  for (const auto& [name, extent] : {std::pair{"resolution", net.resolution}, std::pair{"columns", net.width()}})
+  const auto divisible = [&](const char* name, int extent) {
     require<value_error>(extent % (1 << (net.depth() - 1)) == 0, "network: ", name, " ", extent, " is not divisible by ", 1 << (net.depth() - 1), ", as its ",
                          net.depth(), " levels (channel_mult) need; pad the images or use fewer levels");
+  };
+  divisible("resolution", net.resolution);
+  divisible("columns", net.width());
   recorder<name_list> b;
   describe(b, net, stages);
   return detail::finish(b);

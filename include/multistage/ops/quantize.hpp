@@ -3,6 +3,8 @@
 //   L = beta mean |sg(zq) - z|^2 + mean |zq - sg(z)|^2,
 // pulls pixels to their codes and codes to their pixels (means over all values).
 #pragma once
+#include <cmath>
+
 #include "shape_rules.hpp"
 
 namespace multistage::ops {

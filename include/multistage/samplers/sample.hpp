@@ -72,7 +72,12 @@ sampling_result sample(dynamic_model<Scalar, Backend>& model, const Sampler& sam
   require<value_error>(options.batch >= 1, "sample: batch = ", options.batch, "; it must be at least 1");
   Backend& b = model.backend();
   const index_t total = index_t(seeds.size()), size = model.images(1).row_size();
-  const double start = sampler.sigmas().front();
+  const double start = [&] {
+    if constexpr (requires { sampler.start_scale(); })
+      return sampler.start_scale();
+    else
+      return sampler.sigmas().front();
+  }();
   sampling_result result{{}, model.images(total), std::vector<index_t>(std::size_t(model.stage_count()), 0)};
   tensor<Scalar, Backend> labels;
   const index_t label_dim = model.label_dim(input_slot::class_labels);

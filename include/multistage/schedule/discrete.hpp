@@ -120,6 +120,12 @@ struct ddpm_schedule {
   int num_timesteps = 1000;
 
   static constexpr const char* name() { return "ddpm"; }
+  /// d ln alpha / dt of the line between two steps, and the diffusion of the variance-preserving process.
+  double drift(double t) const {
+    const double h = 0.25 / num_timesteps;
+    return (nodes().log_alpha(t + h) - nodes().log_alpha(t - h)) / (2 * h);
+  }
+  double diffusion(double t) const { return std::sqrt(-2 * drift(t)); }
   const discrete_schedule& nodes() const { return discrete_schedule::cached(betas, beta_start, beta_end, num_timesteps); }
   double signal(double t) const { return nodes().signal(t); }
   double sigma(double t) const { return nodes().sigma(t); }

@@ -18,6 +18,10 @@ struct vp_schedule {
     const double tau = 2 * (beta_max - beta_min) * std::log1p(sigma * sigma);
     return tau / ((std::sqrt(beta_min * beta_min + tau) + beta_min) * (beta_max - beta_min));
   }
+  /// The forward process dx = f(t) x dt + g(t) dw that has these marginals (arXiv 2011.13456, eq. 11).
+  double beta(double t) const { return beta_min + t * (beta_max - beta_min); }
+  double drift(double t) const { return -0.5 * beta(t); }
+  double diffusion(double t) const { return std::sqrt(beta(t)); }
   double t_min() const { return t_end; }
   double t_max() const { return 1; }
 };

@@ -1,0 +1,118 @@
+// Lists of noise levels that samplers walk down: descending sigmas between a schedule's ends ("spacings"), or the steps of a discrete schedule.
+#pragma once
+#include <algorithm>
+#include <vector>
+
+#include "schedule.hpp"
+
+namespace multistage {
+
+/// How n steps divide the way from t_start to t_end. time_uniform, time_quadratic: lines in t and in its root; log_snr: a line in lambda (also
+/// called exponential); karras: EDM's rho = 7; beta: quantiles of a symmetric Beta(0.6, 0.6) in t, which crowds at both ends (arXiv 2407.12173).
+enum class spacing { time_uniform, time_quadratic, log_snr, karras, beta };
+constexpr const char* to_string(spacing s) {
+  constexpr const char* names[] = {"time_uniform", "time_quadratic", "logSNR", "karras", "beta"};
+  return names[int(s)];
+}
+/// @throws value_error naming the spacings that exist.
+inline spacing spacing_from(const std::string& name) {
+  for (int s = 0; s <= int(spacing::beta); ++s)
+    if (name == to_string(spacing(s))) return spacing(s);
+  fail<value_error>("spacing '", name, "' is unknown; known: time_uniform, time_quadratic, logSNR, karras, beta");
+}
+
+namespace detail {
+/// Regularised incomplete beta for a = b = 0.6 by its continued fraction, and its quantile by bisection.
+inline double beta_quantile(double p, double a) {
+  const auto cumulative = [a](double x) {
+    if (x <= 0) return 0.0;
+    if (x >= 1) return 1.0;
+    const bool swap = x > 0.5;
+    if (swap) x = 1 - x;
+    const double front = std::exp(std::lgamma(2 * a) - 2 * std::lgamma(a) + a * std::log(x) + a * std::log1p(-x)) / a;
+    double f = 1, c = 1, d = 0;  // Lentz's method
+    for (int i = 0; i <= 200; ++i) {
+      const int m = i / 2;
+      const double numerator = i == 0 ? 1 : i % 2 == 0 ? m * (a - m) * x / ((a + 2 * m - 1) * (a + 2 * m)) : -(a + m) * (2 * a + m) * x / ((a + 2 * m) * (a + 2 * m + 1));
+      d = 1 / (1 + numerator * d);
+      c = 1 + numerator / c;
+      f *= c * d;
+      if (i > 1 && std::fabs(1 - c * d) < 1e-15) break;
+    }
+    const double v = front * (f - 1);
+    return swap ? 1 - v : v;
+  };
+  double low = 0, high = 1;
+  for (int i = 0; i < 60; ++i) {
+    const double middle = 0.5 * (low + high);
+    (cumulative(middle) < p ? low : high) = middle;
+  }
+  return 0.5 * (low + high);
+}
+}  // namespace detail
+
+/// n + 1 noise levels from sigma(t_start) down to sigma(t_end), both ends exact. @throws value_error unless n >= 1 and the ends descend.
+template <noise_schedule S>
+std::vector<double> noise_levels(const S& schedule, spacing how, double t_start, double t_end, int n) {
+  require<value_error>(n >= 1 && n <= 1'000'000, "noise levels: num_steps = ", n, " is outside 1..1000000");
+  const double high = schedule.sigma(t_start), low = schedule.sigma(t_end);
+  require<value_error>(std::isfinite(high) && low > 0 && low < high, "noise levels: from t = ", t_start, " (sigma ", high, ") to t = ", t_end, " (sigma ", low,
+                       "); noise must fall and stay above 0");
+  std::vector<double> s;
+  for (int i = 0; i <= n; ++i) {
+    const double u = double(i) / n;
+    switch (how) {
+      case spacing::time_uniform:
+        s.push_back(schedule.sigma(t_start + u * (t_end - t_start)));
+        break;
+      case spacing::time_quadratic: {
+        const double r = std::sqrt(t_start) + u * (std::sqrt(t_end) - std::sqrt(t_start));
+        s.push_back(schedule.sigma(r * r));
+        break;
+      }
+      case spacing::log_snr:
+        s.push_back(std::exp(std::log(high) + u * (std::log(low) - std::log(high))));
+        break;
+      case spacing::karras:
+        s.push_back(std::pow(std::pow(high, 1 / 7.0) + u * (std::pow(low, 1 / 7.0) - std::pow(high, 1 / 7.0)), 7));
+        break;
+      case spacing::beta:
+        s.push_back(schedule.sigma(t_start + detail::beta_quantile(u, 0.6) * (t_end - t_start)));
+        break;
+    }
+  }
+  s.front() = high;
+  s.back() = low;
+  return s;
+}
+
+/// Which of a discrete schedule's N steps are taken, descending (Lin et al., arXiv 2305.08891, table 2). leading: i floor(N / n); trailing:
+/// round(N - i N / n) - 1; linspace: round(linspace(0, N - 1, n + 1)) without the 0.
+enum class timestep_spacing { leading, trailing, linspace };
+/// @throws value_error unless 1 <= n <= train_steps
+inline std::vector<int> timesteps(int train_steps, timestep_spacing how, int n) {
+  require<value_error>(n >= 1 && n <= train_steps, "timesteps: num_steps = ", n, " is outside 1..", train_steps);
+  std::vector<int> t;
+  for (int i = 0; i < n; ++i) {
+    if (how == timestep_spacing::leading)
+      t.push_back((n - 1 - i) * (train_steps / n));
+    else if (how == timestep_spacing::trailing)
+      t.push_back(int(std::nearbyint(double(train_steps) - double(i) * train_steps / n)) - 1);
+    else
+      t.push_back(int(std::nearbyint(double(n - i) * (train_steps - 1) / n)));
+  }
+  return t;
+}
+/// Noise levels of such steps, ended by `last` (0, or the noise level to stop at).
+inline std::vector<double> noise_levels(const discrete_schedule& schedule, const std::vector<int>& steps, double last) {
+  std::vector<double> s;
+  for (const int t : steps) {
+    require<value_error>(t >= 0 && t < schedule.steps(), "noise levels: step ", t, " is outside 0..", schedule.steps() - 1);
+    require<value_error>(s.empty() || schedule.sigma_at(t) < s.back(), "noise levels: steps must descend");
+    s.push_back(schedule.sigma_at(t));
+  }
+  s.push_back(last);
+  return s;
+}
+
+}  // namespace multistage
