@@ -34,7 +34,7 @@ inline npy_array parse_npy(const std::string& path, const std::vector<unsigned c
   const std::string descr = header.substr(quote + 1, quote_end - quote - 1);
   if (descr.size() != 3 || descr[0] == '>') broken(begin, "type '" + descr.substr(0, 20) + "' is not supported; save as uint8, int or float, little-endian");
   a.type = descr.substr(1);
-  const auto known = {"u1", "b1", "i1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"};
+  const auto known = {"u1", "b1", "i1", "i2", "u2", "i4", "i8", "f4", "f8"};
   if (std::find(known.begin(), known.end(), a.type) == known.end()) broken(begin, "type '" + descr + "' is not supported; save as uint8, int or float, little-endian");
   const std::size_t order = header.find_first_not_of(' ', after("'fortran_order'"));
   if (order == std::string::npos || header.compare(order, 5, "False") != 0) broken(begin, "it is in Fortran order; save with numpy.ascontiguousarray");
@@ -79,10 +79,8 @@ inline npy_array parse_npy(const std::string& path, const std::vector<unsigned c
     convert(std::int64_t{});
   else if (a.type == "f4")
     convert(float{});
-  else if (a.type == "f8")
-    convert(double{});
   else
-    broken(begin, "type '" + descr + "' is not supported; save as uint8, int or float");
+    convert(double{});
   return a;
 }
 inline npy_array read_npy(const std::string& path) { return parse_npy(path, read_file(path)); }
