@@ -1,12 +1,15 @@
 // One side of the race against PyTorch (bench/race.sh): forward passes or training steps of a network, stage by stage.
 //   race_unet --network NAME --batch N [--train] [--threads N] [--repeats N]
 // Prints a JSON line a stage: {"network", "stage", "batch", "threads", "forward_s" or "train_step_s", "gflop_per_s", "peak_bytes"}; times are the best
-// of the repeats, after one pass that is not counted. peak_bytes: what the process took at most beyond weights, gradients and moments.
-#include <sys/resource.h>
+// of the repeats, after one pass that is not counted. peak_bytes: what a pass takes at its peak beyond weights (in training also gradients, two moments
+// and the average), all of which are touched before; each stage runs in a process of its own.
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
+#include <fstream>
 #include <multistage/diffusion/paper_models.hpp>
 #include <multistage/multistage.hpp>
 
@@ -24,11 +27,20 @@ ms::configuration network(const std::string& name) {
           {}};
 }
 
-double peak_rss() {
-  rusage u{};
-  ::getrusage(RUSAGE_SELF, &u);
-  return double(u.ru_maxrss) * 1024;
+/// Bytes of a line of /proc/self/status.
+double status_bytes(const char* line) {
+  std::ifstream f("/proc/self/status");
+  std::string word;
+  while (f >> word)
+    if (word == line) {
+      double kib = 0;
+      f >> kib;
+      return kib * 1024;
+    }
+  return 0;
 }
+/// Makes the peak of resident memory start from what is resident now.
+void forget_peak() { std::ofstream("/proc/self/clear_refs") << "5"; }
 
 template <class F>
 double best_of(int repeats, F&& f) {
@@ -40,6 +52,43 @@ double best_of(int repeats, F&& f) {
     best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }
   return best;
+}
+
+void race(const std::string& name, int s, ms::index_t batch, int threads, int repeats, bool train) {
+  const ms::configuration config = network(name);
+  const ms::cpu b(threads);
+  std::vector<double> boundaries;  // where they lie does not matter here
+  for (int k = 1; k < config.stages.stage_count(); ++k) boundaries.push_back(k == 1 ? 2.5 : 7.7);
+  ms::dynamic_model<float, ms::cpu> model(b, config, ms::partition(boundaries), 1);
+  const ms::shape images = model.images(batch);
+  const double sigma = s == 0 ? 1.0 : s == 1 ? 5.0 : 50.0;
+  double seconds = 0, peak = 0;
+  const auto timed = [&](auto&& pass) {
+    const double before = status_bytes("VmRSS:");
+    forget_peak();
+    seconds = best_of(repeats, pass);
+    peak = std::max(status_bytes("VmHWM:") - before, 0.0);
+  };
+  if (train) {
+    std::vector<float> data(static_cast<std::size_t>(images.size()));
+    for (std::size_t i = 0; i < data.size(); ++i) data[i] = float(2 * ms::random_stream(1).uniform(i) - 1);
+    const ms::training_batch<float> given{data, std::vector<float>(data.size(), 0.5f), std::vector<double>(std::size_t(batch), sigma)};
+    std::vector<float> set = data;  // two images at least, unequal
+    set.insert(set.end(), data.rbegin(), data.rend());
+    ms::trainer_options o;
+    o.batch_size = batch;
+    ms::trainer t{model, std::span<const float>(set), model.images(2 * batch), o};
+    for (ms::tensor<float, ms::cpu>* moment : {&t.first_moment(), &t.second_moment(), &t.gradient()}) std::fill_n(moment->data(), moment->size(), 0.0f);
+    timed([&] { t.step(given); });
+  } else {
+    const ms::tensor<double, ms::cpu> x(b, images, std::vector<double>(std::size_t(images.size()), 0.3));
+    ms::tensor<double, ms::cpu> d(b, images);
+    const std::vector<double> sigmas(std::size_t(batch), sigma);
+    timed([&] { model.denoise(x.view(), sigmas, d.view(), {}, batch); });
+  }
+  const double macs = double(ms::cost_of_stage(model.network(), s).macs) * double(batch) * (train ? 3 : 1);
+  std::printf("{\"network\": \"%s\", \"stage\": %d, \"batch\": %lld, \"threads\": %d, \"%s\": %.6g, \"gflop_per_s\": %.4g, \"peak_bytes\": %.0f}\n", name.c_str(), s,
+              static_cast<long long>(batch), b.threads(), train ? "train_step_s" : "forward_s", seconds, 2 * macs / seconds / 1e9, peak);
 }
 
 }  // namespace
@@ -59,41 +108,17 @@ int main(int argc, char** argv) {
   app.add_option("--repeats", repeats, "timed repeats, of which the best counts")->check(CLI::Range(1, 10000))->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   return ms::exit_status([&] {
-    const ms::configuration config = network(name);
-    const int stages = config.stages.stage_count();
-    const ms::cpu b(threads);
-    std::vector<double> boundaries;  // where they lie does not matter here
-    for (int s = 1; s < stages; ++s) boundaries.push_back(s == 1 ? 2.5 : 7.7);
-    const double before = peak_rss();
-    ms::dynamic_model<float, ms::cpu> model(b, config, ms::partition(boundaries), 1);
-    const ms::shape images = model.images(batch);
-    const double weights = double(model.weights().size()) * sizeof(float);
-    std::vector<float> data(static_cast<std::size_t>(model.images(64).size()));
-    for (std::size_t i = 0; i < data.size(); ++i) data[i] = float(2 * ms::random_stream(1).uniform(i) - 1);
-
-    for (int s = 0; s < stages; ++s) {
-      const double sigma = s == 0 ? 1.0 : s == 1 ? 5.0 : 50.0;
-      double seconds = 0;
-      if (train) {
-        ms::trainer_options o;
-        o.batch_size = batch;
-        ms::trainer t{model, std::span<const float>(data), model.images(64), o};
-        ms::training_batch<float> given{std::vector<float>(data.begin(), data.begin() + std::min<ms::index_t>(images.size(), ms::index_t(data.size()))),
-                                        std::vector<float>(std::size_t(images.size()), 0.5f), std::vector<double>(std::size_t(batch), sigma)};
-        given.images.resize(std::size_t(images.size()), 0.25f);
-        seconds = best_of(repeats, [&] { t.step(given); });
-      } else {
-        const ms::tensor<double, ms::cpu> x(b, images, std::vector<double>(std::size_t(images.size()), 0.3));
-        ms::tensor<double, ms::cpu> d(b, images);
-        const std::vector<double> sigmas(std::size_t(batch), sigma);
-        seconds = best_of(repeats, [&] { model.denoise(x.view(), sigmas, d.view(), {}, batch); });
+    for (int s = 0; s < network(name).stages.stage_count(); ++s) {
+      const pid_t child = ::fork();
+      ms::require<ms::error>(child >= 0, "race_unet: cannot start a process");
+      if (child == 0) {
+        race(name, s, batch, threads, repeats, train);
+        std::fflush(stdout);
+        ::_exit(0);
       }
-      const double macs = double(ms::cost_of_stage(model.network(), s).macs) * double(batch) * (train ? 3 : 1);
-      // Weights; in training gradients, two moments and the average beside them. The host copy that initialisation makes is freed, but counts in the peak.
-      const double owned = weights * (train ? 5 : 1);
-      std::printf("{\"network\": \"%s\", \"stage\": %d, \"batch\": %lld, \"threads\": %d, \"%s\": %.6g, \"gflop_per_s\": %.4g, \"peak_bytes\": %.0f}\n", name.c_str(), s,
-                  static_cast<long long>(batch), b.threads(), train ? "train_step_s" : "forward_s", seconds, 2 * macs / seconds / 1e9, std::max(peak_rss() - before - owned, 0.0));
-      std::fflush(stdout);
+      int status = 0;
+      ::waitpid(child, &status, 0);
+      ms::require<ms::error>(status == 0, "race_unet: stage ", s, " failed");
     }
     return 0;
   });

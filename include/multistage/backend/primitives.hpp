@@ -37,6 +37,7 @@ struct conv_problem {
   const T* residual = nullptr;  // like y; may be y's own memory
   T scale = T(1);
   T* y = nullptr;  // [rows, out_height, out_width, out_channels]
+  const T* prepared = nullptr;  // the backend's own form of the weights (conv_prepare), or null
 
   constexpr bool pointwise() const { return kernel == 1 && stride == 1 && padding == 0; }
   constexpr bool same3x3() const { return kernel == 3 && stride == 1 && padding == 1 && out_height == height && out_width == width; }

@@ -91,13 +91,18 @@ class dynamic_model {
   const executor<Scalar, Backend>& engine() const { return executor_; }
   Backend& backend() { return backend_; }
 
-  /// All weights; those not read from their file yet are read now.
+  /// All weights, to read or to change; those not read from their file yet are read now. Ask again after each evaluation before changing them:
+  /// asking is what tells the model that what it prepared from them is stale.
   tensor<Scalar, Backend>& weights() {
+    ++version_;
     for (int s = 0; s < network().segments; ++s) need_segment(s);
     return weights_;
   }
-  /// The weights that sampling uses.
-  tensor<Scalar, Backend>& averaged_weights() { return has_average() ? average_ : weights(); }
+  /// The weights that sampling uses, likewise.
+  tensor<Scalar, Backend>& averaged_weights() {
+    ++version_;
+    return has_average() ? average_ : weights();
+  }
   /// Weights are read when a segment (0: shared, 1 + s: stage s) is first used. `read(segment, host memory of its parameter_range)`.
   void read_weights_on_demand(std::function<void(int, Scalar*)> read) {
     read_segment_ = std::move(read);
@@ -232,7 +237,7 @@ class dynamic_model {
     need_segment(0);
     for (int s = 0; s < stage_count(); ++s)
       if (r.rows_by_stage[std::size_t(s)] > 0) need_segment(1 + s);
-    executor_.forward((has_average() ? average_ : weights_).data(), in, r.rows_by_stage, f_.data());
+    executor_.forward((has_average() ? average_ : weights_).data(), in, r.rows_by_stage, f_.data(), version_);
     backend_.for_each_index(rows * size, functor::denoised<Scalar>{x, f_.data(), order_.data(), factors_.data() + rows, factors_.data() + 2 * rows, size, d});
   }
 
@@ -246,6 +251,7 @@ class dynamic_model {
   tensor<Scalar, Backend> x_, f_, noise_, class_labels_, augment_labels_, context_;
   std::function<void(int, Scalar*)> read_segment_;
   std::vector<char> unread_;  // by segment
+  std::uint64_t version_ = 1;  // of the weights
   tensor<double, Backend> factors_;
   tensor<index_t, Backend> order_;
 };

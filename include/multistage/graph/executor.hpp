@@ -1,6 +1,7 @@
 // Runs a graph on a backend. Rows of a batch are sorted by stage: the shared segment runs over all of them, each decoder over the rows
 // of its stage. In training each decoder's backward follows its forward at once, so that decoders take turns in the same memory.
 #pragma once
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <numeric>
@@ -47,12 +48,28 @@ class executor {
   void set_checkpointing(bool on) {
     if (on != training_.options.checkpoint) training_ = make_plan(graph_, {.training = true, .checkpoint = on});
   }
+  /// Called after each step with its node, kind and seconds; for profiles. Empty: nothing is timed.
+  std::function<void(int node, step_kind kind, double seconds)> observer;
   /// Bytes of the arena as it stands.
   index_t arena_bytes() const { return arena_.size() * index_t(sizeof(T)); }
 
-  /// out [rows, output] = the network's results. @param rows_by_stage how many rows each stage has, in the order of the rows.
-  void forward(const T* weights, const network_inputs<T>& inputs, const std::vector<index_t>& rows_by_stage, T* out) {
+  /// How much memory `forward` may take for weights in the form that the backend would rather have; layers beyond it are prepared at each call.
+  void set_prepared_budget(index_t bytes) {
+    prepared_budget_ = bytes;
+    forget_prepared();
+  }
+  index_t prepared_bytes() const { return prepared_bytes_; }
+
+  /// out [rows, output] = the network's results. @param rows_by_stage how many rows each stage has, in the order of the rows. @param version tells
+  /// states of the weights apart: what is prepared for one state is kept until another comes; 0: keep nothing.
+  void forward(const T* weights, const network_inputs<T>& inputs, const std::vector<index_t>& rows_by_stage, T* out, std::uint64_t version = 0) {
+    if (version != prepared_version_ || weights != prepared_of_) {
+      forget_prepared();
+      prepared_version_ = version;
+      prepared_of_ = weights;
+    }
     pass run{*this, inference_, weights, nullptr, inputs, rows_by_stage};
+    run.keeps_prepared = version != 0;
     run.shared_forward();
     for_each_stage(rows_by_stage, [&](int stage, index_t first, index_t rows) {
       frame f = run.decoder(stage, first, rows);
@@ -143,18 +160,27 @@ class executor {
     }
 
     void forward() {
-      for (const step& s : p.forward) compute(s.node);
+      for (const step& s : p.forward) timed(s, [&] { compute(s.node); });
     }
     void backward() {
       backwards = true;
-      for (const step& s : p.backward) {
-        if (s.kind == step_kind::remake)
-          compute(s.node, true);
-        else if (s.kind == step_kind::zero_gradient)
-          zero(gradient(s.node), rows * at(s.node).out.size());
-        else
-          differentiate(s);
-      }
+      for (const step& s : p.backward)
+        timed(s, [&] {
+          if (s.kind == step_kind::remake)
+            compute(s.node, true);
+          else if (s.kind == step_kind::zero_gradient)
+            zero(gradient(s.node), rows * at(s.node).out.size());
+          else
+            differentiate(s);
+        });
+    }
+    template <class F>
+    void timed(const step& s, F&& f) {
+      if (!e().observer) return f();
+      const auto begin = std::chrono::steady_clock::now();
+      f();
+      e().backend_.synchronize();
+      e().observer(s.node, s.kind, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
     }
     int first_non_finite() {
       for (const step& s : p.forward) {
@@ -242,9 +268,12 @@ class executor {
           ops::embedding<Backend, T>(b, view<const T>(value(n.in[0]), {rows, 1, 1, 1}), view<T>(y, {rows, 1, 1, n.out.channels}), n.form, frequencies);
           break;
         }
-        case op::conv:
-          conv_forward(b, conv(n, y));
+        case op::conv: {
+          conv_problem<T> c = conv(n, y);
+          if (r.keeps_prepared) c.prepared = e().prepare(i, c);
+          conv_forward(b, c);
           break;
+        }
         case op::group_norm: {
           const norm_problem<T> q = norm(n, i, y);
           if (!again) norm_statistics(b, q);
@@ -412,6 +441,7 @@ class executor {
     const plan& p;
     T* base;
     differentiation<T> asked;
+    bool keeps_prepared = false;
     frame shared;
 
     pass(executor& e, const plan& plan_, const T* w, T* g, const network_inputs<T>& in, const std::vector<index_t>& rows_by_stage,
@@ -435,6 +465,26 @@ class executor {
     frame decoder(int stage, index_t first, index_t n) { return {*this, p.segments[stage + 1], stage + 1, base + rows * p.segments[0].row_elements, first, n}; }
   };
 
+  /// The weights of convolution i in the backend's form, made when they are not there; null where there is none or the budget is spent.
+  const T* prepare(int i, const conv_problem<T>& c) {
+    const index_t size = conv_prepared_size(backend_, c);
+    if (size == 0) return nullptr;
+    if (prepared_.empty()) prepared_.resize(graph_.nodes.size());
+    tensor<T, Backend>& kept = prepared_[std::size_t(i)];
+    if (kept.size() == 0) {
+      const index_t bytes = size * index_t(sizeof(T));
+      if (prepared_bytes_ + bytes > prepared_budget_) return nullptr;
+      kept = tensor<T, Backend>(backend_, {1, 1, 1, size});
+      conv_prepare(backend_, c, kept.data());
+      prepared_bytes_ += bytes;
+    }
+    return kept.data();
+  }
+  void forget_prepared() {
+    prepared_.clear();
+    prepared_bytes_ = 0;
+  }
+
   T* reserve(index_t elements) {
     if (arena_.size() < elements) arena_ = {}, arena_ = tensor<T, Backend>(backend_, {1, 1, 1, elements});
     return arena_.data();
@@ -445,6 +495,10 @@ class executor {
   plan inference_, training_;
   std::optional<plan> to_inputs_;  // made when first asked for
   tensor<T, Backend> arena_;
+  std::vector<tensor<T, Backend>> prepared_;  // by node
+  index_t prepared_bytes_ = 0, prepared_budget_ = index_t{512} << 20;
+  std::uint64_t prepared_version_ = 0;
+  const T* prepared_of_ = nullptr;
 };
 
 }  // namespace multistage

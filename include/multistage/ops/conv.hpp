@@ -4,6 +4,19 @@
 #pragma once
 #include "shape_rules.hpp"
 
+namespace multistage {
+
+/// Elements of the form in which a backend would rather have a convolution's weights, kept between calls; 0: as they are. A backend that
+/// prepares weights overloads this and conv_prepare(b, p, to).
+template <class Backend, class T>
+constexpr index_t conv_prepared_size(const Backend&, const conv_problem<T>&) {
+  return 0;
+}
+template <class Backend, class T>
+void conv_prepare(const Backend&, const conv_problem<T>&, T*) {}
+
+}  // namespace multistage
+
 namespace multistage::ops {
 
 /// Kernel size, stride and zero padding in pixels. `padding_end`, behind the last row and column, follows `padding` when negative.

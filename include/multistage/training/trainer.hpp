@@ -154,6 +154,7 @@ class trainer {
     std::vector<index_t> updates;  // of each segment
   };
   state counters() const { return {step_, images_seen_, updates_}; }
+  tensor<Scalar, Backend>& gradient() { return gradient_; }
   tensor<Scalar, Backend>& first_moment() { return first_; }
   tensor<Scalar, Backend>& second_moment() { return second_; }
   /// @throws value_error when the state is not of this model's segments.

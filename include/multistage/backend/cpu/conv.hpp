@@ -9,6 +9,8 @@ namespace conv_kernel {
 
 /// Below this many input channels a vector register would stay mostly empty in the transforms.
 inline constexpr index_t winograd_channels = 8;
+/// So many pixels a matrix product takes without packing its right side.
+inline constexpr index_t few_pixels = 4 * gemm_kernel::tile_rows;
 template <class T>
 bool use_winograd(const conv_problem<T>& p) {
   return p.same3x3() && p.channels >= winograd_channels;
@@ -62,18 +64,43 @@ void finish(const conv_problem<T>& p, index_t first, index_t count) {
 
 }  // namespace conv_kernel
 
+/// Transformed weights of Winograd's convolutions are worth keeping between calls: making them costs as much as a few images.
+template <class T>
+index_t conv_prepared_size(const cpu&, const conv_problem<T>& p) {
+  return conv_kernel::use_winograd(p) ? winograd::weights_size<T>(p.channels, p.out_channels) : 0;
+}
+template <class T>
+void conv_prepare(const cpu& b, const conv_problem<T>& p, T* to) {
+  winograd::transform_weights(b, p.weight, p.channels, p.out_channels, false, to);
+}
+
 /// @see conv_problem.
 template <class T>
 void conv_forward(const cpu& b, const conv_problem<T>& p) {
   using namespace conv_kernel;
   if (use_winograd(p)) {
-    T* u = thread_scratch<T>(5, winograd::weights_size<T>(p.channels, p.out_channels));
-    winograd::transform_weights(b, p.weight, p.channels, p.out_channels, false, u);
+    const T* u = p.prepared;
+    if (u == nullptr) {
+      T* made = thread_scratch<T>(5, winograd::weights_size<T>(p.channels, p.out_channels));
+      winograd::transform_weights(b, p.weight, p.channels, p.out_channels, false, made);
+      u = made;
+    }
     winograd::convolve(b, {p.rows, p.height, p.width}, p.x, p.channels, u, p.out_channels, p.y,
                        winograd::epilogue<T>{p.bias, p.row_bias, p.residual, p.scale, false});
     return;
   }
   const bool in_place = p.residual == p.y && p.residual != nullptr;
+  if (p.pointwise() && p.channels2 == 0 && p.rows * p.out_pixels() <= few_pixels) {  // a linear layer of few rows: packing would cost more than the product
+    const index_t m = p.rows * p.out_pixels(), n = p.out_channels, columns = gemm_kernel::tile_columns<T>;
+    b.pool().parallel_for(divide_up(n, columns), [&](index_t task) {
+      const index_t j = task * columns, width = std::min(columns, n - j);
+      gemm_kernel::multiply(m, width, p.channels, p.x, p.channels, index_t(1), p.weight + j, n, index_t(1), T(1), in_place ? T(1) : T(0), p.y + j, n);
+    });
+    conv_problem<T> q = p;
+    if (in_place) q.residual = nullptr;
+    finish(q, 0, m);
+    return;
+  }
   const index_t patch = p.kernel * p.kernel * p.channels, pixels = p.rows * p.out_pixels(), n = p.out_channels,
                 block = pixels_per_task(pixels, patch + p.channels2);
   T* packed = thread_scratch<T>(5, gemm_kernel::packed_size<T>(patch, n) + gemm_kernel::packed_size<T>(p.channels2, n));

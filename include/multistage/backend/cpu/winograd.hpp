@@ -217,7 +217,7 @@ void transform_output(const tiling& t, const T* m, index_t pitch, index_t channe
 /// their planes near the second-level cache, and at least one register tile.
 template <class T>
 void convolve(const cpu& b, const tiling& t, const T* x, index_t in, const T* u, index_t out, T* y, const epilogue<T>& e) {
-  constexpr index_t budget = 640 << 10, L = simd::lanes<T>, R = gemm_kernel::tile_rows;
+  constexpr index_t budget = 1536 << 10, L = simd::lanes<T>, R = gemm_kernel::tile_rows;
   const index_t padded_in = round_up(in, L), padded_out = round_up(out, L), u_pitch = plane<T>(gemm_kernel::packed_size<T>(in, out));
   const index_t fit = budget / (positions * index_t(sizeof(T)) * (padded_in + padded_out)),
                 per_task = std::max<index_t>(R, std::min(fit, divide_up(t.count(), 8)) / R * R);

@@ -1,0 +1,99 @@
+// Where the time of a network goes: seconds, multiply-accumulates and bytes of every node, sorted.
+//   profile [--network NAME] [--batch N] [--stage S] [--train] [--threads N] [--top N]
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <multistage/diffusion/paper_models.hpp>
+#include <multistage/multistage.hpp>
+
+namespace ms = multistage;
+
+namespace {
+
+const char* name_of(ms::op kind) {
+  constexpr const char* names[] = {"none",    "input", "embedding", "conv", "group_norm", "layer_norm", "silu",      "gelu",
+                                   "geglu",   "dropout", "add",     "add_row", "scale",   "divide_row", "concat",    "resample", "attention"};
+  return names[int(kind)];
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"Seconds, multiply-accumulates and bytes of every node of a network, sorted"};
+  std::string name = "edm_cifar10_multistage";
+  ms::index_t batch = 4;
+  int stage = 0, threads = 0, top = 25;
+  bool train = false;
+  app.add_option("--network", name)->check(CLI::IsMember({"edm_cifar10_multistage", "vp_cifar10_multistage", "ldm_celeba256_multistage", "quickstart"}))->capture_default_str();
+  app.add_option("--batch", batch)->check(CLI::Range(1, 4096))->capture_default_str();
+  app.add_option("--stage", stage)->check(CLI::Range(0, 2))->capture_default_str();
+  app.add_option("--threads", threads)->capture_default_str();
+  app.add_option("--top", top, "nodes to print")->capture_default_str();
+  app.add_flag("--train", train, "forward and backward");
+  CLI11_PARSE(app, argc, argv);
+  return ms::exit_status([&] {
+    const ms::configuration config =
+        name == "edm_cifar10_multistage"     ? ms::paper::edm_cifar10_multistage<>::make_configuration()
+        : name == "vp_cifar10_multistage"    ? ms::paper::vp_cifar10_multistage<>::make_configuration()
+        : name == "ldm_celeba256_multistage" ? ms::paper::ldm_celeba256_multistage<>::make_configuration()
+                                             : ms::configuration{ms::song_unet{.resolution = 8, .channels = 1, .encoder_channels = 32, .channel_mult = {1, 2}, .num_blocks = 1,
+                                                                               .attn_resolutions = {4}},
+                                                                 ms::decoders{.widths = {48, 32, 16}},
+                                                                 {}};
+    ms::cpu b(threads);
+    ms::dynamic_model<float, ms::cpu> model(b, config, ms::partition({2.5, 7.7}), 1);
+    const ms::shape images = model.images(batch);
+    const ms::tensor<double, ms::cpu> x(b, images, std::vector<double>(std::size_t(images.size()), 0.3));
+    const std::vector<double> sigmas(std::size_t(batch), std::array{1.0, 5.0, 50.0}[std::size_t(stage)]);
+    const auto r = model.route(sigmas);
+    const auto in = model.prepare(x.data(), sigmas, r);
+    ms::tensor<float, ms::cpu> gradients(b, model.weights().extents()), out(b, images);
+    auto& engine = model.engine();
+    const auto pass = [&] {
+      if (train)
+        engine.differentiate(model.weights().data(), gradients.data(), in, r.rows_by_stage,
+                             [&](int, ms::index_t, ms::index_t n, const float* f, float* df) { std::copy_n(f, n * images.row_size(), df); });
+      else
+        engine.forward(model.weights().data(), in, r.rows_by_stage, out.data());
+    };
+    pass();
+    struct entry {
+      double seconds = 0;
+      ms::index_t macs = 0, bytes = 0;
+    };
+    std::map<std::pair<int, ms::step_kind>, entry> best;
+    std::map<std::string, double> by_kind;
+    const ms::graph& g = model.network();
+    constexpr int repeats = 3;
+    double total = 0;
+    engine.observer = [&](int node, ms::step_kind kind, double s) {
+      const ms::node& n = g.nodes[std::size_t(node)];
+      entry& e = best[{node, kind}];
+      e.seconds += s / repeats;
+      e.macs = ms::macs_of(g, n) * batch * (kind == ms::step_kind::backward ? 2 : 1);
+      ms::index_t values = n.out.size() * batch;
+      ms::for_each_input(n, [&](int v, int) { values += g.nodes[std::size_t(v)].out.size() * batch; });
+      if (n.weight >= 0) values += g.parameters[std::size_t(n.weight)].size();
+      e.bytes = values * 4;
+      by_kind[std::string(name_of(n.kind)) + (kind == ms::step_kind::backward ? ", backward" : kind == ms::step_kind::remake ? ", again" : "")] += s / repeats;
+      total += s / repeats;
+    };
+    for (int i = 0; i < repeats; ++i) pass();
+    std::vector<std::pair<std::pair<int, ms::step_kind>, entry>> sorted(best.begin(), best.end());
+    std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b_) { return a.second.seconds > b_.second.seconds; });
+    std::printf("%.3f ms in all; seconds by kind of node:\n", total * 1e3);
+    for (const auto& [kind, s] : by_kind) std::printf("  %-24s %9.3f ms %5.1f %%\n", kind.c_str(), s * 1e3, 100 * s / total);
+    std::printf("%-44s %-10s %-22s %9s %9s %8s\n", "node", "pass", "out", "ms", "GFLOP/s", "GB/s");
+    for (int i = 0; i < std::min(top, int(sorted.size())); ++i) {
+      const auto& [key, e] = sorted[std::size_t(i)];
+      const ms::node& n = g.nodes[std::size_t(key.first)];
+      const std::string label = n.weight >= 0 ? model.parameter_names()[std::size_t(n.weight)] : name_of(n.kind);
+      char extent[32];
+      std::snprintf(extent, sizeof extent, "%dx%dx%d k%d", n.out.channels, n.out.height, n.out.width, n.kind == ms::op::conv ? n.window.kernel : 0);
+      std::printf("%-44s %-10s %-22s %9.3f %9.1f %8.1f\n", label.c_str(), key.second == ms::step_kind::backward ? "backward" : key.second == ms::step_kind::remake ? "again" : "forward",
+                  extent, e.seconds * 1e3, 2e-9 * double(e.macs) / e.seconds, 1e-9 * double(e.bytes) / e.seconds);
+    }
+    return 0;
+  });
+}
