@@ -263,7 +263,7 @@ class trainer {
     }
     const network_inputs<Scalar> in = model_.prepare(x_.data(), sigmas, r, labels);
     const double *skip = model_.prepared_factors() + rows, *out = skip + rows;
-    ops::fill<Backend, Scalar>(backend_, gradient_.view(), Scalar(0));
+    for_each_moving(r, [&](view<Scalar> g) { ops::fill<Backend, Scalar>(backend_, g, Scalar(0)); });
     model_.engine().differentiate(
         model_.weights().data(), gradient_.data(), in, r.rows_by_stage, [&](int, index_t first, index_t n, const Scalar* f, Scalar* df) {
           backend_.for_each_index(n,
@@ -276,7 +276,9 @@ class trainer {
     step_report report{step_ + 1, images_seen_ + double(rows), std::vector<double>(r.rows_by_stage.size(), 0.0), r.rows_by_stage, 0};
     std::vector<double> losses(std::size_t(rows), 0.0);
     backend_.download(loss, losses.data(), rows);
-    report.gradient_norm = std::sqrt(ops::sum_of_squares<Backend, Scalar>(backend_, std::as_const(gradient_).view()));
+    double squares = 0;
+    for_each_moving(r, [&](view<Scalar> g) { squares += ops::sum_of_squares<Backend, Scalar>(backend_, view<const Scalar>(g)); });
+    report.gradient_norm = std::sqrt(squares);
     index_t row = 0;
     for (std::size_t s = 0; s < r.rows_by_stage.size(); ++s) {
       double sum = 0;
@@ -289,6 +291,16 @@ class trainer {
     if (!std::isfinite(report.gradient_norm)) stop_on(-1, -1, 0, in, r);
     update(r, rows, report.gradient_norm);
     return report;
+  }
+
+  bool moves(const routing& r, int segment) const { return segment == 0 || r.rows_by_stage[std::size_t(segment) - 1] > 0; }
+  /// Calls f with the gradient of each segment that this batch moves; what the others hold is old and never read.
+  template <class F>
+  void for_each_moving(const routing& r, F&& f) {
+    for (int segment = 0; segment < model_.network().segments; ++segment) {
+      const auto [begin, end] = model_.network().parameter_range(segment);
+      if (end > begin && moves(r, segment)) f(view<Scalar>(gradient_.data() + begin, {1, 1, 1, end - begin}));
+    }
   }
 
   /// Finds out where a value stopped being finite and says so.
@@ -306,7 +318,7 @@ class trainer {
     const std::vector<Scalar> g = gradient_.to_host();
     const auto& parameters = model_.network().parameters;
     for (std::size_t k = 0; k < parameters.size(); ++k)
-      for (index_t i = 0; i < parameters[k].size(); ++i)
+      for (index_t i = moves(r, parameters[k].segment) ? 0 : parameters[k].size(); i < parameters[k].size(); ++i)
         if (!std::isfinite(g[parameters[k].offset + i]))
           fail<numeric_error>("training: the gradient is not finite at step ", step_ + 1, ", stage ", parameters[k].segment - 1, " (-1: shared), layer ",
                               model_.parameter_names()[k], advice);
@@ -325,13 +337,13 @@ class trainer {
     for (int segment = 0; segment < g.segments; ++segment) {
       const auto [begin, end] = g.parameter_range(segment);
       if (end == begin) continue;
-      const bool moves = segment == 0 || r.rows_by_stage[segment - 1] > 0;
-      const double k = double(updates_[segment] += moves ? 1 : 0);
+      const bool moving = moves(r, segment);
+      const double k = double(updates_[segment] += moving ? 1 : 0);
       backend_.for_each_index(end - begin, functor::adam_and_average<Scalar>{
                                                gradient_.data() + begin, model_.weights().data() + begin, first_.data() + begin, second_.data() + begin,
                                                model_.averaged_weights().data() + begin, Scalar(o.adam.beta1), Scalar(o.adam.beta2), Scalar(o.adam.epsilon),
-                                               Scalar(rate), Scalar(moves ? 1 / (1 - std::pow(o.adam.beta1, k)) : 0),
-                                               Scalar(moves ? 1 / (1 - std::pow(o.adam.beta2, k)) : 0), Scalar(clip), Scalar(keep), moves});
+                                               Scalar(rate), Scalar(moving ? 1 / (1 - std::pow(o.adam.beta1, k)) : 0),
+                                               Scalar(moving ? 1 / (1 - std::pow(o.adam.beta2, k)) : 0), Scalar(clip), Scalar(keep), moving});
     }
     ++step_;
     images_seen_ += double(rows);
