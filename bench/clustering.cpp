@@ -40,6 +40,7 @@ int main(int argc, char** argv) {
   for (int i = 0; i < 21; ++i)
     for (int j = 0; j < 21; ++j) similarity[std::size_t(21 * i + j)] = std::exp(-0.2 * std::abs(i - j));
   for (int n : {3, 5})
-    time(n == 3 ? "exact partition of 21 nodes into 3 stages" : "exact partition of 21 nodes into 5 stages", 60, 5, [&] { each += ms::n_stage_partition(similarity, n).objective; });
+    time(n == 3 ? "exact partition of 21 nodes into 3 stages" : "exact partition of 21 nodes into 5 stages", 60, 5,
+         [&] { each += ms::n_stage_partition(similarity, n).objective; });
   return each > 0 ? 0 : 1;
 }

@@ -50,7 +50,7 @@ int main() {
     auto backend = b;
     const double read = seconds_of(5, [&] { sink[0] += float(ms::ops::sum<ms::cpu, float>(backend, std::as_const(x).view())); });
     const double copy = seconds_of(5, [&] { ms::ops::linear_combination<ms::cpu, float>(backend, elements, y.data(), {{1.0f, x.data()}}); });
-    std::printf("{\"threads\": %d, \"fma_gflop_per_s\": %.1f, \"read_gb_per_s\": %.1f, \"copy_gb_per_s\": %.1f}\n", n, 2e-9 * 12 * double(rounds * width) * n / fma,
-                4e-9 * double(elements) / read, 8e-9 * double(elements) / copy);
+    std::printf("{\"threads\": %d, \"fma_gflop_per_s\": %.1f, \"read_gb_per_s\": %.1f, \"copy_gb_per_s\": %.1f}\n", n,
+                2e-9 * 12 * double(rounds * width) * n / fma, 4e-9 * double(elements) / read, 8e-9 * double(elements) / copy);
   }
 }

@@ -12,8 +12,8 @@ namespace ms = multistage;
 namespace {
 
 const char* name_of(ms::op kind) {
-  constexpr const char* names[] = {"none",    "input", "embedding", "conv", "group_norm", "layer_norm", "silu",      "gelu",
-                                   "geglu",   "dropout", "add",     "add_row", "scale",   "divide_row", "concat",    "resample", "attention"};
+  constexpr const char* names[] = {"none",    "input", "embedding", "conv",  "group_norm", "layer_norm", "silu",     "gelu",     "geglu",
+                                   "dropout", "add",   "add_row",   "scale", "divide_row", "concat",     "resample", "attention"};
   return names[int(kind)];
 }
 
@@ -25,7 +25,9 @@ int main(int argc, char** argv) {
   ms::index_t batch = 4;
   int stage = 0, threads = 0, top = 25;
   bool train = false;
-  app.add_option("--network", name)->check(CLI::IsMember({"edm_cifar10_multistage", "vp_cifar10_multistage", "ldm_celeba256_multistage", "quickstart"}))->capture_default_str();
+  app.add_option("--network", name)
+      ->check(CLI::IsMember({"edm_cifar10_multistage", "vp_cifar10_multistage", "ldm_celeba256_multistage", "quickstart"}))
+      ->capture_default_str();
   app.add_option("--batch", batch)->check(CLI::Range(1, 4096))->capture_default_str();
   app.add_option("--stage", stage)->check(CLI::Range(0, 2))->capture_default_str();
   app.add_option("--threads", threads)->capture_default_str();
@@ -34,13 +36,14 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   return ms::exit_status([&] {
     const ms::configuration config =
-        name == "edm_cifar10_multistage"     ? ms::paper::edm_cifar10_multistage<>::make_configuration()
-        : name == "vp_cifar10_multistage"    ? ms::paper::vp_cifar10_multistage<>::make_configuration()
-        : name == "ldm_celeba256_multistage" ? ms::paper::ldm_celeba256_multistage<>::make_configuration()
-                                             : ms::configuration{ms::song_unet{.resolution = 8, .channels = 1, .encoder_channels = 32, .channel_mult = {1, 2}, .num_blocks = 1,
-                                                                               .attn_resolutions = {4}},
-                                                                 ms::decoders{.widths = {48, 32, 16}},
-                                                                 {}};
+        name == "edm_cifar10_multistage"  ? ms::paper::edm_cifar10_multistage<>::make_configuration()
+        : name == "vp_cifar10_multistage" ? ms::paper::vp_cifar10_multistage<>::make_configuration()
+        : name == "ldm_celeba256_multistage"
+            ? ms::paper::ldm_celeba256_multistage<>::make_configuration()
+            : ms::configuration{
+                  ms::song_unet{.resolution = 8, .channels = 1, .encoder_channels = 32, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {4}},
+                  ms::decoders{.widths = {48, 32, 16}},
+                  {}};
     ms::cpu b(threads);
     ms::dynamic_model<float, ms::cpu> model(b, config, ms::partition({2.5, 7.7}), 1);
     const ms::shape images = model.images(batch);
@@ -91,7 +94,10 @@ int main(int argc, char** argv) {
       const std::string label = n.weight >= 0 ? model.parameter_names()[std::size_t(n.weight)] : name_of(n.kind);
       char extent[32];
       std::snprintf(extent, sizeof extent, "%dx%dx%d k%d", n.out.channels, n.out.height, n.out.width, n.kind == ms::op::conv ? n.window.kernel : 0);
-      std::printf("%-44s %-10s %-22s %9.3f %9.1f %8.1f\n", label.c_str(), key.second == ms::step_kind::backward ? "backward" : key.second == ms::step_kind::remake ? "again" : "forward",
+      std::printf("%-44s %-10s %-22s %9.3f %9.1f %8.1f\n", label.c_str(),
+                  key.second == ms::step_kind::backward ? "backward"
+                  : key.second == ms::step_kind::remake ? "again"
+                                                        : "forward",
                   extent, e.seconds * 1e3, 2e-9 * double(e.macs) / e.seconds, 1e-9 * double(e.bytes) / e.seconds);
     }
     return 0;

@@ -87,8 +87,8 @@ void race(const std::string& name, int s, ms::index_t batch, int threads, int re
     timed([&] { model.denoise(x.view(), sigmas, d.view(), {}, batch); });
   }
   const double macs = double(ms::cost_of_stage(model.network(), s).macs) * double(batch) * (train ? 3 : 1);
-  std::printf("{\"network\": \"%s\", \"stage\": %d, \"batch\": %lld, \"threads\": %d, \"%s\": %.6g, \"gflop_per_s\": %.4g, \"peak_bytes\": %.0f}\n", name.c_str(), s,
-              static_cast<long long>(batch), b.threads(), train ? "train_step_s" : "forward_s", seconds, 2 * macs / seconds / 1e9, peak);
+  std::printf("{\"network\": \"%s\", \"stage\": %d, \"batch\": %lld, \"threads\": %d, \"%s\": %.6g, \"gflop_per_s\": %.4g, \"peak_bytes\": %.0f}\n",
+              name.c_str(), s, static_cast<long long>(batch), b.threads(), train ? "train_step_s" : "forward_s", seconds, 2 * macs / seconds / 1e9, peak);
 }
 
 }  // namespace

@@ -39,8 +39,8 @@ void row(const char* name, const Net& net, const ms::decoders& d, std::vector<do
     average += w * g;
     total += w;
   }
-  std::printf("%-34s %10.2f  %-26s %8.2f %10.1f %10.1f %12.1f\n", name, double(ms::parameters_of(n.structure)) / 1e6, macs.c_str(), average / total, bytes(false, false),
-              bytes(true, false), bytes(true, true));
+  std::printf("%-34s %10.2f  %-26s %8.2f %10.1f %10.1f %12.1f\n", name, double(ms::parameters_of(n.structure)) / 1e6, macs.c_str(), average / total,
+              bytes(false, false), bytes(true, false), bytes(true, true));
 }
 
 template <class Net>

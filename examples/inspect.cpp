@@ -46,7 +46,8 @@ void print(const json& j) {
     for (const json& segment : n["segments"]) {
       if (segment["tensors"].empty()) continue;
       const std::string name = segment["segment"].is_string() ? "shared by all stages" : "stage " + segment["segment"].dump();
-      std::printf("\n%s: %.3f M parameters, %.4f GMACs an image\n", name.c_str(), segment["parameters"].get<double>() / 1e6, segment["macs"].get<double>() / 1e9);
+      std::printf("\n%s: %.3f M parameters, %.4f GMACs an image\n", name.c_str(), segment["parameters"].get<double>() / 1e6,
+                  segment["macs"].get<double>() / 1e9);
       for (const json& t : segment["tensors"])
         std::printf("  %-64s %-18s %10lld %14lld\n", t["name"].get<std::string>().c_str(), extents_text(t["shape"]).c_str(), t["parameters"].get<long long>(),
                     t["macs"].get<long long>());

@@ -30,7 +30,8 @@ void add(ms::io::safetensors_writer& w, const char* name, const std::vector<T>& 
   for (ms::index_t n = 0; n < s.rows; ++n)
     for (ms::index_t h = 0; h < s.height; ++h)
       for (ms::index_t q = 0; q < s.width; ++q)
-        for (ms::index_t c = 0; c < s.channels; ++c) at.data[n * at.strides[0] + h * at.strides[1] + q * at.strides[2] + c * at.strides[3]] = float(values[i++]);
+        for (ms::index_t c = 0; c < s.channels; ++c)
+          at.data[n * at.strides[0] + h * at.strides[1] + q * at.strides[2] + c * at.strides[3]] = float(values[i++]);
   w.add(name, {s.rows, s.channels, s.height, s.width}, out);
 }
 

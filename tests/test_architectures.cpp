@@ -48,7 +48,8 @@ static_assert(same(celeba, {120'442'392'576, 78'207'438'848, 53'410'304'000}, 49
 static_assert(celeba.segments[1].parameters == 208'055'363 && celeba.segments[2].parameters == 115'918'147 && celeba.segments[3].parameters == 61'956'163);
 constexpr auto imagenet = ms::detail::count(paper::imagenet_256(224), attending(paper::latents, paper::reference_imagenet_attention));
 static_assert(same(imagenet, {51'711'004'672, 31'320'846'336, 22'403'977'216}, 509'464'972) && imagenet.segments[0].parameters == 132'960'128);
-static_assert(imagenet.segments[1].parameters == 215'675'268 && imagenet.segments[2].parameters == 117'842'180 && imagenet.segments[3].parameters == 42'987'396);
+static_assert(imagenet.segments[1].parameters == 215'675'268 && imagenet.segments[2].parameters == 117'842'180 &&
+              imagenet.segments[3].parameters == 42'987'396);
 
 }  // namespace
 

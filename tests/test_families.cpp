@@ -7,29 +7,111 @@
 
 namespace {
 
-constexpr ms::song_unet song{.resolution = 8, .channels = 3, .columns = 4, .encoder_channels = 8, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {4},
-                             .norm_groups = 4, .dropout = 0.2, .shared_middle = true};
-constexpr ms::adm_unet adm{.resolution = 4, .channels = 1, .columns = 8, .encoder_channels = 8, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {2},
-                           .channels_per_head = 4, .label_dim = 2, .dropout = 0.1};
-constexpr ms::ncsnpp residual{.resolution = 8, .channels = 2, .encoder_channels = 8, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {4},
-                              .progressive_input = ms::auxiliary_path::residual, .norm_groups = 4, .dropout = 0.1};
-constexpr ms::ncsnpp skips{.resolution = 4, .channels = 5, .columns = 8, .encoder_channels = 4, .channel_mult = {1, 1, 2}, .num_blocks = 1, .attn_resolutions = {2},
-                           .fourier = true, .output_skip = true, .progressive_input = ms::auxiliary_path::skip, .progressive_combine = ms::combination::cat,
-                           .norm_groups = 4, .scale_by_sigma = true, .shared_middle = false};
-constexpr ms::ncsnpp ddpm{.resolution = 6, .channels = 1, .encoder_channels = 8, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {3}, .fir = false,
-                          .progressive_input = ms::auxiliary_path::residual, .skip_rescale = false, .resblock_type = ms::residual_block::ddpm, .norm_groups = 4};
-constexpr ms::ldm_unet plain_ldm{.resolution = 4, .channels = 4, .encoder_channels = 8, .channel_mult = {1, 2}, .num_blocks = 1, .attn_downsample = {2},
-                                 .num_head_channels = 4, .norm_groups = 4, .dropout = 0.1};
-constexpr ms::ldm_unet updown{.resolution = 4, .channels = 8, .columns = 8, .encoder_channels = 8, .channel_mult = {1, 2}, .num_blocks = 1, .attn_downsample = {1},
-                              .num_head_channels = 0, .num_heads = 2, .norm_groups = 4, .scale_shift_norm = true, .resblock_updown = true, .label_dim = 3,
+constexpr ms::song_unet song{.resolution = 8,
+                             .channels = 3,
+                             .columns = 4,
+                             .encoder_channels = 8,
+                             .channel_mult = {1, 2},
+                             .num_blocks = 1,
+                             .attn_resolutions = {4},
+                             .norm_groups = 4,
+                             .dropout = 0.2,
+                             .shared_middle = true};
+constexpr ms::adm_unet adm{.resolution = 4,
+                           .channels = 1,
+                           .columns = 8,
+                           .encoder_channels = 8,
+                           .channel_mult = {1, 2},
+                           .num_blocks = 1,
+                           .attn_resolutions = {2},
+                           .channels_per_head = 4,
+                           .label_dim = 2,
+                           .dropout = 0.1};
+constexpr ms::ncsnpp residual{.resolution = 8,
+                              .channels = 2,
+                              .encoder_channels = 8,
+                              .channel_mult = {1, 2},
+                              .num_blocks = 1,
+                              .attn_resolutions = {4},
+                              .progressive_input = ms::auxiliary_path::residual,
+                              .norm_groups = 4,
+                              .dropout = 0.1};
+constexpr ms::ncsnpp skips{.resolution = 4,
+                           .channels = 5,
+                           .columns = 8,
+                           .encoder_channels = 4,
+                           .channel_mult = {1, 1, 2},
+                           .num_blocks = 1,
+                           .attn_resolutions = {2},
+                           .fourier = true,
+                           .output_skip = true,
+                           .progressive_input = ms::auxiliary_path::skip,
+                           .progressive_combine = ms::combination::cat,
+                           .norm_groups = 4,
+                           .scale_by_sigma = true,
+                           .shared_middle = false};
+constexpr ms::ncsnpp ddpm{.resolution = 6,
+                          .channels = 1,
+                          .encoder_channels = 8,
+                          .channel_mult = {1, 2},
+                          .num_blocks = 1,
+                          .attn_resolutions = {3},
+                          .fir = false,
+                          .progressive_input = ms::auxiliary_path::residual,
+                          .skip_rescale = false,
+                          .resblock_type = ms::residual_block::ddpm,
+                          .norm_groups = 4};
+constexpr ms::ldm_unet plain_ldm{.resolution = 4,
+                                 .channels = 4,
+                                 .encoder_channels = 8,
+                                 .channel_mult = {1, 2},
+                                 .num_blocks = 1,
+                                 .attn_downsample = {2},
+                                 .num_head_channels = 4,
+                                 .norm_groups = 4,
+                                 .dropout = 0.1};
+constexpr ms::ldm_unet updown{.resolution = 4,
+                              .channels = 8,
+                              .columns = 8,
+                              .encoder_channels = 8,
+                              .channel_mult = {1, 2},
+                              .num_blocks = 1,
+                              .attn_downsample = {1},
+                              .num_head_channels = 0,
+                              .num_heads = 2,
+                              .norm_groups = 4,
+                              .scale_shift_norm = true,
+                              .resblock_updown = true,
+                              .label_dim = 3,
                               .shared_middle = false};
-constexpr ms::ldm_unet context{.resolution = 4, .channels = 3, .encoder_channels = 8, .channel_mult = {1, 2}, .num_blocks = 1, .attn_downsample = {1, 2},
-                               .num_head_channels = 4, .norm_groups = 4, .spatial_transformer = true, .context_dim = 6, .context_tokens = 3, .transformer_depth = 2};
-constexpr ms::ldm_unet classes{.resolution = 4, .channels = 6, .encoder_channels = 8, .channel_mult = {1, 2}, .num_blocks = 1, .attn_downsample = {2},
-                               .num_head_channels = 4, .norm_groups = 4, .spatial_transformer = true, .context_dim = 5, .label_dim = 4, .class_context = true};
+constexpr ms::ldm_unet context{.resolution = 4,
+                               .channels = 3,
+                               .encoder_channels = 8,
+                               .channel_mult = {1, 2},
+                               .num_blocks = 1,
+                               .attn_downsample = {1, 2},
+                               .num_head_channels = 4,
+                               .norm_groups = 4,
+                               .spatial_transformer = true,
+                               .context_dim = 6,
+                               .context_tokens = 3,
+                               .transformer_depth = 2};
+constexpr ms::ldm_unet classes{.resolution = 4,
+                               .channels = 6,
+                               .encoder_channels = 8,
+                               .channel_mult = {1, 2},
+                               .num_blocks = 1,
+                               .attn_downsample = {2},
+                               .num_head_channels = 4,
+                               .norm_groups = 4,
+                               .spatial_transformer = true,
+                               .context_dim = 5,
+                               .label_dim = 4,
+                               .class_context = true};
 constexpr ms::decoders three{.widths = {12, 8, 4}};
 /// Decoders that also differ in depth and attention.
-constexpr ms::decoders unlike{.widths = {8, 8, 4}, .blocks = {1, 3, 2}, .attention = {ms::block_choice{true, 0b10}, ms::block_choice{}, ms::block_choice{true, 0}}};
+constexpr ms::decoders unlike{
+    .widths = {8, 8, 4}, .blocks = {1, 3, 2}, .attention = {ms::block_choice{true, 0b10}, ms::block_choice{}, ms::block_choice{true, 0}}};
 
 /// A network with random weights and inputs, run by the executor alone.
 template <class T, class Backend>
@@ -240,8 +322,19 @@ TEST_CASE("dropout drops its share in training and nothing in sampling") {
 TEMPLATE_TEST_CASE("gradients of autoencoders", "", ms::cpu, ms::thrust_cpp) {
   TestType b;
   for (const auto kind : {ms::latent_kind::vq, ms::latent_kind::kl}) {
-    const ms::autoencoder config{.kind = kind, .resolution = 8, .channels = 2, .columns = 4, .encoder_channels = 4, .channel_mult = {1, 2}, .num_blocks = 1,
-                                 .attn_resolutions = {4}, .z_channels = 3, .embed_dim = 2, .n_embed = 5, .norm_groups = 2, .kl_weight = 0.01};
+    const ms::autoencoder config{.kind = kind,
+                                 .resolution = 8,
+                                 .channels = 2,
+                                 .columns = 4,
+                                 .encoder_channels = 4,
+                                 .channel_mult = {1, 2},
+                                 .num_blocks = 1,
+                                 .attn_resolutions = {4},
+                                 .z_channels = 3,
+                                 .embed_dim = 2,
+                                 .n_embed = 5,
+                                 .norm_groups = 2,
+                                 .kl_weight = 0.01};
     ms::autoencoder_model<double, TestType> m(b, config, 4);
     const auto x = test::random_tensor<double>(b, m.images(2), 6), noise = test::random_tensor<double>(b, m.latents(2), 7);
     const auto given = kind == ms::latent_kind::kl ? noise.view() : ms::view<const double>{};
@@ -372,9 +465,7 @@ TEST_CASE("training with checkpoints follows training without") {
 }
 
 TEST_CASE("what a family lacks is named") {
-  const auto refused = [](auto net, const char* what) {
-    CHECK_THAT(test::message([&] { ms::record(net, {.widths = {8}}); }), Catch::Contains(what));
-  };
+  const auto refused = [](auto net, const char* what) { CHECK_THAT(test::message([&] { ms::record(net, {.widths = {8}}); }), Catch::Contains(what)); };
   auto n = residual;
   n.resample_filter = {1, 2, 1};
   refused(n, "resample_filter");

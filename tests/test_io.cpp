@@ -247,3 +247,43 @@ TEST_CASE("figures are PNGs and the report carries them") {
   CHECK(text.find("A &lt;report&gt; &amp; more") != std::string::npos);
   CHECK(text.find("data:image/png;base64,iVBORw0KGgo") != std::string::npos);
 }
+
+TEST_CASE("pictures survive PNG, npz and CIFAR-10's format") {
+  const directory dir;
+  io::picture p{3, 2, 3, {}};
+  for (int i = 0; i < 18; ++i) p.bytes.push_back(static_cast<unsigned char>(13 * i));
+  io::make_directory(dir / "pictures");
+  io::write_png(dir / "pictures/a.png", p);
+  CHECK(io::read_png(dir / "pictures/a.png").bytes == p.bytes);
+  const io::image_set folder = io::read_images(dir / "pictures");
+  CHECK(folder.extents == ms::shape{1, 3, 2, 3});
+  CHECK(io::to_byte(folder.values[5]) == p.bytes[5]);
+  io::write_png(dir / "pictures/b.png", io::picture{2, 2, 1, {1, 2, 3, 4}});
+  CHECK_THAT(message([&] { io::read_images(dir / "pictures"); }), Catch::Contains("b.png"));
+  io::write_file(dir / "pictures/b.png", "not a picture");
+  CHECK_THROWS_AS(io::read_images(dir / "pictures"), ms::file_error);
+
+  io::write_npz(dir / "s.npz", "samples", {1, 3, 2, 3}, p.bytes);
+  const io::image_set back = io::read_images(dir / "s.npz");
+  CHECK(back.extents == ms::shape{1, 3, 2, 3});
+  for (std::size_t i = 0; i < 18; ++i) CHECK(io::to_byte(back.values[i]) == p.bytes[i]);
+  const auto bytes = io::read_file(dir / "s.npz");
+  CHECK(io::detail::crc32(std::vector<unsigned char>{'1', '2', '3', '4', '5', '6', '7', '8', '9'}) == 0xCBF43926u);  // the check value of CRC-32
+  for (std::size_t cut = 0; cut + 90 < bytes.size(); cut += 7)
+    CHECK_THROWS_AS(io::parse_npz("cut", std::vector<unsigned char>(bytes.begin(), bytes.begin() + std::ptrdiff_t(cut))), ms::file_error);
+
+  std::vector<unsigned char> record(2 * 3073, 0);
+  record[0] = 7;
+  record[1] = 255;            // red of the first pixel
+  record[1 + 1024 + 1] = 51;  // green of the second
+  std::vector<int> labels;
+  const io::image_set cifar = io::parse_cifar10("c", record, &labels);
+  CHECK(labels == std::vector<int>{7, 0});
+  CHECK(cifar.extents == ms::shape{2, 32, 32, 3});
+  CHECK(cifar.values[0] == 1);
+  CHECK(cifar.values[4] == Approx(51 / 127.5 - 1));
+  record[3073] = 10;
+  CHECK_THAT(message([&] { io::parse_cifar10("c", record); }), Catch::Contains("label 10"));
+  record.pop_back();
+  CHECK_THROWS_AS(io::parse_cifar10("c", record), ms::file_error);
+}

@@ -138,7 +138,7 @@ TEST_CASE("interval clustering finds the least cost within its size limits") {
 
 TEST_CASE("noise levels are drawn inside their stage, with the right probabilities") {
   const ms::partition p({0.3, 1.0, 300.0});
-  const ms::log_normal_levels levels;
+  const ms::noise_level_draws levels;
   const auto probability = levels.stage_probabilities(p);
   double sum = 0;
   for (double q : probability) sum += q;
@@ -159,4 +159,44 @@ TEST_CASE("noise levels are drawn inside their stage, with the right probabiliti
     CHECK(sigma > before);
     before = sigma;
   }
+}
+
+TEST_CASE("stages merge and split") {
+  const ms::partition p({1.0, 5.0, 20.0});
+  CHECK(p.merged(1) == ms::partition({1.0, 20.0}));
+  CHECK(p.split(3.0) == ms::partition({1.0, 3.0, 5.0, 20.0}));
+  CHECK(p.split(3.0).merged(1) == p);
+  CHECK(ms::partition().split(2.0) == ms::partition({2.0}));
+  CHECK_THROWS_AS(p.merged(3), ms::value_error);
+  CHECK_THROWS_AS(p.split(5.0), ms::value_error);
+}
+
+TEST_CASE("each further stage gains, and the counts agree with the exact partition") {
+  std::vector<double> m(100);
+  for (int i = 0; i < 10; ++i)
+    for (int j = 0; j < 10; ++j) m[std::size_t(10 * i + j)] = std::exp(-0.3 * std::abs(i - j));
+  const auto choices = ms::choose_stage_count(m, 10);
+  REQUIRE(choices.size() == 10);
+  for (std::size_t k = 0; k < 10; ++k) {
+    CHECK(choices[k].objective == ms::n_stage_partition(m, int(k) + 1).objective);
+    if (k > 0) CHECK(choices[k].mean > choices[k - 1].mean);
+  }
+  CHECK(choices[9].mean == Approx(1));  // every node alone
+}
+
+TEST_CASE("the bootstrap's intervals hold the boundaries and narrow with more draws") {
+  std::vector<float> images(30 * 4);
+  for (std::size_t i = 0; i < images.size(); ++i) images[i] = float(std::tanh(ms::random_stream(3).normal(i)));
+  const auto width = [&](ms::index_t draws) {
+    const auto c =
+        ms::cluster_by_optimal_denoiser(ms::cpu(2), std::span<const float>(images), ms::shape{30, 2, 2, 1}, {.alpha = 0.9, .threshold = 0.05, .draws = draws});
+    const auto b = ms::bootstrap_boundaries(c, 0.9, 200, 5);
+    CHECK(b.t1_low <= c.t1);
+    CHECK(c.t1 <= b.t1_high);
+    CHECK(b.t2_low <= c.t2);
+    CHECK(c.t2 <= b.t2_high);
+    CHECK(b.t1_error > 0);
+    return b.t1_high - b.t1_low + b.t2_high - b.t2_low;
+  };
+  CHECK(width(3200) < width(200));  // by about four
 }

@@ -327,3 +327,50 @@ TEST_CASE("the Frechet distance of Gaussians") {
   const auto x = test::normals<double>(3 * 10, 1);
   CHECK(ms::frechet_distance(x, x, 10) == Approx(0).margin(1e-6));  // square roots of eigenvalues that are rounding noise, 1e-15
 }
+
+TEST_CASE("noise levels stay in their stage and follow their distribution") {
+  const ms::partition stages({0.3, 5.0});
+  for (const auto d :
+       {ms::level_distribution::log_normal, ms::level_distribution::log_uniform, ms::level_distribution::time_uniform, ms::level_distribution::logit_normal}) {
+    ms::noise_level_draws levels;
+    levels.distribution = d;
+    const auto p = levels.stage_probabilities(stages);
+    double sum = 0, below_one = 0;
+    for (int s = 0; s < 3; ++s) {
+      sum += p[s];
+      double before = 0;
+      for (int i = 1; i < 1000; ++i) {
+        const double sigma = levels.draw(stages, s, i / 1000.0);
+        REQUIRE(stages.stage(sigma) == s);
+        REQUIRE(sigma > before);  // the inverse of a distribution function
+        before = sigma;
+        below_one += p[s] * (sigma <= 1) / 999;
+      }
+    }
+    CHECK(sum == Approx(1));
+    // The share below sigma = 1, by each distribution's own formula.
+    const double want = d == ms::level_distribution::log_uniform    ? std::log(1 / 0.002) / std::log(80 / 0.002)
+                        : d == ms::level_distribution::time_uniform ? (ms::vp_schedule{}.t(1) - 1e-3) / (1 - 1e-3)
+                                                                    : 0.5 * std::erfc(-1.0 / std::sqrt(2.0));  // (0 + 1.2) / 1.2 deviations
+    CHECK(below_one == Approx(want).margin(2e-3));
+  }
+}
+
+TEST_CASE("a weight of one's own and stratified draws change what is trained") {
+  const auto run = [](auto change) {
+    auto m = model();
+    ms::trainer_options o = usual;
+    o.lr_rampup_kimg = 0;
+    change(o);
+    auto t = train(m, o);
+    const auto r = t.step();
+    t.step();
+    return std::pair{r, m.weights().to_host()};
+  };
+  const auto plain = run([](auto&) {}), edm = run([](auto&o) { o.weight = ms::loss_weight{.sigma_data = 0.5}; }),
+             velocity = run([](auto&o) { o.weight = ms::loss_weight{ms::weighting::velocity}; });
+  CHECK(edm.second == plain.second);
+  CHECK(velocity.second != plain.second);
+  const auto stratified = run([](auto& o) { o.stratified = true, o.least_stage_share = 0, o.stage_probabilities = {0.5, 0.25, 0.25}; });
+  CHECK(stratified.first.rows == std::vector<ms::index_t>{8, 4, 4});  // shares to the row
+}

@@ -3,6 +3,7 @@
 #include "core/progress.hpp"
 #include "io/autoencoder_file.hpp"
 #include "io/canvas.hpp"
+#include "io/dataset.hpp"
 #include "io/figures.hpp"
 #include "io/idx.hpp"
 #include "io/json.hpp"

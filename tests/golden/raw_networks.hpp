@@ -54,7 +54,8 @@ outputs run_raw_network(const golden_case& g, Backend backend) {
       for (std::size_t i = 0; i < raw.size(); ++i) {
         raw[i] = host[i];
         double factor = -1;
-        if (ve) factor = double(g.config.at("sigma_min")) * std::pow(double(g.config.at("sigma_max")) / double(g.config.at("sigma_min")), t[i / images.row_size()]);
+        if (ve)
+          factor = double(g.config.at("sigma_min")) * std::pow(double(g.config.at("sigma_max")) / double(g.config.at("sigma_min")), t[i / images.row_size()]);
         const double e = factor * host[i] + noise[i];
         loss += e * e / double(images.size());
         gradient[i] = scalar(2 * e * factor / double(images.size()));

@@ -33,10 +33,12 @@ struct exact_run {
   ms::optimal_denoiser<double, Backend> best;
   std::vector<double> evaluated;
   std::function<double(double sigma)> noise_factor;  // a stage model's factor on the predicted noise; empty: 1
-  std::vector<double> draws;                          // noise in the order drawn
+  std::vector<double> draws;                         // noise in the order drawn
 
   exact_run(const golden_case& g, Backend backend)
-      : b(backend), points(b, {g.file.entry("input.points").extents.at(0), 1, 1, g.file.entry("input.points").extents.at(1)}, g.input("points")), best(b, points.view()) {}
+      : b(backend),
+        points(b, {g.file.entry("input.points").extents.at(0), 1, 1, g.file.entry("input.points").extents.at(1)}, g.input("points")),
+        best(b, points.view()) {}
 
   /// x from `start` in noise over signal; the result likewise.
   template <class Sampler>
@@ -180,7 +182,9 @@ outputs run_score_sde(const golden_case& g, Backend backend) {
                     : method.rfind("reverse_diffusion", 0) == 0 ? ms::sde_predictor::reverse_diffusion
                     : method.rfind("ancestral", 0) == 0         ? ms::sde_predictor::ancestral
                                                                 : ms::sde_predictor::none;
-      s.corrector = ends_with(method, "langevin") ? ms::sde_corrector::langevin : ends_with(method, "ald") ? ms::sde_corrector::annealed_langevin : ms::sde_corrector::none;
+      s.corrector = ends_with(method, "langevin") ? ms::sde_corrector::langevin
+                    : ends_with(method, "ald")    ? ms::sde_corrector::annealed_langevin
+                                                  : ms::sde_corrector::none;
       run.draws = g.input(where + ".noise");
       const auto start = scaled(g.input(where + ".start"), 1 / s.schedule.signal(1));
       got[key + ".mean"] = scaled(run(s, start), s.schedule.signal(s.eps));
@@ -203,13 +207,12 @@ template <class Backend>
 outputs run_discrete(const golden_case& g, Backend backend) {
   outputs got;
   exact_run run(g, backend);
-  const ms::discrete_schedule schedule(
-      [&] {  // the file's own list decides
-        std::vector<double> betas;
-        double before = 1;
-        for (const double a : g.input("alphas_cumprod")) betas.push_back(1 - a / before), before = a;
-        return betas;
-      }());
+  const ms::discrete_schedule schedule([&] {  // the file's own list decides
+    std::vector<double> betas;
+    double before = 1;
+    for (const double a : g.input("alphas_cumprod")) betas.push_back(1 - a / before), before = a;
+    return betas;
+  }());
   const auto x_T = g.input("x_T");
   const int n_train = schedule.steps();
   for (const auto& [key, entry] : g.file.tensors()) {
@@ -219,7 +222,9 @@ outputs run_discrete(const golden_case& g, Backend backend) {
     const auto tell = [&](std::vector<int> list) { got[key + ".timesteps"] = std::vector<double>(list.begin(), list.end()); };
     for (const double t : g.file.template get<double>(key + ".timesteps")) steps.push_back(int(t));
     const bool ddim = name.rfind("ddim.", 0) == 0;
-    const auto spacing = name.find(".trailing.") != std::string::npos ? ms::timestep_spacing::trailing : ddim ? ms::timestep_spacing::leading : ms::timestep_spacing::linspace;
+    const auto spacing = name.find(".trailing.") != std::string::npos ? ms::timestep_spacing::trailing
+                         : ddim                                       ? ms::timestep_spacing::leading
+                                                                      : ms::timestep_spacing::linspace;
     const int asked = std::stoi(name.substr(name.rfind('.') + 1));
     const auto order_of = [&] { return number_behind(name.substr(name.find("order"), 6), "order"); };
     if (g.has_input(name + ".noise")) run.draws = g.input(name + ".noise");
@@ -307,7 +312,8 @@ inline outputs run_schedules(const golden_case& g) {
   for (const auto& [key, entry] : g.file.tensors())
     if (key.rfind("output.karras.", 0) == 0) {
       const json& k = g.config.at("karras");
-      got[key] = ms::edm_heun{.num_steps = std::stoi(key.substr(14)), .sigma_min = k.at("sigma_min"), .sigma_max = k.at("sigma_max"), .rho = k.at("rho")}.sigmas();
+      got[key] =
+          ms::edm_heun{.num_steps = std::stoi(key.substr(14)), .sigma_min = k.at("sigma_min"), .sigma_max = k.at("sigma_max"), .rho = k.at("rho")}.sigmas();
       got[key].pop_back();
     }
   return got;
@@ -348,7 +354,7 @@ inline outputs run_losses(const golden_case& g) {
     for (std::size_t k = i * size; k < (i + 1) * size; ++k) got["output.edm.F_target"].push_back((x0[k] - f.skip * (x0[k] + sigma[i] * noise[k])) / f.out);
   }
   const ms::partition stages(g.config.at("stage_boundaries").get<std::vector<double>>());
-  const ms::log_normal_levels levels{g.config.at("p_mean"), g.config.at("p_std")};
+  const ms::noise_level_draws levels{g.config.at("p_mean"), g.config.at("p_std")};
   got["output.stage_probability"] = levels.stage_probabilities(stages);
   for (int s = 0; s < stages.stage_count(); ++s)
     for (const double u : uniform) got["output.sigma_in_stage"].push_back(levels.draw(stages, s, u));

@@ -36,7 +36,7 @@ struct conv_problem {
   const T* row_bias = nullptr;  // [rows, out_channels]
   const T* residual = nullptr;  // like y; may be y's own memory
   T scale = T(1);
-  T* y = nullptr;  // [rows, out_height, out_width, out_channels]
+  T* y = nullptr;               // [rows, out_height, out_width, out_channels]
   const T* prepared = nullptr;  // the backend's own form of the weights (conv_prepare), or null
 
   constexpr bool pointwise() const { return kernel == 1 && stride == 1 && padding == 0; }

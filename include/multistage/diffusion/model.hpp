@@ -250,7 +250,7 @@ class dynamic_model {
   index_t capacity_ = 0;
   tensor<Scalar, Backend> x_, f_, noise_, class_labels_, augment_labels_, context_;
   std::function<void(int, Scalar*)> read_segment_;
-  std::vector<char> unread_;  // by segment
+  std::vector<char> unread_;   // by segment
   std::uint64_t version_ = 1;  // of the weights
   tensor<double, Backend> factors_;
   tensor<index_t, Backend> order_;

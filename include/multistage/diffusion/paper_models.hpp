@@ -15,10 +15,16 @@ inline constexpr ncsnpp vp_32{.encoder_channels = 128,
                               .progressive_input = auxiliary_path::residual,
                               .norm_groups = 16};
 /// score_sde's deep DDPM++.
-inline constexpr ncsnpp ddpmpp_32{.encoder_channels = 128, .channel_mult = {1, 2, 2, 2}, .num_blocks = 8, .attn_resolutions = {16}, .fir = false, .norm_groups = 16};
+inline constexpr ncsnpp ddpmpp_32{
+    .encoder_channels = 128, .channel_mult = {1, 2, 2, 2}, .num_blocks = 8, .attn_resolutions = {16}, .fir = false, .norm_groups = 16};
 /// Latent diffusion on CelebA-HQ 256 (VQ-f4 latents).
-inline constexpr ldm_unet celeba_256{
-    .resolution = 64, .channels = 3, .encoder_channels = 224, .channel_mult = {1, 2, 3, 4}, .num_blocks = 2, .attn_downsample = {8, 4, 2}, .num_head_channels = 32};
+inline constexpr ldm_unet celeba_256{.resolution = 64,
+                                     .channels = 3,
+                                     .encoder_channels = 224,
+                                     .channel_mult = {1, 2, 3, 4},
+                                     .num_blocks = 2,
+                                     .attn_downsample = {8, 4, 2},
+                                     .num_head_channels = 32};
 /// Latent diffusion on ImageNet 256 by class (VQ-f8 latents); the class is a context of one token. `encoder_channels` 256 unified, 224 multi-stage.
 constexpr ldm_unet imagenet_256(int encoder_channels) {
   return {.resolution = 32,

@@ -24,8 +24,9 @@ constexpr graph_check check(const graph& g) {
     if (n.out.channels < 1 || n.out.height < 1 || n.out.width < 1) return {graph_problem::empty, i};
     if (n.kind == op::group_norm && (n.groups < 1 || n.out.channels % n.groups != 0)) return {graph_problem::groups, i};
     const auto channels_of = [&](int k) { return g.nodes[n.in[k]].out.channels; };
-    if (n.kind == op::attention && (n.heads < 1 || n.out.channels % n.heads != 0 ||
-                                    (n.in[1] < 0 ? channels_of(0) != 3 * n.out.channels : channels_of(1) != n.out.channels || channels_of(2) != n.out.channels)))
+    if (n.kind == op::attention &&
+        (n.heads < 1 || n.out.channels % n.heads != 0 ||
+         (n.in[1] < 0 ? channels_of(0) != 3 * n.out.channels : channels_of(1) != n.out.channels || channels_of(2) != n.out.channels)))
       return {graph_problem::heads, i};
     if (n.kind == op::geglu && channels_of(0) % 2 != 0) return {graph_problem::extents, i};
     const auto extent_of = [&](int k) { return g.nodes[n.in[k]].out; };

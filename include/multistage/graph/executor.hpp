@@ -30,7 +30,7 @@ struct network_inputs {
 /// What a differentiation is asked for beside the gradients of the weights.
 template <class T>
 struct differentiation {
-  std::optional<random_stream> dropout{};  // the numbers of this step's masks; without them nothing is dropped
+  std::optional<random_stream> dropout{};                            // the numbers of this step's masks; without them nothing is dropped
   std::array<T*, std::size_t(input_slot::count)> input_gradients{};  // image and context: added to, like the inputs, in the order of the rows
   bool wants_input_gradients() const { return input_gradients[std::size_t(input_slot::image)] || input_gradients[std::size_t(input_slot::context)]; }
 };
@@ -243,7 +243,7 @@ class executor {
     }
     /// Layer norm is group norm of one group on one pixel.
     norm_problem<T> layer_norm(const node& n, int i, T* y) const {
-      return {rows * n.out.pixels(), 1,       n.out.channels,        0,      1, T(n.epsilon), false, value(n.in[0]), nullptr, weight(n.weight),
+      return {rows * n.out.pixels(), 1,       n.out.channels,         0, 1, T(n.epsilon), false, value(n.in[0]), nullptr, weight(n.weight),
               weight(n.bias),        nullptr, place(p.statistics[i]), y};
     }
     attention_problem<T> attention(const node& n, int i, T* y) const {
@@ -332,8 +332,8 @@ class executor {
       const index_t size = at(i).out.size();
       if (!r.asked.dropout) return add_to(to, from, T(1), accumulate, rows * size);
       // Each node takes its own 2^40 elements of the step's stream, each row of the batch its place in them.
-      e().backend_.for_each_index(rows * size, ops::functor::dropout<T>{from, *r.asked.dropout, (index_t{i} << 40) + first * size, T(at(i).scale), to, accumulate},
-                                  256);
+      e().backend_.for_each_index(rows * size,
+                                  ops::functor::dropout<T>{from, *r.asked.dropout, (index_t{i} << 40) + first * size, T(at(i).scale), to, accumulate}, 256);
     }
     static T gain(const node& n) { return n.up ? T(n.filter.rate * n.filter.rate) : T(1); }
     resample_problem<T> resampling(const node& n, const T* x, extent from, T* y, extent to, bool up, T gain, bool accumulate) const {

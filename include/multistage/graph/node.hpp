@@ -25,7 +25,25 @@ constexpr const char* to_string(input_slot s) {
   return names[int(s)];
 }
 
-enum class op { none, input, embedding, conv, group_norm, layer_norm, silu, gelu, geglu, dropout, add, add_row, scale, divide_row, concat, resample, attention };
+enum class op {
+  none,
+  input,
+  embedding,
+  conv,
+  group_norm,
+  layer_norm,
+  silu,
+  gelu,
+  geglu,
+  dropout,
+  add,
+  add_row,
+  scale,
+  divide_row,
+  concat,
+  resample,
+  attention
+};
 
 /// One operation. Which fields mean something depends on `kind`.
 struct node {

@@ -36,8 +36,7 @@ void for_each_element(const parameter& p, F&& f) {
     else if (p.qkv == qkv_order::by_head)
       own = o % (3 * head) / head * third + o / (3 * head) * head + o % head;
     for (index_t i = 0; i < p.in; ++i)
-      for (index_t t = 0; t < taps; ++t)
-        f(p.layout == parameter_layout::linear_io ? i * p.out + o : (o * p.in + i) * taps + t, (t * p.in + i) * p.out + own);
+      for (index_t t = 0; t < taps; ++t) f(p.layout == parameter_layout::linear_io ? i * p.out + o : (o * p.in + i) * taps + t, (t * p.in + i) * p.out + own);
   }
 }
 

@@ -58,8 +58,8 @@ constexpr graph_facts facts_of(const graph& g, bool input_gradients = false) {
   for (std::size_t i = 0; i < g.nodes.size(); ++i) {
     const node& n = g.nodes[i];
     const auto trains = [&](int p) { return p >= 0 && g.parameters[p].trainable; };
-    f.differentiable[i] = trains(n.weight) || trains(n.bias) || (input_gradients && n.kind == op::input &&
-                                                                 (n.slot == input_slot::image || n.slot == input_slot::context));
+    f.differentiable[i] =
+        trains(n.weight) || trains(n.bias) || (input_gradients && n.kind == op::input && (n.slot == input_slot::image || n.slot == input_slot::context));
     for_each_input(n, [&](int v, int) {
       if (f.differentiable[v]) f.differentiable[i] = true;
       if (g.nodes[v].segment != n.segment && g.nodes[v].kind != op::input) f.exported[v] = true;
@@ -268,7 +268,8 @@ constexpr segment_plan plan_segment(const graph& g, const graph_facts& facts, in
     // Shared values that other stages read but this one does not have no gradient here.
     if (s > 0)
       for (int i = 0; i < count; ++i)
-        if (g.nodes[i].segment == 0 && g.nodes[i].kind != op::input && facts.exported[i] && facts.differentiable[i] && !written[i]) p.backward.push_back({step_kind::zero_gradient, i});
+        if (g.nodes[i].segment == 0 && g.nodes[i].kind != op::input && facts.exported[i] && facts.differentiable[i] && !written[i])
+          p.backward.push_back({step_kind::zero_gradient, i});
   }
 
   const auto root_of = [&](int b) { return p.buffers[b].shares >= 0 ? p.buffers[b].shares : b; };

@@ -207,7 +207,8 @@ inline void read_attention(const json& lists, decoders& d) {
   require<value_error>(lists.is_array() && lists.size() == std::size_t(d.stage_count()), "configuration: 'decoder_attention' needs a list for each of ",
                        d.stage_count(), " decoders");
   for (std::size_t s = 0; s < lists.size(); ++s) {
-    require<value_error>(lists[s].is_array() && lists[s].size() <= 64, "configuration: 'decoder_attention' of stage ", s, " is not a list of at most 64 blocks");
+    require<value_error>(lists[s].is_array() && lists[s].size() <= 64, "configuration: 'decoder_attention' of stage ", s,
+                         " is not a list of at most 64 blocks");
     d.attention[s].given = true;
     for (std::size_t i = 0; i < lists[s].size(); ++i) {
       require<value_error>(lists[s][i] == "attn" || lists[s][i] == "-", "configuration: 'decoder_attention' holds ", excerpt(lists[s][i]),
@@ -236,7 +237,9 @@ inline configuration configuration_from_json(const json& j) {
   int network = -1, architecture = r.has("decoder_channels") ? 1 : 0;
   r.choice("network", network, detail::networks);
   require<value_error>(network >= 0, "configuration: 'network' is missing; song_unet, adm_unet, ncsnpp and ldm_unet are known");
-  require<value_error>(network < 4, "configuration: the network is of a type of its own, which files do not describe; make a model of that type and open the file with load_weights or resume");
+  require<value_error>(network < 4,
+                       "configuration: the network is of a type of its own, which files do not describe; make a model of that type and open the file with "
+                       "load_weights or resume");
   if (network == 1) c.network = adm_unet{};
   if (network == 2) c.network = ncsnpp{};
   if (network == 3) c.network = ldm_unet{};

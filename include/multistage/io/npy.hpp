@@ -35,7 +35,8 @@ inline npy_array parse_npy(const std::string& path, const std::vector<unsigned c
   if (descr.size() != 3 || descr[0] == '>') broken(begin, "type '" + descr.substr(0, 20) + "' is not supported; save as uint8, int or float, little-endian");
   a.type = descr.substr(1);
   const auto known = {"u1", "b1", "i1", "i2", "u2", "i4", "i8", "f4", "f8"};
-  if (std::find(known.begin(), known.end(), a.type) == known.end()) broken(begin, "type '" + descr + "' is not supported; save as uint8, int or float, little-endian");
+  if (std::find(known.begin(), known.end(), a.type) == known.end())
+    broken(begin, "type '" + descr + "' is not supported; save as uint8, int or float, little-endian");
   const std::size_t order = header.find_first_not_of(' ', after("'fortran_order'"));
   if (order == std::string::npos || header.compare(order, 5, "False") != 0) broken(begin, "it is in Fortran order; save with numpy.ascontiguousarray");
   std::size_t at = header.find('(', after("'shape'"));

@@ -71,11 +71,12 @@ inline double kid(std::span<const double> a, std::span<const double> b, index_t 
 struct kid_estimate {
   double mean, standard_error;
 };
-inline kid_estimate kid_in_blocks(std::span<const double> a, std::span<const double> b, index_t dimension, int subsets, index_t subset_size, std::uint64_t seed) {
+inline kid_estimate kid_in_blocks(std::span<const double> a, std::span<const double> b, index_t dimension, int subsets, index_t subset_size,
+                                  std::uint64_t seed) {
   using namespace metrics_detail;
   const rows x = as_rows("kid", a, dimension, 2), y = as_rows("kid", b, dimension, 2);
-  require<value_error>(subsets >= 2 && subset_size >= 2 && subset_size <= std::min(x.rows(), y.rows()), "kid: ", subsets, " subsets of ", subset_size, " rows of ", x.rows(),
-                       " and ", y.rows(), "; give at least two subsets that fit");
+  require<value_error>(subsets >= 2 && subset_size >= 2 && subset_size <= std::min(x.rows(), y.rows()), "kid: ", subsets, " subsets of ", subset_size,
+                       " rows of ", x.rows(), " and ", y.rows(), "; give at least two subsets that fit");
   std::vector<double> values;
   const auto draw = [&](const rows& from, std::uint64_t stream) {
     const random_stream numbers(seed, stream);
@@ -134,7 +135,8 @@ inline neighbourhood_report neighbourhoods(std::span<const double> reference, st
 inline double inception_score(std::span<const double> probabilities, index_t classes) {
   using namespace metrics_detail;
   const rows p = as_rows("inception_score", probabilities, classes, 1);
-  require<value_error>((p.array() >= 0).all() && ((p.rowwise().sum().array() - 1).abs() < 1e-3).all(), "inception_score: a row is no distribution over ", classes, " classes");
+  require<value_error>((p.array() >= 0).all() && ((p.rowwise().sum().array() - 1).abs() < 1e-3).all(), "inception_score: a row is no distribution over ",
+                       classes, " classes");
   const Eigen::RowVectorXd marginal = p.colwise().mean();
   double sum = 0;
   for (index_t i = 0; i < p.rows(); ++i)

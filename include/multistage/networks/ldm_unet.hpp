@@ -18,7 +18,7 @@ struct ldm_unet {
   int num_heads = 1;
   int norm_groups = 32;
   bool spatial_transformer = false;
-  int context_dim = 0;            // channels of the context's tokens; 0: no context
+  int context_dim = 0;  // channels of the context's tokens; 0: no context
   int context_tokens = 1;
   int transformer_depth = 1;      // transformer blocks in a row
   bool scale_shift_norm = false;  // the embedding modulates the second norm; else it is added before

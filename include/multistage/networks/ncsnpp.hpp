@@ -22,8 +22,8 @@ struct ncsnpp {
   std::array<int, 8> attn_resolutions{16};
   bool fourier = false;  // embedding of ln sigma by random frequencies; else positional, of 999 t
   std::array<int, 8> resample_filter{1, 3, 3, 1};
-  bool fir = true;                         // resample with the filter; else 2x2 mean and nearest neighbour
-  bool output_skip = false;                // a picture at every level, summed upwards ("progressive")
+  bool fir = true;           // resample with the filter; else 2x2 mean and nearest neighbour
+  bool output_skip = false;  // a picture at every level, summed upwards ("progressive")
   auxiliary_path progressive_input = auxiliary_path::standard;
   combination progressive_combine = combination::sum;
   bool skip_rescale = true;  // sums of two paths times sqrt(1/2)

@@ -61,8 +61,8 @@ tailored_decoders tailor_decoders(const Net& net, const tailoring& t) {
     for (int s = 0; s < n; ++s) a += t.shares[s] / sum * cost[s];
     return a;
   };
-  require<value_error>(average() <= t.budget, "tailor_decoders: decoders of width ", least, " take ", average(), " multiply-accumulates on average, the budget is ",
-                       t.budget);
+  require<value_error>(average() <= t.budget, "tailor_decoders: decoders of width ", least, " take ", average(),
+                       " multiply-accumulates on average, the budget is ", t.budget);
   for (;;) {
     int best = -1, best_width = 0;
     double best_rate = 0, best_cost = 0;

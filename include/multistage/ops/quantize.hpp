@@ -76,8 +76,7 @@ void quantize_backward(Backend& b, view<const T> z, view<const T> codes, const i
   expect("quantize_backward", "dz", dz, z.extents);
   expect_optional("quantize_backward", "dcodes", dcodes, codes.extents);
   b.for_each_index(n, functor::quantized_backward<T>{z.data, quantized.data, dquantized.data, T(2 * beta / double(n)), dz.data});
-  if (dcodes)
-    b.for_each_index(codes.extents.width, functor::codes_backward<T>{z.data, codes.data, index, n / c, c, T(2 / double(n)), dcodes.data}, 16);
+  if (dcodes) b.for_each_index(codes.extents.width, functor::codes_backward<T>{z.data, codes.data, index, n / c, c, T(2 / double(n)), dcodes.data}, 16);
 }
 
 }  // namespace multistage::ops

@@ -58,8 +58,10 @@ struct deis {
   double node(double sigma) const { return variable == deis_variable::log_rho ? std::log(sigma) : variable == deis_variable::rho ? sigma : schedule.t(sigma); }
   /// Integrals of Lagrange's polynomials over the step, by Gauss's rule of twelve points in ln sigma (the integrands are analytic).
   std::array<double, 3> coefficients(const std::vector<double>& at, int k, double from, double to) const {
-    static constexpr double points[6] = {0.1252334085114689, 0.3678314989981802, 0.5873179542866175, 0.7699026741943047, 0.9041172563704749, 0.9815606342467193};
-    static constexpr double shares[6] = {0.2491470458134028, 0.2334925365383548, 0.2031674267230659, 0.1600783285433462, 0.1069393259953184, 0.0471753363865118};
+    static constexpr double points[6] = {0.1252334085114689, 0.3678314989981802, 0.5873179542866175,
+                                         0.7699026741943047, 0.9041172563704749, 0.9815606342467193};
+    static constexpr double shares[6] = {0.2491470458134028, 0.2334925365383548, 0.2031674267230659,
+                                         0.1600783285433462, 0.1069393259953184, 0.0471753363865118};
     std::array<double, 3> c{};
     if (k == 1) return {to - from, 0, 0};
     double nodes[3] = {0, 0, 0};
@@ -68,8 +70,8 @@ struct deis {
     const double whole = std::log(to) - std::log(from);
     for (int piece = 0; piece < pieces; ++piece)
       for (int p = 0; p < 12; ++p) {
-        const double u = p < 6 ? points[p] : -points[p - 6], share = shares[p % 6], middle = std::log(from) + (piece + 0.5) / pieces * whole, half = whole / pieces / 2,
-                     sigma = std::exp(middle + half * u), v = node(sigma);
+        const double u = p < 6 ? points[p] : -points[p - 6], share = shares[p % 6], middle = std::log(from) + (piece + 0.5) / pieces * whole,
+                     half = whole / pieces / 2, sigma = std::exp(middle + half * u), v = node(sigma);
         for (int j = 0; j < k; ++j) {
           double l = 1;
           for (int m = 0; m < k; ++m)

@@ -203,8 +203,8 @@ struct dpm_solver {
     bool adapt() {
       require<value_error>(p.order == 2 || p.order == 3, "dpm_solver: adaptive steps have order 2 or 3, not ", p.order);
       const dpm_adaptive& a = p.adaptive;
-      require<value_error>(a.atol > 0 && a.rtol >= 0 && a.theta > 0 && a.theta < 1 && a.h_init > 0 && a.t_err > 0, "dpm_solver: adaptive tolerances atol ", a.atol,
-                           ", rtol ", a.rtol, ", theta ", a.theta, ", h_init ", a.h_init, ", t_err ", a.t_err, " are out of range");
+      require<value_error>(a.atol > 0 && a.rtol >= 0 && a.theta > 0 && a.theta < 1 && a.h_init > 0 && a.t_err > 0, "dpm_solver: adaptive tolerances atol ",
+                           a.atol, ", rtol ", a.rtol, ", theta ", a.theta, ", h_init ", a.h_init, ", t_err ", a.t_err, " are out of range");
       const double end = p.schedule.sigma(p.t_end);
       double sigma = p.schedule.sigma(p.t_start), h = a.h_init;
       state low = w.make(), high = w.make(), before = w.make();
@@ -243,7 +243,8 @@ struct dpm_solver {
       for (index_t r = 0; r < rows; ++r) {
         double sum = 0;
         for (index_t i = r * size; i < (r + 1) * size; ++i) {
-          const double scale = std::max(p.adaptive.atol, p.adaptive.rtol * std::max(end * std::fabs(l[i]), start * std::fabs(q[i]))), e = end * (g[i] - l[i]) / scale;
+          const double scale = std::max(p.adaptive.atol, p.adaptive.rtol * std::max(end * std::fabs(l[i]), start * std::fabs(q[i]))),
+                       e = end * (g[i] - l[i]) / scale;
           sum += e * e;
         }
         worst = std::max(worst, std::sqrt(sum / double(size)));

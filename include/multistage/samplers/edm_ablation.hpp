@@ -18,13 +18,14 @@ struct edm_ablation {
   ablation_discretization discretization = ablation_discretization::edm;
   ablation_schedule schedule = ablation_schedule::linear;
   ablation_scaling scaling = ablation_scaling::none;
-  double sigma_min = 0, sigma_max = 0;                 // 0: the discretisation's own ends
+  double sigma_min = 0, sigma_max = 0;                       // 0: the discretisation's own ends
   double network_sigma_min = 0.002, network_sigma_max = 80;  // what the network was trained for; both ends are clipped to it
   double rho = 7, epsilon_s = 1e-3;
 
   std::vector<double> sigmas() const {
     require<value_error>(num_steps >= 2 && num_steps <= 1'000'000, "edm_ablation: num_steps = ", num_steps, " is outside 2..1000000");
-    require<value_error>(rho > 0 && epsilon_s > 0 && epsilon_s < 1, "edm_ablation: rho = ", rho, ", epsilon_s = ", epsilon_s, "; rho is above 0, epsilon_s inside (0, 1)");
+    require<value_error>(rho > 0 && epsilon_s > 0 && epsilon_s < 1, "edm_ablation: rho = ", rho, ", epsilon_s = ", epsilon_s,
+                         "; rho is above 0, epsilon_s inside (0, 1)");
     const auto [low, high] = ends();
     require<value_error>(low > 0 && low < high, "edm_ablation: noise levels from ", low, " to ", high, "; they must ascend and be above 0");
     const int n = num_steps;
@@ -64,7 +65,9 @@ struct edm_ablation {
     const auto time = [&](double s) { return schedule == ablation_schedule::vp ? line.t(s) : schedule == ablation_schedule::ve ? s * s : s; };
     const auto sigma = [&](double t) { return schedule == ablation_schedule::vp ? line.sigma(t) : schedule == ablation_schedule::ve ? std::sqrt(t) : t; };
     const auto sigma_slope = [&](double t) {
-      return schedule == ablation_schedule::vp ? 0.5 * (line.beta_min + line.beta_d * t) * (sigma(t) + 1 / sigma(t)) : schedule == ablation_schedule::ve ? 0.5 / std::sqrt(t) : 1;
+      return schedule == ablation_schedule::vp   ? 0.5 * (line.beta_min + line.beta_d * t) * (sigma(t) + 1 / sigma(t))
+             : schedule == ablation_schedule::ve ? 0.5 / std::sqrt(t)
+                                                 : 1;
     };
     const auto scale = [&](double t) { return scaling == ablation_scaling::vp ? 1 / std::sqrt(1 + sigma(t) * sigma(t)) : 1; };
     const auto scale_slope = [&](double t) { return scaling == ablation_scaling::vp ? -sigma(t) * sigma_slope(t) * std::pow(scale(t), 3) : 0; };
@@ -74,7 +77,9 @@ struct edm_ablation {
     sampling::work<Backend> w{b, x};
     auto d = w.make(), slope = w.make(), next = w.make(), unscaled = w.make();
     w.combine(x.data, {{scale(t[0]), x.data}});  // from here on x is this sampler's own
-    const auto evaluate = [&](const double* at, double time_) { w.combine(unscaled.data(), {{1 / scale(time_), at}}), denoise(std::as_const(unscaled).view(), sigma(time_), d.view()); };
+    const auto evaluate = [&](const double* at, double time_) {
+      w.combine(unscaled.data(), {{1 / scale(time_), at}}), denoise(std::as_const(unscaled).view(), sigma(time_), d.view());
+    };
     const auto factors = [&](double time_) {
       return std::pair{sigma_slope(time_) / sigma(time_) + scale_slope(time_) / scale(time_), sigma_slope(time_) * scale(time_) / sigma(time_)};
     };
@@ -107,8 +112,8 @@ struct edm_ablation {
     double low = sigma_min, high = sigma_max;
     if (low == 0) low = discretization == ablation_discretization::vp ? usual.sigma(epsilon_s) : discretization == ablation_discretization::ve ? 0.02 : 0.002;
     if (high == 0)
-      high = discretization == ablation_discretization::vp   ? usual.sigma(1)
-             : discretization == ablation_discretization::ve ? 100
+      high = discretization == ablation_discretization::vp      ? usual.sigma(1)
+             : discretization == ablation_discretization::ve    ? 100
              : discretization == ablation_discretization::iddpm ? 81
                                                                 : 80;
     return {std::max(low, network_sigma_min), std::min(high, network_sigma_max)};

@@ -15,7 +15,8 @@ struct pndm {
 
   template <class Backend, class Denoise, class Noise, class Observe>
   void operator()(Backend& b, view<double> x, Denoise&& denoise, Noise&&, Observe&& observe) const {
-    static constexpr double weights[4][4] = {{1, 0, 0, 0}, {1.5, -0.5, 0, 0}, {23 / 12.0, -16 / 12.0, 5 / 12.0, 0}, {55 / 24.0, -59 / 24.0, 37 / 24.0, -9 / 24.0}};
+    static constexpr double weights[4][4] = {
+        {1, 0, 0, 0}, {1.5, -0.5, 0, 0}, {23 / 12.0, -16 / 12.0, 5 / 12.0, 0}, {55 / 24.0, -59 / 24.0, 37 / 24.0, -9 / 24.0}};
     const std::vector<double> s = sigmas();
     sampling::work<Backend> w{b, x};
     auto d = w.make(), next = w.make(), second = w.make();

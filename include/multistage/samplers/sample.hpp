@@ -5,6 +5,7 @@
 #include <functional>
 #include <string_view>
 
+#include "../diffusion/guidance.hpp"
 #include "../diffusion/model.hpp"
 #include "edm_heun.hpp"
 
@@ -53,7 +54,9 @@ struct sampling_step {
 struct sampling_options {
   std::string_view seeds = "0";
   index_t batch = 64;
-  int class_label = -1;                                     // for models with labels; -1: none
+  int class_label = -1;                                 // for models with labels; -1: none
+  std::vector<double> context = {}, weak_context = {};  // [context_tokens, context_dim], for models that have one: the same for all pictures
+  guidance guide = {};
   std::function<bool(const sampling_step&)> observer = {};  // returns whether to go on
 };
 
@@ -64,10 +67,12 @@ struct sampling_result {
   std::vector<index_t> evaluations;  // by stage, per picture
 };
 
-/// Draws a picture for each seed with the model's averaged weights. @throws value_error for parameters out of range, numeric_error
+/// Draws a picture for each seed with the model's averaged weights. @param weak evaluates the weak side of guidance (autoguidance); without it
+/// that is the model itself without label, or with weak_context. @throws value_error for parameters out of range, numeric_error
 /// when the network's result is not finite (saying step, sigma and stage).
 template <class Scalar, class Backend, class Sampler>
-sampling_result sample(dynamic_model<Scalar, Backend>& model, const Sampler& sampler, const sampling_options& options = {}) {
+sampling_result sample(dynamic_model<Scalar, Backend>& model, const Sampler& sampler, const sampling_options& options = {},
+                       dynamic_model<Scalar, Backend>* weak = nullptr) {
   const std::vector<std::uint64_t> seeds = parse_seeds(options.seeds);
   require<value_error>(options.batch >= 1, "sample: batch = ", options.batch, "; it must be at least 1");
   Backend& b = model.backend();
@@ -83,10 +88,25 @@ sampling_result sample(dynamic_model<Scalar, Backend>& model, const Sampler& sam
   const index_t label_dim = model.label_dim(input_slot::class_labels);
   require<value_error>(options.class_label >= -1 && options.class_label < std::max<index_t>(label_dim, 0), "sample: class_label = ", options.class_label,
                        ", the model knows ", label_dim, " classes");
+  const index_t context_size = model.label_dim(input_slot::context);
+  for (const std::vector<double>* c : {&options.context, &options.weak_context})
+    require<shape_error>(c->empty() || index_t(c->size()) == context_size, "sample: a context of ", c->size(), " values, the model takes ", context_size);
+  require<shape_error>(weak == nullptr || weak->images(1) == model.images(1), "sample: the weak model's pictures are ", weak ? weak->images(1) : shape{},
+                       ", the model's ", model.images(1));
+  const auto spread = [&](const std::vector<double>& context, index_t rows) {  // one context for every row
+    tensor<Scalar, Backend> t(b, {rows, 1, 1, context_size});
+    std::vector<Scalar> host;
+    for (index_t r = 0; r < rows; ++r) host.insert(host.end(), context.begin(), context.end());
+    b.upload(host.data(), t.data(), index_t(host.size()));
+    return t;
+  };
   for (index_t first = 0; first < total; first += options.batch) {
     const index_t rows = std::min(options.batch, total - first);
     tensor<double, Backend> x(b, model.images(rows));
-    conditioning<Scalar> given;
+    conditioning<Scalar> given, weakly;
+    tensor<Scalar, Backend> context, weak_context;
+    if (!options.context.empty()) given.context = (context = spread(options.context, rows)).data();
+    if (!options.weak_context.empty()) weakly.context = (weak_context = spread(options.weak_context, rows)).data();
     if (options.class_label >= 0) {
       std::vector<Scalar> one_hot(std::size_t(rows * label_dim), Scalar(0));
       for (index_t r = 0; r < rows; ++r) one_hot[r * label_dim + options.class_label] = Scalar(1);
@@ -100,11 +120,21 @@ sampling_result sample(dynamic_model<Scalar, Backend>& model, const Sampler& sam
     ops::linear_combination<Backend, double>(b, x.size(), x.data(), {{start, x.data()}});
     std::vector<double> sigmas(std::size_t(rows), 0.0);
     int evaluation = 0;
+    tensor<double, Backend> second;
     const auto denoise = [&](view<const double> at, double sigma, view<double> d) {
       std::fill(sigmas.begin(), sigmas.end(), sigma);
       model.denoise(at, sigmas, d, given, rows);
       const int stage = model.stages().stage(sigma);
       if (first == 0) ++result.evaluations[stage];
+      if (const double w = options.guide.at(sigma, stage); w != 1) {
+        if (second.size() == 0) second = tensor<double, Backend>(b, model.images(rows));
+        if (weak)
+          weak->denoise(at, sigmas, second.view(), given, rows);
+        else
+          model.denoise(at, sigmas, second.view(), weakly, rows);
+        if (first == 0) ++result.evaluations[stage];
+        ops::linear_combination<Backend, double>(b, d.extents.size(), d.data, {{w, d.data}, {1 - w, second.data()}});
+      }
       ++evaluation;
       require<numeric_error>(std::isfinite(ops::sum<Backend, double>(b, view<const double>(d))), "sample: the network's result is not finite at evaluation ",
                              evaluation, ", sigma ", sigma, ", stage ", stage, "; was the model trained, and on images in [-1, 1]?");

@@ -27,9 +27,10 @@ struct score_sde {
   /// Noise levels of the steps, and the last one again where it ends. @throws value_error
   std::vector<double> sigmas() const {
     require<value_error>(num_scales >= 2 && num_scales <= 1'000'000, "score_sde: num_scales = ", num_scales, " is outside 2..1000000");
-    require<value_error>(eps > 0 && eps < 1 && snr > 0 && corrector_steps >= 1, "score_sde: eps = ", eps, ", snr = ", snr, ", corrector_steps = ", corrector_steps,
-                         "; eps lies inside (0, 1), the others are above 0");
-    require<value_error>(predictor != sde_predictor::ancestral || !std::is_same_v<Schedule, sub_vp_schedule>, "score_sde: ancestral steps do not exist for sub-VP");
+    require<value_error>(eps > 0 && eps < 1 && snr > 0 && corrector_steps >= 1, "score_sde: eps = ", eps, ", snr = ", snr,
+                         ", corrector_steps = ", corrector_steps, "; eps lies inside (0, 1), the others are above 0");
+    require<value_error>(predictor != sde_predictor::ancestral || !std::is_same_v<Schedule, sub_vp_schedule>,
+                         "score_sde: ancestral steps do not exist for sub-VP");
     std::vector<double> s;
     for (int i = 0; i < num_scales; ++i) s.push_back(schedule.sigma(time(i)));
     return s;

@@ -27,9 +27,7 @@ struct stage_crossing {
   boundary_policy policy = boundary_policy::restart;
 
   /// Whether history from level `before` serves at level `now`.
-  bool keeps_history(double before, double now) const {
-    return policy == boundary_policy::carry || now <= 0 || stages.stage(before) == stages.stage(now);
-  }
+  bool keeps_history(double before, double now) const { return policy == boundary_policy::carry || now <= 0 || stages.stage(before) == stages.stage(now); }
   /// Levels with the nearest inner one on each boundary, if asked for.
   std::vector<double> aligned(std::vector<double> levels) const {
     if (policy != boundary_policy::align) return levels;

@@ -21,7 +21,7 @@ struct cosine_schedule {
     return std::atan(std::sqrt(sigma * sigma + std::sin(a0) * std::sin(a0)) / std::cos(a0)) * (1 + offset) / half_pi - offset;
   }
   double drift(double t) const { return -std::tan(angle(t)) * half_pi / (1 + offset); }  // d ln alpha / dt
-  double diffusion(double t) const { return std::sqrt(-2 * drift(t)); }                   // variance preserving
+  double diffusion(double t) const { return std::sqrt(-2 * drift(t)); }                  // variance preserving
   double t_min() const { return t_begin; }
   double t_max() const { return t_end; }
 

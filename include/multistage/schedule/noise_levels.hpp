@@ -33,7 +33,9 @@ inline double beta_quantile(double p, double a) {
     double f = 1, c = 1, d = 0;  // Lentz's method
     for (int i = 0; i <= 200; ++i) {
       const int m = i / 2;
-      const double numerator = i == 0 ? 1 : i % 2 == 0 ? m * (a - m) * x / ((a + 2 * m - 1) * (a + 2 * m)) : -(a + m) * (2 * a + m) * x / ((a + 2 * m) * (a + 2 * m + 1));
+      const double numerator = i == 0       ? 1
+                               : i % 2 == 0 ? m * (a - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+                                            : -(a + m) * (2 * a + m) * x / ((a + 2 * m) * (a + 2 * m + 1));
       d = 1 / (1 + numerator * d);
       c = 1 + numerator / c;
       f *= c * d;

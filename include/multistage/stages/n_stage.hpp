@@ -49,4 +49,20 @@ inline n_stage_result n_stage_partition(const std::vector<double>& matrix, int s
   return r;
 }
 
+/// The best objective for each number of stages from 1 to `most`, so that the gain of one more can be weighed against its cost. Similarities are at
+/// most 1, so that N stages reach at most N: `mean` = objective / N is how alike denoisers are inside a stage.
+struct stage_count_choice {
+  int stages;
+  double objective, mean;
+  std::vector<index_t> cuts;
+};
+inline std::vector<stage_count_choice> choose_stage_count(const std::vector<double>& matrix, int most) {
+  std::vector<stage_count_choice> list;
+  for (int n = 1; n <= most; ++n) {
+    n_stage_result r = n_stage_partition(matrix, n);
+    list.push_back({n, r.objective, r.objective / n, std::move(r.cuts)});
+  }
+  return list;
+}
+
 }  // namespace multistage

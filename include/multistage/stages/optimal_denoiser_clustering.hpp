@@ -3,6 +3,7 @@
 // alpha-similar to that of full noise.
 #pragma once
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "../schedule/vp.hpp"
@@ -59,6 +60,52 @@ inline clustering boundaries_from_similarity(const std::vector<double>& time, co
   require<value_error>(c.t1 < c.t2, "clustering: the first stage would end at t = ", c.t1, ", behind the last one's beginning at ", c.t2,
                        "; the data need fewer than three stages at alpha = ", alpha, ", raise alpha");
   return c;
+}
+
+/// How sure the boundaries are: bootstrap over the draws (Efron 1979). Ends of the central interval of each time, and standard errors.
+struct boundary_intervals {
+  double t1_low, t1_high, t1_error, t2_low, t2_high, t2_error;
+  int replicates;  // in which both times were found
+};
+/// @param coverage of the intervals, e.g. 0.95. @throws value_error when hardly any replicate has both times
+inline boundary_intervals bootstrap_boundaries(const clustering& c, double alpha, int replicates, std::uint64_t seed, double coverage = 0.95) {
+  require<value_error>(replicates >= 20 && coverage > 0 && coverage < 1, "bootstrap: ", replicates, " replicates, coverage ", coverage,
+                       "; give at least 20 and a share inside (0, 1)");
+  const std::size_t n = c.time.size();
+  std::vector<double> t1, t2, time(n);
+  end_similarity s{std::vector<double>(n), std::vector<double>(n)};
+  for (int r = 0; r < replicates; ++r) {
+    const random_stream numbers(seed, purpose::clustering, std::uint64_t(100 + r));
+    for (std::size_t i = 0; i < n; ++i) {
+      const std::size_t k = numbers.below(i, std::uint32_t(n));
+      time[i] = c.time[k];
+      s.to_low[i] = c.to_low[k];
+      s.to_high[i] = c.to_high[k];
+    }
+    try {
+      const clustering one = boundaries_from_similarity(time, s, alpha);
+      t1.push_back(one.t1);
+      t2.push_back(one.t2);
+    } catch (const value_error&) {  // this replicate has no such boundaries
+    }
+  }
+  require<value_error>(int(t1.size()) * 2 > replicates, "bootstrap: only ", t1.size(), " of ", replicates,
+                       " replicates have both boundaries at alpha = ", alpha, "; take more draws");
+  const auto summary = [&](std::vector<double>& v, double& low, double& high, double& error) {
+    std::sort(v.begin(), v.end());
+    const auto at = [&](double p) { return v[std::size_t(p * double(v.size() - 1) + 0.5)]; };
+    low = at((1 - coverage) / 2);
+    high = at((1 + coverage) / 2);
+    const double mean = std::accumulate(v.begin(), v.end(), 0.0) / double(v.size());
+    double square = 0;
+    for (const double x : v) square += (x - mean) * (x - mean);
+    error = std::sqrt(square / double(v.size() - 1));
+  };
+  boundary_intervals b{};
+  b.replicates = int(t1.size());
+  summary(t1, b.t1_low, b.t1_high, b.t1_error);
+  summary(t2, b.t2_low, b.t2_high, b.t2_error);
+  return b;
 }
 
 /// Refuses data sets on which similarity means nothing. @throws value_error

@@ -48,6 +48,19 @@ class partition {
     for (double b : boundaries_) t.push_back(schedule.t(b));
     return t;
   }
+  /// One stage less: stage i and the one above it become one. @throws value_error when there is none above
+  partition merged(int i) const {
+    require<value_error>(i >= 0 && i < int(boundaries_.size()), "partition: stage ", i, " has none above it to merge with");
+    std::vector<double> b = boundaries_;
+    b.erase(b.begin() + i);
+    return partition(std::move(b));
+  }
+  /// One stage more: the stage that holds sigma is cut there. @throws value_error when a boundary is there already
+  partition split(double sigma) const {
+    std::vector<double> b = boundaries_;
+    b.insert(b.begin() + stage(sigma), sigma);
+    return partition(std::move(b));
+  }
   friend bool operator==(const partition&, const partition&) = default;
 
  private:

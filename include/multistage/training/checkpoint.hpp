@@ -40,8 +40,8 @@ inline std::string differences(const io::json& file, const io::json& model) {
   std::string text;
   for (const auto& [key, value] : model.items())
     if (!file.contains(key) || file[key] != value)
-      text += "\n  " + key + ": the file has " + (file.contains(key) ? io::detail::excerpt(file[key]) : "nothing") + ", the model " +
-              io::detail::excerpt(value);
+      text +=
+          "\n  " + key + ": the file has " + (file.contains(key) ? io::detail::excerpt(file[key]) : "nothing") + ", the model " + io::detail::excerpt(value);
   return text;
 }
 

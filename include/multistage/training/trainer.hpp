@@ -7,6 +7,7 @@
 #include <functional>
 #include <optional>
 
+#include "../diffusion/loss_weighting.hpp"
 #include "../diffusion/model.hpp"
 #include "../diffusion/noise_levels.hpp"
 #include "../stages/optimal_denoiser_clustering.hpp"
@@ -22,7 +23,9 @@ struct trainer_options {
   double ema_rampup_ratio = 0.05;  // the half-life is at most this share of the images seen; 0: no such limit
   index_t batch_size = 64;
   double gradient_clip = 0;  // largest norm of the gradient over all parameters; 0: no clipping
-  log_normal_levels levels{};
+  noise_level_draws levels{};
+  std::optional<loss_weight> weight{};        // of the squared error of D; none: EDM's, with the model's sigma_data
+  bool stratified = false;                    // rows of a stage take equal shares of its distribution instead of independent draws
   std::vector<double> stage_probabilities{};  // empty: by P(sigma)
   double least_stage_share = 0;               // no stage gets fewer than this share of rows
   bool checkpoint_activations = false;        // keep only what blocks hand on: less memory for one more forward pass
@@ -130,10 +133,12 @@ class trainer {
     const random_stream order(options_.seed, purpose::data_order, std::uint64_t(step_)), level(options_.seed, purpose::noise_level, std::uint64_t(step_));
     for (index_t r = 0; r < rows; ++r) {
       which[r] = order.below(r, std::uint32_t(images_count_));
-      double u = level.uniform(2 * r);
+      // Stratified: row r takes its turn among the rows, shifted by one number a step; what is left of it after choosing the stage places it inside.
+      double u = options_.stratified ? std::fmod((double(r) + level.uniform(0)) / double(rows), 1.0) : level.uniform(2 * r);
       int s = 0;
       while (s + 1 < model_.stage_count() && u >= probabilities_[s]) u -= probabilities_[s++];
-      sigmas[r] = options_.levels.draw(model_.stages(), s, level.uniform(2 * r + 1));
+      const double inside = options_.stratified ? std::clamp(u / probabilities_[s], 1e-12, 1 - 1e-12) : level.uniform(2 * r + 1);
+      sigmas[r] = options_.levels.draw(model_.stages(), s, inside);
     }
     return step(images_.data(), which, sigmas, nullptr, {});
   }
@@ -175,6 +180,8 @@ class trainer {
     positive("learning_rate", o.learning_rate);
     positive("batch_size", double(o.batch_size));
     positive("levels.p_std", o.levels.p_std);
+    require<value_error>(o.levels.sigma_min > 0 && o.levels.sigma_min < o.levels.sigma_max, "trainer: levels from sigma ", o.levels.sigma_min, " to ",
+                         o.levels.sigma_max, "; they must ascend and be above 0");
     positive("adam.epsilon", o.adam.epsilon);
     not_negative("lr_rampup_kimg", o.lr_rampup_kimg);
     not_negative("ema_halflife_kimg", o.ema_halflife_kimg);
@@ -240,7 +247,7 @@ class trainer {
     std::vector<double> values(std::size_t(2 * rows), 0.0);
     for (index_t i = 0; i < rows; ++i) {
       values[i] = sigmas[i];
-      values[rows + i] = model_.config().precond.loss_weight(sigmas[i]);
+      values[rows + i] = options_.weight ? options_.weight->on_sample(sigmas[i]) : model_.config().precond.loss_weight(sigmas[i]);
     }
     backend_.upload(values.data(), row_values_.data(), 2 * rows);
     backend_.upload(which.data(), which_.data(), rows);
@@ -264,14 +271,15 @@ class trainer {
     const network_inputs<Scalar> in = model_.prepare(x_.data(), sigmas, r, labels);
     const double *skip = model_.prepared_factors() + rows, *out = skip + rows;
     for_each_moving(r, [&](view<Scalar> g) { ops::fill<Backend, Scalar>(backend_, g, Scalar(0)); });
-    model_.engine().differentiate(
-        model_.weights().data(), gradient_.data(), in, r.rows_by_stage, [&](int, index_t first, index_t n, const Scalar* f, Scalar* df) {
-          backend_.for_each_index(n,
-                                  functor::denoising_loss<Scalar>{x_.data() + first * size, target_.data() + first * size, f, skip + first, out + first,
-                                                                  weight + first, size, 1.0 / double(rows), df, loss + first},
-                                  1);
-        },
-        {.dropout = random_stream(options_.seed, purpose::dropout, std::uint64_t(step_))});
+    model_.engine().differentiate(model_.weights().data(), gradient_.data(), in, r.rows_by_stage,
+                                  [&](int, index_t first, index_t n, const Scalar* f, Scalar* df) {
+                                    backend_.for_each_index(
+                                        n,
+                                        functor::denoising_loss<Scalar>{x_.data() + first * size, target_.data() + first * size, f, skip + first, out + first,
+                                                                        weight + first, size, 1.0 / double(rows), df, loss + first},
+                                        1);
+                                  },
+                                  {.dropout = random_stream(options_.seed, purpose::dropout, std::uint64_t(step_))});
 
     step_report report{step_ + 1, images_seen_ + double(rows), std::vector<double>(r.rows_by_stage.size(), 0.0), r.rows_by_stage, 0};
     std::vector<double> losses(std::size_t(rows), 0.0);

@@ -1,0 +1,129 @@
+// Finds the stages of a data set: cluster DATA [--method M] [--stages N] [--alpha A] [--schedule S] [--out DIR] ...
+// Prints boundaries in sigma and in the schedule's t, with intervals, and writes clustering.json, similarity.png and curves.png.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <multistage/io.hpp>
+#include <multistage/multistage.hpp>
+#include <multistage/stages/interval_clustering.hpp>
+
+namespace ms = multistage;
+using json = ms::io::json;
+
+namespace {
+
+struct settings {
+  std::string data, method = "optimal_denoiser", schedule = "vp", out = "clustering";
+  int stages = 3, nodes = 41, replicates = 200, threads = 0;
+  ms::index_t draws = 4096, limit = 0;
+  double largest = 0, alpha = 0.95, threshold = 2.0 / 256, sigma_min = 0.002, sigma_max = 80;
+  std::uint64_t seed = 0;
+};
+
+void write_picture(const std::string& path, const ms::io::canvas& c) {
+  c.save(path);
+  std::printf("written: %s\n", path.c_str());
+}
+
+template <class Schedule>
+int cluster(const settings& s, const Schedule& schedule) {
+  const ms::cpu backend(s.threads);
+  ms::io::make_directory(s.out);
+  ms::io::image_set images = ms::io::read_images(s.data, s.largest);
+  if (s.limit > 0 && s.limit < images.count()) {
+    images.extents.rows = s.limit;
+    images.values.resize(std::size_t(images.extents.size()));
+  }
+  std::printf("%lld images of %lld x %lld x %lld\n", static_cast<long long>(images.count()), static_cast<long long>(images.extents.height),
+              static_cast<long long>(images.extents.width), static_cast<long long>(images.extents.channels));
+  ms::clustering_options o;
+  o.alpha = s.alpha;
+  o.threshold = s.threshold;
+  o.draws = s.draws;
+  o.sigma_min = std::max(s.sigma_min, schedule.sigma(schedule.t_min()));
+  o.sigma_max = std::min(s.sigma_max, schedule.sigma(schedule.t_max()));
+  o.seed = s.seed;
+  const double t_min = schedule.t(o.sigma_min), t_max = schedule.t(o.sigma_max);
+  json out{{"data", s.data},           {"method", s.method},       {"schedule", s.schedule}, {"images", images.count()},
+           {"sigma_min", o.sigma_min}, {"sigma_max", o.sigma_max}, {"seed", s.seed}};
+  ms::clustering_options few = o;
+  few.draws = std::min<ms::index_t>(o.draws, 256);
+  const ms::similarity_figure f = ms::similarity_between_times(backend, images.span(), images.extents, s.nodes, few, schedule);
+
+  std::vector<double> times;
+  if (s.method == "optimal_denoiser") {
+    ms::require<ms::value_error>(s.stages == 3, "cluster: Algorithm 1 makes three stages; use --method n_stage for ", s.stages);
+    const ms::clustering c = ms::cluster_by_optimal_denoiser(backend, images.span(), images.extents, o, schedule);
+    times = {c.t1, c.t2};
+    const ms::boundary_intervals b = ms::bootstrap_boundaries(c, s.alpha, s.replicates, s.seed);
+    std::printf("95 %% intervals: t1 in [%.4g, %.4g] (standard error %.2g), t2 in [%.4g, %.4g] (%.2g)\n", b.t1_low, b.t1_high, b.t1_error, b.t2_low, b.t2_high,
+                b.t2_error);
+    out["alpha"] = s.alpha;
+    out["threshold"] = s.threshold;
+    out["draws"] = s.draws;
+    out["intervals_t"] = {{b.t1_low, b.t1_high}, {b.t2_low, b.t2_high}};
+    out["standard_errors_t"] = {b.t1_error, b.t2_error};
+    out["intervals_sigma"] = {{schedule.sigma(b.t1_low), schedule.sigma(b.t1_high)}, {schedule.sigma(b.t2_low), schedule.sigma(b.t2_high)}};
+    write_picture(s.out + "/curves.png", ms::io::line_chart({{"lowest, up to t", c.time, c.mean_low, ms::io::stage_colour(0)},
+                                                             {"highest, from t", c.time, c.mean_high, ms::io::stage_colour(1)},
+                                                             {"alpha", {t_min, t_max}, {s.alpha, s.alpha}, ms::io::canvas::grey}},
+                                                            "Similarity of optimal denoisers to both ends", "t", "share of values alike", false));
+  } else if (s.method == "n_stage") {
+    const auto choices = ms::choose_stage_count(f.matrix, std::max(s.stages, std::min(8, s.nodes)));
+    std::printf("stages  objective  mean similarity inside\n");
+    for (const auto& c : choices) std::printf("%6d  %9.4f  %.4f%s\n", c.stages, c.objective, c.mean, c.stages == s.stages ? "  <- asked for" : "");
+    for (const auto cut : choices[std::size_t(s.stages) - 1].cuts) times.push_back(0.5 * (f.times[std::size_t(cut) - 1] + f.times[std::size_t(cut)]));
+    json table = json::array();
+    for (const auto& c : choices) table.push_back({{"stages", c.stages}, {"objective", c.objective}, {"mean", c.mean}});
+    out["stage_counts"] = table;
+  } else {
+    constexpr ms::index_t n = 1000;
+    const auto first = s.method == "timestep" ? ms::cluster_by_timestep(n, s.stages) : ms::cluster_by_snr(n, s.stages, schedule);
+    for (std::size_t k = 1; k < first.size(); ++k) times.push_back(t_min + (t_max - t_min) * double(first[k]) / double(n));
+  }
+  const ms::partition stages = ms::partition::from_times(schedule, times);
+  std::printf("%-6s %-28s %-28s\n", "stage", "t", "sigma");
+  for (int k = 0; k < stages.stage_count(); ++k)
+    std::printf("%-6d (%.4g, %.4g]%*s (%.4g, %.4g]\n", k, k == 0 ? t_min : times[std::size_t(k) - 1],
+                k + 1 < stages.stage_count() ? times[std::size_t(k)] : t_max, 8, "", std::max(stages.lower(k), o.sigma_min),
+                std::min(stages.upper(k), o.sigma_max));
+  out["boundaries_t"] = times;
+  out["stage_boundaries"] = stages.boundaries();
+  ms::io::write_file(s.out + "/clustering.json", out.dump(1) + "\n");
+  std::printf("written: %s/clustering.json\n", s.out.c_str());
+  write_picture(s.out + "/similarity.png", ms::io::heat_map(f.matrix, f.times, times, "Similarity of optimal denoisers", "t", f.sigmas));
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  settings s;
+  CLI::App app{"Finds the stages of a data set by how alike its optimal denoisers are"};
+  app.add_option("DATA", s.data, ".npy, .npz, IDX, CIFAR-10 .bin or a folder of them, or a folder of PNG or JPEG pictures")->required();
+  app.add_option("--method", s.method, "how")->check(CLI::IsMember({"optimal_denoiser", "n_stage", "timestep", "snr"}))->capture_default_str();
+  app.add_option("--schedule", s.schedule, "whose times are used")
+      ->check(CLI::IsMember({"vp", "sub_vp", "ve", "cosine", "edm", "flow"}))
+      ->capture_default_str();
+  app.add_option("--stages", s.stages, "how many")->check(CLI::Range(1, 8))->capture_default_str();
+  app.add_option("--alpha", s.alpha, "similarity asked for")->check(CLI::Range(0.0, 1.0))->capture_default_str();
+  app.add_option("--threshold", s.threshold, "two values count as alike when they differ by at most this")->capture_default_str();
+  app.add_option("--draws", s.draws, "noisy images compared")->check(CLI::Range(2, 10'000'000))->capture_default_str();
+  app.add_option("--nodes", s.nodes, "times of the similarity matrix")->check(CLI::Range(2, 1000))->capture_default_str();
+  app.add_option("--replicates", s.replicates, "of the bootstrap")->check(CLI::Range(20, 100000))->capture_default_str();
+  app.add_option("--sigma-min", s.sigma_min, "lowest noise level")->capture_default_str();
+  app.add_option("--sigma-max", s.sigma_max, "highest noise level")->capture_default_str();
+  app.add_option("--largest", s.largest, "value of white in arrays of integers; 0: 255")->capture_default_str();
+  app.add_option("--limit", s.limit, "use the first images only; 0: all")->capture_default_str();
+  app.add_option("--seed", s.seed)->capture_default_str();
+  app.add_option("--threads", s.threads, "0: one a core")->capture_default_str();
+  app.add_option("--out", s.out, "directory for clustering.json and the pictures")->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+  return ms::exit_status([&] {
+    if (s.schedule == "sub_vp") return cluster(s, ms::sub_vp_schedule{});
+    if (s.schedule == "ve") return cluster(s, ms::ve_schedule{});
+    if (s.schedule == "cosine") return cluster(s, ms::cosine_schedule{});
+    if (s.schedule == "edm") return cluster(s, ms::edm_schedule{});
+    if (s.schedule == "flow") return cluster(s, ms::flow_schedule{});
+    return cluster(s, ms::vp_schedule{});
+  });
+}

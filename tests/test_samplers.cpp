@@ -1,0 +1,298 @@
+// Samplers over an exact denoiser: orders of accuracy (also across a stage boundary), every number of steps, independence of the batch; schedules,
+// spacings, weights, guidance.
+#include <multistage/diffusion/loss_weighting.hpp>
+#include <multistage/samplers/all.hpp>
+
+#include "support.hpp"
+
+namespace {
+
+/// The exact denoiser of N(mean, deviation^2) above and another below a boundary, and the exact end of its probability-flow ODE.
+struct two_gaussians {
+  double boundary = 0;  // 0: one stage
+  double mean[2] = {0.3, -0.8}, variance[2] = {0.25, 1.0};
+  int stage(double sigma) const { return sigma > boundary ? 0 : 1; }  // 0: above
+  double denoised(double x, double sigma) const {
+    const int s = stage(sigma);
+    return mean[s] + variance[s] / (variance[s] + sigma * sigma) * (x - mean[s]);
+  }
+  double flow(double x, double from, double to, int s) const {
+    return mean[s] + (x - mean[s]) * std::sqrt((variance[s] + to * to) / (variance[s] + from * from));
+  }
+  double exact(double x, double from, double to) const {
+    if (boundary <= 0) return flow(x, from, to, 0);
+    return flow(flow(x, from, boundary, 0), boundary, to, 1);
+  }
+};
+
+template <class Sampler>
+double run(const Sampler& s, const two_gaussians& g, double start, std::vector<double>* evaluated = nullptr) {
+  ms::cpu b(1);
+  ms::tensor<double, ms::cpu> x(b, {1, 1, 1, 1}, std::vector<double>{start});
+  s(
+      b, x.view(),
+      [&](ms::view<const double> at, double sigma, ms::view<double> d) {
+        if (evaluated) evaluated->push_back(sigma);
+        d.data[0] = g.denoised(at.data[0], sigma);
+      },
+      [&](int k, ms::view<double> z) { z.data[0] = ms::random_stream(1).normal(std::uint64_t(k)); },
+      [](int, double, ms::view<const double>, ms::view<const double>) { return true; });
+  return x.data()[0];
+}
+
+constexpr double top = 8, bottom = 0.05, start = 9.7;
+std::vector<double> line(int n) { return ms::noise_levels(ms::edm_schedule{bottom, top}, ms::spacing::log_snr, top, bottom, n); }
+
+/// log2 of how much the error falls from n steps to 2 n, averaged over n = 32 and 64.
+template <class Make>
+double slope(const char* name, const two_gaussians& g, Make&& make) {
+  const auto error = [&](int n) { return std::fabs(run(make(n), g, start) - g.exact(start, top, bottom)); };
+  const double s = 0.5 * std::log2(error(32) / error(128));
+  std::printf("  %-44s order %.2f, error %.2g with 64 steps\n", name, s, error(64));
+  return s;
+}
+
+ms::dpm_solver<ms::edm_schedule> dpm(int n, int order, ms::dpm_method method, bool data) {
+  ms::dpm_solver<ms::edm_schedule> s{.num_steps = n, .order = order, .method = method, .predict_data = data, .schedule = {bottom, top}};
+  return s;
+}
+
+}  // namespace
+
+TEST_CASE("methods have their order of accuracy on a closed-form solution") {
+  const two_gaussians g;
+  CHECK(slope("ddim", g, [](int n) { return ms::ddim{line(n)}; }) > 0.85);
+  CHECK(slope("pndm", g, [](int n) { return ms::pndm{line(n)}; }) > 1.8);
+  for (const int order : {1, 2, 3}) {
+    const std::string o = " order " + std::to_string(order);
+    CHECK(slope(("deis" + o).c_str(), g, [&](int n) {
+            return ms::deis<ms::edm_schedule>{.levels = line(n), .order = order, .schedule = {bottom, top}};
+          }) > std::min(order, 2) - 0.2);
+    CHECK(slope(("unipc bh2" + o).c_str(), g, [&](int n) { return ms::unipc{line(n), order}; }) > std::min(order, 2) - 0.2);
+    for (const bool data : {true, false}) {
+      const std::string name = data ? "dpm_solver++ " : "dpm_solver ";
+      CHECK(slope((name + "multistep" + o).c_str(), g, [&](int n) { return dpm(n, order, ms::dpm_method::multistep, data); }) > std::min(order, 2) - 0.2);
+      CHECK(slope((name + "singlestep_fixed" + o).c_str(), g, [&](int n) { return dpm(n * order, order, ms::dpm_method::singlestep_fixed, data); }) >
+            order - 0.25);
+    }
+  }
+}
+
+TEST_CASE("across a stage boundary align keeps the order, carry and restart lose it") {
+  const two_gaussians g{0.9};
+  const ms::partition stages({0.9});
+  const auto with = [&](ms::boundary_policy p, int order) {
+    return [&, p, order](int n) {
+      auto s = dpm(n, order, ms::dpm_method::multistep, true);
+      s.crossing = {stages, p};
+      return s;
+    };
+  };
+  for (const int order : {2, 3}) {
+    const double aligned = slope("dpm_solver++ multistep, align", g, with(ms::boundary_policy::align, order)),
+                 restarted = slope("restart", g, with(ms::boundary_policy::restart, order)),
+                 carried = slope("carry", g, with(ms::boundary_policy::carry, order));
+    CHECK(aligned > 1.7);
+    CHECK(aligned > restarted);
+    CHECK(aligned > carried);
+  }
+  CHECK(slope("unipc, align", g, [&](int n) { return ms::unipc{line(n), 2, ms::unipc_variant::bh2, {stages, ms::boundary_policy::align}}; }) > 1.5);
+  CHECK(slope("deis, align", g, [&](int n) {
+          return ms::deis<ms::edm_schedule>{.levels = line(n), .order = 2, .schedule = {bottom, top}, .crossing = {stages, ms::boundary_policy::align}};
+        }) > 1.5);
+  // Averaged over where the boundary falls between steps: with few steps it is best to carry history over, with many to align.
+  std::printf("  steps      carry    restart      align   (mean error of second order)\n");
+  double error[3];
+  for (const int n : {10, 20, 40, 80, 160, 320}) {
+    std::fill_n(error, 3, 0.0);
+    for (int k = 0; k < 40; ++k) {
+      const double at = 0.5 + 0.0185 * k;
+      const two_gaussians h{at};
+      for (int p = 0; p < 3; ++p) {
+        auto s = dpm(n, 2, ms::dpm_method::multistep, true);
+        s.crossing = {ms::partition({at}), ms::boundary_policy(p)};
+        error[p] += std::fabs(run(s, h, start) - h.exact(start, top, bottom)) / 40;
+      }
+    }
+    std::printf("  %5d %10.3g %10.3g %10.3g\n", n, error[0], error[1], error[2]);
+  }
+  CHECK(error[2] < error[0] / 3);
+  CHECK(error[2] < error[1] / 3);
+}
+
+TEST_CASE("every method with 1 to 30 steps, any order and spacing, is finite and goes down") {
+  const two_gaussians g{0.9};
+  const auto check = [&](const auto& s) {
+    std::vector<double> evaluated;
+    CHECK(std::isfinite(run(s, g, 9.0, &evaluated)));
+    REQUIRE_FALSE(evaluated.empty());
+    for (const double sigma : evaluated) REQUIRE((sigma > 0 && sigma <= top * (1 + 1e-12)));
+  };
+  const ms::edm_schedule schedule{bottom, top};
+  for (int n = 1; n <= 30; ++n)
+    for (int how = 0; how <= int(ms::spacing::beta); ++how) {
+      const auto levels = ms::noise_levels(schedule, ms::spacing(how), top, bottom, n);
+      REQUIRE(int(levels.size()) == n + 1);
+      for (std::size_t i = 1; i < levels.size(); ++i) REQUIRE(levels[i] < levels[i - 1]);
+      auto to_zero = levels;
+      to_zero.push_back(0);
+      for (const auto policy : {ms::boundary_policy::carry, ms::boundary_policy::restart, ms::boundary_policy::align}) {
+        const ms::stage_crossing crossing{ms::partition({0.9}), policy};
+        check(ms::pndm{levels, crossing});
+        for (int order = 1; order <= 3; ++order) {
+          check(ms::deis<ms::edm_schedule>{.levels = levels, .order = order, .schedule = schedule, .crossing = crossing});
+          check(ms::unipc{to_zero, order, ms::unipc_variant(n % 2), crossing});
+          for (int method = 0; method < 3; ++method) {
+            auto s = dpm(n, order, ms::dpm_method(method), n % 2 == 0);
+            s.steps = ms::spacing(how);
+            s.crossing = crossing;
+            check(s);
+          }
+          if (order < 3) check(ms::dpm_solver_sde{to_zero, order, crossing});
+        }
+      }
+      check(ms::ddim{to_zero, 0.5});
+    }
+  for (int n = 2; n <= 30; ++n) check(ms::score_sde<ms::ve_schedule>{.num_scales = n, .corrector = ms::sde_corrector::langevin, .schedule = {bottom, top}});
+}
+
+TEST_CASE("the adaptive solver reaches its tolerance") {
+  const two_gaussians g;
+  for (const int order : {2, 3}) {
+    auto s = dpm(1, order, ms::dpm_method::adaptive, true);
+    s.adaptive = {1e-4, 1e-4, 0.9, 0.05, 1e-9};
+    CHECK(std::fabs(run(s, g, start) - g.exact(start, top, bottom)) < 1e-2);
+  }
+}
+
+TEST_CASE("a picture depends on its seed alone, with every sampler") {
+  const ms::configuration config{
+      ms::song_unet{.resolution = 4, .channels = 1, .encoder_channels = 8, .channel_mult = {1}, .num_blocks = 1, .attn_resolutions = {}},
+      {.widths = {8, 4}},
+      {}};
+  const auto check = [&](const auto& sampler) {
+    ms::dynamic_model<float, ms::cpu> model(ms::cpu(2), config, ms::partition({1.0}), 1), again(ms::cpu(1), config, ms::partition({1.0}), 1);
+    auto w = test::normals<float>(model.weights().size(), 8);
+    for (float& v : w) v *= 0.2f;
+    for (auto* m : {&model, &again}) m->backend().upload(w.data(), m->weights().data(), ms::index_t(w.size()));
+    const auto all = ms::sample(model, sampler, {.seeds = "3-6", .batch = 4}), two = ms::sample(again, sampler, {.seeds = "5,4", .batch = 1});
+    CHECK(std::equal(two.images.begin(), two.images.begin() + 16, all.images.begin() + 32));
+    CHECK(std::equal(two.images.begin() + 16, two.images.end(), all.images.begin() + 16));
+    ms::index_t total = 0;
+    for (const auto n : all.evaluations) total += n;
+    CHECK(total > 0);
+  };
+  const auto levels = ms::noise_levels(ms::edm_schedule{0.05, 20}, ms::spacing::karras, 20, 0.05, 5);
+  check(ms::ddim{levels, 1});
+  check(ms::pndm{levels});
+  check(ms::deis<>{.levels = levels});
+  check(ms::unipc{levels});
+  check(ms::dpm_solver_sde{levels});
+  check(ms::score_sde<ms::ve_schedule>{.num_scales = 6, .corrector = ms::sde_corrector::langevin, .schedule = {0.05, 20}});
+  check(ms::edm_ablation{.num_steps = 5, .schedule = ms::ablation_schedule::vp, .scaling = ms::ablation_scaling::vp});
+  check(dpm(6, 3, ms::dpm_method::singlestep, false));
+}
+
+TEST_CASE("guidance combines both sides where it acts") {
+  const ms::song_unet net{.resolution = 4, .channels = 1, .encoder_channels = 8, .channel_mult = {1}, .num_blocks = 1, .attn_resolutions = {}, .label_dim = 3};
+  ms::dynamic_model<float, ms::cpu> model(ms::cpu(2), {net, {.widths = {8, 4}}, {}}, ms::partition({1.0}), 1),
+      weak(ms::cpu(2), {net, {.widths = {8, 4}}, {}}, ms::partition({1.0}), 2);
+  auto w = test::normals<float>(model.weights().size(), 8);
+  for (float& v : w) v *= 0.2f;
+  model.backend().upload(w.data(), model.weights().data(), ms::index_t(w.size()));
+  const ms::ddim one_step{{5.0, 0.0}};  // the result is D
+  const auto draw = [&](const ms::guidance& g, int label, ms::dynamic_model<float, ms::cpu>* other = nullptr) {
+    return ms::sample(model, one_step, {.seeds = "7", .class_label = label, .guide = g}, other);
+  };
+  const auto with = draw({}, 1), without = draw({}, -1), strong = draw({.scale = 3}, 1), by_stage = draw({.scale_by_stage = {9, 3}}, 1),
+             outside = draw({.scale = 3, .sigma_high = 2}, 1);
+  CHECK(with.images != without.images);
+  for (std::size_t i = 0; i < 16; ++i) CHECK(strong.images[i] == Approx(without.images[i] + 3 * (with.images[i] - without.images[i])));
+  CHECK(by_stage.images == strong.images);
+  CHECK(outside.images == with.images);
+  CHECK(strong.evaluations[1] == 2);
+  CHECK(with.evaluations[1] == 1);
+  const auto other = ms::sample(weak, one_step, {.seeds = "7", .class_label = 1}), autoguided = draw({.scale = 2}, 1, &weak);
+  for (std::size_t i = 0; i < 16; ++i) CHECK(autoguided.images[i] == Approx(2 * with.images[i] - other.images[i]));
+}
+
+TEST_CASE("schedules invert to rounding") {
+  const auto check = [](const auto& s) {
+    INFO(s.name());
+    for (int i = 1; i < 50; ++i) {
+      const double t = s.t_min() + (s.t_max() - s.t_min()) * i / 50;
+      CHECK(std::fabs(s.t(s.sigma(t)) - t) < 1e-12 * std::max(1.0, std::fabs(t)));
+      CHECK(ms::time_of_lambda(s, ms::lambda(s, t)) == Approx(t).epsilon(1e-12));
+      CHECK(ms::any_schedule(std::string(s.name())).name() == s.name());
+    }
+  };
+  check(ms::vp_schedule{});
+  check(ms::sub_vp_schedule{});
+  check(ms::ve_schedule{});
+  check(ms::cosine_schedule{});
+  check(ms::flow_schedule{});
+  check(ms::edm_schedule{});
+  check(ms::ddpm_schedule{});
+  CHECK_THROWS_AS(ms::any_schedule(std::string("other")), ms::value_error);
+  // d sigma^2 / dt = (g / s)^2: drift and diffusion belong to the marginals.
+  const auto consistent = [](const auto& s, double t) {
+    const double h = 1e-5, slope = (std::pow(s.sigma(t + h), 2) - std::pow(s.sigma(t - h), 2)) / (2 * h), g = s.diffusion(t) / s.signal(t);
+    CHECK(slope == Approx(g * g).epsilon(1e-6));
+    CHECK((std::log(s.signal(t + h)) - std::log(s.signal(t - h))) / (2 * h) == Approx(s.drift(t)).epsilon(1e-6).margin(1e-9));
+  };
+  for (const double t : {0.2, 0.5, 0.8}) {
+    consistent(ms::vp_schedule{}, t);
+    consistent(ms::sub_vp_schedule{}, t);
+    consistent(ms::ve_schedule{}, t);
+    consistent(ms::cosine_schedule{}, t);
+    consistent(ms::flow_schedule{}, t);
+  }
+  const auto zero = ms::discrete_schedule(ms::beta_schedule::scaled_linear, 0.00085, 0.012).zero_terminal_snr();
+  CHECK(std::exp(zero.log_alpha(999)) == Approx(1e-4));
+  CHECK(std::exp(zero.log_alpha(0)) == Approx(std::sqrt(1 - 0.00085)));
+  CHECK(ms::flow_schedule::shifted(0.5, 3) == Approx(0.75));
+  // Quantiles of Beta(0.6, 0.6), from SciPy.
+  CHECK(ms::detail::beta_quantile(0.05, 0.6) == Approx(0.012554456873611399).epsilon(1e-9));
+  CHECK(ms::detail::beta_quantile(0.25, 0.6) == Approx(0.17568037865269498).epsilon(1e-9));
+  CHECK(ms::detail::beta_quantile(0.9, 0.6) == Approx(0.9604155944112192).epsilon(1e-9));
+}
+
+TEST_CASE("preconditionings turn each prediction into the same denoiser") {
+  // From an image value y and noise n at sigma: what a perfect network of each kind predicts must give D = y.
+  const double y = 0.4, n = -1.3;
+  for (const auto kind :
+       {ms::precondition::vp, ms::precondition::subvp, ms::precondition::score_ve, ms::precondition::ddpm, ms::precondition::flow, ms::precondition::iddpm})
+    for (const auto what : {ms::prediction::epsilon, ms::prediction::sample, ms::prediction::velocity, ms::prediction::score, ms::prediction::flow})
+      for (const double sigma : {0.05, 0.8, 12.0}) {
+        ms::preconditioning p{kind};
+        p.predicts = what;
+        const auto f = p.at(sigma);
+        const ms::training_target t{f.in, sigma};
+        const double predicted = what == ms::prediction::epsilon    ? n
+                                 : what == ms::prediction::sample   ? y
+                                 : what == ms::prediction::velocity ? t.velocity(y, n)
+                                 : what == ms::prediction::score    ? t.score(n)
+                                                                    : t.flow(y, n);
+        INFO(ms::to_string(kind) << " " << ms::to_string(what) << " " << sigma);
+        CHECK(f.skip * (y + sigma * n) + f.out * predicted == Approx(y).epsilon(1e-10));
+      }
+}
+
+TEST_CASE("bad parameters of samplers are named with their value") {
+  const auto says = [](auto&& f, const char* what) { CHECK_THAT(test::message(f), Catch::Contains(what)); };
+  says([] { ms::ddim{{1.0, 2.0}}.sigmas(); }, "noise level 1 is 2");
+  says([] { ms::ddim{{2.0, 1.0}, 1.5}.sigmas(); }, "eta = 1.5");
+  says([] { ms::ddim{{2.0}}.sigmas(); }, "1 noise levels");
+  says([] { ms::deis<>{.levels = {2.0, 0.0}}.sigmas(); }, "last noise level is 0");
+  says([] { ms::deis<>{.levels = {2.0, 1.0}, .order = 4}.sigmas(); }, "order = 4");
+  says([] { ms::unipc{{2.0, 1.0}, 0}.sigmas(); }, "order = 0");
+  says([] { ms::dpm_solver_sde{{2.0, 1.0}, 3}.sigmas(); }, "order = 3");
+  says([] { dpm(0, 2, ms::dpm_method::multistep, true).sigmas(); }, "num_steps = 0");
+  says([] { ms::edm_ablation{.num_steps = 1}.sigmas(); }, "num_steps = 1");
+  says([] { ms::score_sde<>{.num_scales = 1}.sigmas(); }, "num_scales = 1");
+  says([] { ms::score_sde<ms::sub_vp_schedule>{.predictor = ms::sde_predictor::ancestral}.sigmas(); }, "ancestral");
+  says([] { ms::noise_levels(ms::vp_schedule{}, ms::spacing::log_snr, 0.1, 0.9, 5); }, "noise must fall");
+  says([] { ms::timesteps(1000, ms::timestep_spacing::leading, 1001); }, "outside 1..1000");
+  says([] { ms::spacing_from("linear"); }, "unknown");
+  says([] { ms::loss_weight{}.on(ms::prediction::score, 1); }, "score");
+}
