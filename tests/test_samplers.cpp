@@ -296,3 +296,83 @@ TEST_CASE("bad parameters of samplers are named with their value") {
   says([] { ms::spacing_from("linear"); }, "unknown");
   says([] { ms::loss_weight{}.on(ms::prediction::score, 1); }, "score");
 }
+
+TEST_CASE("the probability-flow ODE reaches its tolerance and gives closed-form likelihoods") {
+  const two_gaussians g;
+  const double x = run(ms::probability_flow{bottom, top, {1e-9, 1e-9}}, g, start);
+  CHECK(std::fabs(x - g.denoised(g.exact(start, top, bottom), bottom)) < 1e-6);
+  // A Gaussian's density, smoothed by sigma_min and cut by the prior's sigma_max, both far away here.
+  ms::cpu b(1);
+  const std::vector<double> values{0.1, 0.9, -1.2, 0.3};
+  const ms::tensor<double, ms::cpu> images(b, {2, 1, 1, 2}, values);
+  const auto likely = ms::log_likelihood(
+      b, images.view(), ms::probability_flow{1e-3, 3000, {1e-8, 1e-8}},
+      [&](ms::view<const double> at, double sigma, ms::view<double> d) {
+        for (int i = 0; i < 4; ++i) d.data[i] = g.denoised(at.data[i], sigma);
+      },
+      [&](ms::view<const double>, double sigma, ms::view<const double> v, ms::view<double> jv) {
+        for (int i = 0; i < 4; ++i) jv.data[i] = g.variance[0] / (g.variance[0] + sigma * sigma) * v.data[i];
+      },
+      1);
+  for (int r = 0; r < 2; ++r) {
+    double want = 0;
+    for (int i = 0; i < 2; ++i)
+      want += -0.5 * std::pow(values[std::size_t(2 * r + i)] - g.mean[0], 2) / g.variance[0] - 0.5 * std::log(2 * 3.14159265358979 * g.variance[0]);
+    CHECK(likely.log_p[std::size_t(r)] == Approx(want).margin(1e-4));
+    CHECK(likely.bits_per_value[std::size_t(r)] == Approx(-want / (2 * std::log(2.0)) + 7).margin(1e-4));
+  }
+}
+
+TEST_CASE("the derivative of a model's denoiser, transposed") {
+  ms::cpu b(2);
+  const ms::song_unet net{.resolution = 4, .channels = 2, .encoder_channels = 8, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {2}};
+  ms::dynamic_model<double, ms::cpu> m(b, {net, {.widths = {8, 4}}, {}}, ms::partition({1.0}), 1);
+  auto w = test::normals<double>(m.weights().size(), 8);
+  for (double& v : w) v *= 0.2;
+  b.upload(w.data(), m.weights().data(), ms::index_t(w.size()));
+  const std::vector<double> sigmas{5.0, 0.3, 2.0};
+  const auto x = test::random_tensor<double>(b, m.images(3), 1), v = test::random_tensor<double>(b, m.images(3), 2);
+  ms::tensor<double, ms::cpu> jv(b, m.images(3)), d(b, m.images(3));
+  m.denoise_transposed(x.view(), sigmas, v.view(), jv.view());
+  CHECK(test::gradient_error(
+            x.to_host(),
+            [&](const std::vector<double>& at) {
+              const ms::tensor<double, ms::cpu> moved(b, m.images(3), at);
+              m.denoise(moved.view(), sigmas, d.view());
+              return test::dot(d.to_host(), v.to_host());
+            },
+            jv.to_host()) < 1e-7);
+}
+
+TEST_CASE("restarts wear off an error made before them") {
+  // A Gaussian's samples from a start that is off: without restarts the error stays, with them the spread of the interval forgets it.
+  const two_gaussians g;
+  const ms::restart s{.main = {.num_steps = 20}, .low = 0.5, .high = 5, .repeats = 6, .num_steps = 8};
+  const double off = 400;  // five standard deviations
+  const double plain = run(s.main, g, off), again = run(s, g, off);
+  CHECK(std::fabs(plain - 0.3) > 2);    // five standard deviations of the data, too
+  CHECK(std::fabs(again - 0.3) < 1.8);  // a sample like others
+  CHECK(run(ms::restart{.repeats = 0}, g, off) == Approx(run(ms::edm_heun{}, g, off)).epsilon(0.02));
+  CHECK_THAT(test::message([] { ms::restart{.low = 2, .high = 1}.sigmas(); }), Catch::Contains("low"));
+}
+
+TEST_CASE("known regions stay, and pictures can start from a picture") {
+  const ms::configuration config{
+      ms::song_unet{.resolution = 4, .channels = 1, .encoder_channels = 8, .channel_mult = {1}, .num_blocks = 1, .attn_resolutions = {}}, {.widths = {8}}, {}};
+  ms::dynamic_model<float, ms::cpu> model(ms::cpu(2), config, ms::partition(), 1);
+  auto w = test::normals<float>(model.weights().size(), 8);
+  for (float& v : w) v *= 0.2f;
+  model.backend().upload(w.data(), model.weights().data(), ms::index_t(w.size()));
+  std::vector<double> known(16, 0.7), mask(16, 0.0);
+  for (int i = 0; i < 8; ++i) mask[std::size_t(i)] = 1;
+  const auto painted = ms::sample(model, ms::edm_heun{.num_steps = 8}, {.seeds = "0-1", .known = known, .mask = mask});
+  for (int i = 0; i < 8; ++i) {
+    CHECK(painted.images[std::size_t(i)] == Approx(0.7));
+    CHECK(painted.images[std::size_t(8 + i)] != Approx(0.7));
+  }
+  // With hardly any noise added, image-to-image returns nearly the image.
+  const auto near = ms::sample(model, ms::edm_heun{.num_steps = 4, .sigma_max = 0.01}, {.seeds = "0", .from = std::vector<double>(16, 0.2)});
+  for (const double v : near.images) CHECK(v == Approx(0.2).margin(0.1));
+  CHECK_THAT(test::message([&] { ms::sample(model, ms::edm_heun{}, {.mask = mask}); }), Catch::Contains("known and mask"));
+  CHECK_THAT(test::message([&] { ms::sample(model, ms::edm_heun{}, {.from = {1.0}}); }), Catch::Contains("from has 1 values"));
+}

@@ -374,3 +374,31 @@ TEST_CASE("a weight of one's own and stratified draws change what is trained") {
   const auto stratified = run([](auto& o) { o.stratified = true, o.least_stage_share = 0, o.stage_probabilities = {0.5, 0.25, 0.25}; });
   CHECK(stratified.first.rows == std::vector<ms::index_t>{8, 4, 4});  // shares to the row
 }
+
+TEST_CASE("stages have rates of their own, and rate 0 freezes") {
+  const auto run = [](double shared, std::vector<double> rates) {
+    auto m = model();
+    const auto before = m.weights().to_host();
+    ms::trainer_options o = usual;
+    o.lr_rampup_kimg = 0;
+    o.shared_rate = shared;
+    o.stage_rates = std::move(rates);
+    auto t = train(m, o);
+    t.step();
+    const auto after = m.weights().to_host();
+    std::vector<double> moved;
+    for (int s = 0; s <= 3; ++s) {
+      const auto [begin, end] = m.network().parameter_range(s);
+      double most = 0;
+      for (ms::index_t i = begin; i < end; ++i) most = std::max(most, std::fabs(double(after[i]) - double(before[i])));
+      moved.push_back(most);
+    }
+    return moved;
+  };
+  const auto all = run(1, {}), some = run(0, {1, 0, 0.5});
+  CHECK(some[0] == 0);
+  CHECK(some[1] == all[1]);
+  CHECK(some[2] == 0);
+  CHECK(some[3] == Approx(all[3] / 2).epsilon(1e-3));  // Adam's first step is the rate
+  CHECK_THAT(message([] { run(1, {1, 1}); }), Catch::Contains("stage_rates"));
+}

@@ -43,6 +43,33 @@ struct gather_scaled {
     to[i] = To(factor ? factor[row] * v : v);
   }
 };
+/// to[i, :] = factor[i] from[order[i], :], with factors in sorted order
+template <class T>
+struct gather_sorted {
+  const double* from;
+  const index_t* order;
+  const double* factor;
+  index_t size;
+  T* to;
+  MULTISTAGE_HD void operator()(index_t i) const {
+    const index_t row = i / size;
+    to[i] = T(factor[row] * from[order[row] * size + i % size]);
+  }
+};
+/// jv[order[i], :] = skip[i] v[order[i], :] + in[i] dx[i, :]
+template <class T>
+struct transposed {
+  const double* v;
+  const T* dx;
+  const index_t* order;
+  const double *skip, *in;
+  index_t size;
+  double* jv;
+  MULTISTAGE_HD void operator()(index_t i) const {
+    const index_t row = i / size, at = order[row] * size + i % size;
+    jv[at] = skip[row] * v[at] + in[row] * double(dx[i]);
+  }
+};
 /// D[order[i], :] = skip[i] x[order[i], :] + out[i] F[i, :]
 template <class T>
 struct denoised {
@@ -151,6 +178,30 @@ class dynamic_model {
       if (part.context) part.context += first * label_dim(input_slot::context);
       denoise_batch(x.data + first * size, sigmas.subspan(first, rows), d.data + first * size, part);
     }
+  }
+
+  /// jv [rows, ...] = (dD/dx)^T v at x, each row at its own noise level: what likelihoods and guidance by gradients need. Extents like denoise.
+  void denoise_transposed(view<const double> x, std::span<const double> sigmas, view<const double> v, view<double> jv,
+                          const conditioning<Scalar>& labels = {}) {
+    const shape expected = images(x.extents.rows);
+    ops::expect("denoise_transposed", "x", x, expected);
+    ops::expect("denoise_transposed", "v", v, expected);
+    ops::expect("denoise_transposed", "jv", jv, expected);
+    require<shape_error>(index_t(sigmas.size()) == expected.rows, "denoise_transposed: ", sigmas.size(), " noise levels for ", expected.rows, " rows");
+    for (int s = 0; s < network().segments; ++s) need_segment(s);
+    const index_t rows = expected.rows, size = expected.row_size();
+    const routing r = route(sigmas);
+    const network_inputs<Scalar> in = prepare(x.data, sigmas, r, labels);
+    tensor<Scalar, Backend> dx(backend_, expected);
+    differentiation<Scalar> asked;
+    asked.input_gradients[std::size_t(input_slot::image)] = dx.data();
+    const double *skip = factors_.data() + rows, *out = skip + rows;
+    executor_.differentiate((has_average() ? average_ : weights_).data(), static_cast<Scalar*>(nullptr), in, r.rows_by_stage,
+                            [&](int, index_t first, index_t n, const Scalar*, Scalar* df) {
+                              backend_.for_each_index(n * size, functor::gather_sorted<Scalar>{v.data, order_.data() + first, out + first, size, df});
+                            },
+                            asked);
+    backend_.for_each_index(rows * size, functor::transposed<Scalar>{v.data, dx.data(), order_.data(), skip, factors_.data(), size, jv.data});
   }
 
   /// Network inputs of a routed batch: c_in x and c_noise in the order of stages, labels gathered alike. Valid until the next call.

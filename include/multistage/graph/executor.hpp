@@ -15,25 +15,10 @@
 #include "../ops/geglu.hpp"
 #include "../ops/norm.hpp"
 #include "../ops/reduce.hpp"
+#include "inputs.hpp"
 #include "plan.hpp"
 
 namespace multistage {
-
-/// What a network reads: one pointer a slot into the backend's memory, [rows, ...], null where the network has no such input.
-template <class T>
-struct network_inputs {
-  std::array<const T*, std::size_t(input_slot::count)> slots{};
-  const T*& operator[](input_slot s) { return slots[std::size_t(s)]; }
-  const T* operator[](input_slot s) const { return slots[std::size_t(s)]; }
-};
-
-/// What a differentiation is asked for beside the gradients of the weights.
-template <class T>
-struct differentiation {
-  std::optional<random_stream> dropout{};                            // the numbers of this step's masks; without them nothing is dropped
-  std::array<T*, std::size_t(input_slot::count)> input_gradients{};  // image and context: added to, like the inputs, in the order of the rows
-  bool wants_input_gradients() const { return input_gradients[std::size_t(input_slot::image)] || input_gradients[std::size_t(input_slot::context)]; }
-};
 
 template <class T, class Backend>
 class executor {

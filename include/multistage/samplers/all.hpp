@@ -7,5 +7,7 @@
 #include "edm_ablation.hpp"
 #include "edm_heun.hpp"
 #include "pndm.hpp"
+#include "probability_flow.hpp"
+#include "restart.hpp"
 #include "score_sde.hpp"
 #include "unipc.hpp"

@@ -32,33 +32,57 @@ struct edm_heun {
     return s;
   }
 
+  /// Work space of Heun's method, shared with samplers that are made of it.
+  template <class Backend>
+  struct walk {
+    Backend& b;
+    view<double> x;
+    tensor<double, Backend> d{b, x.extents}, slope{b, x.extents}, next{b, x.extents};
+
+    walk(Backend& backend, view<double> state) : b(backend), x(state) {}
+    /// One step from sigma to `to`; x holds the result. False when the observer stops.
+    template <class Denoise, class Observe>
+    bool step(double sigma, double to, Denoise&& denoise, Observe&& observe, int number) {
+      const index_t n = x.extents.size();
+      const double h = to - sigma;
+      denoise(view<const double>(x), sigma, d.view());  // D(x; sigma)
+      if (!observe(number, sigma, view<const double>(x), std::as_const(d).view())) return false;
+      ops::linear_combination<Backend, double>(b, n, slope.data(), {{1 / sigma, x.data}, {-1 / sigma, d.data()}});  // dx/dsigma
+      ops::linear_combination<Backend, double>(b, n, next.data(), {{1, x.data}, {h, slope.data()}});                // Euler's step
+      if (to > 0) {
+        denoise(std::as_const(next).view(), to, d.view());
+        ops::linear_combination<Backend, double>(b, n, next.data(),  // the mean of both slopes
+                                                 {{1, x.data}, {h / 2, slope.data()}, {h / 2 / to, next.data()}, {-h / 2 / to, d.data()}});
+      }
+      b.copy(next.data(), x.data, n);
+      return true;
+    }
+    /// Steps along descending levels, numbered on from `number`.
+    template <class Denoise, class Observe>
+    bool heun(const std::vector<double>& levels, Denoise&& denoise, Observe&& observe, int& number) {
+      for (std::size_t i = 0; i + 1 < levels.size(); ++i)
+        if (!step(levels[i], levels[i + 1], denoise, observe, number++)) return false;
+      return true;
+    }
+  };
+
   /// x [rows, ...] goes from sigma_max to 0 in place. `denoise(x, sigma, d)` evaluates D; `noise(step, z)` fills standard normal noise;
   /// `observe(step, sigma, x, d)` sees each step's first evaluation and returns whether to go on.
   template <class Backend, class Denoise, class Noise, class Observe>
   void operator()(Backend& b, view<double> x, Denoise&& denoise, Noise&& noise, Observe&& observe) const {
     const std::vector<double> t = sigmas();
-    const index_t n = x.extents.size();
-    tensor<double, Backend> d(b, x.extents), slope(b, x.extents), next(b, x.extents), z;
+    walk<Backend> w(b, x);
+    tensor<double, Backend> z;
     if (s_churn > 0) z = tensor<double, Backend>(b, x.extents);
     for (int i = 0; i < num_steps; ++i) {
       double sigma = t[i];
       if (s_churn > 0 && s_min <= sigma && sigma <= s_max) {
         const double gamma = std::min(s_churn / num_steps, std::sqrt(2.0) - 1), raised = sigma + gamma * sigma;
         noise(i, z.view());
-        ops::linear_combination<Backend, double>(b, n, x.data, {{1, x.data}, {std::sqrt(raised * raised - sigma * sigma) * s_noise, z.data()}});
+        ops::linear_combination<Backend, double>(b, x.extents.size(), x.data, {{1, x.data}, {std::sqrt(raised * raised - sigma * sigma) * s_noise, z.data()}});
         sigma = raised;
       }
-      const double h = t[i + 1] - sigma;
-      denoise(view<const double>(x), sigma, d.view());  // D(x; sigma)
-      if (!observe(i, sigma, view<const double>(x), std::as_const(d).view())) return;
-      ops::linear_combination<Backend, double>(b, n, slope.data(), {{1 / sigma, x.data}, {-1 / sigma, d.data()}});  // dx/dsigma
-      ops::linear_combination<Backend, double>(b, n, next.data(), {{1, x.data}, {h, slope.data()}});                // Euler's step
-      if (t[i + 1] > 0) {
-        denoise(std::as_const(next).view(), t[i + 1], d.view());
-        ops::linear_combination<Backend, double>(b, n, next.data(),  // the mean of both slopes
-                                                 {{1, x.data}, {h / 2, slope.data()}, {h / 2 / t[i + 1], next.data()}, {-h / 2 / t[i + 1], d.data()}});
-      }
-      b.copy(next.data(), x.data, n);
+      if (!w.step(sigma, t[i + 1], denoise, observe, i)) return;
     }
   }
 };

@@ -43,6 +43,15 @@ inline std::vector<std::uint64_t> parse_seeds(std::string_view text) {
   return seeds;
 }
 
+namespace functor {
+/// d = mask known + (1 - mask) d
+struct blend {
+  const double *known, *mask;
+  double* d;
+  MULTISTAGE_HD void operator()(index_t i) const { d[i] = mask[i] * known[i] + (1 - mask[i]) * d[i]; }
+};
+}  // namespace functor
+
 /// What an observer sees at a step: host copies of what it asks for.
 struct sampling_step {
   index_t batch_first = 0;  // the first row of this batch among all seeds
@@ -57,6 +66,9 @@ struct sampling_options {
   int class_label = -1;                                 // for models with labels; -1: none
   std::vector<double> context = {}, weak_context = {};  // [context_tokens, context_dim], for models that have one: the same for all pictures
   guidance guide = {};
+  std::vector<double> from = {};                            // [h, w, c]: image-to-image; pictures start from it with the sampler's first noise level added
+  std::vector<double> known = {};                           // [h, w, c]: what is known of the picture (inpainting)
+  std::vector<double> mask = {};                            // [h, w, c], 1 where it is known, 0 where it is to be drawn
   std::function<bool(const sampling_step&)> observer = {};  // returns whether to go on
 };
 
@@ -88,6 +100,13 @@ sampling_result sample(dynamic_model<Scalar, Backend>& model, const Sampler& sam
   const index_t label_dim = model.label_dim(input_slot::class_labels);
   require<value_error>(options.class_label >= -1 && options.class_label < std::max<index_t>(label_dim, 0), "sample: class_label = ", options.class_label,
                        ", the model knows ", label_dim, " classes");
+  const auto like_a_picture = [&](const char* name, const std::vector<double>& v) {
+    require<shape_error>(v.empty() || index_t(v.size()) == size, "sample: ", name, " has ", v.size(), " values, a picture has ", size);
+  };
+  like_a_picture("from", options.from);
+  like_a_picture("known", options.known);
+  like_a_picture("mask", options.mask);
+  require<value_error>(options.known.empty() == options.mask.empty(), "sample: known and mask go together; give both or neither");
   const index_t context_size = model.label_dim(input_slot::context);
   for (const std::vector<double>* c : {&options.context, &options.weak_context})
     require<shape_error>(c->empty() || index_t(c->size()) == context_size, "sample: a context of ", c->size(), " values, the model takes ", context_size);
@@ -118,6 +137,20 @@ sampling_result sample(dynamic_model<Scalar, Backend>& model, const Sampler& sam
     };
     draw(purpose::latents, 0, x.view());
     ops::linear_combination<Backend, double>(b, x.size(), x.data(), {{start, x.data()}});
+    tensor<double, Backend> known, mask;
+    const auto every_row = [&](const std::vector<double>& picture) {
+      tensor<double, Backend> t(b, model.images(rows));
+      for (index_t r = 0; r < rows; ++r) b.upload(picture.data(), t.data() + r * size, size);
+      return t;
+    };
+    if (!options.from.empty()) {
+      const auto y = every_row(options.from);
+      ops::linear_combination<Backend, double>(b, x.size(), x.data(), {{1, x.data()}, {1, y.data()}});
+    }
+    if (!options.mask.empty()) {
+      known = every_row(options.known);
+      mask = every_row(options.mask);
+    }
     std::vector<double> sigmas(std::size_t(rows), 0.0);
     int evaluation = 0;
     tensor<double, Backend> second;
@@ -136,6 +169,8 @@ sampling_result sample(dynamic_model<Scalar, Backend>& model, const Sampler& sam
         ops::linear_combination<Backend, double>(b, d.extents.size(), d.data, {{w, d.data}, {1 - w, second.data()}});
       }
       ++evaluation;
+      // The denoised picture is what is known where it is known: x follows it there.
+      if (mask.size() > 0) b.for_each_index(d.extents.size(), functor::blend{known.data(), mask.data(), d.data});
       require<numeric_error>(std::isfinite(ops::sum<Backend, double>(b, view<const double>(d))), "sample: the network's result is not finite at evaluation ",
                              evaluation, ", sigma ", sigma, ", stage ", stage, "; was the model trained, and on images in [-1, 1]?");
     };

@@ -27,6 +27,8 @@ struct trainer_options {
   std::optional<loss_weight> weight{};        // of the squared error of D; none: EDM's, with the model's sigma_data
   bool stratified = false;                    // rows of a stage take equal shares of its distribution instead of independent draws
   std::vector<double> stage_probabilities{};  // empty: by P(sigma)
+  double shared_rate = 1;                     // factor on the learning rate of what stages share; 0 freezes it
+  std::vector<double> stage_rates{};          // of each stage's decoder; empty: 1
   double least_stage_share = 0;               // no stage gets fewer than this share of rows
   bool checkpoint_activations = false;        // keep only what blocks hand on: less memory for one more forward pass
   index_t memory_budget = 0;                  // bytes for activations; 0: no limit. What does not fit is checkpointed
@@ -109,6 +111,8 @@ class trainer {
       require<value_error>(classes_[i] >= 0 && classes_[i] < known, "trainer: image ", i, " is of class ", classes_[i], ", the model knows 0..", known - 1);
     images_ = tensor<Scalar, Backend>(backend_, extents, std::vector<Scalar>(images.begin(), images.end()));
     probabilities_ = stage_probabilities();
+    require<value_error>(options_.stage_rates.empty() || int(options_.stage_rates.size()) == model_.stage_count(), "trainer: ", options_.stage_rates.size(),
+                         " stage_rates for ", model_.stage_count(), " stages");
     fit_memory();
     model_.keep_average();
     const shape flat = model_.weights().extents();
@@ -187,6 +191,8 @@ class trainer {
     not_negative("ema_halflife_kimg", o.ema_halflife_kimg);
     not_negative("ema_rampup_ratio", o.ema_rampup_ratio);
     not_negative("gradient_clip", o.gradient_clip);
+    not_negative("shared_rate", o.shared_rate);
+    for (const double r : o.stage_rates) not_negative("a stage's rate", r);
     for (double b : {o.adam.beta1, o.adam.beta2}) require<value_error>(b >= 0 && b < 1, "trainer: adam's beta = ", b, " is outside [0, 1)");
   }
 
@@ -301,7 +307,12 @@ class trainer {
     return report;
   }
 
-  bool moves(const routing& r, int segment) const { return segment == 0 || r.rows_by_stage[std::size_t(segment) - 1] > 0; }
+  /// The factor on a segment's learning rate.
+  double rate_of(int segment) const {
+    if (segment == 0) return options_.shared_rate;
+    return options_.stage_rates.empty() ? 1 : options_.stage_rates[std::size_t(segment) - 1];
+  }
+  bool moves(const routing& r, int segment) const { return rate_of(segment) > 0 && (segment == 0 || r.rows_by_stage[std::size_t(segment) - 1] > 0); }
   /// Calls f with the gradient of each segment that this batch moves; what the others hold is old and never read.
   template <class F>
   void for_each_moving(const routing& r, F&& f) {
@@ -350,7 +361,7 @@ class trainer {
       backend_.for_each_index(end - begin, functor::adam_and_average<Scalar>{
                                                gradient_.data() + begin, model_.weights().data() + begin, first_.data() + begin, second_.data() + begin,
                                                model_.averaged_weights().data() + begin, Scalar(o.adam.beta1), Scalar(o.adam.beta2), Scalar(o.adam.epsilon),
-                                               Scalar(rate), Scalar(moving ? 1 / (1 - std::pow(o.adam.beta1, k)) : 0),
+                                               Scalar(rate * rate_of(segment)), Scalar(moving ? 1 / (1 - std::pow(o.adam.beta1, k)) : 0),
                                                Scalar(moving ? 1 / (1 - std::pow(o.adam.beta2, k)) : 0), Scalar(clip), Scalar(keep), moving});
     }
     ++step_;
