@@ -400,5 +400,5 @@ TEST_CASE("stages have rates of their own, and rate 0 freezes") {
   CHECK(some[1] == all[1]);
   CHECK(some[2] == 0);
   CHECK(some[3] == Approx(all[3] / 2).epsilon(1e-3));  // Adam's first step is the rate
-  CHECK_THAT(message([] { run(1, {1, 1}); }), Catch::Contains("stage_rates"));
+  CHECK_THAT(message([&] { run(1, {1, 1}); }), Catch::Contains("stage_rates"));
 }
