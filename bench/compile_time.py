@@ -11,7 +11,8 @@ MODELS = {
     "ldm_celeba256_multistage": "ms::paper::ldm_celeba256_multistage<>",
     "ldm_imagenet256_multistage": "ms::paper::ldm_imagenet256_multistage<>",
     "edm, 4 times the blocks": "ms::multi_decoder<ms::song_unet{.channel_mult = {2, 2, 2}, .num_blocks = 16, .attn_resolutions = {16}}, ms::decoders{{192, 128, 16}}>",
-    "edm, 25 times the blocks": "ms::multi_decoder<ms::song_unet{.channel_mult = {2, 2, 2}, .num_blocks = 100, .attn_resolutions = {16}}, ms::decoders{{192, 128, 16}}>",
+    "edm, 10 times the width": "ms::multi_decoder<ms::song_unet{.encoder_channels = 1280, .channel_mult = {2, 2, 2}, .attn_resolutions = {16}}, ms::decoders{{1920, 1280, 160}}>",
+    "edm, 60 times the blocks": "ms::multi_decoder<ms::song_unet{.channel_mult = {2, 2, 2}, .num_blocks = 240, .attn_resolutions = {16}}, ms::decoders{{192, 128, 16}}>",
 }
 UNIT = """#include <multistage/diffusion/paper_models.hpp>
 #include <multistage/multistage.hpp>

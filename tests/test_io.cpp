@@ -287,3 +287,12 @@ TEST_CASE("pictures survive PNG, npz and CIFAR-10's format") {
   record.pop_back();
   CHECK_THROWS_AS(io::parse_cifar10("c", record), ms::file_error);
 }
+
+TEST_CASE("numbers that do not fit are refused, not converted") {
+  for (const char* channels : {"1e300", "2147483648", "-2147483649", "18446744073709551615", "3.5", "\"3\"", "null", "true"}) {
+    const std::string text = std::string(R"({"network": "song_unet", "channels": )") + channels + "}";
+    CHECK_THAT(message([&] { io::configuration_from_json(io::json::parse(text)); }), Catch::Contains("'channels' has an unfit value"));
+  }
+  CHECK_THROWS_AS(io::configuration_from_json(io::json::parse(R"({"network": "song_unet", "channel_mult": [1, 1e40]})")), ms::value_error);
+  CHECK_THROWS_AS(io::partition_from_json(io::json::parse(R"([1, "2"])")), ms::value_error);
+}

@@ -275,6 +275,8 @@ TEST_CASE("preconditionings turn each prediction into the same denoiser") {
                                                                     : t.flow(y, n);
         INFO(ms::to_string(kind) << " " << ms::to_string(what) << " " << sigma);
         CHECK(f.skip * (y + sigma * n) + f.out * predicted == Approx(y).epsilon(1e-10));
+        CHECK(ms::convert_prediction(what, ms::prediction::epsilon, predicted, y + sigma * n, sigma, f.in) == Approx(n).epsilon(1e-8));
+        CHECK(ms::convert_prediction(ms::prediction::epsilon, what, n, y + sigma * n, sigma, f.in) == Approx(predicted).epsilon(1e-8));
       }
 }
 

@@ -34,6 +34,21 @@ constexpr cost_counter count(const Net& net, const decoders& d) {
   describe(c, net, d);
   return c;
 }
+/// A constant of its own for each stage: compilers bound the steps of one evaluation, and a network of many stages takes many.
+template <auto Network, decoders Decoders>
+inline constexpr cost_counter counted = count(Network, Decoders);
+
+template <auto Network, decoders Decoders, std::size_t... Stage>
+constexpr cost_counter count_by_stage(std::index_sequence<Stage...>) {
+  cost_counter all;
+  const auto take = [&](int stage, const cost_counter& one) {
+    all.segments[0] = one.segments[0];
+    all.segments[1 + stage] = one.segments[1];
+    if (all.problem == graph_problem::none) all.problem = one.problem;
+  };
+  (take(int(Stage), counted<Network, Decoders.only(int(Stage))>), ...);
+  return all;
+}
 }  // namespace detail
 
 /// @tparam Network a network's configuration, e.g. song_unet{...}. @tparam Decoders widths by stage, stage 0 (lowest noise) first.
@@ -45,7 +60,7 @@ class multi_decoder : public dynamic_model<Scalar, Backend> {
   static_assert(Network.depth() >= 1, "multistage: channel_mult is empty; give one multiplier a level, e.g. {1, 2}");
   static_assert(Network.depth() < 1 || Network.resolution % (1 << (Network.depth() - 1)) == 0,
                 "multistage: resolution must be divisible by 2 for every level of channel_mult below the first; pad the images or use fewer levels");
-  static constexpr cost_counter facts = detail::count(Network, Decoders);
+  static constexpr cost_counter facts = detail::count_by_stage<Network, Decoders>(std::make_index_sequence<std::size_t(Decoders.stage_count())>());
   static_assert(facts.problem != graph_problem::groups,
                 "multistage: norm groups do not divide a layer's channels; choose widths that norm_groups (or a quarter of the channels) divides");
   static_assert(facts.problem != graph_problem::heads,

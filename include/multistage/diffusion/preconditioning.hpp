@@ -27,6 +27,25 @@ struct preconditioning_factors {
   double skip, out, in, noise;
 };
 
+/// c_skip and c_out of a kind of prediction (the table at the file's head).
+struct prediction_mix {
+  double skip, out;
+};
+inline prediction_mix mix_of(prediction p, double sigma, double alpha) {
+  switch (p) {
+    case prediction::sample:
+      return {0, 1};
+    case prediction::velocity:
+      return {1 / (1 + sigma * sigma), -sigma / (alpha * (1 + sigma * sigma))};
+    case prediction::score:
+      return {1, alpha * sigma * sigma};
+    case prediction::flow:
+      return {1 / (1 + sigma), -sigma / (1 + sigma)};
+    default:
+      return {1, -sigma};
+  }
+}
+
 /// A preconditioning and its constants. `sigma_data`: standard deviation of the images (EDM); beta_min and beta_max: the schedule's (VP, sub-VP);
 /// beta_start, beta_end, num_timesteps and betas: the discrete schedule's (ddpm).
 struct preconditioning {
@@ -83,20 +102,22 @@ struct preconditioning {
     return double(below - u.begin()) - (*(below - 1) - sigma <= sigma - *below ? 1 : 0);
   }
   preconditioning_factors predicted(double sigma, double alpha, double noise, prediction native) const {
-    switch (predicts == prediction::native ? native : predicts) {
-      case prediction::sample:
-        return {0, 1, alpha, noise};
-      case prediction::velocity:
-        return {1 / (1 + sigma * sigma), -sigma / (alpha * (1 + sigma * sigma)), alpha, noise};
-      case prediction::score:
-        return {1, alpha * sigma * sigma, alpha, noise};
-      case prediction::flow:
-        return {1 / (1 + sigma), -sigma / (1 + sigma), alpha, noise};
-      default:
-        return {1, -sigma, alpha, noise};
-    }
+    const auto [skip, out] = mix_of(predicts == prediction::native ? native : predicts, sigma, alpha);
+    return {skip, out, alpha, noise};
   }
 };
+
+/// What a network of another kind would have predicted: `value`, of kind `from`, at a value x = y + sigma n, as kind `to`. alpha: the signal's scale,
+/// 1 / sqrt(1 + sigma^2) where variance is preserved. All kinds are linear in D, so the way leads over it.
+inline double convert_prediction(prediction from, prediction to, double value, double x, double sigma, double alpha) {
+  const auto factors = [&](prediction p) {
+    require<value_error>(p != prediction::native, "convert_prediction: 'native' is no kind; name one");
+    return mix_of(p, sigma, alpha);
+  };
+  const auto [skip, out] = factors(from);
+  const auto [skip_to, out_to] = factors(to);
+  return (skip * x + out * value - skip_to * x) / out_to;
+}
 
 /// Names as upstream's classes have them; what upstream has no class for is named alike.
 constexpr const char* to_string(precondition p) {

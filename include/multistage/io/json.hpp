@@ -1,5 +1,6 @@
 // Configurations as JSON: the keys are those of the field's own code. What is asked for and not known is an error that names it.
 #pragma once
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "../diffusion/configuration.hpp"
@@ -20,6 +21,35 @@ inline std::string excerpt(const json& j) {
   return j.dump(-1, ' ', false, json::error_handler_t::replace).substr(0, 60);
 }
 
+/// A value of JSON as T; false when it is of another kind or does not fit. (The JSON library would convert 1e300 to int.)
+template <class T>
+bool take(const json& j, T& to) {
+  if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
+    if (!j.is_number_integer()) return false;
+    if (j.is_number_unsigned() ? j.get<std::uint64_t>() > std::uint64_t(std::numeric_limits<T>::max())
+                               : j.get<std::int64_t>() < std::int64_t(std::numeric_limits<T>::min()))
+      return false;
+  } else if constexpr (std::is_floating_point_v<T>) {
+    if (!j.is_number()) return false;
+  }
+  try {
+    j.get_to(to);
+    return true;
+  } catch (const json::exception&) {
+    return false;
+  }
+}
+template <class T>
+bool take(const json& j, std::vector<T>& to) {
+  if (!j.is_array()) return false;
+  for (const json& e : j) {
+    T v{};
+    if (!take(e, v)) return false;
+    to.push_back(v);
+  }
+  return true;
+}
+
 /// Reads keys of an object one by one and complains about those nobody read.
 class reader {
  public:
@@ -30,11 +60,7 @@ class reader {
   void setting(const char* key, T& to) {
     used_.push_back(key);
     if (!j_.contains(key)) return;
-    try {
-      j_.at(key).get_to(to);
-    } catch (const json::exception&) {
-      fail<value_error>(where_, ": '", key, "' has an unfit value, ", excerpt(j_.at(key)));
-    }
+    require<value_error>(take(j_.at(key), to), where_, ": '", key, "' has an unfit value, ", excerpt(j_.at(key)));
   }
   template <std::size_t N>
   void list(const char* key, std::array<int, N>& to) {
@@ -304,11 +330,7 @@ inline json to_json(const autoencoder& a) {
 /// The partition of a JSON list of boundaries in sigma; null or an empty list is one stage.
 inline partition partition_from_json(const json& j) {
   std::vector<double> boundaries;
-  try {
-    if (!j.is_null()) boundaries = j.get<std::vector<double>>();
-  } catch (const json::exception&) {
-    fail<value_error>("stage_boundaries: ", detail::excerpt(j), " is not a list of numbers");
-  }
+  require<value_error>(j.is_null() || detail::take(j, boundaries), "stage_boundaries: ", detail::excerpt(j), " is not a list of numbers");
   return partition(std::move(boundaries));
 }
 

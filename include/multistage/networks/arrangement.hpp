@@ -24,6 +24,8 @@ struct decoders {
   std::array<block_choice, 8> attention{};
 
   constexpr int stage_count() const { return length(widths); }
+  /// The same with stage s alone.
+  constexpr decoders only(int s) const { return {{widths[s]}, shared_encoder, {blocks[s]}, {attention[s]}}; }
 };
 
 /// One stage's decoder, as a network's `decode` is told.

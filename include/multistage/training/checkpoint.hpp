@@ -79,7 +79,7 @@ template <class Scalar = float, class Backend>
 dynamic_model<Scalar, Backend> load(const std::string& path, Backend backend, const load_options& options = {}) {
   const io::safetensors f = checkpoint_detail::open(path);
   const io::json j = checkpoint_detail::parse(f, "config");
-  dynamic_model<Scalar, Backend> model(backend, io::configuration_from_json(j), io::partition_from_json(j.value("stage_boundaries", io::json())), std::nullopt);
+  dynamic_model<Scalar, Backend> model(backend, io::configuration_from_json(j), io::partition_from_json(j.is_object() ? j.value("stage_boundaries", io::json()) : io::json()), std::nullopt);
   io::check_parameters(f, "", model.network(), model.parameter_names(), checkpoint_detail::is_ours);
   model.read_weights_on_demand([f, g = model.network(), names = model.parameter_names()](int segment, Scalar* to) {
     for (std::size_t k = 0; k < g.parameters.size(); ++k)
@@ -169,15 +169,15 @@ void resume(const std::string& path, trainer<Scalar, Backend>& t) {
   typename trainer<Scalar, Backend>::state s;
   std::uint64_t seed = 0;
   index_t batch = 0;
-  try {
-    j.at("steps").get_to(s.step);
-    j.at("images_seen").get_to(s.images_seen);
-    j.at("segment_updates").get_to(s.updates);
-    j.at("seed").get_to(seed);
-    j.at("batch_size").get_to(batch);
-  } catch (const io::json::exception& e) {
-    fail<file_error>(path, ": its training state is broken: ", e.what());
-  }
+  const auto take = [&](const char* key, auto& to) {
+    require<file_error>(j.is_object() && j.contains(key) && io::detail::take(j[key], to), path, ": its training state is broken: '", key,
+                        "' is missing or unfit");
+  };
+  take("steps", s.step);
+  take("images_seen", s.images_seen);
+  take("segment_updates", s.updates);
+  take("seed", seed);
+  take("batch_size", batch);
   require<value_error>(seed == t.options().seed && batch == t.options().batch_size, path, ": was trained with seed ", seed, " and batch_size ", batch,
                        ", this run has ", t.options().seed, " and ", t.options().batch_size, "; a resumed run must have the same");
   const auto none = [](const std::string&) { return true; };
