@@ -43,19 +43,6 @@ struct gather_scaled {
     to[i] = To(factor ? factor[row] * v : v);
   }
 };
-/// to[i, :] = factor[i] from[order[i], :], with factors in sorted order
-template <class T>
-struct gather_sorted {
-  const double* from;
-  const index_t* order;
-  const double* factor;
-  index_t size;
-  T* to;
-  MULTISTAGE_HD void operator()(index_t i) const {
-    const index_t row = i / size;
-    to[i] = T(factor[row] * from[order[row] * size + i % size]);
-  }
-};
 /// jv[order[i], :] = skip[i] v[order[i], :] + in[i] dx[i, :]
 template <class T>
 struct transposed {
@@ -198,7 +185,7 @@ class dynamic_model {
     const double *skip = factors_.data() + rows, *out = skip + rows;
     executor_.differentiate((has_average() ? average_ : weights_).data(), static_cast<Scalar*>(nullptr), in, r.rows_by_stage,
                             [&](int, index_t first, index_t n, const Scalar*, Scalar* df) {
-                              backend_.for_each_index(n * size, functor::gather_sorted<Scalar>{v.data, order_.data() + first, out + first, size, df});
+                              backend_.for_each_index(n * size, functor::gather_scaled<double, Scalar>{v.data, order_.data() + first, out + first, size, df});
                             },
                             asked);
     backend_.for_each_index(rows * size, functor::transposed<Scalar>{v.data, dx.data(), order_.data(), skip, factors_.data(), size, jv.data});

@@ -42,7 +42,7 @@ struct encoded {
   feature x, emb;
   std::vector<feature> skips{};
   int next = 0;
-  feature image{}, level{}, context{};
+  feature level{}, context{};
 };
 
 /// The skips of one level. An encoder of n blocks a level leaves n + 1; a decoder with fewer blocks leaves the rest unread, one with more
