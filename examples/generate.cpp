@@ -11,7 +11,7 @@ namespace ms = multistage;
 namespace {
 
 struct settings {
-  std::string model, autoencoder, weak, seeds = "0-15", sampler = "edm_heun", spacing = "logSNR", boundary = "restart", out = "samples.png";
+  std::string model, autoencoder, weak, seeds = "0-15", sampler = "edm_heun", spacing = "logSNR", boundary = "carry", out = "samples.png";
   int steps = 18, order = 2, label = -1, threads = 0, columns = 0, zoom = 1;
   ms::index_t batch = 64;
   double eta = 0, churn = 0, guidance = 1, guidance_low = 0, guidance_high = HUGE_VAL, sigma_min = 0.002, sigma_max = 80;

@@ -63,8 +63,14 @@ TEST_CASE("methods have their order of accuracy on a closed-form solution") {
   const two_gaussians g;
   CHECK(slope("ddim", g, [](int n) { return ms::ddim{line(n)}; }) > 0.85);
   CHECK(slope("pndm", g, [](int n) { return ms::pndm{line(n)}; }) > 1.8);
+  CHECK(slope("flow_ode, Euler", g, [](int n) { return ms::flow_ode{line(n)}; }) > 0.85);
+  CHECK(slope("flow_ode, Heun", g, [](int n) { return ms::flow_ode{line(n), true}; }) > 1.8);
   for (const int order : {1, 2, 3}) {
     const std::string o = " order " + std::to_string(order);
+    for (const bool corrector : {false, true})
+      CHECK(slope(("gddim" + o + (corrector ? ", corrected" : "")).c_str(), g, [&](int n) {
+              return ms::gddim<ms::edm_schedule>{.levels = line(n), .order = order, .corrector = corrector, .schedule = {bottom, top}};
+            }) > std::min(order, 2) - 0.2);
     CHECK(slope(("deis" + o).c_str(), g, [&](int n) {
             return ms::deis<ms::edm_schedule>{.levels = line(n), .order = order, .schedule = {bottom, top}};
           }) > std::min(order, 2) - 0.2);
@@ -152,6 +158,9 @@ TEST_CASE("every method with 1 to 30 steps, any order and spacing, is finite and
         }
       }
       check(ms::ddim{to_zero, 0.5});
+      check(ms::gddim<ms::edm_schedule>{.levels = to_zero, .lambda = 0.5, .schedule = schedule});
+      check(ms::gddim<ms::edm_schedule>{.levels = levels, .order = 1 + n % 3, .schedule = schedule, .crossing = {ms::partition({0.9})}});
+      check(ms::flow_ode{to_zero, n % 2 == 0});
     }
   for (int n = 2; n <= 30; ++n) check(ms::score_sde<ms::ve_schedule>{.num_scales = n, .corrector = ms::sde_corrector::langevin, .schedule = {bottom, top}});
 }
@@ -188,9 +197,134 @@ TEST_CASE("a picture depends on its seed alone, with every sampler") {
   check(ms::deis<>{.levels = levels});
   check(ms::unipc{levels});
   check(ms::dpm_solver_sde{levels});
+  check(ms::gddim<>{.levels = levels, .lambda = 0.7});
+  check(ms::gddim<>{.levels = levels});
+  check(ms::flow_ode{levels, true});
+  check(ms::pfgm{.main = {.num_steps = 5}, .augmented = 20});
   check(ms::score_sde<ms::ve_schedule>{.num_scales = 6, .corrector = ms::sde_corrector::langevin, .schedule = {0.05, 20}});
   check(ms::edm_ablation{.num_steps = 5, .schedule = ms::ablation_schedule::vp, .scaling = ms::ablation_scaling::vp});
   check(dpm(6, 3, ms::dpm_method::singlestep, false));
+}
+
+TEST_CASE("samplers that papers show to be special cases of others agree with them") {
+  const two_gaussians g;
+  auto to_zero = line(12);
+  to_zero.push_back(0);
+  CHECK(run(ms::gddim<>{.levels = to_zero, .lambda = 1}, g, start) == Approx(run(ms::ddim{to_zero, 1}, g, start)).epsilon(1e-12));
+  CHECK(run(ms::gddim<>{.levels = to_zero, .lambda = 1e-9}, g, start) == Approx(run(ms::ddim{to_zero}, g, start)).epsilon(1e-7));
+  CHECK(run(ms::flow_ode{to_zero}, g, start) == Approx(run(ms::ddim{to_zero}, g, start)).epsilon(1e-12));
+  const ms::edm_schedule schedule{bottom, top};
+  CHECK(
+      run(ms::gddim<ms::edm_schedule>{.levels = line(20), .order = 3, .corrector = false, .schedule = schedule}, g, start) ==
+      Approx(run(ms::deis<ms::edm_schedule>{.levels = line(20), .order = 3, .variable = ms::deis_variable::t, .schedule = schedule}, g, start)).epsilon(1e-9));
+  // The step of arXiv 2206.05564, written with alpha-bar: D = 0 and x = sigma leave sqrt(1 - alpha' - s^2) of x_t's noise.
+  const double from = 3, to = 1.2, lambda = 0.6, a = 1 / (1 + from * from), a_to = 1 / (1 + to * to);
+  const double variance = (1 - a_to) * (1 - std::pow((1 - a_to) / (1 - a), lambda * lambda) * std::pow(a / a_to, lambda * lambda));
+  two_gaussians nothing;
+  nothing.mean[0] = nothing.mean[1] = nothing.variance[0] = nothing.variance[1] = 0;
+  const double z = ms::random_stream(1).normal(0);
+  CHECK(std::sqrt(a_to) * run(ms::gddim<>{.levels = {from, to}, .lambda = lambda}, nothing, from) ==
+        Approx(std::sqrt(1 - a_to - variance) + std::sqrt(variance) * z));
+}
+
+TEST_CASE("Poisson flow ends at its charges in proportion to them, whatever the augmented dimensions") {
+  // Charges 0.3 and 0.7 at -1 and 1: the mean of the data under the kernel of arXiv 2302.04265, and the share of field lines that end at each.
+  for (const int augmented : {1, 3, 128}) {
+    constexpr int n = 4000;
+    ms::cpu b(2);
+    ms::tensor<double, ms::cpu> x(b, {n, 1, 1, 1});
+    const ms::random_stream latents(7);
+    for (int i = 0; i < n; ++i) x.data()[i] = 80 * latents.normal(std::uint64_t(i));
+    ms::pfgm{.main = {.num_steps = 40}, .augmented = augmented}(
+        b, x.view(),
+        [&](ms::view<const double> at, double sigma, ms::view<double> d) {
+          for (int i = 0; i < n; ++i) {
+            const double z2 = augmented * sigma * sigma, far = 0.5 * (1 + augmented);
+            const double ratio = 0.7 / 0.3 * std::pow((std::pow(at.data[i] + 1, 2) + z2) / (std::pow(at.data[i] - 1, 2) + z2), far);
+            d.data[i] = (ratio - 1) / (ratio + 1);
+          }
+        },
+        [&](int k, ms::view<double> z) {
+          for (int i = 0; i < n; ++i) z.data[i] = ms::random_stream(8, std::uint64_t(k)).normal(std::uint64_t(i));
+        },
+        [](int, double, ms::view<const double>, ms::view<const double>) { return true; });
+    int right = 0, lost = 0;
+    for (int i = 0; i < n; ++i) right += x.data()[i] > 0, lost += std::fabs(std::fabs(x.data()[i]) - 1) > 0.01;
+    INFO(augmented << " augmented dimensions: " << right << " right, " << lost << " elsewhere");
+    CHECK(std::fabs(right / double(n) - 0.7) < 0.03);  // four standard deviations
+    CHECK(lost < n / 50);
+  }
+  CHECK_THAT(test::message([] { ms::pfgm{.augmented = 0}.sigmas(); }), Catch::Contains("augmented = 0"));
+}
+
+TEST_CASE("features of the shared encoder can be taken over") {
+  const ms::song_unet net{.resolution = 4, .channels = 1, .encoder_channels = 8, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {}};
+  ms::dynamic_model<float, ms::cpu> m(ms::cpu(2), {net, {.widths = {8, 4}}, {}}, ms::partition({1.0}), 1);
+  auto w = test::normals<float>(m.weights().size(), 8);
+  for (float& v : w) v *= 0.2f;
+  const auto upload = [&] { m.backend().upload(w.data(), m.weights().data(), ms::index_t(w.size())); };
+  upload();
+  ms::cpu& b = m.backend();
+  const auto x = test::random_tensor<double>(b, m.images(3), 1);
+  const auto evaluate = [&](const ms::tensor<double, ms::cpu>& at, double sigma, ms::shared_features f) {
+    ms::tensor<double, ms::cpu> d(b, m.images(3));
+    m.denoise(at.view(), std::vector<double>(3, sigma), d.view(), {}, 3, f);
+    return d.to_host();
+  };
+  using enum ms::shared_features;
+  CHECK_THAT(test::message([&] { evaluate(x, 2, take_over); }), Catch::Contains("keep them first"));
+  const auto whole = evaluate(x, 2, compute);
+  CHECK(evaluate(x, 2, keep) == whole);
+  CHECK(evaluate(x, 2, take_over) == whole);
+  // Another stage's decoder reads the same features.
+  const auto other = evaluate(x, 0.5, compute);
+  evaluate(x, 2, keep);
+  const auto old = evaluate(x, 0.5, take_over);
+  CHECK(old != other);
+  // Where the encoder does not see the noise level and c_in x is the same, old features are the right ones: what is left is that the decoder has its own.
+  for (std::size_t k = 0; k < m.network().parameters.size(); ++k)
+    if (const auto& p = m.network().parameters[k]; p.segment == 0 && m.parameter_names()[k].find("affine") != std::string::npos)
+      std::fill_n(w.begin() + p.offset, p.size(), 0.0f);
+  upload();
+  const ms::preconditioning precond;
+  auto moved = x.to_host();
+  for (double& v : moved) v *= precond.at(2).in / precond.at(0.5).in;
+  const ms::tensor<double, ms::cpu> y(b, m.images(3), moved);
+  const auto want = evaluate(y, 0.5, compute);
+  evaluate(x, 2, keep);
+  CHECK(test::distance(evaluate(y, 0.5, take_over), want) < 1e-6);
+  // In sampling: every third evaluation runs the encoder.
+  const ms::edm_heun sampler{.num_steps = 8};
+  const auto exact = ms::sample(m, sampler, {.seeds = "0-4", .batch = 5}), reused = ms::sample(m, sampler, {.seeds = "0-4", .batch = 5, .reuse = {3}}),
+             parts = ms::sample(m, sampler, {.seeds = "0-4", .batch = 2, .reuse = {3}}), outside = ms::sample(m, sampler, {.seeds = "0-4", .reuse = {3, 100}});
+  CHECK(exact.encoder_evaluations == 15);
+  CHECK(reused.encoder_evaluations == 5);
+  CHECK(reused.evaluations == exact.evaluations);
+  CHECK(parts.images == reused.images);
+  CHECK(outside.images == exact.images);
+  CHECK(reused.images != exact.images);
+  CHECK(test::distance(reused.images, exact.images) < 0.5);
+  ms::dynamic_model<float, ms::cpu> apart(ms::cpu(2), {net, {.widths = {8, 4}, .shared_encoder = false}, {}}, ms::partition({1.0}), 1);
+  CHECK_THAT(test::message([&] { ms::sample(apart, sampler, {.reuse = {2}}); }), Catch::Contains("share no encoder"));
+}
+
+TEST_CASE("backends draw the same pictures") {
+  const ms::configuration config{
+      ms::song_unet{.resolution = 4, .channels = 1, .encoder_channels = 8, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {2}},
+      {.widths = {8, 4}},
+      {}};
+  const auto draw = [&](auto backend, const auto& sampler) {
+    ms::dynamic_model<float, decltype(backend)> m(backend, config, ms::partition({1.0}), 1);
+    auto w = test::normals<float>(m.weights().size(), 8);
+    for (float& v : w) v *= 0.2f;
+    m.backend().upload(w.data(), m.weights().data(), ms::index_t(w.size()));
+    return ms::sample(m, sampler, {.seeds = "0-2"}).images;
+  };
+  const auto check = [&](const auto& sampler) { CHECK(test::distance(draw(ms::thrust_cpp(), sampler), draw(ms::cpu(2), sampler)) < 1e-4); };
+  check(ms::edm_heun{.num_steps = 6, .s_churn = 3});
+  check(dpm(8, 2, ms::dpm_method::multistep, true));
+  check(ms::score_sde<ms::ve_schedule>{.num_scales = 6, .corrector = ms::sde_corrector::langevin, .schedule = {0.05, 20}});
+  check(ms::pfgm{.main = {.num_steps = 5}});
 }
 
 TEST_CASE("guidance combines both sides where it acts") {
@@ -288,6 +422,10 @@ TEST_CASE("bad parameters of samplers are named with their value") {
   says([] { ms::deis<>{.levels = {2.0, 0.0}}.sigmas(); }, "last noise level is 0");
   says([] { ms::deis<>{.levels = {2.0, 1.0}, .order = 4}.sigmas(); }, "order = 4");
   says([] { ms::unipc{{2.0, 1.0}, 0}.sigmas(); }, "order = 0");
+  says([] { ms::gddim<>{.levels = {2.0, 1.0}, .lambda = -1}.sigmas(); }, "lambda = -1");
+  says([] { ms::gddim<>{.levels = {2.0, 1.0}, .order = 4}.sigmas(); }, "order = 4");
+  says([] { ms::gddim<>{.levels = {2.0, 0.0}}.sigmas(); }, "last noise level is 0");
+  says([] { ms::flow_ode{{1.0, 2.0}}.sigmas(); }, "noise level 1 is 2");
   says([] { ms::dpm_solver_sde{{2.0, 1.0}, 3}.sigmas(); }, "order = 3");
   says([] { dpm(0, 2, ms::dpm_method::multistep, true).sigmas(); }, "num_steps = 0");
   says([] { ms::edm_ablation{.num_steps = 1}.sigmas(); }, "num_steps = 1");

@@ -3,6 +3,8 @@
 #include <filesystem>
 #include <multistage/io.hpp>
 #include <multistage/metrics/frechet_distance.hpp>
+#include <multistage/stages/interval_clustering.hpp>
+#include <multistage/training/gradient_affinity.hpp>
 
 #include "support.hpp"
 
@@ -130,6 +132,168 @@ TEST_CASE("a resumed run equals an uninterrupted one bit by bit") {
   CHECK(second.averaged_weights().to_host() == whole.averaged_weights().to_host());
   CHECK(b.first_moment().to_host() == t.first_moment().to_host());
   CHECK(b.counters().updates == t.counters().updates);
+}
+
+TEST_CASE("stages can be trained for different lengths, together or one after the other, and resumed") {
+  directory dir;
+  auto o = usual;
+  o.stage_kimg = {0.064, 0.032, 0.048};
+  o.stage_probabilities = {1, 1, 1};
+  {
+    auto m = model();
+    auto t = train(m, o);
+    while (!t.done()) t.step();
+    for (int s = 0; s < 3; ++s) {
+      CHECK(t.stage_images()[s] >= o.stage_kimg[s] * 1000);
+      CHECK(t.stage_images()[s] < o.stage_kimg[s] * 1000 + 16);
+    }
+    CHECK_THAT(message([&] { t.step(); }), Catch::Contains("nothing is left to train"));
+  }
+  o.one_after_the_other = true;
+  o.shared_kimg = 0.064;  // what the first stage made of the encoder stays
+  auto whole = model();
+  auto t = train(whole, o);
+  std::vector<std::vector<ms::index_t>> rows;
+  std::vector<float> shared;
+  const auto [begin, end] = whole.network().parameter_range(0);
+  for (int i = 0; i < 9; ++i) {
+    rows.push_back(t.step().rows);
+    const auto w = whole.weights().to_host();
+    if (i == 3) shared.assign(w.begin() + begin, w.begin() + end);
+    if (i > 3) CHECK(std::equal(shared.begin(), shared.end(), w.begin() + begin));
+  }
+  CHECK(t.done());
+  for (int i = 0; i < 9; ++i) CHECK(rows[i][i < 4 ? 0 : i < 6 ? 1 : 2] == 16);
+  auto first = model();
+  auto a = train(first, o);
+  for (int i = 0; i < 5; ++i) a.step();
+  ms::save(dir / "m.safetensors", a);
+  auto second = model(ms::cpu(), 77);
+  auto b = train(second, o);
+  ms::resume(dir / "m.safetensors", b);
+  const ms::run_result r = ms::run(b, {.steps = 100}, [](const ms::loss_point&, double) { return true; });
+  CHECK(r.images == 4 * 16);
+  CHECK(second.weights().to_host() == whole.weights().to_host());
+  o.stage_kimg.clear();
+  CHECK_THAT(message([&] { train(second, o); }), Catch::Contains("needs stage_kimg"));
+}
+
+TEST_CASE("each stage's average has its own half-life") {
+  auto m = model();
+  auto o = usual;
+  o.ema_rampup_ratio = 0;
+  o.ema_halflife_kimg = 1e9;
+  o.stage_ema_halflife_kimg = {0.016, 1e9, 1e9};  // a batch
+  o.stage_probabilities = {1, 1, 1};
+  auto t = train(m, o);
+  const auto before = m.weights().to_host();
+  t.step(), t.step();
+  const auto now = m.weights().to_host(), average = m.averaged_weights().to_host();
+  bool halfway = false;
+  for (const auto& p : m.network().parameters)
+    for (ms::index_t i = p.offset; i < p.offset + p.size(); ++i) {
+      if (p.segment == 1)
+        halfway = halfway || std::fabs(average[i] - before[i]) > 1e-5;
+      else
+        REQUIRE(average[i] == Approx(before[i]).margin(1e-7));
+      if (p.segment == 1) REQUIRE(std::fabs(average[i] - now[i]) <= std::fabs(before[i] - now[i]) + 1e-3);
+    }
+  CHECK(halfway);
+}
+
+TEST_CASE("noise levels drawn by importance keep the loss's mean and favour bins of large losses") {
+  ms::importance_sampler s({.bins = 4, .history = 3, .uniform = 0.1}, 2);
+  for (int k = 0; k < 3; ++k)
+    for (int bin = 0; bin < 4; ++bin) s.record(1, bin, bin + 1.0);
+  CHECK(s.probabilities(0) == std::vector<double>(4, 0.25));  // has seen nothing
+  const auto p = s.probabilities(1);
+  for (int bin = 0; bin < 4; ++bin) CHECK(p[bin] == Approx(0.9 * (bin + 1) / 10.0 + 0.025));
+  // The weighted mean of any function of u is its plain mean.
+  double mean = 0, share[4] = {0, 0, 0, 0};
+  constexpr int n = 100'000;
+  for (int i = 0; i < n; ++i) {
+    const auto at = s.place(1, (i + 0.5) / n);
+    CHECK((at.u > at.bin / 4.0 && at.u < (at.bin + 1) / 4.0));
+    mean += at.weight * at.u * at.u / n;
+    share[at.bin] += 1.0 / n;
+  }
+  CHECK(mean == Approx(1 / 3.0).epsilon(1e-4));
+  for (int bin = 0; bin < 4; ++bin) CHECK(share[bin] == Approx(p[bin]).epsilon(1e-3));
+  // In training, and across a resume.
+  directory dir;
+  auto o = usual;
+  o.importance = {.bins = 3, .history = 2};
+  auto whole = model(), first = model(), second = model(ms::cpu(), 77);
+  auto t = train(whole, o), a = train(first, o);
+  for (int i = 0; i < 12; ++i) t.step();
+  for (int i = 0; i < 7; ++i) a.step();
+  ms::save(dir / "m.safetensors", a);
+  auto b = train(second, o);
+  ms::resume(dir / "m.safetensors", b);
+  for (int i = 0; i < 5; ++i) b.step();
+  CHECK(second.weights().to_host() == whole.weights().to_host());
+  auto plain = train(second, usual);
+  CHECK_THAT(message([&] { ms::resume(dir / "m.safetensors", plain); }), Catch::Contains("same bins"));
+}
+
+TEST_CASE("gradients of near noise levels are more alike than those of far ones, and make stages") {
+  ms::song_unet net = tiny;
+  ms::dynamic_model<float, ms::cpu> m(ms::cpu(), {net, {.widths = {8}}, {}}, ms::partition(), 1);
+  auto t = train(m, usual);
+  for (int i = 0; i < 60; ++i) t.step();
+  const auto weights = m.weights().to_host();
+  ms::gradient_affinity affinity({0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6}, 32);
+  CHECK_THAT(message([&] { affinity.matrix(); }), Catch::Contains("nothing was collected"));
+  affinity.collect(t);
+  CHECK(m.weights().to_host() == weights);
+  const auto after_one = affinity.matrix();
+  for (int i = 0; i < 20; ++i) t.step();
+  affinity.collect(t);
+  const auto a = affinity.matrix();
+  double near = 0, far = 0;
+  for (int i = 0; i < 10; ++i) {
+    CHECK(a[i * 10 + i] == Approx(1).epsilon(1e-4));
+    for (int j = 0; j < i; ++j) CHECK(a[i * 10 + j] == Approx(a[j * 10 + i]).margin(1e-6));
+    if (i > 0) near += a[i * 10 + i - 1] / 9;
+  }
+  for (int i = 0; i < 3; ++i) far += a[i * 10 + 9 - i] / 3;
+  INFO("near " << near << ", far " << far);
+  CHECK(near > far + 0.2);
+  CHECK(ms::cluster_by_gradient(a, 3).size() == 3);
+  // Against the definition: the cosine of the gradients of two levels.
+  const auto gradient = [&](double sigma) {
+    t.differentiate(std::vector<double>(32, sigma));
+    const auto v = t.gradient().to_host();
+    return std::vector<double>(v.begin(), v.end());
+  };
+  ms::gradient_affinity fresh({0.1, 6.4}, 32);
+  fresh.collect(t);
+  const auto g = gradient(0.1), h = gradient(6.4);
+  CHECK(fresh.matrix()[1] == Approx(test::dot(g, h) / std::sqrt(test::dot(g, g) * test::dot(h, h))).epsilon(1e-3));
+}
+
+TEST_CASE("with augmented dimensions the noise is Student's t") {
+  // The loss of a network that knows nothing is that of c_skip and c_out alone; what is drawn shows in x through its mean square: A / (A - 2) for A > 2.
+  const auto mean_loss = [&](int augmented) {
+    auto m = model();
+    auto w = m.weights().to_host();
+    std::fill(w.begin(), w.end(), 0.0f);
+    m.backend().upload(w.data(), m.weights().data(), ms::index_t(w.size()));
+    auto o = usual;
+    o.augmented = augmented;
+    const std::vector<float> grey(40 * 16, 0.0f);
+    auto v = grey;
+    v[0] = 1e-3f;  // a data set must vary
+    auto t = train(m, o, v);
+    double sum = 0;
+    const std::vector<double> sigmas(4000, 10.0);
+    for (const double l : t.differentiate(sigmas).loss)
+      if (!std::isnan(l)) sum += l;
+    return sum;
+  };
+  const double gaussian = mean_loss(0);
+  CHECK(mean_loss(10) / gaussian == Approx(10 / 8.0).epsilon(0.08));
+  CHECK(mean_loss(200) / gaussian == Approx(200 / 198.0).epsilon(0.03));
 }
 
 TEST_CASE("a checkpoint rebuilds the model from the file alone, and draws the same pictures") {
@@ -330,8 +494,8 @@ TEST_CASE("the Frechet distance of Gaussians") {
 
 TEST_CASE("noise levels stay in their stage and follow their distribution") {
   const ms::partition stages({0.3, 5.0});
-  for (const auto d :
-       {ms::level_distribution::log_normal, ms::level_distribution::log_uniform, ms::level_distribution::time_uniform, ms::level_distribution::logit_normal}) {
+  for (const auto d : {ms::level_distribution::log_normal, ms::level_distribution::log_uniform, ms::level_distribution::time_uniform,
+                       ms::level_distribution::logit_normal, ms::level_distribution::time_kneed}) {
     ms::noise_level_draws levels;
     levels.distribution = d;
     const auto p = levels.stage_probabilities(stages);
@@ -351,6 +515,7 @@ TEST_CASE("noise levels stay in their stage and follow their distribution") {
     // The share below sigma = 1, by each distribution's own formula.
     const double want = d == ms::level_distribution::log_uniform    ? std::log(1 / 0.002) / std::log(80 / 0.002)
                         : d == ms::level_distribution::time_uniform ? (ms::vp_schedule{}.t(1) - 1e-3) / (1 - 1e-3)
+                        : d == ms::level_distribution::time_kneed   ? (ms::vp_schedule{}.t(1) - 1e-3) / (1 - 1e-3) / (0.7 + 0.3 / 5)  // 1 is below the knee
                                                                     : 0.5 * std::erfc(-1.0 / std::sqrt(2.0));  // (0 + 1.2) / 1.2 deviations
     CHECK(below_one == Approx(want).margin(2e-3));
   }

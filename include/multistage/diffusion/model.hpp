@@ -151,19 +151,24 @@ class dynamic_model {
   }
 
   /// d [rows, h, w, c] = D(x; sigma), each row at its own noise level. x and d are in double on the backend; the network computes in
-  /// Scalar. Rows are taken `batch` at a time; a row's result does not depend on the others. @throws shape_error, value_error
-  void denoise(view<const double> x, std::span<const double> sigmas, view<double> d, const conditioning<Scalar>& labels = {}, index_t batch = 128) {
+  /// Scalar. Rows are taken `batch` at a time; a row's result does not depend on the others. @param features lets an evaluation take over what an earlier
+  /// one of the same rows, in one batch, kept of the shared encoder. @throws shape_error, value_error
+  void denoise(view<const double> x, std::span<const double> sigmas, view<double> d, const conditioning<Scalar>& labels = {}, index_t batch = 128,
+               shared_features features = shared_features::compute) {
     const shape expected = images(x.extents.rows);
     ops::expect("denoise", "x", x, expected);
     ops::expect("denoise", "d", d, expected);
     require<shape_error>(index_t(sigmas.size()) == expected.rows, "denoise: ", sigmas.size(), " noise levels for ", expected.rows, " rows");
+    require<value_error>(features == shared_features::compute || (config_.stages.shared_encoder && expected.rows <= batch), "denoise: features of ",
+                         expected.rows, " rows in batches of ", batch, " cannot be taken over, ",
+                         config_.stages.shared_encoder ? "they must fit one batch" : "this model's stages share no encoder");
     for (index_t first = 0; first < expected.rows; first += batch) {
       const index_t rows = std::min(batch, expected.rows - first), size = expected.row_size();
       conditioning<Scalar> part = labels;
       if (part.class_labels) part.class_labels += first * label_dim(input_slot::class_labels);
       if (part.augment_labels) part.augment_labels += first * label_dim(input_slot::augment_labels);
       if (part.context) part.context += first * label_dim(input_slot::context);
-      denoise_batch(x.data + first * size, sigmas.subspan(first, rows), d.data + first * size, part);
+      denoise_batch(x.data + first * size, sigmas.subspan(first, rows), d.data + first * size, part, features);
     }
   }
 
@@ -268,14 +273,17 @@ class dynamic_model {
     backend_.upload(host.data(), weights_.data() + begin, end - begin);
     unread_[std::size_t(segment)] = 0;
   }
-  void denoise_batch(const double* x, std::span<const double> sigmas, double* d, const conditioning<Scalar>& labels) {
+  void denoise_batch(const double* x, std::span<const double> sigmas, double* d, const conditioning<Scalar>& labels, shared_features features) {
     const index_t rows = index_t(sigmas.size()), size = images(1).row_size();
     const routing r = route(sigmas);
+    if (features == shared_features::keep) kept_order_ = r.order;
+    require<value_error>(features != shared_features::take_over || kept_order_ == r.order,
+                         "denoise: no features of rows in this order of stages were kept; keep them first");
     const network_inputs<Scalar> in = prepare(x, sigmas, r, labels);
     need_segment(0);
     for (int s = 0; s < stage_count(); ++s)
       if (r.rows_by_stage[std::size_t(s)] > 0) need_segment(1 + s);
-    executor_.forward((has_average() ? average_ : weights_).data(), in, r.rows_by_stage, f_.data(), version_);
+    executor_.forward((has_average() ? average_ : weights_).data(), in, r.rows_by_stage, f_.data(), version_, features);
     backend_.for_each_index(rows * size, functor::denoised<Scalar>{x, f_.data(), order_.data(), factors_.data() + rows, factors_.data() + 2 * rows, size, d});
   }
 
@@ -288,8 +296,9 @@ class dynamic_model {
   index_t capacity_ = 0;
   tensor<Scalar, Backend> x_, f_, noise_, class_labels_, augment_labels_, context_;
   std::function<void(int, Scalar*)> read_segment_;
-  std::vector<char> unread_;   // by segment
-  std::uint64_t version_ = 1;  // of the weights
+  std::vector<index_t> kept_order_;  // of the rows whose shared features were kept
+  std::vector<char> unread_;         // by segment
+  std::uint64_t version_ = 1;        // of the weights
   tensor<double, Backend> factors_;
   tensor<index_t, Backend> order_;
 };

@@ -5,6 +5,8 @@
 //   log_uniform   ln sigma uniform between sigma_min and sigma_max: uniform in log-SNR
 //   time_uniform  t of the linear VP schedule uniform between t_min and 1   Song et al., arXiv 2011.13456
 //   logit_normal  t = sigma / (1 + sigma) with logit t ~ N(p_mean, p_std^2)  Esser et al., arXiv 2403.03206: ln sigma is normal again
+//   time_kneed    t uniform below a knee and `suppression` times rarer above it, where denoising hardly depends on t: the asymmetric draws of SpeeD
+//                 (Wang et al., arXiv 2405.17403)
 #pragma once
 #include <algorithm>
 #include <vector>
@@ -15,13 +17,14 @@
 
 namespace multistage {
 
-enum class level_distribution { log_normal, log_uniform, time_uniform, logit_normal };
+enum class level_distribution { log_normal, log_uniform, time_uniform, logit_normal, time_kneed };
 
 struct noise_level_draws {
   double p_mean = -1.2, p_std = 1.2;
   level_distribution distribution = level_distribution::log_normal;
   double sigma_min = 0.002, sigma_max = 80;  // ends of log_uniform
-  vp_schedule schedule{};                    // of time_uniform
+  vp_schedule schedule{};                    // of time_uniform and time_kneed
+  double knee = 0.7, suppression = 5;        // of time_kneed: the knee as a share of the times
 
   /// The probability of each stage.
   std::vector<double> stage_probabilities(const partition& p) const {
@@ -42,7 +45,7 @@ struct noise_level_draws {
     if (bounded()) {
       const double a = share(lower), b = share(upper), v = a + uniform * (b - a);
       sigma = distribution == level_distribution::log_uniform ? sigma_min * std::pow(sigma_max / sigma_min, v)
-                                                              : schedule.sigma(schedule.t_min() + v * (schedule.t_max() - schedule.t_min()));
+                                                              : schedule.sigma(schedule.t_min() + unbent(v) * (schedule.t_max() - schedule.t_min()));
     } else {
       const double a = standard(lower), b = standard(upper);
       const double z = a > 0 ? -normal_quantile(normal_cdf(-a) + uniform * (normal_cdf(-b) - normal_cdf(-a)))
@@ -53,7 +56,17 @@ struct noise_level_draws {
   }
 
  private:
-  bool bounded() const { return distribution == level_distribution::log_uniform || distribution == level_distribution::time_uniform; }
+  bool bounded() const { return distribution != level_distribution::log_normal && distribution != level_distribution::logit_normal; }
+  /// The distribution function of the share of the times that has passed, and its inverse.
+  double bent(double t) const {
+    if (distribution != level_distribution::time_kneed) return t;
+    return (std::min(t, knee) + std::max(t - knee, 0.0) / suppression) / (knee + (1 - knee) / suppression);
+  }
+  double unbent(double v) const {
+    if (distribution != level_distribution::time_kneed) return v;
+    const double t = v * (knee + (1 - knee) / suppression);
+    return t <= knee ? t : knee + (t - knee) * suppression;
+  }
   double standard(double sigma) const { return sigma <= 0 ? -HUGE_VAL : std::isinf(sigma) ? HUGE_VAL : (std::log(sigma) - p_mean) / p_std; }
   /// The distribution function of the bounded ones.
   double share(double sigma) const {
@@ -61,7 +74,7 @@ struct noise_level_draws {
     if (std::isinf(sigma)) return 1;
     const double v = distribution == level_distribution::log_uniform ? std::log(sigma / sigma_min) / std::log(sigma_max / sigma_min)
                                                                      : (schedule.t(sigma) - schedule.t_min()) / (schedule.t_max() - schedule.t_min());
-    return std::clamp(v, 0.0, 1.0);
+    return bent(std::clamp(v, 0.0, 1.0));
   }
 };
 

@@ -17,6 +17,7 @@
 #include "../ops/reduce.hpp"
 #include "inputs.hpp"
 #include "plan.hpp"
+#include "prepared_weights.hpp"
 
 namespace multistage {
 
@@ -38,24 +39,24 @@ class executor {
   /// Bytes of the arena as it stands.
   index_t arena_bytes() const { return arena_.size() * index_t(sizeof(T)); }
 
-  /// How much memory `forward` may take for weights in the form that the backend would rather have; layers beyond it are prepared at each call.
-  void set_prepared_budget(index_t bytes) {
-    prepared_budget_ = bytes;
-    forget_prepared();
-  }
-  index_t prepared_bytes() const { return prepared_bytes_; }
+  /// How much memory `forward` may take for weights in the form that the backend would rather have.
+  void set_prepared_budget(index_t bytes) { prepared_.set_budget(bytes); }
+  index_t prepared_bytes() const { return prepared_.bytes(); }
 
   /// out [rows, output] = the network's results. @param rows_by_stage how many rows each stage has, in the order of the rows. @param version tells
-  /// states of the weights apart: what is prepared for one state is kept until another comes; 0: keep nothing.
-  void forward(const T* weights, const network_inputs<T>& inputs, const std::vector<index_t>& rows_by_stage, T* out, std::uint64_t version = 0) {
-    if (version != prepared_version_ || weights != prepared_of_) {
-      forget_prepared();
-      prepared_version_ = version;
-      prepared_of_ = weights;
-    }
-    pass run{*this, inference_, weights, nullptr, inputs, rows_by_stage};
+  /// states of the weights apart: what is prepared for one state is kept until another comes; 0: keep nothing. @throws value_error when features are
+  /// to be taken over and none of that many rows were kept.
+  void forward(const T* weights, const network_inputs<T>& inputs, const std::vector<index_t>& rows_by_stage, T* out, std::uint64_t version = 0,
+               shared_features features = shared_features::compute) {
+    prepared_.of(weights, version);
+    pass run{*this, inference_, weights, nullptr, inputs, rows_by_stage, {}, features};
     run.keeps_prepared = version != 0;
-    run.shared_forward();
+    if (features == shared_features::take_over) {
+      require<value_error>(kept_rows_ == run.rows, "network: features of ", run.rows, " rows were to be taken over, ", kept_rows_, " are there");
+      run.shared.forward_without_image();
+    } else
+      run.shared_forward();
+    kept_rows_ = features == shared_features::compute ? 0 : run.rows;
     for_each_stage(rows_by_stage, [&](int stage, index_t first, index_t rows) {
       frame f = run.decoder(stage, first, rows);
       f.forward();
@@ -72,6 +73,7 @@ class executor {
                      const differentiation<T>& options = {}) {
     if (options.wants_input_gradients() && !to_inputs_) to_inputs_ = make_plan(graph_, {.training = true, .input_gradients = true});
     pass run{*this, options.wants_input_gradients() ? *to_inputs_ : training_, weights, gradients, inputs, rows_by_stage, options};
+    kept_rows_ = 0;
     run.shared_forward();
     for_each_stage(rows_by_stage, [&](int stage, index_t first, index_t rows) {
       frame f = run.decoder(stage, first, rows);
@@ -89,6 +91,7 @@ class executor {
   };
   trouble first_non_finite(const T* weights, const network_inputs<T>& inputs, const std::vector<index_t>& rows_by_stage) {
     pass run{*this, inference_, weights, nullptr, inputs, rows_by_stage};
+    kept_rows_ = 0;
     trouble t{run.shared.first_non_finite(), -1};
     for_each_stage(rows_by_stage, [&](int stage, index_t first, index_t rows) {
       if (t.node < 0) t = {run.decoder(stage, first, rows).first_non_finite(), stage};
@@ -146,6 +149,11 @@ class executor {
 
     void forward() {
       for (const step& s : p.forward) timed(s, [&] { compute(s.node); });
+    }
+    /// Only what does not depend on the image: the noise level's and the labels' ways into the decoders.
+    void forward_without_image() {
+      for (const step& s : p.forward)
+        if (!r.p.facts.sees_image[s.node]) timed(s, [&] { compute(s.node); });
     }
     void backward() {
       backwards = true;
@@ -255,7 +263,7 @@ class executor {
         }
         case op::conv: {
           conv_problem<T> c = conv(n, y);
-          if (r.keeps_prepared) c.prepared = e().prepare(i, c);
+          if (r.keeps_prepared) c.prepared = e().prepared_.get(b, std::size_t(i), c);
           conv_forward(b, c);
           break;
         }
@@ -430,14 +438,14 @@ class executor {
     frame shared;
 
     pass(executor& e, const plan& plan_, const T* w, T* g, const network_inputs<T>& in, const std::vector<index_t>& rows_by_stage,
-         const differentiation<T>& options = {})
+         const differentiation<T>& options = {}, shared_features features = shared_features::compute)
         : owner(e),
           weights(w),
           gradients(g),
           inputs(in),
           rows(std::accumulate(rows_by_stage.begin(), rows_by_stage.end(), index_t{0})),
           p(plan_),
-          base(e.reserve(p.arena_elements(rows_by_stage))),
+          base(e.reserve(features == shared_features::compute ? p.arena_elements(rows_by_stage) : p.arena_elements(rows))),
           asked(options),
           shared{*this, p.segments[0], 0, base, 0, rows} {
       require<shape_error>(int(rows_by_stage.size()) == e.graph_.stage_count(), "network: rows are given for ", rows_by_stage.size(),
@@ -450,27 +458,8 @@ class executor {
     frame decoder(int stage, index_t first, index_t n) { return {*this, p.segments[stage + 1], stage + 1, base + rows * p.segments[0].row_elements, first, n}; }
   };
 
-  /// The weights of convolution i in the backend's form, made when they are not there; null where there is none or the budget is spent.
-  const T* prepare(int i, const conv_problem<T>& c) {
-    const index_t size = conv_prepared_size(backend_, c);
-    if (size == 0) return nullptr;
-    if (prepared_.empty()) prepared_.resize(graph_.nodes.size());
-    tensor<T, Backend>& kept = prepared_[std::size_t(i)];
-    if (kept.size() == 0) {
-      const index_t bytes = size * index_t(sizeof(T));
-      if (prepared_bytes_ + bytes > prepared_budget_) return nullptr;
-      kept = tensor<T, Backend>(backend_, {1, 1, 1, size});
-      conv_prepare(backend_, c, kept.data());
-      prepared_bytes_ += bytes;
-    }
-    return kept.data();
-  }
-  void forget_prepared() {
-    prepared_.clear();
-    prepared_bytes_ = 0;
-  }
-
   T* reserve(index_t elements) {
+    if (arena_.size() < elements) kept_rows_ = 0;
     if (arena_.size() < elements) arena_ = {}, arena_ = tensor<T, Backend>(backend_, {1, 1, 1, elements});
     return arena_.data();
   }
@@ -480,10 +469,8 @@ class executor {
   plan inference_, training_;
   std::optional<plan> to_inputs_;  // made when first asked for
   tensor<T, Backend> arena_;
-  std::vector<tensor<T, Backend>> prepared_;  // by node
-  index_t prepared_bytes_ = 0, prepared_budget_ = index_t{512} << 20;
-  std::uint64_t prepared_version_ = 0;
-  const T* prepared_of_ = nullptr;
+  prepared_weights<T, Backend> prepared_;
+  index_t kept_rows_ = 0;  // of which the arena holds the shared part's features
 };
 
 }  // namespace multistage

@@ -23,4 +23,8 @@ struct differentiation {
   bool wants_input_gradients() const { return input_gradients[std::size_t(input_slot::image)] || input_gradients[std::size_t(input_slot::context)]; }
 };
 
+/// What a forward pass does with the features that the shared part makes of the image. keep: they stay for a later pass over as many rows; take_over: they
+/// come from the last pass that kept them, and only what depends on noise level and labels is computed anew (Li et al., arXiv 2312.09608).
+enum class shared_features { compute, keep, take_over };
+
 }  // namespace multistage

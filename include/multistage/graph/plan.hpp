@@ -43,6 +43,7 @@ struct segment_plan {
 struct graph_facts {
   std::vector<char> differentiable;  // a gradient flows through the node
   std::vector<char> exported;        // a shared node that a decoder reads, or a decoder's output
+  std::vector<char> sees_image;      // the node depends on the image
 };
 
 /// What a plan is for.
@@ -54,13 +55,16 @@ struct plan_options {
 };
 
 constexpr graph_facts facts_of(const graph& g, bool input_gradients = false) {
-  graph_facts f{std::vector<char>(g.nodes.size(), 0), std::vector<char>(g.nodes.size(), 0)};
+  const std::vector<char> none(g.nodes.size(), 0);
+  graph_facts f{none, none, none};
   for (std::size_t i = 0; i < g.nodes.size(); ++i) {
     const node& n = g.nodes[i];
     const auto trains = [&](int p) { return p >= 0 && g.parameters[p].trainable; };
     f.differentiable[i] =
         trains(n.weight) || trains(n.bias) || (input_gradients && n.kind == op::input && (n.slot == input_slot::image || n.slot == input_slot::context));
+    f.sees_image[i] = n.kind == op::input && n.slot == input_slot::image;
     for_each_input(n, [&](int v, int) {
+      if (f.sees_image[v]) f.sees_image[i] = true;
       if (f.differentiable[v]) f.differentiable[i] = true;
       if (g.nodes[v].segment != n.segment && g.nodes[v].kind != op::input) f.exported[v] = true;
     });
@@ -206,7 +210,8 @@ constexpr segment_plan plan_segment(const graph& g, const graph_facts& facts, in
   // Here the decoders, or the loss, run.
   const int gap = now++;
   for (int i = 0; i < count; ++i)
-    if (mine(i) && facts.exported[i]) p.buffers[p.value[i]].live(gap);
+    // What does not see the image is small, and is computed again over features that were kept: it has its memory for itself.
+    if (mine(i) && (facts.exported[i] || (!options.training && s == 0 && !facts.sees_image[i]))) p.buffers[p.value[i]].live(gap);
 
   if (options.training) {
     std::vector<char> written(count, 0);  // gradient holds something

@@ -3,9 +3,8 @@
 //   x' = x + sum_j eps_j int_sigma^sigma' L_j dsigma,  with L_j Lagrange's polynomials.
 // Lower orders first, and, below fifteen steps, at the end.
 #pragma once
-#include <array>
-
 #include "../schedule/schedule.hpp"
+#include "lagrange.hpp"
 #include "walk.hpp"
 
 namespace multistage {
@@ -44,7 +43,7 @@ struct deis {
       w.combine(eps.push(w, s[i]).data(), {{1 / s[i], x.data}, {-1 / s[i], d.data()}});
       int k = eps.size();
       if (lower_order_final && n < 15) k = std::min(k, n - i);
-      const std::array<double, 3> c = coefficients(eps.levels, k, s[i], s[i + 1]);
+      const std::array<double, 3> c = sampling::lagrange_integrals<3>([this](double v) { return node(v); }, eps.levels, k, s[i], s[i + 1]);
       if (k == 1)
         w.combine(x.data, {{1, x.data}, {c[0], eps[0]}});
       else if (k == 2)
@@ -56,31 +55,6 @@ struct deis {
 
  private:
   double node(double sigma) const { return variable == deis_variable::log_rho ? std::log(sigma) : variable == deis_variable::rho ? sigma : schedule.t(sigma); }
-  /// Integrals of Lagrange's polynomials over the step, by Gauss's rule of twelve points in ln sigma (the integrands are analytic).
-  std::array<double, 3> coefficients(const std::vector<double>& at, int k, double from, double to) const {
-    static constexpr double points[6] = {0.1252334085114689, 0.3678314989981802, 0.5873179542866175,
-                                         0.7699026741943047, 0.9041172563704749, 0.9815606342467193};
-    static constexpr double shares[6] = {0.2491470458134028, 0.2334925365383548, 0.2031674267230659,
-                                         0.1600783285433462, 0.1069393259953184, 0.0471753363865118};
-    std::array<double, 3> c{};
-    if (k == 1) return {to - from, 0, 0};
-    double nodes[3] = {0, 0, 0};
-    for (int j = 0; j < k; ++j) nodes[j] = node(at[std::size_t(j)]);
-    constexpr int pieces = 4;
-    const double whole = std::log(to) - std::log(from);
-    for (int piece = 0; piece < pieces; ++piece)
-      for (int p = 0; p < 12; ++p) {
-        const double u = p < 6 ? points[p] : -points[p - 6], share = shares[p % 6], middle = std::log(from) + (piece + 0.5) / pieces * whole,
-                     half = whole / pieces / 2, sigma = std::exp(middle + half * u), v = node(sigma);
-        for (int j = 0; j < k; ++j) {
-          double l = 1;
-          for (int m = 0; m < k; ++m)
-            if (m != j) l *= (v - nodes[m]) / (nodes[j] - nodes[m]);
-          c[std::size_t(j)] += share * half * sigma * l;
-        }
-      }
-    return c;
-  }
 };
 deis(std::vector<double>)->deis<>;
 

@@ -60,12 +60,21 @@ struct sampling_step {
   std::function<std::vector<double>()> x, denoised;  // [rows, h, w, c]
 };
 
+/// The shared encoder's features taken over from step to step (Faster Diffusion: Li et al., arXiv 2312.09608): of `every` evaluations in a row the first
+/// runs the encoder, the others the stage's decoder alone, on features that are then a little old. Cheaper the larger the encoder's part; its error grows
+/// with the distance between levels, so it may be limited to an interval of them. Off by default.
+struct encoder_reuse {
+  int every = 1;
+  double sigma_low = 0, sigma_high = HUGE_VAL;  // acts for sigma in (sigma_low, sigma_high]
+};
+
 struct sampling_options {
   std::string_view seeds = "0";
   index_t batch = 64;
   int class_label = -1;                                 // for models with labels; -1: none
   std::vector<double> context = {}, weak_context = {};  // [context_tokens, context_dim], for models that have one: the same for all pictures
   guidance guide = {};
+  encoder_reuse reuse = {};
   std::vector<double> from = {};                            // [h, w, c]: image-to-image; pictures start from it with the sampler's first noise level added
   std::vector<double> known = {};                           // [h, w, c]: what is known of the picture (inpainting)
   std::vector<double> mask = {};                            // [h, w, c], 1 where it is known, 0 where it is to be drawn
@@ -77,6 +86,7 @@ struct sampling_result {
   std::vector<double> images;
   shape extents{};
   std::vector<index_t> evaluations;  // by stage, per picture
+  index_t encoder_evaluations = 0;   // how many of them ran the encoder
 };
 
 /// Draws a picture for each seed with the model's averaged weights. @param weak evaluates the weak side of guidance (autoguidance); without it
@@ -112,6 +122,7 @@ sampling_result sample(dynamic_model<Scalar, Backend>& model, const Sampler& sam
     require<shape_error>(c->empty() || index_t(c->size()) == context_size, "sample: a context of ", c->size(), " values, the model takes ", context_size);
   require<shape_error>(weak == nullptr || weak->images(1) == model.images(1), "sample: the weak model's pictures are ", weak ? weak->images(1) : shape{},
                        ", the model's ", model.images(1));
+  require<value_error>(options.reuse.every >= 1, "sample: reuse.every = ", options.reuse.every, "; it is at least 1 (no reuse)");
   const auto spread = [&](const std::vector<double>& context, index_t rows) {  // one context for every row
     tensor<Scalar, Backend> t(b, {rows, 1, 1, context_size});
     std::vector<Scalar> host;
@@ -152,20 +163,27 @@ sampling_result sample(dynamic_model<Scalar, Backend>& model, const Sampler& sam
       mask = every_row(options.mask);
     }
     std::vector<double> sigmas(std::size_t(rows), 0.0);
-    int evaluation = 0;
+    int evaluation = 0, age = 0;  // age: of the kept features, in evaluations
     tensor<double, Backend> second;
     const auto denoise = [&](view<const double> at, double sigma, view<double> d) {
       std::fill(sigmas.begin(), sigmas.end(), sigma);
-      model.denoise(at, sigmas, d, given, rows);
       const int stage = model.stages().stage(sigma);
-      if (first == 0) ++result.evaluations[stage];
-      if (const double w = options.guide.at(sigma, stage); w != 1) {
+      const double w = options.guide.at(sigma, stage);
+      shared_features features = shared_features::compute;
+      // Without another model, guidance's two sides take turns in one network, and neither finds its own features again.
+      if (options.reuse.every > 1 && sigma > options.reuse.sigma_low && sigma <= options.reuse.sigma_high && (w == 1 || weak))
+        features = age++ % options.reuse.every == 0 ? shared_features::keep : shared_features::take_over;
+      else
+        age = 0;
+      model.denoise(at, sigmas, d, given, rows, features);
+      if (first == 0) ++result.evaluations[stage], result.encoder_evaluations += features != shared_features::take_over;
+      if (w != 1) {
         if (second.size() == 0) second = tensor<double, Backend>(b, model.images(rows));
         if (weak)
           weak->denoise(at, sigmas, second.view(), given, rows);
         else
           model.denoise(at, sigmas, second.view(), weakly, rows);
-        if (first == 0) ++result.evaluations[stage];
+        if (first == 0) ++result.evaluations[stage], ++result.encoder_evaluations;
         ops::linear_combination<Backend, double>(b, d.extents.size(), d.data, {{w, d.data}, {1 - w, second.data()}});
       }
       ++evaluation;

@@ -24,7 +24,7 @@ constexpr const char* to_string(boundary_policy p) {
 /// The stages a sampler knows of, and what it does between them.
 struct stage_crossing {
   partition stages{};
-  boundary_policy policy = boundary_policy::restart;
+  boundary_policy policy = boundary_policy::carry;
 
   /// Whether history from level `before` serves at level `now`.
   bool keeps_history(double before, double now) const { return policy == boundary_policy::carry || now <= 0 || stages.stage(before) == stages.stage(now); }
@@ -80,6 +80,11 @@ struct work {
     }
     int size() const { return int(levels.size()); }
     void forget() { levels.clear(), values.clear(); }
+    /// The newest goes; its memory serves the next.
+    void drop_newest() {
+      std::rotate(values.begin(), values.begin() + 1, values.end());
+      levels.erase(levels.begin());
+    }
     const double* operator[](int k) const { return values[std::size_t(k)].data(); }
   };
 };

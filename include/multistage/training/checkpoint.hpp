@@ -63,10 +63,10 @@ void save(const std::string& path, trainer<Scalar, Backend>& t) {
   add("training.first_moment.", t.first_moment().to_host());
   add("training.second_moment.", t.second_moment().to_host());
   const auto c = t.counters();
-  w.metadata["training"] =
-      io::json{
-          {"steps", c.step}, {"images_seen", c.images_seen}, {"segment_updates", c.updates}, {"seed", t.options().seed}, {"batch_size", t.options().batch_size}}
-          .dump();
+  w.metadata["training"] = io::json{{"steps", c.step},           {"images_seen", c.images_seen},         {"segment_updates", c.updates},
+                                    {"seed", t.options().seed},  {"batch_size", t.options().batch_size}, {"stage_images", c.stage_images},
+                                    {"importance", c.importance}}
+                               .dump();
   w.write(path);
 }
 
@@ -79,7 +79,8 @@ template <class Scalar = float, class Backend>
 dynamic_model<Scalar, Backend> load(const std::string& path, Backend backend, const load_options& options = {}) {
   const io::safetensors f = checkpoint_detail::open(path);
   const io::json j = checkpoint_detail::parse(f, "config");
-  dynamic_model<Scalar, Backend> model(backend, io::configuration_from_json(j), io::partition_from_json(j.is_object() ? j.value("stage_boundaries", io::json()) : io::json()), std::nullopt);
+  dynamic_model<Scalar, Backend> model(backend, io::configuration_from_json(j),
+                                       io::partition_from_json(j.is_object() ? j.value("stage_boundaries", io::json()) : io::json()), std::nullopt);
   io::check_parameters(f, "", model.network(), model.parameter_names(), checkpoint_detail::is_ours);
   model.read_weights_on_demand([f, g = model.network(), names = model.parameter_names()](int segment, Scalar* to) {
     for (std::size_t k = 0; k < g.parameters.size(); ++k)
@@ -176,6 +177,8 @@ void resume(const std::string& path, trainer<Scalar, Backend>& t) {
   take("steps", s.step);
   take("images_seen", s.images_seen);
   take("segment_updates", s.updates);
+  take("stage_images", s.stage_images);
+  take("importance", s.importance);
   take("seed", seed);
   take("batch_size", batch);
   require<value_error>(seed == t.options().seed && batch == t.options().batch_size, path, ": was trained with seed ", seed, " and batch_size ", batch,

@@ -54,8 +54,8 @@ struct run_result {
   double images_per_second() const { return seconds > 0 ? images / seconds : 0; }
 };
 
-/// Trains until the limit. `observe(point, share done)` is called at the end of each window of about `window_seconds` and returns whether
-/// to go on. @throws value_error for a limit that never ends, numeric_error as trainer::step does
+/// Trains until the limit, or until every stage has seen its stage_kimg. `observe(point, share done)` is called at the end of each window of about
+/// `window_seconds` and returns whether to go on. @throws value_error for a limit that never ends, numeric_error as trainer::step does
 template <class Scalar, class Backend, class Observe>
 run_result run(trainer<Scalar, Backend>& t, const training_limit& limit, Observe&& observe, double window_seconds = 0.5) {
   require<value_error>(limit.kimg >= 0 && limit.seconds >= 0 && limit.steps >= 0 && (limit.kimg > 0 || limit.seconds > 0 || limit.steps > 0),
@@ -82,6 +82,7 @@ run_result run(trainer<Scalar, Backend>& t, const training_limit& limit, Observe
     if (limit.kimg > 0) done = std::max(done, t.images_seen() / (limit.kimg * 1000));
     if (limit.seconds > 0) done = std::max(done, r.seconds / limit.seconds);
     if (limit.steps > 0) done = std::max(done, double(t.steps() - first_step) / double(limit.steps));
+    if (t.done()) done = 1;
     r.interrupted = interrupt.interrupted();
     go_on = done < 1 && !r.interrupted;
     const double length = since(window);

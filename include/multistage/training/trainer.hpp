@@ -5,52 +5,12 @@
 #pragma once
 #include <chrono>
 #include <functional>
-#include <optional>
 
-#include "../diffusion/loss_weighting.hpp"
 #include "../diffusion/model.hpp"
-#include "../diffusion/noise_levels.hpp"
 #include "../stages/optimal_denoiser_clustering.hpp"
-#include "adam.hpp"
+#include "options.hpp"
 
 namespace multistage {
-
-struct trainer_options {
-  double learning_rate = 1e-3;
-  adam_options adam{};
-  double lr_rampup_kimg = 10;      // the rate grows linearly over so many thousand images; 0: none
-  double ema_halflife_kimg = 500;  // of the average of the weights, in thousand images
-  double ema_rampup_ratio = 0.05;  // the half-life is at most this share of the images seen; 0: no such limit
-  index_t batch_size = 64;
-  double gradient_clip = 0;  // largest norm of the gradient over all parameters; 0: no clipping
-  noise_level_draws levels{};
-  std::optional<loss_weight> weight{};        // of the squared error of D; none: EDM's, with the model's sigma_data
-  bool stratified = false;                    // rows of a stage take equal shares of its distribution instead of independent draws
-  std::vector<double> stage_probabilities{};  // empty: by P(sigma)
-  double shared_rate = 1;                     // factor on the learning rate of what stages share; 0 freezes it
-  std::vector<double> stage_rates{};          // of each stage's decoder; empty: 1
-  double least_stage_share = 0;               // no stage gets fewer than this share of rows
-  bool checkpoint_activations = false;        // keep only what blocks hand on: less memory for one more forward pass
-  index_t memory_budget = 0;                  // bytes for activations; 0: no limit. What does not fit is checkpointed
-  std::uint64_t seed = 0;
-};
-
-/// What one step did, by stage.
-struct step_report {
-  index_t step = 0;
-  double images_seen = 0;
-  std::vector<double> loss;  // mean over the stage's rows; NaN where it had none
-  std::vector<index_t> rows;
-  double gradient_norm = 0;
-};
-
-/// A batch given from outside; host memory, NHWC, noise standard normal, class labels one-hot [rows, label_dim] where the model has them.
-template <class T>
-struct training_batch {
-  std::vector<T> images, noise;
-  std::vector<double> sigmas;
-  std::vector<T> class_labels{};
-};
 
 namespace functor {
 template <class T>
@@ -100,7 +60,7 @@ class trainer {
   /// @throws value_error for data that cannot train, or options out of range; shape_error when images do not fit the model.
   trainer(model_type& model, std::span<const float> images, shape extents, trainer_options options, std::span<const int> classes = {})
       : model_(model), backend_(model.backend()), options_(std::move(options)), images_count_(extents.rows), classes_(classes.begin(), classes.end()) {
-    check(options_);
+    check(options_, model.stage_count());
     check_images(images, extents);
     require<shape_error>(extents == model.images(extents.rows), "trainer: images are ", extents, ", the model takes ", model.images(extents.rows),
                          "; resize the images or choose resolution and channels to match");
@@ -111,8 +71,8 @@ class trainer {
       require<value_error>(classes_[i] >= 0 && classes_[i] < known, "trainer: image ", i, " is of class ", classes_[i], ", the model knows 0..", known - 1);
     images_ = tensor<Scalar, Backend>(backend_, extents, std::vector<Scalar>(images.begin(), images.end()));
     probabilities_ = stage_probabilities();
-    require<value_error>(options_.stage_rates.empty() || int(options_.stage_rates.size()) == model_.stage_count(), "trainer: ", options_.stage_rates.size(),
-                         " stage_rates for ", model_.stage_count(), " stages");
+    importance_ = importance_sampler(options_.importance, model_.stage_count());
+    stage_images_.assign(std::size_t(model_.stage_count()), 0.0);
     fit_memory();
     model_.keep_average();
     const shape flat = model_.weights().extents();
@@ -129,31 +89,66 @@ class trainer {
   /// Probability with which a row is drawn from each stage.
   const std::vector<double>& probabilities() const { return probabilities_; }
 
-  /// One step on rows drawn from the data set. @throws numeric_error, before anything is changed, when a value is not finite.
+  /// Whether a stage has seen what stage_kimg gives it, and whether all have.
+  bool done(int stage) const {
+    return !options_.stage_kimg.empty() && options_.stage_kimg[std::size_t(stage)] > 0 &&
+           stage_images_[std::size_t(stage)] >= options_.stage_kimg[std::size_t(stage)] * 1000;
+  }
+  bool done() const {
+    for (int s = 0; s < model_.stage_count(); ++s)
+      if (!done(s) && probabilities_[std::size_t(s)] > 0) return false;
+    return true;
+  }
+  /// Images that each stage has seen.
+  const std::vector<double>& stage_images() const { return stage_images_; }
+
+  /// One step on rows drawn from the data set. @throws numeric_error, before anything is changed, when a value is not finite; value_error when
+  /// all stages are done.
   step_report step() {
-    const index_t rows = options_.batch_size;
-    std::vector<index_t> which(std::size_t(rows), 0);
-    std::vector<double> sigmas(std::size_t(rows), 0.0);
-    const random_stream order(options_.seed, purpose::data_order, std::uint64_t(step_)), level(options_.seed, purpose::noise_level, std::uint64_t(step_));
-    for (index_t r = 0; r < rows; ++r) {
-      which[r] = order.below(r, std::uint32_t(images_count_));
+    require<value_error>(!done(), "trainer: every stage has seen its stage_kimg; nothing is left to train");
+    const std::vector<double> share = shares();
+    const random_stream level(options_.seed, purpose::noise_level, std::uint64_t(step_));
+    std::vector<row> rows(std::size_t(options_.batch_size));
+    for (index_t r = 0; r < options_.batch_size; ++r) {
       // Stratified: row r takes its turn among the rows, shifted by one number a step; what is left of it after choosing the stage places it inside.
-      double u = options_.stratified ? std::fmod((double(r) + level.uniform(0)) / double(rows), 1.0) : level.uniform(2 * r);
+      double u = options_.stratified ? std::fmod((double(r) + level.uniform(0)) / double(rows.size()), 1.0) : level.uniform(2 * r);
       int s = 0;
-      while (s + 1 < model_.stage_count() && u >= probabilities_[s]) u -= probabilities_[s++];
-      const double inside = options_.stratified ? std::clamp(u / probabilities_[s], 1e-12, 1 - 1e-12) : level.uniform(2 * r + 1);
-      sigmas[r] = options_.levels.draw(model_.stages(), s, inside);
+      while (s + 1 < model_.stage_count() && u >= share[std::size_t(s)]) u -= share[std::size_t(s++)];
+      while (share[std::size_t(s)] == 0) --s;  // rounding may leave u at the end of the last stage that has a share
+      double inside = options_.stratified ? std::clamp(u / share[std::size_t(s)], 1e-12, 1 - 1e-12) : level.uniform(2 * r + 1);
+      row& at = rows[std::size_t(r)];
+      if (importance_.active()) {
+        const auto placed = importance_.place(s, inside);
+        inside = placed.u, at.bin = placed.bin, at.weight = placed.weight;
+      }
+      at.sigma = options_.levels.draw(model_.stages(), s, inside);
     }
-    return step(images_.data(), which, sigmas, nullptr, {});
+    draw_images(rows);
+    const auto [r, report] = differentiate(images_.data(), rows, nullptr, {});
+    update(r, options_.batch_size, report.gradient_norm);
+    if (importance_.active())
+      for (std::size_t i = 0; i < rows.size(); ++i) importance_.record(model_.stages().stage(rows[i].sigma), rows[i].bin, losses_[i] / rows[i].weight);
+    return report;
+  }
+
+  /// The gradient of the loss, as `step` would take it, at given noise levels of rows drawn from the data set; it is left in gradient(), and nothing else
+  /// changes. What it has for decoders that no row needs is not defined.
+  step_report differentiate(std::span<const double> sigmas) {
+    std::vector<row> rows;
+    for (const double s : sigmas) rows.push_back({.sigma = s});
+    draw_images(rows);
+    return differentiate(images_.data(), rows, nullptr, {}).second;
   }
 
   /// One step on a batch given from outside.
   step_report step(const training_batch<Scalar>& batch) {
-    const index_t rows = index_t(batch.sigmas.size());
-    const tensor<Scalar, Backend> images(backend_, model_.images(rows), batch.images), noise(backend_, model_.images(rows), batch.noise);
-    std::vector<index_t> which(std::size_t(rows), 0);
-    std::iota(which.begin(), which.end(), index_t{0});
-    return step(images.data(), which, batch.sigmas, noise.data(), batch.class_labels);
+    const index_t count = index_t(batch.sigmas.size());
+    const tensor<Scalar, Backend> images(backend_, model_.images(count), batch.images), noise(backend_, model_.images(count), batch.noise);
+    std::vector<row> rows;
+    for (index_t r = 0; r < count; ++r) rows.push_back({.image = r, .sigma = batch.sigmas[std::size_t(r)]});
+    const auto [r, report] = differentiate(images.data(), rows, noise.data(), batch.class_labels);
+    update(r, count, report.gradient_norm);
+    return report;
   }
 
   /// Everything that a checkpoint must hold beside the model: flat moments, and counters.
@@ -161,8 +156,9 @@ class trainer {
     index_t step = 0;
     double images_seen = 0;
     std::vector<index_t> updates;  // of each segment
+    std::vector<double> stage_images{}, importance{};
   };
-  state counters() const { return {step_, images_seen_, updates_}; }
+  state counters() const { return {step_, images_seen_, updates_, stage_images_, importance_.state()}; }
   tensor<Scalar, Backend>& gradient() { return gradient_; }
   tensor<Scalar, Backend>& first_moment() { return first_; }
   tensor<Scalar, Backend>& second_moment() { return second_; }
@@ -170,49 +166,47 @@ class trainer {
   void restore(const state& s) {
     require<value_error>(s.updates.size() == updates_.size(), "trainer: a state of ", s.updates.size(), " segments cannot be resumed by a model of ",
                          updates_.size());
+    require<value_error>(s.stage_images.size() == stage_images_.size(), "trainer: a state of ", s.stage_images.size(),
+                         " stages cannot be resumed by a model of ", stage_images_.size());
+    importance_.restore(s.importance);
     step_ = s.step;
     images_seen_ = s.images_seen;
     updates_ = s.updates;
+    stage_images_ = s.stage_images;
   }
 
  private:
-  static void check(const trainer_options& o) {
-    const auto positive = [](const char* name, double v) { require<value_error>(v > 0 && std::isfinite(v), "trainer: ", name, " = ", v, " must be above 0"); };
-    const auto not_negative = [](const char* name, double v) {
-      require<value_error>(v >= 0 && std::isfinite(v), "trainer: ", name, " = ", v, " must not be negative");
-    };
-    positive("learning_rate", o.learning_rate);
-    positive("batch_size", double(o.batch_size));
-    positive("levels.p_std", o.levels.p_std);
-    require<value_error>(o.levels.sigma_min > 0 && o.levels.sigma_min < o.levels.sigma_max, "trainer: levels from sigma ", o.levels.sigma_min, " to ",
-                         o.levels.sigma_max, "; they must ascend and be above 0");
-    positive("adam.epsilon", o.adam.epsilon);
-    not_negative("lr_rampup_kimg", o.lr_rampup_kimg);
-    not_negative("ema_halflife_kimg", o.ema_halflife_kimg);
-    not_negative("ema_rampup_ratio", o.ema_rampup_ratio);
-    not_negative("gradient_clip", o.gradient_clip);
-    not_negative("shared_rate", o.shared_rate);
-    for (const double r : o.stage_rates) not_negative("a stage's rate", r);
-    for (double b : {o.adam.beta1, o.adam.beta2}) require<value_error>(b >= 0 && b < 1, "trainer: adam's beta = ", b, " is outside [0, 1)");
-  }
-
+  /// A row of a batch: which image, at which noise level; the factor on its loss, and its bin where levels are drawn by importance.
+  struct row {
+    index_t image = 0;
+    double sigma = 0, weight = 1;
+    int bin = -1;
+  };
   std::vector<double> stage_probabilities() const {
-    const int n = model_.stage_count();
     std::vector<double> p = options_.stage_probabilities.empty() ? options_.levels.stage_probabilities(model_.stages()) : options_.stage_probabilities;
-    require<value_error>(int(p.size()) == n, "trainer: ", p.size(), " stage_probabilities for ", n, " stages");
-    require<value_error>(options_.least_stage_share >= 0 && options_.least_stage_share * n <= 1, "trainer: least_stage_share = ", options_.least_stage_share,
-                         " is outside [0, 1/", n, "]");
-    double sum = 0;
-    for (double v : p) {
-      require<value_error>(v >= 0 && std::isfinite(v), "trainer: a stage probability is ", v, "; they must not be negative");
-      sum += v;
-    }
+    const double sum = std::accumulate(p.begin(), p.end(), 0.0);
     require<value_error>(sum > 0, "trainer: all stage_probabilities are 0");
     // Stages below the least share get it, the others share the rest in proportion.
     double lifted = 0, rest = 0;
     for (double& v : p) (v /= sum) < options_.least_stage_share ? lifted += options_.least_stage_share : rest += v;
     for (double& v : p) v = v < options_.least_stage_share ? options_.least_stage_share : v * (1 - lifted) / rest;
     return p;
+  }
+
+  /// The stages' probabilities at this step: those of stages that are done go to the others.
+  std::vector<double> shares() const {
+    std::vector<double> p = probabilities_;
+    double sum = 0;
+    for (int s = 0; s < model_.stage_count(); ++s) {
+      if (done(s) || (options_.one_after_the_other && sum > 0)) p[std::size_t(s)] = 0;
+      sum += p[std::size_t(s)];
+    }
+    for (double& v : p) v /= sum;
+    return p;
+  }
+  void draw_images(std::vector<row>& rows) const {
+    const random_stream order(options_.seed, purpose::data_order, std::uint64_t(step_));
+    for (std::size_t r = 0; r < rows.size(); ++r) rows[r].image = order.below(r, std::uint32_t(images_count_));
   }
 
   void fit_memory() {
@@ -235,25 +229,36 @@ class trainer {
     row_values_ = tensor<double, Backend>(backend_, {3 * rows, 1, 1, 1});
   }
 
-  step_report step(const Scalar* images, std::vector<index_t> which, std::vector<double> sigmas, const Scalar* noise, std::vector<Scalar> one_hot) {
-    const index_t rows = index_t(sigmas.size()), size = model_.images(1).row_size();
+  /// Factors on the noise of the rows: 1, or with augmented dimensions Student's t (see samplers/pfgm.hpp).
+  double noise_scale(index_t row) const {
+    const index_t a = options_.augmented;
+    if (a == 0) return 1;
+    const random_stream numbers(options_.seed, purpose::augmented_noise, std::uint64_t(step_));
+    double squares = 0;
+    for (index_t k = 0; k < a; ++k) squares += std::pow(numbers.normal(std::uint64_t(row * a + k)), 2);
+    return std::sqrt(double(a) / squares);
+  }
+
+  /// Losses of the rows and the gradient, which goes to gradient_. Rows are put in the order of their stages; noise given from outside stays with its row.
+  std::pair<routing, step_report> differentiate(const Scalar* images, std::vector<row>& batch, const Scalar* noise, std::vector<Scalar> one_hot) {
+    const index_t rows = index_t(batch.size()), size = model_.images(1).row_size();
     grow(rows);
-    // Rows in the order of their stages from here on; noise given from outside stays with its row.
+    std::vector<double> sigmas;
+    for (const row& r : batch) sigmas.push_back(r.sigma);
     routing r = model_.route(sigmas);
     if (noise == nullptr) {
-      std::vector<index_t> sorted_which = which;
-      std::vector<double> sorted = sigmas;
-      for (index_t i = 0; i < rows; ++i) sorted_which[i] = which[r.order[i]], sorted[i] = sigmas[r.order[i]];
-      which = std::move(sorted_which);
-      sigmas = std::move(sorted);
+      const std::vector<row> drawn = batch;
+      for (index_t i = 0; i < rows; ++i) batch[i] = drawn[r.order[i]], sigmas[i] = batch[i].sigma;
       std::iota(r.order.begin(), r.order.end(), index_t{0});
     } else
       require<value_error>(std::is_sorted(r.order.begin(), r.order.end()),
                            "trainer: rows of a given batch must be in the order of their stages, lowest noise first");
+    std::vector<index_t> which;
     std::vector<double> values(std::size_t(2 * rows), 0.0);
     for (index_t i = 0; i < rows; ++i) {
-      values[i] = sigmas[i];
-      values[rows + i] = options_.weight ? options_.weight->on_sample(sigmas[i]) : model_.config().precond.loss_weight(sigmas[i]);
+      which.push_back(batch[i].image);
+      values[i] = noise ? sigmas[i] : sigmas[i] * noise_scale(i);
+      values[rows + i] = batch[i].weight * (options_.weight ? options_.weight->on_sample(sigmas[i]) : model_.config().precond.loss_weight(sigmas[i]));
     }
     backend_.upload(values.data(), row_values_.data(), 2 * rows);
     backend_.upload(which.data(), which_.data(), rows);
@@ -276,7 +281,7 @@ class trainer {
     }
     const network_inputs<Scalar> in = model_.prepare(x_.data(), sigmas, r, labels);
     const double *skip = model_.prepared_factors() + rows, *out = skip + rows;
-    for_each_moving(r, [&](view<Scalar> g) { ops::fill<Backend, Scalar>(backend_, g, Scalar(0)); });
+    for_each_segment([&](int segment) { return reached(r, segment); }, [&](view<Scalar> g) { ops::fill<Backend, Scalar>(backend_, g, Scalar(0)); });
     model_.engine().differentiate(model_.weights().data(), gradient_.data(), in, r.rows_by_stage,
                                   [&](int, index_t first, index_t n, const Scalar* f, Scalar* df) {
                                     backend_.for_each_index(
@@ -288,37 +293,39 @@ class trainer {
                                   {.dropout = random_stream(options_.seed, purpose::dropout, std::uint64_t(step_))});
 
     step_report report{step_ + 1, images_seen_ + double(rows), std::vector<double>(r.rows_by_stage.size(), 0.0), r.rows_by_stage, 0};
-    std::vector<double> losses(std::size_t(rows), 0.0);
-    backend_.download(loss, losses.data(), rows);
+    losses_.resize(std::size_t(rows));
+    backend_.download(loss, losses_.data(), rows);
     double squares = 0;
-    for_each_moving(r, [&](view<Scalar> g) { squares += ops::sum_of_squares<Backend, Scalar>(backend_, view<const Scalar>(g)); });
+    for_each_segment([&](int segment) { return moves(r, segment); },
+                     [&](view<Scalar> g) { squares += ops::sum_of_squares<Backend, Scalar>(backend_, view<const Scalar>(g)); });
     report.gradient_norm = std::sqrt(squares);
-    index_t row = 0;
+    index_t at = 0;
     for (std::size_t s = 0; s < r.rows_by_stage.size(); ++s) {
       double sum = 0;
-      for (index_t k = 0; k < r.rows_by_stage[s]; ++k, ++row) {
-        if (!std::isfinite(losses[row])) stop_on(row, int(s), sigmas[row], in, r);
-        sum += losses[row];
+      for (index_t k = 0; k < r.rows_by_stage[s]; ++k, ++at) {
+        if (!std::isfinite(losses_[std::size_t(at)])) stop_on(at, int(s), sigmas[at], in, r);
+        sum += losses_[std::size_t(at)];
       }
       report.loss[s] = sum / double(r.rows_by_stage[s]);
     }
     if (!std::isfinite(report.gradient_norm)) stop_on(-1, -1, 0, in, r);
-    update(r, rows, report.gradient_norm);
-    return report;
+    return {std::move(r), std::move(report)};
   }
 
   /// The factor on a segment's learning rate.
   double rate_of(int segment) const {
-    if (segment == 0) return options_.shared_rate;
+    if (segment == 0) return options_.shared_kimg > 0 && images_seen_ >= options_.shared_kimg * 1000 ? 0 : options_.shared_rate;
     return options_.stage_rates.empty() ? 1 : options_.stage_rates[std::size_t(segment) - 1];
   }
-  bool moves(const routing& r, int segment) const { return rate_of(segment) > 0 && (segment == 0 || r.rows_by_stage[std::size_t(segment) - 1] > 0); }
-  /// Calls f with the gradient of each segment that this batch moves; what the others hold is old and never read.
-  template <class F>
-  void for_each_moving(const routing& r, F&& f) {
+  /// Whether this batch has a gradient for a segment, and whether that moves it.
+  bool reached(const routing& r, int segment) const { return segment == 0 || r.rows_by_stage[std::size_t(segment) - 1] > 0; }
+  bool moves(const routing& r, int segment) const { return rate_of(segment) > 0 && reached(r, segment); }
+  /// Calls f with the gradient of each segment for which `wanted(segment)`.
+  template <class Wanted, class F>
+  void for_each_segment(Wanted&& wanted, F&& f) {
     for (int segment = 0; segment < model_.network().segments; ++segment) {
       const auto [begin, end] = model_.network().parameter_range(segment);
-      if (end > begin && moves(r, segment)) f(view<Scalar>(gradient_.data() + begin, {1, 1, 1, end - begin}));
+      if (end > begin && wanted(segment)) f(view<Scalar>(gradient_.data() + begin, {1, 1, 1, end - begin}));
     }
   }
 
@@ -347,10 +354,12 @@ class trainer {
   void update(const routing& r, index_t rows, double norm) {
     const trainer_options& o = options_;
     const double rate = o.learning_rate * (o.lr_rampup_kimg > 0 ? std::min(images_seen_ / (o.lr_rampup_kimg * 1000), 1.0) : 1.0);
-    double halflife = o.ema_halflife_kimg * 1000;
-    if (o.ema_rampup_ratio > 0) halflife = std::min(halflife, images_seen_ * o.ema_rampup_ratio);
-    const double keep = std::pow(0.5, double(rows) / std::max(halflife, 1e-8)),
-                 clip = o.gradient_clip > 0 && norm > o.gradient_clip ? o.gradient_clip / norm : 1.0;
+    const auto keep = [&](int segment) {
+      double halflife = (segment == 0 || o.stage_ema_halflife_kimg.empty() ? o.ema_halflife_kimg : o.stage_ema_halflife_kimg[std::size_t(segment) - 1]) * 1000;
+      if (o.ema_rampup_ratio > 0) halflife = std::min(halflife, images_seen_ * o.ema_rampup_ratio);
+      return std::pow(0.5, double(rows) / std::max(halflife, 1e-8));
+    };
+    const double clip = o.gradient_clip > 0 && norm > o.gradient_clip ? o.gradient_clip / norm : 1.0;
     const graph& g = model_.network();
     // Parameters of a segment lie together. A decoder without rows is left alone, its counters too.
     for (int segment = 0; segment < g.segments; ++segment) {
@@ -362,10 +371,11 @@ class trainer {
                                                gradient_.data() + begin, model_.weights().data() + begin, first_.data() + begin, second_.data() + begin,
                                                model_.averaged_weights().data() + begin, Scalar(o.adam.beta1), Scalar(o.adam.beta2), Scalar(o.adam.epsilon),
                                                Scalar(rate * rate_of(segment)), Scalar(moving ? 1 / (1 - std::pow(o.adam.beta1, k)) : 0),
-                                               Scalar(moving ? 1 / (1 - std::pow(o.adam.beta2, k)) : 0), Scalar(clip), Scalar(keep), moving});
+                                               Scalar(moving ? 1 / (1 - std::pow(o.adam.beta2, k)) : 0), Scalar(clip), Scalar(keep(segment)), moving});
     }
     ++step_;
     images_seen_ += double(rows);
+    for (std::size_t s = 0; s < stage_images_.size(); ++s) stage_images_[s] += double(r.rows_by_stage[s]);
   }
 
   model_type& model_;
@@ -380,6 +390,8 @@ class trainer {
   index_t capacity_ = 0, step_ = 0;
   double images_seen_ = 0;
   std::vector<index_t> updates_;
+  std::vector<double> stage_images_, losses_;  // losses: of the last batch's rows
+  importance_sampler importance_;
 };
 
 template <class Model, class... Rest>

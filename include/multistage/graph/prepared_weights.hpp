@@ -1,0 +1,50 @@
+// Weights in the form that a backend would rather have (Winograd's, on a CPU), kept from one forward pass to the next while the weights stay as they are.
+#pragma once
+#include <vector>
+
+#include "../core/tensor.hpp"
+#include "../ops/conv.hpp"
+
+namespace multistage {
+
+template <class T, class Backend>
+class prepared_weights {
+ public:
+  /// How much memory this may take; layers beyond it are prepared at each call.
+  void set_budget(index_t bytes) {
+    budget_ = bytes;
+    forget();
+  }
+  index_t bytes() const { return bytes_; }
+  /// A pass over these weights in this state begins; what was kept of others is forgotten.
+  void of(const T* weights, std::uint64_t version) {
+    if (version != version_ || weights != weights_) forget();
+    version_ = version;
+    weights_ = weights;
+  }
+  /// The weights of convolution `node`, made when they are not there; null where there is no such form or the budget is spent.
+  const T* get(Backend& b, std::size_t node, const conv_problem<T>& c) {
+    const index_t size = conv_prepared_size(b, c), bytes = size * index_t(sizeof(T));
+    if (size == 0) return nullptr;
+    if (node >= kept_.size()) kept_.resize(node + 1);
+    if (kept_[node].size() == 0) {
+      if (bytes_ + bytes > budget_) return nullptr;
+      kept_[node] = tensor<T, Backend>(b, {1, 1, 1, size});
+      conv_prepare(b, c, kept_[node].data());
+      bytes_ += bytes;
+    }
+    return kept_[node].data();
+  }
+
+ private:
+  void forget() {
+    kept_.clear();
+    bytes_ = 0;
+  }
+  std::vector<tensor<T, Backend>> kept_;  // by node
+  index_t bytes_ = 0, budget_ = index_t{512} << 20;
+  std::uint64_t version_ = 0;
+  const T* weights_ = nullptr;
+};
+
+}  // namespace multistage

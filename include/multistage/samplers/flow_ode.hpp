@@ -1,0 +1,39 @@
+// The ODE of flow matching (Lipman et al., arXiv 2210.02747; Liu et al., arXiv 2209.03003), dx_t/dt = E[n - y | x_t] along x_t = (1 - t) y + t n, by Euler's
+// or Heun's method in t. With noise over signal sigma = t / (1 - t) the velocity is (x - D) / sigma - D, whatever the network predicts. Euler's steps are
+// those of DDIM on the same levels; Heun's differ from EDM's, since they average velocities in t.
+#pragma once
+#include "walk.hpp"
+
+namespace multistage {
+
+struct flow_ode {
+  std::vector<double> levels;  // descending, to 0 or above, e.g. noise_levels(flow_schedule{}, ...)
+  bool heun = false;           // second order, 2 evaluations a step; the step to 0 is Euler's
+
+  std::vector<double> sigmas() const { return sampling::check_levels("flow_ode", levels); }
+  double start_scale() const { return levels.front(); }
+
+  template <class Backend, class Denoise, class Noise, class Observe>
+  void operator()(Backend& b, view<double> x, Denoise&& denoise, Noise&&, Observe&& observe) const {
+    const std::vector<double> s = sigmas();
+    sampling::work<Backend> w{b, x};
+    auto d = w.make(), next = w.make(), velocity = w.make();
+    const auto time = [](double sigma) { return sigma / (1 + sigma); };
+    for (std::size_t i = 0; i + 1 < s.size(); ++i) {
+      const double from = s[i], to = s[i + 1], h = time(to) - time(from), kept = (1 + to) / (1 + from), push = h * (1 + to);
+      denoise(view<const double>(x), from, d.view());
+      if (!observe(int(i), from, view<const double>(x), std::as_const(d).view())) return;
+      // x = (1 + sigma) x_t, so a step x_t + h v is kept x + push v.
+      w.combine(velocity.data(), {{1 / from, x.data}, {-1 / from - 1, d.data()}});
+      if (!heun || to == 0) {
+        w.combine(x.data, {{kept, x.data}, {push, velocity.data()}});
+        continue;
+      }
+      w.combine(next.data(), {{kept, x.data}, {push, velocity.data()}});
+      denoise(std::as_const(next).view(), to, d.view());
+      w.combine(x.data, {{kept, x.data}, {push / 2, velocity.data()}, {push / 2 / to, next.data()}, {-push / 2 * (1 / to + 1), d.data()}});
+    }
+  }
+};
+
+}  // namespace multistage

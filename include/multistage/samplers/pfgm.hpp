@@ -1,0 +1,58 @@
+// Poisson flow (Xu, Liu, Tegmark, Jaakkola, arXiv 2209.11178; with more augmented dimensions arXiv 2302.04265). Data of N values lie in the plane z = 0 of N +
+// A dimensions as charges; pictures follow the field lines down to it. The field's direction is E_x / E_z = (x - D(x, z)) / z, with D the mean of the data
+// under the kernel (|x - y|^2 + z^2)^(-(N + A) / 2), so with sigma = z / sqrt(A) the ODE is EDM's, dx/dsigma = (x - D) / sigma. What differs are the kernel
+// that D was trained with (trainer_options::augmented) and the field's prior at sigma_max,
+//   p(x) ~ (|x|^2 + A sigma_max^2)^(-(N + A) / 2):  x = sigma_max n / sqrt(chi^2_A / A),
+// Student's t with A degrees of freedom. A = 1 is PFGM; as A grows both become EDM's. D is the same for A -> infinity as for Gaussian noise.
+#pragma once
+#include "edm_heun.hpp"
+
+namespace multistage {
+
+namespace functor {
+/// sums[row] += the squares of `count` of the row's values.
+struct add_squares {
+  const double* z;
+  index_t size, count;
+  double* sums;
+  MULTISTAGE_HD void operator()(index_t row) const {
+    for (index_t i = 0; i < count; ++i) sums[row] += z[row * size + i] * z[row * size + i];
+  }
+};
+/// x[row, :] *= sqrt(degrees / chi2[row])
+struct students_t {
+  const double* chi2;
+  double degrees;
+  index_t size;
+  double* x;
+  MULTISTAGE_HD void operator()(index_t i) const { x[i] *= ::sqrt(degrees / chi2[i / size]); }
+};
+}  // namespace functor
+
+struct pfgm {
+  edm_heun main{};    // steps in sigma = z / sqrt(augmented)
+  int augmented = 1;  // A
+
+  std::vector<double> sigmas() const {
+    require<value_error>(augmented >= 1 && augmented <= 1'000'000, "pfgm: augmented = ", augmented, " dimensions are outside 1..1000000");
+    require<value_error>(main.s_churn == 0, "pfgm: s_churn = ", main.s_churn, "; the field has no noise");
+    return main.sigmas();
+  }
+
+  template <class Backend, class Denoise, class Noise, class Observe>
+  void operator()(Backend& b, view<double> x, Denoise&& denoise, Noise&& noise, Observe&& observe) const {
+    sigmas();
+    const index_t rows = x.extents.rows, size = x.extents.row_size();
+    tensor<double, Backend> z(b, x.extents), chi2(b, {rows, 1, 1, 1});
+    ops::fill<Backend, double>(b, chi2.view(), 0);
+    int draw = 0;
+    for (index_t left = augmented; left > 0; left -= size) {
+      noise(draw++, z.view());
+      b.for_each_index(rows, functor::add_squares{z.data(), size, std::min(size, left), chi2.data()});
+    }
+    b.for_each_index(x.extents.size(), functor::students_t{chi2.data(), double(augmented), size, x.data});
+    main(b, x, denoise, noise, observe);
+  }
+};
+
+}  // namespace multistage
