@@ -12,9 +12,10 @@ using json = ms::io::json;
 namespace {
 
 struct settings {
-  std::string data, method = "optimal_denoiser", schedule = "vp", out = "clustering";
+  std::string data, autoencoder, method = "optimal_denoiser", schedule = "vp", out = "clustering";
   int stages = 3, nodes = 41, replicates = 200, threads = 0;
   ms::index_t draws = 4096, limit = 0;
+  bool latents = false;
   double largest = 0, alpha = 0.95, threshold = 2.0 / 256, sigma_min = 0.002, sigma_max = 80;
   std::uint64_t seed = 0;
 };
@@ -24,17 +25,40 @@ void write_picture(const std::string& path, const ms::io::canvas& c) {
   std::printf("written: %s\n", path.c_str());
 }
 
+/// The data set as latent images, held in memory: they are small.
+ms::image_source encoded(const ms::image_source& images, const std::string& file, const ms::cpu& backend, std::vector<float>& to) {
+  auto model = ms::io::load_autoencoder<float>(file, backend);
+  constexpr ms::index_t batch = 8;
+  ms::shape extents = model.latents(images.extents.rows);
+  ms::progress bar("encoding");
+  for (ms::index_t first = 0; first < images.extents.rows; first += batch) {
+    const ms::index_t n = std::min(batch, images.extents.rows - first);
+    std::vector<float> host(std::size_t(n * images.extents.row_size()));
+    images.read(first, n, host.data());
+    ms::shape some = images.extents;
+    some.rows = n;
+    const ms::tensor<float, ms::cpu> x(backend, some, host);
+    ms::tensor<float, ms::cpu> z(backend, model.latents(n));
+    model.encode(x.view(), z.view());
+    const auto values = z.to_host();
+    to.insert(to.end(), values.begin(), values.end());
+    bar.show(double(first + n) / double(images.extents.rows), "");
+  }
+  bar.end();
+  return ms::image_source::of(std::span<const float>(to), extents);
+}
+
 template <class Schedule>
 int cluster(const settings& s, const Schedule& schedule) {
   const ms::cpu backend(s.threads);
   ms::io::make_directory(s.out);
-  ms::io::image_set images = ms::io::read_images(s.data, s.largest);
-  if (s.limit > 0 && s.limit < images.count()) {
-    images.extents.rows = s.limit;
-    images.values.resize(std::size_t(images.extents.size()));
-  }
-  std::printf("%lld images of %lld x %lld x %lld\n", static_cast<long long>(images.count()), static_cast<long long>(images.extents.height),
-              static_cast<long long>(images.extents.width), static_cast<long long>(images.extents.channels));
+  ms::image_source images = ms::io::open_images(s.data, {s.largest, s.latents});
+  if (s.limit > 0) images.extents.rows = std::min(images.extents.rows, s.limit);
+  std::vector<float> latents;
+  if (!s.autoencoder.empty()) images = encoded(images, s.autoencoder, backend, latents);
+  const ms::shape e = images.extents;
+  std::printf("%lld images of %lld x %lld x %lld\n", static_cast<long long>(e.rows), static_cast<long long>(e.height), static_cast<long long>(e.width),
+              static_cast<long long>(e.channels));
   ms::clustering_options o;
   o.alpha = s.alpha;
   o.threshold = s.threshold;
@@ -43,16 +67,16 @@ int cluster(const settings& s, const Schedule& schedule) {
   o.sigma_max = std::min(s.sigma_max, schedule.sigma(schedule.t_max()));
   o.seed = s.seed;
   const double t_min = schedule.t(o.sigma_min), t_max = schedule.t(o.sigma_max);
-  json out{{"data", s.data},           {"method", s.method},       {"schedule", s.schedule}, {"images", images.count()},
+  json out{{"data", s.data},           {"method", s.method},       {"schedule", s.schedule}, {"images", e.rows},
            {"sigma_min", o.sigma_min}, {"sigma_max", o.sigma_max}, {"seed", s.seed}};
   ms::clustering_options few = o;
   few.draws = std::min<ms::index_t>(o.draws, 256);
-  const ms::similarity_figure f = ms::similarity_between_times(backend, images.span(), images.extents, s.nodes, few, schedule);
+  const ms::similarity_figure f = ms::similarity_between_times(backend, images, s.nodes, few, schedule);
 
   std::vector<double> times;
   if (s.method == "optimal_denoiser") {
     ms::require<ms::value_error>(s.stages == 3, "cluster: Algorithm 1 makes three stages; use --method n_stage for ", s.stages);
-    const ms::clustering c = ms::cluster_by_optimal_denoiser(backend, images.span(), images.extents, o, schedule);
+    const ms::clustering c = ms::cluster_by_optimal_denoiser(backend, images, o, schedule);
     times = {c.t1, c.t2};
     const ms::boundary_intervals b = ms::bootstrap_boundaries(c, s.alpha, s.replicates, s.seed);
     std::printf("95 %% intervals: t1 in [%.4g, %.4g] (standard error %.2g), t2 in [%.4g, %.4g] (%.2g)\n", b.t1_low, b.t1_high, b.t1_error, b.t2_low, b.t2_high,
@@ -86,6 +110,7 @@ int cluster(const settings& s, const Schedule& schedule) {
     std::printf("%-6d (%.4g, %.4g]%*s (%.4g, %.4g]\n", k, k == 0 ? t_min : times[std::size_t(k) - 1],
                 k + 1 < stages.stage_count() ? times[std::size_t(k)] : t_max, 8, "", std::max(stages.lower(k), o.sigma_min),
                 std::min(stages.upper(k), o.sigma_max));
+  out["similarity"] = {{"times", f.times}, {"matrix", f.matrix}, {"standard_errors", f.standard_errors}, {"draws", few.draws}};
   out["boundaries_t"] = times;
   out["stage_boundaries"] = stages.boundaries();
   ms::io::write_file(s.out + "/clustering.json", out.dump(1) + "\n");
@@ -113,6 +138,8 @@ int main(int argc, char** argv) {
   app.add_option("--sigma-min", s.sigma_min, "lowest noise level")->capture_default_str();
   app.add_option("--sigma-max", s.sigma_max, "highest noise level")->capture_default_str();
   app.add_option("--largest", s.largest, "value of white in arrays of integers; 0: 255")->capture_default_str();
+  app.add_flag("--latents", s.latents, "floats of an array are latent images, which may leave [-1, 1]");
+  app.add_option("--autoencoder", s.autoencoder, "encodes the pictures; what is clustered are their latents");
   app.add_option("--limit", s.limit, "use the first images only; 0: all")->capture_default_str();
   app.add_option("--seed", s.seed)->capture_default_str();
   app.add_option("--threads", s.threads, "0: one a core")->capture_default_str();

@@ -110,10 +110,10 @@ TEST_CASE("npy arrays of NumPy are read, broken ones refused") {
   };
   const auto u1 = io::parse_npy("f", npy("{'descr': '|u1', 'fortran_order': False, 'shape': (2, 2, 1), }", 4));
   CHECK(u1.values == std::vector<double>(4, 2.0));
-  const auto images = io::images_from(u1, "f", 16);
+  const auto images = io::images_from(u1, "f", {16});
   CHECK(images.extents == ms::shape{2, 2, 1, 1});
   CHECK(images.values[0] == Approx(2.0 / 16 * 2 - 1));
-  CHECK_THAT(message([&] { io::images_from(u1, "f", 1); }), Catch::Contains("value 0 is 2"));
+  CHECK_THAT(message([&] { io::images_from(u1, "f", {1}); }), Catch::Contains("value 0 is 2"));
   const auto fails = [&](const std::vector<unsigned char>& b, const char* reason) {
     CHECK_THAT(message([&] { io::parse_npy("f", b); }), Catch::Contains("f: not a sound npy file: byte") && Catch::Contains(reason));
   };
@@ -295,4 +295,43 @@ TEST_CASE("numbers that do not fit are refused, not converted") {
   }
   CHECK_THROWS_AS(io::configuration_from_json(io::json::parse(R"({"network": "song_unet", "channel_mult": [1, 1e40]})")), ms::value_error);
   CHECK_THROWS_AS(io::partition_from_json(io::json::parse(R"([1, "2"])")), ms::value_error);
+}
+
+TEST_CASE("a data set read block by block is the one read at once") {
+  test::directory dir;
+  const auto same = [](const ms::image_source& s, const io::image_set& all) {
+    REQUIRE(s.extents == all.extents);
+    const ms::index_t size = s.extents.row_size();
+    for (ms::index_t first = 0; first < all.count(); first += 3) {
+      const ms::index_t n = std::min<ms::index_t>(3, all.count() - first);
+      std::vector<float> got(std::size_t(n * size));
+      s.read(first, n, got.data());
+      CHECK(std::equal(got.begin(), got.end(), all.values.begin() + first * size));
+    }
+  };
+  std::vector<double> values(7 * 4 * 5);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = std::sin(double(i));
+  const std::string npy = dir / "a.npy";
+  io::write_npy(npy, {7, 4, 5}, values);
+  same(io::open_images(npy), io::read_images(npy));
+  // Latents may leave [-1, 1]; pictures may not, and the error says where.
+  values[33] = 4.5;
+  io::write_npy(npy, {7, 4, 5}, values);
+  same(io::open_images(npy, {.latents = true}), io::read_images(npy, {.latents = true}));
+  std::vector<float> to(5 * 3072);
+  CHECK_THAT(message([&] { io::open_images(npy).read(0, 7, to.data()); }), Catch::Contains("value 33 is 4.5"));
+  // CIFAR-10's files, one or a folder of them.
+  std::filesystem::create_directories(dir / "cifar");
+  for (int file = 0; file < 2; ++file) {
+    std::string bytes;
+    for (int r = 0; r < 4 + file; ++r) {
+      bytes += char(r);
+      for (int i = 0; i < 3072; ++i) bytes += char((i * 7 + r * 31 + file) & 255);
+    }
+    io::write_file(dir / ("cifar/data_batch_" + std::to_string(file) + ".bin").c_str(), bytes);
+  }
+  same(io::open_images(dir / "cifar"), io::read_images(dir / "cifar"));
+  same(io::open_images(dir / "cifar/data_batch_1.bin"), io::read_images(dir / "cifar/data_batch_1.bin"));
+  io::write_file(dir / "cifar/data_batch_1.bin", std::string(3073, char(11)));
+  CHECK_THAT(message([&] { io::open_images(dir / "cifar").read(0, 5, to.data()); }), Catch::Contains("label 11"));
 }

@@ -60,6 +60,65 @@ TEMPLATE_TEST_CASE("the optimal denoiser is the posterior mean", "", BACKENDS) {
   CHECK(worst < 1e-9);
 }
 
+TEMPLATE_TEST_CASE("a few queries, and images from a source, have the same posterior mean", "", BACKENDS) {
+  TestType b;
+  const ms::index_t n = 1300, d = 70;
+  const auto y = test::normals<float>(n * d, 1);
+  const ms::image_source source = ms::image_source::of(std::span<const float>(y), {n, 1, 1, d});
+  const std::vector<double> wide(y.begin(), y.end());
+  const ms::tensor<double, TestType> images(b, {n, 1, 1, d}, wide);
+  const ms::optimal_denoiser<double, TestType> memory(b, images.view()), streamed(b, source);
+  const auto queries = test::random_tensor<double>(b, {300, 1, 1, d}, 2);
+  std::vector<double> sigmas;
+  for (int q = 0; q < 300; ++q) sigmas.push_back(0.01 * std::pow(1.03, q));
+  const auto run = [&](const auto& denoiser, ms::index_t first, ms::index_t rows) {
+    ms::tensor<double, TestType> got(b, {rows, 1, 1, d});
+    denoiser(queries.view().rows(first, rows), std::span(sigmas).subspan(std::size_t(first), std::size_t(rows)), got.view());
+    return got.to_host();
+  };
+  const auto all = run(memory, 0, 300);
+  CHECK(test::distance(run(streamed, 0, 300), all) < 1e-12);
+  for (const ms::index_t first : {0, 5, 150, 292})
+    for (const ms::index_t rows : {1, 3, 8}) {
+      const std::vector<double> want(all.begin() + first * d, all.begin() + (first + rows) * d);
+      CHECK(test::distance(run(memory, first, rows), want) < 1e-10);
+    }
+  // Draws gathered from a source are the source's images.
+  ms::tensor<double, TestType> two(b, {2, 1, 1, d});
+  const std::vector<ms::index_t> which{1299, 7};
+  streamed.gather(which, two.view());
+  CHECK(two.to_host()[0] == double(y[1299 * d]));
+  CHECK(two.to_host()[std::size_t(2 * d - 1)] == double(y[8 * d - 1]));
+  // An error of the source, which is read from another thread, arrives.
+  ms::image_source broken = source;
+  broken.read = [&](ms::index_t first, ms::index_t count, float* to) {
+    ms::require<ms::file_error>(first == 0, "cut");
+    source.read(first, count, to);
+  };
+  const ms::optimal_denoiser<double, TestType> fails(b, broken);
+  CHECK_THROWS_AS(run(fails, 0, 300), ms::file_error);
+}
+
+TEST_CASE("standard errors of similarities are those of means over draws") {
+  const auto images = test::normals<float>(30 * 6, 3);
+  const auto run = [&](std::uint64_t seed, ms::index_t draws) {
+    return ms::similarity_between_times(ms::cpu(2), std::span<const float>(images), ms::shape{30, 1, 1, 6}, 6,
+                                        {.threshold = 0.1, .draws = draws, .seed = seed});
+  };
+  // Over repetitions with other seeds the means spread as the errors say.
+  const int repetitions = 60;
+  std::vector<double> sum(36, 0.0), squares(36, 0.0), said(36, 0.0);
+  for (int r = 0; r < repetitions; ++r) {
+    const auto f = run(std::uint64_t(r), 200);
+    for (std::size_t i = 0; i < 36; ++i) sum[i] += f.matrix[i], squares[i] += f.matrix[i] * f.matrix[i], said[i] += f.standard_errors[i] / repetitions;
+  }
+  for (std::size_t i = 0; i < 36; ++i) {
+    const double mean = sum[i] / repetitions, spread = std::sqrt(std::max(0.0, squares[i] / repetitions - mean * mean));
+    CHECK(spread == Approx(said[i]).epsilon(0.4).margin(1e-6));  // sixty repetitions know a spread to a tenth
+    if (i % 7 == 0) CHECK(said[i] == Approx(0).margin(1e-9));    // a level is like itself
+  }
+}
+
 TEST_CASE("clustering finds the two ends of a data set and refuses what has none") {
   ms::cpu b(2);
   const auto v = test::normals<float>(60 * 16, 3);

@@ -56,7 +56,7 @@ outputs run_optimal_denoiser(const golden_case& g, Backend backend) {
   const auto& e = g.file.entry("input.images").extents;
   const ms::tensor<double, Backend> images(backend, {e.at(0), 1, 1, e.at(1)}, g.input("images"));
   const ms::optimal_denoiser<double, Backend> denoiser(backend, images.view());
-  ms::similarity_draws<double> draws{g.input<ms::index_t>("index"), g.input("t"), g.input("noise")};
+  ms::similarity_draws<double> draws{g.input<ms::index_t>("index"), g.input("t"), g.input("noise"), {0}};
   ms::end_similarity ends{};
   for (const auto& [what, name] : {std::pair{ms::compared::noise, "noise"}, std::pair{ms::compared::image, "denoised"}}) {
     const auto s = ms::similarity_to_ends(backend, denoiser, schedule, draws, what, threshold, 1.0);
@@ -75,7 +75,7 @@ outputs run_optimal_denoiser(const golden_case& g, Backend backend) {
     draws.image.resize(n);
     draws.time.resize(n);
     draws.noise.resize(n * size);
-    got["output.similarity_matrix"] = ms::similarity_matrix(backend, denoiser, schedule, g.input("nodes"), draws, ms::compared::image, threshold, true);
+    got["output.similarity_matrix"] = ms::similarity_matrix(backend, denoiser, schedule, g.input("nodes"), draws, ms::compared::image, threshold, true).matrix;
   }
   return got;
 }

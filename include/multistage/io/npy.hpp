@@ -5,14 +5,42 @@
 
 namespace multistage::io {
 
-struct npy_array {
+/// Where an array's values lie in its file.
+struct npy_layout {
   std::string type;  // "u1", "f4", ...
+  std::vector<index_t> extents;
+  std::size_t data = 0, count = 0;  // byte at which values begin; their number
+
+  /// Values [first, first + n) as To.
+  template <class To>
+  void read(std::span<const unsigned char> bytes, std::size_t first, std::size_t n, To* to) const {
+    const auto convert = [&]<class From>(From) {
+      const unsigned char* from = bytes.data() + data + first * sizeof(From);
+      for (std::size_t i = 0; i < n; ++i) {
+        From v;
+        std::memcpy(&v, from + i * sizeof(From), sizeof(From));
+        to[i] = To(v);
+      }
+    };
+    if (type == "u1" || type == "b1") return convert(std::uint8_t{});
+    if (type == "i1") return convert(std::int8_t{});
+    if (type == "i2") return convert(std::int16_t{});
+    if (type == "u2") return convert(std::uint16_t{});
+    if (type == "i4") return convert(std::int32_t{});
+    if (type == "i8") return convert(std::int64_t{});
+    if (type == "f4") return convert(float{});
+    convert(double{});
+  }
+};
+
+struct npy_array {
+  std::string type;
   std::vector<index_t> extents;
   std::vector<double> values;
 };
 
 /// @throws file_error with file, byte and reason.
-inline npy_array parse_npy(const std::string& path, const std::vector<unsigned char>& bytes) {
+inline npy_layout parse_npy_layout(const std::string& path, std::span<const unsigned char> bytes) {
   const auto broken = [&](std::size_t at, const std::string& why) { fail<file_error>(path, ": not a sound npy file: byte ", at, ": ", why); };
   static constexpr unsigned char magic[] = {0x93, 'N', 'U', 'M', 'P', 'Y'};
   if (bytes.size() < 10 || std::memcmp(bytes.data(), magic, 6) != 0) broken(0, "it does not begin with the magic of npy");
@@ -27,7 +55,7 @@ inline npy_array parse_npy(const std::string& path, const std::vector<unsigned c
     if (at == std::string::npos) broken(begin, std::string("the header lacks ") + key);
     return header.find(':', at) + 1;
   };
-  npy_array a;
+  npy_layout a;
   const std::size_t quote = header.find('\'', after("'descr'"));
   const std::size_t quote_end = quote == std::string::npos ? quote : header.find('\'', quote + 1);
   if (quote_end == std::string::npos) broken(begin, "the type of its values is missing or structured");
@@ -58,30 +86,15 @@ inline npy_array parse_npy(const std::string& path, const std::vector<unsigned c
   const std::size_t data = begin + length, size = std::size_t(a.type[1] - '0');
   if (count * size != bytes.size() - data)
     broken(data, "its shape takes " + std::to_string(count * size) + " bytes, " + std::to_string(bytes.size() - data) + " follow: the file is cut or broken");
-  a.values.resize(count);
-  const auto convert = [&]<class From>(From) {
-    for (std::size_t i = 0; i < count; ++i) {
-      From v;
-      std::memcpy(&v, bytes.data() + data + i * sizeof(From), sizeof(From));
-      a.values[i] = double(v);
-    }
-  };
-  if (a.type == "u1" || a.type == "b1")
-    convert(std::uint8_t{});
-  else if (a.type == "i1")
-    convert(std::int8_t{});
-  else if (a.type == "i2")
-    convert(std::int16_t{});
-  else if (a.type == "u2")
-    convert(std::uint16_t{});
-  else if (a.type == "i4")
-    convert(std::int32_t{});
-  else if (a.type == "i8")
-    convert(std::int64_t{});
-  else if (a.type == "f4")
-    convert(float{});
-  else
-    convert(double{});
+  a.data = data;
+  a.count = std::size_t(count);
+  return a;
+}
+/// @throws file_error with file, byte and reason.
+inline npy_array parse_npy(const std::string& path, std::span<const unsigned char> bytes) {
+  const npy_layout l = parse_npy_layout(path, bytes);
+  npy_array a{l.type, l.extents, std::vector<double>(l.count)};
+  l.read(bytes, 0, l.count, a.values.data());
   return a;
 }
 inline npy_array read_npy(const std::string& path) { return parse_npy(path, read_file(path)); }
@@ -102,22 +115,37 @@ inline void write_npy(const std::string& path, const std::vector<index_t>& exten
   f.commit();
 }
 
-/// Images from an array [n, h, w] or [n, h, w, c] of integers in [0, largest] (0: 255), or of floats in [-1, 1], as values in [-1, 1].
-/// @throws file_error, value_error
-inline image_set images_from(const npy_array& a, const std::string& path, double largest = 0) {
-  require<file_error>(a.extents.size() == 3 || a.extents.size() == 4, path, ": has ", a.extents.size(),
-                      " dimensions; images are [n, height, width] or [n, height, width, channels]");
-  image_set s;
-  s.extents = {a.extents[0], a.extents[1], a.extents[2], a.extents.size() == 4 ? a.extents[3] : 1};
-  const bool floats = a.type[0] == 'f';
-  const double top = floats ? 1 : largest > 0 ? largest : 255;
-  s.values.reserve(a.values.size());
-  for (std::size_t i = 0; i < a.values.size(); ++i) {
-    const double v = floats ? a.values[i] : a.values[i] / top * 2 - 1;
-    require<value_error>(v >= -1 && v <= 1, path, ": value ", i, " is ", a.values[i], ", outside ", floats ? "[-1, 1]" : "[0, largest]",
-                         "; images have values in that range");
-    s.values.push_back(float(v));
+/// How an array's values become those of images.
+struct image_rule {
+  double largest = 0;    // of arrays of integers in [0, largest]: white; 0: 255
+  bool latents = false;  // floats are latent images, of any size; else they must lie in [-1, 1]
+
+  /// [n, h, w, c] of an array [n, h, w] or [n, h, w, c]. @throws file_error
+  static shape extents(const std::string& path, const std::vector<index_t>& e) {
+    require<file_error>(e.size() == 3 || e.size() == 4, path, ": has ", e.size(), " dimensions; images are [n, height, width] or [n, height, width, channels]");
+    return {e[0], e[1], e[2], e.size() == 4 ? e[3] : 1};
   }
+  /// n values in place, the first of which is value `first` of the file. @throws value_error
+  template <class T>
+  void apply(const std::string& path, const std::string& type, std::size_t first, std::size_t n, T* values) const {
+    const bool floats = type[0] == 'f';
+    if (floats && latents) return;
+    const double top = largest > 0 ? largest : 255;
+    for (std::size_t i = 0; i < n; ++i) {
+      const double v = floats ? double(values[i]) : double(values[i]) / top * 2 - 1;
+      require<value_error>(v >= -1 && v <= 1, path, ": value ", first + i, " is ", values[i], ", outside ", floats ? "[-1, 1]" : "[0, largest]",
+                           "; images have values in that range", floats ? " (latent images are read as such)" : "");
+      values[i] = T(v);
+    }
+  }
+};
+
+/// Images from an array, as values in [-1, 1] unless they are latents. @throws file_error, value_error
+inline image_set images_from(npy_array a, const std::string& path, const image_rule& rule = {}) {
+  image_set s;
+  s.extents = image_rule::extents(path, a.extents);
+  rule.apply(path, a.type, 0, a.values.size(), a.values.data());
+  s.values.assign(a.values.begin(), a.values.end());
   return s;
 }
 

@@ -1,14 +1,17 @@
 // The optimal denoiser of a finite data set y_1..y_n (Vincent 2011; Karras et al., arXiv 2206.00364, app. B.3; proposition 1 of
 // arXiv 2312.09181): the posterior mean under white noise of standard deviation sigma,
 //   D(x; sigma) = sum_i softmax_i(-|x - y_i|^2 / (2 sigma^2)) y_i.
-// Images stream by in blocks with a running maximum, so memory is (queries + images) x block, never queries x images.
+// Images stream by in blocks with a running maximum, so memory is (queries + images) x block, never queries x images; they may come from a source that is
+// larger than memory.
 #pragma once
 #include <algorithm>
 #include <cmath>
+#include <future>
 #include <span>
 
 #include "../core/tensor.hpp"
 #include "../ops/reduce.hpp"
+#include "image_source.hpp"
 
 namespace multistage {
 
@@ -51,6 +54,78 @@ struct online_softmax {
     rescale[q] = scale;
   }
 };
+/// For a few queries reading the images is what takes time: each part of the images makes its own running softmax of all queries, reading them once.
+/// maximum, sum [parts, queries], mean [parts, queries, size].
+template <class T>
+struct posterior_of_part {
+  const T *images, *norms, *x, *inverse_variance;
+  index_t count, size, queries, parts;
+  T *maximum, *sum, *mean;
+  static constexpr index_t group = 8, lanes = 256 / sizeof(T);  // images at a time, which stay in a cache; partial sums of a product
+
+  MULTISTAGE_HD T product(const T* MULTISTAGE_RESTRICT a, const T* MULTISTAGE_RESTRICT b) const {
+    T partial[lanes] = {};
+    index_t j = 0;
+    for (; j + lanes <= size; j += lanes)
+      for (index_t l = 0; l < lanes; ++l) partial[l] += a[j + l] * b[j + l];
+    T total = 0;
+    for (; j < size; ++j) total += a[j] * b[j];
+    for (index_t l = 0; l < lanes; ++l) total += partial[l];
+    return total;
+  }
+  MULTISTAGE_HD void operator()(index_t part) const {
+    const index_t begin = part * count / parts, end = (part + 1) * count / parts;
+    for (index_t i = begin; i < end; i += group) {
+      const index_t n = end - i < group ? end - i : group;
+      for (index_t q = 0; q < queries; ++q) {
+        const index_t at = part * queries + q;
+        T* MULTISTAGE_RESTRICT to = mean + at * size;
+        T score[group], most = i == begin ? T(-1e30) : maximum[at];
+        for (index_t k = 0; k < n; ++k) {
+          score[k] = (product(images + (i + k) * size, x + q * size) - T(0.5) * norms[i + k]) * inverse_variance[q];
+          if (score[k] > most) most = score[k];
+        }
+        if (i == begin) {
+          for (index_t j = 0; j < size; ++j) to[j] = 0;
+          sum[at] = 0;
+        } else if (most > maximum[at]) {
+          const T scale = T(::exp(double(maximum[at] - most)));
+          for (index_t j = 0; j < size; ++j) to[j] *= scale;
+          sum[at] *= scale;
+        }
+        maximum[at] = most;
+        for (index_t k = 0; k < n; ++k) {
+          const T weight = T(::exp(double(score[k] - most)));
+          if (weight == T(0)) continue;
+          sum[at] += weight;
+          const T* MULTISTAGE_RESTRICT y = images + (i + k) * size;
+          for (index_t j = 0; j < size; ++j) to[j] += weight * y[j];
+        }
+      }
+    }
+  }
+};
+/// d = the parts' means together.
+template <class T>
+struct merge_parts {
+  const T *maximum, *sum, *mean;
+  index_t size, queries, parts;
+  T* d;
+  MULTISTAGE_HD void operator()(index_t i) const {
+    const index_t q = i / size;
+    T most = maximum[q];
+    for (index_t p = 1; p < parts; ++p)
+      if (maximum[p * queries + q] > most) most = maximum[p * queries + q];
+    T total = 0, value = 0;
+    for (index_t p = 0; p < parts; ++p) {
+      const index_t at = p * queries + q;
+      const T weight = T(::exp(double(maximum[at] - most)));
+      total += weight * sum[at];
+      value += weight * mean[at * size + i % size];
+    }
+    d[i] = value / total;
+  }
+};
 template <class T>
 struct scale_rows {
   T* y;
@@ -64,58 +139,131 @@ struct scale_rows {
 };
 }  // namespace functor
 
-/// The optimal denoiser over images that lie on the backend. T should be double where results are compared at a threshold.
+/// The optimal denoiser of images on the backend, or of a source of any size. T should be double where results are compared at a threshold: a source
+/// holds float32, which is widened block by block.
 template <class T, class Backend>
 class optimal_denoiser {
  public:
   /// @param images [n, h, w, c]; must outlive this object. @throws value_error when there are none.
-  optimal_denoiser(Backend backend, view<const T> images) : backend_(backend), images_(images), norms_(backend, {images.extents.rows, 1, 1, 1}) {
-    require<value_error>(images.extents.rows > 0, "optimal_denoiser: the data set is empty; give at least one image");
-    backend_.for_each_index(images.extents.rows, functor::squared_norms<T>{images.data, images.extents.row_size(), norms_.data()}, 64);
+  optimal_denoiser(Backend backend, view<const T> images) : backend_(backend), extents_(images.extents), in_memory_(images.data) {
+    require<value_error>(image_count() > 0, "optimal_denoiser: the data set is empty; give at least one image");
+    norms_ = tensor<T, Backend>(backend_, {image_count(), 1, 1, 1});
+    backend_.for_each_index(image_count(), functor::squared_norms<T>{images.data, extents_.row_size(), norms_.data()}, 64);
   }
-  index_t image_count() const { return images_.extents.rows; }
-  const view<const T>& images() const { return images_; }
+  /// Reads the source once for all queries of a call.
+  optimal_denoiser(Backend backend, image_source source) : backend_(backend), extents_(source.extents), source_(std::move(source)) {
+    require<value_error>(image_count() > 0, "optimal_denoiser: the data set is empty; give at least one image");
+    norms_ = tensor<T, Backend>(backend_, {block, 1, 1, 1});
+    read_ = tensor<T, Backend>(backend_, {block, 1, 1, extents_.row_size()});
+  }
+  index_t image_count() const { return extents_.rows; }
+  const shape& extents() const { return extents_; }
+  /// Images by their numbers, on the backend: to [which.size(), ...].
+  void gather(std::span<const index_t> which, view<T> to) const {
+    const index_t size = extents_.row_size();
+    std::vector<float> one(static_cast<std::size_t>(in_memory_ ? 0 : size));
+    for (std::size_t k = 0; k < which.size(); ++k) {
+      T* row = to.data + index_t(k) * size;
+      if (in_memory_) {
+        backend_.copy(in_memory_ + which[k] * size, row, size);
+        continue;
+      }
+      source_.read(which[k], 1, one.data());
+      upload(one, 1, row);
+    }
+  }
 
   /// d [m, ...] = D(x; sigma) for queries x [m, ...] with a noise level each (sigma is noise over signal; x is unscaled).
   void operator()(view<const T> x, std::span<const double> sigmas, view<T> d) const {
-    const index_t m = x.extents.rows, size = images_.extents.row_size(), n = image_count();
+    const index_t m = x.extents.rows, size = extents_.row_size();
     require<shape_error>(x.extents.row_size() == size && d.extents == x.extents && index_t(sigmas.size()) == m, "optimal_denoiser: queries ", x.extents,
-                         ", results ", d.extents, " and ", sigmas.size(), " noise levels do not fit images ", images_.extents);
-    for (index_t first = 0; first < m; first += queries) {
-      const index_t count = std::min(queries, m - first);
-      std::vector<T> inverse(static_cast<std::size_t>(count));
-      for (index_t q = 0; q < count; ++q) {
-        const double s = sigmas[first + q];
-        require<value_error>(s > 0 && std::isfinite(s), "optimal_denoiser: sigma of query ", first + q, " is ", s, "; it must be finite and above 0");
-        inverse[q] = T(1 / (s * s));
-      }
-      backend_.upload(inverse.data(), inverse_variance_.data(), count);
-      T* out = d.data + first * size;
-      // A few queries are bound by reading the images: blocks that stay in a second-level cache are read from memory once, not twice.
-      const index_t step = count > few ? block : std::clamp(cached_bytes / (size * index_t(sizeof(T))), index_t{16}, block);
-      for (index_t i = 0; i < n; i += step) {
-        const index_t b = std::min(step, n - i);
-        const T* y = images_.data + i * size;
-        gemm(backend_, gemm_problem<T>{count, b, size, T(1), x.data + first * size, size, false, y, size, true, T(0), scores_.data(), block});
-        backend_.for_each_index(count,
-                                functor::online_softmax<T>{scores_.data(), b, block, norms_.data() + i, inverse_variance_.data(), maximum_.data(), sum_.data(),
-                                                           rescale_.data(), i == 0},
-                                4);
-        if (i > 0) backend_.for_each_index(count * size, functor::scale_rows<T>{out, rescale_.data(), size, false});
-        gemm(backend_, gemm_problem<T>{count, size, b, T(1), scores_.data(), block, false, y, size, false, i > 0 ? T(1) : T(0), out, size});
-      }
-      backend_.for_each_index(count * size, functor::scale_rows<T>{out, sum_.data(), size, true});
+                         ", results ", d.extents, " and ", sigmas.size(), " noise levels do not fit images ", extents_);
+    std::vector<T> inverse;
+    for (index_t q = 0; q < m; ++q) {
+      const double s = sigmas[std::size_t(q)];
+      require<value_error>(s > 0 && std::isfinite(s), "optimal_denoiser: sigma of query ", q, " is ", s, "; it must be finite and above 0");
+      inverse.push_back(T(1 / (s * s)));
     }
+    grow(m);
+    backend_.upload(inverse.data(), inverse_variance_.data(), m);
+    if (in_memory_ && m <= few)
+      of_few(x, d);
+    else
+      for_each_block([&](index_t first, index_t n, const T* images, const T* norms) {
+        for (index_t q = 0; q < m; q += queries) take_in(std::min(queries, m - q), q, n, images, norms, x.data + q * size, d.data + q * size, first == 0);
+      });
+    if (!in_memory_ || m > few) backend_.for_each_index(m * size, functor::scale_rows<T>{d.data, sum_.data(), size, true});
     backend_.synchronize();
   }
 
  private:
-  static constexpr index_t queries = 256, block = 512, few = 8, cached_bytes = 512 << 10;
+  static constexpr index_t queries = 256, block = 512, few = 8, most_parts = 64;
+
+  void grow(index_t m) const {
+    if (m <= capacity_) return;
+    capacity_ = m;
+    for (auto* t : {&inverse_variance_, &maximum_, &sum_, &rescale_}) *t = tensor<T, Backend>(backend_, {m, 1, 1, 1});
+    scores_ = tensor<T, Backend>(backend_, {std::min(queries, m), 1, 1, block});
+  }
+  void upload(const std::vector<float>& host, index_t n, T* to) const {
+    const index_t values = n * extents_.row_size();
+    if constexpr (std::is_same_v<T, float>)
+      backend_.upload(host.data(), to, values);
+    else {
+      widened_.assign(host.begin(), host.begin() + values);
+      backend_.upload(widened_.data(), to, values);
+    }
+  }
+  /// f(first, n, images, norms) for all blocks. A source reads the next block while this one is worked on.
+  template <class F>
+  void for_each_block(F&& f) const {
+    const index_t n = image_count(), size = extents_.row_size();
+    if (in_memory_) {
+      for (index_t i = 0; i < n; i += block) f(i, std::min(block, n - i), in_memory_ + i * size, static_cast<const T*>(norms_.data() + i));
+      return;
+    }
+    std::vector<float> host(static_cast<std::size_t>(block * size)), next(host.size());
+    source_.read(0, std::min(block, n), host.data());
+    for (index_t i = 0; i < n; i += block) {
+      const index_t have = std::min(block, n - i), behind = i + have;
+      std::future<void> reading;
+      if (behind < n) reading = std::async(std::launch::async, [&, behind] { source_.read(behind, std::min(block, n - behind), next.data()); });
+      upload(host, have, read_.data());
+      backend_.for_each_index(have, functor::squared_norms<T>{read_.data(), size, norms_.data()}, 64);
+      f(i, have, static_cast<const T*>(read_.data()), static_cast<const T*>(norms_.data()));
+      backend_.synchronize();
+      if (reading.valid()) reading.get();
+      std::swap(host, next);
+    }
+  }
+  /// One block of images into the running softmax of queries [at, at + count).
+  void take_in(index_t count, index_t at, index_t n, const T* images, const T* norms, const T* x, T* d, bool first) const {
+    const index_t size = extents_.row_size();
+    gemm(backend_, gemm_problem<T>{count, n, size, T(1), x, size, false, images, size, true, T(0), scores_.data(), block});
+    backend_.for_each_index(count,
+                            functor::online_softmax<T>{scores_.data(), n, block, norms, inverse_variance_.data() + at, maximum_.data() + at, sum_.data() + at,
+                                                       rescale_.data() + at, first},
+                            4);
+    if (!first) backend_.for_each_index(count * size, functor::scale_rows<T>{d, rescale_.data() + at, size, false});
+    gemm(backend_, gemm_problem<T>{count, size, n, T(1), scores_.data(), block, false, images, size, false, first ? T(0) : T(1), d, size});
+  }
+  void of_few(view<const T> x, view<T> d) const {
+    const index_t m = x.extents.rows, size = extents_.row_size(), parts = std::min(most_parts, image_count());
+    if (parts_.size() < parts * m * (size + 2)) parts_ = tensor<T, Backend>(backend_, {1, 1, 1, parts * m * (size + 2)});
+    T *mean = parts_.data(), *maximum = mean + parts * m * size, *sum = maximum + parts * m;
+    backend_.for_each_index(
+        parts, functor::posterior_of_part<T>{in_memory_, norms_.data(), x.data, inverse_variance_.data(), image_count(), size, m, parts, maximum, sum, mean},
+        1);
+    backend_.for_each_index(m * size, functor::merge_parts<T>{maximum, sum, mean, size, m, parts, d.data});
+  }
+
   mutable Backend backend_;
-  view<const T> images_;
-  mutable tensor<T, Backend> norms_;
-  mutable tensor<T, Backend> scores_{backend_, {queries, 1, 1, block}}, inverse_variance_{backend_, {queries, 1, 1, 1}}, maximum_{backend_, {queries, 1, 1, 1}},
-      sum_{backend_, {queries, 1, 1, 1}}, rescale_{backend_, {queries, 1, 1, 1}};
+  shape extents_;
+  const T* in_memory_ = nullptr;
+  image_source source_;
+  mutable index_t capacity_ = 0;
+  mutable std::vector<T> widened_;
+  mutable tensor<T, Backend> norms_, read_, scores_, inverse_variance_, maximum_, sum_, rescale_, parts_;
 };
 
 }  // namespace multistage

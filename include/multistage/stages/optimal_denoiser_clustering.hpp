@@ -108,61 +108,57 @@ inline boundary_intervals bootstrap_boundaries(const clustering& c, double alpha
   return b;
 }
 
-/// Refuses data sets on which similarity means nothing. @throws value_error
-template <class T>
-void check_images(std::span<const T> values, const shape& extents) {
-  require<value_error>(extents.rows > 0 && extents.row_size() > 0, "data set: no images, extents are ", extents, "; give at least one");
-  require<shape_error>(index_t(values.size()) == extents.size(), "data set: ", values.size(), " values for extents ", extents);
-  const index_t row = extents.row_size();
-  for (index_t i = 0; i < extents.size(); ++i)
-    require<value_error>(std::isfinite(values[i]), "data set: value ", i % row, " of image ", i / row, " is ", values[i], "; all must be finite");
-  bool varies = extents.rows == 1;
-  for (index_t i = row; i < extents.size() && !varies; ++i) varies = values[i] != values[i - row];
-  require<value_error>(varies, "data set: all ", extents.rows, " images are equal; nothing can be learnt from them");
-}
-
-/// Three stages for the images [n, h, w, c] (host memory), noised along `schedule`.
-template <class Backend, class T, class Schedule = vp_schedule>
-clustering cluster_by_optimal_denoiser(Backend backend, std::span<const T> images, shape extents, const clustering_options& o = {},
-                                       const Schedule& schedule = {}) {
+/// Three stages for a data set, noised along `schedule`. What comes from memory or from a source of any size is computed in double, block by block.
+template <class Backend, class Schedule = vp_schedule>
+clustering cluster_by_optimal_denoiser(Backend backend, const image_source& images, const clustering_options& o = {}, const Schedule& schedule = {}) {
   require<value_error>(o.alpha > 0 && o.alpha < 1, "clustering: alpha = ", o.alpha, " is outside (0, 1)");
   require<value_error>(o.threshold > 0, "clustering: threshold = ", o.threshold, " must be above 0");
   require<value_error>(o.draws >= 2, "clustering: draws = ", o.draws, "; at least 2 are needed");
   require<value_error>(0 < o.sigma_min && o.sigma_min < o.sigma_max, "clustering: sigma_min = ", o.sigma_min, ", sigma_max = ", o.sigma_max,
                        "; they must ascend and be above 0");
-  check_images(images, extents);
-  const tensor<double, Backend> data(backend, extents, std::vector<double>(images.begin(), images.end()));
-  const optimal_denoiser<double, Backend> denoiser(backend, data.view());
+  check_images(images);
+  const optimal_denoiser<double, Backend> denoiser(backend, images);
   const double t_min = schedule.t(o.sigma_min), t_max = schedule.t(o.sigma_max);
-  const auto draws = make_draws<double>(o.seed, o.draws, extents.rows, extents.row_size(), t_min, t_max);
+  const auto draws = make_draws<double>(o.seed, o.draws, images.extents.rows, t_min, t_max);
   clustering c = boundaries_from_similarity(draws.time, similarity_to_ends(backend, denoiser, schedule, draws, o.what, o.threshold, t_max), o.alpha);
   c.stages = partition::from_times(schedule, {c.t1, c.t2});
   return c;
 }
+/// The same for images [n, h, w, c] in host memory.
+template <class Backend, class T, class Schedule = vp_schedule>
+clustering cluster_by_optimal_denoiser(Backend backend, std::span<const T> images, shape extents, const clustering_options& o = {},
+                                       const Schedule& schedule = {}) {
+  return cluster_by_optimal_denoiser(backend, image_source::of(images, extents), o, schedule);
+}
 
-/// A similarity matrix over equally spaced times of a schedule, for a figure.
+/// A similarity matrix over equally spaced times of a schedule, for a figure and for n_stage_partition.
 struct similarity_figure {
   std::vector<double> times, sigmas;
-  std::vector<double> matrix;  // [times, times]
+  std::vector<double> matrix, standard_errors;  // [times, times]
 };
 
 /// Similarity between `nodes` times that span sigma_min..sigma_max.
-template <class Backend, class T, class Schedule = vp_schedule>
-similarity_figure similarity_between_times(Backend backend, std::span<const T> images, shape extents, int nodes = 42,
-                                           const clustering_options& o = {.draws = 128}, const Schedule& schedule = {}) {
+template <class Backend, class Schedule = vp_schedule>
+similarity_figure similarity_between_times(Backend backend, const image_source& images, int nodes = 42, const clustering_options& o = {.draws = 128},
+                                           const Schedule& schedule = {}) {
   require<value_error>(nodes >= 2, "similarity_between_times: nodes = ", nodes, "; at least 2 are needed");
-  check_images(images, extents);
-  const tensor<double, Backend> data(backend, extents, std::vector<double>(images.begin(), images.end()));
-  const optimal_denoiser<double, Backend> denoiser(backend, data.view());
+  check_images(images);
+  const optimal_denoiser<double, Backend> denoiser(backend, images);
   const double t_min = schedule.t(o.sigma_min), t_max = schedule.t(o.sigma_max);
   similarity_figure f;
   for (int i = 0; i < nodes; ++i) {
     f.times.push_back(t_min + (t_max - t_min) * i / (nodes - 1));
     f.sigmas.push_back(schedule.sigma(f.times.back()));
   }
-  f.matrix = similarity_matrix(backend, denoiser, schedule, f.times, make_draws<double>(o.seed, o.draws, extents.rows, extents.row_size(), t_min, t_max),
-                               o.what, o.threshold);
+  auto e = similarity_matrix(backend, denoiser, schedule, f.times, make_draws<double>(o.seed, o.draws, images.extents.rows, t_min, t_max), o.what, o.threshold);
+  f.matrix = std::move(e.matrix);
+  f.standard_errors = std::move(e.standard_errors);
   return f;
+}
+template <class Backend, class T, class Schedule = vp_schedule>
+similarity_figure similarity_between_times(Backend backend, std::span<const T> images, shape extents, int nodes = 42,
+                                           const clustering_options& o = {.draws = 128}, const Schedule& schedule = {}) {
+  return similarity_between_times(backend, image_source::of(images, extents), nodes, o, schedule);
 }
 
 }  // namespace multistage

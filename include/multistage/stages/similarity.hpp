@@ -14,35 +14,42 @@ template <class T>
 struct similarity_draws {
   std::vector<index_t> image;
   std::vector<double> time;
-  std::vector<T> noise;  // [draws, size of an image]
+  std::vector<T> noise;      // [draws, size of an image]; empty: drawn from `numbers` when it is needed
+  random_stream numbers{0};  // draw k takes the elements [k size, (k + 1) size)
   index_t size() const { return index_t(image.size()); }
 };
 
 /// Draws from a seed: images uniform, times uniform in [t_min, t_max], noise standard normal.
 template <class T>
-similarity_draws<T> make_draws(std::uint64_t seed, index_t draws, index_t images, index_t row_size, double t_min, double t_max) {
-  similarity_draws<T> d;
-  const random_stream which(seed, purpose::clustering, 0), when(seed, purpose::clustering, 1), noise(seed, purpose::clustering, 2);
+similarity_draws<T> make_draws(std::uint64_t seed, index_t draws, index_t images, double t_min, double t_max) {
+  similarity_draws<T> d{{}, {}, {}, random_stream(seed, purpose::clustering, 2)};
+  const random_stream which(seed, purpose::clustering, 0), when(seed, purpose::clustering, 1);
   for (index_t k = 0; k < draws; ++k) {
     d.image.push_back(which.below(k, std::uint32_t(images)));
     d.time.push_back(t_min + (t_max - t_min) * when.uniform(k));
-    for (index_t j = 0; j < row_size; ++j) d.noise.push_back(T(noise.normal(k * row_size + j)));
   }
   return d;
 }
 
 namespace functor {
+/// x [copies, rows, size] = images[rows] + sigma[copies, rows] noise[rows]
 template <class T>
 struct noisy_images {
   const T *images, *noise;
-  const index_t* which;
   const double* sigma;
-  index_t size;
+  index_t size, rows;
   T* x;
   MULTISTAGE_HD void operator()(index_t i) const {
-    const index_t k = i / size;
-    x[i] = images[which[k] * size + i % size] + T(sigma[k]) * noise[i];
+    const index_t in_copy = i % (rows * size);
+    x[i] = images[in_copy] + T(sigma[i / size]) * noise[in_copy];
   }
+};
+template <class T>
+struct draw_noise {
+  random_stream numbers;
+  index_t first;
+  T* to;
+  MULTISTAGE_HD void operator()(index_t i) const { to[i] = T(numbers.normal(std::uint64_t(first + i))); }
 };
 /// noise found = (x - D) / sigma, in D's place
 template <class T>
@@ -70,52 +77,45 @@ struct share_within {
     share[k] = double(n) / double(size);
   }
 };
-template <class T>
-struct gather_images {
-  const T* images;
-  const index_t* which;
-  index_t size;
-  T* to;
-  MULTISTAGE_HD void operator()(index_t i) const { to[i] = images[which[i / size] * size + i % size]; }
-};
 }  // namespace functor
 
-/// Results of optimal denoisers for a list of draws; the piece that all similarities are made of.
+namespace detail {
+
+/// Draws taken a block at a time, so that memory does not grow with their number: f(block of draws, first draw). `results(sigmas)` of a block gives what the
+/// optimal denoiser makes of its draws, [copies, rows, size] for copies x rows noise levels: the noise it finds or the image.
 template <class T, class Backend>
-class denoiser_comparison {
+class block_of_draws {
  public:
-  denoiser_comparison(Backend backend, const optimal_denoiser<T, Backend>& denoiser, const similarity_draws<T>& draws)
-      : backend_(backend), denoiser_(denoiser), extents_(denoiser.images().extents), draws_(draws.size()) {
-    extents_.rows = draws_;
-    require<value_error>(draws_ > 0, "similarity: no draws; give at least one");
-    noise_ = tensor<T, Backend>(backend_, extents_, draws.noise);
-    which_ = tensor<index_t, Backend>(backend_, {draws_, 1, 1, 1}, draws.image);
-    sigma_ = tensor<double, Backend>(backend_, {draws_, 1, 1, 1});
-    share_ = tensor<double, Backend>(backend_, {draws_, 1, 1, 1});
-    x_ = tensor<T, Backend>(backend_, extents_);
-  }
-  /// What the optimal denoiser makes of every draw at its own sigma: the noise it finds or the image.
-  tensor<T, Backend> results(const std::vector<double>& sigmas, compared what) {
-    tensor<T, Backend> d(backend_, extents_);
-    backend_.upload(sigmas.data(), sigma_.data(), draws_);
+  block_of_draws(Backend backend, const optimal_denoiser<T, Backend>& denoiser, const similarity_draws<T>& draws, index_t first, index_t rows, compared what)
+      : backend_(backend), denoiser_(denoiser), extents_(denoiser.extents()), what_(what) {
+    extents_.rows = rows;
+    images_ = tensor<T, Backend>(backend_, extents_);
+    noise_ = tensor<T, Backend>(backend_, extents_);
     const index_t size = extents_.row_size();
-    backend_.for_each_index(extents_.size(), functor::noisy_images<T>{denoiser_.images().data, noise_.data(), which_.data(), sigma_.data(), size, x_.data()});
-    denoiser_(x_.view(), sigmas, d.view());
-    if (what == compared::noise) backend_.for_each_index(extents_.size(), functor::found_noise<T>{x_.data(), sigma_.data(), size, d.data()});
+    denoiser_.gather(std::span(draws.image).subspan(std::size_t(first), std::size_t(rows)), images_.view());
+    if (draws.noise.empty())
+      backend_.for_each_index(rows * size, functor::draw_noise<T>{draws.numbers, first * size, noise_.data()}, 256);
+    else
+      backend_.upload(draws.noise.data() + first * size, noise_.data(), rows * size);
+    share_ = tensor<double, Backend>(backend_, {rows, 1, 1, 1});
+  }
+  index_t rows() const { return extents_.rows; }
+  index_t size() const { return extents_.row_size(); }
+  tensor<T, Backend> results(const std::vector<double>& sigmas) {
+    shape all = extents_;
+    all.rows = index_t(sigmas.size());
+    tensor<T, Backend> d(backend_, all), x(backend_, all);
+    const tensor<double, Backend> sigma(backend_, {all.rows, 1, 1, 1}, sigmas);
+    backend_.for_each_index(all.size(), functor::noisy_images<T>{images_.data(), noise_.data(), sigma.data(), size(), rows(), x.data()});
+    denoiser_(std::as_const(x).view(), sigmas, d.view());
+    if (what_ == compared::noise) backend_.for_each_index(all.size(), functor::found_noise<T>{x.data(), sigma.data(), size(), d.data()});
     return d;
   }
   /// The limit of `results` at sigma -> 0: the drawn noise or the drawn image.
-  tensor<T, Backend> limit_at_zero(compared what) {
-    tensor<T, Backend> d(backend_, extents_);
-    if (what == compared::noise)
-      backend_.copy(noise_.data(), d.data(), d.size());
-    else
-      backend_.for_each_index(extents_.size(), functor::gather_images<T>{denoiser_.images().data, which_.data(), extents_.row_size(), d.data()});
-    return d;
-  }
+  const tensor<T, Backend>& limit_at_zero() const { return what_ == compared::noise ? noise_ : images_; }
   /// For each draw the share of values of a and b that differ by at most `threshold` (`strict`: by less).
-  std::vector<double> shares(const tensor<T, Backend>& a, const tensor<T, Backend>& b, double threshold, bool strict) {
-    backend_.for_each_index(draws_, functor::share_within<T>{a.data(), b.data(), extents_.row_size(), T(threshold), strict, share_.data()}, 64);
+  std::vector<double> shares(const T* a, const T* b, double threshold, bool strict) {
+    backend_.for_each_index(rows(), functor::share_within<T>{a, b, size(), T(threshold), strict, share_.data()}, 64);
     return share_.to_host();
   }
 
@@ -123,11 +123,24 @@ class denoiser_comparison {
   Backend backend_;
   const optimal_denoiser<T, Backend>& denoiser_;
   shape extents_;
-  index_t draws_;
-  tensor<T, Backend> noise_, x_;
-  tensor<index_t, Backend> which_;
-  tensor<double, Backend> sigma_, share_;
+  compared what_;
+  tensor<T, Backend> images_, noise_;
+  tensor<double, Backend> share_;
 };
+
+/// f(block, first draw) for all draws; a block's results for `copies` noise levels a draw take at most about 256 MiB.
+template <class T, class Backend, class F>
+void for_each_block_of_draws(Backend backend, const optimal_denoiser<T, Backend>& denoiser, const similarity_draws<T>& draws, index_t copies, compared what,
+                             F&& f) {
+  require<value_error>(draws.size() > 0, "similarity: no draws; give at least one");
+  const index_t row_bytes = copies * denoiser.extents().row_size() * index_t(sizeof(T)), most = std::max<index_t>(1, (index_t{256} << 20) / row_bytes);
+  for (index_t first = 0; first < draws.size(); first += most) {
+    block_of_draws<T, Backend> block(backend, denoiser, draws, first, std::min(most, draws.size() - first), what);
+    f(block, std::size_t(first));
+  }
+}
+
+}  // namespace detail
 
 /// Similarity of each draw's denoiser to those at the two ends of the noise levels.
 struct end_similarity {
@@ -137,30 +150,47 @@ struct end_similarity {
 template <class Schedule, class T, class Backend>
 end_similarity similarity_to_ends(Backend backend, const optimal_denoiser<T, Backend>& denoiser, const Schedule& schedule, const similarity_draws<T>& draws,
                                   compared what, double threshold, double reference_time) {
-  denoiser_comparison<T, Backend> compare(backend, denoiser, draws);
-  std::vector<double> sigmas;
-  for (double t : draws.time) sigmas.push_back(schedule.sigma(t));
-  const auto own = compare.results(sigmas, what);
-  const auto high = compare.results(std::vector<double>(sigmas.size(), schedule.sigma(reference_time)), what);
-  return {compare.shares(own, compare.limit_at_zero(what), threshold, false), compare.shares(own, high, threshold, false)};
+  end_similarity s;
+  detail::for_each_block_of_draws(backend, denoiser, draws, 2, what, [&](auto& block, std::size_t first) {
+    const std::size_t rows = std::size_t(block.rows());
+    std::vector<double> sigmas;
+    for (std::size_t k = 0; k < rows; ++k) sigmas.push_back(schedule.sigma(draws.time[first + k]));
+    sigmas.resize(2 * rows, schedule.sigma(reference_time));
+    const auto d = block.results(sigmas);  // at the draws' own levels, then at the highest: one pass over the images
+    for (const double v : block.shares(d.data(), block.limit_at_zero().data(), threshold, false)) s.to_low.push_back(v);
+    for (const double v : block.shares(d.data(), d.data() + block.rows() * block.size(), threshold, false)) s.to_high.push_back(v);
+  });
+  return s;
 }
 
-/// The matrix [nodes, nodes] of similarities between times, the mean over draws. Nodes hold one block of results each.
+/// Similarities between times: the means over draws, and their standard errors. Both [nodes, nodes].
+struct similarity_estimate {
+  std::vector<double> matrix, standard_errors;
+};
 template <class Schedule, class T, class Backend>
-std::vector<double> similarity_matrix(Backend backend, const optimal_denoiser<T, Backend>& denoiser, const Schedule& schedule, const std::vector<double>& nodes,
+similarity_estimate similarity_matrix(Backend backend, const optimal_denoiser<T, Backend>& denoiser, const Schedule& schedule, const std::vector<double>& nodes,
                                       const similarity_draws<T>& draws, compared what, double threshold, bool strict = false) {
-  denoiser_comparison<T, Backend> compare(backend, denoiser, draws);
-  std::vector<tensor<T, Backend>> results;
-  for (double t : nodes) results.push_back(compare.results(std::vector<double>(static_cast<std::size_t>(draws.size()), schedule.sigma(t)), what));
   const std::size_t n = nodes.size();
-  std::vector<double> matrix(n * n);
+  similarity_estimate e{std::vector<double>(n * n, 0.0), std::vector<double>(n * n, 0.0)};
+  std::vector<double>&sum = e.matrix, &squares = e.standard_errors;
+  detail::for_each_block_of_draws(backend, denoiser, draws, index_t(n), what, [&](auto& block, std::size_t) {
+    std::vector<double> sigmas;
+    for (const double t : nodes) sigmas.insert(sigmas.end(), std::size_t(block.rows()), schedule.sigma(t));
+    const auto d = block.results(sigmas);
+    const index_t step = block.rows() * block.size();
+    for (std::size_t i = 0; i < n; ++i)
+      for (std::size_t j = 0; j <= i; ++j)
+        for (const double v : block.shares(d.data() + index_t(i) * step, d.data() + index_t(j) * step, threshold, strict))
+          sum[i * n + j] += v, squares[i * n + j] += v * v;
+  });
+  const double count = double(draws.size());
   for (std::size_t i = 0; i < n; ++i)
     for (std::size_t j = 0; j <= i; ++j) {
-      double sum = 0;
-      for (double s : compare.shares(results[i], results[j], threshold, strict)) sum += s;
-      matrix[i * n + j] = matrix[j * n + i] = sum / double(draws.size());
+      const double mean = sum[i * n + j] / count, variance = std::max(0.0, squares[i * n + j] / count - mean * mean);
+      sum[i * n + j] = sum[j * n + i] = mean;
+      squares[i * n + j] = squares[j * n + i] = count > 1 ? std::sqrt(variance / (count - 1)) : 0;
     }
-  return matrix;
+  return e;
 }
 
 }  // namespace multistage
