@@ -358,3 +358,42 @@ def autoencoder(P, c, x, noise=None):
             h = P.conv(f"decoder.up.{l}.upsample.conv", move(h, [1, 1], True), h.shape[1])
     decoded = P.conv("decoder.conv_out", F.silu(P.norm("decoder.norm_out", h, g, 1e-6)), c["channels"])
     return out | {"decoded": decoded, "loss": ((decoded - picture) ** 2).mean() + extra}
+
+
+def inception(conv, x, pooling="fid"):
+    """Features [n, 2048] of Inception-v3 before its classifier (arXiv 1512.00567), as the Frechet Inception distance takes them. `conv(name, x, out, size, stride, padding)` is a
+    convolution with batch norm and ReLU; x in [-1, 1], any size; pooling "fid" leaves borders out of means and ends with a maximum, "torchvision" does not."""
+    fid = pooling == "fid"
+    x = F.interpolate(x.expand(-1, 3, -1, -1), (299, 299), mode="bilinear", align_corners=False)
+    mean = lambda v: F.avg_pool2d(v, 3, 1, 1, count_include_pad=not fid)
+
+    def a(b, v, pool):
+        far = conv(f"{b}.branch3x3dbl_3", conv(f"{b}.branch3x3dbl_2", conv(f"{b}.branch3x3dbl_1", v, 64), 96, (3, 3), 1, (1, 1)), 96, (3, 3), 1, (1, 1))
+        return torch.cat([conv(f"{b}.branch1x1", v, 64), conv(f"{b}.branch5x5_2", conv(f"{b}.branch5x5_1", v, 48), 64, (5, 5), 1, (2, 2)), far, conv(f"{b}.branch_pool", mean(v), pool)], 1)
+
+    def c(b, v, n):
+        wide, tall = ((1, 7), 1, (0, 3)), ((7, 1), 1, (3, 0))
+        near = conv(f"{b}.branch7x7_3", conv(f"{b}.branch7x7_2", conv(f"{b}.branch7x7_1", v, n), n, *wide), 192, *tall)
+        far = conv(f"{b}.branch7x7dbl_3", conv(f"{b}.branch7x7dbl_2", conv(f"{b}.branch7x7dbl_1", v, n), n, *tall), n, *wide)
+        far = conv(f"{b}.branch7x7dbl_5", conv(f"{b}.branch7x7dbl_4", far, n, *tall), 192, *wide)
+        return torch.cat([conv(f"{b}.branch1x1", v, 192), near, far, conv(f"{b}.branch_pool", mean(v), 192)], 1)
+
+    def e(b, v, maximum):
+        cross = lambda n, w: [conv(f"{b}.{n}a", w, 384, (1, 3), 1, (0, 1)), conv(f"{b}.{n}b", w, 384, (3, 1), 1, (1, 0))]
+        near = cross("branch3x3_2", conv(f"{b}.branch3x3_1", v, 384))
+        far = cross("branch3x3dbl_3", conv(f"{b}.branch3x3dbl_2", conv(f"{b}.branch3x3dbl_1", v, 448), 384, (3, 3), 1, (1, 1)))
+        pooled = F.max_pool2d(v, 3, 1, 1) if maximum else mean(v)
+        return torch.cat([conv(f"{b}.branch1x1", v, 320), *near, *far, conv(f"{b}.branch_pool", pooled, 192)], 1)
+
+    down = ((3, 3), 2, (0, 0))
+    x = conv("Conv2d_2b_3x3", conv("Conv2d_2a_3x3", conv("Conv2d_1a_3x3", x, 32, *down), 32, (3, 3), 1, (0, 0)), 64, (3, 3), 1, (1, 1))
+    x = conv("Conv2d_4a_3x3", conv("Conv2d_3b_1x1", F.max_pool2d(x, 3, 2), 80), 192, (3, 3), 1, (0, 0))
+    x = a("Mixed_5d", a("Mixed_5c", a("Mixed_5b", F.max_pool2d(x, 3, 2), 32), 64), 64)
+    far = conv("Mixed_6a.branch3x3dbl_2", conv("Mixed_6a.branch3x3dbl_1", x, 64), 96, (3, 3), 1, (1, 1))
+    x = torch.cat([conv("Mixed_6a.branch3x3", x, 384, *down), conv("Mixed_6a.branch3x3dbl_3", far, 96, *down), F.max_pool2d(x, 3, 2)], 1)
+    for b, n in (("Mixed_6b", 128), ("Mixed_6c", 160), ("Mixed_6d", 160), ("Mixed_6e", 192)):
+        x = c(b, x, n)
+    far = conv("Mixed_7a.branch7x7x3_2", conv("Mixed_7a.branch7x7x3_1", x, 192), 192, (1, 7), 1, (0, 3))
+    far = conv("Mixed_7a.branch7x7x3_4", conv("Mixed_7a.branch7x7x3_3", far, 192, (7, 1), 1, (3, 0)), 192, *down)
+    x = torch.cat([conv("Mixed_7a.branch3x3_2", conv("Mixed_7a.branch3x3_1", x, 192), 320, *down), far, F.max_pool2d(x, 3, 2)], 1)
+    return e("Mixed_7c", e("Mixed_7b", x, False), fid).mean((2, 3))

@@ -3,6 +3,7 @@
 
   convert_checkpoint.py to-multistage SOURCE OUT.safetensors [--config CONFIG.json] [--set KEY=VALUE ...] [--part unet|autoencoder] [--no-ema]
   convert_checkpoint.py from-multistage FILE.safetensors OUT [--config DIFFUSERS_CONFIG.json]
+  convert_checkpoint.py inception WEIGHTS OUT.safetensors [--pooling fid|torchvision]
 
 SOURCE is told apart by what it is:
   *.pkl               EDM's network pickles (song_unet, adm_unet). The pickle's code is not run.
@@ -12,7 +13,9 @@ SOURCE is told apart by what it is:
   a folder            diffusers: UNet2DModel, UNet2DConditionModel, AutoencoderKL, VQModel
 CONFIG.json holds the keys that `inspect --json` prints under "configuration". Values of --set are JSON.
 Back: OUT ending in .pth or .pt becomes a state_dict under upstream's names; a folder becomes a diffusers model of the class in --config
-(the model's own config.json). Needs torch and safetensors.
+(the model's own config.json).
+inception makes the feature network of `evaluate` from Inception-v3's state_dict as torchvision (inception_v3_google-*.pth) or pytorch-fid
+(pt_inception-*.pth) have it; --pooling is found by the number of classes (FID's network has 1008). Needs torch and safetensors.
 """
 import argparse
 import json
@@ -527,6 +530,26 @@ def to_multistage(a):
     print(f"{a.out}: {len(tensors)} tensors, {sum(v.numel() for v in tensors.values()) / 1e6:.2f} M values, {config['network']}")
 
 
+def inception(a):
+    source = pathlib.Path(a.source)
+    t = load_file(source) if source.suffix == ".safetensors" else torch.load(source, map_location="cpu", weights_only=True)
+    layers = sorted(k.removesuffix(".conv.weight") for k in t if k.endswith(".conv.weight") and not k.startswith("AuxLogits"))
+    if len(layers) != 94:
+        fail(f"{source}: has {len(layers)} convolutions, Inception-v3 has 94; give the state_dict of torchvision's inception_v3 or of pytorch-fid")
+    out = {}
+    for name in layers:
+        bn = {k: t[f"{name}.bn.{k}"].double() for k in ("weight", "bias", "running_mean", "running_var")}
+        gain = bn["weight"] / (bn["running_var"] + 1e-3).sqrt()
+        out[f"{name}.weight"] = t[f"{name}.conv.weight"].double() * gain[:, None, None, None]
+        out[f"{name}.bias"] = bn["bias"] - bn["running_mean"] * gain
+    for k in ("fc.weight", "fc.bias"):
+        if k in t:
+            out[k] = t[k]
+    pooling = a.pooling or ("torchvision" if "fc.bias" in t and len(t["fc.bias"]) == 1000 else "fid")
+    write(a.out, out, {"format": "multistage-inception-1", "pooling": pooling})
+    print(f"{a.out}: Inception-v3, {sum(v.numel() for v in out.values()) / 1e6:.2f} M values, {pooling} pooling")
+
+
 def from_multistage(a):
     with safe_open(a.source, "pt") as f:
         tensors = {k: f.get_tensor(k) for k in f.keys() if not k.startswith("training.")}
@@ -561,6 +584,11 @@ def main():
     q.add_argument("out")
     q.add_argument("--config")
     q.set_defaults(run=from_multistage)
+    q = sub.add_parser("inception")
+    q.add_argument("source")
+    q.add_argument("out")
+    q.add_argument("--pooling", choices=["fid", "torchvision"])
+    q.set_defaults(run=inception)
     a = p.parse_args()
     a.run(a)
 

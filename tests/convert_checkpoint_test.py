@@ -166,5 +166,31 @@ with tempfile.TemporaryDirectory() as d:
     p = subprocess.run([sys.executable, str(SCRIPT), "to-multistage", str(d / "evil.pkl"), str(d / "e.safetensors")], capture_output=True, text=True)
     check("a pickle that asks for more is refused", torch.tensor([float(p.returncode != 0 and not (d / "run").exists())]), torch.ones(1))
 
+# Inception: convolutions with batch norms as torchvision's state_dict has them, folded by the script.
+sys.path.insert(0, str(ROOT / "bench"))
+from torch_networks import inception  # noqa: E402
+
+with tempfile.TemporaryDirectory() as d:
+    d, theirs = pathlib.Path(d), {}
+
+    def layer(name, x, out, size=(1, 1), stride=1, padding=(0, 0)):
+        if f"{name}.conv.weight" not in theirs:
+            theirs[f"{name}.conv.weight"] = torch.randn(out, x.shape[1], *size) * (2 / (x.shape[1] * size[0] * size[1])) ** 0.5
+            theirs.update({f"{name}.bn.weight": 1 + 0.2 * torch.rand(out), f"{name}.bn.bias": 0.1 * torch.randn(out), f"{name}.bn.running_mean": 0.1 * torch.randn(out)})
+            theirs.update({f"{name}.bn.running_var": 0.5 + torch.rand(out), f"{name}.bn.num_batches_tracked": torch.tensor(3)})
+        y = torch.nn.functional.conv2d(x, theirs[f"{name}.conv.weight"], stride=stride, padding=padding)
+        return torch.relu(torch.nn.functional.batch_norm(y, theirs[f"{name}.bn.running_mean"], theirs[f"{name}.bn.running_var"], theirs[f"{name}.bn.weight"], theirs[f"{name}.bn.bias"], eps=1e-3))
+
+    x = torch.rand(2, 3, 40, 33) * 2 - 1
+    for pooling, classes in (("fid", 1008), ("torchvision", 1000)):
+        with torch.no_grad():
+            want = inception(layer, x, pooling)
+        theirs |= {"fc.weight": torch.randn(classes, 2048) / 2048**0.5, "fc.bias": torch.zeros(classes), "AuxLogits.conv0.conv.weight": torch.zeros(1)}
+        torch.save(theirs, d / "inception.pth")
+        convert("inception", d / "inception.pth", d / "inception.safetensors")
+        got = run(d / "inception.safetensors", d, x=x)
+        check(f"Inception of {pooling}", got["y"].reshape(2, 2048), want)
+        check("its classes", got["p"].reshape(2, classes), torch.nn.functional.linear(want, theirs["fc.weight"]).softmax(1))
+
 print(f"{failures} failed")
 sys.exit(bool(failures))

@@ -16,8 +16,8 @@ ARROWS = {
     "diffusion": ["core", "schedule", "stages", "ops", "graph", "networks"],
     "samplers": ["core", "ops", "schedule", "stages", "diffusion"],
     "training": ["core", "schedule", "stages", "ops", "diffusion", "io"],
-    "metrics": ["core"],
-    "io": ["core", "graph", "networks", "stages", "diffusion"],
+    "metrics": ["core", "ops", "graph"],
+    "io": ["core", "graph", "networks", "stages", "diffusion", "metrics"],
 }
 UMBRELLAS = {"multistage.hpp", "thrust.hpp", "cuda.hpp", "io.hpp", "library.hpp"}
 

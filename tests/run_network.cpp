@@ -1,6 +1,6 @@
 // Runs a checkpoint on given inputs, for comparisons with other implementations: run_network CHECKPOINT IN.safetensors OUT.safetensors
 // IN holds x [n, c, h, w] and t [n] (the network's own label), or sigma [n] (then D(x; sigma) is computed), and context [n, tokens, dim] where the
-// network has one; for an autoencoder x and, for its latent, nothing else.
+// network has one; for an autoencoder and for Inception only x.
 #include <cstdio>
 #include <multistage/io.hpp>
 #include <multistage/multistage.hpp>
@@ -40,7 +40,15 @@ int run(const std::string& checkpoint, const std::string& input, const std::stri
   const ms::index_t rows = in.entry("x").extents.at(0);
   ms::cpu b;
   ms::io::safetensors_writer out;
-  if (ms::io::safetensors(checkpoint).meta("format") == ms::io::autoencoder_format) {
+  const std::string format = ms::io::safetensors(checkpoint).meta("format");
+  if (format == ms::io::inception_format) {
+    const auto& e = in.entry("x").extents;
+    const ms::shape s{rows, e.at(2), e.at(3), e.at(1)};
+    auto net = ms::io::load_inception(checkpoint, b);
+    const auto r = net(nhwc(in, s), s);
+    add(out, "y", r.features, {rows, 1, 1, net.feature_count});
+    add(out, "p", r.probabilities, {rows, 1, 1, net.classes()});
+  } else if (format == ms::io::autoencoder_format) {
     auto model = ms::io::load_autoencoder<float>(checkpoint, b);
     const ms::tensor<float, ms::cpu> x(b, model.images(rows), nhwc(in, model.images(rows)));
     ms::tensor<float, ms::cpu> z(b, model.latents(rows)), decoded(b, model.images(rows));

@@ -6,6 +6,7 @@
 #include "io/dataset.hpp"
 #include "io/figures.hpp"
 #include "io/idx.hpp"
+#include "io/inception_file.hpp"
 #include "io/json.hpp"
 #include "io/json_lines.hpp"
 #include "io/npy.hpp"

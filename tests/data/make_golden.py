@@ -2,12 +2,13 @@
 specification), so that the tests stand alone. usage: make_golden.py [OUT]; needs torch and safetensors. The files are in the repository."""
 import json, pathlib, sys
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "bench"))
-from torch_networks import Parameters, autoencoder, ldm_unet, ncsnpp, song_unet
+from torch_networks import Parameters, autoencoder, inception, ldm_unet, ncsnpp, song_unet
 
 OUT = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "tests" / "data" / "golden"
 torch.manual_seed(1)
@@ -102,6 +103,37 @@ def coder(case, config):
     write("autoencoder", case, c, P, tensors, {"": out["loss"]}, output_checks("", *out))
 
 
+def features():
+    """Inception with weights that a formula gives, so that they need not be stored: a hash of the element's and the tensor's number, scaled as He has it."""
+    count = 0
+
+    def numbers(shape, scale):
+        nonlocal count
+        n = torch.tensor(shape).prod().item()
+        h = (np.arange(n, dtype=np.uint32) * np.uint32(2654435761)) ^ np.uint32(count * 40503 + 12345)
+        for shift, factor in ((15, 2246822519), (13, 3266489917)):
+            h = (h ^ (h >> np.uint32(shift))) * np.uint32(factor)
+        h ^= h >> np.uint32(16)
+        count += 1
+        return torch.from_numpy(((h.astype(np.float64) / 2**32 - 0.5) * scale).astype(np.float32).reshape(shape))
+
+    held = {}
+
+    def conv(name, x, out, size=(1, 1), stride=1, padding=(0, 0)):
+        if name not in held:
+            held[name] = numbers([out, x.shape[1], *size], (24 / (x.shape[1] * size[0] * size[1])) ** 0.5), numbers([out], 0.2)
+        return torch.relu(torch.nn.functional.conv2d(x, *held[name], stride=stride, padding=padding))
+
+    i = torch.arange(2 * 19 * 23 * 3, dtype=torch.float64)
+    x = (i * i * 0.001 + i * 0.7).sin().float().reshape(2, 19, 23, 3)  # [n, h, w, c]
+    out = {pooling: inception(conv, x.permute(0, 3, 1, 2), pooling) for pooling in ("fid", "torchvision")}
+    weight, bias = numbers([10, 2048], (12 / 2048) ** 0.5), numbers([10], 0.2)
+    tensors = {"images": x, "order": torch.tensor(list("\n".join(held).encode()), dtype=torch.uint8)} | out
+    tensors["probabilities"] = (torch.nn.functional.linear(out["fid"], weight, bias)).softmax(1)
+    save_file({k: v.contiguous() for k, v in tensors.items()}, str(OUT.parent / "inception.safetensors"), {"source": "bench/torch_networks.py"})
+
+
+features()
 edm("ddpmpp", {})
 edm("ncsnpp_multi", {"architecture": "multi_decoder", "decoder_channels": [8, 4, 4], "stage_boundaries": [1.0, 20.0], "embedding": "fourier", "encoder_type": "residual", "decoder_type": "skip",
                      "resample_filter": [1, 3, 3, 1]})
