@@ -12,9 +12,10 @@ namespace {
 
 struct settings {
   std::string model, autoencoder, weak, seeds = "0-15", sampler = "edm_heun", spacing = "logSNR", boundary = "carry", out = "samples.png";
-  int steps = 18, order = 2, label = -1, threads = 0, columns = 0, zoom = 1;
+  int steps = 18, order = 2, label = -1, threads = 0, columns = 0, zoom = 1, encoder_every = 1, augmented = 1;
   ms::index_t batch = 64;
-  double eta = 0, churn = 0, guidance = 1, guidance_low = 0, guidance_high = HUGE_VAL, sigma_min = 0.002, sigma_max = 80;
+  double eta = 0, churn = 0, guidance = 1, guidance_low = 0, guidance_high = HUGE_VAL, encoder_low = 0, encoder_high = HUGE_VAL, sigma_min = 0.002,
+         sigma_max = 80;
   std::vector<double> guidance_by_stage;
 };
 
@@ -33,6 +34,7 @@ ms::sampling_result draw(const settings& s, model_type& model, model_type* weak,
   o.seeds = seeds;
   o.batch = s.batch;
   o.class_label = s.label;
+  o.reuse = {s.encoder_every, s.encoder_low, s.encoder_high};
   o.guide = {s.guidance, s.guidance_by_stage, s.guidance_low, s.guidance_high};
   const ms::stage_crossing crossing{model.stages(), s.boundary == "carry"   ? ms::boundary_policy::carry
                                                     : s.boundary == "align" ? ms::boundary_policy::align
@@ -41,6 +43,9 @@ ms::sampling_result draw(const settings& s, model_type& model, model_type* weak,
   if (s.sampler == "edm_heun") return run(ms::edm_heun{.num_steps = s.steps, .sigma_min = s.sigma_min, .sigma_max = s.sigma_max, .s_churn = s.churn});
   if (s.sampler == "ddim") return run(ms::ddim{levels(s, true), s.eta});
   if (s.sampler == "ddpm") return run(ms::ddim{levels(s, true), 1});
+  if (s.sampler == "gddim") return run(ms::gddim<>{.levels = levels(s, s.eta > 0), .lambda = s.eta, .order = s.order, .crossing = crossing});
+  if (s.sampler == "flow_euler" || s.sampler == "flow_heun") return run(ms::flow_ode{levels(s, true), s.sampler == "flow_heun"});
+  if (s.sampler == "pfgm") return run(ms::pfgm{{.num_steps = s.steps, .sigma_min = s.sigma_min, .sigma_max = s.sigma_max}, s.augmented});
   if (s.sampler == "pndm") return run(ms::pndm{levels(s, false), crossing});
   if (s.sampler == "deis") return run(ms::deis<>{.levels = levels(s, false), .order = s.order, .crossing = crossing});
   if (s.sampler == "unipc") return run(ms::unipc{levels(s, true), s.order, ms::unipc_variant::bh2, crossing});
@@ -128,7 +133,8 @@ int main(int argc, char** argv) {
   app.add_option("--out", s.out, "a .png (grid), a .npz, or a folder (a PNG a seed, gone on with)")->capture_default_str();
   app.add_option("--seeds", s.seeds, "like 0-63,70")->capture_default_str();
   app.add_option("--sampler", s.sampler)
-      ->check(CLI::IsMember({"edm_heun", "ddim", "ddpm", "pndm", "deis", "unipc", "dpm_solver", "dpm_solver++", "dpm_solver++_singlestep", "dpm_solver_sde"}))
+      ->check(CLI::IsMember({"edm_heun", "ddim", "ddpm", "gddim", "flow_euler", "flow_heun", "pfgm", "pndm", "deis", "unipc", "dpm_solver", "dpm_solver++",
+                             "dpm_solver++_singlestep", "dpm_solver_sde"}))
       ->capture_default_str();
   app.add_option("--steps", s.steps, "of the sampler")->check(CLI::Range(1, 100000))->capture_default_str();
   app.add_option("--order", s.order, "of multistep samplers")->check(CLI::Range(1, 3))->capture_default_str();
@@ -136,7 +142,13 @@ int main(int argc, char** argv) {
   app.add_option("--boundary", s.boundary, "what multistep samplers do between stages")
       ->check(CLI::IsMember({"carry", "restart", "align"}))
       ->capture_default_str();
-  app.add_option("--eta", s.eta, "of ddim")->check(CLI::Range(0.0, 1.0))->capture_default_str();
+  app.add_option("--eta", s.eta, "of ddim, and gddim's lambda")->check(CLI::Range(0.0, 1.0))->capture_default_str();
+  app.add_option("--augmented", s.augmented, "dimensions of pfgm")->check(CLI::Range(1, 1000000))->capture_default_str();
+  app.add_option("--encoder-every", s.encoder_every, "of so many evaluations in a row one runs the shared encoder, the others reuse its features; 1: all do")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  app.add_option("--encoder-low", s.encoder_low, "no reuse at or below this noise level")->capture_default_str();
+  app.add_option("--encoder-high", s.encoder_high, "no reuse above this noise level");
   app.add_option("--churn", s.churn, "of edm_heun")->capture_default_str();
   app.add_option("--sigma-min", s.sigma_min)->capture_default_str();
   app.add_option("--sigma-max", s.sigma_max)->capture_default_str();

@@ -297,6 +297,43 @@ TEST_CASE("numbers that do not fit are refused, not converted") {
   CHECK_THROWS_AS(io::partition_from_json(io::json::parse(R"([1, "2"])")), ms::value_error);
 }
 
+#ifdef MULTISTAGE_JPEG
+TEST_CASE("JPEG files are read, and broken ones refused") {
+  const std::string file = MULTISTAGE_TEST_DATA "/gradient.jpg";  // 16 x 8: (16 x, 30 y, 255 - 16 x), quality 95
+  const io::picture p = io::read_jpeg(file);
+  REQUIRE((p.width == 16 && p.height == 8 && p.channels == 3));
+  for (int y = 0; y < 8; ++y)
+    for (int x = 0; x < 16; ++x) {
+      const unsigned char* at = p.bytes.data() + (y * 16 + x) * 3;
+      CHECK(std::abs(at[0] - 16 * x) <= 6);
+      CHECK(std::abs(at[1] - 30 * y) <= 6);
+      CHECK(std::abs(at[2] - (255 - 16 * x)) <= 6);
+    }
+  directory dir;
+  const auto bytes = io::read_file(file);
+  const std::string whole(bytes.begin(), bytes.end());
+  for (const std::size_t cut : {0, 3, 100, 400, 650}) {
+    io::write_file(dir / "cut.jpg", whole.substr(0, cut));
+    CHECK_THROWS_AS(io::read_jpeg(dir / "cut.jpg"), ms::file_error);
+  }
+  std::string huge = whole;  // a header that promises 65,535 x 65,535 pixels
+  const std::size_t frame = huge.find("\xff\xc0");
+  REQUIRE(frame != std::string::npos);
+  for (int i = 5; i < 9; ++i) huge[frame + std::size_t(i)] = char(0xff);
+  io::write_file(dir / "huge.jpg", huge);
+  CHECK_THROWS_AS(io::read_jpeg(dir / "huge.jpg"), ms::file_error);
+  // A folder of both kinds, at once and block by block.
+  std::filesystem::create_directories(dir / "both");
+  io::write_file(dir / "both/b.jpg", whole);
+  io::write_png(dir / "both/a.png", p);
+  const io::image_set both = io::read_images(dir / "both");
+  CHECK(both.extents == ms::shape{2, 8, 16, 3});
+  std::vector<float> second(8 * 16 * 3);
+  io::open_images(dir / "both").read(1, 1, second.data());
+  CHECK(std::equal(second.begin(), second.end(), both.values.begin() + 8 * 16 * 3));
+}
+#endif
+
 TEST_CASE("a data set read block by block is the one read at once") {
   test::directory dir;
   const auto same = [](const ms::image_source& s, const io::image_set& all) {

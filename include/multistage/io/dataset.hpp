@@ -71,7 +71,7 @@ inline image_set read_images(const std::string& path, const image_rule& rule = {
   fail<file_error>(path, ": is no data set that is known: .npy, .npz, IDX (MNIST, uncompressed), CIFAR-10 .bin, or a folder of .bin, PNG or JPEG files");
 }
 
-/// The same as a source: .npy arrays and CIFAR-10's files stay on the disk and are read block by block, the others are held in memory.
+/// The same as a source: .npy arrays, CIFAR-10's files and pictures stay on the disk and are read block by block, the others are held in memory.
 inline image_source open_images(const std::string& path, const image_rule& rule = {}) {
   if (detail::ends_with(path, ".npy") && !std::filesystem::is_directory(path)) {
     const auto file = std::make_shared<mapped_file>(path);
@@ -84,6 +84,11 @@ inline image_source open_images(const std::string& path, const image_rule& rule 
   }
   const bool folder = std::filesystem::is_directory(path);
   std::vector<std::string> batches = folder ? detail::cifar10_batches(path) : detail::ends_with(path, ".bin") ? std::vector{path} : std::vector<std::string>{};
+  if (batches.empty() && folder) {
+    const std::vector<std::string> files = picture_files(path);
+    const shape e = picture_extents(files);
+    return {e, [=](index_t first, index_t n, float* to) { read_pictures(std::span(files).subspan(std::size_t(first), std::size_t(n)), e, to); }};
+  }
   if (batches.empty()) {
     const auto all = std::make_shared<image_set>(read_images(path, rule));
     image_source s = image_source::of(all->span(), all->extents);

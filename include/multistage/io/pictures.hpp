@@ -103,6 +103,9 @@ inline picture read_jpeg(const std::string& path) {
     c->err->format_message(c, h->text);
     std::longjmp(h->jump, 1);
   };
+  errors.base.emit_message = [](j_common_ptr c, int level) {  // warnings: data that are cut or corrupt
+    if (level < 0) c->err->error_exit(c);
+  };
   if (setjmp(errors.jump)) {
     jpeg_destroy_decompress(&d);
     fail<file_error>(path, ": is not a sound JPEG: ", errors.text);
@@ -110,6 +113,10 @@ inline picture read_jpeg(const std::string& path) {
   jpeg_create_decompress(&d);
   jpeg_mem_src(&d, bytes.data(), static_cast<unsigned long>(bytes.size()));
   jpeg_read_header(&d, TRUE);
+  if (std::uint64_t{d.image_width} * d.image_height > std::uint64_t{1} << 28) {
+    jpeg_destroy_decompress(&d);
+    fail<file_error>(path, ": is a picture of ", d.image_width, " x ", d.image_height, "; the largest that is read has 2^28 pixels");
+  }
   d.out_color_space = JCS_RGB;
   jpeg_start_decompress(&d);
   p.height = d.output_height;
@@ -125,33 +132,52 @@ inline picture read_jpeg(const std::string& path) {
 }
 #endif
 
-/// All pictures of a folder in the order of their names, all of one size, in [-1, 1]. @throws file_error, shape_error naming the picture
-inline image_set read_folder(const std::string& path) {
+/// A PNG or JPEG as RGB. @throws file_error
+inline picture read_picture(const std::string& path) {
+  const std::string end = path.size() > 4 ? path.substr(path.size() - 4) : path;
+  if (end == ".png" || end == ".PNG") return read_png(path);
+#ifdef MULTISTAGE_JPEG
+  return read_jpeg(path);
+#else
+  fail<file_error>(path, ": JPEG files need libjpeg (Debian: libjpeg62-turbo-dev) when the program is built; or convert them to PNG");
+#endif
+}
+
+/// A folder's .png, .jpg and .jpeg files in the order of their names. @throws file_error when there are none
+inline std::vector<std::string> picture_files(const std::string& folder) {
   std::vector<std::string> files;
-  for (const auto& e : std::filesystem::directory_iterator(path)) {
+  for (const auto& e : std::filesystem::directory_iterator(folder)) {
     std::string end = e.path().extension().string();
     std::transform(end.begin(), end.end(), end.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
     if (end == ".png" || end == ".jpg" || end == ".jpeg") files.push_back(e.path().string());
   }
   std::sort(files.begin(), files.end());
-  require<file_error>(!files.empty(), path, ": holds no .png or .jpg files");
-  image_set s;
+  require<file_error>(!files.empty(), folder, ": holds no .png or .jpg files");
+  return files;
+}
+
+/// Pictures of files, all of one size, in [-1, 1]. @param to [files, h, w, 3] of these extents. @throws file_error, shape_error naming the picture
+inline void read_pictures(std::span<const std::string> files, const shape& extents, float* to) {
   for (const std::string& f : files) {
-    picture p;
-    if (f.size() > 4 && (f.substr(f.size() - 4) == ".png" || f.substr(f.size() - 4) == ".PNG"))
-      p = read_png(f);
-    else
-#ifdef MULTISTAGE_JPEG
-      p = read_jpeg(f);
-#else
-      fail<file_error>(f, ": JPEG files need libjpeg (Debian: libjpeg62-turbo-dev) when the program is built; or convert them to PNG");
-#endif
-    if (s.extents.rows == 0) s.extents = {0, p.height, p.width, 3};
-    require<shape_error>(p.height == s.extents.height && p.width == s.extents.width, f, ": is ", p.width, " x ", p.height, ", the pictures before it are ",
-                         s.extents.width, " x ", s.extents.height, "; make all one size");
-    ++s.extents.rows;
-    for (const unsigned char b : p.bytes) s.values.push_back(float(b) / 127.5f - 1);
+    const picture p = read_picture(f);
+    require<shape_error>(p.height == extents.height && p.width == extents.width, f, ": is ", p.width, " x ", p.height, ", the pictures before it are ",
+                         extents.width, " x ", extents.height, "; make all one size");
+    for (const unsigned char b : p.bytes) *to++ = float(b) / 127.5f - 1;
   }
+}
+/// The extents that a folder's pictures must have: those of the first. @throws file_error
+inline shape picture_extents(const std::vector<std::string>& files) {
+  const picture p = read_picture(files.front());
+  return {index_t(files.size()), p.height, p.width, 3};
+}
+
+/// All pictures of a folder in the order of their names. @throws file_error, shape_error naming the picture
+inline image_set read_folder(const std::string& path) {
+  const std::vector<std::string> files = picture_files(path);
+  image_set s;
+  s.extents = picture_extents(files);
+  s.values.resize(std::size_t(s.extents.size()));
+  read_pictures(files, s.extents, s.values.data());
   return s;
 }
 
