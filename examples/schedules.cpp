@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <multistage/io.hpp>
 #include <multistage/multistage.hpp>
+#include <multistage/schedule/any_schedule.hpp>
 
 namespace ms = multistage;
 

@@ -2,6 +2,7 @@
 // spacings, weights, guidance.
 #include <multistage/diffusion/loss_weighting.hpp>
 #include <multistage/samplers/all.hpp>
+#include <multistage/schedule/any_schedule.hpp>
 
 #include "support.hpp"
 

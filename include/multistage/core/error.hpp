@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "config.hpp"
+
 namespace multistage {
 
 /// Base of every exception the library throws.
@@ -30,7 +32,7 @@ struct numeric_error : error {
 
 /// Throws `Error` with the parts streamed one after the other.
 template <class Error, class... Parts>
-[[noreturn]] void fail(const Parts&... parts) {
+MULTISTAGE_COLD [[noreturn]] void fail(const Parts&... parts) {
   std::ostringstream message;
   message.precision(9);
   (message << ... << parts);

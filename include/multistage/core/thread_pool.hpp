@@ -38,17 +38,24 @@ class thread_pool {
   /// rethrown here. Called from inside a task it runs in that thread alone. One caller at a time; others wait.
   template <class Body>
   void parallel_for(index_t count, Body&& body) {
+    using body_type = std::remove_reference_t<Body>;
+    dispatch(
+        count, [](void* f, index_t i) { (*static_cast<body_type*>(f))(i); }, const_cast<void*>(static_cast<const void*>(std::addressof(body))));
+  }
+
+ private:
+  /// Apart from the body's type, so that it is compiled once.
+  void dispatch(index_t count, void (*run)(void*, index_t), void* body) {
     if (count <= 0) return;
     if (count == 1 || size_ == 1 || inside()) {
-      for (index_t i = 0; i < count; ++i) body(i);
+      for (index_t i = 0; i < count; ++i) run(body, i);
       return;
     }
     require<value_error>(count < index_t{1} << 32, "thread_pool: ", count, " tasks are more than 2^32 - 1; make tasks larger");
     std::lock_guard<std::mutex> one_caller(callers_);
-    using body_type = std::remove_reference_t<Body>;
     ticket_.store(next_generation() | 0xffffffffu, std::memory_order_seq_cst);  // closed while the job's fields change
-    run_.store([](void* f, index_t i) { (*static_cast<body_type*>(f))(i); }, std::memory_order_relaxed);
-    body_.store(const_cast<void*>(static_cast<const void*>(std::addressof(body))), std::memory_order_relaxed);
+    run_.store(run, std::memory_order_relaxed);
+    body_.store(body, std::memory_order_relaxed);
     count_.store(count, std::memory_order_relaxed);
     pending_.store(count, std::memory_order_relaxed);
     ticket_.store(next_generation(), std::memory_order_release);
@@ -65,7 +72,6 @@ class thread_pool {
     }
   }
 
- private:
   // A ticket is (generation << 32 | next task). A task is claimed by compare-and-swap of the whole ticket, so that a thread that wakes
   // late cannot take a task of a job whose body it did not read.
   std::uint64_t next_generation() { return (((ticket_.load(std::memory_order_relaxed) >> 32) + 1) & 0xffffffffu) << 32; }

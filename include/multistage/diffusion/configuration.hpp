@@ -51,7 +51,9 @@ configuration configure(const Net& net, const decoders& stages, const preconditi
             stages, precond};
 }
 
-inline described_network record(const configuration& c) {
+/// A template, so that a unit whose networks are types does not compile every family's description.
+template <std::same_as<configuration> Configuration>
+described_network record(const Configuration& c) {
   return std::visit([&](const auto& net) { return record(net, c.stages); }, c.network);
 }
 

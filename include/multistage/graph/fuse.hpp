@@ -16,7 +16,7 @@ constexpr bool reads_two(const node& n, int operand) {
 }
 
 /// Whether each concat may go without a buffer.
-constexpr std::vector<char> virtual_concats(const graph& g) {
+MULTISTAGE_COLD constexpr std::vector<char> virtual_concats(const graph& g) {
   std::vector<char> result(g.nodes.size(), 0);
   for (std::size_t i = 0; i < g.nodes.size(); ++i) result[i] = g.nodes[i].kind == op::concat;
   for (const node& n : g.nodes)
@@ -30,7 +30,7 @@ constexpr std::vector<char> virtual_concats(const graph& g) {
 }  // namespace fusion
 
 /// @see the file's head. A fused node stands where its last part stood.
-constexpr graph fuse(const graph& raw) {
+MULTISTAGE_COLD constexpr graph fuse(const graph& raw) {
   const int count = int(raw.nodes.size());
   std::vector<int> readers(count, 0);
   for (const node& n : raw.nodes) for_each_input(n, [&](int v, int) { ++readers[v]; });

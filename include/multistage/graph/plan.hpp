@@ -54,7 +54,7 @@ struct plan_options {
   friend constexpr bool operator==(const plan_options&, const plan_options&) = default;
 };
 
-constexpr graph_facts facts_of(const graph& g, bool input_gradients = false) {
+MULTISTAGE_COLD constexpr graph_facts facts_of(const graph& g, bool input_gradients = false) {
   const std::vector<char> none(g.nodes.size(), 0);
   graph_facts f{none, none, none};
   for (std::size_t i = 0; i < g.nodes.size(); ++i) {
@@ -152,7 +152,7 @@ constexpr int in_place_gradient(const node& n) {
 }
 
 /// Offsets by size, largest first, each at the lowest place that is free during its life.
-constexpr index_t place(std::vector<buffer>& buffers) {
+MULTISTAGE_COLD constexpr index_t place(std::vector<buffer>& buffers) {
   std::vector<int> order;
   for (int i = 0; i < int(buffers.size()); ++i)
     if (buffers[i].shares < 0 && buffers[i].first >= 0 && buffers[i].size > 0) order.push_back(i);
@@ -180,7 +180,7 @@ constexpr index_t place(std::vector<buffer>& buffers) {
 }  // namespace planning
 
 /// Plans segment `s`. For training, backward runs after everything that reads the segment's exports (or the loss) has run.
-constexpr segment_plan plan_segment(const graph& g, const graph_facts& facts, int s, plan_options options) {
+MULTISTAGE_COLD constexpr segment_plan plan_segment(const graph& g, const graph_facts& facts, int s, plan_options options) {
   using namespace planning;
   const int count = int(g.nodes.size());
   segment_plan p;
@@ -330,7 +330,7 @@ struct plan {
   }
 };
 
-constexpr plan make_plan(const graph& g, plan_options options) {
+MULTISTAGE_COLD constexpr plan make_plan(const graph& g, plan_options options) {
   plan p{options, facts_of(g, options.input_gradients), {}};
   for (int s = 0; s < g.segments; ++s) p.segments.push_back(plan_segment(g, p.facts, s, options));
   return p;

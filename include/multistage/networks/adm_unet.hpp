@@ -36,12 +36,12 @@ namespace adm {
 inline constexpr layer_init plain{initialization::kaiming_uniform, 0.57735026918962576, 0.57735026918962576}, zero{initialization::constant, 0};
 
 template <class Builder>
-constexpr feature norm(Builder& b, const adm_unet& u, feature x, std::string_view name, feature modulation = {}) {
+MULTISTAGE_COLD constexpr feature norm(Builder& b, const adm_unet& u, feature x, std::string_view name, feature modulation = {}) {
   return b.group_norm(x, groups_for(x.channels, u.norm_groups), 1e-5, name, modulation);
 }
 
 template <class Builder>
-constexpr feature block(Builder& b, const adm_unet& u, feature x, feature emb, int out, bool attention, song::move m = song::move::none) {
+MULTISTAGE_COLD constexpr feature block(Builder& b, const adm_unet& u, feature x, feature emb, int out, bool attention, song::move m = song::move::none) {
   const auto moved = [&](feature f) { return m == song::move::none ? f : b.resample(f, {}, m == song::move::up); };
   feature h = b.conv(moved(b.silu(norm(b, u, x, "norm0"))), out, "conv0", {}, {plain});
   h = b.conv(b.dropout(b.silu(norm(b, u, h, "norm1", b.linear(emb, 2 * out, "affine", {plain}))), u.dropout), out, "conv1", {}, {zero});
@@ -55,7 +55,7 @@ constexpr feature block(Builder& b, const adm_unet& u, feature x, feature emb, i
 
 /// The two blocks at the deepest level.
 template <class Builder>
-constexpr feature middle(Builder& b, const adm_unet& u, feature x, feature emb) {
+MULTISTAGE_COLD constexpr feature middle(Builder& b, const adm_unet& u, feature x, feature emb) {
   for (int i = 0; i < 2; ++i) {
     const auto layer = b.scope(x.height, "x", x.width, "_in", i);
     x = block(b, u, x, emb, x.channels, i == 0);
@@ -66,7 +66,7 @@ constexpr feature middle(Builder& b, const adm_unet& u, feature x, feature emb) 
 }  // namespace adm
 
 template <class Builder>
-constexpr encoded encode(Builder& b, const adm_unet& u, bool) {
+MULTISTAGE_COLD constexpr encoded encode(Builder& b, const adm_unet& u, bool) {
   using namespace adm;
   const auto model = b.scope("model");
   const int wide = u.encoder_channels * u.channel_mult_emb;
@@ -101,7 +101,7 @@ constexpr encoded encode(Builder& b, const adm_unet& u, bool) {
 
 /// One stage's decoder; returns F, [channels, resolution, width].
 template <class Builder>
-constexpr feature decode(Builder& b, const adm_unet& u, const decoder_spec& d, encoded e) {
+MULTISTAGE_COLD constexpr feature decode(Builder& b, const adm_unet& u, const decoder_spec& d, encoded e) {
   using namespace adm;
   feature x = e.x;
   {

@@ -70,7 +70,7 @@ class level_skips {
 /// Speaks a whole model into a recorder: `encode(b, net, alone)` and `decode(b, net, spec, encoded)`, which returns the network's result, describe
 /// the parts of a network of type Net. Names are the network's; stages with an encoder of their own stand in "stages.<stage>".
 template <class Builder, class Net>
-constexpr void describe(Builder& b, const Net& net, const decoders& d) {
+MULTISTAGE_COLD constexpr void describe(Builder& b, const Net& net, const decoders& d) {
   const int stages = d.stage_count();
   const auto spec = [&](int s, bool alone) { return decoder_spec{s, alone, d.widths[s], d.blocks[s] > 0 ? d.blocks[s] : net.num_blocks + 1, d.attention[s]}; };
   if (d.shared_encoder) {

@@ -38,19 +38,19 @@ inline constexpr layer_init plain{initialization::kaiming_uniform, 0.57735026918
 inline constexpr ops::resample_filter halves{{1, 1}, -1, 2, ops::filter_cost::none};
 
 template <class Builder>
-constexpr feature norm(Builder& b, const autoencoder& a, feature x, std::string_view name) {
+MULTISTAGE_COLD constexpr feature norm(Builder& b, const autoencoder& a, feature x, std::string_view name) {
   return b.group_norm(x, a.norm_groups, 1e-6, name);
 }
 
 template <class Builder>
-constexpr feature block(Builder& b, const autoencoder& a, feature x, int out) {
+MULTISTAGE_COLD constexpr feature block(Builder& b, const autoencoder& a, feature x, int out) {
   feature h = b.conv(b.silu(norm(b, a, x, "norm1")), out, "conv1", {}, {plain});
   h = b.conv(b.dropout(b.silu(norm(b, a, h, "norm2")), a.dropout), out, "conv2", {}, {plain});
   return b.add(h, x.channels != out ? b.conv(x, out, "nin_shortcut", {1, 1, 0}, {plain}) : x);
 }
 
 template <class Builder>
-constexpr feature attention(Builder& b, const autoencoder& a, feature x) {
+MULTISTAGE_COLD constexpr feature attention(Builder& b, const autoencoder& a, feature x) {
   const feature h = norm(b, a, x, "norm");
   const auto one = [&](std::string_view name) { return b.conv(h, x.channels, name, {1, 1, 0}, {plain}); };
   const feature q = one("q"), k = one("k"), v = one("v");
@@ -58,7 +58,7 @@ constexpr feature attention(Builder& b, const autoencoder& a, feature x) {
 }
 
 template <class Builder>
-constexpr feature middle(Builder& b, const autoencoder& a, feature x) {
+MULTISTAGE_COLD constexpr feature middle(Builder& b, const autoencoder& a, feature x) {
   {
     const auto layer = b.scope("mid.block_1");
     x = block(b, a, x, x.channels);
@@ -73,7 +73,7 @@ constexpr feature middle(Builder& b, const autoencoder& a, feature x) {
 
 /// Block i of a level, and its attention.
 template <class Builder>
-constexpr feature level_block(Builder& b, const autoencoder& a, std::string_view way, int level, int i, feature x) {
+MULTISTAGE_COLD constexpr feature level_block(Builder& b, const autoencoder& a, std::string_view way, int level, int i, feature x) {
   {
     const auto layer = b.scope(way, level, ".block.", i);
     x = block(b, a, x, a.encoder_channels * a.channel_mult[level]);
@@ -87,7 +87,7 @@ constexpr feature level_block(Builder& b, const autoencoder& a, std::string_view
 
 /// Image to latent image: [embed_dim, ...] (VQ, before quantisation) or [2 embed_dim, ...] (KL: means, then log variances).
 template <class Builder>
-constexpr void describe_encoder(Builder& b, const autoencoder& a) {
+MULTISTAGE_COLD constexpr void describe_encoder(Builder& b, const autoencoder& a) {
   using namespace autoencoding;
   const int moments = a.kind == latent_kind::kl ? 2 : 1;
   b.segment(1);
@@ -108,7 +108,7 @@ constexpr void describe_encoder(Builder& b, const autoencoder& a) {
 
 /// Latent image [embed_dim, ...] to image.
 template <class Builder>
-constexpr void describe_decoder(Builder& b, const autoencoder& a) {
+MULTISTAGE_COLD constexpr void describe_decoder(Builder& b, const autoencoder& a) {
   using namespace autoencoding;
   b.segment(1);
   feature x = b.input(input_slot::image, a.embed_dim, a.latent_height(), a.latent_width());

@@ -51,13 +51,13 @@ inline constexpr ops::resample_filter halves{{1, 1}, -1, 2, ops::filter_cost::no
 enum class move { none, down, up };
 
 template <class Builder>
-constexpr feature norm(Builder& b, const ldm_unet& u, feature x, double epsilon, std::string_view name, feature modulation = {}) {
+MULTISTAGE_COLD constexpr feature norm(Builder& b, const ldm_unet& u, feature x, double epsilon, std::string_view name, feature modulation = {}) {
   return b.group_norm(x, u.norm_groups, epsilon, name, modulation);
 }
 
 /// @param emb silu of the embedding.
 template <class Builder>
-constexpr feature block(Builder& b, const ldm_unet& u, feature x, feature emb, int out, move m = move::none) {
+MULTISTAGE_COLD constexpr feature block(Builder& b, const ldm_unet& u, feature x, feature emb, int out, move m = move::none) {
   const auto moved = [&](feature f) { return m == move::none ? f : b.resample(f, halves, m == move::up); };
   feature h = b.conv(moved(b.silu(norm(b, u, x, 1e-5, "in_layers.0"))), out, "in_layers.2", {}, {plain});
   const feature row = b.linear(emb, u.scale_shift_norm ? 2 * out : out, "emb_layers.1", {plain});
@@ -71,7 +71,7 @@ constexpr feature block(Builder& b, const ldm_unet& u, feature x, feature emb, i
 constexpr int heads(const ldm_unet& u, int channels) { return u.num_head_channels > 0 ? channels / u.num_head_channels : u.num_heads; }
 
 template <class Builder>
-constexpr feature self_attention(Builder& b, const ldm_unet& u, feature x) {
+MULTISTAGE_COLD constexpr feature self_attention(Builder& b, const ldm_unet& u, feature x) {
   const int n = heads(u, x.channels);
   const layer_options one{.init = plain, .qkv = qkv_order::by_head, .heads = n, .layout = parameter_layout::conv_oi1};
   const feature qkv = b.conv(norm(b, u, x, 1e-5, "norm"), 3 * x.channels, "qkv", {1, 1, 0}, one);
@@ -80,7 +80,7 @@ constexpr feature self_attention(Builder& b, const ldm_unet& u, feature x) {
 
 /// y = to_out(attention of x to `to`) without the residual.
 template <class Builder>
-constexpr feature cross_attention(Builder& b, const ldm_unet& u, feature x, feature to, std::string_view name) {
+MULTISTAGE_COLD constexpr feature cross_attention(Builder& b, const ldm_unet& u, feature x, feature to, std::string_view name) {
   const auto layer = b.scope(name);
   const layer_options bare{.init = plain, .bias = false};
   const feature q = b.linear(x, x.channels, "to_q", bare), k = b.linear(to, x.channels, "to_k", bare), v = b.linear(to, x.channels, "to_v", bare);
@@ -88,7 +88,7 @@ constexpr feature cross_attention(Builder& b, const ldm_unet& u, feature x, feat
 }
 
 template <class Builder>
-constexpr feature transformer(Builder& b, const ldm_unet& u, feature x, feature context) {
+MULTISTAGE_COLD constexpr feature transformer(Builder& b, const ldm_unet& u, feature x, feature context) {
   feature h = b.conv(norm(b, u, x, 1e-6, "norm"), x.channels, "proj_in", {1, 1, 0}, {plain});
   for (int i = 0; i < u.transformer_depth; ++i) {
     const auto layer = b.scope("transformer_blocks.", i);
@@ -103,12 +103,12 @@ constexpr feature transformer(Builder& b, const ldm_unet& u, feature x, feature 
 }
 
 template <class Builder>
-constexpr feature attention(Builder& b, const ldm_unet& u, feature x, feature context) {
+MULTISTAGE_COLD constexpr feature attention(Builder& b, const ldm_unet& u, feature x, feature context) {
   return u.spatial_transformer ? transformer(b, u, x, context) : self_attention(b, u, x);
 }
 
 template <class Builder>
-constexpr feature middle(Builder& b, const ldm_unet& u, feature x, const encoded& e) {
+MULTISTAGE_COLD constexpr feature middle(Builder& b, const ldm_unet& u, feature x, const encoded& e) {
   for (int i = 0; i < 3; ++i) {
     const auto layer = b.scope(i);
     x = i == 1 ? attention(b, u, x, e.context) : block(b, u, x, e.emb, x.channels);
@@ -119,7 +119,7 @@ constexpr feature middle(Builder& b, const ldm_unet& u, feature x, const encoded
 }  // namespace ldm
 
 template <class Builder>
-constexpr encoded encode(Builder& b, const ldm_unet& u, bool) {
+MULTISTAGE_COLD constexpr encoded encode(Builder& b, const ldm_unet& u, bool) {
   using namespace ldm;
   const int wide = 4 * u.encoder_channels;
   encoded e;
@@ -172,7 +172,7 @@ constexpr encoded encode(Builder& b, const ldm_unet& u, bool) {
 
 /// One stage's decoder; returns the predicted noise, [channels, resolution, width].
 template <class Builder>
-constexpr feature decode(Builder& b, const ldm_unet& u, const decoder_spec& d, encoded e) {
+MULTISTAGE_COLD constexpr feature decode(Builder& b, const ldm_unet& u, const decoder_spec& d, encoded e) {
   using namespace ldm;
   feature x = e.x;
   if (!u.shared_middle) {

@@ -71,24 +71,24 @@ constexpr ops::resample_filter filter(const ncsnpp& u) {
 }
 
 template <class Builder>
-constexpr feature norm(Builder& b, const ncsnpp& u, feature x, std::string_view name) {
+MULTISTAGE_COLD constexpr feature norm(Builder& b, const ncsnpp& u, feature x, std::string_view name) {
   return b.group_norm(x, groups_for(x.channels, u.norm_groups), 1e-6, name);
 }
 
 /// A 1x1 layer with weights [in, out].
 template <class Builder>
-constexpr feature network_in_network(Builder& b, feature x, int out, std::string_view name, layer_init init = nin) {
+MULTISTAGE_COLD constexpr feature network_in_network(Builder& b, feature x, int out, std::string_view name, layer_init init = nin) {
   return b.conv(x, out, name, {1, 1, 0}, {.init = init, .layout = parameter_layout::linear_io, .weight_name = "W", .bias_name = "b"});
 }
 
 template <class Builder>
-constexpr feature sum(Builder& b, const ncsnpp& u, feature x, feature y) {
+MULTISTAGE_COLD constexpr feature sum(Builder& b, const ncsnpp& u, feature x, feature y) {
   const feature s = b.add(x, y);
   return u.skip_rescale ? b.scale(s, sqrt_half) : s;
 }
 
 template <class Builder>
-constexpr feature block(Builder& b, const ncsnpp& u, feature x, feature emb, int out, move m = move::none) {
+MULTISTAGE_COLD constexpr feature block(Builder& b, const ncsnpp& u, feature x, feature emb, int out, move m = move::none) {
   const auto moved = [&](feature f) { return m == move::none ? f : b.resample(f, filter(u), m == move::up); };
   feature h = b.conv(moved(b.silu(norm(b, u, x, "GroupNorm_0"))), out, "Conv_0", {}, {plain});
   h = b.add_row(h, b.linear(emb, out, "Dense_0", {plain}));
@@ -102,7 +102,7 @@ constexpr feature block(Builder& b, const ncsnpp& u, feature x, feature emb, int
 }
 
 template <class Builder>
-constexpr feature attention(Builder& b, const ncsnpp& u, feature x) {
+MULTISTAGE_COLD constexpr feature attention(Builder& b, const ncsnpp& u, feature x) {
   const feature h = norm(b, u, x, "GroupNorm_0");
   const feature q = network_in_network(b, h, x.channels, "NIN_0"), k = network_in_network(b, h, x.channels, "NIN_1"),
                 v = network_in_network(b, h, x.channels, "NIN_2");
@@ -111,7 +111,7 @@ constexpr feature attention(Builder& b, const ncsnpp& u, feature x) {
 
 /// From one level to the next, and back.
 template <class Builder>
-constexpr feature resampled(Builder& b, const ncsnpp& u, feature x, feature emb, move m) {
+MULTISTAGE_COLD constexpr feature resampled(Builder& b, const ncsnpp& u, feature x, feature emb, move m) {
   if (u.resblock_type == residual_block::biggan) return block(b, u, x, emb, x.channels, m);
   if (m == move::up) x = b.resample(x, filter(u), true);
   if (!u.resample_with_conv) return m == move::up ? x : b.resample(x, filter(u), false);
@@ -119,7 +119,7 @@ constexpr feature resampled(Builder& b, const ncsnpp& u, feature x, feature emb,
 }
 
 template <class Builder>
-constexpr feature middle(Builder& b, const ncsnpp& u, feature x, feature emb, layers<Builder>& next) {
+MULTISTAGE_COLD constexpr feature middle(Builder& b, const ncsnpp& u, feature x, feature emb, layers<Builder>& next) {
   {
     const auto layer = next();
     x = block(b, u, x, emb, x.channels);
@@ -135,7 +135,7 @@ constexpr feature middle(Builder& b, const ncsnpp& u, feature x, feature emb, la
 }  // namespace score
 
 template <class Builder>
-constexpr encoded encode(Builder& b, const ncsnpp& u, bool alone) {
+MULTISTAGE_COLD constexpr encoded encode(Builder& b, const ncsnpp& u, bool alone) {
   using namespace score;
   layers<Builder> next{b, alone ? "all_modules." : "en_modules.", -1, 0};
   const feature level = b.input(input_slot::noise_level, 1);
@@ -196,7 +196,7 @@ constexpr encoded encode(Builder& b, const ncsnpp& u, bool alone) {
 
 /// One stage's decoder; returns what score_sde's network returns.
 template <class Builder>
-constexpr feature decode(Builder& b, const ncsnpp& u, const decoder_spec& d, encoded e) {
+MULTISTAGE_COLD constexpr feature decode(Builder& b, const ncsnpp& u, const decoder_spec& d, encoded e) {
   using namespace score;
   layers<Builder> next{b, d.alone ? "all_modules." : "de_modules.", d.alone ? -1 : d.stage, d.alone ? e.next : 0};
   feature x = e.x, out{};

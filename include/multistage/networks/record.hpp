@@ -18,7 +18,7 @@ inline void check_setting(const char* name, int value, int least, int most) {
   require<value_error>(value >= least && value <= most, "network: ", name, " = ", value, " is outside ", least, "..", most);
 }
 /// Finishes a recording. @throws value_error saying where features do not fit.
-inline described_network finish(recorder<name_list>& b) {
+MULTISTAGE_COLD inline described_network finish(recorder<name_list>& b) {
   described_network d{b.finish(), std::move(b.names.parameters)};
   const graph_check c = check(d.structure);
   if (c.problem != graph_problem::none) {

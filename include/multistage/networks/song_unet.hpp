@@ -46,12 +46,12 @@ inline constexpr layer_init plain{initialization::xavier_uniform, 1}, zero{initi
 enum class move { none, down, up };
 
 template <class Builder>
-constexpr feature norm(Builder& b, const song_unet& u, feature x, std::string_view name) {
+MULTISTAGE_COLD constexpr feature norm(Builder& b, const song_unet& u, feature x, std::string_view name) {
   return b.group_norm(x, groups_for(x.channels, u.norm_groups), 1e-6, name);
 }
 
 template <class Builder>
-constexpr feature block(Builder& b, const song_unet& u, feature x, feature emb, int out, bool attention, move m = move::none) {
+MULTISTAGE_COLD constexpr feature block(Builder& b, const song_unet& u, feature x, feature emb, int out, bool attention, move m = move::none) {
   const auto moved = [&](feature f) { return m == move::none ? f : b.resample(f, {u.resample_filter}, m == move::up); };
   feature h = b.conv(moved(b.silu(norm(b, u, x, "norm0"))), out, "conv0", {}, {plain});
   h = b.add_row(h, b.linear(emb, out, "affine", {plain}));
@@ -65,7 +65,7 @@ constexpr feature block(Builder& b, const song_unet& u, feature x, feature emb, 
 
 /// The two blocks at the deepest level.
 template <class Builder>
-constexpr feature middle(Builder& b, const song_unet& u, feature x, feature emb) {
+MULTISTAGE_COLD constexpr feature middle(Builder& b, const song_unet& u, feature x, feature emb) {
   for (int i = 0; i < 2; ++i) {
     const auto layer = b.scope(x.height, "x", x.width, "_in", i);
     x = block(b, u, x, emb, x.channels, i == 0);
@@ -77,7 +77,7 @@ constexpr feature middle(Builder& b, const song_unet& u, feature x, feature emb)
 
 /// The encoder, with the mapping of the noise level, labels and augmentations.
 template <class Builder>
-constexpr encoded encode(Builder& b, const song_unet& u, bool) {
+MULTISTAGE_COLD constexpr encoded encode(Builder& b, const song_unet& u, bool) {
   using namespace song;
   const auto model = b.scope("model");
   const int noise = u.encoder_channels * u.channel_mult_noise, wide = u.encoder_channels * u.channel_mult_emb;
@@ -126,7 +126,7 @@ constexpr encoded encode(Builder& b, const song_unet& u, bool) {
 
 /// One stage's decoder; returns F, [channels, resolution, width].
 template <class Builder>
-constexpr feature decode(Builder& b, const song_unet& u, const decoder_spec& d, encoded e) {
+MULTISTAGE_COLD constexpr feature decode(Builder& b, const song_unet& u, const decoder_spec& d, encoded e) {
   using namespace song;
   const auto dec = d.alone ? b.scope("model.dec") : b.scope("model.decs.", d.stage);
   feature x = e.x, out{};

@@ -3,7 +3,7 @@
 //   x' = x + sum_j eps_j int_sigma^sigma' L_j dsigma,  with L_j Lagrange's polynomials.
 // Lower orders first, and, below fifteen steps, at the end.
 #pragma once
-#include "../schedule/schedule.hpp"
+#include "../schedule/vp.hpp"
 #include "lagrange.hpp"
 #include "walk.hpp"
 

@@ -3,6 +3,9 @@
 // (s D(x / s; sigma) - x) / (s sigma)^2. For VE, VP and sub-VP; ancestral steps do not exist for sub-VP.
 #pragma once
 #include "../schedule/schedule.hpp"
+#include "../schedule/sub_vp.hpp"
+#include "../schedule/ve.hpp"
+#include "../schedule/vp.hpp"
 #include "walk.hpp"
 
 namespace multistage {

@@ -1,8 +1,10 @@
 // Lists of noise levels that samplers walk down: descending sigmas between a schedule's ends ("spacings"), or the steps of a discrete schedule.
 #pragma once
 #include <algorithm>
+#include <string>
 #include <vector>
 
+#include "../core/error.hpp"
 #include "schedule.hpp"
 
 namespace multistage {

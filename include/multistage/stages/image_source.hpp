@@ -1,5 +1,6 @@
 // Images that are read block by block, so that a data set need not fit in memory.
 #pragma once
+#include <cmath>
 #include <functional>
 #include <memory>
 #include <span>

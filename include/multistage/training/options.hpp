@@ -39,7 +39,7 @@ struct trainer_options {
 };
 
 /// @throws value_error naming the option that is out of range, its value and what it may be
-inline void check(const trainer_options& o, int stages) {
+MULTISTAGE_COLD inline void check(const trainer_options& o, int stages) {
   const auto positive = [](const char* name, double v) { require<value_error>(v > 0 && std::isfinite(v), "trainer: ", name, " = ", v, " must be above 0"); };
   const auto not_negative = [](const char* name, double v) {
     require<value_error>(v >= 0 && std::isfinite(v), "trainer: ", name, " = ", v, " must not be negative");
