@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "../core/error.hpp"
+#include "discrete.hpp"
 #include "schedule.hpp"
 
 namespace multistage {
