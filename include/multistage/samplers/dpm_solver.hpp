@@ -5,6 +5,7 @@
 // multistep: one evaluation a step, the last ones remembered; singlestep_fixed: steps of one order; adaptive: two orders compared (section 4.4).
 #pragma once
 #include "../schedule/noise_levels.hpp"
+#include "../schedule/vp.hpp"
 #include "walk.hpp"
 
 namespace multistage {
