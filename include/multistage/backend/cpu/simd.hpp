@@ -1,6 +1,7 @@
 // One vector register of T, by the compilers' vector extension: the same kernel source serves SSE, AVX2 and AVX-512; `-march` decides.
 #pragma once
 #include <cstring>
+#include <utility>
 
 #include "../../core/config.hpp"
 
@@ -61,6 +62,39 @@ inline vec<T> load_partial(const T* p, index_t n) {
 template <class T>
 inline void store_partial(T* p, vec<T> v, index_t n) {
   std::memcpy(p, &v, std::size_t(n) * sizeof(T));
+}
+
+namespace detail {
+// Lanes of a and b for one step of a transposition: those whose number lacks the bit s stay, the others change sides.
+template <bool High, int S, class V, std::size_t... I>
+inline V exchange(const V& a, const V& b, std::index_sequence<I...>) {
+#if defined(__CUDACC__)
+  return V{(int(I) & S ? (High ? b[I] : b[I - S]) : (High ? a[I + S] : a[I]))...};
+#else
+  constexpr int n = sizeof...(I);
+  return __builtin_shufflevector(a, b, (int(I) & S ? n + (High ? int(I) : int(I) - S) : (High ? int(I) + S : int(I)))...);
+#endif
+}
+template <int S, class T>
+inline void transpose_step(vec<T>* rows) {
+  constexpr int L = lanes<T>;
+  for (int i = 0; i < L; ++i)
+    if (!(i & S)) {
+      const vec<T> a = rows[i], b = rows[i + S];
+      rows[i] = exchange<false, S>(a, b, std::make_index_sequence<L>());
+      rows[i + S] = exchange<true, S>(a, b, std::make_index_sequence<L>());
+    }
+}
+}  // namespace detail
+
+/// Transposes L x L values, L the lanes of a register.
+template <class T>
+inline void transpose(vec<T>* rows) {
+  constexpr int L = lanes<T>;
+  if constexpr (L > 1) detail::transpose_step<1, T>(rows);
+  if constexpr (L > 2) detail::transpose_step<2, T>(rows);
+  if constexpr (L > 4) detail::transpose_step<4, T>(rows);
+  if constexpr (L > 8) detail::transpose_step<8, T>(rows);
 }
 
 }  // namespace multistage::simd

@@ -79,57 +79,98 @@ struct tiling {
   }
 };
 
-/// V[position][tile - first][channel, padded to whole vectors] = B^T d B for tiles [first, first + count).
+// Blocks are transformed in two passes, columns then rows, over a few vectors of channels at a time: what lies between stays in the first-level cache, no more
+// than a dozen registers are live, and each pass reads and writes a handful of streams.
+
+/// Vectors of channels that go through both passes together.
+inline constexpr int stretch = 4;
 template <class T>
-void transform_input(const tiling& t, const T* x, index_t channels, index_t first, index_t count, T* v, index_t pitch) {
-  using vec = simd::vec<T>;
+inline constexpr index_t stretch_channels = stretch* index_t(simd::lanes<T>);
+
+/// What lies outside an image.
+template <class T>
+inline const T* nothing() {
+  alignas(64) static const T zeros[stretch_channels<T>] = {};
+  return zeros;
+}
+
+/// f(first channel, channels, vectors, whole) for stretches of channels; `whole` is a constant: whether all vectors are full.
+template <class T, class F>
+inline void for_each_stretch(index_t channels, F&& f) {
+  constexpr index_t L = simd::lanes<T>, S = stretch_channels<T>;
+  for (index_t c = 0; c < channels; c += S) {
+    const index_t have = std::min(S, channels - c);
+    if (have % L == 0)
+      f(c, have, int(have / L), std::true_type());
+    else
+      f(c, have, int(divide_up(have, L)), std::false_type());
+  }
+}
+/// Vector v of a stretch of `have` channels, which may end inside it unless it is whole.
+template <bool Whole, class T>
+inline simd::vec<T> load_of(const T* p, int v, index_t have) {
   constexpr index_t L = simd::lanes<T>;
+  return Whole || have >= (v + 1) * L ? simd::load(p + v * L) : simd::load_partial(p + v * L, have - v * L);
+}
+template <bool Whole, class T>
+inline void store_of(T* p, int v, index_t have, simd::vec<T> value) {
+  constexpr index_t L = simd::lanes<T>;
+  if (Whole || have >= (v + 1) * L)
+    simd::store(p + v * L, value);
+  else
+    simd::store_partial(p + v * L, value, have - v * L);
+}
+
+/// Blocks of Size x Size pixels whose first lies at (top, left) + offset, transformed to 6 x 6 positions: V[position][tile - first][channel, padded to whole
+/// vectors] for tiles [first, first + count). `transform` is one-dimensional, from Size to 6.
+template <int Size, class T, class Transform>
+void transform_tiles(const tiling& t, const T* x, int offset, index_t channels, index_t first, index_t count, T* to_planes, index_t pitch,
+                     Transform&& transform) {
+  using vec = simd::vec<T>;
+  constexpr int L = simd::lanes<T>;
   const index_t padded = round_up(channels, L);
+  vec half[6][Size][stretch];
   for (index_t k = 0; k < count; ++k) {
     const auto [row, top, left] = t.at(first + k);
     const T* image = x + row * t.height * t.width * channels;
-    T* to = v + k * padded;
-    for (index_t c = 0; c < channels; c += L) {
-      const index_t have = std::min(L, channels - c);
-      vec d[36], half[36];
-      for (int i = 0; i < 6; ++i)
-        for (int j = 0; j < 6; ++j) {
-          const index_t y = top + i - 1, z = left + j - 1;
-          const bool inside = y >= 0 && y < t.height && z >= 0 && z < t.width;
-          const T* from = image + (y * t.width + z) * channels + c;
-          d[i * 6 + j] = !inside ? vec{} : have == L ? simd::load(from) : simd::load_partial(from, have);
+    T* to = to_planes + k * padded;
+    for_each_stretch<T>(channels, [&](index_t c, index_t have, int vectors, auto whole) {
+      for (int j = 0; j < Size; ++j) {
+        const T* from[Size];
+        for (int i = 0; i < Size; ++i) {
+          const index_t y = top + offset + i, z = left + offset + j;
+          from[i] = y >= 0 && y < t.height && z >= 0 && z < t.width ? image + (y * t.width + z) * channels + c : nothing<T>();
         }
-      for (int j = 0; j < 6; ++j) input_transform(d + j, 6, half + j, 6);
-      for (int i = 0; i < 6; ++i) input_transform(half + i * 6, 1, d + i * 6, 1);
-      for (int p = 0; p < positions; ++p) simd::store(to + p * pitch + c, d[p]);
-    }
+        for (int v = 0; v < vectors; ++v) {
+          vec d[Size], e[6];
+          MULTISTAGE_UNROLL(6)
+          for (int i = 0; i < Size; ++i) d[i] = load_of<whole>(from[i], v, have);
+          transform(d, 1, e, 1);
+          MULTISTAGE_UNROLL(6)
+          for (int i = 0; i < 6; ++i) half[i][j][v] = e[i];
+        }
+      }
+      for (int i = 0; i < 6; ++i)
+        for (int v = 0; v < vectors; ++v) {
+          vec d[Size], e[6];
+          MULTISTAGE_UNROLL(6)
+          for (int j = 0; j < Size; ++j) d[j] = half[i][j][v];
+          transform(d, 1, e, 1);
+          MULTISTAGE_UNROLL(6)
+          for (int j = 0; j < 6; ++j) simd::store(to + (i * 6 + j) * pitch + c + v * L, e[j]);
+        }
+    });
   }
 }
-
-/// D[position][tile - first][channel] = A dY A^T.
+/// B^T d B of the input's tiles.
+template <class T>
+void transform_input(const tiling& t, const T* x, index_t channels, index_t first, index_t count, T* v, index_t pitch) {
+  transform_tiles<6>(t, x, -1, channels, first, count, v, pitch, [](const auto* d, int s, auto* e, int q) { input_transform(d, s, e, q); });
+}
+/// A dY A^T of the result's gradient.
 template <class T>
 void transform_gradient(const tiling& t, const T* dy, index_t channels, index_t first, index_t count, T* d, index_t pitch) {
-  using vec = simd::vec<T>;
-  constexpr index_t L = simd::lanes<T>;
-  const index_t padded = round_up(channels, L);
-  for (index_t k = 0; k < count; ++k) {
-    const auto [row, top, left] = t.at(first + k);
-    const T* image = dy + row * t.height * t.width * channels;
-    T* to = d + k * padded;
-    for (index_t c = 0; c < channels; c += L) {
-      const index_t have = std::min(L, channels - c);
-      vec y[16], half[24], m[36];
-      for (int i = 0; i < 4; ++i)
-        for (int j = 0; j < 4; ++j) {
-          const bool inside = top + i < t.height && left + j < t.width;
-          const T* from = image + ((top + i) * t.width + left + j) * channels + c;
-          y[i * 4 + j] = !inside ? vec{} : have == L ? simd::load(from) : simd::load_partial(from, have);
-        }
-      for (int j = 0; j < 4; ++j) output_transposed(y + j, 4, half + j, 4);
-      for (int i = 0; i < 6; ++i) output_transposed(half + i * 4, 1, m + i * 6, 1);
-      for (int p = 0; p < positions; ++p) simd::store(to + p * pitch + c, m[p]);
-    }
-  }
+  transform_tiles<4>(t, dy, 0, channels, first, count, d, pitch, [](const auto* y, int s, auto* m, int q) { output_transposed(y, s, m, q); });
 }
 
 /// U[position] = G w G^T for each pair of channels, packed for gemm_kernel::multiply_packed. With `rotated` the weights are those of the
@@ -138,29 +179,39 @@ template <class T>
 void transform_weights(const cpu& b, const T* w, index_t in, index_t out, bool rotated, T* u) {
   using vec = simd::vec<T>;
   constexpr index_t L = simd::lanes<T>, W = gemm_kernel::tile_columns<T>;
+  constexpr int V = gemm_kernel::tile_vectors;
   const index_t k = rotated ? out : in, n = rotated ? in : out, pitch = plane<T>(gemm_kernel::packed_size<T>(k, n));
-  constexpr index_t few = 16;
-  const index_t blocks = divide_up(k, few);
+  const index_t blocks = divide_up(k, L);  // a task takes L rows of a panel
   b.pool().parallel_for(divide_up(n, W) * blocks, [&](index_t task) {
-    const index_t j0 = task / blocks * W, width = round_up(std::min(n - j0, W), L), end = std::min(k, (task % blocks + 1) * few);
-    T lane[L];
-    for (index_t p = task % blocks * few; p < end; ++p)
-      for (index_t j = 0; j < width; j += L) {
-        const index_t have = std::min(L, n - j0 - j);
-        vec g[9], half[18], t[36];
-        for (int tap = 0; tap < 9; ++tap) {
-          if (!rotated) {
-            const T* from = w + (tap * in + p) * out + j0 + j;
-            g[tap] = have == L ? simd::load(from) : simd::load_partial(from, have);
-          } else {
-            for (index_t l = 0; l < L; ++l) lane[l] = l < have ? w[((8 - tap) * in + j0 + j + l) * out + p] : T(0);
-            g[tap] = simd::load(lane);
-          }
+    const index_t j0 = task / blocks * W, have = std::min(n - j0, W), p0 = task % blocks * L, rows = std::min(L, k - p0), width = round_up(have, L);
+    const int vectors = int(width / L);
+    vec turned[9][L][V], half[6][3][V];
+    if (rotated)  // rows of w are columns here: blocks of L x L change sides
+      for (int tap = 0; tap < 9; ++tap)
+        for (int v = 0; v < vectors; ++v) {
+          vec block[L];
+          for (index_t l = 0; l < L; ++l) block[l] = v * L + l < have ? load_of<false>(w + ((8 - tap) * in + j0 + v * L + l) * out + p0, 0, rows) : vec{};
+          simd::transpose<T>(block);
+          for (index_t p = 0; p < L; ++p) turned[tap][p][v] = block[p];
         }
-        for (int q = 0; q < 3; ++q) filter_transform(g + q, 3, half + q, 3, T());
-        for (int i = 0; i < 6; ++i) filter_transform(half + i * 3, 1, t + i * 6, 1, T());
-        for (int q = 0; q < positions; ++q) simd::store(u + q * pitch + j0 * k + p * width + j, t[q]);
-      }
+    for (index_t p = 0; p < rows; ++p) {
+      for (int j = 0; j < 3; ++j)
+        for (int v = 0; v < vectors; ++v) {
+          vec g[3], t[6];
+          for (int i = 0; i < 3; ++i) g[i] = rotated ? turned[i * 3 + j][p][v] : load_of<false>(w + ((i * 3 + j) * in + p0 + p) * out + j0, v, have);
+          filter_transform(g, 1, t, 1, T());
+          MULTISTAGE_UNROLL(6)
+          for (int i = 0; i < 6; ++i) half[i][j][v] = t[i];
+        }
+      for (int i = 0; i < 6; ++i)
+        for (int v = 0; v < vectors; ++v) {
+          vec g[3], t[6];
+          for (int j = 0; j < 3; ++j) g[j] = half[i][j][v];
+          filter_transform(g, 1, t, 1, T());
+          MULTISTAGE_UNROLL(6)
+          for (int j = 0; j < 6; ++j) simd::store(u + (i * 6 + j) * pitch + j0 * k + (p0 + p) * width + v * L, t[j]);
+        }
+    }
   });
 }
 
@@ -178,38 +229,53 @@ struct epilogue {
   bool accumulate = false;
 };
 
+/// Y = A^T M A of tiles [first, first + count), with its epilogue.
 template <class T>
 void transform_output(const tiling& t, const T* m, index_t pitch, index_t channels, index_t first, index_t count, T* y, const epilogue<T>& e) {
   using vec = simd::vec<T>;
-  constexpr index_t L = simd::lanes<T>;
+  constexpr int L = simd::lanes<T>;
   const index_t padded = round_up(channels, L);
+  const vec scale = simd::broadcast(e.scale);
+  vec half[4][6][stretch];
   for (index_t k = 0; k < count; ++k) {
     const auto [row, top, left] = t.at(first + k);
     const index_t image = row * t.height * t.width * channels;
-    for (index_t c = 0; c < channels; c += L) {
-      const index_t have = std::min(L, channels - c);
-      const auto read = [&](const T* p) { return have == L ? simd::load(p) : simd::load_partial(p, have); };
-      vec d[36], half[24], out[16];
-      for (int p = 0; p < positions; ++p) d[p] = simd::load(m + p * pitch + k * padded + c);
-      for (int j = 0; j < 6; ++j) output_transform(d + j, 6, half + j, 6);
-      for (int i = 0; i < 4; ++i) output_transform(half + i * 6, 1, out + i * 4, 1);
-      vec shift{};
-      if (e.bias) shift += read(e.bias + c);
-      if (e.row_bias) shift += read(e.row_bias + row * channels + c);
-      const vec scale = simd::broadcast(e.scale);
-      for (int i = 0; i < 4 && top + i < t.height; ++i)
-        for (int j = 0; j < 4 && left + j < t.width; ++j) {
-          const index_t at = image + ((top + i) * t.width + left + j) * channels + c;
-          vec value = out[i * 4 + j] + shift;
-          if (e.residual) value += read(e.residual + at);
-          value *= scale;
-          if (e.accumulate) value += read(y + at);
-          if (have == L)
-            simd::store(y + at, value);
-          else
-            simd::store_partial(y + at, value, have);
+    const int down = int(std::min<index_t>(4, t.height - top)), across = int(std::min<index_t>(4, t.width - left));
+    for_each_stretch<T>(channels, [&](index_t c, index_t have, int vectors, auto whole) {
+      for (int j = 0; j < 6; ++j)
+        for (int v = 0; v < vectors; ++v) {
+          vec d[6], o[4];
+          MULTISTAGE_UNROLL(6)
+          for (int i = 0; i < 6; ++i) d[i] = simd::load(m + (i * 6 + j) * pitch + k * padded + c + v * L);
+          output_transform(d, 1, o, 1);
+          MULTISTAGE_UNROLL(4)
+          for (int i = 0; i < 4; ++i) half[i][j][v] = o[i];
         }
-    }
+      for (int v = 0; v < vectors; ++v) {
+        vec shift{};
+        if (e.bias) shift += load_of<whole>(e.bias + c, v, have);
+        if (e.row_bias) shift += load_of<whole>(e.row_bias + row * channels + c, v, have);
+        for (int i = 0; i < down; ++i) {
+          vec d[6], o[4];
+          MULTISTAGE_UNROLL(6)
+          for (int j = 0; j < 6; ++j) d[j] = half[i][j][v];
+          output_transform(d, 1, o, 1);
+          const index_t at = image + ((top + i) * t.width + left) * channels + c;
+          const auto finish = [&](int j) {
+            vec value = o[j] + shift;
+            if (e.residual) value += load_of<whole>(e.residual + at + j * channels, v, have);
+            value *= scale;
+            if (e.accumulate) value += load_of<whole>(y + at + j * channels, v, have);
+            store_of<whole>(y + at + j * channels, v, have, value);
+          };
+          if (across == 4) {
+            MULTISTAGE_UNROLL(4)
+            for (int j = 0; j < 4; ++j) finish(j);
+          } else
+            for (int j = 0; j < across; ++j) finish(j);
+        }
+      }
+    });
   }
 }
 
@@ -257,20 +323,28 @@ void weight_gradient(const cpu& b, const tiling& t, const T* x, index_t in, cons
     });
   }
   b.pool().parallel_for(in, [&](index_t c) {
-    for (index_t o = 0; o < out; o += L) {
-      const index_t have = std::min(L, out - o);
-      vec m[36], half[18], g[9];
-      for (int p = 0; p < positions; ++p) m[p] = simd::load(du + p * u_pitch + c * padded_out + o);
-      for (int j = 0; j < 6; ++j) filter_transposed(m + j, 6, half + j, 6, T());
-      for (int i = 0; i < 3; ++i) filter_transposed(half + i * 6, 1, g + i * 3, 1, T());
-      for (int tap = 0; tap < 9; ++tap) {
-        T* to = dw + (tap * in + c) * out + o;
-        if (have == L)
-          simd::store(to, simd::load(to) + g[tap]);
-        else
-          simd::store_partial(to, simd::load_partial(to, have) + g[tap], have);
-      }
-    }
+    vec half[3][6][stretch];
+    for_each_stretch<T>(out, [&](index_t o, index_t have, int vectors, auto whole) {
+      for (int j = 0; j < 6; ++j)
+        for (int v = 0; v < vectors; ++v) {
+          vec m[6], g[3];
+          MULTISTAGE_UNROLL(6)
+          for (int i = 0; i < 6; ++i) m[i] = simd::load(du + (i * 6 + j) * u_pitch + c * padded_out + o + v * L);
+          filter_transposed(m, 1, g, 1, T());
+          for (int i = 0; i < 3; ++i) half[i][j][v] = g[i];
+        }
+      for (int i = 0; i < 3; ++i)
+        for (int v = 0; v < vectors; ++v) {
+          vec m[6], g[3];
+          MULTISTAGE_UNROLL(6)
+          for (int j = 0; j < 6; ++j) m[j] = half[i][j][v];
+          filter_transposed(m, 1, g, 1, T());
+          for (int j = 0; j < 3; ++j) {
+            T* to = dw + ((i * 3 + j) * in + c) * out + o;
+            store_of<whole>(to, v, have, load_of<whole>(to, v, have) + g[j]);
+          }
+        }
+    });
   });
 }
 
