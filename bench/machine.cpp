@@ -1,56 +1,13 @@
-// What this machine can do at most: fused multiply-adds and memory traffic, on one thread and on all. The lines of a roofline.
+// What this machine can do at most, on one thread and on all. The lines of a roofline.
 //   machine   prints a JSON line a number of threads: {"threads", "fma_gflop_per_s", "read_gb_per_s", "copy_gb_per_s"}
-#include <chrono>
 #include <cstdio>
-#include <multistage/backend/cpu/simd.hpp>
-#include <multistage/multistage.hpp>
 
-namespace ms = multistage;
-
-namespace {
-
-double seconds_of(int repeats, auto&& f) {
-  double best = HUGE_VAL;
-  for (int i = 0; i < repeats; ++i) {
-    const auto begin = std::chrono::steady_clock::now();
-    f();
-    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
-  }
-  return best;
-}
-
-/// Twelve independent chains of multiply-adds in registers.
-float chains(ms::index_t rounds) {
-  using namespace ms::simd;
-  constexpr int n = 12;
-  auto a = broadcast(1.0000001f), b = broadcast(1e-9f);
-  decltype(a) x[n];
-  for (int k = 0; k < n; ++k) x[k] = broadcast(float(k));
-  for (ms::index_t i = 0; i < rounds; ++i)
-    for (int k = 0; k < n; ++k) x[k] = x[k] * a + b;
-  auto sum = x[0];
-  for (int k = 1; k < n; ++k) sum = sum + x[k];
-  float out[64] = {};
-  store_up_to(out, sum, ms::index_t(1));
-  return out[0];
-}
-
-}  // namespace
+#include "machine_peak.hpp"
 
 int main() {
   for (const int threads : {1, 0}) {
-    const ms::cpu b(threads);
-    const int n = b.threads();
-    const ms::index_t rounds = 20'000'000, width = ms::index_t(sizeof(ms::simd::broadcast(1.0f)) / sizeof(float));
-    std::vector<float> sink(std::size_t(n) * 16);
-    const double fma = seconds_of(3, [&] { b.pool().parallel_for(n, [&](ms::index_t k) { sink[std::size_t(k) * 16] = chains(rounds); }); });
-    const ms::index_t elements = ms::index_t{64} << 20;  // 256 MiB, beyond any cache
-    ms::tensor<float, ms::cpu> x(b, {1, 1, 1, elements}), y(b, {1, 1, 1, elements});
-    ms::ops::fill<ms::cpu, float>(const_cast<ms::cpu&>(b), x.view(), 1.0f);
-    auto backend = b;
-    const double read = seconds_of(5, [&] { sink[0] += float(ms::ops::sum<ms::cpu, float>(backend, std::as_const(x).view())); });
-    const double copy = seconds_of(5, [&] { ms::ops::linear_combination<ms::cpu, float>(backend, elements, y.data(), {{1.0f, x.data()}}); });
-    std::printf("{\"threads\": %d, \"fma_gflop_per_s\": %.1f, \"read_gb_per_s\": %.1f, \"copy_gb_per_s\": %.1f}\n", n,
-                2e-9 * 12 * double(rounds * width) * n / fma, 4e-9 * double(elements) / read, 8e-9 * double(elements) / copy);
+    const bench::machine_peak p = bench::measure_peak(multistage::cpu(threads));
+    std::printf("{\"threads\": %d, \"fma_gflop_per_s\": %.1f, \"read_gb_per_s\": %.1f, \"copy_gb_per_s\": %.1f}\n", p.threads, p.fma_gflop_per_s,
+                p.read_gb_per_s, p.copy_gb_per_s);
   }
 }

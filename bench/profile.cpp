@@ -1,11 +1,14 @@
-// Where the time of a network goes: seconds, multiply-accumulates and bytes of every node, sorted.
-//   profile [--network NAME] [--batch N] [--stage S] [--train] [--threads N] [--top N]
+// Where the time of a network goes, and how near it is to what the machine can do: for every operation and shape (or every node) milliseconds, GFLOP/s and
+// GB/s, and both as shares of the machine's measured peaks. Convolutions count the multiply-accumulates of the direct form, so that Winograd's may pass 100 %.
+//   profile [--network NAME] [--batch N] [--stage S] [--train] [--threads N] [--nodes] [--top N]
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <map>
 #include <multistage/diffusion/paper_models.hpp>
 #include <multistage/multistage.hpp>
+
+#include "machine_peak.hpp"
 
 namespace ms = multistage;
 
@@ -20,18 +23,20 @@ const char* name_of(ms::op kind) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app{"Seconds, multiply-accumulates and bytes of every node of a network, sorted"};
+  CLI::App app{"Seconds and shares of the machine's peaks by operation and shape of a network, sorted"};
   std::string name = "edm_cifar10_multistage";
   ms::index_t batch = 4;
-  int stage = 0, threads = 0, top = 25;
-  bool train = false;
+  int stage = 0, threads = 0, top = 25, repeats = 5;
+  bool train = false, nodes = false;
   app.add_option("--network", name)
       ->check(CLI::IsMember({"edm_cifar10_multistage", "vp_cifar10_multistage", "ldm_celeba256_multistage", "quickstart"}))
       ->capture_default_str();
   app.add_option("--batch", batch)->check(CLI::Range(1, 4096))->capture_default_str();
   app.add_option("--stage", stage)->check(CLI::Range(0, 2))->capture_default_str();
   app.add_option("--threads", threads)->capture_default_str();
-  app.add_option("--top", top, "nodes to print")->capture_default_str();
+  app.add_option("--repeats", repeats, "passes to average over")->check(CLI::Range(1, 100000))->capture_default_str();
+  app.add_flag("--nodes", nodes, "every node by itself");
+  app.add_option("--top", top, "lines to print")->capture_default_str();
   app.add_flag("--train", train, "forward and backward");
   CLI11_PARSE(app, argc, argv);
   return ms::exit_status([&] {
@@ -53,52 +58,62 @@ int main(int argc, char** argv) {
     const auto in = model.prepare(x.data(), sigmas, r);
     ms::tensor<float, ms::cpu> gradients(b, model.weights().extents()), out(b, images);
     auto& engine = model.engine();
+    const bench::machine_peak peak = bench::measure_peak(b);
+    const float* const weights = model.weights().data();
     const auto pass = [&] {
       if (train)
-        engine.differentiate(model.weights().data(), gradients.data(), in, r.rows_by_stage,
+        engine.differentiate(weights, gradients.data(), in, r.rows_by_stage,
                              [&](int, ms::index_t, ms::index_t n, const float* f, float* df) { std::copy_n(f, n * images.row_size(), df); });
       else
-        engine.forward(model.weights().data(), in, r.rows_by_stage, out.data());
+        engine.forward(weights, in, r.rows_by_stage, out.data(), 1);  // one state of the weights, as in sampling: what is prepared from them is kept
     };
     pass();
     struct entry {
       double seconds = 0;
-      ms::index_t macs = 0, bytes = 0;
+      ms::index_t macs = 0, bytes = 0, steps = 0;
     };
-    std::map<std::pair<int, ms::step_kind>, entry> best;
+    std::map<std::pair<std::string, ms::step_kind>, entry> best;
+    const auto label = [&](const ms::node& n) {
+      if (nodes) return n.weight >= 0 ? model.parameter_names()[std::size_t(n.weight)] : std::string(name_of(n.kind));
+      const ms::extent from = n.in[0] >= 0 ? model.network().nodes[std::size_t(n.in[0])].out : ms::extent{};
+      const int second = n.in[1] >= 0 && n.kind != ms::op::attention ? model.network().nodes[std::size_t(n.in[1])].out.channels : 0;
+      char text[96];
+      std::snprintf(text, sizeof text, "%s %s%d -> %d at %dx%d", name_of(n.kind), n.kind == ms::op::conv ? (n.window.kernel == 3 ? "3x3 " : "1x1 ") : "",
+                    from.channels + second, n.out.channels, n.out.height, n.out.width);
+      return std::string(text);
+    };
     std::map<std::string, double> by_kind;
     const ms::graph& g = model.network();
-    constexpr int repeats = 3;
     double total = 0;
     engine.observer = [&](int node, ms::step_kind kind, double s) {
       const ms::node& n = g.nodes[std::size_t(node)];
-      entry& e = best[{node, kind}];
+      entry& e = best[{label(n), kind}];
       e.seconds += s / repeats;
-      e.macs = ms::macs_of(g, n) * batch * (kind == ms::step_kind::backward ? 2 : 1);
+      ++e.steps;
+      e.macs += ms::macs_of(g, n) * batch * (kind == ms::step_kind::backward ? 2 : 1);
       ms::index_t values = n.out.size() * batch;
       ms::for_each_input(n, [&](int v, int) { values += g.nodes[std::size_t(v)].out.size() * batch; });
       if (n.weight >= 0) values += g.parameters[std::size_t(n.weight)].size();
-      e.bytes = values * 4;
+      e.bytes += values * 4;
       by_kind[std::string(name_of(n.kind)) + (kind == ms::step_kind::backward ? ", backward" : kind == ms::step_kind::remake ? ", again" : "")] += s / repeats;
       total += s / repeats;
     };
     for (int i = 0; i < repeats; ++i) pass();
-    std::vector<std::pair<std::pair<int, ms::step_kind>, entry>> sorted(best.begin(), best.end());
+    std::vector<std::pair<std::pair<std::string, ms::step_kind>, entry>> sorted(best.begin(), best.end());
     std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b_) { return a.second.seconds > b_.second.seconds; });
     std::printf("%.3f ms in all; seconds by kind of node:\n", total * 1e3);
     for (const auto& [kind, s] : by_kind) std::printf("  %-24s %9.3f ms %5.1f %%\n", kind.c_str(), s * 1e3, 100 * s / total);
-    std::printf("%-44s %-10s %-22s %9s %9s %8s\n", "node", "pass", "out", "ms", "GFLOP/s", "GB/s");
+    std::printf("peaks: %.0f GFLOP/s, %.1f GB/s read (%d threads)\n", peak.fma_gflop_per_s, peak.read_gb_per_s, peak.threads);
+    std::printf("%-44s %-9s %5s %9s %6s %9s %6s %8s %6s\n", nodes ? "node" : "operation", "pass", "count", "ms", "%", "GFLOP/s", "peak%", "GB/s", "peak%");
     for (int i = 0; i < std::min(top, int(sorted.size())); ++i) {
       const auto& [key, e] = sorted[std::size_t(i)];
-      const ms::node& n = g.nodes[std::size_t(key.first)];
-      const std::string label = n.weight >= 0 ? model.parameter_names()[std::size_t(n.weight)] : name_of(n.kind);
-      char extent[32];
-      std::snprintf(extent, sizeof extent, "%dx%dx%d k%d", n.out.channels, n.out.height, n.out.width, n.kind == ms::op::conv ? n.window.kernel : 0);
-      std::printf("%-44s %-10s %-22s %9.3f %9.1f %8.1f\n", label.c_str(),
+      const double gflops = 2e-9 * double(e.macs) / repeats / e.seconds, gbs = 1e-9 * double(e.bytes) / repeats / e.seconds;
+      std::printf("%-44s %-9s %5lld %9.3f %6.1f %9.1f %6.0f %8.1f %6.0f\n", key.first.c_str(),
                   key.second == ms::step_kind::backward ? "backward"
                   : key.second == ms::step_kind::remake ? "again"
                                                         : "forward",
-                  extent, e.seconds * 1e3, 2e-9 * double(e.macs) / e.seconds, 1e-9 * double(e.bytes) / e.seconds);
+                  static_cast<long long>(e.steps / repeats), e.seconds * 1e3, 100 * e.seconds / total, gflops, 100 * gflops / peak.fma_gflop_per_s, gbs,
+                  100 * gbs / peak.read_gb_per_s);
     }
     return 0;
   });

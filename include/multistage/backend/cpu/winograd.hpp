@@ -280,20 +280,33 @@ void transform_output(const tiling& t, const T* m, index_t pitch, index_t channe
 }
 
 /// y [rows, height, width, out] from x [rows, height, width, in] and U. A task takes some tiles through all three steps, as many as keep
-/// their planes near the second-level cache, and at least one register tile.
+/// their planes near the second-level cache, and at least one register tile. Where that makes no two tasks, the steps follow each other, the products cut
+/// by position: then reading U is what takes time, and threads share it.
 template <class T>
 void convolve(const cpu& b, const tiling& t, const T* x, index_t in, const T* u, index_t out, T* y, const epilogue<T>& e) {
   constexpr index_t budget = 1536 << 10, L = simd::lanes<T>, R = gemm_kernel::tile_rows;
-  const index_t padded_in = round_up(in, L), padded_out = round_up(out, L), u_pitch = plane<T>(gemm_kernel::packed_size<T>(in, out));
+  const index_t padded_in = round_up(in, L), padded_out = round_up(out, L), u_pitch = plane<T>(gemm_kernel::packed_size<T>(in, out)), tiles = t.count();
   const index_t fit = budget / (positions * index_t(sizeof(T)) * (padded_in + padded_out)),
-                per_task = std::max<index_t>(R, std::min(fit, divide_up(t.count(), 8)) / R * R);
+                per_task = std::max<index_t>(R, std::min(fit, divide_up(tiles, 8)) / R * R);
   const index_t v_pitch = plane<T>(per_task * padded_in), m_pitch = plane<T>(per_task * padded_out);
-  b.pool().parallel_for(divide_up(t.count(), per_task), [&](index_t task) {
-    const index_t first = task * per_task, count = std::min(per_task, t.count() - first);
+  const auto multiply = [&](int p, index_t count, const T* v, T* m) {
+    gemm_kernel::multiply_packed(count, padded_out, in, v + p * v_pitch, padded_in, index_t(1), u + p * u_pitch, T(1), T(0), m + p * m_pitch, padded_out);
+  };
+  if (tiles <= per_task) {
+    T *v = thread_scratch<T>(3, positions * v_pitch), *m = thread_scratch<T>(4, positions * m_pitch);
+    for (index_t k = 0; k < tiles; ++k) transform_input(t, x, in, k, 1, v + k * padded_in, v_pitch);
+    constexpr int together = 4;
+    b.pool().parallel_for(positions / together, [&](index_t task) {
+      for (int p = int(task) * together; p < int(task + 1) * together; ++p) multiply(p, tiles, v, m);
+    });
+    for (index_t k = 0; k < tiles; ++k) transform_output(t, m + k * padded_out, m_pitch, out, k, 1, y, e);
+    return;
+  }
+  b.pool().parallel_for(divide_up(tiles, per_task), [&](index_t task) {
+    const index_t first = task * per_task, count = std::min(per_task, tiles - first);
     T *v = thread_scratch<T>(1, positions * v_pitch), *m = thread_scratch<T>(2, positions * m_pitch);
     transform_input(t, x, in, first, count, v, v_pitch);
-    for (int p = 0; p < positions; ++p)
-      gemm_kernel::multiply_packed(count, padded_out, in, v + p * v_pitch, padded_in, index_t(1), u + p * u_pitch, T(1), T(0), m + p * m_pitch, padded_out);
+    for (int p = 0; p < positions; ++p) multiply(p, count, v, m);
     transform_output(t, m, m_pitch, out, first, count, y, e);
   });
 }
