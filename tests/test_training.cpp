@@ -8,6 +8,31 @@
 
 #include "support.hpp"
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define MULTISTAGE_COUNT_ALLOCATIONS
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include <cstdlib>
+#include <new>
+
+namespace {
+int allocations = 0;  // of tensors and scratch: aligned pieces, and pages from the system
+}
+void* operator new(std::size_t n, std::align_val_t a) {
+  ++allocations;
+  void* p = std::aligned_alloc(std::size_t(a), (n + std::size_t(a) - 1) / std::size_t(a) * std::size_t(a));
+  if (p == nullptr) throw std::bad_alloc();
+  return p;
+}
+void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+extern "C" void* mmap(void* address, std::size_t n, int protection, int flags, int file, off_t offset) {
+  ++allocations;
+  return reinterpret_cast<void*>(::syscall(SYS_mmap, address, n, protection, flags, file, offset));
+}
+#endif
+
 namespace {
 
 using test::directory;
@@ -58,6 +83,26 @@ TEMPLATE_TEST_CASE("the loss of every stage falls", "", BACKENDS) {
   }
   CHECK(t.images_seen() == 400 * 16);
 }
+
+#ifdef MULTISTAGE_COUNT_ALLOCATIONS
+TEST_CASE("steps and evaluations take no memory for tensors after the first ones") {
+  auto m = model(ms::cpu(1));
+  auto t = train(m, usual);
+  allocations = 0;
+  for (int i = 0; i < 8; ++i) t.step();
+  CHECK(allocations > 0);  // the counter counts
+  allocations = 0;
+  for (int i = 0; i < 30; ++i) t.step();
+  CHECK(allocations == 0);
+  ms::cpu& b = m.backend();
+  ms::tensor<double, ms::cpu> x(b, m.images(6)), d(b, m.images(6));
+  const auto evaluate = [&](double sigma) { m.denoise(std::as_const(x).view(), std::vector<double>(6, sigma), d.view()); };
+  for (const double sigma : {0.1, 5.0, 50.0}) evaluate(sigma);
+  allocations = 0;
+  for (const double sigma : {0.1, 0.2, 5.0, 50.0}) evaluate(sigma);
+  CHECK(allocations == 0);
+}
+#endif
 
 TEST_CASE("rows are drawn from stages by their probabilities") {
   auto m = model();

@@ -34,6 +34,8 @@ class executor {
   void set_checkpointing(bool on) {
     if (on != training_.options.checkpoint) training_ = make_plan(graph_, {.training = true, .checkpoint = on});
   }
+  /// Takes at once what training on any mix of stages in a batch of `rows` will need, so that no step does.
+  void reserve_for_training(index_t rows) { reserve(training_.arena_elements(rows)); }
   /// Called after each step with its node, kind and seconds; for profiles. Empty: nothing is timed.
   std::function<void(int node, step_kind kind, double seconds)> observer;
   /// Bytes of the arena as it stands.

@@ -218,6 +218,7 @@ class trainer {
       require<value_error>(needed(true) <= options_.memory_budget || options_.memory_budget == 0, "trainer: a batch of ", options_.batch_size, " takes ",
                            needed(true), " bytes of activations even when they are checkpointed, memory_budget is ", options_.memory_budget,
                            "; a smaller batch_size or a larger budget is needed");
+    model_.engine().reserve_for_training(options_.batch_size);
   }
 
   void grow(index_t rows) {
