@@ -74,6 +74,7 @@ class trainer {
     importance_ = importance_sampler(options_.importance, model_.stage_count());
     stage_images_.assign(std::size_t(model_.stage_count()), 0.0);
     fit_memory();
+    settled_.assign(std::size_t(model_.network().segments), !model_.has_average());
     model_.keep_average();
     const shape flat = model_.weights().extents();
     gradient_ = tensor<Scalar, Backend>(backend_, flat);
@@ -168,6 +169,7 @@ class trainer {
                          updates_.size());
     require<value_error>(s.stage_images.size() == stage_images_.size(), "trainer: a state of ", s.stage_images.size(),
                          " stages cannot be resumed by a model of ", stage_images_.size());
+    std::fill(settled_.begin(), settled_.end(), char(0));  // the file's average may be another than its weights
     importance_.restore(s.importance);
     step_ = s.step;
     images_seen_ = s.images_seen;
@@ -367,6 +369,8 @@ class trainer {
       const auto [begin, end] = g.parameter_range(segment);
       if (end == begin) continue;
       const bool moving = moves(r, segment);
+      if (!moving && settled_[std::size_t(segment)]) continue;  // an average of what never moved
+      settled_[std::size_t(segment)] = false;
       const double k = double(updates_[segment] += moving ? 1 : 0);
       backend_.for_each_index(end - begin, functor::adam_and_average<Scalar>{
                                                gradient_.data() + begin, model_.weights().data() + begin, first_.data() + begin, second_.data() + begin,
@@ -393,6 +397,7 @@ class trainer {
   std::vector<index_t> updates_;
   std::vector<double> stage_images_, losses_;  // losses: of the last batch's rows
   importance_sampler importance_;
+  std::vector<char> settled_;  // by segment: its average is its weights
 };
 
 template <class Model, class... Rest>
