@@ -50,7 +50,7 @@ inline void store(T* p, vec<T> v) {
 }
 template <class T>
 inline vec<T> broadcast(T x) {
-  return vec<T>{} + x;
+  return x - vec<T>{};  // x + 0 would not be x for -0, and so an addition
 }
 /// The first n lanes of memory, zeros behind.
 template <class T>

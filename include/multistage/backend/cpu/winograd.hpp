@@ -131,14 +131,14 @@ void transform_tiles(const tiling& t, const T* x, int offset, index_t channels, 
   const index_t padded = round_up(channels, L);
   vec half[6][Size][stretch];
   for (index_t k = 0; k < count; ++k) {
-    const auto [row, top, left] = t.at(first + k);
-    const T* image = x + row * t.height * t.width * channels;
+    const tiling::place at = t.at(first + k);
+    const T* image = x + at.row * t.height * t.width * channels;
     T* to = to_planes + k * padded;
     for_each_stretch<T>(channels, [&](index_t c, index_t have, int vectors, auto whole) {
       for (int j = 0; j < Size; ++j) {
         const T* from[Size];
         for (int i = 0; i < Size; ++i) {
-          const index_t y = top + offset + i, z = left + offset + j;
+          const index_t y = at.top + offset + i, z = at.left + offset + j;
           from[i] = y >= 0 && y < t.height && z >= 0 && z < t.width ? image + (y * t.width + z) * channels + c : nothing<T>();
         }
         for (int v = 0; v < vectors; ++v) {
@@ -238,9 +238,9 @@ void transform_output(const tiling& t, const T* m, index_t pitch, index_t channe
   const vec scale = simd::broadcast(e.scale);
   vec half[4][6][stretch];
   for (index_t k = 0; k < count; ++k) {
-    const auto [row, top, left] = t.at(first + k);
-    const index_t image = row * t.height * t.width * channels;
-    const int down = int(std::min<index_t>(4, t.height - top)), across = int(std::min<index_t>(4, t.width - left));
+    const tiling::place place = t.at(first + k);
+    const index_t corner = ((place.row * t.height + place.top) * t.width + place.left) * channels;
+    const int down = int(std::min<index_t>(4, t.height - place.top)), across = int(std::min<index_t>(4, t.width - place.left));
     for_each_stretch<T>(channels, [&](index_t c, index_t have, int vectors, auto whole) {
       for (int j = 0; j < 6; ++j)
         for (int v = 0; v < vectors; ++v) {
@@ -254,13 +254,13 @@ void transform_output(const tiling& t, const T* m, index_t pitch, index_t channe
       for (int v = 0; v < vectors; ++v) {
         vec shift{};
         if (e.bias) shift += load_of<whole>(e.bias + c, v, have);
-        if (e.row_bias) shift += load_of<whole>(e.row_bias + row * channels + c, v, have);
+        if (e.row_bias) shift += load_of<whole>(e.row_bias + place.row * channels + c, v, have);
         for (int i = 0; i < down; ++i) {
           vec d[6], o[4];
           MULTISTAGE_UNROLL(6)
           for (int j = 0; j < 6; ++j) d[j] = half[i][j][v];
           output_transform(d, 1, o, 1);
-          const index_t at = image + ((top + i) * t.width + left) * channels + c;
+          const index_t at = corner + i * t.width * channels + c;
           const auto finish = [&](int j) {
             vec value = o[j] + shift;
             if (e.residual) value += load_of<whole>(e.residual + at + j * channels, v, have);
@@ -279,15 +279,17 @@ void transform_output(const tiling& t, const T* m, index_t pitch, index_t channe
   }
 }
 
-/// y [rows, height, width, out] from x [rows, height, width, in] and U. A task takes some tiles through all three steps, as many as keep
-/// their planes near the second-level cache, and at least one register tile. Where that makes no two tasks, the steps follow each other, the products cut
-/// by position: then reading U is what takes time, and threads share it.
+/// y [rows, height, width, out] from x [rows, height, width, in] and U. A task takes some tiles through all three steps: as many as keep their planes near
+/// the second-level cache, or, where U itself is beyond that cache and is streamed once a task, more. Tiles do not depend on each other, so that their
+/// number may follow the threads. Where all tiles are one task, the steps follow each other and threads share the products by position.
 template <class T>
 void convolve(const cpu& b, const tiling& t, const T* x, index_t in, const T* u, index_t out, T* y, const epilogue<T>& e) {
-  constexpr index_t budget = 1536 << 10, L = simd::lanes<T>, R = gemm_kernel::tile_rows;
+  constexpr index_t near = 1536 << 10, far = index_t{6} << 20, large_u = index_t{4} << 20, L = simd::lanes<T>, R = gemm_kernel::tile_rows;
   const index_t padded_in = round_up(in, L), padded_out = round_up(out, L), u_pitch = plane<T>(gemm_kernel::packed_size<T>(in, out)), tiles = t.count();
-  const index_t fit = budget / (positions * index_t(sizeof(T)) * (padded_in + padded_out)),
-                per_task = std::max<index_t>(R, std::min(fit, divide_up(tiles, 8)) / R * R);
+  const bool streamed = positions * u_pitch * index_t(sizeof(T)) > large_u;
+  const index_t fit = (streamed ? far : near) / (positions * index_t(sizeof(T)) * (padded_in + padded_out)),
+                tasks = round_up(divide_up(tiles, std::max(fit, R)), streamed ? index_t(b.threads()) : 8),
+                per_task = std::max<index_t>(R, round_up(divide_up(tiles, tasks), R));
   const index_t v_pitch = plane<T>(per_task * padded_in), m_pitch = plane<T>(per_task * padded_out);
   const auto multiply = [&](int p, index_t count, const T* v, T* m) {
     gemm_kernel::multiply_packed(count, padded_out, in, v + p * v_pitch, padded_in, index_t(1), u + p * u_pitch, T(1), T(0), m + p * m_pitch, padded_out);
