@@ -1,8 +1,10 @@
 // What samplers take outside the network: each walks its noise levels over 64 pictures of the quickstart (8 x 8 x 1) with a denoiser that does nothing; the
 // time is that of one evaluation, and share_of_forward is its share of the quickstart network's forward pass in its cheapest stage. Then the parts of
-// `sample` around the sampler, schedules and lists of noise levels, and draws of training's noise levels.
+// `sample` around the sampler, schedules and lists of noise levels, and draws of training's noise levels, and the measures.
 #include <benchmark/benchmark.h>
 
+#include <multistage/metrics/features.hpp>
+#include <multistage/metrics/frechet_distance.hpp>
 #include <multistage/multistage.hpp>
 #include <multistage/samplers/all.hpp>
 #include <multistage/schedule/schedule.hpp>
@@ -91,6 +93,14 @@ void draws(benchmark::State& s, ms::level_distribution d) {
   for (auto _ : s) benchmark::DoNotOptimize(sum += l.draw(p, int(i % 3), ms::random_stream(1).uniform(i))), ++i;
 }
 
+/// A measure of two sets of 1,000 rows of 64 features.
+template <class Measure>
+void measure(benchmark::State& s, Measure&& f) {
+  std::vector<double> a(64'000), b(64'000);
+  for (std::size_t i = 0; i < a.size(); ++i) a[i] = ms::random_stream(1).normal(i), b[i] = ms::random_stream(2).normal(i);
+  for (auto _ : s) benchmark::DoNotOptimize(f(a, b));
+}
+
 std::vector<double> list(bool to_zero) {
   auto l = ms::noise_levels(ms::edm_schedule{}, ms::spacing::karras, 80, 0.002, 20);
   if (to_zero) l.push_back(0);
@@ -132,6 +142,13 @@ const int registered = [] {
                                  [k](benchmark::State& s) { levels(s, ms::spacing(k)); });
   benchmark::RegisterBenchmark("draws: log_normal", [](benchmark::State& s) { draws(s, ms::level_distribution::log_normal); });
   benchmark::RegisterBenchmark("draws: time_kneed", [](benchmark::State& s) { draws(s, ms::level_distribution::time_kneed); });
+  using features = std::vector<double>;
+  const auto metric = [](const char* name, auto f) {
+    benchmark::RegisterBenchmark(name, [=](benchmark::State& s) { measure(s, f); })->Unit(benchmark::kMillisecond);
+  };
+  metric("frechet_distance", [](const features& a, const features& b) { return ms::frechet_distance(a, b, 64); });
+  metric("kid", [](const features& a, const features& b) { return ms::kid(a, b, 64); });
+  metric("neighbourhoods", [](const features& a, const features& b) { return ms::neighbourhoods(a, b, 64).precision; });
   return 0;
 }();
 
