@@ -13,6 +13,8 @@
 #include <multistage/diffusion/paper_models.hpp>
 #include <multistage/multistage.hpp>
 
+#include "machine_peak.hpp"
+
 namespace ms = multistage;
 
 namespace {
@@ -42,18 +44,6 @@ double status_bytes(const char* line) {
 /// Makes the peak of resident memory start from what is resident now.
 void forget_peak() { std::ofstream("/proc/self/clear_refs") << "5"; }
 
-template <class F>
-double best_of(int repeats, F&& f) {
-  f();
-  double best = HUGE_VAL;
-  for (int i = 0; i < repeats; ++i) {
-    const auto begin = std::chrono::steady_clock::now();
-    f();
-    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
-  }
-  return best;
-}
-
 void race(const std::string& name, int s, ms::index_t batch, int threads, int repeats, bool train) {
   const ms::configuration config = network(name);
   const ms::cpu b(threads);
@@ -66,7 +56,8 @@ void race(const std::string& name, int s, ms::index_t batch, int threads, int re
   const auto timed = [&](auto&& pass) {
     const double before = status_bytes("VmRSS:");
     forget_peak();
-    seconds = best_of(repeats, pass);
+    pass();  // weights are prepared, memory is taken
+    seconds = bench::seconds_of(repeats, pass);
     peak = std::max(status_bytes("VmHWM:") - before, 0.0);
   };
   if (train) {
