@@ -234,16 +234,14 @@ TEST_CASE("each stage's average has its own half-life") {
   const auto before = m.weights().to_host();
   t.step(), t.step();
   const auto now = m.weights().to_host(), average = m.averaged_weights().to_host();
-  bool halfway = false;
+  // The rate is 0 at the first step (its ramp begins there), so that the second alone moved the weights, and the average half of their way.
+  bool moved = false;
   for (const auto& p : m.network().parameters)
     for (ms::index_t i = p.offset; i < p.offset + p.size(); ++i) {
-      if (p.segment == 1)
-        halfway = halfway || std::fabs(average[i] - before[i]) > 1e-5;
-      else
-        REQUIRE(average[i] == Approx(before[i]).margin(1e-7));
-      if (p.segment == 1) REQUIRE(std::fabs(average[i] - now[i]) <= std::fabs(before[i] - now[i]) + 1e-3);
+      REQUIRE(average[i] == Approx(p.segment == 1 ? 0.5 * (double(before[i]) + double(now[i])) : before[i]).margin(1e-7));  // float's rounding
+      moved = moved || (p.segment == 1 && std::fabs(now[i] - before[i]) > 1e-5);
     }
-  CHECK(halfway);
+  CHECK(moved);
 }
 
 TEST_CASE("noise levels drawn by importance keep the loss's mean and favour bins of large losses") {

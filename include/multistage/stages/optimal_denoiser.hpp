@@ -188,11 +188,12 @@ class optimal_denoiser {
     backend_.upload(inverse.data(), inverse_variance_.data(), m);
     if (in_memory_ && m <= few)
       of_few(x, d);
-    else
+    else {
       for_each_block([&](index_t first, index_t n, const T* images, const T* norms) {
         for (index_t q = 0; q < m; q += queries) take_in(std::min(queries, m - q), q, n, images, norms, x.data + q * size, d.data + q * size, first == 0);
       });
-    if (!in_memory_ || m > few) backend_.for_each_index(m * size, functor::scale_rows<T>{d.data, sum_.data(), size, true});
+      backend_.for_each_index(m * size, functor::scale_rows<T>{d.data, sum_.data(), size, true});
+    }
     backend_.synchronize();
   }
 
