@@ -42,7 +42,7 @@ class prepared_weights {
     bytes_ = 0;
   }
   std::vector<tensor<T, Backend>> kept_;  // by node
-  index_t bytes_ = 0, budget_ = index_t{512} << 20;
+  index_t bytes_ = 0, budget_ = index_t{1} << 30;
   std::uint64_t version_ = 0;
   const T* weights_ = nullptr;
 };

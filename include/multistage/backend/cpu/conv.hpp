@@ -64,31 +64,23 @@ void finish(const conv_problem<T>& p, index_t first, index_t count) {
 
 }  // namespace conv_kernel
 
-/// Transformed weights of Winograd's convolutions are worth keeping between calls: making them costs as much as a few images.
+/// The transformed weights of Winograd's convolutions, where they are worth keeping between calls.
 template <class T>
 index_t conv_prepared_size(const cpu&, const conv_problem<T>& p) {
-  return conv_kernel::use_winograd(p) ? winograd::weights_size<T>(p.channels, p.out_channels) : 0;
+  return conv_kernel::use_winograd(p) ? winograd::kept_size<T>({p.rows, p.height, p.width}, p.channels, p.out_channels) : 0;
 }
 template <class T>
 void conv_prepare(const cpu& b, const conv_problem<T>& p, T* to) {
-  winograd::transform_weights(b, p.weight, p.channels, p.out_channels, false, to);
+  winograd::transform_weights(b, winograd::weights<T>{p.weight, p.channels, p.out_channels}, to);
 }
 
 /// @see conv_problem.
 template <class T>
 void conv_forward(const cpu& b, const conv_problem<T>& p) {
   using namespace conv_kernel;
-  if (use_winograd(p)) {
-    const T* u = p.prepared;
-    if (u == nullptr) {
-      T* made = thread_scratch<T>(5, winograd::weights_size<T>(p.channels, p.out_channels));
-      winograd::transform_weights(b, p.weight, p.channels, p.out_channels, false, made);
-      u = made;
-    }
-    winograd::convolve(b, {p.rows, p.height, p.width}, p.x, p.channels, u, p.out_channels, p.y,
-                       winograd::epilogue<T>{p.bias, p.row_bias, p.residual, p.scale, false});
-    return;
-  }
+  if (use_winograd(p))
+    return winograd::convolve(b, {p.rows, p.height, p.width}, p.x, winograd::weights<T>{p.weight, p.channels, p.out_channels}, p.prepared, p.y,
+                              winograd::epilogue<T>{p.bias, p.row_bias, p.residual, p.scale, false});
   const bool in_place = p.residual == p.y && p.residual != nullptr;
   if (p.pointwise() && p.channels2 == 0 && p.rows * p.out_pixels() <= few_pixels) {  // a linear layer of few rows: packing would cost more than the product
     const index_t m = p.rows * p.out_pixels(), n = p.out_channels, columns = gemm_kernel::tile_columns<T>;
@@ -142,12 +134,9 @@ void conv_backward_input(const cpu& b, const conv_problem<T>& p, const T* dy, T*
     return;
   }
   if (!dx) return;
-  if (p.same3x3() && n >= winograd_channels) {
-    T* u = thread_scratch<T>(5, winograd::weights_size<T>(n, p.channels));
-    winograd::transform_weights(b, p.weight, p.channels, n, true, u);
-    winograd::convolve(b, {p.rows, p.height, p.width}, dy, n, u, p.channels, dx, winograd::epilogue<T>{.accumulate = accumulate});
-    return;
-  }
+  if (p.same3x3() && n >= winograd_channels)
+    return winograd::convolve(b, {p.rows, p.height, p.width}, dy, winograd::weights<T>{p.weight, p.channels, n, true}, static_cast<const T*>(nullptr), dx,
+                              winograd::epilogue<T>{.accumulate = accumulate});
   // Patches of neighbouring outputs overlap: one task an image keeps the order of additions.
   const index_t c = p.channels, patch = p.kernel * p.kernel * c, block = pixels_per_task(p.out_pixels(), patch);
   b.pool().parallel_for(p.rows, [&](index_t row) {

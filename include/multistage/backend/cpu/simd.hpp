@@ -52,6 +52,11 @@ template <class T>
 inline vec<T> broadcast(T x) {
   return x - vec<T>{};  // x + 0 would not be x for -0, and so an addition
 }
+/// Brings a cache line into the second-level cache; any address will do.
+template <class T>
+inline void prefetch(const T* p) {
+  __builtin_prefetch(p, 0, 2);
+}
 /// The first n lanes of memory, zeros behind.
 template <class T>
 inline vec<T> load_partial(const T* p, index_t n) {

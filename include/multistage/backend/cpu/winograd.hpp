@@ -1,307 +1,100 @@
 // 3x3 convolutions of stride 1 by Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray, arXiv 1509.09308): a tile of 4x4 outputs
 //   Y = A^T [ sum_c (G w_c G^T) . (B^T d_c B) ] A
-// costs 36 multiplications a channel where the direct form costs 144. The sum over channels is 36 matrix products, one a position.
-// The gradient of the weights is the same algorithm read backwards: dw = G^T [ sum_tiles (B^T d B) . (A dY A^T) ] G.
-// Interpolation points 0, +-1, +-2, infinity: rounding grows by about 10 over the direct form (tests/test_conv.cpp states the bound).
+// costs 36 multiplications a channel where the direct form costs 144. The sum over channels is 36 matrix products, one a position: M = V U, with V the
+// transformed tiles and U the transformed weights. The gradient of the input is the same with the weights turned round; the gradient of the weights is the
+// algorithm read backwards: dw = G^T [ sum_tiles (B^T d B) . (A dY A^T) ] G.
+// Rounding grows by about 10 over the direct form (tests/test_ops.cpp states the bound).
+//
+// U takes four times the memory of the weights, and V and M more than twice that of the images, so that what decides is where they lie:
+//   by tiles   U is there as a whole; a task takes some tiles through all three steps, its V and M in a cache of its own.
+//   by panels  V is there as a whole; a task makes a panel of U piece by piece, multiplies all tiles by it, and forgets it. For few tiles and large U, which
+//              would otherwise go to memory and come back.
 #pragma once
-#include "gemm.hpp"
+#include "winograd_transforms.hpp"
 
 namespace multistage::winograd {
 
-inline constexpr int positions = 36;
+/// Beyond so many bytes U does not stay in a core's caches.
+inline constexpr index_t large_u = index_t{4} << 20;
+/// So many tiles pay for bringing a large U from memory.
+inline constexpr index_t many_tiles = 64;
+/// Tiles that a task transforms where transforms are tasks of their own.
+inline constexpr index_t few_tiles = 4;
 
-// One-dimensional transforms; Stride walks a row or a column of a 6x6 (or 4x4, 3x3) block.
-template <class V>
-inline void input_transform(const V* d, int s, V* t, int q) {  // B^T
-  const V a = d[4 * s] - 4 * d[2 * s], b = d[3 * s] - 4 * d[s], c = d[4 * s] - d[2 * s], e = 2 * (d[3 * s] - d[s]);
-  t[0] = 4 * d[0] - 5 * d[2 * s] + d[4 * s];
-  t[q] = a + b;
-  t[2 * q] = a - b;
-  t[3 * q] = c + e;
-  t[4 * q] = c - e;
-  t[5 * q] = 4 * d[s] - 5 * d[3 * s] + d[5 * s];
-}
-template <class V>
-inline void output_transform(const V* m, int s, V* y, int q) {  // A^T
-  const V p = m[s] + m[2 * s], n = m[s] - m[2 * s], u = m[3 * s] + m[4 * s], v = m[3 * s] - m[4 * s];
-  y[0] = m[0] + p + u;
-  y[q] = n + 2 * v;
-  y[2 * q] = p + 4 * u;
-  y[3 * q] = n + 8 * v + m[5 * s];
-}
-template <class V>
-inline void output_transposed(const V* y, int s, V* m, int q) {  // A
-  const V even = y[0] + y[2 * s], odd = y[s] + y[3 * s], even2 = y[0] + 4 * y[2 * s], odd2 = 2 * y[s] + 8 * y[3 * s];
-  m[0] = y[0];
-  m[q] = even + odd;
-  m[2 * q] = even - odd;
-  m[3 * q] = even2 + odd2;
-  m[4 * q] = even2 - odd2;
-  m[5 * q] = y[3 * s];
-}
-template <class V, class T>
-inline void filter_transform(const V* g, int s, V* t, int q, T) {  // G
-  const V a = (g[0] + g[2 * s]) * T(-1.0 / 6), b = g[s] * T(1.0 / 6), c = g[0] * T(1.0 / 24) + g[2 * s] * T(1.0 / 6), e = g[s] * T(1.0 / 12);
-  t[0] = g[0] * T(0.25);
-  t[q] = a - b;
-  t[2 * q] = a + b;
-  t[3 * q] = c + e;
-  t[4 * q] = c - e;
-  t[5 * q] = g[2 * s];
-}
-template <class V, class T>
-inline void filter_transposed(const V* m, int s, V* g, int q, T) {  // G^T
-  const V p = (m[s] + m[2 * s]) * T(-1.0 / 6), u = m[3 * s] + m[4 * s], v = m[3 * s] - m[4 * s];
-  g[0] = m[0] * T(0.25) + p + u * T(1.0 / 24);
-  g[q] = (m[2 * s] - m[s]) * T(1.0 / 6) + v * T(1.0 / 12);
-  g[2 * q] = p + u * T(1.0 / 6) + m[5 * s];
-}
-
-/// Distance between the planes of two positions: `n` elements and one cache line, so that the 36 planes, which are written side by side,
-/// do not all fall into the same cache set when n is a power of two.
 template <class T>
-constexpr index_t plane(index_t n) {
-  return n + 64 / index_t(sizeof(T));
+bool is_large(index_t in, index_t out) {
+  return panels<T>(in, out).size() * index_t(sizeof(T)) > large_u;
 }
 
-/// The tiles of a batch of images.
-struct tiling {
-  index_t rows, height, width;
-  index_t across() const { return divide_up(width, 4); }
-  index_t per_image() const { return divide_up(height, 4) * across(); }
-  index_t count() const { return rows * per_image(); }
-  struct place {
-    index_t row, top, left;
-  };
-  place at(index_t tile) const {
-    const index_t in_image = tile % per_image();
-    return {tile / per_image(), in_image / across() * 4, in_image % across() * 4};
+/// Elements of U if it is worth keeping from one call to the next, else 0.
+template <class T>
+index_t kept_size(const tiling& t, index_t in, index_t out) {
+  return !is_large<T>(in, out) || t.count() >= many_tiles ? panels<T>(in, out).size() : 0;
+}
+
+/// How many of `blocks` a task takes, at most `most`: as many as can be while threads end together.
+inline index_t blocks_per_task(index_t blocks, index_t most, index_t threads) {
+  index_t best = 1, best_end = blocks;
+  for (index_t per = 1; per <= std::min(most, blocks); ++per) {
+    const index_t end = divide_up(divide_up(blocks, per), threads) * per;  // what the busiest thread has done
+    if (end <= best_end) best = per, best_end = end;
   }
-};
+  return best;
+}
 
-// Blocks are transformed in two passes, columns then rows, over a few vectors of channels at a time: what lies between stays in the first-level cache, no more
-// than a dozen registers are live, and each pass reads and writes a handful of streams.
-
-/// Vectors of channels that go through both passes together.
-inline constexpr int stretch = 4;
+/// @see the file's head. At most `many_tiles` tiles.
 template <class T>
-inline constexpr index_t stretch_channels = stretch* index_t(simd::lanes<T>);
-
-/// What lies outside an image.
-template <class T>
-inline const T* nothing() {
-  alignas(64) static const T zeros[stretch_channels<T>] = {};
-  return zeros;
-}
-
-/// f(first channel, channels, vectors, whole) for stretches of channels; `whole` is a constant: whether all vectors are full.
-template <class T, class F>
-inline void for_each_stretch(index_t channels, F&& f) {
-  constexpr index_t L = simd::lanes<T>, S = stretch_channels<T>;
-  for (index_t c = 0; c < channels; c += S) {
-    const index_t have = std::min(S, channels - c);
-    if (have % L == 0)
-      f(c, have, int(have / L), std::true_type());
-    else
-      f(c, have, int(divide_up(have, L)), std::false_type());
-  }
-}
-/// Vector v of a stretch of `have` channels, which may end inside it unless it is whole.
-template <bool Whole, class T>
-inline simd::vec<T> load_of(const T* p, int v, index_t have) {
-  constexpr index_t L = simd::lanes<T>;
-  return Whole || have >= (v + 1) * L ? simd::load(p + v * L) : simd::load_partial(p + v * L, have - v * L);
-}
-template <bool Whole, class T>
-inline void store_of(T* p, int v, index_t have, simd::vec<T> value) {
-  constexpr index_t L = simd::lanes<T>;
-  if (Whole || have >= (v + 1) * L)
-    simd::store(p + v * L, value);
-  else
-    simd::store_partial(p + v * L, value, have - v * L);
-}
-
-/// Blocks of Size x Size pixels whose first lies at (top, left) + offset, transformed to 6 x 6 positions: V[position][tile - first][channel, padded to whole
-/// vectors] for tiles [first, first + count). `transform` is one-dimensional, from Size to 6.
-template <int Size, class T, class Transform>
-void transform_tiles(const tiling& t, const T* x, int offset, index_t channels, index_t first, index_t count, T* to_planes, index_t pitch,
-                     Transform&& transform) {
-  using vec = simd::vec<T>;
-  constexpr int L = simd::lanes<T>;
-  const index_t padded = round_up(channels, L);
-  vec half[6][Size][stretch];
-  for (index_t k = 0; k < count; ++k) {
-    const tiling::place at = t.at(first + k);
-    const T* image = x + at.row * t.height * t.width * channels;
-    T* to = to_planes + k * padded;
-    for_each_stretch<T>(channels, [&](index_t c, index_t have, int vectors, auto whole) {
-      for (int j = 0; j < Size; ++j) {
-        const T* from[Size];
-        for (int i = 0; i < Size; ++i) {
-          const index_t y = at.top + offset + i, z = at.left + offset + j;
-          from[i] = y >= 0 && y < t.height && z >= 0 && z < t.width ? image + (y * t.width + z) * channels + c : nothing<T>();
-        }
-        for (int v = 0; v < vectors; ++v) {
-          vec d[Size], e[6];
-          MULTISTAGE_UNROLL(6)
-          for (int i = 0; i < Size; ++i) d[i] = load_of<whole>(from[i], v, have);
-          transform(d, 1, e, 1);
-          MULTISTAGE_UNROLL(6)
-          for (int i = 0; i < 6; ++i) half[i][j][v] = e[i];
-        }
-      }
-      for (int i = 0; i < 6; ++i)
-        for (int v = 0; v < vectors; ++v) {
-          vec d[Size], e[6];
-          MULTISTAGE_UNROLL(6)
-          for (int j = 0; j < Size; ++j) d[j] = half[i][j][v];
-          transform(d, 1, e, 1);
-          MULTISTAGE_UNROLL(6)
-          for (int j = 0; j < 6; ++j) simd::store(to + (i * 6 + j) * pitch + c + v * L, e[j]);
-        }
-    });
-  }
-}
-/// B^T d B of the input's tiles.
-template <class T>
-void transform_input(const tiling& t, const T* x, index_t channels, index_t first, index_t count, T* v, index_t pitch) {
-  transform_tiles<6>(t, x, -1, channels, first, count, v, pitch, [](const auto* d, int s, auto* e, int q) { input_transform(d, s, e, q); });
-}
-/// A dY A^T of the result's gradient.
-template <class T>
-void transform_gradient(const tiling& t, const T* dy, index_t channels, index_t first, index_t count, T* d, index_t pitch) {
-  transform_tiles<4>(t, dy, 0, channels, first, count, d, pitch, [](const auto* y, int s, auto* m, int q) { output_transposed(y, s, m, q); });
-}
-
-/// U[position] = G w G^T for each pair of channels, packed for gemm_kernel::multiply_packed. With `rotated` the weights are those of the
-/// gradient with respect to the input: turned by half a turn, in and out exchanged. w is [3, 3, in, out]; U is [36][plane(packed(k, n))].
-template <class T>
-void transform_weights(const cpu& b, const T* w, index_t in, index_t out, bool rotated, T* u) {
-  using vec = simd::vec<T>;
-  constexpr index_t L = simd::lanes<T>, W = gemm_kernel::tile_columns<T>;
-  constexpr int V = gemm_kernel::tile_vectors;
-  const index_t k = rotated ? out : in, n = rotated ? in : out, pitch = plane<T>(gemm_kernel::packed_size<T>(k, n));
-  const index_t blocks = divide_up(k, L);  // a task takes L rows of a panel
-  b.pool().parallel_for(divide_up(n, W) * blocks, [&](index_t task) {
-    const index_t j0 = task / blocks * W, have = std::min(n - j0, W), p0 = task % blocks * L, rows = std::min(L, k - p0), width = round_up(have, L);
-    const int vectors = int(width / L);
-    vec turned[9][L][V], half[6][3][V];
-    if (rotated)  // rows of w are columns here: blocks of L x L change sides
-      for (int tap = 0; tap < 9; ++tap)
-        for (int v = 0; v < vectors; ++v) {
-          vec block[L];
-          for (index_t l = 0; l < L; ++l) block[l] = v * L + l < have ? load_of<false>(w + ((8 - tap) * in + j0 + v * L + l) * out + p0, 0, rows) : vec{};
-          simd::transpose<T>(block);
-          for (index_t p = 0; p < L; ++p) turned[tap][p][v] = block[p];
-        }
-    for (index_t p = 0; p < rows; ++p) {
-      for (int j = 0; j < 3; ++j)
-        for (int v = 0; v < vectors; ++v) {
-          vec g[3], t[6];
-          for (int i = 0; i < 3; ++i) g[i] = rotated ? turned[i * 3 + j][p][v] : load_of<false>(w + ((i * 3 + j) * in + p0 + p) * out + j0, v, have);
-          filter_transform(g, 1, t, 1, T());
-          MULTISTAGE_UNROLL(6)
-          for (int i = 0; i < 6; ++i) half[i][j][v] = t[i];
-        }
-      for (int i = 0; i < 6; ++i)
-        for (int v = 0; v < vectors; ++v) {
-          vec g[3], t[6];
-          for (int j = 0; j < 3; ++j) g[j] = half[i][j][v];
-          filter_transform(g, 1, t, 1, T());
-          MULTISTAGE_UNROLL(6)
-          for (int j = 0; j < 6; ++j) simd::store(u + (i * 6 + j) * pitch + j0 * k + (p0 + p) * width + v * L, t[j]);
-        }
+void convolve_by_panels(const cpu& b, const tiling& t, const T* x, const weights<T>& w, T* y, const epilogue<T>& e) {
+  constexpr index_t L = simd::lanes<T>, R = gemm_kernel::tile_rows, W = gemm_kernel::tile_columns<T>;
+  constexpr index_t piece = 64;  // rows of U: the piece and M share the second-level cache
+  const panels<T> layout(w.rows(), w.columns());
+  const index_t in = w.rows(), out = w.columns(), padded_in = round_up(in, L), tiles = t.count(), v_pitch = plane<T>(tiles * padded_in);
+  T* v = thread_scratch<T>(5, positions * v_pitch);
+  b.pool().parallel_for(divide_up(tiles, few_tiles), [&](index_t task) {
+    const index_t k = task * few_tiles;
+    transform_input(t, x, in, k, std::min(few_tiles, tiles - k), v + k * padded_in, v_pitch);
+  });
+  // Where threads are more than panels they share a panel's tiles, each making the panel anew.
+  const index_t shares = std::clamp<index_t>(2 * b.threads() / layout.count, 1, divide_up(tiles, R)), share = round_up(divide_up(tiles, shares), R);
+  b.pool().parallel_for(layout.count * divide_up(tiles, share), [&](index_t task) {
+    const index_t j = task % layout.count, column = layout.first(j), width = layout.width(j), first = task / layout.count * share,
+                  count = std::min(share, tiles - first), u_pitch = plane<T>(piece * width), m_pitch = plane<T>(count * width);
+    T *u = thread_scratch<T>(1, positions * plane<T>(piece * W)), *m = thread_scratch<T>(2, positions * plane<T>(many_tiles * W));
+    for (index_t row = 0; row < in; row += piece) {
+      const index_t rows = std::min(piece, in - row);
+      for (index_t r = 0; r < rows; r += L) transform_weight_rows(w, column, width, row + r, u + r * width, u_pitch);
+      for (int p = 0; p < positions; ++p)
+        gemm_kernel::multiply_packed(count, width, rows, v + p * v_pitch + first * padded_in + row, padded_in, index_t(1), u + p * u_pitch, T(1),
+                                     row == 0 ? T(0) : T(1), m + p * m_pitch, width);
     }
+    transform_output(t, m, m_pitch, width, column, std::min(width, out - column), out, first, count, y, e);
   });
 }
 
-/// Elements of transformed weights.
+/// @see the file's head. Where all tiles are one task the steps follow each other, and threads share the products by position.
 template <class T>
-constexpr index_t weights_size(index_t in, index_t out) {
-  return positions * plane<T>(gemm_kernel::packed_size<T>(in, out));
-}
-
-/// What surrounds the product: y = scale (A^T M A + bias + row_bias + residual), or y += A^T M A when `accumulate`.
-template <class T>
-struct epilogue {
-  const T *bias = nullptr, *row_bias = nullptr, *residual = nullptr;
-  T scale = T(1);
-  bool accumulate = false;
-};
-
-/// Y = A^T M A of tiles [first, first + count), with its epilogue.
-template <class T>
-void transform_output(const tiling& t, const T* m, index_t pitch, index_t channels, index_t first, index_t count, T* y, const epilogue<T>& e) {
-  using vec = simd::vec<T>;
-  constexpr int L = simd::lanes<T>;
-  const index_t padded = round_up(channels, L);
-  const vec scale = simd::broadcast(e.scale);
-  vec half[4][6][stretch];
-  for (index_t k = 0; k < count; ++k) {
-    const tiling::place place = t.at(first + k);
-    const index_t corner = ((place.row * t.height + place.top) * t.width + place.left) * channels;
-    const int down = int(std::min<index_t>(4, t.height - place.top)), across = int(std::min<index_t>(4, t.width - place.left));
-    for_each_stretch<T>(channels, [&](index_t c, index_t have, int vectors, auto whole) {
-      for (int j = 0; j < 6; ++j)
-        for (int v = 0; v < vectors; ++v) {
-          vec d[6], o[4];
-          MULTISTAGE_UNROLL(6)
-          for (int i = 0; i < 6; ++i) d[i] = simd::load(m + (i * 6 + j) * pitch + k * padded + c + v * L);
-          output_transform(d, 1, o, 1);
-          MULTISTAGE_UNROLL(4)
-          for (int i = 0; i < 4; ++i) half[i][j][v] = o[i];
-        }
-      for (int v = 0; v < vectors; ++v) {
-        vec shift{};
-        if (e.bias) shift += load_of<whole>(e.bias + c, v, have);
-        if (e.row_bias) shift += load_of<whole>(e.row_bias + place.row * channels + c, v, have);
-        for (int i = 0; i < down; ++i) {
-          vec d[6], o[4];
-          MULTISTAGE_UNROLL(6)
-          for (int j = 0; j < 6; ++j) d[j] = half[i][j][v];
-          output_transform(d, 1, o, 1);
-          const index_t at = corner + i * t.width * channels + c;
-          const auto finish = [&](int j) {
-            vec value = o[j] + shift;
-            if (e.residual) value += load_of<whole>(e.residual + at + j * channels, v, have);
-            value *= scale;
-            if (e.accumulate) value += load_of<whole>(y + at + j * channels, v, have);
-            store_of<whole>(y + at + j * channels, v, have, value);
-          };
-          if (across == 4) {
-            MULTISTAGE_UNROLL(4)
-            for (int j = 0; j < 4; ++j) finish(j);
-          } else
-            for (int j = 0; j < across; ++j) finish(j);
-        }
-      }
-    });
-  }
-}
-
-/// y [rows, height, width, out] from x [rows, height, width, in] and U. A task takes some tiles through all three steps: as many as keep their planes near
-/// the second-level cache, or, where U itself is beyond that cache and is streamed once a task, more. Tiles do not depend on each other, so that their
-/// number may follow the threads. Where all tiles are one task, the steps follow each other and threads share the products by position.
-template <class T>
-void convolve(const cpu& b, const tiling& t, const T* x, index_t in, const T* u, index_t out, T* y, const epilogue<T>& e) {
-  constexpr index_t near = 1536 << 10, far = index_t{6} << 20, large_u = index_t{4} << 20, L = simd::lanes<T>, R = gemm_kernel::tile_rows;
-  const index_t padded_in = round_up(in, L), padded_out = round_up(out, L), u_pitch = plane<T>(gemm_kernel::packed_size<T>(in, out)), tiles = t.count();
-  const bool streamed = positions * u_pitch * index_t(sizeof(T)) > large_u;
-  const index_t fit = (streamed ? far : near) / (positions * index_t(sizeof(T)) * (padded_in + padded_out)),
-                tasks = round_up(divide_up(tiles, std::max(fit, R)), streamed ? index_t(b.threads()) : 8),
-                per_task = std::max<index_t>(R, round_up(divide_up(tiles, tasks), R));
+void convolve_by_tiles(const cpu& b, const tiling& t, const T* x, index_t in, const T* u, index_t out, T* y, const epilogue<T>& e) {
+  constexpr index_t L = simd::lanes<T>, R = gemm_kernel::tile_rows;
+  // V and M stay near the second-level cache, but a large U, which is streamed once a task, should serve many tiles.
+  constexpr index_t near = 1536 << 10, far = index_t{6} << 20;
+  const panels<T> layout(in, out);
+  const index_t padded_in = round_up(in, L), padded_out = round_up(out, L), tiles = t.count(),
+                fit = (is_large<T>(in, out) ? far : near) / (positions * index_t(sizeof(T)) * (padded_in + padded_out)),
+                per_task = R * blocks_per_task(divide_up(tiles, R), std::max<index_t>(1, fit / R), b.threads());
   const index_t v_pitch = plane<T>(per_task * padded_in), m_pitch = plane<T>(per_task * padded_out);
   const auto multiply = [&](int p, index_t count, const T* v, T* m) {
-    gemm_kernel::multiply_packed(count, padded_out, in, v + p * v_pitch, padded_in, index_t(1), u + p * u_pitch, T(1), T(0), m + p * m_pitch, padded_out);
+    for (index_t j = 0; j < layout.count; ++j)
+      gemm_kernel::multiply_packed(count, layout.width(j), in, v + p * v_pitch, padded_in, index_t(1), u + layout.offset(j) + p * layout.pitch(j), T(1), T(0),
+                                   m + p * m_pitch + layout.first(j), padded_out);
   };
   if (tiles <= per_task) {
     T *v = thread_scratch<T>(3, positions * v_pitch), *m = thread_scratch<T>(4, positions * m_pitch);
-    for (index_t k = 0; k < tiles; ++k) transform_input(t, x, in, k, 1, v + k * padded_in, v_pitch);
+    transform_input(t, x, in, 0, tiles, v, v_pitch);
     constexpr int together = 4;
     b.pool().parallel_for(positions / together, [&](index_t task) {
       for (int p = int(task) * together; p < int(task + 1) * together; ++p) multiply(p, tiles, v, m);
     });
-    for (index_t k = 0; k < tiles; ++k) transform_output(t, m + k * padded_out, m_pitch, out, k, 1, y, e);
+    transform_output(t, m, m_pitch, padded_out, 0, out, out, 0, tiles, y, e);
     return;
   }
   b.pool().parallel_for(divide_up(tiles, per_task), [&](index_t task) {
@@ -309,58 +102,49 @@ void convolve(const cpu& b, const tiling& t, const T* x, index_t in, const T* u,
     T *v = thread_scratch<T>(1, positions * v_pitch), *m = thread_scratch<T>(2, positions * m_pitch);
     transform_input(t, x, in, first, count, v, v_pitch);
     for (int p = 0; p < positions; ++p) multiply(p, count, v, m);
-    transform_output(t, m, m_pitch, out, first, count, y, e);
+    transform_output(t, m, m_pitch, padded_out, 0, out, out, first, count, y, e);
   });
 }
 
-/// dw [3, 3, in, out] += the gradient of the weights.
+/// y [rows, height, width, w.columns()] from x [rows, height, width, w.rows()]. @param kept U as transform_weights makes it, or null
+template <class T>
+void convolve(const cpu& b, const tiling& t, const T* x, const weights<T>& w, const T* kept, T* y, const epilogue<T>& e) {
+  if (!kept) {
+    if (is_large<T>(w.rows(), w.columns()) && t.count() <= many_tiles) return convolve_by_panels(b, t, x, w, y, e);
+    T* made = thread_scratch<T>(5, panels<T>(w.rows(), w.columns()).size());
+    transform_weights(b, w, made);
+    kept = made;
+  }
+  convolve_by_tiles(b, t, x, w.rows(), kept, w.columns(), y, e);
+}
+
+/// dw [3, 3, in, out] += the gradient of the weights. A task takes a block of dw through all positions, so that its dU stays in the second-level cache.
 template <class T>
 void weight_gradient(const cpu& b, const tiling& t, const T* x, index_t in, const T* dy, index_t out, T* dw) {
-  using vec = simd::vec<T>;
-  constexpr index_t L = simd::lanes<T>;
-  const index_t padded_in = round_up(in, L), padded_out = round_up(out, L);
-  const index_t chunk = std::clamp<index_t>((index_t{2} << 20) / (positions * (padded_in + padded_out)), 32, std::max<index_t>(t.count(), 32));
-  const index_t v_pitch = plane<T>(chunk * padded_in), d_pitch = plane<T>(chunk * padded_out), u_pitch = plane<T>(in * padded_out);
-  T *v = thread_scratch<T>(5, positions * v_pitch), *d = thread_scratch<T>(6, positions * d_pitch), *du = thread_scratch<T>(7, positions * u_pitch);
-  constexpr index_t in_block = 64, few = 4;
+  constexpr index_t L = simd::lanes<T>, W = gemm_kernel::tile_columns<T>, in_block = 64;
+  constexpr index_t shared_cache = index_t{16} << 20;  // V and D
+  const index_t padded_in = round_up(in, L), padded_out = round_up(out, L), tiles = t.count(),
+                chunks = divide_up(tiles, std::max<index_t>(32, shared_cache / (positions * index_t(sizeof(T)) * (padded_in + padded_out)))),
+                chunk = divide_up(tiles, chunks), v_pitch = plane<T>(chunk * padded_in), d_pitch = plane<T>(chunk * padded_out);
+  T *v = thread_scratch<T>(5, positions * v_pitch), *d = thread_scratch<T>(6, positions * d_pitch);
   const index_t blocks = divide_up(in, in_block);
-  for (index_t first = 0; first < t.count(); first += chunk) {
-    const index_t count = std::min(chunk, t.count() - first);
-    b.pool().parallel_for(divide_up(count, few), [&](index_t task) {
-      const index_t k = task * few, n = std::min(few, count - k);
+  for (index_t first = 0; first < tiles; first += chunk) {
+    const index_t count = std::min(chunk, tiles - first);
+    b.pool().parallel_for(divide_up(count, few_tiles), [&](index_t task) {
+      const index_t k = task * few_tiles, n = std::min(few_tiles, count - k);
       transform_input(t, x, in, first + k, n, v + k * padded_in, v_pitch);
       transform_gradient(t, dy, out, first + k, n, d + k * padded_out, d_pitch);
     });
-    b.pool().parallel_for(positions * blocks, [&](index_t task) {
-      const index_t p = task / blocks, c = task % blocks * in_block;
-      gemm_kernel::multiply(std::min(in_block, in - c), padded_out, count, v + p * v_pitch + c, index_t(1), padded_in, d + p * d_pitch, padded_out, index_t(1),
-                            T(1), first == 0 ? T(0) : T(1), du + p * u_pitch + c * padded_out, padded_out);
+    b.pool().parallel_for(blocks * divide_up(out, W), [&](index_t task) {
+      const index_t c = task % blocks * in_block, o = task / blocks * W, rows = std::min(in_block, in - c), width = std::min(W, out - o),
+                    padded = round_up(width, L), pitch = plane<T>(in_block * W);
+      T* du = thread_scratch<T>(1, positions * pitch);
+      for (int p = 0; p < positions; ++p)
+        gemm_kernel::multiply(rows, padded, count, v + p * v_pitch + c, index_t(1), padded_in, d + p * d_pitch + o, padded_out, index_t(1), T(1), T(0),
+                              du + p * pitch, padded);
+      for (index_t i = 0; i < rows; ++i) transform_weight_gradient(du + i * padded, pitch, c + i, o, width, in, out, dw);
     });
   }
-  b.pool().parallel_for(in, [&](index_t c) {
-    vec half[3][6][stretch];
-    for_each_stretch<T>(out, [&](index_t o, index_t have, int vectors, auto whole) {
-      for (int j = 0; j < 6; ++j)
-        for (int v = 0; v < vectors; ++v) {
-          vec m[6], g[3];
-          MULTISTAGE_UNROLL(6)
-          for (int i = 0; i < 6; ++i) m[i] = simd::load(du + (i * 6 + j) * u_pitch + c * padded_out + o + v * L);
-          filter_transposed(m, 1, g, 1, T());
-          for (int i = 0; i < 3; ++i) half[i][j][v] = g[i];
-        }
-      for (int i = 0; i < 3; ++i)
-        for (int v = 0; v < vectors; ++v) {
-          vec m[6], g[3];
-          MULTISTAGE_UNROLL(6)
-          for (int j = 0; j < 6; ++j) m[j] = half[i][j][v];
-          filter_transposed(m, 1, g, 1, T());
-          for (int j = 0; j < 3; ++j) {
-            T* to = dw + ((i * 3 + j) * in + c) * out + o;
-            store_of<whole>(to, v, have, load_of<whole>(to, v, have) + g[j]);
-          }
-        }
-    });
-  });
 }
 
 }  // namespace multistage::winograd
