@@ -97,8 +97,8 @@ void conv_forward(const cpu& b, const conv_problem<T>& p) {
                 block = pixels_per_task(pixels, patch + p.channels2);
   T* packed = thread_scratch<T>(5, gemm_kernel::packed_size<T>(patch, n) + gemm_kernel::packed_size<T>(p.channels2, n));
   T* packed2 = packed + gemm_kernel::packed_size<T>(patch, n);
-  gemm_kernel::pack(patch, n, p.weight, n, index_t(1), packed);
-  if (p.channels2) gemm_kernel::pack(p.channels2, n, p.weight + p.channels * n, n, index_t(1), packed2);
+  gemm_kernel::pack(b, patch, n, p.weight, n, index_t(1), packed);
+  if (p.channels2) gemm_kernel::pack(b, p.channels2, n, p.weight + p.channels * n, n, index_t(1), packed2);
   b.pool().parallel_for(divide_up(pixels, block), [&](index_t task) {
     const index_t first = task * block, count = std::min(block, pixels - first);
     const T* a = p.x + first * patch;

@@ -24,27 +24,43 @@ constexpr index_t packed_size(index_t k, index_t n) {
   return k * round_up(n, simd::lanes<T>);
 }
 
-/// Packs B [k, n] (element (p, j) at b[p * row + j * column]) into panels [panel][p][column of the panel], zeros behind n.
+/// Packs one panel, `columns` wide: B [k, columns], element (p, j) at b[p * row + j * column], to rows of whole vectors, zeros behind.
 template <class T>
-void pack(index_t k, index_t n, const T* b, index_t row, index_t column, T* MULTISTAGE_RESTRICT to) {
-  for (index_t j0 = 0; j0 < n; j0 += tile_columns<T>) {
-    const index_t have = std::min(n - j0, tile_columns<T>), width = round_up(have, simd::lanes<T>);
-    if (column == 1) {
-      for (index_t p = 0; p < k; ++p, to += width) {
-        const T* from = b + p * row + j0;
-        std::copy_n(from, have, to);
-        std::fill(to + have, to + width, T(0));
-      }
-    } else {
-      for (index_t p = 0; p < k; ++p)
-        for (index_t j = have; j < width; ++j) to[p * width + j] = T(0);
-      for (index_t j = 0; j < have; ++j) {
-        const T* from = b + (j0 + j) * column;
-        for (index_t p = 0; p < k; ++p) to[p * width + j] = from[p * row];
-      }
-      to += k * width;
+void pack_panel(index_t k, index_t columns, const T* b, index_t row, index_t column, T* MULTISTAGE_RESTRICT to) {
+  constexpr index_t L = simd::lanes<T>;
+  const index_t width = round_up(columns, L);
+  if (column == 1) {
+    for (index_t p = 0; p < k; ++p, to += width) {
+      const T* from = b + p * row;
+      std::copy_n(from, columns, to);
+      std::fill(to + columns, to + width, T(0));
     }
+  } else if (row == 1) {  // B lies transposed: blocks of L x L change sides
+    for (index_t p = 0; p < k; p += L)
+      for (index_t j = 0; j < width; j += L) {
+        const index_t rows = std::min(L, k - p);
+        simd::vec<T> block[L];
+        for (index_t l = 0; l < L; ++l) {
+          const T* from = b + (j + l) * column + p;
+          block[l] = j + l >= columns ? simd::vec<T>{} : rows == L ? simd::load(from) : simd::load_partial(from, rows);
+        }
+        simd::transpose<T>(block);
+        for (index_t l = 0; l < rows; ++l) simd::store(to + (p + l) * width + j, block[l]);
+      }
+  } else {
+    for (index_t p = 0; p < k; ++p)
+      for (index_t j = 0; j < width; ++j) to[p * width + j] = j < columns ? b[p * row + j * column] : T(0);
   }
+}
+
+/// Packs B [k, n] into panels [panel][p][column of the panel].
+template <class T>
+void pack(const cpu& backend, index_t k, index_t n, const T* b, index_t row, index_t column, T* to) {
+  constexpr index_t W = tile_columns<T>;
+  backend.pool().parallel_for(divide_up(n, W), [&](index_t panel) {
+    const index_t j = panel * W;
+    pack_panel(k, std::min(W, n - j), b + j * column, row, column, to + j * k);
+  });
 }
 
 /// C[0..R, 0..columns] = alpha A B + beta C for one register tile.
@@ -136,7 +152,7 @@ void multiply(index_t m, index_t n, index_t k, const T* a, index_t a_row, index_
       index_t step = b_row;
       if (!direct || width != columns) {
         T* packed = thread_scratch<T>(0, block_k * tile_columns<T>);
-        pack(kb, columns, panel_b, b_row, b_column, packed);
+        pack_panel(kb, columns, panel_b, b_row, b_column, packed);
         panel_b = packed;
         step = width;
       }
@@ -158,10 +174,23 @@ void gemm(const cpu& b, const gemm_problem<T>& p) {
   const index_t nb = 2 * columns, tasks = divide_up(8, divide_up(p.n, nb));
   const index_t mb = std::clamp(round_up(divide_up(p.m, tasks), R), R, 16 * R);
   const index_t blocks_m = divide_up(p.m, mb), blocks_n = divide_up(p.n, nb);
+  // A B that every block of rows would pack again is packed once for all, unless it were too large to stay near.
+  constexpr index_t often = 4, near = index_t{4} << 20;
+  const index_t size = gemm_kernel::packed_size<T>(p.k, p.n);
+  const T* packed = nullptr;
+  if (blocks_m >= often && size * index_t(sizeof(T)) <= near && p.k > 0) {
+    T* made = thread_scratch<T>(7, size);
+    gemm_kernel::pack(b, p.k, p.n, p.b, b_row, b_column, made);
+    packed = made;
+  }
   b.pool().parallel_for(blocks_m * blocks_n, [&](index_t task) {
-    const index_t i = task / blocks_n * mb, j = task % blocks_n * nb;
-    gemm_kernel::multiply(std::min(mb, p.m - i), std::min(nb, p.n - j), p.k, p.a + i * a_row, a_row, a_step, p.b + j * b_column, b_row, b_column, p.alpha,
-                          p.beta, p.c + i * p.ldc + j, p.ldc);
+    const index_t i = task / blocks_n * mb, j = task % blocks_n * nb, rows = std::min(mb, p.m - i), width = std::min(nb, p.n - j);
+    const T* a = p.a + i * a_row;
+    T* c = p.c + i * p.ldc + j;
+    if (packed)
+      gemm_kernel::multiply_packed(rows, width, p.k, a, a_row, a_step, packed + j * p.k, p.alpha, p.beta, c, p.ldc);
+    else
+      gemm_kernel::multiply(rows, width, p.k, a, a_row, a_step, p.b + j * b_column, b_row, b_column, p.alpha, p.beta, c, p.ldc);
   });
 }
 

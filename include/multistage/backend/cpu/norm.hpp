@@ -96,7 +96,7 @@ void norm_statistics(const cpu& b, const norm_problem<T>& p) {
       f(p.x + row * p.pixels * p.channels, p.channels, index_t(0));
       if (p.channels2) f(p.x2 + row * p.pixels * p.channels2, p.channels2, p.channels);
     };
-    each_source([&](const T* x, index_t n, index_t first) { reduce_kernel::add_rows(p.pixels, n, x, sums + first, false); });
+    each_source([&](const T* x, index_t n, index_t first) { reduce_kernel::add_rows(p.pixels, n, x, n, sums + first, false); });
     for (index_t g = 0; g < p.groups; ++g) {
       T s = 0;
       for (index_t i = 0; i < per; ++i) s += sums[g * per + i];

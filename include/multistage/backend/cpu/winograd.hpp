@@ -10,6 +10,7 @@
 //   by panels  V is there as a whole; a task makes a panel of U piece by piece, multiplies all tiles by it, and forgets it. For few tiles and large U, which
 //              would otherwise go to memory and come back.
 #pragma once
+#include "reduce.hpp"
 #include "winograd_transforms.hpp"
 
 namespace multistage::winograd {
@@ -20,6 +21,8 @@ inline constexpr index_t large_u = index_t{4} << 20;
 inline constexpr index_t many_tiles = 64;
 /// Tiles that a task transforms where transforms are tasks of their own.
 inline constexpr index_t few_tiles = 4;
+/// Rows of a block of the weights' gradient, at most.
+inline constexpr index_t gradient_rows = 64;
 
 template <class T>
 bool is_large(index_t in, index_t out) {
@@ -118,31 +121,72 @@ void convolve(const cpu& b, const tiling& t, const T* x, const weights<T>& w, co
   convolve_by_tiles(b, t, x, w.rows(), kept, w.columns(), y, e);
 }
 
-/// dw [3, 3, in, out] += the gradient of the weights. A task takes a block of dw through all positions, so that its dU stays in the second-level cache.
+/// V and D of some tiles.
+template <class T>
+struct gradient_planes {
+  T *v, *d;
+  index_t tiles, v_row, d_row, v_pitch, d_pitch;  // v_row, d_row: elements a tile
+};
+/// dw += the gradient of `rows` rows from `row` on and of panel j, from some tiles. Its dU stays in the second-level cache.
+template <class T>
+void add_weight_gradient(const gradient_planes<T>& g, index_t row, index_t rows, const panels<T>& layout, index_t j, index_t out, T* dw) {
+  constexpr index_t most_rows = gradient_rows, W = gemm_kernel::tile_columns<T>, pitch = plane<T>(most_rows * W);
+  const index_t column = layout.first(j), padded = layout.width(j), width = std::min(padded, out - column);
+  T* du = thread_scratch<T>(1, positions * pitch);
+  for (int p = 0; p < positions; ++p)
+    gemm_kernel::multiply(rows, padded, g.tiles, g.v + p * g.v_pitch + row, index_t(1), g.v_row, g.d + p * g.d_pitch + column, g.d_row, index_t(1), T(1), T(0),
+                          du + p * pitch, padded);
+  for (index_t i = 0; i < rows; ++i) transform_weight_gradient(du + i * padded, pitch, row + i, column, width, layout.rows, out, dw);
+}
+
+/// dw [3, 3, in, out] += the gradient of the weights. Where dw is small, tasks take tiles and have a dw of their own, so that no plane travels between cores;
+/// where it is large, V and D are made for all, and tasks take blocks of dw.
 template <class T>
 void weight_gradient(const cpu& b, const tiling& t, const T* x, index_t in, const T* dy, index_t out, T* dw) {
-  constexpr index_t L = simd::lanes<T>, W = gemm_kernel::tile_columns<T>, in_block = 64;
-  constexpr index_t shared_cache = index_t{16} << 20;  // V and D
-  const index_t padded_in = round_up(in, L), padded_out = round_up(out, L), tiles = t.count(),
-                chunks = divide_up(tiles, std::max<index_t>(32, shared_cache / (positions * index_t(sizeof(T)) * (padded_in + padded_out)))),
-                chunk = divide_up(tiles, chunks), v_pitch = plane<T>(chunk * padded_in), d_pitch = plane<T>(chunk * padded_out);
-  T *v = thread_scratch<T>(5, positions * v_pitch), *d = thread_scratch<T>(6, positions * d_pitch);
-  const index_t blocks = divide_up(in, in_block);
-  for (index_t first = 0; first < tiles; first += chunk) {
-    const index_t count = std::min(chunk, tiles - first);
-    b.pool().parallel_for(divide_up(count, few_tiles), [&](index_t task) {
-      const index_t k = task * few_tiles, n = std::min(few_tiles, count - k);
-      transform_input(t, x, in, first + k, n, v + k * padded_in, v_pitch);
-      transform_gradient(t, dy, out, first + k, n, d + k * padded_out, d_pitch);
+  constexpr index_t L = simd::lanes<T>, R = gemm_kernel::tile_rows, tile_bytes = positions * index_t(sizeof(T));
+  const index_t padded_in = round_up(in, L), padded_out = round_up(out, L), tiles = t.count(), size = 9 * in * out;
+  const panels<T> layout(in, out);
+  const auto planes = [&](int slot, index_t most) {
+    const index_t v_pitch = plane<T>(most * padded_in), d_pitch = plane<T>(most * padded_out);
+    return gradient_planes<T>{
+        thread_scratch<T>(slot, positions * v_pitch), thread_scratch<T>(slot + 1, positions * d_pitch), 0, padded_in, padded_out, v_pitch, d_pitch};
+  };
+  // How tiles are shared out decides the order of additions, and so must not depend on the threads.
+  constexpr index_t least = 32, most_shares = 16, small = index_t{4} << 20;
+  const index_t shares = std::clamp<index_t>(tiles / least, 1, most_shares);
+  if (shares > 1 && shares * size * index_t(sizeof(T)) <= small) {
+    constexpr index_t near = 1 << 20;
+    const index_t share = divide_up(tiles, shares), most = std::clamp<index_t>(near / (tile_bytes * (padded_in + padded_out)), least, share);
+    T* parts = thread_scratch<T>(5, shares * size);
+    b.pool().parallel_for(shares, [&](index_t s) {
+      T* part = parts + s * size;
+      std::fill_n(part, size, T(0));
+      gradient_planes<T> g = planes(2, most);
+      for (index_t first = s * share; first < std::min(tiles, (s + 1) * share); first += most) {
+        g.tiles = std::min({most, tiles - first, (s + 1) * share - first});
+        transform_input(t, x, in, first, g.tiles, g.v, g.v_pitch);
+        transform_gradient(t, dy, out, first, g.tiles, g.d, g.d_pitch);
+        for (index_t j = 0; j < layout.count; ++j)
+          for (index_t row = 0; row < in; row += gradient_rows) add_weight_gradient(g, row, std::min(gradient_rows, in - row), layout, j, out, part);
+      }
     });
-    b.pool().parallel_for(blocks * divide_up(out, W), [&](index_t task) {
-      const index_t c = task % blocks * in_block, o = task / blocks * W, rows = std::min(in_block, in - c), width = std::min(W, out - o),
-                    padded = round_up(width, L), pitch = plane<T>(in_block * W);
-      T* du = thread_scratch<T>(1, positions * pitch);
-      for (int p = 0; p < positions; ++p)
-        gemm_kernel::multiply(rows, padded, count, v + p * v_pitch + c, index_t(1), padded_in, d + p * d_pitch + o, padded_out, index_t(1), T(1), T(0),
-                              du + p * pitch, padded);
-      for (index_t i = 0; i < rows; ++i) transform_weight_gradient(du + i * padded, pitch, c + i, o, width, in, out, dw);
+    column_sums(b, shares, size, parts, dw, true);
+    return;
+  }
+  constexpr index_t shared_cache = index_t{16} << 20;
+  const index_t chunks = divide_up(tiles, std::max(least, shared_cache / (tile_bytes * (padded_in + padded_out)))), chunk = divide_up(tiles, chunks);
+  const index_t rows = R * blocks_per_task(divide_up(in, R), gradient_rows / R, b.threads()), blocks = divide_up(in, rows);
+  gradient_planes<T> g = planes(5, chunk);
+  for (index_t first = 0; first < tiles; first += chunk) {
+    g.tiles = std::min(chunk, tiles - first);
+    b.pool().parallel_for(divide_up(g.tiles, few_tiles), [&](index_t task) {
+      const index_t k = task * few_tiles, n = std::min(few_tiles, g.tiles - k);
+      transform_input(t, x, in, first + k, n, g.v + k * padded_in, g.v_pitch);
+      transform_gradient(t, dy, out, first + k, n, g.d + k * padded_out, g.d_pitch);
+    });
+    b.pool().parallel_for(blocks * layout.count, [&](index_t task) {
+      const index_t row = task % blocks * rows;
+      add_weight_gradient(g, row, std::min(rows, in - row), layout, task / blocks, out, dw);
     });
   }
 }
