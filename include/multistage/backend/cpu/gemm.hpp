@@ -133,6 +133,12 @@ void multiply_packed(index_t m, index_t n, index_t k, const T* a, index_t a_row,
   }
 }
 
+/// Whether B's rows are read as they are: few rows of A do not pay for packing, and short rows of B lie nearly as if packed.
+template <class T>
+bool reads_in_place(index_t m, index_t b_row, index_t b_column) {
+  return b_column == 1 && (m <= 4 * tile_rows || b_row <= 2 * tile_columns<T>);
+}
+
 /// The same with B in place: element (p, j) at b[p * b_row + j * b_column].
 template <class T>
 void multiply(index_t m, index_t n, index_t k, const T* a, index_t a_row, index_t a_step, const T* b, index_t b_row, index_t b_column, T alpha, T beta, T* c,
@@ -142,8 +148,7 @@ void multiply(index_t m, index_t n, index_t k, const T* a, index_t a_row, index_
       for (index_t j = 0; j < n; ++j) c[i * ldc + j] = beta == T(0) ? T(0) : beta * c[i * ldc + j];
     return;
   }
-  // Few rows do not pay for packing where B's rows can be read as they are.
-  const bool direct = b_column == 1 && m <= 4 * tile_rows;
+  const bool direct = reads_in_place<T>(m, b_row, b_column);
   for (index_t j0 = 0; j0 < n; j0 += tile_columns<T>) {
     const index_t columns = std::min(n - j0, tile_columns<T>), width = round_up(columns, simd::lanes<T>);
     for (index_t p = 0; p < k; p += block_k) {
@@ -178,7 +183,7 @@ void gemm(const cpu& b, const gemm_problem<T>& p) {
   constexpr index_t often = 4, near = index_t{4} << 20;
   const index_t size = gemm_kernel::packed_size<T>(p.k, p.n);
   const T* packed = nullptr;
-  if (blocks_m >= often && size * index_t(sizeof(T)) <= near && p.k > 0) {
+  if (blocks_m >= often && !gemm_kernel::reads_in_place<T>(mb, b_row, b_column) && size * index_t(sizeof(T)) <= near && p.k > 0) {
     T* made = thread_scratch<T>(7, size);
     gemm_kernel::pack(b, p.k, p.n, p.b, b_row, b_column, made);
     packed = made;
