@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <cstdio>
 #include <map>
-#include <multistage/diffusion/paper_models.hpp>
 #include <multistage/multistage.hpp>
 
 #include "machine_peak.hpp"
+#include "networks.hpp"
 
 namespace ms = multistage;
 
@@ -28,9 +28,7 @@ int main(int argc, char** argv) {
   ms::index_t batch = 4;
   int stage = 0, threads = 0, top = 25, repeats = 5;
   bool train = false, nodes = false;
-  app.add_option("--network", name)
-      ->check(CLI::IsMember({"edm_cifar10_multistage", "vp_cifar10_multistage", "ldm_celeba256_multistage", "quickstart"}))
-      ->capture_default_str();
+  app.add_option("--network", name)->check(CLI::IsMember(bench::network_names))->capture_default_str();
   app.add_option("--batch", batch)->check(CLI::Range(1, 4096))->capture_default_str();
   app.add_option("--stage", stage)->check(CLI::Range(0, 2))->capture_default_str();
   app.add_option("--threads", threads)->capture_default_str();
@@ -40,20 +38,12 @@ int main(int argc, char** argv) {
   app.add_flag("--train", train, "forward and backward");
   CLI11_PARSE(app, argc, argv);
   return ms::exit_status([&] {
-    const ms::configuration config =
-        name == "edm_cifar10_multistage"  ? ms::paper::edm_cifar10_multistage<>::make_configuration()
-        : name == "vp_cifar10_multistage" ? ms::paper::vp_cifar10_multistage<>::make_configuration()
-        : name == "ldm_celeba256_multistage"
-            ? ms::paper::ldm_celeba256_multistage<>::make_configuration()
-            : ms::configuration{
-                  ms::song_unet{.resolution = 8, .channels = 1, .encoder_channels = 32, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {4}},
-                  ms::decoders{.widths = {48, 32, 16}},
-                  {}};
+    const ms::configuration config = bench::network(name);
     ms::cpu b(threads);
-    ms::dynamic_model<float, ms::cpu> model(b, config, ms::partition({2.5, 7.7}), 1);
+    ms::dynamic_model<float, ms::cpu> model(b, config, bench::stages_of(config), 1);
     const ms::shape images = model.images(batch);
     const ms::tensor<double, ms::cpu> x(b, images, std::vector<double>(std::size_t(images.size()), 0.3));
-    const std::vector<double> sigmas(std::size_t(batch), std::array{1.0, 5.0, 50.0}[std::size_t(stage)]);
+    const std::vector<double> sigmas(std::size_t(batch), bench::sigma_in(stage));
     const auto r = model.route(sigmas);
     const auto in = model.prepare(x.data(), sigmas, r);
     ms::tensor<float, ms::cpu> gradients(b, model.weights().extents()), out(b, images);

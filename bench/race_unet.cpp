@@ -10,24 +10,14 @@
 #include <chrono>
 #include <cstdio>
 #include <fstream>
-#include <multistage/diffusion/paper_models.hpp>
 #include <multistage/multistage.hpp>
 
 #include "machine_peak.hpp"
+#include "networks.hpp"
 
 namespace ms = multistage;
 
 namespace {
-
-ms::configuration network(const std::string& name) {
-  if (name == "edm_cifar10_multistage") return ms::paper::edm_cifar10_multistage<>::make_configuration();
-  if (name == "edm_cifar10_unified") return ms::paper::edm_cifar10<>::make_configuration();
-  if (name == "vp_cifar10_multistage") return ms::paper::vp_cifar10_multistage<>::make_configuration();
-  if (name == "ldm_celeba256_multistage") return ms::paper::ldm_celeba256_multistage<>::make_configuration();
-  return {ms::song_unet{.resolution = 8, .channels = 1, .encoder_channels = 32, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {4}},
-          ms::decoders{.widths = {48, 32, 16}},
-          {}};
-}
 
 /// Bytes of a line of /proc/self/status.
 double status_bytes(const char* line) {
@@ -45,13 +35,11 @@ double status_bytes(const char* line) {
 void forget_peak() { std::ofstream("/proc/self/clear_refs") << "5"; }
 
 void race(const std::string& name, int s, ms::index_t batch, int threads, int repeats, bool train) {
-  const ms::configuration config = network(name);
+  const ms::configuration config = bench::network(name);
   const ms::cpu b(threads);
-  std::vector<double> boundaries;  // where they lie does not matter here
-  for (int k = 1; k < config.stages.stage_count(); ++k) boundaries.push_back(k == 1 ? 2.5 : 7.7);
-  ms::dynamic_model<float, ms::cpu> model(b, config, ms::partition(boundaries), 1);
+  ms::dynamic_model<float, ms::cpu> model(b, config, bench::stages_of(config), 1);
   const ms::shape images = model.images(batch);
-  const double sigma = s == 0 ? 1.0 : s == 1 ? 5.0 : 50.0;
+  const double sigma = bench::sigma_in(s);
   double seconds = 0, peak = 0;
   const auto timed = [&](auto&& pass) {
     const double before = status_bytes("VmRSS:");
@@ -90,16 +78,14 @@ int main(int argc, char** argv) {
   ms::index_t batch = 4;
   int threads = 0, repeats = 5;
   bool train = false;
-  app.add_option("--network", name, "which network")
-      ->required()
-      ->check(CLI::IsMember({"edm_cifar10_multistage", "edm_cifar10_unified", "vp_cifar10_multistage", "ldm_celeba256_multistage", "quickstart"}));
+  app.add_option("--network", name, "which network")->required()->check(CLI::IsMember(bench::network_names));
   app.add_option("--batch", batch, "images in a batch")->check(CLI::Range(1, 4096))->capture_default_str();
   app.add_flag("--train", train, "time a training step: forward, backward, Adam and the average");
   app.add_option("--threads", threads, "threads; 0: one a core")->check(CLI::Range(0, 1024))->capture_default_str();
   app.add_option("--repeats", repeats, "timed repeats, of which the best counts")->check(CLI::Range(1, 10000))->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   return ms::exit_status([&] {
-    for (int s = 0; s < network(name).stages.stage_count(); ++s) {
+    for (int s = 0; s < bench::network(name).stages.stage_count(); ++s) {
       const pid_t child = ::fork();
       ms::require<ms::error>(child >= 0, "race_unet: cannot start a process");
       if (child == 0) {

@@ -118,6 +118,40 @@ TEST_CASE("Winograd in float stays within 2e-5 of the direct form") {
   }
 }
 
+TEST_CASE("Winograd's ways of going about large weights and small gradients give the direct form's results") {
+  // In double, transformed weights of 128 x 136 channels are beyond 4 MiB: few tiles go by panels of them, many by tiles; gradients of 16 x 24 channels
+  // are shared out by tiles, those of 128 x 136 by blocks. Threads more than panels share a panel's tiles.
+  struct {
+    ms::shape x;
+    ms::index_t out;
+  } const cases[] = {{{2, 6, 5, 128}, 136}, {{1, 16, 15, 136}, 128}, {{5, 16, 16, 128}, 136}, {{9, 15, 13, 16}, 24}, {{2, 16, 16, 24}, 50}};
+  for (const auto& c : cases) {
+    const ms::shape ws{3, 3, c.x.channels, c.out}, ys{c.x.rows, c.x.height, c.x.width, c.out};
+    INFO("x " << c.x << ", out " << c.out);
+    const vec x = normals<double>(c.x.size(), 1), w = normals<double>(ws.size(), 2), r = normals<double>(ys.size(), 3), u = normals<double>(c.x.size(), 4),
+              v = normals<double>(ws.size(), 5);
+    const vec y = direct_conv(x, c.x, w, c.out, {});
+    const double along_u = test::dot(direct_conv(u, c.x, w, c.out, {}), r), along_v = test::dot(direct_conv(x, c.x, v, c.out, {}), r);
+    vec of_one_thread[3];
+    for (int threads : {1, 2, 5}) {
+      ms::cpu b(threads);
+      const ms::tensor<double, ms::cpu> tx(b, c.x, x), tw(b, ws, w), tr(b, ys, r);
+      ms::tensor<double, ms::cpu> ty(b, ys), dx(b, c.x), dw(b, ws);
+      ms::ops::conv<ms::cpu, double>(b, tx.view(), tw.view(), ty.view());
+      ms::ops::conv_backward<ms::cpu, double>(b, tx.view(), tw.view(), tr.view(), dx.view(), dw.view(), {});
+      const vec got[] = {ty.to_host(), dx.to_host(), dw.to_host()};
+      CHECK(test::distance(got[0], y) < 1e-12);
+      CHECK(test::dot(got[1], u) == Approx(along_u).epsilon(1e-11));
+      CHECK(test::dot(got[2], v) == Approx(along_v).epsilon(1e-11));
+      for (int k = 0; k < 3; ++k)
+        if (threads == 1)
+          of_one_thread[k] = got[k];
+        else
+          CHECK(got[k] == of_one_thread[k]);
+    }
+  }
+}
+
 TEST_CASE("conv refuses operands that do not fit") {
   ms::cpu b;
   ms::tensor<float, ms::cpu> x(b, {2, 8, 8, 4}), w(b, {3, 3, 4, 6}), y(b, {2, 8, 8, 6}), bad(b, {2, 8, 8, 5});

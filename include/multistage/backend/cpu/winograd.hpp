@@ -35,12 +35,14 @@ index_t kept_size(const tiling& t, index_t in, index_t out) {
   return !is_large<T>(in, out) || t.count() >= many_tiles ? panels<T>(in, out).size() : 0;
 }
 
-/// How many of `blocks` a task takes, at most `most`: as many as can be while threads end together.
-inline index_t blocks_per_task(index_t blocks, index_t most, index_t threads) {
-  index_t best = 1, best_end = blocks;
-  for (index_t per = 1; per <= std::min(most, blocks); ++per) {
-    const index_t end = divide_up(divide_up(blocks, per), threads) * per;  // what the busiest thread has done
-    if (end <= best_end) best = per, best_end = end;
+/// How many of n rows of a product a task takes, at most `most`, so that threads end together and tasks are few.
+inline index_t rows_per_task(index_t n, index_t most, index_t threads) {
+  constexpr index_t R = gemm_kernel::tile_rows;
+  index_t best = 1, least = 0;
+  for (index_t per = 1; per <= std::min(most, n); ++per) {
+    // What the busiest thread does, times the threads: rows, a last register tile half empty; and each task fetches weights, which costs about a tile.
+    const index_t tasks = divide_up(n, per), cost = divide_up(tasks, threads) * threads * (per + (per % R ? R / 2 : 0)) + tasks * R;
+    if (per == 1 || cost <= least) best = per, least = cost;
   }
   return best;
 }
@@ -83,11 +85,11 @@ void convolve_by_tiles(const cpu& b, const tiling& t, const T* x, index_t in, co
   const panels<T> layout(in, out);
   const index_t padded_in = round_up(in, L), padded_out = round_up(out, L), tiles = t.count(),
                 fit = (is_large<T>(in, out) ? far : near) / (positions * index_t(sizeof(T)) * (padded_in + padded_out)),
-                per_task = R * blocks_per_task(divide_up(tiles, R), std::max<index_t>(1, fit / R), b.threads());
+                per_task = rows_per_task(tiles, std::max(fit, R), b.threads());
   const index_t v_pitch = plane<T>(per_task * padded_in), m_pitch = plane<T>(per_task * padded_out);
   const auto multiply = [&](int p, index_t count, const T* v, T* m) {
     for (index_t j = 0; j < layout.count; ++j)
-      gemm_kernel::multiply_packed(count, layout.width(j), in, v + p * v_pitch, padded_in, index_t(1), u + layout.offset(j) + p * layout.pitch(j), T(1), T(0),
+      gemm_kernel::multiply_packed(count, layout.width(j), in, v + p * v_pitch, padded_in, index_t(1), u + p * layout.pitch() + layout.offset(j), T(1), T(0),
                                    m + p * m_pitch + layout.first(j), padded_out);
   };
   if (tiles <= per_task) {
@@ -143,7 +145,7 @@ void add_weight_gradient(const gradient_planes<T>& g, index_t row, index_t rows,
 /// where it is large, V and D are made for all, and tasks take blocks of dw.
 template <class T>
 void weight_gradient(const cpu& b, const tiling& t, const T* x, index_t in, const T* dy, index_t out, T* dw) {
-  constexpr index_t L = simd::lanes<T>, R = gemm_kernel::tile_rows, tile_bytes = positions * index_t(sizeof(T));
+  constexpr index_t L = simd::lanes<T>, tile_bytes = positions * index_t(sizeof(T));
   const index_t padded_in = round_up(in, L), padded_out = round_up(out, L), tiles = t.count(), size = 9 * in * out;
   const panels<T> layout(in, out);
   const auto planes = [&](int slot, index_t most) {
@@ -175,7 +177,7 @@ void weight_gradient(const cpu& b, const tiling& t, const T* x, index_t in, cons
   }
   constexpr index_t shared_cache = index_t{16} << 20;
   const index_t chunks = divide_up(tiles, std::max(least, shared_cache / (tile_bytes * (padded_in + padded_out)))), chunk = divide_up(tiles, chunks);
-  const index_t rows = R * blocks_per_task(divide_up(in, R), gradient_rows / R, b.threads()), blocks = divide_up(in, rows);
+  const index_t rows = rows_per_task(in, gradient_rows, b.threads()), blocks = divide_up(in, rows);
   gradient_planes<T> g = planes(5, chunk);
   for (index_t first = 0; first < tiles; first += chunk) {
     g.tiles = std::min(chunk, tiles - first);

@@ -180,7 +180,7 @@ struct weights {
   index_t columns() const { return rotated ? in : out; }
 };
 
-/// How U, the transformed weights, lies: [panel][position][row][column of the panel]. Panels are as wide as a register tile or a little less, so that their
+/// How U, the transformed weights, lies: [position][panel][row][column of the panel]. Panels are as wide as a register tile or a little less, so that their
 /// number is even and threads that take them in turn end together.
 template <class T>
 struct panels {
@@ -191,10 +191,10 @@ struct panels {
   /// The first column of panel j.
   index_t first(index_t j) const { return vectors * j / count * simd::lanes<T>; }
   index_t width(index_t j) const { return first(j + 1) - first(j); }
-  /// Between positions of panel j.
-  index_t pitch(index_t j) const { return plane<T>(rows * width(j)); }
-  index_t offset(index_t j) const { return positions * (rows * first(j) + j * plane<T>(0)); }
-  index_t size() const { return offset(count); }
+  /// Where panel j begins in its position, and how far positions are apart.
+  index_t offset(index_t j) const { return rows * first(j); }
+  index_t pitch() const { return plane<T>(offset(count)); }
+  index_t size() const { return positions * pitch(); }
 };
 
 /// U = G w G^T for L rows from `row` on (or up to the last) and `width` columns from `column` on, a panel's or fewer; `u` is where the first row goes,
@@ -255,7 +255,7 @@ void transform_weights(const cpu& b, const weights<T>& w, T* u) {
   const index_t blocks = divide_up(layout.rows, L);
   b.pool().parallel_for(layout.count * blocks, [&](index_t task) {
     const index_t j = task / blocks, row = task % blocks * L, width = layout.width(j);
-    transform_weight_rows(w, layout.first(j), width, row, u + layout.offset(j) + row * width, layout.pitch(j));
+    transform_weight_rows(w, layout.first(j), width, row, u + layout.offset(j) + row * width, layout.pitch());
   });
 }
 
