@@ -25,6 +25,7 @@ struct noop_functor {
 template <class B>
 concept backend = std::copyable<B> && requires(const B b, float* p, const float* c, index_t n, noop_functor f, typename B::template storage<float> s) {
   { B::name } -> std::convertible_to<std::string_view>;
+  { B::on_host } -> std::convertible_to<bool>;  // whether its memory is the host's
   { b.template allocate<float>(n) } -> std::same_as<typename B::template storage<float>>;
   { B::pointer(s) } -> std::same_as<float*>;
   b.upload(c, p, n);       // host to device

@@ -268,9 +268,13 @@ class dynamic_model {
   void need_segment(int segment) {
     if (has_segment(segment)) return;
     const auto [begin, end] = network().parameter_range(segment);
-    std::vector<Scalar> host(std::size_t(end - begin), Scalar(0));
-    read_segment_(segment, host.data());
-    backend_.upload(host.data(), weights_.data() + begin, end - begin);
+    if constexpr (Backend::on_host) {
+      read_segment_(segment, weights_.data() + begin);
+    } else {
+      std::vector<Scalar> host(std::size_t(end - begin), Scalar(0));
+      read_segment_(segment, host.data());
+      backend_.upload(host.data(), weights_.data() + begin, end - begin);
+    }
     unread_[std::size_t(segment)] = 0;
   }
   void denoise_batch(const double* x, std::span<const double> sigmas, double* d, const conditioning<Scalar>& labels, shared_features features) {

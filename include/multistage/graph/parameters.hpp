@@ -1,6 +1,7 @@
 // Parameters between upstream's layout and the library's: conv [out, in, k, k] <-> [k, k, in, out], linear [out, in] or [in, out] <-> [in, out],
 // the outputs of query-key-value layers in the order [q, k, v]; and their initial values.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -25,18 +26,24 @@ inline std::vector<index_t> upstream_extents(const parameter& p) {
   }
 }
 
-/// Calls f(upstream position, own position) for every element.
+/// Calls f(upstream position, own position) for every element, in an order that is kind to caches on both sides.
 template <class F>
 void for_each_element(const parameter& p, F&& f) {
   const index_t taps = index_t{p.kernel} * p.kernel, third = p.out / 3, head = p.qkv == qkv_order::by_head ? third / p.heads : 0;
-  for (index_t o = 0; o < p.out; ++o) {
-    index_t own = o;
-    if (p.qkv == qkv_order::interleaved)
-      own = o % 3 * third + o / 3;
-    else if (p.qkv == qkv_order::by_head)
-      own = o % (3 * head) / head * third + o / (3 * head) * head + o % head;
+  const auto place = [&](index_t o) {
+    if (p.qkv == qkv_order::interleaved) return o % 3 * third + o / 3;
+    if (p.qkv == qkv_order::by_head) return o % (3 * head) / head * third + o / (3 * head) * head + o % head;
+    return o;
+  };
+  constexpr index_t line = 16;
+  for (index_t first = 0; first < p.out; first += line) {
+    const index_t n = std::min(line, index_t{p.out} - first);
+    index_t own[line] = {};
+    for (index_t k = 0; k < n; ++k) own[k] = place(first + k);
     for (index_t i = 0; i < p.in; ++i)
-      for (index_t t = 0; t < taps; ++t) f(p.layout == parameter_layout::linear_io ? i * p.out + o : (o * p.in + i) * taps + t, (t * p.in + i) * p.out + own);
+      for (index_t t = 0; t < taps; ++t)
+        for (index_t k = 0; k < n; ++k)
+          f(p.layout == parameter_layout::linear_io ? i * p.out + first + k : ((first + k) * p.in + i) * taps + t, (t * p.in + i) * p.out + own[k]);
   }
 }
 

@@ -1,6 +1,7 @@
 // The safetensors format: eight bytes of header length (little-endian), a JSON header {name: {dtype, shape, data_offsets}, ...,
 // "__metadata__": {string: string}}, then the data. Every number of a file is checked before anything is allocated from it.
 #pragma once
+#include <cstdint>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -87,6 +88,16 @@ class safetensors {
     const auto it = tensors_.find(name);
     if (it == tensors_.end()) fail<file_error>(path_, ": has no tensor '", name, "'");
     return it->second;
+  }
+  /// f(pointer to the values): where they lie in the file if it has them in T, else converted.
+  template <class T, class F>
+  void with_values(const std::string& name, F&& f) const {
+    const tensor_entry& t = entry(name);
+    const unsigned char* p = bytes_.data() + data_ + t.begin;
+    if (t.type.type == dtype_of<T>() && reinterpret_cast<std::uintptr_t>(p) % alignof(T) == 0)
+      f(reinterpret_cast<const T*>(p));
+    else
+      f(get<T>(name).data());
   }
   /// The values, converted to T.
   template <class T>

@@ -59,8 +59,8 @@ void check_parameters(const safetensors& file, const std::string& prefix, const 
 /// Reads one parameter into flat[p.offset - origin ...].
 template <class T>
 void read_parameter(const safetensors& file, const std::string& name, const parameter& p, T* flat, index_t origin = 0) {
-  const std::vector<T> values = file.get<T>(name);
-  for_each_element(p, [&](index_t upstream, index_t own) { flat[p.offset - origin + own] = values[upstream]; });
+  file.with_values<T>(
+      name, [&](const T* values) { for_each_element(p, [&, to = flat + p.offset - origin](index_t upstream, index_t own) { to[own] = values[upstream]; }); });
 }
 
 /// All parameters of a file that check_parameters accepts, as flat memory.

@@ -53,6 +53,7 @@ class aligned_storage {
 class cpu {
  public:
   static constexpr std::string_view name = "cpu";
+  static constexpr bool on_host = true;
   template <class T>
   using storage = aligned_storage<T>;
 

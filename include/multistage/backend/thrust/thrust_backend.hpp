@@ -22,6 +22,7 @@ class thrust_backend {
  public:
   using system = System;
   static constexpr std::string_view name = System::name;
+  static constexpr bool on_host = System::host;
   template <class T>
   using storage = typename System::template vector<T>;
 
