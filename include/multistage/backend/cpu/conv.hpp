@@ -9,17 +9,37 @@ namespace conv_kernel {
 
 /// Below this many input channels a vector register would stay mostly empty in the transforms.
 inline constexpr index_t winograd_channels = 8;
-/// So many pixels a matrix product takes without packing its right side.
-inline constexpr index_t few_pixels = 4 * gemm_kernel::tile_rows;
 template <class T>
 bool use_winograd(const conv_problem<T>& p) {
   return p.same3x3() && p.channels >= winograd_channels;
 }
 
-/// Output pixels a task takes, from the length of a patch.
+/// A linear layer of few rows, or a small image: packing the weights would cost more than the product.
+template <class T>
+bool few_pixels(const conv_problem<T>& p) {
+  return p.pointwise() && p.rows * p.out_pixels() <= 4 * gemm_kernel::tile_rows;
+}
+template <class T>
+index_t patch_size(const conv_problem<T>& p) {
+  return p.kernel * p.kernel * p.channels;
+}
+/// The weights in panels, those of x2 behind those of x.
+template <class T>
+index_t packed_size(const conv_problem<T>& p) {
+  return gemm_kernel::packed_size<T>(patch_size(p), p.out_channels) + gemm_kernel::packed_size<T>(p.channels2, p.out_channels);
+}
+template <class T>
+void pack(const cpu& b, const conv_problem<T>& p, T* to) {
+  const index_t patch = patch_size(p), n = p.out_channels;
+  gemm_kernel::pack(b, patch, n, p.weight, n, index_t(1), to);
+  if (p.channels2) gemm_kernel::pack(b, p.channels2, n, p.weight + patch * n, n, index_t(1), to + gemm_kernel::packed_size<T>(patch, n));
+}
+
+/// Output pixels a task takes, from the length of a patch: whole register tiles, at least eight tasks if there is work.
 inline index_t pixels_per_task(index_t pixels, index_t patch) {
-  const index_t fit = std::clamp<index_t>((index_t{64} << 10) / std::max<index_t>(patch, 1), 16, 256);
-  return std::max<index_t>(8, std::min(fit, round_up(divide_up(pixels, 8), 8)));
+  constexpr index_t R = gemm_kernel::tile_rows;
+  const index_t fit = std::clamp<index_t>((index_t{64} << 10) / std::max<index_t>(patch, 1), 2 * R, 256) / R * R;
+  return std::max(R, std::min(fit, round_up(divide_up(pixels, 8), R)));
 }
 
 /// patches [count, kernel, kernel, channels] of the output pixels [first, first + count) counted over the batch.
@@ -64,14 +84,20 @@ void finish(const conv_problem<T>& p, index_t first, index_t count) {
 
 }  // namespace conv_kernel
 
-/// The transformed weights of Winograd's convolutions, where they are worth keeping between calls.
+/// What is worth keeping between calls: Winograd's transformed weights, panels of others.
 template <class T>
 index_t conv_prepared_size(const cpu&, const conv_problem<T>& p) {
-  return conv_kernel::use_winograd(p) ? winograd::kept_size<T>({p.rows, p.height, p.width}, p.channels, p.out_channels) : 0;
+  using namespace conv_kernel;
+  if (use_winograd(p)) return winograd::kept_size<T>({p.rows, p.height, p.width}, p.channels, p.out_channels);
+  return few_pixels(p) ? 0 : packed_size(p);
 }
 template <class T>
 void conv_prepare(const cpu& b, const conv_problem<T>& p, T* to) {
-  winograd::transform_weights(b, winograd::weights<T>{p.weight, p.channels, p.out_channels}, to);
+  using namespace conv_kernel;
+  if (use_winograd(p))
+    winograd::transform_weights(b, winograd::weights<T>{p.weight, p.channels, p.out_channels}, to);
+  else
+    pack(b, p, to);
 }
 
 /// @see conv_problem.
@@ -82,23 +108,30 @@ void conv_forward(const cpu& b, const conv_problem<T>& p) {
     return winograd::convolve(b, {p.rows, p.height, p.width}, p.x, winograd::weights<T>{p.weight, p.channels, p.out_channels}, p.prepared, p.y,
                               winograd::epilogue<T>{p.bias, p.row_bias, p.residual, p.scale, false});
   const bool in_place = p.residual == p.y && p.residual != nullptr;
-  if (p.pointwise() && p.channels2 == 0 && p.rows * p.out_pixels() <= few_pixels) {  // a linear layer of few rows: packing would cost more than the product
-    const index_t m = p.rows * p.out_pixels(), n = p.out_channels, columns = gemm_kernel::tile_columns<T>;
+  const index_t patch = patch_size(p), pixels = p.rows * p.out_pixels(), n = p.out_channels;
+  if (few_pixels(p)) {
+    constexpr index_t columns = gemm_kernel::tile_columns<T>;
     b.pool().parallel_for(divide_up(n, columns), [&](index_t task) {
       const index_t j = task * columns, width = std::min(columns, n - j);
-      gemm_kernel::multiply(m, width, p.channels, p.x, p.channels, index_t(1), p.weight + j, n, index_t(1), T(1), in_place ? T(1) : T(0), p.y + j, n);
+      const auto add = [&](const T* x, index_t channels, const T* w, T beta) {
+        gemm_kernel::multiply(pixels, width, channels, x, channels, index_t(1), w + j, n, index_t(1), T(1), beta, p.y + j, n);
+      };
+      add(p.x, p.channels, p.weight, in_place ? T(1) : T(0));
+      if (p.channels2) add(p.x2, p.channels2, p.weight + p.channels * n, T(1));
     });
     conv_problem<T> q = p;
     if (in_place) q.residual = nullptr;
-    finish(q, 0, m);
+    finish(q, 0, pixels);
     return;
   }
-  const index_t patch = p.kernel * p.kernel * p.channels, pixels = p.rows * p.out_pixels(), n = p.out_channels,
-                block = pixels_per_task(pixels, patch + p.channels2);
-  T* packed = thread_scratch<T>(5, gemm_kernel::packed_size<T>(patch, n) + gemm_kernel::packed_size<T>(p.channels2, n));
-  T* packed2 = packed + gemm_kernel::packed_size<T>(patch, n);
-  gemm_kernel::pack(b, patch, n, p.weight, n, index_t(1), packed);
-  if (p.channels2) gemm_kernel::pack(b, p.channels2, n, p.weight + p.channels * n, n, index_t(1), packed2);
+  const index_t block = pixels_per_task(pixels, patch + p.channels2);
+  const T* packed = p.prepared;
+  if (!packed) {
+    T* made = thread_scratch<T>(5, packed_size(p));
+    pack(b, p, made);
+    packed = made;
+  }
+  const T* packed2 = packed + gemm_kernel::packed_size<T>(patch, n);
   b.pool().parallel_for(divide_up(pixels, block), [&](index_t task) {
     const index_t first = task * block, count = std::min(block, pixels - first);
     const T* a = p.x + first * patch;

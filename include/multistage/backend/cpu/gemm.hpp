@@ -53,13 +53,16 @@ void pack_panel(index_t k, index_t columns, const T* b, index_t row, index_t col
   }
 }
 
-/// Packs B [k, n] into panels [panel][p][column of the panel].
+/// Packs B [k, n] into panels [panel][p][column of the panel]. A task takes some rows of all panels, since B lies by rows.
 template <class T>
 void pack(const cpu& backend, index_t k, index_t n, const T* b, index_t row, index_t column, T* to) {
-  constexpr index_t W = tile_columns<T>;
-  backend.pool().parallel_for(divide_up(n, W), [&](index_t panel) {
-    const index_t j = panel * W;
-    pack_panel(k, std::min(W, n - j), b + j * column, row, column, to + j * k);
+  constexpr index_t W = tile_columns<T>, some = 64;
+  backend.pool().parallel_for(divide_up(k, some), [&](index_t task) {
+    const index_t p = task * some, rows = std::min(some, k - p);
+    for (index_t j = 0; j < n; j += W) {
+      const index_t columns = std::min(W, n - j);
+      pack_panel(rows, columns, b + p * row + j * column, row, column, to + j * k + p * round_up(columns, simd::lanes<T>));
+    }
   });
 }
 
@@ -180,7 +183,7 @@ void gemm(const cpu& b, const gemm_problem<T>& p) {
   const index_t mb = std::clamp(round_up(divide_up(p.m, tasks), R), R, 16 * R);
   const index_t blocks_m = divide_up(p.m, mb), blocks_n = divide_up(p.n, nb);
   // A B that every block of rows would pack again is packed once for all, unless it were too large to stay near.
-  constexpr index_t often = 4, near = index_t{4} << 20;
+  constexpr index_t often = 4, near = index_t{16} << 20;
   const index_t size = gemm_kernel::packed_size<T>(p.k, p.n);
   const T* packed = nullptr;
   if (blocks_m >= often && !gemm_kernel::reads_in_place<T>(mb, b_row, b_column) && size * index_t(sizeof(T)) <= near && p.k > 0) {
