@@ -76,7 +76,7 @@ void convolve_by_panels(const cpu& b, const tiling& t, const T* x, const weights
   });
 }
 
-/// @see the file's head. Where all tiles are one task the steps follow each other, and threads share the products by position.
+/// @see the file's head. Where all tiles are one task threads share its panels.
 template <class T>
 void convolve_by_tiles(const cpu& b, const tiling& t, const T* x, index_t in, const T* u, index_t out, T* y, const epilogue<T>& e) {
   constexpr index_t L = simd::lanes<T>, R = gemm_kernel::tile_rows;
@@ -86,27 +86,28 @@ void convolve_by_tiles(const cpu& b, const tiling& t, const T* x, index_t in, co
   const index_t padded_in = round_up(in, L), padded_out = round_up(out, L), tiles = t.count(),
                 fit = (is_large<T>(in, out) ? far : near) / (positions * index_t(sizeof(T)) * (padded_in + padded_out)),
                 per_task = rows_per_task(tiles, std::max(fit, R), b.threads());
-  const index_t v_pitch = plane<T>(per_task * padded_in), m_pitch = plane<T>(per_task * padded_out);
-  const auto multiply = [&](int p, index_t count, const T* v, T* m) {
-    for (index_t j = 0; j < layout.count; ++j)
-      gemm_kernel::multiply_packed(count, layout.width(j), in, v + p * v_pitch, padded_in, index_t(1), u + p * layout.pitch() + layout.offset(j), T(1), T(0),
-                                   m + p * m_pitch + layout.first(j), padded_out);
+  const index_t v_pitch = plane<T>(per_task * padded_in);
+  const auto multiply = [&](int p, index_t count, index_t j, const T* v, T* m, index_t m_row) {
+    gemm_kernel::multiply_packed(count, layout.width(j), in, v + p * v_pitch, padded_in, index_t(1), u + p * layout.pitch() + layout.offset(j), T(1), T(0), m,
+                                 m_row);
   };
-  if (tiles <= per_task) {
-    T *v = thread_scratch<T>(3, positions * v_pitch), *m = thread_scratch<T>(4, positions * m_pitch);
-    transform_input(t, x, in, 0, tiles, v, v_pitch);
-    constexpr int together = 4;
-    b.pool().parallel_for(positions / together, [&](index_t task) {
-      for (int p = int(task) * together; p < int(task + 1) * together; ++p) multiply(p, tiles, v, m);
+  if (tiles <= per_task) {  // a panel a task; making V each time is cheaper than fetching it from another core
+    b.pool().parallel_for(layout.count, [&](index_t j) {
+      const index_t column = layout.first(j), width = layout.width(j), pitch = plane<T>(tiles * width);
+      T *v = thread_scratch<T>(1, positions * v_pitch), *m = thread_scratch<T>(2, positions * pitch);
+      transform_input(t, x, in, 0, tiles, v, v_pitch);
+      for (int p = 0; p < positions; ++p) multiply(p, tiles, j, v, m + p * pitch, width);
+      transform_output(t, m, pitch, width, column, std::min(width, out - column), out, 0, tiles, y, e);
     });
-    transform_output(t, m, m_pitch, padded_out, 0, out, out, 0, tiles, y, e);
     return;
   }
+  const index_t m_pitch = plane<T>(per_task * padded_out);
   b.pool().parallel_for(divide_up(tiles, per_task), [&](index_t task) {
     const index_t first = task * per_task, count = std::min(per_task, tiles - first);
     T *v = thread_scratch<T>(1, positions * v_pitch), *m = thread_scratch<T>(2, positions * m_pitch);
     transform_input(t, x, in, first, count, v, v_pitch);
-    for (int p = 0; p < positions; ++p) multiply(p, count, v, m);
+    for (int p = 0; p < positions; ++p)
+      for (index_t j = 0; j < layout.count; ++j) multiply(p, count, j, v, m + p * m_pitch + layout.first(j), padded_out);
     transform_output(t, m, m_pitch, padded_out, 0, out, out, first, count, y, e);
   });
 }

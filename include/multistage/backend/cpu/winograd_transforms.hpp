@@ -186,7 +186,7 @@ template <class T>
 struct panels {
   index_t rows, vectors, count;
   panels(index_t k, index_t n) : rows(k), vectors(divide_up(n, index_t(simd::lanes<T>))), count(divide_up(vectors, index_t(gemm_kernel::tile_vectors))) {
-    if (count > 1) count = round_up(count, 2);
+    if (vectors > 1) count = round_up(count, 2);
   }
   /// The first column of panel j.
   index_t first(index_t j) const { return vectors * j / count * simd::lanes<T>; }
