@@ -1,9 +1,12 @@
 """PyTorch's side of the race (bench/race.sh): the networks of bench/torch_networks.py, eager and in channels_last, the better of the two.
 usage: race_torch.py --network NAME --batch N [--train] [--threads N] [--repeats N]; JSON lines as race_unet prints them, with "mode" beside.
-A training step is forward, backward, Adam and the moving average of the weights."""
+A training step is forward, backward, Adam and the moving average of the weights. Each stage and mode runs in a process of its own, so that none finds memory
+that another has left."""
 import argparse
 import json
 import os
+import subprocess
+import sys
 import time
 
 import torch
@@ -58,49 +61,58 @@ def main():
     a.add_argument("--train", action="store_true")
     a.add_argument("--threads", type=int, default=os.cpu_count())
     a.add_argument("--repeats", type=int, default=5)
+    a.add_argument("--only", nargs=2, metavar=("STAGE", "MODE"), help="one stage in one mode, in this process")
     a = a.parse_args()
-    torch.set_num_threads(a.threads)
-    network, c = NETWORKS[a.network]
-    stages = range(3) if c["decoder_channels"] else [None]
-    before = status_bytes("VmRSS")
-    label = torch.full((a.batch,), 0.4)
-    image = torch.randn(a.batch, c["channels"], c["resolution"], c["resolution"])
-    for s in stages:
-        results = {}
+    if a.only:
+        return print(json.dumps(measure(a, int(a.only[0]), a.only[1])))
+    for s in range(3 if NETWORKS[a.network][1]["decoder_channels"] else 1):
+        results = []
         for mode in ("eager", "channels_last"):
-            torch.manual_seed(0)
-            P = Parameters(1)
-            x = image.to(memory_format=torch.channels_last) if mode == "channels_last" else image
+            p = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--only", str(s), mode], capture_output=True, text=True)
+            if p.returncode:
+                sys.exit(p.stderr)
+            results.append(json.loads(p.stdout))
+        best = min(results, key=lambda r: r["seconds"])
+        print(json.dumps({"network": a.network, "stage": s, "batch": a.batch, "threads": a.threads, "train_step_s" if a.train else "forward_s": best["seconds"],
+                          "peak_bytes": min(r["peak_bytes"] for r in results), "mode": best["mode"]}), flush=True)
+
+
+def measure(a, s, mode):
+    torch.set_num_threads(a.threads)
+    torch.manual_seed(0)
+    network, c = NETWORKS[a.network]
+    stage = s if c["decoder_channels"] else None
+    label = torch.full((a.batch,), 0.4)
+    x = torch.randn(a.batch, c["channels"], c["resolution"], c["resolution"])
+    P = Parameters(1)
+    with torch.no_grad():
+        network(P, c, x[:1], label[:1], stage)  # parameters come into being
+    if mode == "channels_last":
+        x = x.to(memory_format=torch.channels_last)
+        for k, v in P.items():
+            if v.ndim == 4:
+                P[k] = v.detach().to(memory_format=torch.channels_last).requires_grad_()
+    weights = sum(v.numel() for v in P.values()) * 4
+    before = status_bytes("VmRSS") - weights
+    if a.train:
+        adam = torch.optim.Adam(P.values(), lr=1e-4)
+        average = {k: v.detach().clone() for k, v in P.items()}
+
+        def step():
+            adam.zero_grad(set_to_none=True)
+            ((network(P, c, x, label, stage) - x) ** 2).mean().backward()
+            adam.step()
             with torch.no_grad():
-                network(P, c, x, label, s)  # parameters come into being
-            if mode == "channels_last":
-                for k, v in P.items():
-                    if v.ndim == 4:
-                        P[k] = v.detach().to(memory_format=torch.channels_last).requires_grad_()
-            weights = sum(v.numel() for v in P.values()) * 4
-            if a.train:
-                adam = torch.optim.Adam(P.values(), lr=1e-4)
-                average = {k: v.detach().clone() for k, v in P.items()}
+                torch._foreach_lerp_(list(average.values()), list(P.values()), 0.001)
+    else:
 
-                def step():
-                    adam.zero_grad(set_to_none=True)
-                    ((network(P, c, x, label, s) - x) ** 2).mean().backward()
-                    adam.step()
-                    with torch.no_grad():
-                        torch._foreach_lerp_(list(average.values()), list(P.values()), 0.001)
-            else:
+        def step():
+            with torch.no_grad():
+                network(P, c, x, label, stage)
 
-                def step():
-                    with torch.no_grad():
-                        network(P, c, x, label, s)
-
-            step()
-            forget_peak()
-            seconds = best_of(a.repeats, step)
-            results[mode] = (seconds, max(status_bytes("VmHWM") - before - weights * (5 if a.train else 1), 0))
-        mode = min(results, key=lambda m: results[m][0])
-        print(json.dumps({"network": a.network, "stage": s or 0, "batch": a.batch, "threads": a.threads, "train_step_s" if a.train else "forward_s": results[mode][0],
-                          "peak_bytes": min(r[1] for r in results.values()), "mode": mode}), flush=True)
+    forget_peak()
+    seconds = best_of(a.repeats, step)
+    return {"seconds": seconds, "peak_bytes": max(status_bytes("VmHWM") - before - weights * (5 if a.train else 1), 0), "mode": mode}
 
 
 if __name__ == "__main__":
