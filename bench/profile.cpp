@@ -1,5 +1,7 @@
 // Where the time of a network goes, and how near it is to what the machine can do: for every operation and shape (or every node) milliseconds, GFLOP/s and
 // GB/s, and both as shares of the machine's measured peaks. Convolutions count the multiply-accumulates of the direct form, so that Winograd's may pass 100 %.
+// And a bound: the time if every product ran at the peak of multiply-adds, 3x3 ones with the 36 multiplications a tile of Winograd's F(4x4, 3x3), or at the
+// speed of memory reading its weights once, whichever is longer; nothing else counted.
 //   profile [--network NAME] [--batch N] [--stage S] [--train] [--threads N] [--nodes] [--top N]
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -19,6 +21,8 @@ const char* name_of(ms::op kind) {
                                    "dropout", "add",   "add_row",   "scale", "divide_row", "concat",     "resample", "attention"};
   return names[int(kind)];
 }
+
+int from_channels(const ms::graph& g, const ms::node& n) { return g.nodes[std::size_t(n.in[0])].out.channels; }
 
 }  // namespace
 
@@ -74,7 +78,7 @@ int main(int argc, char** argv) {
     };
     std::map<std::string, double> by_kind;
     const ms::graph& g = model.network();
-    double total = 0;
+    double total = 0, bound = 0;
     engine.observer = [&](int node, ms::step_kind kind, double s) {
       const ms::node& n = g.nodes[std::size_t(node)];
       entry& e = best[{label(n), kind}];
@@ -85,6 +89,14 @@ int main(int argc, char** argv) {
       ms::for_each_input(n, [&](int v, int) { values += g.nodes[std::size_t(v)].out.size() * batch; });
       if (n.weight >= 0) values += g.parameters[std::size_t(n.weight)].size();
       e.bytes += values * 4;
+      ms::index_t products = ms::macs_of(g, n) * batch;
+      if (n.kind == ms::op::conv && n.window.kernel == 3 && n.window.stride == 1 && from_channels(g, n) >= 8) {
+        const ms::index_t tiles = ms::divide_up(ms::index_t{n.out.height}, 4) * ms::divide_up(ms::index_t{n.out.width}, 4) * batch;
+        products = 36 * tiles * from_channels(g, n) * n.out.channels;
+      }
+      const double weights = n.weight >= 0 ? 4e-9 * double(g.parameters[std::size_t(n.weight)].size()) : 0;
+      if (kind != ms::step_kind::remake)
+        bound += (kind == ms::step_kind::backward ? 2 : 1) * std::max(2e-9 * double(products) / peak.fma_gflop_per_s, weights / peak.read_gb_per_s) / repeats;
       by_kind[std::string(name_of(n.kind)) + (kind == ms::step_kind::backward ? ", backward" : kind == ms::step_kind::remake ? ", again" : "")] += s / repeats;
       total += s / repeats;
     };
@@ -93,7 +105,8 @@ int main(int argc, char** argv) {
     std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b_) { return a.second.seconds > b_.second.seconds; });
     std::printf("%.3f ms in all; seconds by kind of node:\n", total * 1e3);
     for (const auto& [kind, s] : by_kind) std::printf("  %-24s %9.3f ms %5.1f %%\n", kind.c_str(), s * 1e3, 100 * s / total);
-    std::printf("peaks: %.0f GFLOP/s, %.1f GB/s read (%d threads)\n", peak.fma_gflop_per_s, peak.read_gb_per_s, peak.threads);
+    std::printf("peaks: %.0f GFLOP/s, %.1f GB/s read (%d threads); bound: %.3f ms, which is %.0f %% of what it took\n", peak.fma_gflop_per_s,
+                peak.read_gb_per_s, peak.threads, bound * 1e3, 100 * bound / total);
     std::printf("%-44s %-9s %5s %9s %6s %9s %6s %8s %6s\n", nodes ? "node" : "operation", "pass", "count", "ms", "%", "GFLOP/s", "peak%", "GB/s", "peak%");
     for (int i = 0; i < std::min(top, int(sorted.size())); ++i) {
       const auto& [key, e] = sorted[std::size_t(i)];

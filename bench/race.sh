@@ -23,6 +23,6 @@ env=${MULTISTAGE_RACE_ENV:-${XDG_CACHE_HOME:-$HOME/.cache}/multistage-race}
 [ -x "$env/bin/python3" ] || python3 -m venv "$env"
 "$env/bin/python3" -c 'import torch, matplotlib' 2>/dev/null || "$env/bin/pip" install -q torch numpy matplotlib
 mkdir -p "build/$preset" "$out"
-cmake --preset "$preset" >"build/$preset/configure.log" 2>&1 || { cat "build/$preset/configure.log"; exit 1; }
+cmake --preset "$preset" -DMULTISTAGE_BUILD_BENCH=ON >"build/$preset/configure.log" 2>&1 || { cat "build/$preset/configure.log"; exit 1; }
 cmake --build "build/$preset" --target race_unet machine startup race_onednn
 "$env/bin/python3" bench/race.py "build/$preset/bench" "$out" $quick

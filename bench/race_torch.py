@@ -81,6 +81,7 @@ def measure(a, s, mode):
     torch.set_num_threads(a.threads)
     torch.manual_seed(0)
     network, c = NETWORKS[a.network]
+    before = status_bytes("VmRSS")
     stage = s if c["decoder_channels"] else None
     label = torch.full((a.batch,), 0.4)
     x = torch.randn(a.batch, c["channels"], c["resolution"], c["resolution"])
@@ -93,7 +94,6 @@ def measure(a, s, mode):
             if v.ndim == 4:
                 P[k] = v.detach().to(memory_format=torch.channels_last).requires_grad_()
     weights = sum(v.numel() for v in P.values()) * 4
-    before = status_bytes("VmRSS") - weights
     if a.train:
         adam = torch.optim.Adam(P.values(), lr=1e-4)
         average = {k: v.detach().clone() for k, v in P.items()}

@@ -140,6 +140,11 @@ TEST_CASE("Winograd's ways of going about large weights and small gradients give
       ms::ops::conv<ms::cpu, double>(b, tx.view(), tw.view(), ty.view());
       ms::ops::conv_backward<ms::cpu, double>(b, tx.view(), tw.view(), tr.view(), dx.view(), dw.view(), {});
       const vec got[] = {ty.to_host(), dx.to_host(), dw.to_host()};
+      // A row's result does not depend on the rows beside it, which may go another way.
+      const ms::shape x1{1, c.x.height, c.x.width, c.x.channels}, y1{1, ys.height, ys.width, ys.channels};
+      ms::tensor<double, ms::cpu> alone(b, y1);
+      ms::ops::conv<ms::cpu, double>(b, ms::view<const double>(tx.data(), x1), tw.view(), alone.view());
+      CHECK(std::equal(alone.data(), alone.data() + alone.size(), got[0].begin()));
       CHECK(test::distance(got[0], y) < 1e-12);
       CHECK(test::dot(got[1], u) == Approx(along_u).epsilon(1e-11));
       CHECK(test::dot(got[2], v) == Approx(along_v).epsilon(1e-11));

@@ -1,6 +1,6 @@
 // Matrix products on the CPU. A register tile of C, tile_rows x (vectors of columns), is kept in registers while k runs; B is packed
 // into panels as wide as the tile, A is read in place with any strides. Every element of C is one chain of fused multiply-adds in the
-// order of k (in blocks whose size depends on k alone), so a row's result depends neither on the rows beside it nor on the threads.
+// order of k, however k is cut into blocks, so a row's result depends neither on the rows beside it nor on the threads.
 #pragma once
 #include <algorithm>
 
@@ -71,7 +71,18 @@ template <int R, int V, class T>
 inline void tile(index_t k, const T* a, index_t a_row, index_t a_step, const T* b, index_t b_step, T alpha, T beta, T* c, index_t ldc, index_t columns) {
   using vec = simd::vec<T>;
   constexpr index_t L = simd::lanes<T>;
+  const bool goes_on = alpha == T(1) && beta == T(1);  // one chain of additions, however k is cut into blocks
+  const index_t last = columns - (V - 1) * L;          // columns of the last vector, the others are full
+  const auto load_c = [&](int r, int v) {
+    const T* from = c + r * ldc + v * L;
+    return v < V - 1 || last >= L ? simd::load(from) : simd::load_partial(from, last);
+  };
   vec sum[R][V] = {};
+  if (goes_on) {
+    MULTISTAGE_UNROLL(8)
+    for (int r = 0; r < R; ++r) MULTISTAGE_UNROLL(4)
+    for (int v = 0; v < V; ++v) sum[r][v] = load_c(r, v);
+  }
   for (index_t p = 0; p < k; ++p) {
     vec right[V];
     MULTISTAGE_UNROLL(4)
@@ -89,15 +100,13 @@ inline void tile(index_t k, const T* a, index_t a_row, index_t a_step, const T* 
   for (int r = 0; r < R; ++r) MULTISTAGE_UNROLL(4)
   for (int v = 0; v < V; ++v) {
     T* to = c + r * ldc + v * L;
-    vec value = sum[r][v] * simd::broadcast(alpha);
-    const index_t left = columns - v * L;
-    if (left >= L) {
-      if (beta != T(0)) value += simd::broadcast(beta) * simd::load(to);
+    vec value = sum[r][v];
+    if (!goes_on) value *= simd::broadcast(alpha);
+    if (!goes_on && beta != T(0)) value += simd::broadcast(beta) * load_c(r, v);
+    if (v < V - 1 || last >= L)
       simd::store(to, value);
-    } else if (left > 0) {
-      if (beta != T(0)) value += simd::broadcast(beta) * simd::load_partial(to, left);
-      simd::store_partial(to, value, left);
-    }
+    else
+      simd::store_partial(to, value, last);
   }
 }
 

@@ -129,11 +129,26 @@ template <class T>
 struct gradient_planes {
   T *v, *d;
   index_t tiles, v_row, d_row, v_pitch, d_pitch;  // v_row, d_row: elements a tile
+
+  /// In scratch of the calling thread, room for `most` tiles, none there yet.
+  gradient_planes(int slot, index_t most, index_t in, index_t out)
+      : tiles(0), v_row(round_up(in, simd::lanes<T>)), d_row(round_up(out, simd::lanes<T>)), v_pitch(plane<T>(most * v_row)), d_pitch(plane<T>(most * d_row)) {
+    v = thread_scratch<T>(slot, positions * v_pitch);
+    d = thread_scratch<T>(slot + 1, positions * d_pitch);
+  }
+  static index_t bytes_a_tile(index_t in, index_t out) {
+    return positions * index_t(sizeof(T)) * (round_up(in, simd::lanes<T>) + round_up(out, simd::lanes<T>));
+  }
+  /// Tiles [first, first + count) of the images, to [at, at + count) here.
+  void transform(const tiling& t, const T* x, index_t in, const T* dy, index_t out, index_t first, index_t count, index_t at) const {
+    transform_input(t, x, in, first, count, v + at * v_row, v_pitch);
+    transform_gradient(t, dy, out, first, count, d + at * d_row, d_pitch);
+  }
 };
 /// dw += the gradient of `rows` rows from `row` on and of panel j, from some tiles. Its dU stays in the second-level cache.
 template <class T>
 void add_weight_gradient(const gradient_planes<T>& g, index_t row, index_t rows, const panels<T>& layout, index_t j, index_t out, T* dw) {
-  constexpr index_t most_rows = gradient_rows, W = gemm_kernel::tile_columns<T>, pitch = plane<T>(most_rows * W);
+  constexpr index_t W = gemm_kernel::tile_columns<T>, pitch = plane<T>(gradient_rows * W);
   const index_t column = layout.first(j), padded = layout.width(j), width = std::min(padded, out - column);
   T* du = thread_scratch<T>(1, positions * pitch);
   for (int p = 0; p < positions; ++p)
@@ -142,56 +157,60 @@ void add_weight_gradient(const gradient_planes<T>& g, index_t row, index_t rows,
   for (index_t i = 0; i < rows; ++i) transform_weight_gradient(du + i * padded, pitch, row + i, column, width, layout.rows, out, dw);
 }
 
-/// dw [3, 3, in, out] += the gradient of the weights. Where dw is small, tasks take tiles and have a dw of their own, so that no plane travels between cores;
-/// where it is large, V and D are made for all, and tasks take blocks of dw.
+/// A task takes a share of the tiles and has a dw of its own: no plane travels between cores.
 template <class T>
-void weight_gradient(const cpu& b, const tiling& t, const T* x, index_t in, const T* dy, index_t out, T* dw) {
-  constexpr index_t L = simd::lanes<T>, tile_bytes = positions * index_t(sizeof(T));
-  const index_t padded_in = round_up(in, L), padded_out = round_up(out, L), tiles = t.count(), size = 9 * in * out;
+void weight_gradient_by_tiles(const cpu& b, const tiling& t, const T* x, index_t in, const T* dy, index_t out, index_t shares, T* dw) {
+  constexpr index_t near = 1 << 20;
   const panels<T> layout(in, out);
-  const auto planes = [&](int slot, index_t most) {
-    const index_t v_pitch = plane<T>(most * padded_in), d_pitch = plane<T>(most * padded_out);
-    return gradient_planes<T>{
-        thread_scratch<T>(slot, positions * v_pitch), thread_scratch<T>(slot + 1, positions * d_pitch), 0, padded_in, padded_out, v_pitch, d_pitch};
-  };
-  // How tiles are shared out decides the order of additions, and so must not depend on the threads.
-  constexpr index_t least = 32, most_shares = 16, small = index_t{4} << 20;
-  const index_t shares = std::clamp<index_t>(tiles / least, 1, most_shares);
-  if (shares > 1 && shares * size * index_t(sizeof(T)) <= small) {
-    constexpr index_t near = 1 << 20;
-    const index_t share = divide_up(tiles, shares), most = std::clamp<index_t>(near / (tile_bytes * (padded_in + padded_out)), least, share);
-    T* parts = thread_scratch<T>(5, shares * size);
-    b.pool().parallel_for(shares, [&](index_t s) {
-      T* part = parts + s * size;
-      std::fill_n(part, size, T(0));
-      gradient_planes<T> g = planes(2, most);
-      for (index_t first = s * share; first < std::min(tiles, (s + 1) * share); first += most) {
-        g.tiles = std::min({most, tiles - first, (s + 1) * share - first});
-        transform_input(t, x, in, first, g.tiles, g.v, g.v_pitch);
-        transform_gradient(t, dy, out, first, g.tiles, g.d, g.d_pitch);
-        for (index_t j = 0; j < layout.count; ++j)
-          for (index_t row = 0; row < in; row += gradient_rows) add_weight_gradient(g, row, std::min(gradient_rows, in - row), layout, j, out, part);
-      }
-    });
-    column_sums(b, shares, size, parts, dw, true);
-    return;
-  }
-  constexpr index_t shared_cache = index_t{16} << 20;
-  const index_t chunks = divide_up(tiles, std::max(least, shared_cache / (tile_bytes * (padded_in + padded_out)))), chunk = divide_up(tiles, chunks);
-  const index_t rows = rows_per_task(in, gradient_rows, b.threads()), blocks = divide_up(in, rows);
-  gradient_planes<T> g = planes(5, chunk);
+  const index_t size = 9 * in * out, share = divide_up(t.count(), shares),
+                most = std::clamp<index_t>(near / gradient_planes<T>::bytes_a_tile(in, out), gemm_kernel::tile_rows, share);
+  T* parts = thread_scratch<T>(5, shares * size);
+  b.pool().parallel_for(shares, [&](index_t s) {
+    T* part = parts + s * size;
+    std::fill_n(part, size, T(0));
+    gradient_planes<T> g(2, most, in, out);
+    const index_t end = std::min(t.count(), (s + 1) * share);
+    for (index_t first = s * share; first < end; first += most) {
+      g.tiles = std::min(most, end - first);
+      g.transform(t, x, in, dy, out, first, g.tiles, 0);
+      for (index_t j = 0; j < layout.count; ++j)
+        for (index_t row = 0; row < in; row += gradient_rows) add_weight_gradient(g, row, std::min(gradient_rows, in - row), layout, j, out, part);
+    }
+  });
+  column_sums(b, shares, size, parts, dw, true);
+}
+
+/// V and D are made for all, as many tiles at a time as caches hold between them, and a task takes a block of dw.
+template <class T>
+void weight_gradient_by_blocks(const cpu& b, const tiling& t, const T* x, index_t in, const T* dy, index_t out, T* dw) {
+  constexpr index_t shared_cache = index_t{16} << 20, least = 32;
+  const panels<T> layout(in, out);
+  const index_t tiles = t.count(), chunks = divide_up(tiles, std::max(least, shared_cache / gradient_planes<T>::bytes_a_tile(in, out))),
+                chunk = divide_up(tiles, chunks), rows = rows_per_task(in, gradient_rows, b.threads()), blocks = divide_up(in, rows);
+  gradient_planes<T> g(5, chunk, in, out);
   for (index_t first = 0; first < tiles; first += chunk) {
     g.tiles = std::min(chunk, tiles - first);
     b.pool().parallel_for(divide_up(g.tiles, few_tiles), [&](index_t task) {
-      const index_t k = task * few_tiles, n = std::min(few_tiles, g.tiles - k);
-      transform_input(t, x, in, first + k, n, g.v + k * padded_in, g.v_pitch);
-      transform_gradient(t, dy, out, first + k, n, g.d + k * padded_out, g.d_pitch);
+      const index_t k = task * few_tiles;
+      g.transform(t, x, in, dy, out, first + k, std::min(few_tiles, g.tiles - k), k);
     });
     b.pool().parallel_for(blocks * layout.count, [&](index_t task) {
       const index_t row = task % blocks * rows;
       add_weight_gradient(g, row, std::min(rows, in - row), layout, task / blocks, out, dw);
     });
   }
+}
+
+/// dw [3, 3, in, out] += the gradient of the weights.
+template <class T>
+void weight_gradient(const cpu& b, const tiling& t, const T* x, index_t in, const T* dy, index_t out, T* dw) {
+  // Shares of tiles decide the order of additions, and so depend on the extents alone, not on the threads.
+  constexpr index_t least = 32, most_shares = 16, small = index_t{4} << 20;
+  const index_t shares = std::clamp<index_t>(t.count() / least, 1, most_shares);
+  if (shares > 1 && shares * 9 * in * out * index_t(sizeof(T)) <= small)
+    weight_gradient_by_tiles(b, t, x, in, dy, out, shares, dw);
+  else
+    weight_gradient_by_blocks(b, t, x, in, dy, out, dw);
 }
 
 }  // namespace multistage::winograd
