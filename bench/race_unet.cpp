@@ -1,5 +1,5 @@
 // One side of the race against PyTorch (bench/race.sh): forward passes or training steps of a network, stage by stage.
-//   race_unet --network NAME --batch N [--train] [--threads N] [--repeats N]
+//   race_unet --network NAME --batch N [--train] [--threads N] [--repeats N] [--memory-budget MB]
 // Prints a JSON line a stage: {"network", "stage", "batch", "threads", "forward_s" or "train_step_s", "gflop_per_s", "peak_bytes"}; times are the best
 // of the repeats, after one pass that is not counted. peak_bytes: what a pass takes at its peak beyond weights (in training also gradients, two moments
 // and the average), all of which are touched before; each stage runs in a process of its own.
@@ -34,7 +34,7 @@ double status_bytes(const char* line) {
 /// Makes the peak of resident memory start from what is resident now.
 void forget_peak() { std::ofstream("/proc/self/clear_refs") << "5"; }
 
-void race(const std::string& name, int s, ms::index_t batch, int threads, int repeats, bool train) {
+void race(const std::string& name, int s, ms::index_t batch, int threads, int repeats, bool train, double budget) {
   const ms::configuration config = bench::network(name);
   const ms::cpu b(threads);
   ms::dynamic_model<float, ms::cpu> model(b, config, bench::stages_of(config), 1);
@@ -56,6 +56,7 @@ void race(const std::string& name, int s, ms::index_t batch, int threads, int re
     set.insert(set.end(), data.rbegin(), data.rend());
     ms::trainer_options o;
     o.batch_size = batch;
+    o.memory_budget = ms::index_t(budget * 1e6);
     ms::trainer t{model, std::span<const float>(set), model.images(2 * batch), o};
     for (ms::tensor<float, ms::cpu>* moment : {&t.first_moment(), &t.second_moment(), &t.gradient()}) std::fill_n(moment->data(), moment->size(), 0.0f);
     timed([&] { t.step(given); });
@@ -78,18 +79,20 @@ int main(int argc, char** argv) {
   ms::index_t batch = 4;
   int threads = 0, repeats = 5;
   bool train = false;
+  double budget = 0;
   app.add_option("--network", name, "which network")->required()->check(CLI::IsMember(bench::network_names));
   app.add_option("--batch", batch, "images in a batch")->check(CLI::Range(1, 4096))->capture_default_str();
   app.add_flag("--train", train, "time a training step: forward, backward, Adam and the average");
   app.add_option("--threads", threads, "threads; 0: one a core")->check(CLI::Range(0, 1024))->capture_default_str();
   app.add_option("--repeats", repeats, "timed repeats, of which the best counts")->check(CLI::Range(1, 10000))->capture_default_str();
+  app.add_option("--memory-budget", budget, "megabytes of activations, beyond which a training step checkpoints them; 0: no limit")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   return ms::exit_status([&] {
     for (int s = 0; s < bench::network(name).stages.stage_count(); ++s) {
       const pid_t child = ::fork();
       ms::require<ms::error>(child >= 0, "race_unet: cannot start a process");
       if (child == 0) {
-        race(name, s, batch, threads, repeats, train);
+        race(name, s, batch, threads, repeats, train, budget);
         std::fflush(stdout);
         ::_exit(0);
       }

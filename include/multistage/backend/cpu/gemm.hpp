@@ -11,8 +11,9 @@
 namespace multistage {
 namespace gemm_kernel {
 
-inline constexpr int tile_rows = simd::registers == 32 ? 8 : 6;
-inline constexpr int tile_vectors = simd::registers == 32 ? 3 : 2;
+// Sums take 24 of 32 registers, or 12 of 16; three vectors of B are used by all rows of A.
+inline constexpr int tile_rows = simd::registers == 32 ? 8 : 4;
+inline constexpr int tile_vectors = 3;
 template <class T>
 inline constexpr index_t tile_columns = tile_vectors* simd::lanes<T>;
 /// Blocks of k: a panel of B stays in the second-level cache.
