@@ -119,7 +119,7 @@ template <operation Op>
 inline constexpr bool supports<cpu, Op, double> = true;
 
 /// Scratch of the calling thread, grown as needed and kept: `slot` tells apart pieces in use at the same time. Kernels size their tiles
-/// so that it stays within a second-level cache. Slots in use: 0 panels of products; 1, 2 tiles of a task; 3, 4 coefficients of a row;
+/// so that it stays within a second-level cache. Slots in use: 0 panels of products; 1 to 3 tiles of a task; 3, 4 coefficients of a row;
 /// 5 to 7 what the caller shares with its tasks.
 template <class T>
 T* thread_scratch(int slot, index_t n) {
