@@ -1,28 +1,54 @@
-// Thrust's CUDA system as a policy, with cuBLAS and cuRAND.
+// CUDA as a system of the backend of functors over indices, with cuBLAS and cuRAND. All work is
+// given to one stream, CUDA's default, and runs in the order given.
 #pragma once
-#include <thrust/system/cuda/execution_policy.h>
-#include <thrust/system/cuda/vector.h>
-
 #include "cublas.hpp"
 #include "curand.hpp"
+#include "launch.hpp"
+#include "memory.hpp"
 
 namespace multistage {
 
 struct cuda_system {
   static constexpr std::string_view name = "cuda";
   static constexpr bool host = false;
-  using tag = thrust::cuda::tag;
   template <class T>
-  using vector = thrust::cuda::vector<T>;
+  using vector = device_storage<T>;
   using products = cublas_products;
   using words = curand_words;
-  static auto policy() { return thrust::cuda::par_nosync; }
+
   static void configure(int) {}
-  /// @throws error with CUDA's message when something that ran before failed.
-  static void synchronize() {
-    const cudaError_t status = cudaDeviceSynchronize();
-    require<error>(status == cudaSuccess, "CUDA: ", cudaGetErrorString(status));
+  template <class T>
+  static vector<T> zeros(std::size_t n) {
+    return vector<T>::zeros(n);
   }
+  template <class T>
+  static T* pointer(const vector<T>& v) {
+    return v.data();
+  }
+  template <class T>
+  static void upload(const T* host, T* device, index_t n) {
+    cuda_check(cudaMemcpy(device, host, std::size_t(n) * sizeof(T), cudaMemcpyHostToDevice),
+               "a copy to the device");
+  }
+  template <class T>
+  static void download(const T* device, T* host, index_t n) {
+    cuda_check(cudaMemcpy(host, device, std::size_t(n) * sizeof(T), cudaMemcpyDeviceToHost),
+               "a copy from the device");
+  }
+  template <class T>
+  static void copy(const T* from, T* to, index_t n) {
+    cuda_check(cudaMemcpyAsync(to, from, std::size_t(n) * sizeof(T), cudaMemcpyDeviceToDevice),
+               "a copy on the device");
+  }
+  template <class F>
+  static void for_each_index(index_t n, const F& f) {
+    constexpr index_t threads = 256, most_blocks = 0x7fffffff;
+    cuda_launch("a loop over indices", cuda_kernel::each_index<F>,
+                dim3(unsigned(std::min(divide_up(n, threads), most_blocks))), dim3(threads), 0, n,
+                f);
+  }
+  /// @throws error with CUDA's message when something that ran before failed.
+  static void synchronize() { cuda_check(cudaDeviceSynchronize(), "cudaDeviceSynchronize"); }
 };
 using cuda = thrust_backend<cuda_system>;
 

@@ -1,12 +1,6 @@
-// The Thrust backend's handle, templated on the Thrust system: with CPP or OMP it runs on the host, with CUDA on a GPU. Everything it
-// computes is a functor over indices, so one source serves all of them.
+// The Thrust backend's handle, templated on the system that runs it: Thrust's CPP or OMP on the host (systems.hpp), CUDA on a GPU
+// (cuda/system.hpp). Everything it computes is a functor over indices, so one source serves all of them.
 #pragma once
-#include <thrust/copy.h>
-#include <thrust/execution_policy.h>
-#include <thrust/for_each.h>
-#include <thrust/iterator/counting_iterator.h>
-#include <thrust/memory.h>
-
 #include <memory>
 #include <string_view>
 
@@ -15,8 +9,9 @@
 
 namespace multistage {
 
-/// @tparam System a policy: `name`; `vector<T>`; `policy()`, the Thrust execution policy; `host`, whether indices run on the host;
-/// `products`, which computes matrix products; `words`, which makes random words; `configure(threads)`; `synchronize()`.
+/// @tparam System a policy: `name`; `host`, whether indices run on the host; `vector<T>`, memory with one owner, with `zeros<T>(n)` and
+/// `pointer(v)`; `upload`, `download` and `copy` of n elements; `for_each_index(n, f)`; `products`, which computes matrix products;
+/// `words`, which makes random words; `configure(threads)`; `synchronize()`.
 template <class System>
 class thrust_backend {
  public:
@@ -32,29 +27,29 @@ class thrust_backend {
 
   template <class T>
   storage<T> allocate(index_t n) const {
-    return storage<T>(std::size_t(n), T(0));
+    return System::template zeros<T>(std::size_t(n));
   }
   template <class T>
   static T* pointer(const storage<T>& s) {
-    return s.empty() ? nullptr : const_cast<T*>(thrust::raw_pointer_cast(s.data()));
+    return s.empty() ? nullptr : System::pointer(s);
   }
   template <class T>
   void upload(const T* host, T* device, index_t n) const {
-    if (n > 0) thrust::copy(host, host + n, typed(device));
+    if (n > 0) System::upload(host, device, n);
   }
   template <class T>
   void download(const T* device, T* host, index_t n) const {
-    if (n > 0) thrust::copy(typed(device), typed(device) + n, host);
+    if (n > 0) System::download(device, host, n);
   }
   template <class T>
   void copy(const T* from, T* to, index_t n) const {
-    if (n > 0) thrust::copy(System::policy(), typed(from), typed(from) + n, typed(to));
+    if (n > 0) System::copy(from, to, n);
   }
   void synchronize() const { System::synchronize(); }
 
   template <class F>
   void for_each_index(index_t n, F f, index_t = 0) const {
-    if (n > 0) thrust::for_each_n(System::policy(), thrust::counting_iterator<index_t>(0), n, f);
+    if (n > 0) System::for_each_index(n, f);
   }
 
   /// Memory of the handle, grown as needed and kept; contents live until the next request for the same slot.
@@ -73,10 +68,6 @@ class thrust_backend {
     storage<char> bytes[4];
     typename System::products products{};
   };
-  template <class T>
-  static auto typed(T* p) {
-    return thrust::pointer<T, typename System::tag>(p);
-  }
   std::shared_ptr<state> state_;
 };
 
