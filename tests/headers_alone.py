@@ -10,7 +10,7 @@ def flags_of(package):
     return subprocess.run(["pkg-config", "--cflags", package], capture_output=True, text=True, check=True).stdout.split()
 
 
-extra = ["-isystem", "/usr/include/eigen3", *flags_of("eigen3"), *flags_of("cairo"), "-DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_CPP", f"-I{source / 'include'}"]
+extra = ["-isystem", "/usr/include/eigen3", *flags_of("eigen3"), *flags_of("cairo"), *flags_of("libpng"), "-DMULTISTAGE_JPEG", "-DMULTISTAGE_WEBP", "-DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_CPP", f"-I{source / 'include'}"]
 
 
 def check(header):

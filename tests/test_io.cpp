@@ -254,7 +254,7 @@ TEST_CASE("pictures survive PNG, npz and CIFAR-10's format") {
   for (int i = 0; i < 18; ++i) p.bytes.push_back(static_cast<unsigned char>(13 * i));
   io::make_directory(dir / "pictures");
   io::write_png(dir / "pictures/a.png", p);
-  CHECK(io::read_png(dir / "pictures/a.png").bytes == p.bytes);
+  CHECK(io::read_picture(dir / "pictures/a.png").bytes == p.bytes);
   const io::image_set folder = io::read_images(dir / "pictures");
   CHECK(folder.extents == ms::shape{1, 3, 2, 3});
   CHECK(io::to_byte(folder.values[5]) == p.bytes[5]);
@@ -300,7 +300,7 @@ TEST_CASE("numbers that do not fit are refused, not converted") {
 #ifdef MULTISTAGE_JPEG
 TEST_CASE("JPEG files are read, and broken ones refused") {
   const std::string file = MULTISTAGE_TEST_DATA "/gradient.jpg";  // 16 x 8: (16 x, 30 y, 255 - 16 x), quality 95
-  const io::picture p = io::read_jpeg(file);
+  const io::picture p = io::read_picture(file);
   REQUIRE((p.width == 16 && p.height == 8 && p.channels == 3));
   for (int y = 0; y < 8; ++y)
     for (int x = 0; x < 16; ++x) {
@@ -312,16 +312,17 @@ TEST_CASE("JPEG files are read, and broken ones refused") {
   directory dir;
   const auto bytes = io::read_file(file);
   const std::string whole(bytes.begin(), bytes.end());
-  for (const std::size_t cut : {0, 3, 100, 400, 650}) {
+  // Cut in its header it is none; cut in its pixels it is read with a warning (tests/test_pictures.cpp).
+  for (const std::size_t cut : {0, 3, 100, 400}) {
     io::write_file(dir / "cut.jpg", whole.substr(0, cut));
-    CHECK_THROWS_AS(io::read_jpeg(dir / "cut.jpg"), ms::file_error);
+    CHECK_THROWS_AS(io::read_picture(dir / "cut.jpg"), ms::file_error);
   }
   std::string huge = whole;  // a header that promises 65,535 x 65,535 pixels
   const std::size_t frame = huge.find("\xff\xc0");
   REQUIRE(frame != std::string::npos);
   for (int i = 5; i < 9; ++i) huge[frame + std::size_t(i)] = char(0xff);
   io::write_file(dir / "huge.jpg", huge);
-  CHECK_THROWS_AS(io::read_jpeg(dir / "huge.jpg"), ms::file_error);
+  CHECK_THROWS_AS(io::read_picture(dir / "huge.jpg"), ms::file_error);
   // A folder of both kinds, at once and block by block.
   std::filesystem::create_directories(dir / "both");
   io::write_file(dir / "both/b.jpg", whole);

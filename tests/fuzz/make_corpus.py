@@ -1,5 +1,5 @@
 """Writes seeds for the fuzzers: make_corpus.py OUT. Small files of each kind, sound ones and nearly sound ones."""
-import json, pathlib, struct, sys
+import gzip, io, json, pathlib, struct, sys, zipfile
 
 out = pathlib.Path(sys.argv[1])
 
@@ -24,6 +24,20 @@ for dtype in ("<f4", "<f8", "|u1", ">i2", "<i8"):
         head = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
         put("arrays", f"{dtype[1:]}{len(shape)}", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode() + bytes(64))
 put("arrays", "idx", bytes([0, 0, 8, 3]) + struct.pack(">III", 2, 3, 3) + bytes(18))
+npy = (out / "arrays" / "u19").read_bytes()
+npy = npy[: npy.index(b"\n") + 1] + bytes(range(8))  # as many bytes as (2, 2, 2) asks for
+put("arrays", "npy", npy)
+for name, method in (("stored", zipfile.ZIP_STORED), ("deflated", zipfile.ZIP_DEFLATED)):
+    to = io.BytesIO()
+    with zipfile.ZipFile(to, "w", method) as z:
+        z.writestr("images.npy", npy)
+        z.writestr("labels.npy", npy)
+    put("arrays", name, to.getvalue())
+put("arrays", "gzip", gzip.compress((out / "arrays" / "idx").read_bytes(), mtime=0))
+put("arrays", "cifar", bytes([7]) + bytes(3072))
+pictures = pathlib.Path(__file__).parent.parent / "data" / "pictures" / "files"
+for path in pictures.iterdir():
+    put("pictures", path.name, path.read_bytes())
 for network in ("song_unet", "adm_unet", "ncsnpp", "ldm_unet"):
     put("configuration", network, json.dumps({"network": network, "resolution": 8, "channels": 1, "encoder_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "norm_groups": 2,
                                                "decoder_channels": [8, 4], "decoder_blocks": [1, 2], "decoder_attention": [["attn", "-"], ["-"]], "stage_boundaries": [0.5]}))

@@ -1,27 +1,31 @@
 #!/usr/bin/env bash
-# Fuzzes the readers with libFuzzer under AddressSanitizer and UndefinedBehaviorSanitizer: run.sh [SECONDS EACH] [BUILD DIRECTORY]
-# Inputs have at most 4 KiB; no allocation may exceed 16 MiB, no input may take longer than 5 s. Exits with 77 without clang++ and libFuzzer.
+# Fuzzes the readers with libFuzzer under AddressSanitizer and UndefinedBehaviorSanitizer: run.sh [SECONDS EACH] [BUILD DIRECTORY] [TARGET...]
+# Inputs have at most 4 KiB; no allocation may exceed 16 MiB, no input may take longer than 5 s. Every .cpp beside this file is a target; prints how many inputs each
+# ran. Exits with 77 without clang++ and libFuzzer.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 seconds=${1:-20}
 work=${2:-$root/build/fuzz}
 mkdir -p "$work"
+export compiler
 compiler=$(command -v clang++) || { echo "skipped: no clang++"; exit 77; }
 echo 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }' >"$work/probe.cpp"
 "$compiler" -fsanitize=fuzzer "$work/probe.cpp" -o "$work/probe" 2>/dev/null || { echo "skipped: clang++ has no libFuzzer"; exit 77; }
+targets=("${@:3}")
+[ ${#targets[@]} -gt 0 ] || targets=($(cd "$root/tests/fuzz" && basename -s .cpp *.cpp))
+rm -rf "$work/seeds"
 python3 "$root/tests/fuzz/make_corpus.py" "$work/seeds"
-build() {
-  "$compiler" -std=c++20 -O1 -g1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Wno-missing-braces -I"$root/include" -isystem /usr/include/eigen3 \
-    "$root/tests/fuzz/$1.cpp" -o "$work/$1"
-}
-build safetensors & first=$!
-build arrays & second=$!
-wait "$first"; wait "$second"
-build configuration
-for target in safetensors arrays configuration; do
-  mkdir -p "$work/$target.found"
+# Libraries of pictures, where they are.
+packages=(libpng zlib)
+flags=(-std=c++20 -O1 -g1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Wno-missing-braces -I"$root/include" -isystem /usr/include/eigen3)
+pkg-config --exists libjpeg && packages+=(libjpeg) && flags+=(-DMULTISTAGE_JPEG)
+pkg-config --exists libwebp libwebpdemux && packages+=(libwebp libwebpdemux) && flags+=(-DMULTISTAGE_WEBP)
+printf '%s\n' "${targets[@]}" | xargs -P 2 -I{} "$compiler" "${flags[@]}" $(pkg-config --cflags "${packages[@]}") "$root/tests/fuzz/{}.cpp" -o "$work/{}" $(pkg-config --libs "${packages[@]}") -pthread
+for target in "${targets[@]}"; do
+  mkdir -p "$work/$target.found" "$work/seeds/$target"
   echo "== $target, $seconds s"
-  "$work/$target" -max_total_time="$seconds" -max_len=4096 -malloc_limit_mb=16 -rss_limit_mb=1024 -timeout=5 -print_final_stats=0 -verbosity=0 \
+  "$work/$target" -max_total_time="$seconds" -max_len=4096 -malloc_limit_mb=16 -rss_limit_mb=1024 -timeout=5 -print_final_stats=1 -verbosity=0 \
     -artifact_prefix="$work/$target-" "$work/$target.found" "$work/seeds/$target" 2>"$work/$target.log" || { tail -n 40 "$work/$target.log"; exit 1; }
+  sed -n 's/^stat::number_of_executed_units: */   executions: /p' "$work/$target.log"
 done
 echo "no crash, no hang, no allocation beyond 16 MiB"

@@ -1,5 +1,6 @@
-// Data sets by their path: .npy and .npz arrays, IDX files (MNIST), CIFAR-10's binary files or a folder of them, folders of PNG or JPEG pictures; in memory,
-// or as a source that is read block by block.
+// Data sets by their path: npy and npz arrays, IDX files (MNIST), CIFAR-10's binary files or a folder of
+// them, any of these gzipped, and folders of PNG, JPEG or WebP pictures. What a file is, its first bytes
+// say. In memory, or as a source that is read block by block.
 #pragma once
 #include "../stages/image_source.hpp"
 #include "idx.hpp"
@@ -9,108 +10,210 @@
 namespace multistage::io {
 
 namespace detail {
+
 /// CIFAR-10's binary format: records of a label and 3 x 32 x 32 bytes, channels first.
 inline constexpr std::size_t cifar10_record = 3073;
+
+/// How many records there are. @throws file_error, also for a label that no class has
 inline index_t cifar10_count(const std::string& path, std::span<const unsigned char> bytes) {
-  require<file_error>(!bytes.empty() && bytes.size() % cifar10_record == 0, path, ": has ", bytes.size(), " bytes, no multiple of CIFAR-10's records of ",
-                      cifar10_record);
-  return index_t(bytes.size() / cifar10_record);
+  require<file_error>(!bytes.empty() && bytes.size() % cifar10_record == 0, path, ": has ", bytes.size(),
+                      " bytes, no multiple of CIFAR-10's records of ", cifar10_record);
+  const std::size_t n = bytes.size() / cifar10_record;
+  for (std::size_t r = 0; r < n; ++r)
+    require<file_error>(bytes[r * cifar10_record] < 10, path, ": record ", r, " has the label ",
+                        int(bytes[r * cifar10_record]), "; CIFAR-10 has 10 classes");
+  return index_t(n);
 }
-/// One record's image to [32, 32, 3] in [-1, 1]; returns its label. @throws file_error
-inline int read_cifar10(const std::string& path, std::span<const unsigned char> bytes, index_t record, float* to) {
+/// One record's image to [32, 32, 3] in [-1, 1]; returns its label.
+inline int read_cifar10(std::span<const unsigned char> bytes, index_t record, float* to) {
   const unsigned char* from = bytes.data() + std::size_t(record) * cifar10_record;
-  require<file_error>(from[0] < 10, path, ": record ", record, " has the label ", int(from[0]), "; CIFAR-10 has 10 classes");
   for (std::size_t c = 0; c < 3; ++c)
     for (std::size_t p = 0; p < 1024; ++p) to[p * 3 + c] = float(from[1 + c * 1024 + p]) / 127.5f - 1;
   return from[0];
 }
-inline bool ends_with(const std::string& p, const char* end) {
-  return p.size() >= std::strlen(end) && p.compare(p.size() - std::strlen(end), std::string::npos, end) == 0;
-}
 /// CIFAR-10's training files in a folder, in order; empty where there are none.
 inline std::vector<std::string> cifar10_batches(const std::string& folder) {
-  std::vector<std::string> batches;
-  for (const auto& e : std::filesystem::directory_iterator(folder))
-    if (const std::string name = e.path().filename().string(); name.rfind("data_batch", 0) == 0 && ends_with(name, ".bin"))
-      batches.push_back(e.path().string());
-  std::sort(batches.begin(), batches.end());
+  std::vector<std::string> batches = files_of(folder);
+  std::erase_if(batches, [](const std::string& path) {
+    const std::filesystem::path name = std::filesystem::path(path).filename();
+    return name.native().rfind("data_batch", 0) != 0 || name.extension() != ".bin";
+  });
   return batches;
 }
-}  // namespace detail
 
-/// Images of a CIFAR-10 file. @param labels filled where given. @throws file_error
-inline image_set parse_cifar10(const std::string& path, std::span<const unsigned char> bytes, std::vector<int>* labels = nullptr) {
-  image_set s;
-  s.extents = {detail::cifar10_count(path, bytes), 32, 32, 3};
-  s.values.resize(std::size_t(s.extents.size()));
-  for (index_t r = 0; r < s.count(); ++r) {
-    const int label = detail::read_cifar10(path, bytes, r, s.values.data() + r * s.extents.row_size());
-    if (labels) labels->push_back(label);
+/// Bytes of a file, mapped or unpacked, with what owns them.
+struct held_bytes {
+  std::shared_ptr<const void> owner;
+  std::span<const unsigned char> bytes;
+
+  static held_bytes of_file(const std::string& path) {
+    auto file = std::make_shared<mapped_file>(path);
+    const std::span<const unsigned char> bytes = file->bytes();
+    if (kind_of(bytes).kind != file_kind::gzip) return {std::move(file), bytes};
+    auto unpacked = std::make_shared<std::vector<unsigned char>>(gunzip(path, bytes));
+    return {unpacked, *unpacked};
   }
-  return s;
+};
+
+inline image_source npy_source(const std::string& path, held_bytes held, npy_layout layout,
+                               const image_rule& rule) {
+  const shape e = image_rule::extents(path, layout.extents);
+  const bool channels_first = e.channels > 4 && (e.height == 1 || e.height == 3 || e.height == 4);
+  require<file_error>(!channels_first || rule.latents, path, ": is an array [", e.rows, ", ", e.height,
+                      ", ", e.width, ", ", e.channels,
+                      "]: its channels come first; save array.transpose(0, 2, 3, 1)");
+  check_pixels(path, std::uint64_t(e.width), std::uint64_t(e.height), rule.most_pixels);
+  return {e, [=, size = e.row_size()](index_t first, index_t n, float* to) {
+            layout.read(held.bytes, std::size_t(first * size), std::size_t(n * size), to);
+            rule.apply(path, layout.type, std::size_t(first * size), std::size_t(n * size), to);
+          }};
 }
 
-/// Images of any kind of path, in [-1, 1] unless they are latents, NHWC. @throws file_error saying what the path is taken for and why that fails
-inline image_set read_images(const std::string& path, const image_rule& rule = {}) {
-  if (std::filesystem::is_directory(path)) {
-    const std::vector<std::string> batches = detail::cifar10_batches(path);
-    if (batches.empty()) return read_folder(path);
-    image_set all;
-    for (const std::string& b : batches) {
-      const image_set one = parse_cifar10(b, read_file(b));
-      all.extents = {all.extents.rows + one.extents.rows, 32, 32, 3};
-      all.values.insert(all.values.end(), one.values.begin(), one.values.end());
-    }
-    return all;
-  }
-  if (detail::ends_with(path, ".npy")) return images_from(read_npy(path), path, rule);
-  if (detail::ends_with(path, ".npz")) return images_from(parse_npz(path, read_file(path)), path, rule);
-  const std::vector<unsigned char> bytes = read_file(path);
-  if (detail::ends_with(path, ".bin")) return parse_cifar10(path, bytes);
-  if (bytes.size() > 4 && bytes[0] == 0 && bytes[1] == 0) return parse_idx(path, bytes);
-  fail<file_error>(path, ": is no data set that is known: .npy, .npz, IDX (MNIST, uncompressed), CIFAR-10 .bin, or a folder of .bin, PNG or JPEG files");
+inline image_source npz_source(const std::string& path, held_bytes held, const image_rule& rule) {
+  auto member = std::make_shared<npz_member>(open_npz(path, held.bytes, rule.array));
+  const std::string name = path + ", array " + member->name;
+  const held_bytes part{std::make_shared<std::pair<held_bytes, std::shared_ptr<npz_member>>>(held, member),
+                        member->bytes};
+  return npy_source(name, part, member->layout, rule);
 }
 
-/// The same as a source: .npy arrays, CIFAR-10's files and pictures stay on the disk and are read block by block, the others are held in memory.
-inline image_source open_images(const std::string& path, const image_rule& rule = {}) {
-  if (detail::ends_with(path, ".npy") && !std::filesystem::is_directory(path)) {
-    const auto file = std::make_shared<mapped_file>(path);
-    const npy_layout l = parse_npy_layout(path, file->bytes());
-    const shape e = image_rule::extents(path, l.extents);
-    return {e, [=, size = e.row_size()](index_t first, index_t n, float* to) {
-              l.read(file->bytes(), std::size_t(first * size), std::size_t(n * size), to);
-              rule.apply(path, l.type, std::size_t(first * size), std::size_t(n * size), to);
-            }};
-  }
-  const bool folder = std::filesystem::is_directory(path);
-  std::vector<std::string> batches = folder ? detail::cifar10_batches(path) : detail::ends_with(path, ".bin") ? std::vector{path} : std::vector<std::string>{};
-  if (batches.empty() && folder) {
-    const std::vector<std::string> files = picture_files(path);
-    const shape e = picture_extents(files);
-    return {e, [=](index_t first, index_t n, float* to) { read_pictures(std::span(files).subspan(std::size_t(first), std::size_t(n)), e, to); }};
-  }
-  if (batches.empty()) {
-    const auto all = std::make_shared<image_set>(read_images(path, rule));
-    image_source s = image_source::of(all->span(), all->extents);
-    return {s.extents, [all, read = s.read](index_t first, index_t n, float* to) { read(first, n, to); }};
-  }
+inline image_source idx_source(const std::string& path, held_bytes held, const image_rule& rule) {
+  const idx_layout layout = parse_idx_layout(path, held.bytes);
+  check_pixels(path, std::uint64_t(layout.extents.width), std::uint64_t(layout.extents.height),
+               rule.most_pixels);
+  return {layout.extents, [=, largest = rule.largest](index_t first, index_t n, float* to) {
+            layout.read(path, held.bytes, first, n, largest, to);
+          }};
+}
+
+inline image_source cifar10_source(const std::vector<std::string>& paths) {
   struct part {
-    std::string path;
-    std::shared_ptr<mapped_file> file;
-    index_t begin, end;
+    held_bytes held;
+    index_t begin;
+    index_t end;
   };
   std::vector<part> parts;
-  for (const std::string& b : batches) {
-    const auto file = std::make_shared<mapped_file>(b);
+  for (const std::string& path : paths) {
+    const held_bytes held = held_bytes::of_file(path);
     const index_t begin = parts.empty() ? 0 : parts.back().end;
-    parts.push_back({b, file, begin, begin + detail::cifar10_count(b, file->bytes())});
+    parts.push_back({held, begin, begin + cifar10_count(path, held.bytes)});
   }
   const shape e{parts.back().end, 32, 32, 3};
   return {e, [parts, size = e.row_size()](index_t first, index_t n, float* to) {
             for (const part& p : parts)
               for (index_t i = std::max(first, p.begin); i < std::min(first + n, p.end); ++i)
-                detail::read_cifar10(p.path, p.file->bytes(), i - p.begin, to + (i - first) * size);
+                read_cifar10(p.held.bytes, i - p.begin, to + (i - first) * size);
           }};
+}
+
+/// @param path a folder, or one picture
+inline image_source picture_source(const std::string& path, bool is_folder, const image_rule& rule) {
+  const auto warnings = std::make_shared<picture_warnings>();
+  const picture_options options{rule.most_pixels, warnings.get()};
+  picture_folder found;
+  if (is_folder) {
+    found = open_folder(path, options);
+  } else {
+    const picture_header h = read_picture_header(path, options);
+    found = {{path}, {1, h.height, h.width, h.channels}};
+  }
+  return {found.extents, [found, warnings, options](index_t first, index_t n, float* to) {
+            const auto files = std::span(found.files).subspan(std::size_t(first), std::size_t(n));
+            read_pictures(files, found.extents, to, options);
+          }};
+}
+
+/// Whether records of CIFAR-10 begin like an IDX file: one of them with the label 0, and red 0, 8, 3.
+inline bool is_cifar10_after_all(std::span<const unsigned char> bytes) {
+  if (bytes.empty() || bytes.size() % cifar10_record != 0) return false;
+  try {
+    parse_idx_layout("", bytes);
+    return false;
+  } catch (const file_error&) {
+    return true;
+  }
+}
+
+inline image_source file_source(const std::string& path, const image_rule& rule) {
+  const held_bytes held = held_bytes::of_file(path);
+  known_kind k = kind_of(held.bytes);
+  if (k.kind == file_kind::idx && is_cifar10_after_all(held.bytes)) k = {};
+  if (k.kind == file_kind::npy) return npy_source(path, held, parse_npy_layout(path, held.bytes), rule);
+  if (k.kind == file_kind::zip) return npz_source(path, held, rule);
+  if (k.kind == file_kind::idx) return idx_source(path, held, rule);
+  if (is_picture(k.kind)) return picture_source(path, false, rule);
+  if (k.kind == file_kind::none && !held.bytes.empty() && held.bytes.size() % cifar10_record == 0)
+    return cifar10_source({path});
+  const std::string is = held.bytes.empty()            ? ": is empty"
+                         : k.kind == file_kind::none ? ": is no data set that is known"
+                                                     : std::string(": is a ") + k.name;
+  fail<file_error>(path, is, "; data sets are npy and npz arrays, IDX files (MNIST), CIFAR-10's .bin, these "
+                   "gzipped, or a folder of .bin or of PNG, JPEG or WebP files");
+}
+
+}  // namespace detail
+
+/// Images of a CIFAR-10 file. @param labels filled where given. @throws file_error
+inline image_set parse_cifar10(const std::string& path, std::span<const unsigned char> bytes,
+                               std::vector<int>* labels = nullptr) {
+  image_set s;
+  s.extents = {detail::cifar10_count(path, bytes), 32, 32, 3};
+  s.values.resize(std::size_t(s.extents.size()));
+  for (index_t r = 0; r < s.count(); ++r) {
+    const int label = detail::read_cifar10(bytes, r, s.values.data() + r * s.extents.row_size());
+    if (labels) labels->push_back(label);
+  }
+  return s;
+}
+
+/// A source with so many channels: grey fills them all, and pictures whose channels agree become grey.
+/// @throws shape_error for other changes; when read, value_error naming a picture that has colours
+inline image_source with_channels(const std::string& path, image_source images, index_t channels) {
+  const shape from = images.extents;
+  if (channels == from.channels) return images;
+  require<shape_error>(from.channels == 1 || (channels == 1 && from.channels > 1), path, ": pictures of ",
+                       from.channels, " channels cannot be made ones of ", channels);
+  shape to_extents = from;
+  to_extents.channels = channels;
+  return {to_extents, [=, read = images.read](index_t first, index_t n, float* to) {
+            std::vector<float> values(std::size_t(n * from.row_size()));
+            read(first, n, values.data());
+            const index_t pixels = n * from.height * from.width;
+            for (index_t p = 0; p < pixels; ++p)
+              for (index_t c = 0; c < std::max(from.channels, channels); ++c) {
+                const float v = values[std::size_t(p * from.channels + (from.channels == 1 ? 0 : c))];
+                if (c < channels) *to++ = v;
+                require<value_error>(from.channels == 1 || v == to[-1], path, ": picture ",
+                                     first + p / (from.height * from.width),
+                                     " has colours and cannot be read as grey");
+              }
+          }};
+}
+
+/// Images of any kind of path, in [-1, 1] unless they are latents, NHWC, as a source: arrays, CIFAR-10's
+/// files and pictures stay on the disk and are read block by block. Pictures are grey, one channel, where
+/// all of a folder are. What is odd about pictures is said when the source is gone.
+/// @throws file_error saying what the path is taken for and why that fails, shape_error
+inline image_source open_images(const std::string& path, const image_rule& rule = {}) {
+  image_source images;
+  if (!std::filesystem::is_directory(path)) {
+    images = detail::file_source(path, rule);
+  } else if (const std::vector<std::string> batches = detail::cifar10_batches(path); !batches.empty()) {
+    images = detail::cifar10_source(batches);
+  } else {
+    images = detail::picture_source(path, true, rule);
+  }
+  return rule.channels > 0 ? with_channels(path, std::move(images), rule.channels) : images;
+}
+
+/// The same, read whole into memory.
+inline image_set read_images(const std::string& path, const image_rule& rule = {}) {
+  const image_source images = open_images(path, rule);
+  image_set all;
+  all.extents = images.extents;
+  all.values.resize(std::size_t(images.extents.size()));
+  images.read(0, images.extents.rows, all.values.data());
+  return all;
 }
 
 }  // namespace multistage::io

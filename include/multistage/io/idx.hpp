@@ -1,34 +1,75 @@
-// The IDX format of MNIST: two zero bytes, a type byte, the number of dimensions, big-endian extents, values.
+// The IDX format of MNIST: two zero bytes, a type byte, the number of dimensions, big-endian extents,
+// values; as it is, or as a .gz as it is published.
 #pragma once
+#include "compressed.hpp"
 #include "file.hpp"
 #include "images.hpp"
 
 namespace multistage::io {
 
-/// Images [n, h, w] of unsigned bytes as values in [-1, 1]. @throws file_error with file, byte and reason.
-inline image_set parse_idx(const std::string& path, const std::vector<unsigned char>& bytes) {
-  const auto broken = [&](std::size_t at, const std::string& why) { fail<file_error>(path, ": not a sound IDX image file: byte ", at, ": ", why); };
-  if (bytes.size() < 4 || bytes[0] != 0 || bytes[1] != 0) broken(0, "it does not begin with two zeros (is it still compressed?)");
+/// Extents [n, h, w, c] of an IDX file's images, whose bytes begin at `data`.
+struct idx_layout {
+  shape extents{0, 0, 0, 0};
+  std::size_t data = 0;
+
+  /// Images [first, first + n) in [-1, 1]. @param largest the value of white; 0: 255
+  /// @throws value_error for a value above it
+  void read(const std::string& path, std::span<const unsigned char> bytes, index_t first, index_t n,
+            double largest, float* to) const {
+    const index_t size = extents.row_size();
+    const float white = largest > 0 ? float(largest) : 255.0f;
+    for (index_t i = first * size; i < (first + n) * size; ++i) {
+      const unsigned char v = bytes[data + std::size_t(i)];
+      require<value_error>(float(v) <= white, path, ": value ", i, " is ", int(v), ", above the ",
+                           white, " that are said to be white");
+      *to++ = float(v) / white * 2 - 1;
+    }
+  }
+};
+
+/// Of images [n, h, w] or [n, h, w, c] of unsigned bytes. @throws file_error with file, byte and reason
+inline idx_layout parse_idx_layout(const std::string& path, std::span<const unsigned char> bytes) {
+  const auto broken = [&](std::size_t at, const std::string& why) {
+    fail<file_error>(path, ": not a sound IDX image file: byte ", at, ": ", why);
+  };
+  if (bytes.size() < 4 || bytes[0] != 0 || bytes[1] != 0)
+    broken(0, "it does not begin with two zeros (is it still compressed?)");
   if (bytes[2] != 8) broken(2, "type " + std::to_string(bytes[2]) + " is not 8, unsigned bytes");
-  if (bytes[3] != 3) broken(3, std::to_string(bytes[3]) + " dimensions, images have 3");
-  if (bytes.size() < 16) broken(4, "the extents are cut");
+  const std::size_t dimensions = bytes[3];
+  if (dimensions == 1) broken(3, "1 dimension: these are labels, not images");
+  if (dimensions != 3 && dimensions != 4)
+    broken(3, std::to_string(dimensions) + " dimensions, images have 3 or 4");
+  const std::size_t data = 4 + 4 * dimensions;
+  if (bytes.size() < data) broken(4, "the extents are cut");
   std::uint64_t count = 1;
-  index_t extents[3];
-  for (int d = 0; d < 3; ++d) {
+  index_t e[4] = {0, 0, 0, 1};
+  for (std::size_t d = 0; d < dimensions; ++d) {
     std::uint64_t n = 0;
-    for (int k = 0; k < 4; ++k) n = n << 8 | bytes[4 + 4 * d + k];
+    for (std::size_t k = 0; k < 4; ++k) n = n << 8 | bytes[4 + 4 * d + k];
     if (n != 0 && count > (std::uint64_t{1} << 40) / n) broken(4, "the extents are too large");
     count *= n;
-    extents[d] = index_t(n);
+    e[d] = index_t(n);
   }
-  if (count != bytes.size() - 16)
-    broken(16, "its extents take " + std::to_string(count) + " bytes, " + std::to_string(bytes.size() - 16) + " follow: the file is cut or broken");
+  if (count != bytes.size() - data)
+    broken(data, "its extents take " + std::to_string(count) + " bytes, " +
+                     std::to_string(bytes.size() - data) + " follow: the file is cut or broken");
+  return {{e[0], e[1], e[2], e[3]}, data};
+}
+
+/// Images as values in [-1, 1]. @throws file_error with file, byte and reason
+inline image_set parse_idx(const std::string& path, std::span<const unsigned char> bytes) {
+  const idx_layout l = parse_idx_layout(path, bytes);
   image_set s;
-  s.extents = {extents[0], extents[1], extents[2], 1};
-  s.values.reserve(count);
-  for (std::size_t i = 16; i < bytes.size(); ++i) s.values.push_back(float(bytes[i]) / 255.0f * 2 - 1);
+  s.extents = l.extents;
+  s.values.resize(std::size_t(l.extents.size()));
+  l.read(path, bytes, 0, l.extents.rows, 0, s.values.data());
   return s;
 }
-inline image_set read_idx(const std::string& path) { return parse_idx(path, read_file(path)); }
+/// The same of a file, gzipped or not. @throws file_error
+inline image_set read_idx(const std::string& path) {
+  const std::vector<unsigned char> bytes = read_file(path);
+  const bool packed = bytes.size() > 2 && bytes[0] == 0x1f && bytes[1] == 0x8b;
+  return packed ? parse_idx(path, gunzip(path, bytes)) : parse_idx(path, bytes);
+}
 
 }  // namespace multistage::io

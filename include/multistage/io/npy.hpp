@@ -1,6 +1,7 @@
 // NumPy's npy format, versions 1 to 3: u1, i1, i2, i4, i8, f4, f8, little-endian, C order.
 #pragma once
 #include "images.hpp"
+#include "picture.hpp"
 #include "safetensors.hpp"
 
 namespace multistage::io {
@@ -119,6 +120,9 @@ inline void write_npy(const std::string& path, const std::vector<index_t>& exten
 struct image_rule {
   double largest = 0;    // of arrays of integers in [0, largest]: white; 0: 255
   bool latents = false;  // floats are latent images, of any size; else they must lie in [-1, 1]
+  std::string array{};   // of an npz archive: its name; empty: the only one that can be images
+  index_t channels = 0;  // 1: pictures whose channels agree become grey; 3: grey fills them; 0: as they are
+  std::uint64_t most_pixels = default_most_pixels;  // of one picture
 
   /// [n, h, w, c] of an array [n, h, w] or [n, h, w, c]. @throws file_error
   static shape extents(const std::string& path, const std::vector<index_t>& e) {

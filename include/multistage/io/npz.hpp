@@ -1,101 +1,275 @@
-// NumPy's npz archives: zip files of npy arrays, stored without compression, as numpy.savez writes them.
+// NumPy's npz archives: zip files of npy arrays, stored as numpy.savez writes them or compressed as
+// numpy.savez_compressed does, checksums compared. APPNOTE.TXT of PKWARE, sections 4.3 to 4.5.
 #pragma once
-#include <array>
+#include <optional>
 
+#include "compressed.hpp"
 #include "npy.hpp"
 
 namespace multistage::io {
 
 namespace detail {
-inline std::uint32_t crc32(std::span<const unsigned char> bytes) {
-  static const auto table = [] {
-    std::array<std::uint32_t, 256> t{};
-    for (std::uint32_t i = 0; i < 256; ++i) {
-      std::uint32_t c = i;
-      for (int k = 0; k < 8; ++k) c = c & 1 ? 0xEDB88320u ^ (c >> 1) : c >> 1;
-      t[i] = c;
+
+/// A file of an archive, as the archive's directory at its end describes it.
+struct zip_entry {
+  std::string name;
+  unsigned flags = 0;
+  unsigned method = 0;  // 0 stored, 8 deflate
+  std::uint32_t crc = 0;
+  std::uint64_t compressed = 0;
+  std::uint64_t size = 0;
+  std::uint64_t header = 0;  // where its local header begins
+};
+
+class zip_archive {
+ public:
+  /// @throws file_error
+  zip_archive(const std::string& path, std::span<const unsigned char> bytes)
+      : path_(path), bytes_(bytes) {
+    if (bytes.size() < 22) broken(0, "the file is cut");
+    // The directory's end has a comment of up to 64 KiB behind it, and its signature in front.
+    std::size_t end = bytes.size() - 22;
+    const std::size_t last = end > 0xffff ? end - 0xffff : 0;
+    while (number(end, 4) != 0x06054b50)
+      if (end-- == last) broken(bytes.size(), "the archive's directory is missing: the file is cut");
+    std::uint64_t count = number(end + 10, 2);
+    std::uint64_t at = number(end + 16, 4);
+    if (end >= 20 && number(end - 20, 4) == 0x07064b50) {  // zip64: the same, with eight bytes each
+      const std::uint64_t wide = number(end - 12, 8);
+      if (wide > bytes.size() - 56 || bytes.size() < 56 || number(std::size_t(wide), 4) != 0x06064b50)
+        broken(end - 20, "the zip64 directory's end is not where it should be");
+      count = number(std::size_t(wide) + 32, 8);
+      at = number(std::size_t(wide) + 48, 8);
     }
-    return t;
-  }();
-  std::uint32_t c = ~0u;
-  for (const unsigned char b : bytes) c = table[(c ^ b) & 255] ^ (c >> 8);
-  return ~c;
-}
+    if (at > end || count > (end - at) / 46)
+      broken(end, "the directory does not fit into the file");
+    for (; entries_.size() < count; at += 46 + name_ + extra_ + comment_) read_entry(std::size_t(at), end);
+  }
+  const std::vector<zip_entry>& entries() const { return entries_; }
+
+  /// An entry's bytes where they lie in the archive, or unpacked into `memory`. @throws file_error
+  std::span<const unsigned char> content(const zip_entry& e, std::vector<unsigned char>& memory) const {
+    const auto at = std::size_t(e.header);
+    if (e.header > bytes_.size() || bytes_.size() - at < 30 || number(at, 4) != 0x04034b50)
+      broken(at, e.name + " does not begin here");
+    if (e.flags & 1) broken(at, e.name + " is encrypted");
+    const std::uint64_t start = at + 30 + number(at + 26, 2) + number(at + 28, 2);
+    if (start > bytes_.size() || e.compressed > bytes_.size() - start)
+      broken(at, e.name + " takes " + std::to_string(e.compressed) +
+                     " bytes, more than follow: the file is cut");
+    std::span<const unsigned char> raw = bytes_.subspan(std::size_t(start), std::size_t(e.compressed));
+    if (e.method == 8) {
+      if (e.size / largest_expansion > e.compressed)
+        broken(at, e.name + " cannot have " + std::to_string(e.size) + " bytes");
+      memory.resize(std::size_t(e.size));
+      inflater from(raw, -15);
+      std::size_t have = from.read(memory);
+      unsigned char beyond;
+      if (from.status() == Z_OK) have += from.read({&beyond, 1});
+      if (from.status() != Z_STREAM_END || have != e.size)
+        broken(std::size_t(start) + from.consumed(),
+               e.name + ": " + (have > e.size ? "more data than its size" :
+                                from.status() == Z_STREAM_END ? "less data than its size" : from.problem()));
+      raw = memory;
+    } else if (e.method != 0 || e.size != e.compressed) {
+      broken(at, e.name + " is packed by method " + std::to_string(e.method) +
+                     "; save with numpy.savez or numpy.savez_compressed");
+    }
+    if (crc32(raw) != e.crc) broken(std::size_t(start), e.name + " differs from its checksum");
+    return raw;
+  }
+  [[noreturn]] void broken(std::size_t at, const std::string& why) const {
+    fail<file_error>(path_, ": not a sound npz archive: byte ", at, ": ", why);
+  }
+
+ private:
+  std::uint64_t number(std::size_t at, std::size_t n) const {
+    std::uint64_t v = 0;
+    for (std::size_t i = n; i-- > 0;) v = v << 8 | bytes_[at + i];
+    return v;
+  }
+  void read_entry(std::size_t at, std::size_t end) {
+    if (at > end || end - at < 46 || number(at, 4) != 0x02014b50)
+      broken(at, "the directory's entry " + std::to_string(entries_.size()) + " is broken");
+    name_ = std::size_t(number(at + 28, 2));
+    extra_ = std::size_t(number(at + 30, 2));
+    comment_ = std::size_t(number(at + 32, 2));
+    if (name_ + extra_ + comment_ > end - at - 46) broken(at, "the directory is cut");
+    zip_entry e{std::string(bytes_.begin() + std::ptrdiff_t(at + 46),
+                            bytes_.begin() + std::ptrdiff_t(at + 46 + name_)),
+                unsigned(number(at + 8, 2)),
+                unsigned(number(at + 10, 2)),
+                std::uint32_t(number(at + 16, 4)),
+                number(at + 20, 4),
+                number(at + 24, 4),
+                number(at + 42, 4)};
+    // Numbers that do not fit into four bytes stand in an extra field, in this order.
+    for (std::size_t f = at + 46 + name_; f + 4 <= at + 46 + name_ + extra_; f += 4 + number(f + 2, 2)) {
+      if (number(f, 2) != 1) continue;
+      std::size_t left = std::min(std::size_t(number(f + 2, 2)), at + 46 + name_ + extra_ - f - 4);
+      std::size_t from = f + 4;
+      for (std::uint64_t* v : {&e.size, &e.compressed, &e.header}) {
+        if (*v != 0xffffffff || left < 8) continue;
+        *v = number(from, 8);
+        from += 8;
+        left -= 8;
+      }
+    }
+    entries_.push_back(std::move(e));
+  }
+
+  const std::string& path_;
+  std::span<const unsigned char> bytes_;
+  std::vector<zip_entry> entries_;
+  std::size_t name_ = 0;
+  std::size_t extra_ = 0;
+  std::size_t comment_ = 0;
+};
+
 }  // namespace detail
 
-/// Writes one array of unsigned bytes, e.g. pictures [n, h, w, c], as NAME.npy inside an archive of below 4 GiB, atomically. @throws file_error
-inline void write_npz(const std::string& path, const std::string& name, const std::vector<index_t>& extents, std::span<const unsigned char> values) {
+/// Writes one array of unsigned bytes, e.g. pictures [n, h, w, c], as NAME.npy inside an archive,
+/// atomically. @param wide size from which zip64's fields are written. @throws file_error
+inline void write_npz(const std::string& path, const std::string& name,
+                      const std::vector<index_t>& extents, std::span<const unsigned char> values,
+                      std::uint64_t wide = 0xffffffff) {
   std::string shape_text;
   for (const index_t e : extents) shape_text += std::to_string(e) + ",";
   std::string header = "{'descr': '|u1', 'fortran_order': False, 'shape': (" + shape_text + "), }";
   header.resize(std::size_t(round_up(index_t(header.size()) + 11, 64)) - 11, ' ');
   header += '\n';
-  std::string npy("\x93NUMPY\x01\x00", 8);
-  npy += char(header.size() & 255);
-  npy += char(header.size() >> 8);
-  npy += header;
-  npy.append(reinterpret_cast<const char*>(values.data()), values.size());
-  require<file_error>(npy.size() < 0xFFFFFFFFu, path, ": more than 4 GiB do not fit this archive; write fewer pictures to each");
-  const std::uint32_t crc = detail::crc32({reinterpret_cast<const unsigned char*>(npy.data()), npy.size()});
+  std::string start("\x93NUMPY\x01\x00", 8);
+  start += char(header.size() & 255);
+  start += char(header.size() >> 8);
+  start += header;
+  const std::uint64_t size = start.size() + values.size();
   const std::string file = name + ".npy";
+  const auto crc = ::crc32_z(detail::crc32({reinterpret_cast<const unsigned char*>(start.data()), start.size()}),
+                             values.data(), values.size());
   const auto number = [](std::string& to, std::uint64_t v, int bytes) {
     for (int i = 0; i < bytes; ++i) to += char(v >> (8 * i) & 255);
   };
+  const bool is_wide = size >= wide;
   const auto description = [&](std::string& to) {  // what local and central headers share
-    number(to, 20, 2);
+    number(to, is_wide ? 45 : 20, 2);
     number(to, 0, 2);  // flags
     number(to, 0, 2);  // stored
-    number(to, 0x0021, 4);
+    number(to, 0x0021'0000, 4);  // 1 January 1980
     number(to, crc, 4);
-    number(to, npy.size(), 4);
-    number(to, npy.size(), 4);
+    number(to, is_wide ? 0xffffffff : size, 4);
+    number(to, is_wide ? 0xffffffff : size, 4);
     number(to, file.size(), 2);
-    number(to, 0, 2);
+    number(to, is_wide ? 20 : 0, 2);
+  };
+  const auto wide_field = [&](std::string& to) {
+    if (!is_wide) return;
+    number(to, 1, 2);
+    number(to, 16, 2);
+    number(to, size, 8);
+    number(to, size, 8);
   };
   std::string local, central, end;
   number(local, 0x04034b50, 4);
   description(local);
   local += file;
+  wide_field(local);
   number(central, 0x02014b50, 4);
-  number(central, 20, 2);
+  number(central, is_wide ? 45 : 20, 2);
   description(central);
-  number(central, 0, 2);
-  number(central, 0, 2);
-  number(central, 0, 2);
+  number(central, 0, 6);   // no comment, first disk, binary
   number(central, 0, 4);
-  number(central, 0, 4);
+  number(central, 0, 4);  // its local header is the file's first byte
   central += file;
+  wide_field(central);
+  const std::uint64_t directory = local.size() + size;
+  if (is_wide) {
+    number(end, 0x06064b50, 4);
+    number(end, 44, 8);
+    number(end, 45, 2);
+    number(end, 45, 2);
+    number(end, 0, 8);
+    number(end, 1, 8);
+    number(end, 1, 8);
+    number(end, central.size(), 8);
+    number(end, directory, 8);
+    number(end, 0x07064b50, 4);
+    number(end, 0, 4);
+    number(end, directory + central.size(), 8);
+    number(end, 1, 4);
+  }
   number(end, 0x06054b50, 4);
   number(end, 0, 4);
   number(end, 1, 2);
   number(end, 1, 2);
   number(end, central.size(), 4);
-  number(end, local.size() + npy.size(), 4);
+  number(end, is_wide ? 0xffffffff : directory, 4);
   number(end, 0, 2);
   atomic_file f(path);
-  for (const std::string* part : {&local, &npy, &central, &end}) f.write(*part);
+  f.write(local);
+  f.write(start);
+  f.write(values.data(), values.size());
+  f.write(central);
+  f.write(end);
   f.commit();
 }
 
-/// The first array of an archive. @throws file_error for compressed archives and broken ones
-inline npy_array parse_npz(const std::string& path, std::span<const unsigned char> bytes) {
-  const auto broken = [&](std::size_t at, const std::string& why) { fail<file_error>(path, ": not a sound npz archive: byte ", at, ": ", why); };
-  const auto number = [&](std::size_t at, int n) {
-    std::uint64_t v = 0;
-    for (int i = n - 1; i >= 0; --i) v = v << 8 | bytes[at + std::size_t(i)];
-    return v;
-  };
-  if (bytes.size() < 30 || number(0, 4) != 0x04034b50) broken(0, "it does not begin with a zip entry");
-  if (number(8, 2) != 0) broken(8, "its arrays are compressed; save with numpy.savez, not savez_compressed");
-  const std::uint64_t name = number(26, 2), extra = number(28, 2), start = 30 + name + extra;
-  if (start > bytes.size()) broken(26, "the file is cut");
-  std::uint64_t size = number(18, 4);
-  // numpy writes sizes into a zip64 field of 8 bytes each.
-  if (size == 0xFFFFFFFFu && extra >= 20 && number(30 + name, 2) == 1) size = number(30 + name + 12, 8);
-  if (size > bytes.size() - start)
-    broken(18, "its array takes " + std::to_string(size) + " bytes, " + std::to_string(bytes.size() - start) + " follow: the file is cut");
-  const auto first = bytes.begin() + std::ptrdiff_t(start);
-  return parse_npy(path, std::vector<unsigned char>(first, first + std::ptrdiff_t(size)));
+/// An array of an archive: its bytes, which are an npy file's, and where its values lie in them.
+struct npz_member {
+  std::string name;  // without .npy
+  std::vector<unsigned char> memory;
+  std::span<const unsigned char> bytes;  // of the archive, or of `memory`
+  npy_layout layout;
+};
+
+/// The array of that name, or the only one that can be images, which have 3 or 4 dimensions, where
+/// `name` is empty. @throws file_error naming the arrays where there is no such or more than one
+inline npz_member open_npz(const std::string& path, std::span<const unsigned char> bytes,
+                           const std::string& name = {}) {
+  const detail::zip_archive archive(path, bytes);
+  std::optional<npz_member> found;
+  std::string names, last_problem;
+  bool several = false;
+  for (const detail::zip_entry& e : archive.entries()) {
+    if (e.name.size() < 4 || e.name.compare(e.name.size() - 4, 4, ".npy") != 0) continue;
+    npz_member m{e.name.substr(0, e.name.size() - 4), {}, {}, {}};
+    if (!name.empty() && m.name != name) {
+      names += (names.empty() ? "" : ", ") + m.name;
+      continue;
+    }
+    m.bytes = archive.content(e, m.memory);
+    try {
+      m.layout = parse_npy_layout(path + ", array " + m.name, m.bytes);
+    } catch (const file_error& why) {  // of text or objects: no images, unless it is all there is
+      last_problem = why.what();
+      continue;
+    }
+    std::string extents;
+    for (const index_t n : m.layout.extents) extents += (extents.empty() ? "" : ", ") + std::to_string(n);
+    names += (names.empty() ? "" : ", ") + m.name + " [" + extents + "]";
+    const std::size_t dimensions = m.layout.extents.size();
+    if (name.empty() && dimensions != 3 && dimensions != 4) continue;
+    several = several || found;
+    if (!found) {
+      found = std::move(m);
+      if (!found->memory.empty()) found->bytes = found->memory;
+    }
+  }
+  if (several)
+    fail<file_error>(path, ": holds several arrays that can be images: ", names,
+                     "; name the one that is meant (array, --array)");
+  if (!found && !last_problem.empty()) fail<file_error>(last_problem);
+  require<file_error>(found.has_value(), path, ": holds no array ",
+                      name.empty() ? "of images, which have 3 or 4 dimensions" : "named " + name,
+                      "; it holds ", names.empty() ? "no arrays" : names);
+  return std::move(*found);
+}
+/// The same with values. @throws file_error
+inline npy_array parse_npz(const std::string& path, std::span<const unsigned char> bytes,
+                           const std::string& name = {}) {
+  const npz_member m = open_npz(path, bytes, name);
+  npy_array a{m.layout.type, m.layout.extents, std::vector<double>(m.layout.count)};
+  m.layout.read(m.bytes, 0, m.layout.count, a.values.data());
+  return a;
 }
 
 }  // namespace multistage::io

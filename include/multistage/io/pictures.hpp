@@ -1,184 +1,254 @@
-// Pictures as files: PNG (cairo) in and out, JPEG in where libjpeg is there, folders of them.
+// Pictures as files and folders of them: what a file is, its first bytes say, never its name.
 #pragma once
-#include <cairo/cairo.h>
-
-#include <cmath>
-#include <memory>
-#ifdef MULTISTAGE_JPEG
-#include <csetjmp>
-#include <cstdio>
-// jpeglib.h needs stdio.h before it
-#include <jpeglib.h>
-#endif
+#include <cctype>
+#include <filesystem>
+#include <fstream>
 
 #include "file.hpp"
 #include "images.hpp"
+#include "jpeg.hpp"
+#include "png.hpp"
+#include "webp.hpp"
 
 namespace multistage::io {
 
-/// Interleaved bytes of one picture, 1 or 3 channels.
-struct picture {
-  index_t height = 0, width = 0, channels = 3;
-  std::vector<unsigned char> bytes;
+/// What files are by their first bytes. `none` for what no reader knows, e.g. CIFAR-10's records.
+enum class file_kind { none, png, jpeg, webp, npy, zip, gzip, idx, other };
+
+/// A kind, and what people call it; `other` is a kind that is known, but not read.
+struct known_kind {
+  file_kind kind = file_kind::none;
+  const char* name = "";
 };
 
-/// A byte of a value in [-1, 1]; values outside are clipped.
-inline unsigned char to_byte(double v) { return static_cast<unsigned char>(std::lround(std::clamp((v + 1) * 127.5, 0.0, 255.0))); }
-
-/// Writes a PNG atomically. @throws file_error
-inline void write_png(const std::string& path, const picture& p) {
-  const std::unique_ptr<cairo_surface_t, void (*)(cairo_surface_t*)> s(cairo_image_surface_create(CAIRO_FORMAT_RGB24, int(p.width), int(p.height)),
-                                                                       cairo_surface_destroy);
-  require<file_error>(cairo_surface_status(s.get()) == CAIRO_STATUS_SUCCESS, path, ": a picture of ", p.width, " x ", p.height, " cannot be made");
-  unsigned char* data = cairo_image_surface_get_data(s.get());
-  const int stride = cairo_image_surface_get_stride(s.get());
-  for (index_t y = 0; y < p.height; ++y)
-    for (index_t x = 0; x < p.width; ++x) {
-      const unsigned char* from = p.bytes.data() + (y * p.width + x) * p.channels;
-      const std::uint32_t r = from[0], g = from[p.channels > 1 ? 1 : 0], b = from[p.channels > 2 ? 2 : 0], pixel = r << 16 | g << 8 | b;
-      std::memcpy(data + y * stride + 4 * x, &pixel, 4);
-    }
-  cairo_surface_mark_dirty(s.get());
-  std::string out;
-  const cairo_status_t status = cairo_surface_write_to_png_stream(
-      s.get(),
-      [](void* to, const unsigned char* bytes, unsigned n) {
-        static_cast<std::string*>(to)->append(reinterpret_cast<const char*>(bytes), n);
-        return CAIRO_STATUS_SUCCESS;
-      },
-      &out);
-  require<file_error>(status == CAIRO_STATUS_SUCCESS, path, ": cannot be encoded: ", cairo_status_to_string(status));
-  write_file(path, out);
-}
-
-/// Reads a PNG as RGB; transparency is drawn on black. @throws file_error
-inline picture read_png(const std::string& path) {
-  const std::vector<unsigned char> bytes = read_file(path, std::uint64_t{1} << 30);
-  struct cursor {
-    const std::vector<unsigned char>& bytes;
-    std::size_t at = 0;
-  } from{bytes};
-  const std::unique_ptr<cairo_surface_t, void (*)(cairo_surface_t*)> s(cairo_image_surface_create_from_png_stream(
-                                                                           [](void* c, unsigned char* to, unsigned n) {
-                                                                             cursor& k = *static_cast<cursor*>(c);
-                                                                             if (n > k.bytes.size() - k.at) return CAIRO_STATUS_READ_ERROR;
-                                                                             std::memcpy(to, k.bytes.data() + k.at, n);
-                                                                             k.at += n;
-                                                                             return CAIRO_STATUS_SUCCESS;
-                                                                           },
-                                                                           &from),
-                                                                       cairo_surface_destroy);
-  require<file_error>(cairo_surface_status(s.get()) == CAIRO_STATUS_SUCCESS, path,
-                      ": is not a sound PNG: ", cairo_status_to_string(cairo_surface_status(s.get())));
-  const cairo_format_t format = cairo_image_surface_get_format(s.get());
-  require<file_error>(format == CAIRO_FORMAT_RGB24 || format == CAIRO_FORMAT_ARGB32, path,
-                      ": is a PNG of a kind that is not read; save it with 8 bits a channel");
-  picture p{cairo_image_surface_get_height(s.get()), cairo_image_surface_get_width(s.get()), 3, {}};
-  const unsigned char* data = cairo_image_surface_get_data(s.get());
-  const int stride = cairo_image_surface_get_stride(s.get());
-  p.bytes.reserve(std::size_t(p.height * p.width * 3));
-  for (index_t y = 0; y < p.height; ++y)
-    for (index_t x = 0; x < p.width; ++x) {
-      std::uint32_t pixel;
-      std::memcpy(&pixel, data + y * stride + 4 * x, 4);
-      for (const int shift : {16, 8, 0}) p.bytes.push_back(static_cast<unsigned char>(pixel >> shift & 255));
-    }
-  return p;
-}
-
-#ifdef MULTISTAGE_JPEG
-/// Reads a JPEG as RGB. @throws file_error
-inline picture read_jpeg(const std::string& path) {
-  const std::vector<unsigned char> bytes = read_file(path, std::uint64_t{1} << 30);
-  struct handler {
-    jpeg_error_mgr base;
-    std::jmp_buf jump;
-    char text[JMSG_LENGTH_MAX];
-  } errors{};
-  jpeg_decompress_struct d{};
-  picture p;
-  d.err = jpeg_std_error(&errors.base);
-  errors.base.error_exit = [](j_common_ptr c) {
-    handler* h = reinterpret_cast<handler*>(c->err);
-    c->err->format_message(c, h->text);
-    std::longjmp(h->jump, 1);
+/// @param start the file's first bytes, 16 or more where it has them
+inline known_kind kind_of(std::span<const unsigned char> start) {
+  const auto at = [&](std::size_t first, std::string_view magic) {
+    return start.size() >= first + magic.size() &&
+           std::memcmp(start.data() + first, magic.data(), magic.size()) == 0;
   };
-  errors.base.emit_message = [](j_common_ptr c, int level) {  // warnings: data that are cut or corrupt
-    if (level < 0) c->err->error_exit(c);
+  using namespace std::string_view_literals;
+  if (at(0, "\x89PNG\r\n\x1a\n"sv)) return {file_kind::png, "PNG"};
+  if (at(0, "\xff\xd8"sv)) return {file_kind::jpeg, "JPEG"};
+  if (at(0, "RIFF"sv) && at(8, "WEBP"sv)) return {file_kind::webp, "WebP"};
+  if (at(0, "\x93NUMPY"sv)) return {file_kind::npy, "npy array"};
+  if (at(0, "PK\x03\x04"sv) || at(0, "PK\x05\x06"sv)) return {file_kind::zip, "npz archive"};
+  if (at(0, "\x1f\x8b"sv)) return {file_kind::gzip, "gzip file"};
+  if (at(0, "\0\0"sv) && start.size() >= 4 && start[2] >= 8 && start[2] <= 14 && start[3] >= 1 &&
+      start[3] <= 4)
+    return {file_kind::idx, "IDX file"};
+  if (at(0, "BM"sv) && at(6, "\0\0\0\0"sv)) return {file_kind::other, "BMP"};
+  struct other {
+    std::size_t at;
+    std::string_view magic;
+    const char* name;
   };
-  if (setjmp(errors.jump)) {
-    jpeg_destroy_decompress(&d);
-    fail<file_error>(path, ": is not a sound JPEG: ", errors.text);
-  }
-  jpeg_create_decompress(&d);
-  jpeg_mem_src(&d, bytes.data(), static_cast<unsigned long>(bytes.size()));
-  jpeg_read_header(&d, TRUE);
-  if (std::uint64_t{d.image_width} * d.image_height > std::uint64_t{1} << 28) {
-    jpeg_destroy_decompress(&d);
-    fail<file_error>(path, ": is a picture of ", d.image_width, " x ", d.image_height, "; the largest that is read has 2^28 pixels");
-  }
-  d.out_color_space = JCS_RGB;
-  jpeg_start_decompress(&d);
-  p.height = d.output_height;
-  p.width = d.output_width;
-  p.bytes.resize(std::size_t(p.height * p.width * 3));
-  while (d.output_scanline < d.output_height) {
-    JSAMPROW row = p.bytes.data() + std::size_t(d.output_scanline) * std::size_t(p.width) * 3;
-    jpeg_read_scanlines(&d, &row, 1);
-  }
-  jpeg_finish_decompress(&d);
-  jpeg_destroy_decompress(&d);
-  return p;
+  static constexpr other others[] = {
+      {0, "GIF8"sv, "GIF"},
+      {0, "II*\0"sv, "TIFF"},
+      {0, "MM\0*"sv, "TIFF"},
+      {0, "II+\0"sv, "TIFF"},
+      {4, "ftypavif"sv, "AVIF picture"},
+      {4, "ftyphei"sv, "HEIC picture"},
+      {4, "ftypmif1"sv, "HEIF picture"},
+      {4, "JXL "sv, "JPEG XL picture"},
+      {0, "\xff\x0a"sv, "JPEG XL picture"},
+      {4, "jP  "sv, "JPEG 2000 picture"},
+      {0, "\xff\x4f\xff\x51"sv, "JPEG 2000 picture"},
+      {0, "\x80\x02"sv, "Python pickle"},
+      {0, "\x80\x03"sv, "Python pickle"},
+      {0, "\x80\x04"sv, "Python pickle"},
+      {0, "\x80\x05"sv, "Python pickle"},
+      {0, "\x89HDF"sv, "HDF5 file"},
+      {0, "MATLAB 5"sv, "MATLAB file"},
+      {0, "PAR1"sv, "Parquet file"},
+      {257, "ustar"sv, "tar archive"},
+      {0, "BZh"sv, "bzip2 file"},
+      {0, "\xfd" "7zXZ"sv, "xz file"},
+      {0, "(\xb5/\xfd"sv, "zstd file"},
+  };
+  for (const other& o : others)
+    if (at(o.at, o.magic)) return {file_kind::other, o.name};
+  return {};
 }
-#endif
-
-/// A PNG or JPEG as RGB. @throws file_error
-inline picture read_picture(const std::string& path) {
-  const std::string end = path.size() > 4 ? path.substr(path.size() - 4) : path;
-  if (end == ".png" || end == ".PNG") return read_png(path);
-#ifdef MULTISTAGE_JPEG
-  return read_jpeg(path);
-#else
-  fail<file_error>(path, ": JPEG files need libjpeg (Debian: libjpeg62-turbo-dev) when the program is built; or convert them to PNG");
-#endif
+inline bool is_picture(file_kind k) {
+  return k == file_kind::png || k == file_kind::jpeg || k == file_kind::webp;
 }
 
-/// A folder's .png, .jpg and .jpeg files in the order of their names. @throws file_error when there are none
-inline std::vector<std::string> picture_files(const std::string& folder) {
+namespace detail {
+
+/// At most `most` bytes of a file's beginning, and whether that is all of it. @throws file_error
+inline std::vector<unsigned char> read_start(const std::string& path, std::size_t most, bool& whole) {
+  std::ifstream file(path, std::ios::binary);
+  require<file_error>(file.good(), path, ": cannot be opened: ", std::strerror(errno));
+  std::vector<unsigned char> bytes(most);
+  file.read(reinterpret_cast<char*>(bytes.data()), std::streamsize(most));
+  require<file_error>(!file.bad(), path, ": cannot be read");
+  bytes.resize(std::size_t(file.gcount()));
+  whole = bytes.size() < most;
+  return bytes;
+}
+
+/// The files of a folder that are not hidden, in the order of their names; links that lead nowhere
+/// are among them. @throws file_error
+inline std::vector<std::string> files_of(const std::string& folder) {
+  std::error_code why;
   std::vector<std::string> files;
-  for (const auto& e : std::filesystem::directory_iterator(folder)) {
-    std::string end = e.path().extension().string();
-    std::transform(end.begin(), end.end(), end.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-    if (end == ".png" || end == ".jpg" || end == ".jpeg") files.push_back(e.path().string());
-  }
+  std::filesystem::directory_iterator entry(folder, why), end;
+  for (; !why && entry != end; entry.increment(why))
+    if (!entry->is_directory() && entry->path().filename().native().front() != '.')
+      files.push_back(entry->path().string());
+  require<file_error>(!why, folder, ": the folder cannot be read: ", why.message());
   std::sort(files.begin(), files.end());
-  require<file_error>(!files.empty(), folder, ": holds no .png or .jpg files");
   return files;
 }
 
-/// Pictures of files, all of one size, in [-1, 1]. @param to [files, h, w, 3] of these extents. @throws file_error, shape_error naming the picture
-inline void read_pictures(std::span<const std::string> files, const shape& extents, float* to) {
-  for (const std::string& f : files) {
-    const picture p = read_picture(f);
-    require<shape_error>(p.height == extents.height && p.width == extents.width, f, ": is ", p.width, " x ", p.height, ", the pictures before it are ",
-                         extents.width, " x ", extents.height, "; make all one size");
-    for (const unsigned char b : p.bytes) *to++ = float(b) / 127.5f - 1;
-  }
-}
-/// The extents that a folder's pictures must have: those of the first. @throws file_error
-inline shape picture_extents(const std::vector<std::string>& files) {
-  const picture p = read_picture(files.front());
-  return {index_t(files.size()), p.height, p.width, 3};
+/// An extension as people write it, in any case.
+inline bool named_as_picture(const std::filesystem::path& path) {
+  std::string end = path.extension().string();
+  std::transform(end.begin(), end.end(), end.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  for (const char* known : {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp"})
+    if (end == known) return true;
+  return false;
 }
 
-/// All pictures of a folder in the order of their names. @throws file_error, shape_error naming the picture
-inline image_set read_folder(const std::string& path) {
-  const std::vector<std::string> files = picture_files(path);
-  image_set s;
-  s.extents = picture_extents(files);
-  s.values.resize(std::size_t(s.extents.size()));
-  read_pictures(files, s.extents, s.values.data());
-  return s;
+[[noreturn]] inline void no_picture(const std::string& path, std::span<const unsigned char> start) {
+  const known_kind k = kind_of(start);
+  if (k.kind != file_kind::none)
+    fail<file_error>(path, ": is a ", k.name, ", not a PNG, JPEG or WebP picture; convert it");
+  if (start.empty()) fail<file_error>(path, ": is empty, not a picture");
+  char first[16] = "";
+  for (std::size_t i = 0; i < std::min<std::size_t>(4, start.size()); ++i)
+    std::snprintf(first + 3 * i, 4, " %02x", start[i]);
+  fail<file_error>(path, ": is not a sound PNG, JPEG or WebP picture: it begins with the bytes", first);
+}
+
+#if !defined(MULTISTAGE_JPEG) || !defined(MULTISTAGE_WEBP)
+[[noreturn]] inline void without_library(const std::string& path, const char* kind,
+                                         const char* library, const char* package) {
+  fail<file_error>(path, ": is a ", kind, ", which needs ", library, " (Debian: ", package,
+                   ") when the program is built; or convert it to PNG");
+}
+#endif
+
+}  // namespace detail
+
+/// A PNG, JPEG or WebP, whatever its name. @throws file_error
+inline picture decode_picture(const std::string& path, std::span<const unsigned char> bytes,
+                              const picture_options& options = {}) {
+  switch (kind_of(bytes).kind) {
+    case file_kind::png: return decode_png(path, bytes, options);
+#ifdef MULTISTAGE_JPEG
+    case file_kind::jpeg: return decode_jpeg(path, bytes, options);
+#else
+    case file_kind::jpeg: detail::without_library(path, "JPEG", "libjpeg", "libjpeg62-turbo-dev");
+#endif
+#ifdef MULTISTAGE_WEBP
+    case file_kind::webp: return decode_webp(path, bytes, options);
+#else
+    case file_kind::webp: detail::without_library(path, "WebP", "libwebp", "libwebp-dev");
+#endif
+    default: detail::no_picture(path, bytes);
+  }
+}
+/// @throws file_error
+inline picture read_picture(const std::string& path, const picture_options& options = {}) {
+  return decode_picture(path, read_file(path, std::uint64_t{1} << 32), options);
+}
+/// What a picture will be, from its header. @param whole whether the bytes are all of the file
+/// @throws file_error
+inline picture_header decode_picture_header(const std::string& path,
+                                            std::span<const unsigned char> bytes,
+                                            const picture_options& options = {}) {
+  switch (kind_of(bytes).kind) {
+    case file_kind::png: return detail::png_reader(path, bytes, options).header();
+#ifdef MULTISTAGE_JPEG
+    case file_kind::jpeg: return detail::jpeg_reader(path, bytes, options).header();
+#endif
+#ifdef MULTISTAGE_WEBP
+    case file_kind::webp: return detail::webp_header(path, bytes, options);
+#endif
+    default: decode_picture(path, bytes, options);  // says what it is
+  }
+  return {};
+}
+/// Reads no more of the file than its kind needs. @throws file_error
+inline picture_header read_picture_header(const std::string& path,
+                                          const picture_options& options = {}) {
+  bool whole = false;
+  const std::vector<unsigned char> start = detail::read_start(path, std::size_t{1} << 16, whole);
+#ifdef MULTISTAGE_JPEG
+  if (!whole && kind_of(start).kind == file_kind::jpeg) {
+    try {
+      return decode_picture_header(path, start, options);
+    } catch (const file_error&) {  // its header goes on behind the start, or the whole file fails, too
+    }
+  }
+#endif
+  if (whole || !is_picture(kind_of(start).kind)) return decode_picture_header(path, start, options);
+  return decode_picture_header(path, read_file(path, std::uint64_t{1} << 32), options);
+}
+
+/// Writes a PNG atomically, grey or in colours as the picture is. @throws file_error, value_error
+inline void write_png(const std::string& path, const picture& p) { write_file(path, encode_png(p)); }
+
+/// The pictures of a folder, in the order of their names, and what they have in common.
+struct picture_folder {
+  std::vector<std::string> files;
+  shape extents{0, 0, 0, 0};  // 1 channel where all pictures are grey, else 3
+};
+
+/// Looks at every file of a folder: pictures are those whose first bytes say so; hidden files and
+/// files that neither are nor are called pictures are left out. @throws file_error for a file that is
+/// called a picture and is none, and where there are no pictures; shape_error naming the picture
+/// whose size differs
+inline picture_folder open_folder(const std::string& folder, const picture_options& options = {}) {
+  picture_folder found;
+  const std::vector<std::string> names = detail::files_of(folder);
+  for (const std::string& name : names) {
+    if (!std::filesystem::is_regular_file(name)) {
+      require<file_error>(!detail::named_as_picture(name), name, ": is no file, or a link to nothing");
+      continue;
+    }
+    bool whole = false;
+    const std::vector<unsigned char> start = detail::read_start(name, 512, whole);
+    const known_kind k = kind_of(start);
+    if (!is_picture(k.kind) && !detail::named_as_picture(name)) {
+      if (k.kind == file_kind::other)
+        options.warn(name, std::string("is a ") + k.name + " and was left out; convert it");
+      continue;
+    }
+    const picture_header h = read_picture_header(name, options);
+    shape& e = found.extents;
+    if (found.files.empty()) e = {0, h.height, h.width, h.channels};
+    require<shape_error>(h.height == e.height && h.width == e.width, name, ": is ", h.width, " x ",
+                         h.height, ", the pictures before it are ", e.width, " x ", e.height,
+                         "; make all one size");
+    e.channels = std::max(e.channels, h.channels);
+    found.files.push_back(name);
+    e.rows = index_t(found.files.size());
+  }
+  require<file_error>(!found.files.empty(), folder, ": holds no PNG, JPEG or WebP files",
+                      names.empty() ? "" : "; the files in it are of other kinds");
+  return found;
+}
+
+/// Pictures of files in [-1, 1]. @param to [files, h, w, c] of these extents; grey fills all channels
+/// @throws file_error, shape_error naming the picture
+inline void read_pictures(std::span<const std::string> files, const shape& extents, float* to,
+                          const picture_options& options = {}) {
+  for (const std::string& file : files) {
+    const picture p = read_picture(file, options);
+    require<shape_error>(p.height == extents.height && p.width == extents.width &&
+                             (p.channels == extents.channels || p.channels == 1),
+                         file, ": is ", p.width, " x ", p.height, " x ", p.channels, ", not ",
+                         extents.width, " x ", extents.height, " x ", extents.channels,
+                         " as when the folder was looked at");
+    const index_t repeats = extents.channels / p.channels;
+    for (const unsigned char b : p.bytes)
+      for (index_t i = 0; i < repeats; ++i) *to++ = float(b) / 127.5f - 1;
+  }
 }
 
 }  // namespace multistage::io
