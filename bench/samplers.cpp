@@ -112,24 +112,24 @@ const int registered = [] {
   add("edm_heun", ms::edm_heun{});
   add("edm_heun, churn", ms::edm_heun{.s_churn = 40});
   add("edm_ablation", ms::edm_ablation{.schedule = ms::ablation_schedule::vp, .scaling = ms::ablation_scaling::vp});
-  add("ddim", ms::ddim{list(true)});
-  add("ddim, eta 1", ms::ddim{list(true), 1});
-  add("gddim", ms::gddim<>{.levels = list(false)});
-  add("flow_ode, Heun", ms::flow_ode{list(true), true});
-  add("pfgm", ms::pfgm{});
-  add("pndm", ms::pndm{list(false)});
+  add("ddim", ms::ddim{.levels = list(true)});
+  add("ddim, eta 1", ms::ddim{.levels = list(true), .eta = 1});
+  add("gddim", ms::gddim{.levels = list(false)});
+  add("flow_ode, Heun", ms::flow_ode{.levels = list(true), .heun = true});
+  add("pfgm", ms::pfgm{.augmented = 1});
+  add("pndm", ms::pndm{.levels = list(false)});
   for (const int order : {1, 2, 3}) {
     const std::string o = ", order " + std::to_string(order);
-    ms::dpm_solver<ms::edm_schedule> p{.num_steps = 20, .order = order};
+    ms::dpm_solver p{.num_steps = 20, .order = order};
     add(("dpm_solver++ multistep" + o).c_str(), p);
     p.method = ms::dpm_method::singlestep;
     add(("dpm_solver++ singlestep" + o).c_str(), p);
-    add(("deis" + o).c_str(), ms::deis<>{.levels = list(false), .order = order});
-    add(("unipc" + o).c_str(), ms::unipc{list(true), order});
+    add(("deis" + o).c_str(), ms::deis{.levels = list(false), .order = order});
+    add(("unipc" + o).c_str(), ms::unipc{.levels = list(true), .order = order});
   }
-  add("dpm_solver_sde", ms::dpm_solver_sde{list(true)});
-  add("score_sde, reverse diffusion", ms::score_sde<>{.num_scales = 20});
-  add("score_sde, Langevin", ms::score_sde<>{.num_scales = 20, .corrector = ms::sde_corrector::langevin});
+  add("dpm_solver_sde", ms::dpm_solver_sde{.levels = list(true)});
+  add("score_sde, reverse diffusion", ms::score_sde{.num_steps = 20});
+  add("score_sde, Langevin", ms::score_sde{.num_steps = 20, .corrector = ms::sde_corrector::langevin});
   add("restart", ms::restart{});
   benchmark::RegisterBenchmark("sample: is it finite", check_finite)->UseRealTime();
   benchmark::RegisterBenchmark("sample: latents of 64 pictures", latents)->UseRealTime();

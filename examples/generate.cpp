@@ -1,73 +1,119 @@
-// Draws pictures with a checkpoint: generate MODEL.safetensors [--seeds 0-63] [--sampler edm_heun] [--steps N] [--out PATH] ...
+// Draws pictures with a checkpoint: generate MODEL.safetensors [--seeds 0-63] [--sampler edm_heun] [--num-steps N] [--out PATH] ...
+// Each sampler takes its own options by name (--list-samplers); one that it has not, or that has no effect, is refused.
 // PATH ending in .png: a grid; in .npz: an array of bytes; else a folder with a PNG a seed, which is gone on with where it was left.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <multistage/io.hpp>
 #include <multistage/multistage.hpp>
 #include <multistage/samplers/all.hpp>
+
+#include "command_line.hpp"
 
 namespace ms = multistage;
 
 namespace {
 
 struct settings {
-  std::string model, autoencoder, weak, seeds = "0-15", sampler = "edm_heun", spacing = "logSNR", boundary = "carry", out = "samples.png";
-  int steps = 18, order = 2, label = -1, threads = 0, columns = 0, zoom = 1, encoder_every = 1, augmented = 1;
-  ms::index_t batch = 64;
-  double eta = 0, churn = 0, guidance = 1, guidance_low = 0, guidance_high = HUGE_VAL, encoder_low = 0, encoder_high = HUGE_VAL, sigma_min = 0.002,
-         sigma_max = 80;
-  std::vector<double> guidance_by_stage;
+  std::string model, autoencoder, weak, seeds = "0-15", sampler = "edm_heun", out = "samples.png";
+  int threads = 0, columns = 0, zoom = 1;
+  ms::sampling_options sampling;
 };
 
 using model_type = ms::dynamic_model<float, ms::cpu>;
 
-/// Noise levels for the samplers that take a list: down to sigma_min, then 0 where the sampler can end there.
-std::vector<double> levels(const settings& s, bool to_zero) {
-  const ms::edm_schedule schedule{s.sigma_min, s.sigma_max};
-  std::vector<double> l = ms::noise_levels(schedule, ms::spacing_from(s.spacing), s.sigma_max, s.sigma_min, std::max(1, s.steps - (to_zero ? 1 : 0)));
-  if (to_zero) l.push_back(0);
-  return l;
+/// Calls f(name, sampler) for every sampler that can be named, with its defaults.
+template <class F>
+void for_each_sampler(F&& f) {
+  f("edm_heun", ms::edm_heun{});
+  f("edm_ablation", ms::edm_ablation{});
+  f("ddim", ms::ddim{});
+  f("ddpm", ms::ddim{.eta = 1});
+  f("gddim", ms::gddim{});
+  f("flow_euler", ms::flow_ode{});
+  f("flow_heun", ms::flow_ode{.heun = true});
+  f("pfgm", ms::pfgm{});
+  f("pndm", ms::pndm{});
+  f("dpm_solver", ms::dpm_solver{.predict_data = false, .denoise_to_zero = true});
+  f("dpm_solver++", ms::dpm_solver{.denoise_to_zero = true});
+  f("dpm_solver++_singlestep", ms::dpm_solver{.method = ms::dpm_method::singlestep, .denoise_to_zero = true});
+  f("dpm_solver_sde", ms::dpm_solver_sde{});
+  f("deis", ms::deis{.order = 2});
+  f("unipc", ms::unipc{});
+  f("score_sde", ms::score_sde{});
+  f("probability_flow", ms::probability_flow{});
+  f("restart", ms::restart{});
+}
+/// What `sample` is told of by other means than numbers on the command line.
+const std::set<std::string> not_numbers{"context", "weak_context", "from", "known", "mask"};
+
+std::string sampler_names() {
+  std::string names;
+  for_each_sampler([&](const char* name, const auto&) { names += std::string(names.empty() ? "" : ", ") + name; });
+  return names;
+}
+void list_samplers() {
+  for_each_sampler([]<class Sampler>(const char* name, const Sampler& sampler) {
+    std::printf("%s\n", name);
+    Sampler::fields(sampler, [](const ms::option& o, const auto& value) {
+      std::printf("  %-28s %s\n", (command_line::flag_of(o.name) + " " + ms::option_text(value)).c_str(), o.meaning);
+    });
+  });
 }
 
-ms::sampling_result draw(const settings& s, model_type& model, model_type* weak, const std::string& seeds) {
-  ms::sampling_options o;
-  o.seeds = seeds;
-  o.batch = s.batch;
-  o.class_label = s.label;
-  o.reuse = {s.encoder_every, s.encoder_low, s.encoder_high};
-  o.guide = {s.guidance, s.guidance_by_stage, s.guidance_low, s.guidance_high};
-  const ms::stage_crossing crossing{model.stages(), s.boundary == "carry"   ? ms::boundary_policy::carry
-                                                    : s.boundary == "align" ? ms::boundary_policy::align
-                                                                            : ms::boundary_policy::restart};
-  const auto run = [&](const auto& sampler) { return ms::sample(model, sampler, o, weak); };
-  if (s.sampler == "edm_heun") return run(ms::edm_heun{.num_steps = s.steps, .sigma_min = s.sigma_min, .sigma_max = s.sigma_max, .s_churn = s.churn});
-  if (s.sampler == "ddim") return run(ms::ddim{levels(s, true), s.eta});
-  if (s.sampler == "ddpm") return run(ms::ddim{levels(s, true), 1});
-  if (s.sampler == "gddim") return run(ms::gddim<>{.levels = levels(s, s.eta > 0), .lambda = s.eta, .order = s.order, .crossing = crossing});
-  if (s.sampler == "flow_euler" || s.sampler == "flow_heun") return run(ms::flow_ode{levels(s, true), s.sampler == "flow_heun"});
-  if (s.sampler == "pfgm") return run(ms::pfgm{{.num_steps = s.steps, .sigma_min = s.sigma_min, .sigma_max = s.sigma_max}, s.augmented});
-  if (s.sampler == "pndm") return run(ms::pndm{levels(s, false), crossing});
-  if (s.sampler == "deis") return run(ms::deis<>{.levels = levels(s, false), .order = s.order, .crossing = crossing});
-  if (s.sampler == "unipc") return run(ms::unipc{levels(s, true), s.order, ms::unipc_variant::bh2, crossing});
-  if (s.sampler == "dpm_solver_sde") return run(ms::dpm_solver_sde{levels(s, true), std::min(s.order, 2), crossing});
-  ms::dpm_solver<ms::edm_schedule> p{.num_steps = s.steps, .order = s.order, .steps = ms::spacing_from(s.spacing), .schedule = {s.sigma_min, s.sigma_max}};
-  p.crossing = crossing;
-  p.denoise_to_zero = true;
-  if (s.sampler == "dpm_solver") p.predict_data = false;
-  if (s.sampler == "dpm_solver++_singlestep") p.method = ms::dpm_method::singlestep;
-  return run(p);
+/// Refuses options that were given and have no effect on this sampler. @throws value_error
+template <class Sampler>
+void check_given(const std::string& name, const Sampler& sampler, const command_line::named_options& options) {
+  for (const std::string& one : options.given()) {
+    std::string own;
+    bool has = false;
+    Sampler::fields(sampler, [&](const ms::option& o, const auto&) {
+      has = has || o.name == one;
+      own += " " + command_line::flag_of(o.name);
+    });
+    ms::require<ms::value_error>(has, "generate: ", command_line::flag_of(one), " is no option of the sampler ", name, "; it takes", own);
+    const char* why = ms::sampling::no_effect(sampler, one);
+    ms::require<ms::value_error>(why == nullptr, "generate: ", command_line::flag_of(one), " has no effect on ", name, " ", why ? why : "", "; leave it out");
+  }
 }
 
-int generate(const settings& s) {
-  const ms::cpu b(s.threads);
-  model_type model = ms::load<float>(s.model, b, {.lazy = true});
+/// Calls f with the sampler that was asked for and its options.
+template <class F>
+void with_sampler(const settings& s, const command_line::named_options& options, const ms::training_facts& trained, F&& f) {
+  bool found = false;
+  for_each_sampler([&](const std::string& name, auto sampler) {
+    if (name != s.sampler) return;
+    found = true;
+    if constexpr (requires { sampler.augmented; })  // as it was trained
+      if (trained.augmented.value_or(0) > 0) sampler.augmented = *trained.augmented;
+    options.set(sampler.name(), sampler);
+    check_given(name, sampler, options);
+    sampler.sigmas();  // whatever else is wrong is said before anything is drawn
+    f(sampler);
+  });
+  ms::require<ms::value_error>(found, "generate: sampler '", s.sampler, "' is unknown; known: ", sampler_names());
+}
+
+enum class output { grid, archive, folder };
+/// What a path asks for. @throws value_error for a name that looks like another kind of file
+output output_of(const std::string& path) {
+  const std::filesystem::path p(path);
+  std::string extension = p.extension().string();
+  for (char& c : extension) c = char(std::tolower(static_cast<unsigned char>(c)));
+  if (extension == ".png") return output::grid;
+  if (extension == ".npz") return output::archive;
+  ms::require<ms::value_error>(!path.empty() && (extension.empty() || std::filesystem::is_directory(p)), "generate: --out ", path,
+                               " is no .png and no .npz; a folder's name has no dot, or ends in /");
+  return output::folder;
+}
+
+template <class Sampler>
+int generate(settings s, const ms::cpu& b, model_type& model, const Sampler& sampler) {
   std::optional<model_type> weak;
   if (!s.weak.empty()) weak.emplace(ms::load<float>(s.weak, b));
   std::optional<ms::autoencoder_model<float, ms::cpu>> decoder;
   if (!s.autoencoder.empty()) decoder.emplace(ms::io::load_autoencoder<float>(s.autoencoder, b));
 
-  const bool grid = s.out.size() > 4 && s.out.substr(s.out.size() - 4) == ".png", archive = s.out.size() > 4 && s.out.substr(s.out.size() - 4) == ".npz",
-             folder = !grid && !archive;
+  const output kind = output_of(s.out);
+  const bool grid = kind == output::grid, archive = kind == output::archive, folder = kind == output::folder;
   std::vector<std::uint64_t> seeds = ms::parse_seeds(s.seeds);
   const auto name = [&](std::uint64_t seed) {
     char text[32];
@@ -84,11 +130,11 @@ int generate(const settings& s) {
   ms::shape pictures{};
   std::vector<double> values;
   ms::progress bar("drawing");
-  for (std::size_t at = 0; at < seeds.size(); at += std::size_t(s.batch)) {
-    const std::size_t count = std::min(std::size_t(s.batch), seeds.size() - at);
-    std::string list;
-    for (std::size_t i = 0; i < count; ++i) list += (i ? "," : "") + std::to_string(seeds[at + i]);
-    ms::sampling_result r = draw(s, model, weak ? &*weak : nullptr, list);
+  const std::size_t batch = std::size_t(s.sampling.batch);
+  for (std::size_t at = 0; at < seeds.size(); at += batch) {
+    const std::size_t count = std::min(batch, seeds.size() - at);
+    s.sampling.seeds = std::span(seeds).subspan(at, count);
+    ms::sampling_result r = ms::sample(model, sampler, s.sampling, weak ? &*weak : nullptr);
     if (decoder) {
       const ms::tensor<float, ms::cpu> z(b, r.extents, std::vector<float>(r.images.begin(), r.images.end()));
       ms::tensor<float, ms::cpu> x(b, decoder->images(r.extents.rows));
@@ -128,41 +174,35 @@ int generate(const settings& s) {
 
 int main(int argc, char** argv) {
   settings s;
+  command_line::named_options of_samplers, of_sampling;
   CLI::App app{"Draws pictures with a checkpoint; a seed gives the same picture whatever the batch"};
-  app.add_option("MODEL", s.model, "a checkpoint")->required();
+  app.add_option("MODEL", s.model, "a checkpoint");
   app.add_option("--out", s.out, "a .png (grid), a .npz, or a folder (a PNG a seed, gone on with)")->capture_default_str();
   app.add_option("--seeds", s.seeds, "like 0-63,70")->capture_default_str();
-  app.add_option("--sampler", s.sampler)
-      ->check(CLI::IsMember({"edm_heun", "ddim", "ddpm", "gddim", "flow_euler", "flow_heun", "pfgm", "pndm", "deis", "unipc", "dpm_solver", "dpm_solver++",
-                             "dpm_solver++_singlestep", "dpm_solver_sde"}))
-      ->capture_default_str();
-  app.add_option("--steps", s.steps, "of the sampler")->check(CLI::Range(1, 100000))->capture_default_str();
-  app.add_option("--order", s.order, "of multistep samplers")->check(CLI::Range(1, 3))->capture_default_str();
-  app.add_option("--spacing", s.spacing, "time_uniform, time_quadratic, logSNR, karras or beta (edm_heun: karras always)")->capture_default_str();
-  app.add_option("--boundary", s.boundary, "what multistep samplers do between stages")
-      ->check(CLI::IsMember({"carry", "restart", "align"}))
-      ->capture_default_str();
-  app.add_option("--eta", s.eta, "of ddim, and gddim's lambda")->check(CLI::Range(0.0, 1.0))->capture_default_str();
-  app.add_option("--augmented", s.augmented, "dimensions of pfgm")->check(CLI::Range(1, 1000000))->capture_default_str();
-  app.add_option("--encoder-every", s.encoder_every, "of so many evaluations in a row one runs the shared encoder, the others reuse its features; 1: all do")
-      ->check(CLI::Range(1, 1000))
-      ->capture_default_str();
-  app.add_option("--encoder-low", s.encoder_low, "no reuse at or below this noise level")->capture_default_str();
-  app.add_option("--encoder-high", s.encoder_high, "no reuse above this noise level");
-  app.add_option("--churn", s.churn, "of edm_heun")->capture_default_str();
-  app.add_option("--sigma-min", s.sigma_min)->capture_default_str();
-  app.add_option("--sigma-max", s.sigma_max)->capture_default_str();
-  app.add_option("--label", s.label, "class to draw; -1: none")->capture_default_str();
-  app.add_option("--guidance", s.guidance, "scale of guidance; 1: none")->capture_default_str();
-  app.add_option("--guidance-by-stage", s.guidance_by_stage, "a scale for each stage, lowest noise first");
-  app.add_option("--guidance-low", s.guidance_low, "no guidance at or below this noise level")->capture_default_str();
-  app.add_option("--guidance-high", s.guidance_high, "no guidance above this noise level");
+  app.add_option("--sampler", s.sampler, sampler_names())->capture_default_str();
+  bool list = false;
+  app.add_flag("--list-samplers", list, "print every sampler with its options and their defaults");
+  for_each_sampler([&](const char*, const auto& sampler) { of_samplers.add(app, sampler); });
+  of_sampling.add(app, s.sampling, not_numbers);
   app.add_option("--weak-model", s.weak, "a smaller model as the weak side of guidance (autoguidance)");
   app.add_option("--autoencoder", s.autoencoder, "decodes latent pictures");
-  app.add_option("--batch", s.batch)->check(CLI::Range(1, 100000))->capture_default_str();
-  app.add_option("--threads", s.threads, "0: one a core")->capture_default_str();
-  app.add_option("--columns", s.columns, "of the grid");
-  app.add_option("--zoom", s.zoom, "of the grid");
-  CLI11_PARSE(app, argc, argv);
-  return ms::exit_status([&] { return generate(s); });
+  app.add_option("--threads", s.threads, "0: one a core")->check(CLI::Range(0, 1024))->capture_default_str();
+  app.add_option("--columns", s.columns, "of the grid; 0: as many as rows")->check(CLI::Range(0, 100000))->capture_default_str();
+  app.add_option("--zoom", s.zoom, "of the grid")->check(CLI::Range(1, 1000))->capture_default_str();
+  return command_line::run(app, argc, argv, [&] {
+    if (list) {
+      list_samplers();
+      return 0;
+    }
+    ms::require<ms::value_error>(!s.model.empty(), "generate: no MODEL is named; see --help");
+    of_sampling.set("sample", s.sampling);
+    ms::parse_seeds(s.seeds);
+    output_of(s.out);
+    with_sampler(s, of_samplers, {}, [](const auto&) {});  // bad options are told before the model is opened
+    const ms::cpu b(s.threads);
+    model_type model = ms::load<float>(s.model, b, {.lazy = true});
+    int status = 0;
+    with_sampler(s, of_samplers, model.trained(), [&](const auto& sampler) { status = generate(s, b, model, sampler); });
+    return status;
+  });
 }

@@ -53,29 +53,28 @@ double slope(const char* name, const two_gaussians& g, Make&& make) {
   return s;
 }
 
-ms::dpm_solver<ms::edm_schedule> dpm(int n, int order, ms::dpm_method method, bool data) {
-  ms::dpm_solver<ms::edm_schedule> s{.num_steps = n, .order = order, .method = method, .predict_data = data, .schedule = {bottom, top}};
-  return s;
+ms::dpm_solver dpm(int n, int order, ms::dpm_method method, bool data) {
+  return {.num_steps = n, .sigma_min = bottom, .sigma_max = top, .order = order, .method = method, .predict_data = data};
 }
 
 }  // namespace
 
 TEST_CASE("methods have their order of accuracy on a closed-form solution") {
   const two_gaussians g;
-  CHECK(slope("ddim", g, [](int n) { return ms::ddim{line(n)}; }) > 0.85);
-  CHECK(slope("pndm", g, [](int n) { return ms::pndm{line(n)}; }) > 1.8);
-  CHECK(slope("flow_ode, Euler", g, [](int n) { return ms::flow_ode{line(n)}; }) > 0.85);
-  CHECK(slope("flow_ode, Heun", g, [](int n) { return ms::flow_ode{line(n), true}; }) > 1.8);
+  CHECK(slope("ddim", g, [](int n) { return ms::ddim{.levels = line(n)}; }) > 0.85);
+  CHECK(slope("pndm", g, [](int n) { return ms::pndm{.levels = line(n)}; }) > 1.8);
+  CHECK(slope("flow_ode, Euler", g, [](int n) { return ms::flow_ode{.levels = line(n)}; }) > 0.85);
+  CHECK(slope("flow_ode, Heun", g, [](int n) { return ms::flow_ode{.levels = line(n), .heun = true}; }) > 1.8);
   for (const int order : {1, 2, 3}) {
     const std::string o = " order " + std::to_string(order);
     for (const bool corrector : {false, true})
       CHECK(slope(("gddim" + o + (corrector ? ", corrected" : "")).c_str(), g, [&](int n) {
-              return ms::gddim<ms::edm_schedule>{.levels = line(n), .order = order, .corrector = corrector, .schedule = {bottom, top}};
+              return ms::gddim{.schedule = ms::edm_schedule{bottom, top}, .levels = line(n), .order = order, .corrector = corrector};
             }) > std::min(order, 2) - 0.2);
     CHECK(slope(("deis" + o).c_str(), g, [&](int n) {
-            return ms::deis<ms::edm_schedule>{.levels = line(n), .order = order, .schedule = {bottom, top}};
+            return ms::deis{.levels = line(n), .order = order};
           }) > std::min(order, 2) - 0.2);
-    CHECK(slope(("unipc bh2" + o).c_str(), g, [&](int n) { return ms::unipc{line(n), order}; }) > std::min(order, 2) - 0.2);
+    CHECK(slope(("unipc bh2" + o).c_str(), g, [&](int n) { return ms::unipc{.levels = line(n), .order = order}; }) > std::min(order, 2) - 0.2);
     for (const bool data : {true, false}) {
       const std::string name = data ? "dpm_solver++ " : "dpm_solver ";
       CHECK(slope((name + "multistep" + o).c_str(), g, [&](int n) { return dpm(n, order, ms::dpm_method::multistep, data); }) > std::min(order, 2) - 0.2);
@@ -103,9 +102,9 @@ TEST_CASE("across a stage boundary align keeps the order, carry and restart lose
     CHECK(aligned > restarted);
     CHECK(aligned > carried);
   }
-  CHECK(slope("unipc, align", g, [&](int n) { return ms::unipc{line(n), 2, ms::unipc_variant::bh2, {stages, ms::boundary_policy::align}}; }) > 1.5);
+  CHECK(slope("unipc, align", g, [&](int n) { return ms::unipc{.levels = line(n), .crossing = {stages, ms::boundary_policy::align}}; }) > 1.5);
   CHECK(slope("deis, align", g, [&](int n) {
-          return ms::deis<ms::edm_schedule>{.levels = line(n), .order = 2, .schedule = {bottom, top}, .crossing = {stages, ms::boundary_policy::align}};
+          return ms::deis{.levels = line(n), .order = 2, .crossing = {stages, ms::boundary_policy::align}};
         }) > 1.5);
   // Averaged over where the boundary falls between steps: with few steps it is best to carry history over, with many to align.
   std::printf("  steps      carry    restart      align   (mean error of second order)\n");
@@ -145,32 +144,32 @@ TEST_CASE("every method with 1 to 30 steps, any order and spacing, is finite and
       to_zero.push_back(0);
       for (const auto policy : {ms::boundary_policy::carry, ms::boundary_policy::restart, ms::boundary_policy::align}) {
         const ms::stage_crossing crossing{ms::partition({0.9}), policy};
-        check(ms::pndm{levels, crossing});
+        check(ms::pndm{.levels = levels, .crossing = crossing});
         for (int order = 1; order <= 3; ++order) {
-          check(ms::deis<ms::edm_schedule>{.levels = levels, .order = order, .schedule = schedule, .crossing = crossing});
-          check(ms::unipc{to_zero, order, ms::unipc_variant(n % 2), crossing});
+          check(ms::deis{.levels = levels, .order = order, .crossing = crossing});
+          check(ms::unipc{.levels = to_zero, .order = order, .variant = ms::unipc_variant(n % 2), .crossing = crossing});
           for (int method = 0; method < 3; ++method) {
             auto s = dpm(n, order, ms::dpm_method(method), n % 2 == 0);
             s.steps = ms::spacing(how);
             s.crossing = crossing;
             check(s);
           }
-          if (order < 3) check(ms::dpm_solver_sde{to_zero, order, crossing});
+          if (order < 3) check(ms::dpm_solver_sde{.levels = to_zero, .order = order, .crossing = crossing});
         }
       }
-      check(ms::ddim{to_zero, 0.5});
-      check(ms::gddim<ms::edm_schedule>{.levels = to_zero, .lambda = 0.5, .schedule = schedule});
-      check(ms::gddim<ms::edm_schedule>{.levels = levels, .order = 1 + n % 3, .schedule = schedule, .crossing = {ms::partition({0.9})}});
-      check(ms::flow_ode{to_zero, n % 2 == 0});
+      check(ms::ddim{.levels = to_zero, .eta = 0.5});
+      check(ms::gddim{.schedule = schedule, .levels = to_zero, .lambda = 0.5});
+      check(ms::gddim{.schedule = schedule, .levels = levels, .order = 1 + n % 3, .crossing = {ms::partition({0.9})}});
+      check(ms::flow_ode{.levels = to_zero, .heun = n % 2 == 0});
     }
-  for (int n = 2; n <= 30; ++n) check(ms::score_sde<ms::ve_schedule>{.num_scales = n, .corrector = ms::sde_corrector::langevin, .schedule = {bottom, top}});
+  for (int n = 2; n <= 30; ++n) check(ms::score_sde{.num_steps = n, .schedule = ms::ve_schedule{bottom, top}, .corrector = ms::sde_corrector::langevin});
 }
 
 TEST_CASE("the adaptive solver reaches its tolerance") {
   const two_gaussians g;
   for (const int order : {2, 3}) {
     auto s = dpm(1, order, ms::dpm_method::adaptive, true);
-    s.adaptive = {1e-4, 1e-4, 0.9, 0.05, 1e-9};
+    s.adaptive = {.atol = 1e-4, .rtol = 1e-4, .t_err = 1e-9};
     CHECK(std::fabs(run(s, g, start) - g.exact(start, top, bottom)) < 1e-2);
   }
 }
@@ -193,16 +192,16 @@ TEST_CASE("a picture depends on its seed alone, with every sampler") {
     CHECK(total > 0);
   };
   const auto levels = ms::noise_levels(ms::edm_schedule{0.05, 20}, ms::spacing::karras, 20, 0.05, 5);
-  check(ms::ddim{levels, 1});
-  check(ms::pndm{levels});
-  check(ms::deis<>{.levels = levels});
-  check(ms::unipc{levels});
-  check(ms::dpm_solver_sde{levels});
-  check(ms::gddim<>{.levels = levels, .lambda = 0.7});
-  check(ms::gddim<>{.levels = levels});
-  check(ms::flow_ode{levels, true});
-  check(ms::pfgm{.main = {.num_steps = 5}, .augmented = 20});
-  check(ms::score_sde<ms::ve_schedule>{.num_scales = 6, .corrector = ms::sde_corrector::langevin, .schedule = {0.05, 20}});
+  check(ms::ddim{.levels = levels, .eta = 1});
+  check(ms::pndm{.levels = levels});
+  check(ms::deis{.levels = levels});
+  check(ms::unipc{.levels = levels});
+  check(ms::dpm_solver_sde{.levels = levels});
+  check(ms::gddim{.levels = levels, .lambda = 0.7});
+  check(ms::gddim{.levels = levels});
+  check(ms::flow_ode{.levels = levels, .heun = true});
+  check(ms::pfgm{.num_steps = 5, .augmented = 20});
+  check(ms::score_sde{.num_steps = 6, .schedule = ms::ve_schedule{0.05, 20}, .corrector = ms::sde_corrector::langevin});
   check(ms::edm_ablation{.num_steps = 5, .schedule = ms::ablation_schedule::vp, .scaling = ms::ablation_scaling::vp});
   check(dpm(6, 3, ms::dpm_method::singlestep, false));
 }
@@ -211,20 +210,20 @@ TEST_CASE("samplers that papers show to be special cases of others agree with th
   const two_gaussians g;
   auto to_zero = line(12);
   to_zero.push_back(0);
-  CHECK(run(ms::gddim<>{.levels = to_zero, .lambda = 1}, g, start) == Approx(run(ms::ddim{to_zero, 1}, g, start)).epsilon(1e-12));
-  CHECK(run(ms::gddim<>{.levels = to_zero, .lambda = 1e-9}, g, start) == Approx(run(ms::ddim{to_zero}, g, start)).epsilon(1e-7));
-  CHECK(run(ms::flow_ode{to_zero}, g, start) == Approx(run(ms::ddim{to_zero}, g, start)).epsilon(1e-12));
+  CHECK(run(ms::gddim{.levels = to_zero, .lambda = 1}, g, start) == Approx(run(ms::ddim{.levels = to_zero, .eta = 1}, g, start)).epsilon(1e-12));
+  CHECK(run(ms::gddim{.levels = to_zero, .lambda = 1e-9}, g, start) == Approx(run(ms::ddim{.levels = to_zero}, g, start)).epsilon(1e-7));
+  CHECK(run(ms::flow_ode{.levels = to_zero}, g, start) == Approx(run(ms::ddim{.levels = to_zero}, g, start)).epsilon(1e-12));
   const ms::edm_schedule schedule{bottom, top};
   CHECK(
-      run(ms::gddim<ms::edm_schedule>{.levels = line(20), .order = 3, .corrector = false, .schedule = schedule}, g, start) ==
-      Approx(run(ms::deis<ms::edm_schedule>{.levels = line(20), .order = 3, .variable = ms::deis_variable::t, .schedule = schedule}, g, start)).epsilon(1e-9));
+      run(ms::gddim{.schedule = schedule, .levels = line(20), .order = 3, .corrector = false}, g, start) ==
+      Approx(run(ms::deis{.schedule = schedule, .levels = line(20), .order = 3, .variable = ms::deis_variable::t}, g, start)).epsilon(1e-9));
   // The step of arXiv 2206.05564, written with alpha-bar: D = 0 and x = sigma leave sqrt(1 - alpha' - s^2) of x_t's noise.
   const double from = 3, to = 1.2, lambda = 0.6, a = 1 / (1 + from * from), a_to = 1 / (1 + to * to);
   const double variance = (1 - a_to) * (1 - std::pow((1 - a_to) / (1 - a), lambda * lambda) * std::pow(a / a_to, lambda * lambda));
   two_gaussians nothing;
   nothing.mean[0] = nothing.mean[1] = nothing.variance[0] = nothing.variance[1] = 0;
   const double z = ms::random_stream(1).normal(0);
-  CHECK(std::sqrt(a_to) * run(ms::gddim<>{.levels = {from, to}, .lambda = lambda}, nothing, from) ==
+  CHECK(std::sqrt(a_to) * run(ms::gddim{.levels = {from, to}, .lambda = lambda}, nothing, from) ==
         Approx(std::sqrt(1 - a_to - variance) + std::sqrt(variance) * z));
 }
 
@@ -236,7 +235,7 @@ TEST_CASE("Poisson flow ends at its charges in proportion to them, whatever the 
     ms::tensor<double, ms::cpu> x(b, {n, 1, 1, 1});
     const ms::random_stream latents(7);
     for (int i = 0; i < n; ++i) x.data()[i] = 80 * latents.normal(std::uint64_t(i));
-    ms::pfgm{.main = {.num_steps = 40}, .augmented = augmented}(
+    ms::pfgm{.num_steps = 40, .augmented = augmented}(
         b, x.view(),
         [&](ms::view<const double> at, double sigma, ms::view<double> d) {
           for (int i = 0; i < n; ++i) {
@@ -324,8 +323,8 @@ TEST_CASE("backends draw the same pictures") {
   const auto check = [&](const auto& sampler) { CHECK(test::distance(draw(ms::thrust_cpp(), sampler), draw(ms::cpu(2), sampler)) < 1e-4); };
   check(ms::edm_heun{.num_steps = 6, .s_churn = 3});
   check(dpm(8, 2, ms::dpm_method::multistep, true));
-  check(ms::score_sde<ms::ve_schedule>{.num_scales = 6, .corrector = ms::sde_corrector::langevin, .schedule = {0.05, 20}});
-  check(ms::pfgm{.main = {.num_steps = 5}});
+  check(ms::score_sde{.num_steps = 6, .schedule = ms::ve_schedule{0.05, 20}, .corrector = ms::sde_corrector::langevin});
+  check(ms::pfgm{.num_steps = 5, .augmented = 1});
 }
 
 TEST_CASE("guidance combines both sides where it acts") {
@@ -335,7 +334,7 @@ TEST_CASE("guidance combines both sides where it acts") {
   auto w = test::normals<float>(model.weights().size(), 8);
   for (float& v : w) v *= 0.2f;
   model.backend().upload(w.data(), model.weights().data(), ms::index_t(w.size()));
-  const ms::ddim one_step{{5.0, 0.0}};  // the result is D
+  const ms::ddim one_step{.levels = {5.0, 0.0}};  // the result is D
   const auto draw = [&](const ms::guidance& g, int label, ms::dynamic_model<float, ms::cpu>* other = nullptr) {
     return ms::sample(model, one_step, {.seeds = "7", .class_label = label, .guide = g}, other);
   };
@@ -417,21 +416,21 @@ TEST_CASE("preconditionings turn each prediction into the same denoiser") {
 
 TEST_CASE("bad parameters of samplers are named with their value") {
   const auto says = [](auto&& f, const char* what) { CHECK_THAT(test::message(f), Catch::Contains(what)); };
-  says([] { ms::ddim{{1.0, 2.0}}.sigmas(); }, "noise level 1 is 2");
-  says([] { ms::ddim{{2.0, 1.0}, 1.5}.sigmas(); }, "eta = 1.5");
-  says([] { ms::ddim{{2.0}}.sigmas(); }, "1 noise levels");
-  says([] { ms::deis<>{.levels = {2.0, 0.0}}.sigmas(); }, "last noise level is 0");
-  says([] { ms::deis<>{.levels = {2.0, 1.0}, .order = 4}.sigmas(); }, "order = 4");
-  says([] { ms::unipc{{2.0, 1.0}, 0}.sigmas(); }, "order = 0");
-  says([] { ms::gddim<>{.levels = {2.0, 1.0}, .lambda = -1}.sigmas(); }, "lambda = -1");
-  says([] { ms::gddim<>{.levels = {2.0, 1.0}, .order = 4}.sigmas(); }, "order = 4");
-  says([] { ms::gddim<>{.levels = {2.0, 0.0}}.sigmas(); }, "last noise level is 0");
-  says([] { ms::flow_ode{{1.0, 2.0}}.sigmas(); }, "noise level 1 is 2");
-  says([] { ms::dpm_solver_sde{{2.0, 1.0}, 3}.sigmas(); }, "order = 3");
+  says([] { ms::ddim{.levels = {1.0, 2.0}}.sigmas(); }, "noise level 1 is 2");
+  says([] { ms::ddim{.levels = {2.0, 1.0}, .eta = 1.5}.sigmas(); }, "eta = 1.5");
+  says([] { ms::ddim{.levels = {2.0}}.sigmas(); }, "1 noise levels");
+  says([] { ms::deis{.levels = {2.0, 0.0}}.sigmas(); }, "last noise level is 0");
+  says([] { ms::deis{.levels = {2.0, 1.0}, .order = 4}.sigmas(); }, "order = 4");
+  says([] { ms::unipc{.levels = {2.0, 1.0}, .order = 0}.sigmas(); }, "order = 0");
+  says([] { ms::gddim{.levels = {2.0, 1.0}, .lambda = -1}.sigmas(); }, "lambda = -1");
+  says([] { ms::gddim{.levels = {2.0, 1.0}, .order = 4}.sigmas(); }, "order = 4");
+  says([] { ms::gddim{.levels = {2.0, 0.0}}.sigmas(); }, "last noise level is 0");
+  says([] { ms::flow_ode{.levels = {1.0, 2.0}}.sigmas(); }, "noise level 1 is 2");
+  says([] { ms::dpm_solver_sde{.levels = {2.0, 1.0}, .order = 3}.sigmas(); }, "order = 3");
   says([] { dpm(0, 2, ms::dpm_method::multistep, true).sigmas(); }, "num_steps = 0");
   says([] { ms::edm_ablation{.num_steps = 1}.sigmas(); }, "num_steps = 1");
-  says([] { ms::score_sde<>{.num_scales = 1}.sigmas(); }, "num_scales = 1");
-  says([] { ms::score_sde<ms::sub_vp_schedule>{.predictor = ms::sde_predictor::ancestral}.sigmas(); }, "ancestral");
+  says([] { ms::score_sde{.num_steps = 1}.sigmas(); }, "num_steps = 1");
+  says([] { ms::score_sde{.schedule = ms::sub_vp_schedule{}, .predictor = ms::sde_predictor::ancestral}.sigmas(); }, "ancestral");
   says([] { ms::noise_levels(ms::vp_schedule{}, ms::spacing::log_snr, 0.1, 0.9, 5); }, "noise must fall");
   says([] { ms::timesteps(1000, ms::timestep_spacing::leading, 1001); }, "outside 1..1000");
   says([] { ms::spacing_from("linear"); }, "unknown");
@@ -488,9 +487,9 @@ TEST_CASE("the derivative of a model's denoiser, transposed") {
 TEST_CASE("restarts wear off an error made before them") {
   // A Gaussian's samples from a start that is off: without restarts the error stays, with them the spread of the interval forgets it.
   const two_gaussians g;
-  const ms::restart s{.main = {.num_steps = 20}, .low = 0.5, .high = 5, .repeats = 6, .num_steps = 8};
+  const ms::restart s{.num_steps = 20, .low = 0.5, .high = 5, .repeats = 6, .repeat_steps = 8};
   const double off = 400;  // five standard deviations
-  const double plain = run(s.main, g, off), again = run(s, g, off);
+  const double plain = run(ms::edm_heun{.num_steps = 20}, g, off), again = run(s, g, off);
   CHECK(std::fabs(plain - 0.3) > 2);    // five standard deviations of the data, too
   CHECK(std::fabs(again - 0.3) < 1.8);  // a sample like others
   CHECK(run(ms::restart{.repeats = 0}, g, off) == Approx(run(ms::edm_heun{}, g, off)).epsilon(0.02));

@@ -117,7 +117,7 @@ template <class Backend>
 outputs run_dpm_solver(const golden_case& g, Backend backend) {
   outputs got;
   exact_run run(g, backend);
-  const ms::vp_schedule vp{g.config.at("beta_min"), g.config.at("beta_max")};
+  const double beta_min = g.config.at("beta_min"), beta_max = g.config.at("beta_max");
   const json counts = g.config.value("network_evaluations", json::object());
   const auto x_T = g.input("x_T");
   for (const auto& [key, entry] : g.file.tensors()) {
@@ -125,10 +125,10 @@ outputs run_dpm_solver(const golden_case& g, Backend backend) {
     auto p = parts_of(key.substr(7));
     const bool staged = p[0] == "staged";
     if (staged) p.erase(p.begin());
-    ms::dpm_solver<> s;
-    s.schedule = vp;
-    s.t_start = g.config.value("t_start", 1.0);
-    s.t_end = staged ? g.config.at("staged").at("t_end").get<double>() : g.config.value("t_end", 1e-3);
+    const double t_end = staged ? g.config.at("staged").at("t_end").get<double>() : g.config.value("t_end", 1e-3);
+    const ms::vp_schedule vp{beta_min, beta_max, t_end};
+    if (g.config.value("t_start", 1.0) != 1) ms::fail<ms::value_error>("dpm_solver: t_start is not 1");
+    ms::dpm_solver s{.sigma_min = 0, .sigma_max = 0, .schedule = vp};
     s.predict_data = ends_with(p.at(0), "++");
     bool known = false;
     for (int m = 0; m < 4; ++m)
@@ -154,8 +154,8 @@ outputs run_dpm_solver(const golden_case& g, Backend backend) {
       s.crossing.stages = ms::partition::from_times(vp, boundaries);
       run.noise_factor = [&, stages = s.crossing.stages](double sigma) { return 1 + 0.02 * stages.stage(sigma); };
     }
-    auto x = run(s, scaled(x_T, 1 / vp.signal(s.t_start)));
-    got[key] = s.denoise_to_zero ? x : scaled(x, vp.signal(s.t_end));
+    auto x = run(s, scaled(x_T, 1 / vp.signal(1)));
+    got[key] = s.denoise_to_zero ? x : scaled(x, vp.signal(t_end));
     if (staged)
       for (const double sigma : run.evaluated) got[key + ".stage_of_evaluation"].push_back(s.crossing.stages.stage(sigma));
     if (const std::string name = key.substr(7); counts.contains(name) && s.method != ms::dpm_method::adaptive && counts[name] != run.evaluated.size())
@@ -173,7 +173,7 @@ outputs run_score_sde(const golden_case& g, Backend backend) {
     const auto p = parts_of(key.substr(7));
     const std::string method = p.at(1), where = p.at(0) + "." + method;
     const auto set = [&](auto s) {
-      s.num_scales = g.config.at("num_scales");
+      s.num_steps = g.config.at("num_scales");
       s.eps = g.config.at("eps");
       s.snr = g.config.at("snr");
       s.corrector_steps = g.config.value("corrector_steps", 1);
@@ -192,11 +192,11 @@ outputs run_score_sde(const golden_case& g, Backend backend) {
       got[key] = scaled(run(s, start), s.schedule.signal(s.eps));
     };
     if (p[0] == "vp")
-      set(ms::score_sde<ms::vp_schedule>{.schedule = {g.config.at("vp").at("beta_min"), g.config.at("vp").at("beta_max")}});
+      set(ms::score_sde{.schedule = ms::vp_schedule{g.config.at("vp").at("beta_min"), g.config.at("vp").at("beta_max")}});
     else if (p[0] == "sub_vp")
-      set(ms::score_sde<ms::sub_vp_schedule>{.schedule = {g.config.at("sub_vp").value("beta_min", 0.1), g.config.at("sub_vp").value("beta_max", 20.0)}});
+      set(ms::score_sde{.schedule = ms::sub_vp_schedule{g.config.at("sub_vp").value("beta_min", 0.1), g.config.at("sub_vp").value("beta_max", 20.0)}});
     else if (p[0] == "ve")
-      set(ms::score_sde<ms::ve_schedule>{.schedule = {g.config.at("ve").at("sigma_min"), g.config.at("ve").at("sigma_max")}});
+      set(ms::score_sde{.schedule = ms::ve_schedule{g.config.at("ve").at("sigma_min"), g.config.at("ve").at("sigma_max")}});
     else
       ms::fail<ms::value_error>("score_sde: '", p[0], "' is no known process");
   }
@@ -253,18 +253,18 @@ outputs run_discrete(const golden_case& g, Backend backend) {
       std::string eta = name.substr(name.find("eta") + 3);
       eta = eta.substr(0, eta.rfind('.'));
       for (const char* word : {".leading", ".trailing", ".linspace"}) eta = eta.substr(0, eta.find(word));
-      x = run(ms::ddim{levels, std::stod(eta)}, start);
+      x = run(ms::ddim{.levels = levels, .eta = std::stod(eta)}, start);
     } else if (name.rfind("pndm", 0) == 0)
-      x = run(ms::pndm{levels, carry}, start);
+      x = run(ms::pndm{.levels = levels, .crossing = carry}, start);
     else if (name.rfind("deis", 0) == 0)
-      x = run(ms::deis<>{.levels = levels, .order = order_of(), .crossing = carry}, start);
+      x = run(ms::deis{.levels = levels, .order = order_of(), .crossing = carry}, start);
     else if (name.rfind("sde_dpmsolver++", 0) == 0)
-      x = run(ms::dpm_solver_sde{levels, order_of(), carry}, start);
+      x = run(ms::dpm_solver_sde{.levels = levels, .order = order_of(), .crossing = carry}, start);
     else if (name.rfind("unipc", 0) == 0) {
       levels = ms::noise_levels(schedule, steps, name.find("final_zero") != std::string::npos ? 0 : schedule.sigma_at(0));
       got[key + ".sigmas"] = levels;
       const auto variant = name.find(".bh1.") != std::string::npos ? ms::unipc_variant::bh1 : ms::unipc_variant::bh2;
-      x = run(ms::unipc{levels, order_of(), variant, carry}, start);
+      x = run(ms::unipc{.levels = levels, .order = order_of(), .variant = variant, .crossing = carry}, start);
     } else
       ms::fail<ms::value_error>("discrete sampler '", name, "' is unknown");
     const double end = levels.back();

@@ -5,14 +5,32 @@
 #include <cmath>
 #include <vector>
 
-#include "../core/error.hpp"
+#include "../core/options.hpp"
 
 namespace multistage {
 
+/// How strongly labels, contexts or a weak model guide, and where.
 struct guidance {
   double scale = 1;
-  std::vector<double> scale_by_stage{};         // in `scale`'s place where given, stage 0 (lowest noise) first
-  double sigma_low = 0, sigma_high = HUGE_VAL;  // acts for sigma in (sigma_low, sigma_high]
+  std::vector<double> scale_by_stage{};  // in `scale`'s place where given, stage 0 (lowest noise) first
+  double sigma_low = 0;                  // acts for sigma in (sigma_low, sigma_high]
+  double sigma_high = HUGE_VAL;
+
+  template <class Self, class Visit>
+  static void fields(Self& s, Visit&& visit) {
+    visit(option{"guidance", "scale of guidance; 1: none"}, s.scale);
+    visit(option{"guidance_by_stage", "a scale for each stage, lowest noise first"}, s.scale_by_stage);
+    visit(option{"guidance_low", "no guidance at or below this noise level", at_least(0)}, s.sigma_low);
+    visit(option{"guidance_high", "no guidance above this noise level", or_infinite(0)}, s.sigma_high);
+  }
+  /// Whether it changes anything anywhere.
+  bool acts() const {
+    if (!(sigma_low < sigma_high)) return false;
+    if (scale_by_stage.empty()) return scale != 1;
+    for (const double w : scale_by_stage)
+      if (w != 1) return true;
+    return false;
+  }
 
   /// w at a noise level. @throws value_error for a stage without a scale
   double at(double sigma, int stage) const {

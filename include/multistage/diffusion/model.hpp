@@ -22,6 +22,12 @@ struct conditioning {
   const T* context = nullptr;         // [rows, context_tokens, context_dim]
 };
 
+/// What a model was trained with, as far as it is known, where sampling must match it.
+struct training_facts {
+  std::optional<double> label_dropout{};  // how often its labels were left out
+  std::optional<int> augmented{};         // dimensions of Poisson flow's noise; 0: Gaussian
+};
+
 /// Rows in the order of their stages.
 struct routing {
   std::vector<index_t> order;  // sorted row -> row
@@ -101,6 +107,9 @@ class dynamic_model {
     return 0;
   }
   index_t parameter_count() const { return parameters_of(network()); }
+  /// What it was trained with; unknown to a model that no trainer of this library saw.
+  const training_facts& trained() const { return trained_; }
+  void set_trained(const training_facts& facts) { trained_ = facts; }
   executor<Scalar, Backend>& engine() { return executor_; }
   const executor<Scalar, Backend>& engine() const { return executor_; }
   Backend& backend() { return backend_; }
@@ -295,6 +304,7 @@ class dynamic_model {
   configuration config_;
   partition stages_;
   std::vector<std::string> names_;
+  training_facts trained_;
   executor<Scalar, Backend> executor_;
   tensor<Scalar, Backend> weights_, average_;
   index_t capacity_ = 0;

@@ -2,6 +2,7 @@
 //   silu(x) = x / (1 + e^-x)  (Elfwing et al. 2017; Ramachandran et al. 2017),  gelu(x) = x Phi(x)  (Hendrycks and Gimpel 2016, exact)
 #pragma once
 #include <initializer_list>
+#include <span>
 
 #include "../backend/functions.hpp"
 #include "shape_rules.hpp"
@@ -89,7 +90,7 @@ struct term {
 };
 /// y[i] = sum of coefficient x[i] over one to six terms, for i < n; y may be one of the x. Samplers and graphs are made of it.
 template <class Backend, class T>
-void linear_combination(Backend& b, index_t n, T* y, std::initializer_list<term<T>> terms) {
+void linear_combination(Backend& b, index_t n, T* y, std::span<const term<T>> terms) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   functor::linear_combination<T> f{};
   require<value_error>(terms.size() >= 1 && terms.size() <= f.most, "linear_combination: ", terms.size(), " terms; give 1 to ", f.most);
@@ -99,6 +100,11 @@ void linear_combination(Backend& b, index_t n, T* y, std::initializer_list<term<
   }
   f.y = y;
   b.for_each_index(n, f);
+}
+/// The same for terms that are written out.
+template <class Backend, class T>
+void linear_combination(Backend& b, index_t n, T* y, std::initializer_list<term<T>> terms) {
+  linear_combination<Backend, T>(b, n, y, std::span<const term<T>>(terms.begin(), terms.size()));
 }
 /// y = value everywhere.
 template <class Backend, class T>

@@ -7,28 +7,41 @@
 
 namespace multistage {
 
+/// DDIM; where steps lie is said as by all samplers (samplers/walk.hpp).
 struct ddim {
-  std::vector<double> levels;  // descending, to 0 or above (see schedule/noise_levels.hpp)
-  double eta = 0;              // how much of the noise is drawn anew
+  int num_steps = 18;
+  double sigma_min = 0.002;
+  double sigma_max = 80;
+  spacing steps = spacing::log_snr;
+  any_schedule schedule{};
+  std::vector<double> levels{};
+  double eta = 0;  // how much of the noise is drawn anew: 0 none, 1 as DDPM does
 
-  /// @throws value_error for levels that do not descend or eta outside [0, 1].
-  std::vector<double> sigmas() const {
-    require<value_error>(eta >= 0 && eta <= 1, "ddim: eta = ", eta, " is outside [0, 1]");
-    return sampling::check_levels("ddim", levels);
+  static constexpr const char* name() { return "ddim"; }
+  template <class Self, class Visit>
+  static void fields(Self& s, Visit&& visit) {
+    sampling::level_fields(s, visit);
+    visit(option{"eta", "how much of the noise is drawn anew: 0 none, 1 as DDPM does", between(0, 1)}, s.eta);
   }
+
+  /// Why an option does nothing beside these others; null where it does something.
+  const char* idle(std::string_view option) const { return sampling::idle_schedule(*this, option); }
+
+  /// The ends of the steps. @throws value_error naming the option that is out of range
+  std::vector<double> sigmas() const { return sampling::levels_of(name(), *this, true); }
   /// Latents of unit variance in x_t.
-  double start_scale() const { return std::sqrt(1 + levels.front() * levels.front()); }
+  double start_scale() const { return sampling::unit_start(sigmas().front()); }
 
   template <class Backend, class Denoise, class Noise, class Observe>
   void operator()(Backend& b, view<double> x, Denoise&& denoise, Noise&& noise, Observe&& observe) const {
     const std::vector<double> s = sigmas();
     sampling::work<Backend> w{b, x};
     auto d = w.make(), z = w.make();
-    for (int i = 0; i + 1 < int(s.size()); ++i) {
+    for (std::size_t i = 0; i + 1 < s.size(); ++i) {
       denoise(view<const double>(x), s[i], d.view());
-      if (!observe(i, s[i], view<const double>(x), std::as_const(d).view())) return;
+      if (!observe(int(i), s[i], view<const double>(x), std::as_const(d).view())) return;
       const double v = eta * s[i + 1] * std::sqrt(1 - s[i + 1] * s[i + 1] / (s[i] * s[i])), e = std::sqrt(s[i + 1] * s[i + 1] - v * v) / s[i];
-      if (eta > 0) noise(i, z.view());
+      if (eta > 0) noise(int(i), z.view());
       w.combine(x.data, {{e, x.data}, {1 - e, d.data()}, {v, z.data()}});
     }
   }

@@ -3,7 +3,6 @@
 //   x' = x + sum_j eps_j int_sigma^sigma' L_j dsigma,  with L_j Lagrange's polynomials.
 // Lower orders first, and, below fifteen steps, at the end.
 #pragma once
-#include "../schedule/vp.hpp"
 #include "lagrange.hpp"
 #include "walk.hpp"
 
@@ -11,23 +10,37 @@ namespace multistage {
 
 /// In what the noise is a polynomial.
 enum class deis_variable { log_rho, rho, t };
+constexpr std::array<const char*, 3> option_names(deis_variable) { return {"log_rho", "rho", "t"}; }
 
-template <class Schedule = vp_schedule>
+/// DEIS. Its levels end above 0.
 struct deis {
-  std::vector<double> levels;  // descending, above 0
-  int order = 3;               // 1 to 3
+  int num_steps = 18;
+  double sigma_min = 0.002;
+  double sigma_max = 80;
+  spacing steps = spacing::log_snr;
+  any_schedule schedule = vp_schedule{};
+  std::vector<double> levels{};
+  int order = 3;
   deis_variable variable = deis_variable::log_rho;
-  Schedule schedule{};  // for polynomials in t
-  bool lower_order_final = true;
+  bool lower_order_final = true;  // below fifteen steps
   stage_crossing crossing{};
 
-  std::vector<double> sigmas() const {
-    require<value_error>(order >= 1 && order <= 3, "deis: order = ", order, " is outside 1..3");
-    sampling::check_levels("deis", levels);
-    require<value_error>(levels.back() > 0, "deis: the last noise level is 0; end above it, and denoise once more if wanted");
-    return crossing.aligned(levels);
+  static constexpr const char* name() { return "deis"; }
+  template <class Self, class Visit>
+  static void fields(Self& s, Visit&& visit) {
+    sampling::level_fields(s, visit);
+    visit(option{"order", "values that a step remembers", between(1, 3)}, s.order);
+    visit(option{"variable", "in what the noise is a polynomial"}, s.variable);
+    visit(option{"lower_order_final", "lower orders at the end, below fifteen steps"}, s.lower_order_final);
+    sampling::crossing_field(s, visit);
   }
-  double start_scale() const { return std::sqrt(1 + levels.front() * levels.front()); }
+
+  /// Why an option does nothing beside these others; null where it does something.
+  const char* idle(std::string_view option) const { return sampling::idle_schedule(*this, option, variable == deis_variable::t); }
+
+  /// The ends of the steps. @throws value_error naming the option that is out of range
+  std::vector<double> sigmas() const { return crossing.aligned(sampling::positive_levels_of(name(), *this)); }
+  double start_scale() const { return sampling::unit_start(sigmas().front()); }
 
   template <class Backend, class Denoise, class Noise, class Observe>
   void operator()(Backend& b, view<double> x, Denoise&& denoise, Noise&&, Observe&& observe) const {
@@ -43,19 +56,13 @@ struct deis {
       w.combine(eps.push(w, s[i]).data(), {{1 / s[i], x.data}, {-1 / s[i], d.data()}});
       int k = eps.size();
       if (lower_order_final && n < 15) k = std::min(k, n - i);
+      k = crossing.order(k, eps.levels, s[i + 1]);
       const std::array<double, 3> c = sampling::lagrange_integrals<3>([this](double v) { return node(v); }, eps.levels, k, s[i], s[i + 1]);
-      if (k == 1)
-        w.combine(x.data, {{1, x.data}, {c[0], eps[0]}});
-      else if (k == 2)
-        w.combine(x.data, {{1, x.data}, {c[0], eps[0]}, {c[1], eps[1]}});
-      else
-        w.combine(x.data, {{1, x.data}, {c[0], eps[0]}, {c[1], eps[1]}, {c[2], eps[2]}});
+      w.combine(x.data, eps.add_to({{1, x.data}}, c, k));
     }
   }
 
  private:
   double node(double sigma) const { return variable == deis_variable::log_rho ? std::log(sigma) : variable == deis_variable::rho ? sigma : schedule.t(sigma); }
 };
-deis(std::vector<double>)->deis<>;
-
 }  // namespace multistage

@@ -4,69 +4,112 @@
 // singlestep: steps of order 1 to 3 with evaluations in between, orders mixed so that the network is evaluated num_steps times;
 // multistep: one evaluation a step, the last ones remembered; singlestep_fixed: steps of one order; adaptive: two orders compared (section 4.4).
 #pragma once
-#include "../schedule/noise_levels.hpp"
-#include "../schedule/vp.hpp"
 #include "walk.hpp"
 
 namespace multistage {
 
 enum class dpm_method { multistep, singlestep, singlestep_fixed, adaptive };
-constexpr const char* to_string(dpm_method m) {
-  constexpr const char* names[] = {"multistep", "singlestep", "singlestep_fixed", "adaptive"};
-  return names[int(m)];
-}
+constexpr std::array<const char*, 4> option_names(dpm_method) { return {"multistep", "singlestep", "singlestep_fixed", "adaptive"}; }
 
 /// Tolerances of the adaptive method.
 struct dpm_adaptive {
-  double atol = 0.0078, rtol = 0.05, theta = 0.9, h_init = 0.05, t_err = 1e-5;
+  double atol = 0.0078;
+  double rtol = 0.05;
+  double theta = 0.9;    // safety factor
+  double h_init = 0.05;  // first step in ln sigma
+  double t_err = 1e-5;   // how near in t the end must be
 };
 
-template <class Schedule = vp_schedule>
+/// DPM-Solver. num_steps counts evaluations of the network, those of `adaptive` aside. With a list of
+/// levels every step has the order that was asked for. Levels end above 0.
 struct dpm_solver {
-  int num_steps = 20;  // evaluations of the network, those of `adaptive` aside
-  int order = 2;       // 1 to 3 (adaptive: 2 or 3)
-  dpm_method method = dpm_method::multistep;
-  bool predict_data = true;  // DPM-Solver++; else DPM-Solver
+  int num_steps = 18;
+  double sigma_min = 0.002;
+  double sigma_max = 80;
   spacing steps = spacing::log_snr;
-  Schedule schedule{};
-  double t_start = schedule.t_max(), t_end = schedule.t_min();
+  any_schedule schedule{};
+  std::vector<double> levels{};
+  int order = 2;  // adaptive: 2 or 3
+  dpm_method method = dpm_method::multistep;
+  bool predict_data = true;       // DPM-Solver++; else DPM-Solver
   bool lower_order_final = true;  // multistep below ten steps: low orders at the end
   bool denoise_to_zero = false;   // one more evaluation at the end, whose D is the result
   dpm_adaptive adaptive{};
   stage_crossing crossing{};
 
-  /// Levels at the ends of steps. @throws value_error naming the parameter that is out of range
-  std::vector<double> sigmas() const {
-    require<value_error>(order >= 1 && order <= 3, "dpm_solver: order = ", order, " is outside 1..3");
-    require<value_error>(num_steps >= 1 && num_steps <= 1'000'000, "dpm_solver: num_steps = ", num_steps, " is outside 1..1000000");
-    if (method == dpm_method::multistep) return crossing.aligned(noise_levels(schedule, steps, t_start, t_end, num_steps));
-    const std::vector<int> o = orders();
-    if (method != dpm_method::singlestep || steps == spacing::log_snr) return crossing.aligned(noise_levels(schedule, steps, t_start, t_end, int(o.size())));
-    // A step of order k reaches over k places of the uniform list.
-    const std::vector<double> all = noise_levels(schedule, steps, t_start, t_end, num_steps);
-    std::vector<double> s{all[0]};
-    for (std::size_t i = 0, at = 0; i < o.size(); ++i) s.push_back(all[at += std::size_t(o[i])]);
-    return crossing.aligned(s);
+  static constexpr const char* name() { return "dpm_solver"; }
+  template <class Self, class Visit>
+  static void fields(Self& s, Visit&& visit) {
+    sampling::level_fields(s, visit);
+    visit(option{"order", "of its steps", between(1, 3)}, s.order);
+    visit(option{"method", "one evaluation a step, several, or as many as its tolerance asks"}, s.method);
+    visit(option{"predict_data", "DPM-Solver++, which extrapolates D; else the noise"}, s.predict_data);
+    visit(option{"lower_order_final", "multistep below ten steps: low orders at the end"}, s.lower_order_final);
+    visit(option{"denoise_to_zero", "one more evaluation at the end, whose D is the result"}, s.denoise_to_zero);
+    visit(option{"atol", "absolute tolerance of adaptive steps", above(0)}, s.adaptive.atol);
+    visit(option{"rtol", "relative tolerance of adaptive steps", at_least(0)}, s.adaptive.rtol);
+    visit(option{"theta", "safety factor of adaptive steps", inside(0, 1)}, s.adaptive.theta);
+    visit(option{"h_init", "first adaptive step in ln sigma", above(0)}, s.adaptive.h_init);
+    visit(option{"t_err", "how near in t adaptive steps must come to the end", above(0)}, s.adaptive.t_err);
+    sampling::crossing_field(s, visit);
   }
-  double start_scale() const {
-    const double s = schedule.sigma(t_start);
-    return std::sqrt(1 + s * s);
+
+  /// Why an option does nothing beside these others; null where it does something.
+  const char* idle(std::string_view option) const {
+    const bool adapts = method == dpm_method::adaptive;
+    for (const char* one : {"atol", "rtol", "theta", "h_init", "t_err"})
+      if (!adapts && option == one) return "without adaptive steps";
+    if (adapts && (option == "num_steps" || option == "spacing")) return "with adaptive steps, which find their own";
+    if (method != dpm_method::multistep && option == "lower_order_final") return "unless it is multistep";
+    return sampling::idle_schedule(*this, option, adapts);
   }
+
+  /// Levels at the ends of steps. @throws value_error naming the option that is out of range
+  std::vector<double> sigmas() const { return way().levels; }
+  double start_scale() const { return sampling::unit_start(sigmas().front()); }
 
   template <class Backend, class Denoise, class Noise, class Observe>
   void operator()(Backend& b, view<double> x, Denoise&& denoise, Noise&&, Observe&& observe) const {
-    const std::vector<double> s = sigmas();
+    const path p = way();
     solver<Backend, Denoise, Observe> run{*this, {b, x}, denoise, observe};
-    const bool went = method == dpm_method::multistep ? run.multistep(s) : method == dpm_method::adaptive ? run.adapt() : run.singlestep(s, orders());
+    const bool went = method == dpm_method::multistep  ? run.multistep(p.levels)
+                      : method == dpm_method::adaptive ? run.adapt(p.levels)
+                                                       : run.singlestep(p.levels, p.orders);
     if (went && denoise_to_zero) {
-      const double sigma = schedule.sigma(t_end);
       auto d = run.w.make();
-      denoise(view<const double>(x), sigma, d.view());
+      denoise(view<const double>(x), p.levels.back(), d.view());
       b.copy(d.data(), x.data, run.w.n);
     }
   }
 
  private:
+  /// The ends of steps, and the orders of singlestep's.
+  struct path {
+    std::vector<double> levels;
+    std::vector<int> orders;
+  };
+  path way() const {
+    require<value_error>(method != dpm_method::adaptive || order >= 2, "dpm_solver: adaptive steps have order 2 or 3, not ", order);
+    if (method == dpm_method::multistep || method == dpm_method::adaptive) return {crossing.aligned(sampling::positive_levels_of(name(), *this)), {}};
+    path p;
+    if (!levels.empty()) {
+      p.levels = sampling::positive_levels_of(name(), *this);
+      p.orders.assign(p.levels.size() - 1, order);
+    } else {
+      check_options(name(), *this);
+      p.orders = orders();
+      dpm_solver grid = *this;
+      // Off the line in ln sigma a step of order k reaches over k places of the list of num_steps.
+      const bool reaches = method == dpm_method::singlestep && steps != spacing::log_snr;
+      if (!reaches) grid.num_steps = int(p.orders.size());
+      const std::vector<double> all = sampling::positive_levels_of(name(), grid);
+      p.levels = {all[0]};
+      std::size_t at = 0;
+      for (const int k : p.orders) p.levels.push_back(all[at += reaches ? std::size_t(k) : 1]);
+    }
+    p.levels = crossing.aligned(std::move(p.levels), &p.orders);
+    return p;
+  }
   /// Orders of the steps (arXiv 2206.00927, section 3.4).
   std::vector<int> orders() const {
     std::vector<int> o;
@@ -180,6 +223,7 @@ struct dpm_solver {
         if (!first(sigma, m.push(w, sigma))) return false;
         int k = m.size();
         if (p.lower_order_final && n < 10) k = std::min(k, n - i);
+        k = p.crossing.order(k, m.levels, to);
         const line l = from(sigma, to);
         const double h = std::log(sigma / to), e = std::expm1(l.h), f = l.factor;
         if (k == 1) {
@@ -201,19 +245,16 @@ struct dpm_solver {
     }
 
     /// Steps as long as two orders agree. The error is the largest over the batch, so that its rows share their steps.
-    bool adapt() {
-      require<value_error>(p.order == 2 || p.order == 3, "dpm_solver: adaptive steps have order 2 or 3, not ", p.order);
+    bool adapt(const std::vector<double>& levels) {
       const dpm_adaptive& a = p.adaptive;
-      require<value_error>(a.atol > 0 && a.rtol >= 0 && a.theta > 0 && a.theta < 1 && a.h_init > 0 && a.t_err > 0, "dpm_solver: adaptive tolerances atol ",
-                           a.atol, ", rtol ", a.rtol, ", theta ", a.theta, ", h_init ", a.h_init, ", t_err ", a.t_err, " are out of range");
-      const double end = p.schedule.sigma(p.t_end);
-      double sigma = p.schedule.sigma(p.t_start), h = a.h_init;
+      const double end = levels.back(), t_end = p.schedule.t(end);
+      double sigma = levels.front(), h = a.h_init;
       state low = w.make(), high = w.make(), before = w.make();
       w.b.copy(w.x.data, before.data(), w.n);
       bool evaluated = false;
-      for (int tries = 0; std::fabs(p.schedule.t(sigma) - p.t_end) > a.t_err; ++tries) {
+      for (int tries = 0; std::fabs(p.schedule.t(sigma) - t_end) > a.t_err; ++tries) {
         require<numeric_error>(tries < 100'000, "dpm_solver: adaptive steps do not reach the end; they are at sigma ", sigma, " with h = ", h);
-        const double to = std::max(sigma * std::exp(-h), end);
+        const double to = std::max(sigma * std::exp(-h), p.crossing.stop(sigma, end));
         if (!evaluated && !first(sigma, values[0])) return false;
         evaluated = true;  // the value at the start serves when a step is tried again
         if (p.order == 2) {

@@ -6,16 +6,31 @@
 
 namespace multistage {
 
+/// DPM-Solver++ for the SDE.
 struct dpm_solver_sde {
-  std::vector<double> levels;  // descending, to 0 or above
-  int order = 2;               // 1 or 2
+  int num_steps = 18;
+  double sigma_min = 0.002;
+  double sigma_max = 80;
+  spacing steps = spacing::log_snr;
+  any_schedule schedule{};
+  std::vector<double> levels{};
+  int order = 2;
   stage_crossing crossing{};
 
-  std::vector<double> sigmas() const {
-    require<value_error>(order == 1 || order == 2, "dpm_solver_sde: order = ", order, " is neither 1 nor 2");
-    return crossing.aligned(sampling::check_levels("dpm_solver_sde", levels));
+  static constexpr const char* name() { return "dpm_solver_sde"; }
+  template <class Self, class Visit>
+  static void fields(Self& s, Visit&& visit) {
+    sampling::level_fields(s, visit);
+    visit(option{"order", "values that a step remembers", between(1, 2)}, s.order);
+    sampling::crossing_field(s, visit);
   }
-  double start_scale() const { return std::sqrt(1 + levels.front() * levels.front()); }
+
+  /// Why an option does nothing beside these others; null where it does something.
+  const char* idle(std::string_view option) const { return sampling::idle_schedule(*this, option); }
+
+  /// The ends of the steps. @throws value_error naming the option that is out of range
+  std::vector<double> sigmas() const { return crossing.aligned(sampling::levels_of(name(), *this, true)); }
+  double start_scale() const { return sampling::unit_start(sigmas().front()); }
 
   template <class Backend, class Denoise, class Noise, class Observe>
   void operator()(Backend& b, view<double> x, Denoise&& denoise, Noise&& noise, Observe&& observe) const {
@@ -31,7 +46,8 @@ struct dpm_solver_sde {
       if (!observe(i, s[i], view<const double>(x), std::as_const(d).view())) return;
       noise(i, z.view());
       const double r = s[i + 1] / s[i], q = 1 - r * r;  // exp(-h) = r
-      const double bend = order == 2 && data.size() > 1 && i + 1 < n && s[i + 1] > 0 ? 0.5 * q * std::log(r) / std::log(s[i] / data.levels[1]) : 0;
+      const bool bends = crossing.order(std::min(order, data.size()), data.levels, s[i + 1]) == 2 && i + 1 < n && s[i + 1] > 0;
+      const double bend = bends ? 0.5 * q * std::log(r) / std::log(s[i] / data.levels[1]) : 0;
       if (bend != 0)
         w.combine(x.data, {{r * r, x.data}, {q + bend, data[0]}, {-bend, data[1]}, {s[i + 1] * std::sqrt(q), z.data()}});
       else

@@ -6,12 +6,29 @@
 
 namespace multistage {
 
+/// Flow matching's ODE.
 struct flow_ode {
-  std::vector<double> levels;  // descending, to 0 or above, e.g. noise_levels(flow_schedule{}, ...)
-  bool heun = false;           // second order, 2 evaluations a step; the step to 0 is Euler's
+  int num_steps = 18;
+  double sigma_min = 0.002;
+  double sigma_max = 80;
+  spacing steps = spacing::log_snr;
+  any_schedule schedule{};
+  std::vector<double> levels{};
+  bool heun = false;  // second order, 2 evaluations a step; the step to 0 is Euler's
 
-  std::vector<double> sigmas() const { return sampling::check_levels("flow_ode", levels); }
-  double start_scale() const { return levels.front(); }
+  static constexpr const char* name() { return "flow_ode"; }
+  template <class Self, class Visit>
+  static void fields(Self& s, Visit&& visit) {
+    sampling::level_fields(s, visit);
+    visit(option{"heun", "Heun's method, of second order with two evaluations a step, in place of Euler's"}, s.heun);
+  }
+
+  /// Why an option does nothing beside these others; null where it does something.
+  const char* idle(std::string_view option) const { return sampling::idle_schedule(*this, option); }
+
+  /// The ends of the steps. @throws value_error naming the option that is out of range
+  std::vector<double> sigmas() const { return sampling::levels_of(name(), *this, true); }
+  double start_scale() const { return sigmas().front(); }
 
   template <class Backend, class Denoise, class Noise, class Observe>
   void operator()(Backend& b, view<double> x, Denoise&& denoise, Noise&&, Observe&& observe) const {

@@ -7,30 +7,45 @@
 // The paper's two other processes, blurring (heat dissipation) and critically damped Langevin dynamics (CLD), are left out on purpose: their states are
 // not x = y + sigma n, a blurred spectrum and a pair of position and velocity, for which no network of this library is trained.
 #pragma once
-#include "../schedule/vp.hpp"
 #include "lagrange.hpp"
 #include "walk.hpp"
 
 namespace multistage {
 
-template <class Schedule = vp_schedule>
+/// gDDIM. Its levels end at 0 where lambda > 0, else above 0.
 struct gddim {
-  std::vector<double> levels;  // descending; to 0 or above where lambda > 0, else above 0
-  double lambda = 0;           // strength of the noise, at least 0
-  int order = 2;               // 1 to 3; of lambda = 0
-  bool corrector = true;       // of lambda = 0
-  Schedule schedule{};
+  int num_steps = 18;
+  double sigma_min = 0.002;
+  double sigma_max = 80;
+  spacing steps = spacing::log_snr;
+  any_schedule schedule = vp_schedule{};
+  std::vector<double> levels{};
+  double lambda = 0;      // strength of the noise
+  int order = 2;          // of lambda = 0
+  bool corrector = true;  // of lambda = 0
   stage_crossing crossing{};
 
-  /// @throws value_error naming the parameter that is out of range
-  std::vector<double> sigmas() const {
-    require<value_error>(lambda >= 0 && std::isfinite(lambda), "gddim: lambda = ", lambda, "; it is finite and at least 0");
-    require<value_error>(order >= 1 && order <= 3, "gddim: order = ", order, " is outside 1..3");
-    sampling::check_levels("gddim", levels);
-    require<value_error>(lambda > 0 || levels.back() > 0, "gddim: the last noise level is 0; with lambda = 0 end above it");
-    return crossing.aligned(levels);
+  static constexpr const char* name() { return "gddim"; }
+  template <class Self, class Visit>
+  static void fields(Self& s, Visit&& visit) {
+    sampling::level_fields(s, visit);
+    visit(option{"lambda", "strength of the noise; 0: none, 1: DDPM's", at_least(0)}, s.lambda);
+    visit(option{"order", "values that a step of lambda = 0 remembers", between(1, 3)}, s.order);
+    visit(option{"corrector", "a second evaluation of each step of lambda = 0"}, s.corrector);
+    sampling::crossing_field(s, visit);
   }
-  double start_scale() const { return std::sqrt(1 + levels.front() * levels.front()); }
+
+  /// Why an option does nothing beside these others; null where it does something.
+  const char* idle(std::string_view option) const {
+    if (lambda > 0 && (option == "order" || option == "corrector" || option == "boundary")) return "with lambda above 0, whose steps remember nothing";
+    return sampling::idle_schedule(*this, option, lambda == 0);
+  }
+
+  /// The ends of the steps. @throws value_error naming the option that is out of range
+  std::vector<double> sigmas() const {
+    return crossing.aligned(lambda > 0 ? sampling::levels_of(name(), *this, true) : sampling::positive_levels_of(name(), *this));
+  }
+  double start_scale() const { return sampling::unit_start(sigmas().front()); }
 
   template <class Backend, class Denoise, class Noise, class Observe>
   void operator()(Backend& b, view<double> x, Denoise&& denoise, Noise&& noise, Observe&& observe) const {
@@ -65,18 +80,13 @@ struct gddim {
     // to = x + the step's integral of the polynomial through the newest k noises.
     const auto extrapolate = [&](double* to, int k, double from, double until) {
       const auto c = sampling::lagrange_integrals<3>([this](double v) { return schedule.t(v); }, eps.levels, k, from, until);
-      if (k == 1)
-        w.combine(to, {{1, w.x.data}, {c[0], eps[0]}});
-      else if (k == 2)
-        w.combine(to, {{1, w.x.data}, {c[0], eps[0]}, {c[1], eps[1]}});
-      else
-        w.combine(to, {{1, w.x.data}, {c[0], eps[0]}, {c[1], eps[1]}, {c[2], eps[2]}});
+      w.combine(to, eps.add_to({{1, w.x.data}}, c, k));
     };
     for (std::size_t i = 0; i + 1 < s.size(); ++i) {
       if (i > 0 && !crossing.keeps_history(s[i - 1], s[i])) eps.forget();
       evaluate(w.x.data, s[i], eps.push(w, s[i]));
       if (!observe(int(i), s[i], view<const double>(w.x), std::as_const(d).view())) return;
-      const int known = std::min(order, eps.size());
+      const int known = crossing.order(std::min(order, eps.size()), eps.levels, s[i + 1]);
       extrapolate(next.data(), known, s[i], s[i + 1]);
       // A corrector with a value from another stage's network would correct nothing.
       if (corrector && crossing.keeps_history(s[i], s[i + 1])) {
@@ -88,6 +98,4 @@ struct gddim {
     }
   }
 };
-gddim(std::vector<double>)->gddim<>;
-
 }  // namespace multistage

@@ -6,12 +6,29 @@
 
 namespace multistage {
 
+/// PNDM. Its weights are made for levels at equal distances in t.
 struct pndm {
-  std::vector<double> levels;  // descending; at equal distances in t, for which the weights are made
+  int num_steps = 18;
+  double sigma_min = 0.002;
+  double sigma_max = 80;
+  spacing steps = spacing::log_snr;
+  any_schedule schedule{};
+  std::vector<double> levels{};
   stage_crossing crossing{};
 
-  std::vector<double> sigmas() const { return crossing.aligned(sampling::check_levels("pndm", levels)); }
-  double start_scale() const { return std::sqrt(1 + levels.front() * levels.front()); }
+  static constexpr const char* name() { return "pndm"; }
+  template <class Self, class Visit>
+  static void fields(Self& s, Visit&& visit) {
+    sampling::level_fields(s, visit);
+    sampling::crossing_field(s, visit);
+  }
+
+  /// Why an option does nothing beside these others; null where it does something.
+  const char* idle(std::string_view option) const { return sampling::idle_schedule(*this, option); }
+
+  /// The ends of the steps. @throws value_error naming the option that is out of range
+  std::vector<double> sigmas() const { return crossing.aligned(sampling::levels_of(name(), *this, false)); }
+  double start_scale() const { return sampling::unit_start(sigmas().front()); }
 
   template <class Backend, class Denoise, class Noise, class Observe>
   void operator()(Backend& b, view<double> x, Denoise&& denoise, Noise&&, Observe&& observe) const {
@@ -35,14 +52,9 @@ struct pndm {
         w.combine(next.data(), {{1, x.data}, {h, eps[0]}});
         noise_at(next.data(), s[i + 1], second);
         w.combine(x.data, {{1, x.data}, {h / 2, eps[0]}, {h / 2, second.data()}});
-      } else if (eps.size() == 1)
-        w.combine(x.data, {{1, x.data}, {h, eps[0]}});
-      else if (eps.size() == 2)
-        w.combine(x.data, {{1, x.data}, {h * c[0], eps[0]}, {h * c[1], eps[1]}});
-      else if (eps.size() == 3)
-        w.combine(x.data, {{1, x.data}, {h * c[0], eps[0]}, {h * c[1], eps[1]}, {h * c[2], eps[2]}});
-      else
-        w.combine(x.data, {{1, x.data}, {h * c[0], eps[0]}, {h * c[1], eps[1]}, {h * c[2], eps[2]}, {h * c[3], eps[3]}});
+      } else {
+        w.combine(x.data, eps.add_to({{1, x.data}}, std::array{h * c[0], h * c[1], h * c[2], h * c[3]}, eps.size()));
+      }
     }
   }
 };

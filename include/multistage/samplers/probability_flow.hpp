@@ -9,9 +9,18 @@
 
 namespace multistage {
 
+/// Tolerances of the adaptive steps.
 struct rk45_options {
-  double rtol = 1e-5, atol = 1e-5;
+  double rtol = 1e-5;
+  double atol = 1e-5;
   int most_steps = 100'000;
+
+  template <class Self, class Visit>
+  static void fields(Self& s, Visit&& visit) {
+    visit(option{"rtol", "relative tolerance", above(0)}, s.rtol);
+    visit(option{"atol", "absolute tolerance", above(0)}, s.atol);
+    visit(option{"most_steps", "steps after which it gives up", between(1, 1e9)}, s.most_steps);
+  }
 };
 
 namespace sampling {
@@ -20,7 +29,7 @@ namespace sampling {
 /// step's end and returns whether to go on.
 template <class Backend, class F, class Accepted>
 int rk45(Backend& b, tensor<double, Backend>& y, index_t rows, double u0, double u1, const rk45_options& o, F&& f, Accepted&& accepted) {
-  require<value_error>(o.rtol > 0 && o.atol > 0, "rk45: rtol = ", o.rtol, ", atol = ", o.atol, "; both must be above 0");
+  check_options("rk45", o);
   static constexpr double a[7][6] = {{0, 0, 0, 0, 0, 0},
                                      {1 / 5.0, 0, 0, 0, 0, 0},
                                      {3 / 40.0, 9 / 40.0, 0, 0, 0, 0},
@@ -81,15 +90,27 @@ int rk45(Backend& b, tensor<double, Backend>& y, index_t rows, double u0, double
 
 /// Draws pictures along the probability-flow ODE; its last step is one evaluation at sigma_min, whose D is the result.
 struct probability_flow {
-  double sigma_min = 0.002, sigma_max = 80;
+  double sigma_min = 0.002;
+  double sigma_max = 80;
   rk45_options tolerance{};
 
-  std::vector<double> sigmas() const { return sampling::check_levels("probability_flow", {sigma_max, sigma_min}); }
+  static constexpr const char* name() { return "probability_flow"; }
+  template <class Self, class Visit>
+  static void fields(Self& s, Visit&& visit) {
+    visit(option{"sigma_min", "lowest noise level", above(0)}, s.sigma_min);
+    visit(option{"sigma_max", "highest noise level", above(0)}, s.sigma_max);
+    rk45_options::fields(s.tolerance, visit);
+  }
+
+  /// Both ends; where steps fall between them is its tolerance's matter. @throws value_error
+  std::vector<double> sigmas() const {
+    check_options(name(), *this);
+    return sampling::check_levels(name(), {sigma_max, sigma_min});
+  }
 
   template <class Backend, class Denoise, class Noise, class Observe>
   void operator()(Backend& b, view<double> x, Denoise&& denoise, Noise&&, Observe&& observe) const {
     sigmas();
-    require<value_error>(sigma_min > 0, "probability_flow: sigma_min = ", sigma_min, " must be above 0");
     tensor<double, Backend> y(b, x.extents), d(b, x.extents);
     b.copy(x.data, y.data(), x.extents.size());
     int step = 0;
@@ -115,6 +136,7 @@ struct likelihood {
 /// @param seed of the random signs.
 template <class Backend, class Denoise, class Transposed>
 likelihood log_likelihood(Backend& b, view<const double> x, const probability_flow& p, Denoise&& denoise, Transposed&& transposed, std::uint64_t seed) {
+  p.sigmas();
   const index_t rows = x.extents.rows, size = x.extents.row_size(), n = rows * size;
   tensor<double, Backend> signs(b, x.extents), jv(b, x.extents), d(b, x.extents);
   std::vector<double> host(std::size_t(n), 0.0);

@@ -5,17 +5,34 @@
 
 namespace multistage {
 
+/// Heun's method with restarts.
 struct restart {
-  edm_heun main{};  // the way down; its churn must be 0
-  double low = 0.06, high = 0.3;
+  int num_steps = 18;  // of the way down
+  double sigma_min = 0.002;
+  double sigma_max = 80;
+  double rho = 7;
+  std::vector<double> levels{};
+  double low = 0.06;  // the interval that is walked again
+  double high = 0.3;
   int repeats = 4;
-  int num_steps = 5;  // from high to low, each time
+  int repeat_steps = 5;  // levels from high to low, each time
 
+  static constexpr const char* name() { return "restart"; }
+  template <class Self, class Visit>
+  static void fields(Self& s, Visit&& visit) {
+    sampling::karras_fields(s, visit);
+    visit(option{"low", "lower end of the interval that is walked again", above(0)}, s.low);
+    visit(option{"high", "upper end of the interval that is walked again", above(0)}, s.high);
+    visit(option{"repeats", "how often it is walked again", between(0, 1'000'000)}, s.repeats);
+    visit(option{"repeat_steps", "noise levels from high to low, each time", between(2, 1'000'000)}, s.repeat_steps);
+  }
+
+  /// The ends of the steps of the way down. @throws value_error naming the option that is out of range
   std::vector<double> sigmas() const {
-    require<value_error>(main.s_churn == 0, "restart: s_churn = ", main.s_churn, "; restarts are the noise here");
-    require<value_error>(low > 0 && low < high && repeats >= 0 && num_steps >= 2, "restart: interval (", low, ", ", high, "), repeats = ", repeats,
-                         ", num_steps = ", num_steps, "; 0 < low < high, repeats at least 0, num_steps at least 2");
-    return main.sigmas();
+    std::vector<double> all = sampling::karras_levels_of(name(), *this);
+    require<value_error>(all.back() < low && low < high && high <= all.front(), "restart: low = ", low, ", high = ", high,
+                         "; the interval ascends and lies inside the noise levels, ", all.back(), " to ", all.front());
+    return all;
   }
 
   template <class Backend, class Denoise, class Noise, class Observe>
@@ -30,11 +47,7 @@ struct restart {
     std::vector<double> first(all.begin(), all.begin() + std::ptrdiff_t(turn));
     first.push_back(low);
     if (!down(first)) return;
-    edm_heun again = main;
-    again.num_steps = num_steps;
-    again.sigma_max = high;
-    again.sigma_min = low;
-    std::vector<double> interval = again.sigmas();
+    std::vector<double> interval = sampling::karras_levels(name(), repeat_steps, low, high, rho);
     interval.pop_back();  // it ends at low
     tensor<double, Backend> z(b, x.extents);
     for (int r = 0; r < repeats; ++r) {

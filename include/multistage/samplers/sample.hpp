@@ -1,47 +1,15 @@
 // Pictures from seeds: each seed's latents and noise are its own streams of random numbers, so that a picture depends on its seed alone,
 // not on the batch it is drawn in, the threads or the backend.
 #pragma once
-#include <charconv>
 #include <functional>
-#include <string_view>
 
+#include "../core/seeds.hpp"
+#include "../core/warning.hpp"
 #include "../diffusion/guidance.hpp"
 #include "../diffusion/model.hpp"
 #include "edm_heun.hpp"
 
 namespace multistage {
-
-/// Seeds from text like "0-63,70": single numbers and ranges, in that order. @throws value_error for anything else, or more than 10^7.
-inline std::vector<std::uint64_t> parse_seeds(std::string_view text) {
-  std::vector<std::uint64_t> seeds;
-  const std::string_view all = text;
-  const auto number = [&] {
-    std::uint64_t v = 0;
-    const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), v);
-    require<value_error>(status == std::errc(), "seeds: '", all, "' is not a list like 0-63,70");
-    text.remove_prefix(std::size_t(end - text.data()));
-    return v;
-  };
-  while (!text.empty()) {
-    const std::uint64_t first = number();
-    std::uint64_t last = first;
-    if (!text.empty() && text.front() == '-') {
-      text.remove_prefix(1);
-      last = number();
-    }
-    require<value_error>(last >= first && last - first < 10'000'000 && seeds.size() + (last - first) < 10'000'000, "seeds: '", all,
-                         "' holds a range that descends or more than 10000000 seeds");
-    for (std::uint64_t s = first;; ++s) {
-      seeds.push_back(s);
-      if (s == last) break;
-    }
-    if (text.empty()) break;
-    require<value_error>(text.front() == ',' && text.size() > 1, "seeds: '", all, "' is not a list like 0-63,70");
-    text.remove_prefix(1);
-  }
-  require<value_error>(!seeds.empty(), "seeds: the list is empty; give at least one, e.g. 0-63");
-  return seeds;
-}
 
 namespace functor {
 /// d = mask known + (1 - mask) d
@@ -49,6 +17,11 @@ struct blend {
   const double *known, *mask;
   double* d;
   MULTISTAGE_HD void operator()(index_t i) const { d[i] = mask[i] * known[i] + (1 - mask[i]) * d[i]; }
+};
+/// d into [-1, 1]
+struct clip {
+  double* d;
+  MULTISTAGE_HD void operator()(index_t i) const { d[i] = d[i] < -1 ? -1 : d[i] > 1 ? 1 : d[i]; }
 };
 }  // namespace functor
 
@@ -65,11 +38,26 @@ struct sampling_step {
 /// with the distance between levels, so it may be limited to an interval of them. Off by default.
 struct encoder_reuse {
   int every = 1;
-  double sigma_low = 0, sigma_high = HUGE_VAL;  // acts for sigma in (sigma_low, sigma_high]
+  double sigma_low = 0;  // acts for sigma in (sigma_low, sigma_high]
+  double sigma_high = HUGE_VAL;
+
+  template <class Self, class Visit>
+  static void fields(Self& s, Visit&& visit) {
+    visit(option{"encoder_every", "of so many evaluations in a row one runs the shared encoder, the others reuse its features; 1: all do", between(1, 1'000'000)},
+          s.every);
+    visit(option{"encoder_low", "no reuse at or below this noise level", at_least(0)}, s.sigma_low);
+    visit(option{"encoder_high", "no reuse above this noise level", or_infinite(0)}, s.sigma_high);
+  }
 };
 
+/// What is kept inside [-1, 1]: nothing (latent images leave it), the finished pictures, or each D as
+/// well, as DDPM does (Ho et al., arXiv 2006.11239).
+enum class clipping { none, pictures, denoised };
+constexpr std::array<const char*, 3> option_names(clipping) { return {"none", "pictures", "denoised"}; }
+
+/// What `sample` is told beside the sampler.
 struct sampling_options {
-  std::string_view seeds = "0";
+  seed_list seeds{};  // a picture a seed: "0-63,100", numbers, or a range of them
   index_t batch = 64;
   int class_label = -1;                                 // for models with labels; -1: none
   std::vector<double> context = {}, weak_context = {};  // [context_tokens, context_dim], for models that have one: the same for all pictures
@@ -78,7 +66,22 @@ struct sampling_options {
   std::vector<double> from = {};                            // [h, w, c]: image-to-image; pictures start from it with the sampler's first noise level added
   std::vector<double> known = {};                           // [h, w, c]: what is known of the picture (inpainting)
   std::vector<double> mask = {};                            // [h, w, c], 1 where it is known, 0 where it is to be drawn
+  clipping clip = clipping::none;
   std::function<bool(const sampling_step&)> observer = {};  // returns whether to go on
+
+  template <class Self, class Visit>
+  static void fields(Self& s, Visit&& visit) {
+    visit(option{"batch", "pictures drawn at a time; they do not depend on it", between(1, 1'000'000)}, s.batch);
+    visit(option{"label", "class to draw; -1: none", at_least(-1)}, s.class_label);
+    visit(option{"clip", "what is kept inside [-1, 1]"}, s.clip);
+    visit(option{"context", "of a conditioned model"}, s.context);
+    visit(option{"weak_context", "of guidance's weak side"}, s.weak_context);
+    visit(option{"from", "the picture to start from"}, s.from);
+    visit(option{"known", "what is known of the picture"}, s.known);
+    visit(option{"mask", "1 where it is known, 0 where it is to be drawn", between(0, 1)}, s.mask);
+    guidance::fields(s.guide, visit);
+    encoder_reuse::fields(s.reuse, visit);
+  }
 };
 
 /// Pictures [seeds, h, w, c] in host memory, and how often each stage's network was evaluated (rows times evaluations).
@@ -89,14 +92,43 @@ struct sampling_result {
   index_t encoder_evaluations = 0;   // how many of them ran the encoder
 };
 
+namespace detail {
+/// Warns of what has no effect, or another than is meant, with this model.
+template <class Scalar, class Backend, class Sampler>
+MULTISTAGE_COLD void warn_of_sampling(dynamic_model<Scalar, Backend>& model, const Sampler& sampler, const sampling_options& o, bool has_weak) {
+  const training_facts& trained = model.trained();
+  if (o.guide.acts() && !has_weak) {
+    const bool conditioned = o.class_label >= 0 || !o.context.empty() || !o.weak_context.empty();
+    if (!conditioned)
+      warn("sample: guidance without a class_label, a context or a weak model: both of its sides are the same evaluation, so it costs twice as much and changes "
+           "nothing; give one of them, or guide.scale = 1");
+    else if (o.class_label >= 0 && trained.label_dropout && *trained.label_dropout == 0)
+      warn("sample: guidance on a model that was trained with label_dropout = 0: without a label it gives what it never learnt; train with "
+           "trainer_options::label_dropout = 0.1, or give a weak model");
+  }
+  if (!trained.augmented) return;
+  if constexpr (requires { sampler.augmented; }) {
+    if (*trained.augmented > 0 ? *trained.augmented != sampler.augmented : sampler.augmented < 100)
+      warn("sample: pfgm with augmented = ", sampler.augmented, ", but the model was trained with trainer_options::augmented = ", *trained.augmented,
+           *trained.augmented > 0 ? "; both must be the same" : " (Gaussian noise), to which only many dimensions come near; take 2048");
+  } else if (*trained.augmented > 0 && *trained.augmented < 100) {
+    warn("sample: the model was trained with trainer_options::augmented = ", *trained.augmented, ", whose noise has heavier tails than this sampler's; draw with pfgm{.augmented = ",
+         *trained.augmented, "}");
+  }
+}
+}  // namespace detail
+
 /// Draws a picture for each seed with the model's averaged weights. @param weak evaluates the weak side of guidance (autoguidance); without it
 /// that is the model itself without label, or with weak_context. @throws value_error for parameters out of range, numeric_error
 /// when the network's result is not finite (saying step, sigma and stage).
 template <class Scalar, class Backend, class Sampler>
-sampling_result sample(dynamic_model<Scalar, Backend>& model, const Sampler& sampler, const sampling_options& options = {},
+sampling_result sample(dynamic_model<Scalar, Backend>& model, const Sampler& method, const sampling_options& options = {},
                        dynamic_model<Scalar, Backend>* weak = nullptr) {
-  const std::vector<std::uint64_t> seeds = parse_seeds(options.seeds);
-  require<value_error>(options.batch >= 1, "sample: batch = ", options.batch, "; it must be at least 1");
+  check_options("sample", options);
+  Sampler sampler = method;
+  if constexpr (requires { sampler.crossing.stages; })  // it is told of the model's stages, unless it knows some
+    if (sampler.crossing.stages.stage_count() == 1) sampler.crossing.stages = model.stages();
+  const seed_list& seeds = options.seeds;
   Backend& b = model.backend();
   const index_t total = index_t(seeds.size()), size = model.images(1).row_size();
   const double start = [&] {
@@ -122,7 +154,9 @@ sampling_result sample(dynamic_model<Scalar, Backend>& model, const Sampler& sam
     require<shape_error>(c->empty() || index_t(c->size()) == context_size, "sample: a context of ", c->size(), " values, the model takes ", context_size);
   require<shape_error>(weak == nullptr || weak->images(1) == model.images(1), "sample: the weak model's pictures are ", weak ? weak->images(1) : shape{},
                        ", the model's ", model.images(1));
-  require<value_error>(options.reuse.every >= 1, "sample: reuse.every = ", options.reuse.every, "; it is at least 1 (no reuse)");
+  require<value_error>(options.guide.scale_by_stage.empty() || int(options.guide.scale_by_stage.size()) == model.stage_count(), "sample: ",
+                       options.guide.scale_by_stage.size(), " scales of guidance by stage for a model of ", model.stage_count(), " stages; give one a stage");
+  detail::warn_of_sampling(model, sampler, options, weak != nullptr);
   const auto spread = [&](const std::vector<double>& context, index_t rows) {  // one context for every row
     tensor<Scalar, Backend> t(b, {rows, 1, 1, context_size});
     std::vector<Scalar> host;
@@ -144,7 +178,7 @@ sampling_result sample(dynamic_model<Scalar, Backend>& model, const Sampler& sam
       given.class_labels = labels.data();
     }
     const auto draw = [&](purpose use, std::uint64_t step, view<double> z) {
-      for (index_t r = 0; r < rows; ++r) fill_normal(b, random_stream(seeds[first + r], use, step), size, z.data + r * size);
+      for (index_t r = 0; r < rows; ++r) fill_normal(b, random_stream(seeds[std::size_t(first + r)], use, step), size, z.data + r * size);
     };
     draw(purpose::latents, 0, x.view());
     ops::linear_combination<Backend, double>(b, x.size(), x.data(), {{start, x.data()}});
@@ -191,6 +225,7 @@ sampling_result sample(dynamic_model<Scalar, Backend>& model, const Sampler& sam
       if (mask.size() > 0) b.for_each_index(d.extents.size(), functor::blend{known.data(), mask.data(), d.data});
       require<numeric_error>(std::isfinite(ops::sum<Backend, double>(b, view<const double>(d))), "sample: the network's result is not finite at evaluation ",
                              evaluation, ", sigma ", sigma, ", stage ", stage, "; was the model trained, and on images in [-1, 1]?");
+      if (options.clip == clipping::denoised) b.for_each_index(d.extents.size(), functor::clip{d.data});
     };
     bool go_on = true;
     sampler(
@@ -204,6 +239,7 @@ sampling_result sample(dynamic_model<Scalar, Backend>& model, const Sampler& sam
           if (options.observer) go_on = options.observer({first, step, model.stages().stage(sigma), sigma, [=] { return host(at); }, [=] { return host(d); }});
           return go_on;
         });
+    if (options.clip != clipping::none) b.for_each_index(x.size(), functor::clip{x.data()});
     const std::vector<double> host = x.to_host();
     result.images.insert(result.images.end(), host.begin(), host.end());
     if (!go_on) {

@@ -1,6 +1,9 @@
-// A schedule chosen at run time.
+// A schedule chosen at run time: one of the library's, by name or value, or one of the user's own.
 #pragma once
+#include <concepts>
+#include <memory>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <variant>
 
@@ -9,19 +12,60 @@
 #include "discrete.hpp"
 #include "edm.hpp"
 #include "flow.hpp"
+#include "schedule.hpp"
 #include "sub_vp.hpp"
 #include "ve.hpp"
 #include "vp.hpp"
 
 namespace multistage {
 
-/// A schedule chosen by name; a schedule itself.
+/// A schedule of a type that the library does not know. Copies share it; it is never changed.
+class custom_schedule {
+ public:
+  template <noise_schedule S>
+  explicit custom_schedule(S s) : schedule_(std::make_shared<holder<S>>(std::move(s))) {}
+  static constexpr const char* name() { return "custom"; }
+  double signal(double t) const { return schedule_->signal(t); }
+  double sigma(double t) const { return schedule_->sigma(t); }
+  double t(double sigma) const { return schedule_->t(sigma); }
+  double t_min() const { return schedule_->t_min(); }
+  double t_max() const { return schedule_->t_max(); }
+
+ private:
+  struct base {
+    virtual ~base() = default;
+    virtual double signal(double t) const = 0;
+    virtual double sigma(double t) const = 0;
+    virtual double t(double sigma) const = 0;
+    virtual double t_min() const = 0;
+    virtual double t_max() const = 0;
+  };
+  template <class S>
+  struct holder final : base {
+    S s;
+    explicit holder(S given) : s(std::move(given)) {}
+    double signal(double t) const override { return s.signal(t); }
+    double sigma(double t) const override { return s.sigma(t); }
+    double t(double sigma) const override { return s.t(sigma); }
+    double t_min() const override { return s.t_min(); }
+    double t_max() const override { return s.t_max(); }
+  };
+  std::shared_ptr<const base> schedule_;
+};
+
+/// A schedule of any kind; a schedule itself.
 class any_schedule {
  public:
-  using choice = std::variant<edm_schedule, vp_schedule, sub_vp_schedule, ve_schedule, cosine_schedule, flow_schedule, ddpm_schedule>;
-  any_schedule(choice s = edm_schedule{}) : schedule_(std::move(s)) {}
+  using named = std::variant<edm_schedule, vp_schedule, sub_vp_schedule, ve_schedule, cosine_schedule, flow_schedule, ddpm_schedule>;
+  using choice = std::variant<edm_schedule, vp_schedule, sub_vp_schedule, ve_schedule, cosine_schedule, flow_schedule, ddpm_schedule, custom_schedule>;
+
+  any_schedule() = default;
+  /// Of a schedule's value, also of a type of the user's own.
+  template <class S>
+    requires(!std::same_as<S, any_schedule> && !std::convertible_to<S, std::string> && noise_schedule<S>)
+  any_schedule(S s) : schedule_(kept(std::move(s))) {}
   /// @throws value_error for a name that is none of edm, vp, sub_vp, ve, cosine, flow, ddpm.
-  explicit any_schedule(const std::string& name) : schedule_(named(name, std::make_index_sequence<std::variant_size_v<choice>>())) {}
+  explicit any_schedule(const std::string& name) : schedule_(by_name(name, std::make_index_sequence<std::variant_size_v<named>>())) {}
 
   const choice& get() const { return schedule_; }
   std::string name() const {
@@ -44,8 +88,15 @@ class any_schedule {
   }
 
  private:
+  template <class S>
+  static choice kept(S s) {
+    if constexpr (std::is_constructible_v<named, S>)
+      return choice(std::move(s));
+    else
+      return choice(custom_schedule(std::move(s)));
+  }
   template <std::size_t... I>
-  static choice named(const std::string& name, std::index_sequence<I...>) {
+  static choice by_name(const std::string& name, std::index_sequence<I...>) {
     choice found;
     std::string known;
     bool any = false;
@@ -53,7 +104,7 @@ class any_schedule {
       known += std::string(known.empty() ? "" : ", ") + S::name();
       if (name == S::name()) found = s, any = true;
     };
-    (look(std::variant_alternative_t<I, choice>{}), ...);
+    (look(std::variant_alternative_t<I, named>{}), ...);
     require<value_error>(any, "schedule '", name, "' is unknown; known: ", known);
     return found;
   }

@@ -1,10 +1,11 @@
-// Lists of noise levels that samplers walk down: descending sigmas between a schedule's ends ("spacings"), or the steps of a discrete schedule.
+// Lists of noise levels that samplers walk down: descending sigmas between a schedule's ends ("spacings"), or the steps of a discrete schedule. A list
+// holds the ends of steps, so it is one longer than the steps are many.
 #pragma once
 #include <algorithm>
 #include <string>
 #include <vector>
 
-#include "../core/error.hpp"
+#include "../core/options.hpp"
 #include "discrete.hpp"
 #include "schedule.hpp"
 
@@ -13,16 +14,9 @@ namespace multistage {
 /// How n steps divide the way from t_start to t_end. time_uniform, time_quadratic: lines in t and in its root; log_snr: a line in lambda (also
 /// called exponential); karras: EDM's rho = 7; beta: quantiles of a symmetric Beta(0.6, 0.6) in t, which crowds at both ends (arXiv 2407.12173).
 enum class spacing { time_uniform, time_quadratic, log_snr, karras, beta };
-constexpr const char* to_string(spacing s) {
-  constexpr const char* names[] = {"time_uniform", "time_quadratic", "logSNR", "karras", "beta"};
-  return names[int(s)];
-}
+constexpr std::array<const char*, 5> option_names(spacing) { return {"time_uniform", "time_quadratic", "logSNR", "karras", "beta"}; }
 /// @throws value_error naming the spacings that exist.
-inline spacing spacing_from(const std::string& name) {
-  for (int s = 0; s <= int(spacing::beta); ++s)
-    if (name == to_string(spacing(s))) return spacing(s);
-  fail<value_error>("spacing '", name, "' is unknown; known: time_uniform, time_quadratic, logSNR, karras, beta");
-}
+inline spacing spacing_from(const std::string& name) { return choice_from<spacing>("spacing", name); }
 
 namespace detail {
 /// Regularised incomplete beta for a = b = 0.6 by its continued fraction, and its quantile by bisection.
@@ -56,16 +50,25 @@ inline double beta_quantile(double p, double a) {
 }
 }  // namespace detail
 
-/// n + 1 noise levels from sigma(t_start) down to sigma(t_end), both ends exact. @throws value_error unless n >= 1 and the ends descend.
+/// Both ends of a way down: times, and their noise levels to the last digit.
+struct noise_ends {
+  double t_start;
+  double t_end;
+  double high;
+  double low;
+};
+
+/// The ends of `num_steps` steps between two noise levels, both of them included: num_steps + 1 noise
+/// levels that descend. @throws value_error unless num_steps is 1 to 10^6 and the noise falls
 template <noise_schedule S>
-std::vector<double> noise_levels(const S& schedule, spacing how, double t_start, double t_end, int n) {
-  require<value_error>(n >= 1 && n <= 1'000'000, "noise levels: num_steps = ", n, " is outside 1..1000000");
-  const double high = schedule.sigma(t_start), low = schedule.sigma(t_end);
+std::vector<double> noise_levels(const S& schedule, spacing how, const noise_ends& ends, int num_steps) {
+  require<value_error>(num_steps >= 1 && num_steps <= 1'000'000, "noise levels: num_steps = ", num_steps, " is outside 1..1000000");
+  const auto [t_start, t_end, high, low] = ends;
   require<value_error>(std::isfinite(high) && low > 0 && low < high, "noise levels: from t = ", t_start, " (sigma ", high, ") to t = ", t_end, " (sigma ", low,
                        "); noise must fall and stay above 0");
   std::vector<double> s;
-  for (int i = 0; i <= n; ++i) {
-    const double u = double(i) / n;
+  for (int i = 0; i <= num_steps; ++i) {
+    const double u = double(i) / num_steps;
     switch (how) {
       case spacing::time_uniform:
         s.push_back(schedule.sigma(t_start + u * (t_end - t_start)));
@@ -88,7 +91,16 @@ std::vector<double> noise_levels(const S& schedule, spacing how, double t_start,
   }
   s.front() = high;
   s.back() = low;
+  for (std::size_t i = 1; i < s.size(); ++i)  // a schedule may know no times so far out, and steps may be finer than a double
+    require<value_error>(s[i] < s[i - 1], "noise levels: ", num_steps, " steps by ", to_string(how), " from sigma ", high, " to ", low, " do not descend at step ", i,
+                         " (", s[i - 1], ", ", s[i], "); take fewer steps, another spacing or ends nearer to the schedule's own");
   return s;
+}
+/// The same between two times. Twenty steps have twenty-one ends:
+///   noise_levels(vp_schedule{}, spacing::log_snr, 1, 1e-3, 20).size() == 21.
+template <noise_schedule S>
+std::vector<double> noise_levels(const S& schedule, spacing how, double t_start, double t_end, int num_steps) {
+  return noise_levels(schedule, how, noise_ends{t_start, t_end, schedule.sigma(t_start), schedule.sigma(t_end)}, num_steps);
 }
 
 /// Which of a discrete schedule's N steps are taken, descending (Lin et al., arXiv 2305.08891, table 2). leading: i floor(N / n); trailing:
@@ -108,7 +120,7 @@ inline std::vector<int> timesteps(int train_steps, timestep_spacing how, int n) 
   }
   return t;
 }
-/// Noise levels of such steps, ended by `last` (0, or the noise level to stop at).
+/// Noise levels of such steps, ended by `last` (0, or the noise level to stop at): one more than there are steps.
 inline std::vector<double> noise_levels(const discrete_schedule& schedule, const std::vector<int>& steps, double last) {
   std::vector<double> s;
   for (const int t : steps) {

@@ -1,0 +1,96 @@
+// Command lines of the programs: the options of a struct by the names that its `fields` gives them, and
+// one way to end: status 0, or 2 with what is wrong.
+#pragma once
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <map>
+#include <multistage/core/options.hpp>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace command_line {
+
+/// The body of main behind the options: reads the command line, runs f() and gives the exit status, 2
+/// for options and files that are no good.
+template <class F>
+int run(CLI::App& app, int argc, char** argv, F&& f) {
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
+  return multistage::exit_status(f);
+}
+
+/// "--num-steps" of "num_steps".
+inline std::string flag_of(std::string name) {
+  std::replace(name.begin(), name.end(), '_', '-');
+  return "--" + name;
+}
+
+/// Options whose names, meanings and ranges stand in structs of options. What was given is kept as text
+/// until it is known for which struct it is.
+class named_options {
+ public:
+  /// Takes the options of a struct, those named in `without` aside. Structs may share options.
+  template <class Options>
+  void add(CLI::App& app, const Options& defaults, const std::set<std::string>& without = {}) {
+    Options::fields(defaults, [&]<class T>(const multistage::option& o, const T& value) {
+      if (without.count(o.name) || given_.count(o.name)) return;
+      constexpr bool list = std::is_same_v<T, std::vector<double>>;
+      std::string flags = flag_of(o.name);
+      for (const auto& [name, other] : short_names)
+        if (name == std::string(o.name)) flags += std::string(",") + other;
+      auto& [texts, option] = given_[o.name];
+      option = app.add_option(flags, texts, help(o, value))->type_name(type_of(value))->expected(1, list ? 1000 : 1);
+    });
+  }
+
+  /// Sets what was given of a struct's options and checks all of them. @throws value_error
+  template <class Options>
+  void set(const char* owner, Options& options) const {
+    Options::fields(options, [&](const multistage::option& o, auto& value) {
+      const auto it = given_.find(o.name);
+      if (it == given_.end() || it->second.option->count() == 0) return;
+      std::string text;
+      for (const std::string& part : it->second.texts) text += (text.empty() ? "" : ",") + part;
+      multistage::set_option(multistage::option{flag_names_.emplace(flag_of(o.name)).first->c_str(), o.meaning}, value, text);
+    });
+    multistage::check_options(owner, options);
+  }
+  /// Names of the options that were given.
+  std::vector<std::string> given() const {
+    std::vector<std::string> names;
+    for (const auto& [name, one] : given_)
+      if (one.option->count() > 0) names.push_back(name);
+    return names;
+  }
+
+ private:
+  static constexpr std::pair<const char*, const char*> short_names[] = {{"num_steps", "--steps"}, {"s_churn", "--churn"}};
+  struct entry {
+    std::vector<std::string> texts;
+    CLI::Option* option = nullptr;
+  };
+  template <class T>
+  static std::string type_of(const T& value) {
+    if constexpr (std::is_same_v<T, bool>) return "true|false";
+    if constexpr (std::is_same_v<T, std::vector<double>>) return "NUMBER,...";
+    if constexpr (multistage::named_choice<T>) {
+      std::string s;
+      for (const char* name : option_names(value)) s += std::string(s.empty() ? "" : "|") + name;
+      return s;
+    }
+    return std::is_arithmetic_v<T> ? "NUMBER" : "NAME";
+  }
+  template <class T>
+  static std::string help(const multistage::option& o, const T&) {
+    const bool ranged = std::is_arithmetic_v<T> && !std::is_same_v<T, bool> && o.range.text() != "finite";
+    return std::string(o.meaning) + (ranged ? " (" + o.range.text() + ")" : "");
+  }
+  std::map<std::string, entry> given_;
+  mutable std::set<std::string> flag_names_;
+};
+
+}  // namespace command_line

@@ -1,0 +1,147 @@
+// What samplers do where the stage changes: a value from one stage's network is no history for the
+// next one's, and a step that reaches across a boundary ends where its network was never trained.
+#pragma once
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <vector>
+
+#include "../core/options.hpp"
+#include "../stages/partition.hpp"
+
+namespace multistage {
+
+/// What a multistep method does with its history where the stage changes: the values on both sides come
+/// from different networks. carry: uses it on (what the reference does); restart: forgets it and begins
+/// with first order again; align: restarts, and each boundary is made the end of a step.
+enum class boundary_policy { carry, restart, align };
+constexpr std::array<const char*, 3> option_names(boundary_policy) { return {"carry", "restart", "align"}; }
+
+/// The stages a sampler knows of, and what it does between them. Without stages, `sample` puts the
+/// model's in their place.
+struct stage_crossing {
+  partition stages{};
+  boundary_policy policy = boundary_policy::carry;
+
+  /// Whether history from level `before` serves at level `now`.
+  bool keeps_history(double before, double now) const {
+    return policy == boundary_policy::carry || now <= 0 || stages.stage(before) == stages.stage(now);
+  }
+
+  /// The order, of at most k, of a step to level `to` from the newest of `history`. A step onto a
+  /// boundary that is more than twice as long (in ln sigma) as the one before it is of first order: a
+  /// polynomial does not reach so far beyond its values.
+  int order(int k, const std::vector<double>& history, double to) const {
+    if (policy != boundary_policy::align || k == 1 || history.size() < 2 || to <= 0) return k;
+    const std::vector<double>& all = stages.boundaries();
+    if (std::find(all.begin(), all.end(), to) == all.end()) return k;
+    return std::log(history[0] / to) > 2 * std::log(history[1] / history[0]) ? 1 : k;
+  }
+
+  /// Where a step from `sigma` towards `end` must stop at the latest: at the next boundary, if asked for.
+  double stop(double sigma, double end) const {
+    if (policy == boundary_policy::align)
+      for (auto b = stages.boundaries().rbegin(); b != stages.boundaries().rend(); ++b)
+        if (*b < sigma) return std::max(*b, end);
+    return end;
+  }
+
+  /// The levels, of which, if asked for, each boundary between the first and the last has one of its
+  /// own, so that no step reaches across. The nearest level that is still free is moved onto it, unless
+  /// it had to go further than half a step; then a level is inserted, at the cost of one more step.
+  /// @param orders a number for each step (or none); a step that is divided leaves its own to both parts.
+  std::vector<double> aligned(std::vector<double> levels, std::vector<int>* orders = nullptr) const;
+};
+
+namespace sampling {
+
+/// Levels while boundaries find their places among them.
+class alignment {
+ public:
+  explicit alignment(std::vector<double> levels) : levels_(std::move(levels)), fixed_(levels_.size(), 0) {
+    fixed_.front() = 1;
+    fixed_.back() = 1;
+    for (std::size_t i = 0; i < levels_.size(); ++i) {
+      const double above = i > 0 ? length(levels_[i - 1], levels_[i]) : 0;
+      const double below = i + 1 < levels_.size() ? length(levels_[i], levels_[i + 1]) : 0;
+      span_.push_back(std::max(above, below));
+    }
+  }
+  const std::vector<double>& levels() const { return levels_; }
+
+  /// Whether a boundary is a level already; that one stays where it is.
+  bool holds(double boundary) {
+    const auto at = std::find(levels_.begin(), levels_.end(), boundary);
+    if (at == levels_.end()) return false;
+    fixed_[std::size_t(at - levels_.begin())] = 1;
+    return true;
+  }
+  /// A level that may be moved onto a boundary, and how far in ln sigma; `far` when there is none.
+  struct move {
+    std::size_t level = 0;
+    double distance = HUGE_VAL;
+  };
+  move nearest(double boundary) const {
+    move best;
+    const std::size_t below = first_below(boundary);
+    for (const std::size_t i : {below - 1, below}) {
+      if (fixed_[i]) continue;
+      const double distance = std::fabs(std::log(levels_[i] / boundary));
+      // The step on the other side grows by as much.
+      const double other = levels_[i] > boundary ? length(levels_[i - 1], levels_[i]) : length(levels_[i], levels_[i + 1]);
+      if (distance <= 0.5 * span_[i] && other + distance <= 1.5 * span_[i] && distance < best.distance) best = {i, distance};
+    }
+    return best;
+  }
+  void put(std::size_t level, double boundary) {
+    levels_[level] = boundary;
+    fixed_[level] = 1;
+  }
+  /// Returns which step was divided.
+  std::size_t insert(double boundary) {
+    const std::size_t at = first_below(boundary);
+    levels_.insert(levels_.begin() + std::ptrdiff_t(at), boundary);
+    fixed_.insert(fixed_.begin() + std::ptrdiff_t(at), char(1));
+    span_.insert(span_.begin() + std::ptrdiff_t(at), 0.0);
+    return at - 1;
+  }
+
+ private:
+  /// Of a step in ln sigma; a step to 0, which has none, does not count.
+  static double length(double from, double to) { return to > 0 ? std::log(from / to) : 0; }
+  std::size_t first_below(double boundary) const {
+    return std::size_t(std::find_if(levels_.begin(), levels_.end(), [&](double v) { return v < boundary; }) - levels_.begin());
+  }
+  std::vector<double> levels_;
+  std::vector<char> fixed_;   // both ends, and levels that are boundaries
+  std::vector<double> span_;  // the longer of the steps beside each level, as it was given
+};
+
+}  // namespace sampling
+
+inline std::vector<double> stage_crossing::aligned(std::vector<double> levels, std::vector<int>* orders) const {
+  if (policy != boundary_policy::align || levels.size() < 2) return levels;
+  sampling::alignment places(std::move(levels));
+  std::vector<double> open;
+  for (const double b : stages.boundaries())
+    if (b < places.levels().front() && b > places.levels().back() && !places.holds(b)) open.push_back(b);
+  while (!open.empty()) {  // the shortest way first
+    std::size_t which = 0;
+    sampling::alignment::move best;
+    for (std::size_t k = 0; k < open.size(); ++k)
+      if (const auto m = places.nearest(open[k]); m.distance < best.distance) {
+        best = m;
+        which = k;
+      }
+    if (best.distance < HUGE_VAL) {
+      places.put(best.level, open[which]);
+    } else {
+      const std::size_t step = places.insert(open[which]);
+      if (orders) orders->insert(orders->begin() + std::ptrdiff_t(step), (*orders)[step]);
+    }
+    open.erase(open.begin() + std::ptrdiff_t(which));
+  }
+  return places.levels();
+}
+
+}  // namespace multistage
