@@ -2,6 +2,7 @@
 #include <benchmark/benchmark.h>
 
 #include <multistage/diffusion/paper_models.hpp>
+#include <multistage/eigen.hpp>
 #include <multistage/multistage.hpp>
 #include <multistage/thrust.hpp>
 
@@ -57,10 +58,13 @@ void stages(benchmark::internal::Benchmark* b) {
 }
 
 BENCHMARK_TEMPLATE(training_step, quickstart<ms::cpu>)->Args({64, -1})->Args({128, -1})->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK_TEMPLATE(training_step, quickstart<ms::eigen>)->Args({64, -1})->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK_TEMPLATE(training_step, quickstart<ms::thrust_host>)->Args({64, -1})->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK_TEMPLATE(forward, quickstart<ms::cpu>)->Args({64, 0})->Args({64, 1})->Args({64, 2})->Args({1, 0})->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_TEMPLATE(forward, quickstart<ms::eigen>)->Args({64, 0})->Args({64, 1})->Args({64, 2})->Args({1, 0})->UseRealTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK_TEMPLATE(sampling, quickstart<ms::cpu>)->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK_TEMPLATE(forward, ms::paper::edm_cifar10_multistage<>)->Apply(stages);
+BENCHMARK_TEMPLATE(forward, ms::paper::edm_cifar10_multistage<ms::eigen>)->Apply(stages);
 BENCHMARK_TEMPLATE(training_step, ms::paper::edm_cifar10_multistage<>)->Apply(stages);
 
 BENCHMARK_TEMPLATE(forward, ms::paper::vp_cifar10_multistage<>)->Apply(stages);

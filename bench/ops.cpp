@@ -3,6 +3,7 @@
 //   build/native/bench/bench_ops --benchmark_filter=conv
 #include <benchmark/benchmark.h>
 
+#include <multistage/eigen.hpp>
 #include <multistage/multistage.hpp>
 #include <multistage/ops/gaussian.hpp>
 #include <multistage/ops/quantize.hpp>
@@ -353,6 +354,7 @@ void lengths(benchmark::internal::Benchmark* b) { b->Arg(1 << 12)->Arg(1 << 20)-
   BENCHMARK_TEMPLATE(optimal_denoiser, backend)->Args({1400, 64})->Args({10000, 3072})->UseRealTime()->Unit(benchmark::kMillisecond)
 
 MULTISTAGE_BENCH_ON(ms::cpu);
+MULTISTAGE_BENCH_ON(ms::eigen);
 MULTISTAGE_BENCH_ON(ms::thrust_host);
 
 }  // namespace

@@ -1,6 +1,7 @@
 // From images to pictures in one page: cluster the noise levels, train a three-stage multi-decoder model, draw, measure, report.
-//   quickstart OUT_DIR [--seconds 60] [--seed 1] [--threads 0] [--backend cpu|thrust] [--data FILE.npy] [--resume]
+//   quickstart OUT_DIR [--seconds 60] [--seed 1] [--threads 0] [--backend cpu|eigen|thrust] [--data FILE.npy] [--resume]
 #include <CLI/CLI.hpp>
+#include <multistage/eigen.hpp>
 #include <multistage/io.hpp>
 #include <multistage/metrics/frechet_distance.hpp>
 #include <multistage/multistage.hpp>
@@ -91,7 +92,7 @@ int main(int argc, char** argv) {
   app.add_option("--seconds", s.seconds, "of training")->check(CLI::Range(0.1, 1e6))->capture_default_str();
   app.add_option("--seed", s.seed, "of weights, order of the data and noise")->capture_default_str();
   app.add_option("--threads", s.threads, "that compute; 0: one per core")->check(CLI::Range(0, 1024))->capture_default_str();
-  app.add_option("--backend", s.backend, "that computes")->check(CLI::IsMember({"cpu", "thrust"}))->capture_default_str();
+  app.add_option("--backend", s.backend, "that computes")->check(CLI::IsMember({"cpu", "eigen", "thrust"}))->capture_default_str();
   app.add_option("--data", s.data, "images, npy [n, 8, 8] of integers 0..16 or floats -1..1")->capture_default_str();
   app.add_flag("--resume", s.resume, "go on from the model in the directory");
   try {
@@ -99,5 +100,9 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
   }
-  return ms::exit_status([&] { return s.backend == "cpu" ? quickstart(ms::cpu(s.threads), s) : quickstart(ms::thrust_host(s.threads), s); });
+  return ms::exit_status([&] {
+    if (s.backend == "eigen") return quickstart(ms::eigen(s.threads), s);
+    if (s.backend == "thrust") return quickstart(ms::thrust_host(s.threads), s);
+    return quickstart(ms::cpu(s.threads), s);
+  });
 }

@@ -13,6 +13,7 @@
 #ifdef __CUDACC__
 #include <multistage/cuda.hpp>
 #else
+#include <multistage/eigen.hpp>
 #include <multistage/multistage.hpp>
 #endif
 
@@ -57,7 +58,7 @@ int main(int argc, char** argv) {
   std::vector<std::string> paths;
   std::string only;
   app.add_option("paths", paths, "golden files, or directories of them")->required();
-  app.add_option("--backend", only, "run on this backend alone: cpu, thrust (all its systems), thrust_cpp, thrust_omp");
+  app.add_option("--backend", only, "run on this backend alone: cpu, eigen, thrust (all its systems), thrust_cpp, thrust_omp");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
@@ -95,6 +96,7 @@ int main(int argc, char** argv) {
   on(multistage::cuda());
 #else
   on(multistage::cpu());
+  on(multistage::eigen());
 #endif
 #ifdef MULTISTAGE_TEST_THRUST
   on(multistage::thrust_cpp());

@@ -7,6 +7,7 @@ ARROWS = {
     "schedule": ["core"],
     "backend": ["core"],
     "backend/cpu": ["core", "backend"],
+    "backend/eigen": ["core", "backend"],
     "backend/thrust": ["core", "backend"],
     "backend/cuda": ["core", "backend", "backend/thrust"],
     "ops": ["core", "backend"],
@@ -19,7 +20,7 @@ ARROWS = {
     "metrics": ["core", "ops", "graph"],
     "io": ["core", "graph", "networks", "stages", "diffusion", "metrics"],
 }
-UMBRELLAS = {"multistage.hpp", "thrust.hpp", "cuda.hpp", "io.hpp", "library.hpp"}
+UMBRELLAS = {"multistage.hpp", "eigen.hpp", "thrust.hpp", "cuda.hpp", "io.hpp", "library.hpp"}
 
 root = pathlib.Path(sys.argv[1]) / "include" / "multistage"
 problems, lengths = [], []

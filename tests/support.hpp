@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <multistage/eigen.hpp>
 #include <multistage/multistage.hpp>
 #include <multistage/thrust.hpp>
 
@@ -12,9 +13,9 @@
 namespace ms = multistage;
 
 #if defined(_OPENMP) && !defined(__SANITIZE_THREAD__)  // ThreadSanitizer does not see OpenMP's barriers
-#define BACKENDS ms::cpu, ms::thrust_cpp, ms::thrust_omp
+#define BACKENDS ms::cpu, ms::eigen, ms::thrust_cpp, ms::thrust_omp
 #else
-#define BACKENDS ms::cpu, ms::thrust_cpp
+#define BACKENDS ms::cpu, ms::eigen, ms::thrust_cpp
 #endif
 
 namespace test {

@@ -226,7 +226,7 @@ void check(Backend b, const Net& net, const ms::decoders& d, std::vector<ms::ind
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("gradients of every family by weights and image", "", ms::cpu, ms::thrust_cpp) {
+TEMPLATE_TEST_CASE("gradients of every family by weights and image", "", ms::cpu, ms::eigen, ms::thrust_cpp) {
   TestType b;
   check(b, song, three, {2, 1, 1});
   check(b, song, unlike, {1, 2, 1});
@@ -319,7 +319,7 @@ TEST_CASE("dropout drops its share in training and nothing in sampling") {
   CHECK(f.loss(nullptr) != a);
 }
 
-TEMPLATE_TEST_CASE("gradients of autoencoders", "", ms::cpu, ms::thrust_cpp) {
+TEMPLATE_TEST_CASE("gradients of autoencoders", "", ms::cpu, ms::eigen, ms::thrust_cpp) {
   TestType b;
   for (const auto kind : {ms::latent_kind::vq, ms::latent_kind::kl}) {
     const ms::autoencoder config{.kind = kind,

@@ -18,6 +18,12 @@ struct silu_function {
   }
   MULTISTAGE_HD static float exp(float x) { return ::expf(x); }
   MULTISTAGE_HD static double exp(double x) { return ::exp(x); }
+  /// Other scalars, on the host: long double's, or those of the type's own namespace.
+  template <class T>
+  static T exp(const T& x) {
+    using std::exp;
+    return exp(x);
+  }
 };
 
 struct gelu_function {

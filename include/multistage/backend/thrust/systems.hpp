@@ -24,7 +24,7 @@ struct thrust_host_system {
   template <class T>
   using vector = Vector<T>;
   using products = thrust_kernel::host_products;
-  using words = thrust_kernel::philox_words;
+  using words = philox_words;
 
   template <class T>
   static vector<T> zeros(std::size_t n) {

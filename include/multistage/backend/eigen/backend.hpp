@@ -1,0 +1,10 @@
+// The Eigen backend, all of it.
+#pragma once
+#include "attention.hpp"
+#include "conv.hpp"
+#include "eigen.hpp"
+#include "gemm.hpp"
+#include "norm.hpp"
+#include "random.hpp"
+#include "reduce.hpp"
+#include "resample.hpp"

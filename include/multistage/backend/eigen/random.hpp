@@ -1,0 +1,14 @@
+// Normal numbers on the Eigen backend, a Philox block (four numbers) at a time.
+#pragma once
+#include "../normals.hpp"
+#include "eigen.hpp"
+
+namespace multistage {
+
+/// to[i] = element i of the stream's standard normal numbers.
+template <class T>
+void fill_normal(const eigen& b, const random_stream& stream, index_t n, T* to) {
+  b.for_each_index(divide_up(n, 4), normals<philox_words, T>{stream, n, to}, 256);
+}
+
+}  // namespace multistage
