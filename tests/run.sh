@@ -22,7 +22,7 @@ build() {  # preset, targets
 }
 if $quick; then
   build quick quick
-  exec ctest --test-dir build/quick -j "$(nproc)" -L '^unit$|^golden$' -E '^golden$|^golden_thrust$' --output-on-failure
+  exec ctest --test-dir build/quick -j "$(nproc)" -L '^unit$|^golden$' -E '^golden$|^golden_(eigen|thrust)$' --output-on-failure
 fi
 build sanitize test_core test_io test_stages test_ops test_latent_ops test_network
 build tsan test_core test_sampling
