@@ -1,5 +1,17 @@
-// What a functor needs so that the same source runs on the host and, under nvcc, on a device.
+// What every header stands on: the language that is needed, the library's integers, and what a functor needs
+// so that the same source runs on the host and, under nvcc, on a device.
 #pragma once
+
+// An include that cannot be found ends the compilation at once; an #error alone would be followed by hundreds of lines.
+#if (defined(_MSVC_LANG) ? _MSVC_LANG : __cplusplus) < 202002L
+#error "multistage: C++20 is needed: compile with -std=c++20 (CMake: target_compile_features(PROGRAM PRIVATE cxx_std_20))"
+#include "compile with -std=c++20"
+#endif
+#if !defined(__cpp_exceptions) && !defined(__CUDACC__)
+#error "multistage: exceptions are needed, errors are reported by them: compile without -fno-exceptions"
+#include "compile without -fno-exceptions"
+#endif
+
 #include <array>
 #include <cstddef>
 #include <cstdint>

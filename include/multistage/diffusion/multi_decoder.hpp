@@ -44,27 +44,84 @@ constexpr cost_counter count_by_stage(std::index_sequence<Stage...>) {
   const auto take = [&](int stage, const cost_counter& one) {
     all.segments[0] = one.segments[0];
     all.segments[1 + stage] = one.segments[1];
-    if (all.problem == graph_problem::none) all.problem = one.problem;
+    if (all.problem != graph_problem::none || one.problem == graph_problem::none) return;
+    all.problem = one.problem;
+    all.where = one.where;
+    if (one.where.segment > 0) all.where.segment = 1 + stage;
   };
   (take(int(Stage), counted<Network, Decoders.only(int(Stage))>), ...);
   return all;
 }
+
+// Sizes as types: compilers print them where a network does not fit.
+template <int>
+struct channels;
+template <int>
+struct groups;
+template <int>
+struct heads;
+template <int Height, int Width>
+struct at_resolution;
+template <int>
+struct decoder_of_stage;
+struct encoder;
+
+template <bool Divides, class... Layer>
+struct group_norm {
+  static_assert(Divides,
+                "multistage: norm groups do not divide a layer's channels: choose encoder_channels and decoder widths that are multiples of "
+                "norm_groups, or another norm_groups; the layer is named as detail::group_norm<...>");
+  static constexpr bool said = true;  // the sentence above is enough
+};
+template <bool Divides, class... Layer>
+struct attention {
+  static_assert(Divides,
+                "multistage: attention heads do not divide the channels: choose widths that are multiples of a head's channels "
+                "(channels_per_head, num_head_channels) or of num_heads; the layer is named as detail::attention<...>");
+  static constexpr bool said = true;  // the sentence above is enough
+};
+
+/// The model behind a type: a dynamic_model where backend and scalar are such, else a sentence and something that takes any arguments, so that
+/// nothing more is said.
+template <class Scalar, class Backend>
+struct model_base {
+  struct type {
+    explicit type(const auto&...) {}
+  };
+  static_assert(std::is_class_v<Backend> && backend<Backend>,
+                "multistage: the template argument behind the schedule is the backend: multistage::cpu, thrust_host, cuda, or a type that "
+                "meets the concept multistage::backend (backend/concept.hpp)");
+};
+template <class Scalar, class Backend>
+  requires(std::is_class_v<Backend> && backend<Backend>)
+struct model_base<Scalar, Backend> {
+  struct refused {
+    explicit refused(const auto&...) {}
+  };
+  static constexpr bool computes = supports<Backend, operation::conv, Scalar>;
+  using type = typename std::conditional_t<computes, std::type_identity<dynamic_model<Scalar, Backend>>, std::type_identity<refused>>::type;
+  static_assert(supports<Backend, operation::conv, Scalar>,
+                "multistage: this backend does not compute networks in this scalar type: choose float or double, the last template argument");
+};
 }  // namespace detail
 
 /// @tparam Network a network's configuration, e.g. song_unet{...}. @tparam Decoders widths by stage, stage 0 (lowest noise) first.
 /// @tparam Schedule chooses the preconditioning: edm_schedule, vp_schedule or ddpm_schedule.
 template <auto Network, decoders Decoders, class Schedule = edm_schedule, class Backend = cpu, class Scalar = float>
-class multi_decoder : public dynamic_model<Scalar, Backend> {
+class multi_decoder : public detail::model_base<Scalar, Backend>::type {
+  using base = typename detail::model_base<Scalar, Backend>::type;
   static_assert(Decoders.stage_count() >= 1,
                 "multistage: give at least one decoder width: decoders{192, 128, 16} makes three stages, stage 0 (lowest noise) first");
   static_assert(Network.depth() >= 1, "multistage: channel_mult is empty; give one multiplier a level, e.g. {1, 2}");
   static_assert(Network.depth() < 1 || Network.resolution % (1 << (Network.depth() - 1)) == 0,
                 "multistage: resolution must be divisible by 2 for every level of channel_mult below the first; pad the images or use fewer levels");
   static constexpr cost_counter facts = detail::count_by_stage<Network, Decoders>(std::make_index_sequence<std::size_t(Decoders.stage_count())>());
-  static_assert(facts.problem != graph_problem::groups,
-                "multistage: norm groups do not divide a layer's channels; choose widths that norm_groups (or a quarter of the channels) divides");
-  static_assert(facts.problem != graph_problem::heads,
-                "multistage: attention heads do not divide the channels; choose widths that are multiples of channels_per_head");
+  static constexpr misfit where = facts.where;
+  using part = std::conditional_t<where.segment == 0, detail::encoder, detail::decoder_of_stage<where.segment - 1>>;
+  static_assert(detail::group_norm<facts.problem != graph_problem::groups, part, detail::at_resolution<where.height, where.width>,
+                                   detail::channels<where.channels>, detail::groups<where.divisor>>::said);
+  static_assert(detail::attention<facts.problem != graph_problem::heads, part, detail::at_resolution<where.height, where.width>,
+                                  detail::channels<where.channels>, detail::heads<where.divisor>>::said);
   static_assert(facts.problem == graph_problem::none || facts.problem == graph_problem::groups || facts.problem == graph_problem::heads,
                 "multistage: feature maps that meet differ in size or vanish; check resolution, channel_mult and resample_filter");
 
@@ -88,7 +145,7 @@ class multi_decoder : public dynamic_model<Scalar, Backend> {
 
   /// @param stages as many as there are decoders. @throws value_error otherwise.
   explicit multi_decoder(partition stages, multistage::seed s = {}, double sigma_data = 0.5, Backend backend = Backend())
-      : dynamic_model<Scalar, Backend>(std::move(backend), make_configuration(sigma_data), recorded(), std::move(stages), s.value) {}
+      : base(std::move(backend), make_configuration(sigma_data), recorded(), std::move(stages), s.value) {}
 
  private:
   /// By this network's type alone, so that a unit compiles one family, not all.

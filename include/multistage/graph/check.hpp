@@ -44,9 +44,9 @@ constexpr const char* to_string(graph_problem p) {
     case graph_problem::empty:
       return "a feature map vanishes: too many levels for the resolution, or a width of 0";
     case graph_problem::groups:
-      return "the groups of a normalisation do not divide its channels: choose widths that norm_groups (or a quarter of the channels) divides";
+      return "the groups of a normalisation do not divide its channels: choose encoder_channels and decoder widths that are multiples of norm_groups, or another norm_groups";
     case graph_problem::heads:
-      return "attention heads do not divide the channels: choose widths that are multiples of channels_per_head";
+      return "attention heads do not divide the channels: choose widths that are multiples of a head's channels (channels_per_head, num_head_channels) or of num_heads";
     case graph_problem::extents:
       return "two feature maps that meet have different sizes: the resolution must be divisible by 2 for every level below the first";
     case graph_problem::shared_qkv:

@@ -7,10 +7,18 @@
 
 namespace multistage {
 
+/// The first layer that does not fit: its input's channels and extents, what must divide them, and the segment it belongs to.
+struct misfit {
+  int channels = 0, divisor = 0;
+  int height = 0, width = 0;
+  int segment = 0;
+};
+
 class cost_counter {
  public:
   std::array<cost, 9> segments{};
   graph_problem problem = graph_problem::none;
+  misfit where{};
 
   /// Names nothing; its destructor keeps compilers from calling the variable that holds it unused.
   struct scope_guard {
@@ -29,7 +37,7 @@ class cost_counter {
   }
   constexpr feature linear(feature x, int out, std::string_view, layer_options o = {}) { return layer(x, made(out, x.height, x.width), 1, o.bias); }
   constexpr feature group_norm(feature x, int groups, double, std::string_view, feature = {}) {
-    expect(groups >= 1 && x.channels % groups == 0, graph_problem::groups);
+    expect(groups >= 1 && x.channels % groups == 0, graph_problem::groups, x, groups);
     segments[segment_].parameters += 2 * x.channels;
     return x;
   }
@@ -62,21 +70,23 @@ class cost_counter {
   }
   constexpr feature attention(feature qkv, int heads) {
     const feature y = made(qkv.channels / 3, qkv.height, qkv.width);
-    expect(heads >= 1 && y.channels % heads == 0 && 3 * y.channels == qkv.channels, graph_problem::heads);
+    expect(heads >= 1 && y.channels % heads == 0 && 3 * y.channels == qkv.channels, graph_problem::heads, y, heads);
     const index_t pixels = index_t{y.height} * y.width;
     segments[segment_].macs += ops::attention_macs(pixels, pixels, y.channels);
     return y;
   }
   constexpr feature attention(feature q, feature k, feature v, int heads) {
-    expect(heads >= 1 && q.channels % heads == 0 && k.channels == q.channels && v.channels == q.channels, graph_problem::heads);
+    expect(heads >= 1 && q.channels % heads == 0 && k.channels == q.channels && v.channels == q.channels, graph_problem::heads, q, heads);
     segments[segment_].macs += ops::attention_macs(index_t{q.height} * q.width, index_t{k.height} * k.width, q.channels);
     return q;
   }
   constexpr void output(feature) {}
 
  private:
-  constexpr void expect(bool good, graph_problem what) {
-    if (!good && problem == graph_problem::none) problem = what;
+  constexpr void expect(bool good, graph_problem what, feature x = {}, int divisor = 0) {
+    if (good || problem != graph_problem::none) return;
+    problem = what;
+    where = {x.channels, divisor, x.height, x.width, segment_};
   }
   constexpr feature made(int channels, int height, int width) {
     expect(channels >= 1 && height >= 1 && width >= 1, graph_problem::empty);

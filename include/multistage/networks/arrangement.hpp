@@ -4,6 +4,13 @@
 #pragma once
 #include "../graph/recorder.hpp"
 
+// decoders{192, 128, 16} is a list of widths and means to be written so. clang asks for a second pair of braces at each such place,
+// which is in the user's code: the pragma must outlive this header. (A constructor would end the question, but nvcc cannot
+// hand on template arguments of a type that has one.)
+#ifdef __clang__
+#pragma clang diagnostic ignored "-Wmissing-braces"
+#endif
+
 namespace multistage {
 
 /// Where an auxiliary path carries the image through the levels, beside the blocks.

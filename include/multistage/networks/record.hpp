@@ -14,7 +14,8 @@ struct described_network {
 
 namespace detail {
 /// @throws value_error naming the setting that is out of range.
-inline void check_setting(const char* name, int value, int least, int most) {
+template <class Value>
+void check_setting(const char* name, Value value, Value least, Value most) {
   require<value_error>(value >= least && value <= most, "network: ", name, " = ", value, " is outside ", least, "..", most);
 }
 /// Finishes a recording. @throws value_error saying where features do not fit.
@@ -22,8 +23,13 @@ MULTISTAGE_COLD inline described_network finish(recorder<name_list>& b) {
   described_network d{b.finish(), std::move(b.names.parameters)};
   const graph_check c = check(d.structure);
   if (c.problem != graph_problem::none) {
-    const int w = c.node >= 0 ? d.structure.nodes[c.node].weight : -1;
-    fail<value_error>("network: ", to_string(c.problem), " (at ", w >= 0 ? d.names[w] : std::string("a node without parameters"), ")");
+    const node n = c.node >= 0 ? d.structure.nodes[c.node] : node{};
+    const std::string layer = n.weight >= 0 ? d.names[n.weight] : std::string("a node without parameters");
+    if (c.problem == graph_problem::groups)
+      fail<value_error>("network: ", to_string(c.problem), " (at ", layer, ": ", n.groups, " groups, ", n.out.channels, " channels)");
+    if (c.problem == graph_problem::heads)
+      fail<value_error>("network: ", to_string(c.problem), " (at ", layer, ": ", n.heads, " heads, ", n.out.channels, " channels)");
+    fail<value_error>("network: ", to_string(c.problem), " (at ", layer, ")");
   }
   return d;
 }
@@ -48,7 +54,12 @@ described_network record(const Net& net, const decoders& stages) {
   check_setting("encoder_channels", net.encoder_channels, 1, most);
   check_setting("label_dim", net.label_dim, 0, 1 << 20);
   require<value_error>(net.dropout >= 0 && net.dropout < 1, "network: dropout = ", net.dropout, " is outside [0, 1)");
-  net.for_each_setting([](const char* name, int value, int least, int greatest) { check_setting(name, value, least, greatest); });
+  net.for_each_setting([](const char* name, auto value, auto least, auto greatest) {
+    if constexpr (std::is_floating_point_v<decltype(value)>)
+      check_setting<double>(name, value, least, greatest);
+    else
+      check_setting<int>(name, value, least, greatest);
+  });
   require<value_error>(net.encoder_channels >= 4 && net.encoder_channels % 2 == 0, "network: encoder_channels = ", net.encoder_channels,
                        "; an even number from 4 is needed");
   const auto divisible = [&](const char* name, int extent) {
