@@ -4,6 +4,7 @@
 
 #include "../../core/error.hpp"
 #include "../thrust/thrust_backend.hpp"
+#include "memory.hpp"
 
 namespace multistage {
 
@@ -30,7 +31,10 @@ class cublas_products {
 
  private:
   static void check(cublasStatus_t status, const char* what) {
-    require<error>(status == CUBLAS_STATUS_SUCCESS, what, ": ", cublasGetStatusString(status), "; is a CUDA device present and its memory free?");
+    if (status == CUBLAS_STATUS_SUCCESS) return;
+    cuda_check(cudaDeviceSynchronize(), what);  // a device that is lost says more than cuBLAS
+    fail<error>(what, ": ", cublasGetStatusString(status),
+                "; is a CUDA device present and its memory free?");
   }
   cublasHandle_t handle_ = nullptr;
 };
