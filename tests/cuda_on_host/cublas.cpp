@@ -130,6 +130,20 @@ cublasStatus_t gemm(cublasHandle_t handle, cublasOperation_t with_a, cublasOpera
   return CUBLAS_STATUS_SUCCESS;
 }
 
+/// One product after the other, each `stride` elements further on in each operand.
+template <class T>
+cublasStatus_t gemm_batch(cublasHandle_t handle, cublasOperation_t with_a, cublasOperation_t with_b,
+                          int m, int n, int k, const T* alpha, const T* a, int lda,
+                          long long stride_a, const T* b, int ldb, long long stride_b,
+                          const T* beta, T* c, int ldc, long long stride_c, int count) {
+  for (int i = 0; i < count; ++i) {
+    const cublasStatus_t s = gemm(handle, with_a, with_b, m, n, k, alpha, a + i * stride_a, lda,
+                                  b + i * stride_b, ldb, beta, c + i * stride_c, ldc);
+    if (s != CUBLAS_STATUS_SUCCESS) return s;
+  }
+  return CUBLAS_STATUS_SUCCESS;
+}
+
 }  // namespace
 
 extern "C" {
@@ -172,6 +186,24 @@ cublasStatus_t cublasDgemm_v2(cublasHandle_t handle, cublasOperation_t with_a,
                               const double* a, int lda, const double* b, int ldb,
                               const double* beta, double* c, int ldc) {
   return gemm(handle, with_a, with_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+cublasStatus_t cublasSgemmStridedBatched(cublasHandle_t handle, cublasOperation_t with_a,
+                                         cublasOperation_t with_b, int m, int n, int k,
+                                         const float* alpha, const float* a, int lda,
+                                         long long stride_a, const float* b, int ldb,
+                                         long long stride_b, const float* beta, float* c, int ldc,
+                                         long long stride_c, int count) {
+  return gemm_batch(handle, with_a, with_b, m, n, k, alpha, a, lda, stride_a, b, ldb, stride_b,
+                    beta, c, ldc, stride_c, count);
+}
+cublasStatus_t cublasDgemmStridedBatched(cublasHandle_t handle, cublasOperation_t with_a,
+                                         cublasOperation_t with_b, int m, int n, int k,
+                                         const double* alpha, const double* a, int lda,
+                                         long long stride_a, const double* b, int ldb,
+                                         long long stride_b, const double* beta, double* c, int ldc,
+                                         long long stride_c, int count) {
+  return gemm_batch(handle, with_a, with_b, m, n, k, alpha, a, lda, stride_a, b, ldb, stride_b,
+                    beta, c, ldc, stride_c, count);
 }
 
 }  // extern "C"

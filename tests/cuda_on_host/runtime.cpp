@@ -279,6 +279,23 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   }
   return cudaSuccess;
 }
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
+  const emu::lock guard;
+  *p = cudaDeviceProp{};
+  std::strcpy(p->name, "no GPU: a CPU that looks like one");
+  p->major = device().asked.architecture / 10;
+  p->minor = device().asked.architecture % 10;
+  p->totalGlobalMem = device().asked.memory;
+  p->sharedMemPerBlock = 48 * 1024;
+  p->sharedMemPerBlockOptin = most_shared();
+  p->sharedMemPerMultiprocessor = most_shared() + 1024;
+  p->warpSize = 32;
+  p->maxThreadsPerBlock = 1024;
+  p->maxThreadsPerMultiProcessor = 2048;
+  p->multiProcessorCount = 108;
+  p->regsPerBlock = 65536;
+  return cudaSuccess;
+}
 cudaError_t cudaDeviceSynchronize() {
   const emu::lock guard;
   ++device().calls["cudaDeviceSynchronize"];

@@ -20,6 +20,11 @@ __global__ void misaligned(const float* x, float* y) {
 }
 __global__ void copy(const float* x, float* y) { y[threadIdx.x] = x[threadIdx.x]; }
 
+__global__ void constant_that_changes(float* y) {
+  y[threadIdx.x] = 1;
+  y[threadIdx.x] = __ldg(y + threadIdx.x) + 1;
+}
+
 // --- blocks
 
 template <bool Barrier>
@@ -215,6 +220,9 @@ int main(int, char** argv) {
       break;
     case 25:  // finds: RACE: reads what another thread of this kernel wrote, late_for_others
       late_for_others<<<1, 64>>>(x, y);
+      break;
+    case 26:  // finds: RACE: reads by ld.global.nc what this kernel wrote, constant_that_changes
+      constant_that_changes<<<1, 64>>>(y);
       break;
     default:
       return 1;

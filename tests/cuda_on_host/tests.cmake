@@ -25,9 +25,9 @@ cuda_on_host_test(cuda_on_host_finds ${here}/self_test.sh ${work})
 # The library's own kernels.
 cuda_on_host_test(cuda_faults ${here}/run.sh ${here}/device_faults.cu ${work}/device_faults
   -I${PROJECT_SOURCE_DIR}/include)
+set_tests_properties(cuda_faults PROPERTIES ENVIRONMENT ORDERS=forward)
 cuda_on_host_test(cuda_preset ${here}/preset.sh ${PROJECT_SOURCE_DIR} ${work}/preset)
 cuda_on_host_test(golden_cuda_on_host ${here}/golden.sh ${PROJECT_SOURCE_DIR} ${work}/preset
   ${CMAKE_CURRENT_SOURCE_DIR}/data/golden ${families})
-set_tests_properties(golden_cuda_on_host PROPERTIES LABELS "golden;cuda" DEPENDS cuda_preset)
-set_tests_properties(cuda_preset PROPERTIES LABELS "build;cuda")
+set_tests_properties(golden_cuda_on_host PROPERTIES DEPENDS cuda_preset)
 set_tests_properties(cuda_preset golden_cuda_on_host PROPERTIES RESOURCE_LOCK cuda_preset)

@@ -86,6 +86,20 @@ struct thread {
 #endif
     return at.bytes;
   }
+  /// The same for ld.global.nc, which may read what was there before the kernel.
+  template <int Size, int Count>
+  const char* load_constant(uint64_t a, int line) {
+#ifdef EMU_RACE
+    if (a - global_base < global_size) {
+      const auto* tags = reinterpret_cast<access_tags*>(global_tags) + (a - global_base) / 4;
+      for (int i = 0; i < (Size * Count + 3) / 4; ++i)
+        if (race_tag::time(tags[i].writer) >= launch_start) [[unlikely]]
+          race(a, Size * Count, line, "reads by ld.global.nc what this kernel wrote",
+               tags[i].writer);
+    }
+#endif
+    return load<global_space, Size, Count>(a, line);
+  }
   /// Likewise for writing; the bytes count as initialised.
   template <int Space, int Size, int Count>
   char* store(uint64_t a, int line) {

@@ -188,6 +188,10 @@ class Emitter:
             r"^(?:\(\s*([\w$]+)\s*\)\s*,\s*)?([\w$]+)\s*(?:,\s*\(([^)]*)\))?", ", ".join(o)
         )
         result, name, given = match.groups()
+        if name == "__assertfail":
+            return f"t.trap({line});"
+        if name == "vprintf":
+            return ""
         if not any(f.name == name for f in self.module.functions):
             raise Unsupported("call of " + name)
         result = "(char*)q_" + identifier(result) if result else "nullptr"
@@ -212,6 +216,8 @@ class Emitter:
             reads = [self.assign(r, f"ldp<{c_type}>(a_ + {i * size})") for i, r in enumerate(names)]
             return f"{{ const uint64_t a_ = {address}; {check}{' '.join(reads)} }}"
         where = f"t.load<{space_of(m)}, {size}, {len(names)}>({address}, {line})"
+        if "nc" in m:
+            where = f"t.load_constant<{size}, {len(names)}>({address}, {line})"
         reads = [self.assign(r, f"ldh<{c_type}>(h_ + {i * size})") for i, r in enumerate(names)]
         return f"{{ const char* h_ = {where}; {' '.join(reads)} }}"
 
