@@ -69,11 +69,13 @@ int main() {
     const matrix a = matrix::Random(p.m, p.k);
     const matrix b = matrix::Random(p.k, p.n);
     matrix c = matrix::Zero(p.m, p.n);
-    const ms::gemm_problem<float> problem{p.m, p.n, p.k, 1.0f, a.data(), p.k, false, b.data(), p.n, false, 0.0f, c.data(), p.n};
+    const ms::matrix_view<const float> left{a.data(), p.m, p.k};
+    const ms::matrix_view<const float> right{b.data(), p.k, p.n};
+    const ms::matrix_view<float> result{c.data(), p.m, p.n};
     const double flop = 2.0 * double(p.m * p.n * p.k);
-    const double ours = best_seconds([&] { gemm(cpu, problem); });
+    const double ours = best_seconds([&] { multiply(cpu, left, right, result); });
     const double plain = best_seconds([&] { c.noalias() = a * b; });
-    const double backend = best_seconds([&] { gemm(eigen, problem); });
+    const double backend = best_seconds([&] { multiply(eigen, left, right, result); });
     std::printf("%-20s %6lld x %4lld x %5lld %8.1f %8.1f %8.1f\n", p.what, (long long)p.m, (long long)p.n, (long long)p.k, flop / ours * 1e-9,
                 flop / plain * 1e-9, flop / backend * 1e-9);
   }

@@ -34,8 +34,12 @@ std::vector<float> shifted_product(ms::index_t offset, bool transpose_a, bool tr
   const auto va = normals<float>(m * k, 1), vb = normals<float>(k * n, 2);
   std::copy(va.begin(), va.end(), left.data() + offset);
   std::copy(vb.begin(), vb.end(), right.data() + offset);
-  gemm(b, ms::gemm_problem<float>{m, n, k, 1.5f, left.data() + offset, transpose_a ? m : k, transpose_a, right.data() + offset, transpose_b ? k : n,
-                                  transpose_b, 0.0f, c.data() + offset, n});
+  const auto of = [](const float* data, ms::index_t rows, ms::index_t columns, bool transposed) {
+    using matrix = ms::matrix_view<const float>;
+    return transposed ? matrix{data, columns, rows}.transposed() : matrix{data, rows, columns};
+  };
+  multiply(b, of(left.data() + offset, m, k, transpose_a), of(right.data() + offset, k, n, transpose_b),
+           ms::matrix_view<float>{c.data() + offset, m, n}, 1.5f);
   return {c.data() + offset, c.data() + offset + m * n};
 }
 

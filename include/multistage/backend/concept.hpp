@@ -1,5 +1,5 @@
 // What a backend is: a copyable handle with memory, copies between host and device, one loop over indices, and the primitives that
-// ops/ calls. A primitive is a free function whose first argument is the backend, found by overload: gemm, conv_forward,
+// ops/ calls. A primitive is a free function whose first argument is the backend, found by overload: multiply, conv_forward,
 // conv_backward_input, conv_backward_weight, norm_forward, norm_backward, resample, attention_forward, attention_backward,
 // column_sums, row_sums. Operations own the mathematics, backends the speed.
 #pragma once

@@ -2,25 +2,39 @@
 // contiguous NHWC. Null pointers stand for operands that are absent. Where a primitive writes gradients, `accumulate` tells whether it
 // adds to what is there.
 #pragma once
+#include <type_traits>
+
 #include "../core/config.hpp"
 
 namespace multistage {
 
-/// A matrix product C[m, n] = alpha op(A) op(B) + beta C, row-major with leading dimensions in elements.
+/// A matrix in the backend's memory. Strides are in elements and may be any: a matrix given by data, rows and columns alone lies row
+/// after row; a transposed one is the same memory with its strides exchanged.
 template <class T>
-struct gemm_problem {
-  index_t m, n, k;
-  T alpha;
-  const T* a;
-  index_t lda;
-  bool transpose_a;
-  const T* b;
-  index_t ldb;
-  bool transpose_b;
-  T beta;
-  T* c;
-  index_t ldc;
+struct matrix_view {
+  T* data = nullptr;
+  index_t rows = 0;
+  index_t columns = 0;
+  index_t row_stride = columns;
+  index_t column_stride = 1;
+
+  constexpr matrix_view transposed() const {
+    return {data, columns, rows, column_stride, row_stride};
+  }
+  /// A mutable matrix reads as a const one.
+  constexpr operator matrix_view<const T>() const
+    requires(!std::is_const_v<T>)
+  {
+    return {data, rows, columns, row_stride, column_stride};
+  }
 };
+
+/// The factors of a product, for deduction from the result alone: multiply(backend, a, b, c, alpha, beta) is each backend's
+/// C = alpha A B + beta C, with any strides for all three; C must not lie over A or B.
+template <class T>
+using factor = std::type_identity_t<matrix_view<const T>>;
+template <class T>
+using scalar = std::type_identity_t<T>;
 
 /// A convolution y = scale (conv([x, x2], weight) + bias + row_bias + residual). The input's channels may come from two tensors, so
 /// that a concatenation needs no buffer; the second is allowed for 1x1 kernels of stride 1. Weights are [kernel, kernel, in, out].

@@ -83,6 +83,8 @@ class tensor {
 
   multistage::view<T> view() { return {data(), extents_}; }
   multistage::view<const T> view() const { return {data(), extents_}; }
+  /// The same, const whatever this is.
+  multistage::view<const T> cview() const { return view(); }
   operator multistage::view<T>() { return view(); }
   operator multistage::view<const T>() const { return view(); }
 

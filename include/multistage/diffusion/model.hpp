@@ -255,6 +255,7 @@ class dynamic_model {
         weights_(backend_, {1, 1, 1, executor_.network().parameter_elements}) {
     require<value_error>(config_.stages.stage_count() == stages_.stage_count(), "model: ", config_.stages.stage_count(), " decoders for a partition of ",
                          stages_.stage_count(), " stages; give one decoder width a stage (stage 0, lowest noise, first)");
+    check_image_extents();
     if (!seed) return;
     std::vector<Scalar> host;
     initialize(network(), *seed, host);
@@ -262,6 +263,22 @@ class dynamic_model {
   }
 
  private:
+  /// What the network reads and returns must be as large as the images it gets. @throws value_error
+  void check_image_extents() const {
+    const shape s = images(1);
+    const extent image{int(s.channels), int(s.height), int(s.width)};
+    const auto same = [&](const char* what, const extent& e) {
+      require<value_error>(e == image, "model: the network's ", what, " is [", e.height, ", ", e.width, ", ", e.channels,
+                           "], its settings say [", s.height, ", ", s.width, ", ", s.channels, "] (resolution, width(), channels)");
+    };
+    for (const node& n : network().nodes) {
+      if (n.kind != op::input) continue;
+      if (n.slot == input_slot::image) same("input image", n.out);
+      require<value_error>(n.slot != input_slot::noise_level || n.out.size() == 1, "model: the network reads ", n.out.size(),
+                           " numbers as noise level; there is one a row");
+    }
+    for (const int v : network().outputs) same("result", network().nodes[std::size_t(v)].out);
+  }
   void grow(index_t rows) {
     if (rows <= capacity_) return;
     capacity_ = rows;

@@ -122,7 +122,13 @@ class multi_decoder : public detail::model_base<Scalar, Backend>::type {
                                    detail::channels<where.channels>, detail::groups<where.divisor>>::said);
   static_assert(detail::attention<facts.problem != graph_problem::heads, part, detail::at_resolution<where.height, where.width>,
                                   detail::channels<where.channels>, detail::heads<where.divisor>>::said);
-  static_assert(facts.problem == graph_problem::none || facts.problem == graph_problem::groups || facts.problem == graph_problem::heads,
+  static_assert(facts.problem != graph_problem::row_operand,
+                "multistage: what is read by row has the wrong width: add_row needs one number a channel, a modulation two (scale, shift), "
+                "divide_row and embedding a single one");
+  static_assert(facts.problem != graph_problem::attributes,
+                "multistage: a setting is out of range: kernels and strides are at least 1, padding at least 0, dropout in [0, 1), epsilon "
+                "above 0, embeddings have an even number of channels from 4");
+  static_assert(facts.problem != graph_problem::empty && facts.problem != graph_problem::extents,
                 "multistage: feature maps that meet differ in size or vanish; check resolution, channel_mult and resample_filter");
 
  public:

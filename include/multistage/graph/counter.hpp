@@ -31,17 +31,25 @@ class cost_counter {
   constexpr void segment(int s) { segment_ = s; }
 
   constexpr feature input(input_slot, int channels, int height = 1, int width = 1) { return made(channels, height, width); }
-  constexpr feature embedding(feature, int channels, ops::embedding_form, std::string_view = {}) { return made(channels, 1, 1); }
+  constexpr feature embedding(feature level, int channels, ops::embedding_form, std::string_view = {}) {
+    row_operand({.kind = op::embedding}, level);
+    attributes({.kind = op::embedding, .out = {channels}});
+    return made(channels, 1, 1);
+  }
   constexpr feature conv(feature x, int out, std::string_view, ops::conv_window w = {}, layer_options o = {}) {
+    attributes({.kind = op::conv, .window = w});
     return layer(x, made(out, int(w.out(x.height)), int(w.out(x.width))), w.kernel, o.bias);
   }
   constexpr feature linear(feature x, int out, std::string_view, layer_options o = {}) { return layer(x, made(out, x.height, x.width), 1, o.bias); }
-  constexpr feature group_norm(feature x, int groups, double, std::string_view, feature = {}) {
+  constexpr feature group_norm(feature x, int groups, double epsilon, std::string_view, feature modulation = {}) {
     expect(groups >= 1 && x.channels % groups == 0, graph_problem::groups, x, groups);
+    attributes({.kind = op::group_norm, .epsilon = epsilon});
+    if (modulation.id >= 0) row_operand({.kind = op::group_norm, .out = {x.channels}}, modulation);
     segments[segment_].parameters += 2 * x.channels;
     return x;
   }
-  constexpr feature layer_norm(feature x, double, std::string_view) {
+  constexpr feature layer_norm(feature x, double epsilon, std::string_view) {
+    attributes({.kind = op::layer_norm, .epsilon = epsilon});
     segments[segment_].parameters += 2 * x.channels;
     return x;
   }
@@ -51,14 +59,23 @@ class cost_counter {
     expect(x.channels % 2 == 0, graph_problem::extents);
     return made(x.channels / 2, x.height, x.width);
   }
-  constexpr feature dropout(feature x, double) const { return x; }
+  constexpr feature dropout(feature x, double share) {
+    attributes({.kind = op::dropout, .scale = share});
+    return x;
+  }
   constexpr feature add(feature x, feature y) {
     expect(x.channels == y.channels && x.height == y.height && x.width == y.width, graph_problem::extents);
     return x;
   }
-  constexpr feature add_row(feature x, feature) const { return x; }
+  constexpr feature add_row(feature x, feature row) {
+    row_operand({.kind = op::add_row, .out = {x.channels}}, row);
+    return x;
+  }
   constexpr feature scale(feature x, double) const { return x; }
-  constexpr feature divide_row(feature x, feature) const { return x; }
+  constexpr feature divide_row(feature x, feature row) {
+    row_operand({.kind = op::divide_row}, row);
+    return x;
+  }
   constexpr feature concat(feature x, feature y) {
     expect(x.height == y.height && x.width == y.width, graph_problem::extents);
     return made(x.channels + y.channels, x.height, x.width);
@@ -77,6 +94,7 @@ class cost_counter {
   }
   constexpr feature attention(feature q, feature k, feature v, int heads) {
     expect(heads >= 1 && q.channels % heads == 0 && k.channels == q.channels && v.channels == q.channels, graph_problem::heads, q, heads);
+    expect(k.height == v.height && k.width == v.width, graph_problem::extents);
     segments[segment_].macs += ops::attention_macs(index_t{q.height} * q.width, index_t{k.height} * k.width, q.channels);
     return q;
   }
@@ -87,6 +105,10 @@ class cost_counter {
     if (good || problem != graph_problem::none) return;
     problem = what;
     where = {x.channels, divisor, x.height, x.width, segment_};
+  }
+  constexpr void attributes(const node& n) { expect(attributes_fit(n), graph_problem::attributes); }
+  constexpr void row_operand(const node& n, feature row) {
+    expect(row_operand_fits(n, {row.channels, row.height, row.width}), graph_problem::row_operand);
   }
   constexpr feature made(int channels, int height, int width) {
     expect(channels >= 1 && height >= 1 && width >= 1, graph_problem::empty);

@@ -198,48 +198,57 @@ class executor {
 
     conv_problem<T> conv(const node& n, T* y) const {
       const extent in = at(n.in[0]).out;
-      conv_problem<T> c{rows,
-                        in.height,
-                        in.width,
-                        in.channels,
-                        n.in[1] >= 0 ? at(n.in[1]).out.channels : 0,
-                        n.out.height,
-                        n.out.width,
-                        n.out.channels,
-                        n.window.kernel,
-                        n.window.stride,
-                        n.window.padding,
-                        value(n.in[0]),
-                        value(n.in[1]),
-                        weight(n.weight),
-                        weight(n.bias),
-                        value(n.in[2]),
-                        value(n.in[3]),
-                        T(n.scale),
-                        y};
-      return c;
+      return {.rows = rows,
+              .height = in.height,
+              .width = in.width,
+              .channels = in.channels,
+              .channels2 = n.in[1] >= 0 ? at(n.in[1]).out.channels : 0,
+              .out_height = n.out.height,
+              .out_width = n.out.width,
+              .out_channels = n.out.channels,
+              .kernel = n.window.kernel,
+              .stride = n.window.stride,
+              .padding = n.window.padding,
+              .x = value(n.in[0]),
+              .x2 = value(n.in[1]),
+              .weight = weight(n.weight),
+              .bias = weight(n.bias),
+              .row_bias = value(n.in[2]),
+              .residual = value(n.in[3]),
+              .scale = T(n.scale),
+              .y = y};
     }
     norm_problem<T> norm(const node& n, int i, T* y) const {
       const extent in = at(n.in[0]).out;
-      return {rows,
-              in.pixels(),
-              in.channels,
-              n.out.channels - in.channels,
-              n.groups,
-              T(n.epsilon),
-              n.silu,
-              value(n.in[0]),
-              value(n.in[1]),
-              weight(n.weight),
-              weight(n.bias),
-              value(n.in[2]),
-              place(p.statistics[i]),
-              y};
+      return {.rows = rows,
+              .pixels = in.pixels(),
+              .channels = in.channels,
+              .channels2 = n.out.channels - in.channels,
+              .groups = n.groups,
+              .epsilon = T(n.epsilon),
+              .silu = n.silu,
+              .x = value(n.in[0]),
+              .x2 = value(n.in[1]),
+              .weight = weight(n.weight),
+              .bias = weight(n.bias),
+              .modulation = value(n.in[2]),
+              .statistics = place(p.statistics[i]),
+              .y = y};
     }
     /// Layer norm is group norm of one group on one pixel.
     norm_problem<T> layer_norm(const node& n, int i, T* y) const {
-      return {rows * n.out.pixels(), 1,       n.out.channels,         0, 1, T(n.epsilon), false, value(n.in[0]), nullptr, weight(n.weight),
-              weight(n.bias),        nullptr, place(p.statistics[i]), y};
+      return {.rows = rows * n.out.pixels(),
+              .pixels = 1,
+              .channels = n.out.channels,
+              .channels2 = 0,
+              .groups = 1,
+              .epsilon = T(n.epsilon),
+              .silu = false,
+              .x = value(n.in[0]),
+              .weight = weight(n.weight),
+              .bias = weight(n.bias),
+              .statistics = place(p.statistics[i]),
+              .y = y};
     }
     attention_problem<T> attention(const node& n, int i, T* y) const {
       const T scale = T(1 / std::sqrt(double(n.out.channels / n.heads)));
@@ -365,13 +374,25 @@ class executor {
         }
         case op::group_norm:
           norm_backward(b, norm(n, s.node, nullptr),
-                        norm_gradients<T>{dy, d0, s.accumulate[0], d1, s.accumulate[1], weight_gradient(n.weight), weight_gradient(n.bias), d2, s.accumulate[2],
-                                          place(p.scratch[s.node])});
+                        norm_gradients<T>{.dy = dy,
+                                          .dx = d0,
+                                          .accumulate = s.accumulate[0],
+                                          .dx2 = d1,
+                                          .accumulate2 = s.accumulate[1],
+                                          .dweight = weight_gradient(n.weight),
+                                          .dbias = weight_gradient(n.bias),
+                                          .dmodulation = d2,
+                                          .accumulate_modulation = s.accumulate[2],
+                                          .partials = place(p.scratch[s.node])});
           break;
         case op::layer_norm:
           norm_backward(b, layer_norm(n, s.node, nullptr),
-                        norm_gradients<T>{dy, d0, s.accumulate[0], nullptr, false, weight_gradient(n.weight), weight_gradient(n.bias), nullptr, false,
-                                          place(p.scratch[s.node])});
+                        norm_gradients<T>{.dy = dy,
+                                          .dx = d0,
+                                          .accumulate = s.accumulate[0],
+                                          .dweight = weight_gradient(n.weight),
+                                          .dbias = weight_gradient(n.bias),
+                                          .partials = place(p.scratch[s.node])});
           break;
         case op::geglu:
           b.for_each_index(size, ops::functor::geglu_backward<T>{value(n.in[0]), dy, n.out.channels, d0, s.accumulate[0]});

@@ -163,6 +163,8 @@ class recorder {
   /// The result of the next stage.
   constexpr void output(feature x) { graph_.outputs.push_back(x.id); }
 
+  /// What was recorded, a node a verb.
+  constexpr const graph& recorded() const { return graph_; }
   /// The recorded graph, fused. @see fuse.hpp
   constexpr graph finish() const { return fuse(graph_); }
 

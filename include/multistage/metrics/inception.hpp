@@ -271,7 +271,7 @@ class inception {
         b.for_each_index(pixels * w.height, inception_detail::functor::patches{x->data(), in, y->extents(), w, owner.patches_.data()}, 64);
         rows = owner.patches_.data();
       }
-      gemm(b, gemm_problem<float>{pixels, out, terms, 1.0f, rows, terms, false, l.weight.data(), out, false, 0.0f, y->data(), out});
+      multiply(b, {rows, pixels, terms}, {l.weight.data(), terms, out}, matrix_view<float>{y->data(), pixels, out});
       b.for_each_index(pixels, inception_detail::functor::bias_relu{l.bias.data(), out, y->data()}, 64);
       return y;
     }
@@ -305,8 +305,7 @@ class inception {
     const layer& l = layers_.at("fc");
     const tensor<float, Backend> x(backend_, {n, 1, 1, feature_count}, features);
     tensor<float, Backend> y(backend_, {n, 1, 1, classes_});
-    gemm(backend_,
-         gemm_problem<float>{n, classes_, feature_count, 1.0f, x.data(), feature_count, false, l.weight.data(), classes_, false, 0.0f, y.data(), classes_});
+    multiply(backend_, {x.data(), n, feature_count}, {l.weight.data(), feature_count, classes_}, matrix_view<float>{y.data(), n, classes_});
     const std::vector<float> logits = y.to_host(), bias = l.bias.to_host();
     for (index_t r = 0; r < n; ++r) {
       std::vector<double> p;

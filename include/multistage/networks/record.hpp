@@ -20,6 +20,9 @@ void check_setting(const char* name, Value value, Value least, Value most) {
 }
 /// Finishes a recording. @throws value_error saying where features do not fit.
 MULTISTAGE_COLD inline described_network finish(recorder<name_list>& b) {
+  const graph_check links = check_links(b.recorded());
+  if (links.problem != graph_problem::none)
+    fail<value_error>("network: ", to_string(links.problem), " (at operation ", links.node, " of the description, counted from 0)");
   described_network d{b.finish(), std::move(b.names.parameters)};
   const graph_check c = check(d.structure);
   if (c.problem != graph_problem::none) {

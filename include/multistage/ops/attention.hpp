@@ -13,15 +13,44 @@ constexpr index_t attention_macs(index_t queries, index_t keys, index_t channels
 /// The problem of self-attention over qkv [rows, tokens, 3 channels] with channels in the order [q of all heads, k, v].
 template <class T>
 constexpr attention_problem<T> make_self_attention(index_t rows, index_t tokens, index_t channels, index_t heads, const T* qkv, T scale) {
-  const index_t c3 = 3 * channels;
-  return {rows, heads, tokens, tokens, channels / heads, scale, qkv, qkv + channels, qkv + 2 * channels, tokens * c3, c3, tokens * c3, c3, tokens * c3, c3};
+  const index_t token = 3 * channels;
+  const index_t row = tokens * token;
+  return {.rows = rows,
+          .heads = heads,
+          .queries = tokens,
+          .keys = tokens,
+          .head_dim = channels / heads,
+          .scale = scale,
+          .q = qkv,
+          .k = qkv + channels,
+          .v = qkv + 2 * channels,
+          .q_row = row,
+          .q_token = token,
+          .k_row = row,
+          .k_token = token,
+          .v_row = row,
+          .v_token = token};
 }
 
 /// The problem of attention between q [rows, queries, c] and k, v [rows, keys, c], each contiguous.
 template <class T>
 constexpr attention_problem<T> make_cross_attention(index_t rows, index_t queries, index_t keys, index_t channels, index_t heads, const T* q, const T* k,
                                                     const T* v, T scale) {
-  return {rows, heads, queries, keys, channels / heads, scale, q, k, v, queries * channels, channels, keys * channels, channels, keys * channels, channels};
+  return {.rows = rows,
+          .heads = heads,
+          .queries = queries,
+          .keys = keys,
+          .head_dim = channels / heads,
+          .scale = scale,
+          .q = q,
+          .k = k,
+          .v = v,
+          .q_row = queries * channels,
+          .q_token = channels,
+          .k_row = keys * channels,
+          .k_token = channels,
+          .v_row = keys * channels,
+          .v_token = channels};
 }
 
 /// y [rows, queries, 1, c] from q like y, k and v [rows, keys, 1, c]; scale 0 takes 1 / sqrt(c / heads).
@@ -49,6 +78,12 @@ void attention_backward(Backend& b, view<const T> q, view<const T> k, view<const
                         view<T> dq, view<T> dk, view<T> dv, T scale = T(0)) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, attention, T);
   const index_t c = q.extents.channels, rows = q.extents.rows;
+  require<value_error>(heads >= 1 && c % heads == 0, "attention_backward: ", heads, " heads do not divide ", c, " channels");
+  expect_packed("attention_backward", "q", q);
+  expect("attention_backward", "k", k, shape{rows, k.extents.height, k.extents.width, c});
+  expect("attention_backward", "v", v, k.extents);
+  expect("attention_backward", "y", y, q.extents);
+  expect("attention_backward", "log_sum_exp", log_sum_exp, shape{rows, heads, q.extents.pixels(), 1});
   expect("attention_backward", "dy", dy, q.extents);
   expect("attention_backward", "dq", dq, q.extents);
   expect("attention_backward", "dk", dk, k.extents);

@@ -51,6 +51,7 @@ template <class Backend, class T>
 void concat(Backend& b, view<const T> x, view<const T> x2, view<T> y) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   shape s = x.extents;
+  expect_packed("concat", "x", x);
   expect("concat", "x2", x2, shape{s.rows, s.height, s.width, x2.extents.channels});
   s.channels += x2.extents.channels;
   expect("concat", "y", y, s);

@@ -23,7 +23,11 @@ namespace multistage::ops {
 struct conv_window {
   int kernel = 3, stride = 1, padding = 1, padding_end = -1;
 
-  constexpr index_t out(index_t extent) const { return (extent + padding + (padding_end < 0 ? padding : padding_end) - kernel) / stride + 1; }
+  /// Extent of the result, 0 where the kernel does not fit.
+  constexpr index_t out(index_t extent) const {
+    const index_t places = extent + padding + (padding_end < 0 ? padding : padding_end) - kernel;
+    return places < 0 || stride < 1 ? 0 : places / stride + 1;
+  }
 };
 
 /// Multiply-accumulates of one image.
@@ -61,24 +65,24 @@ conv_problem<T> make_conv_problem(view<const T> x, view<const T> weight, shape y
   expect_optional(where, "bias", extras.bias, shape{1, 1, 1, out});
   expect_optional(where, "row_bias", extras.row_bias, shape{x.extents.rows, 1, 1, out});
   expect_optional(where, "residual", extras.residual, y);
-  return {x.extents.rows,
-          x.extents.height,
-          x.extents.width,
-          x.extents.channels,
-          in2,
-          y.height,
-          y.width,
-          out,
-          window.kernel,
-          window.stride,
-          window.padding,
-          x.data,
-          extras.x2.data,
-          weight.data,
-          extras.bias.data,
-          extras.row_bias.data,
-          extras.residual.data,
-          extras.scale};
+  return {.rows = x.extents.rows,
+          .height = x.extents.height,
+          .width = x.extents.width,
+          .channels = x.extents.channels,
+          .channels2 = in2,
+          .out_height = y.height,
+          .out_width = y.width,
+          .out_channels = out,
+          .kernel = window.kernel,
+          .stride = window.stride,
+          .padding = window.padding,
+          .x = x.data,
+          .x2 = extras.x2.data,
+          .weight = weight.data,
+          .bias = extras.bias.data,
+          .row_bias = extras.row_bias.data,
+          .residual = extras.residual.data,
+          .scale = extras.scale};
 }
 
 /// y = conv(x). @see the file's head.
@@ -98,6 +102,7 @@ void conv_backward(Backend& b, view<const T> x, view<const T> weight, view<const
                    bool accumulate = false) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, conv, T);
   const conv_problem<T> p = make_conv_problem(x, weight, dy.extents, window, conv_extras<T>{});
+  expect_packed("conv_backward", "dy", dy);
   expect_optional("conv_backward", "dx", dx, x.extents);
   expect_optional("conv_backward", "dweight", dweight, weight.extents);
   expect_optional("conv_backward", "dbias", dbias, shape{1, 1, 1, dy.extents.channels});

@@ -42,6 +42,7 @@ template <class Backend, class T>
 void dropout(Backend& b, view<const T> x, view<T> y, double share, random_stream numbers, index_t first = 0, bool accumulate = false) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   require<value_error>(share >= 0 && share < 1, "dropout: share = ", share, " is outside [0, 1)");
+  expect_packed("dropout", "x", x);
   expect("dropout", "y", y, x.extents);
   b.for_each_index(x.extents.size(), functor::dropout<T>{x.data, numbers, first, T(share), y.data, accumulate}, 256);
 }

@@ -60,6 +60,7 @@ void map(Backend& b, view<const T> x, view<T> y) {
 template <class F, class Backend, class T>
 void map_backward(Backend& b, view<const T> x, view<const T> dy, view<T> dx, bool accumulate = false) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
+  expect_packed("map_backward", "x", x);
   expect("map_backward", "dy", dy, x.extents);
   expect("map_backward", "dx", dx, x.extents);
   b.for_each_index(x.extents.size(), functor::map_backward<F, T>{x.data, dy.data, dx.data, accumulate});
@@ -110,6 +111,7 @@ void linear_combination(Backend& b, index_t n, T* y, std::initializer_list<term<
 template <class Backend, class T>
 void fill(Backend& b, view<T> y, T value) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
+  expect_packed("fill", "y", y);
   b.for_each_index(y.extents.size(), functor::set<T>{value, y.data});
 }
 

@@ -42,6 +42,7 @@ void embedding(Backend& b, view<const T> values, view<T> y, embedding_form form 
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   const index_t n = y.extents.channels;
   require<value_error>(n >= 4 && n % 2 == 0, "embedding: ", n, " channels; an even number from 4 is needed");
+  expect("embedding", "y", y, shape{y.extents.rows, 1, 1, n});
   expect("embedding", "values", values, shape{y.extents.rows, 1, 1, 1});
   expect_optional("embedding", "frequencies", frequencies, shape{1, 1, 1, n / 2});
   b.for_each_index(y.extents.size(), functor::embedding<T>{n, values.data, frequencies.data, form, y.data});

@@ -59,6 +59,7 @@ template <class Backend, class T>
 void sample_gaussian(Backend& b, view<const T> moments, view<const T> noise, view<T> z) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   const shape s = z.extents;
+  expect_packed("sample_gaussian", "z", z);
   expect("sample_gaussian", "moments", moments, shape{s.rows, s.height, s.width, 2 * s.channels});
   expect_optional("sample_gaussian", "noise", noise, s);
   b.for_each_index(s.size(), functor::gaussian_sample<T>{moments.data, noise.data, s.channels, z.data});
@@ -68,6 +69,9 @@ void sample_gaussian(Backend& b, view<const T> moments, view<const T> noise, vie
 template <class Backend, class T>
 void gaussian_divergence(Backend& b, view<const T> moments, double* kl) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
+  expect("gaussian_divergence", "moments", moments, moments.extents);
+  require<shape_error>(moments.extents.channels % 2 == 0, "gaussian_divergence: moments ", moments.extents,
+                       " have an odd number of channels; means and log variances are expected, as many of each");
   b.for_each_index(moments.extents.rows, functor::gaussian_divergence<T>{moments.data, moments.extents.pixels(), moments.extents.channels / 2, kl}, 1);
 }
 
@@ -76,6 +80,7 @@ template <class Backend, class T>
 void gaussian_backward(Backend& b, view<const T> moments, view<const T> noise, view<const T> dz, double weight, view<T> dmoments) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   const shape s = dz.extents;
+  expect_packed("gaussian_backward", "dz", dz);
   expect("gaussian_backward", "moments", moments, shape{s.rows, s.height, s.width, 2 * s.channels});
   expect("gaussian_backward", "noise", noise, s);
   expect("gaussian_backward", "dmoments", dmoments, moments.extents);

@@ -47,6 +47,7 @@ template <class Backend, class T>
 void geglu_backward(Backend& b, view<const T> x, view<const T> dy, view<T> dx, bool accumulate = false) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   const shape s = dy.extents;
+  expect_packed("geglu_backward", "dy", dy);
   expect("geglu_backward", "x", x, shape{s.rows, s.height, s.width, 2 * s.channels});
   expect("geglu_backward", "dx", dx, x.extents);
   b.for_each_index(s.size(), functor::geglu_backward<T>{x.data, dy.data, s.channels, dx.data, accumulate});

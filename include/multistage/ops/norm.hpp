@@ -23,14 +23,25 @@ norm_problem<T> make_norm_problem(view<const T> x, view<const T> weight, view<co
   const index_t c2 = o.x2 ? o.x2.extents.channels : 0, c = x.extents.channels + c2;
   require<value_error>(o.groups >= 1 && c % o.groups == 0, where, ": ", o.groups, " groups do not divide ", c, " channels");
   require<value_error>(o.epsilon > T(0), where, ": epsilon = ", o.epsilon, " must be above 0");
-  expect(where, "x", x, x.extents);
+  expect_packed(where, "x", x);
   expect_optional(where, "x2", o.x2, shape{x.extents.rows, x.extents.height, x.extents.width, c2});
   expect(where, "weight", weight, shape{1, 1, 1, c});
   expect(where, "bias", bias, shape{1, 1, 1, c});
   expect(where, "statistics", statistics, shape{x.extents.rows, 1, o.groups, 2});
   expect_optional(where, "modulation", o.modulation, shape{x.extents.rows, 1, 1, 2 * c});
-  return {x.extents.rows, x.extents.pixels(), x.extents.channels, c2,        o.groups,          o.epsilon,      o.silu,
-          x.data,         o.x2.data,          weight.data,        bias.data, o.modulation.data, statistics.data};
+  return {.rows = x.extents.rows,
+          .pixels = x.extents.pixels(),
+          .channels = x.extents.channels,
+          .channels2 = c2,
+          .groups = o.groups,
+          .epsilon = o.epsilon,
+          .silu = o.silu,
+          .x = x.data,
+          .x2 = o.x2.data,
+          .weight = weight.data,
+          .bias = bias.data,
+          .modulation = o.modulation.data,
+          .statistics = statistics.data};
 }
 
 /// y = group_norm(x) for x [rows, h, w, c], weight and bias [1, 1, 1, c]; writes statistics [rows, 1, groups, 2] for backward.
@@ -67,6 +78,7 @@ template <class Backend, class T>
 void layer_norm_backward(Backend& b, view<const T> x, view<const T> weight, view<const T> bias, view<T> statistics, const norm_gradients<T>& g,
                          T epsilon = T(1e-5)) {
   const shape tokens{x.extents.rows * x.extents.pixels(), 1, 1, x.extents.channels};
+  expect_packed("layer_norm_backward", "x", x);
   group_norm_backward(b, view<const T>(x.data, tokens), weight, bias, statistics, norm_options<T>{.epsilon = epsilon}, g);
 }
 

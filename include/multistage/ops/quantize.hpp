@@ -61,6 +61,8 @@ template <class Backend, class T>
 void quantize(Backend& b, view<const T> z, view<const T> codes, index_t* index, view<T> quantized) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   const index_t c = z.extents.channels;
+  expect_packed("quantize", "z", z);
+  require<value_error>(codes.extents.width >= 1, "quantize: no codes are given");
   expect("quantize", "codes", codes, shape{1, 1, codes.extents.width, c});
   expect("quantize", "quantized", quantized, z.extents);
   b.for_each_index(z.extents.rows * z.extents.pixels(), functor::nearest_code<T>{z.data, codes.data, codes.extents.width, c, index, quantized.data}, 64);
@@ -72,6 +74,9 @@ void quantize_backward(Backend& b, view<const T> z, view<const T> codes, const i
                        view<T> dz, view<T> dcodes) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   const index_t c = z.extents.channels, n = z.extents.size();
+  expect_packed("quantize_backward", "z", z);
+  expect("quantize_backward", "codes", codes, shape{1, 1, codes.extents.width, c});
+  expect("quantize_backward", "quantized", quantized, z.extents);
   expect("quantize_backward", "dquantized", dquantized, z.extents);
   expect("quantize_backward", "dz", dz, z.extents);
   expect_optional("quantize_backward", "dcodes", dcodes, codes.extents);

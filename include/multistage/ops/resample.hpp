@@ -36,7 +36,21 @@ constexpr index_t resample_macs(const resample_filter& f, bool up, index_t heigh
 template <class T>
 constexpr resample_problem<T> make_resample_problem(const T* x, const shape& from, T* y, const shape& to, const resample_filter& f, bool up, T gain,
                                                     bool accumulate) {
-  resample_problem<T> p{from.rows, from.height, from.width, from.channels, to.height, to.width, up, f.rate, f.size(), f.pad(), {}, gain, x, y, accumulate};
+  resample_problem<T> p{.rows = from.rows,
+                        .height = from.height,
+                        .width = from.width,
+                        .channels = from.channels,
+                        .out_height = to.height,
+                        .out_width = to.width,
+                        .up = up,
+                        .rate = f.rate,
+                        .taps = f.size(),
+                        .padding = f.pad(),
+                        .filter = {},
+                        .gain = gain,
+                        .x = x,
+                        .y = y,
+                        .accumulate = accumulate};
   T sum = 0;
   for (int i = 0; i < f.size(); ++i) sum += T(f.taps[i]);
   for (int i = 0; i < f.size(); ++i) p.filter[i] = T(f.taps[i]) / sum;

@@ -240,13 +240,15 @@ class optimal_denoiser {
   /// One block of images into the running softmax of queries [at, at + count).
   void take_in(index_t count, index_t at, index_t n, const T* images, const T* norms, const T* x, T* d, bool first) const {
     const index_t size = extents_.row_size();
-    gemm(backend_, gemm_problem<T>{count, n, size, T(1), x, size, false, images, size, true, T(0), scores_.data(), block});
+    const matrix_view<const T> of_block{images, n, size};
+    const matrix_view<T> scores{scores_.data(), count, n, block};
+    multiply(backend_, {x, count, size}, of_block.transposed(), scores);
     backend_.for_each_index(count,
                             functor::online_softmax<T>{scores_.data(), n, block, norms, inverse_variance_.data() + at, maximum_.data() + at, sum_.data() + at,
                                                        rescale_.data() + at, first},
                             4);
     if (!first) backend_.for_each_index(count * size, functor::scale_rows<T>{d, rescale_.data() + at, size, false});
-    gemm(backend_, gemm_problem<T>{count, size, n, T(1), scores_.data(), block, false, images, size, false, first ? T(0) : T(1), d, size});
+    multiply(backend_, scores, of_block, matrix_view<T>{d, count, size}, 1, first ? 0 : 1);
   }
   void of_few(view<const T> x, view<T> d) const {
     const index_t m = x.extents.rows, size = extents_.row_size(), parts = std::min(most_parts, image_count());

@@ -32,8 +32,8 @@ class gradient_affinity {
       t.differentiate(std::vector<double>(std::size_t(rows_), sigmas_[std::size_t(k)]));
       b.copy(t.gradient().data() + first, gradients.data() + k * size, size);
     }
-    gemm(b, gemm_problem<Scalar>{levels, levels, size, Scalar(1), gradients.data(), size, false, gradients.data(), size, true, Scalar(0), products.data(),
-                                 levels});
+    const multistage::matrix_view<const Scalar> by_level{gradients.data(), levels, size};
+    multiply(b, by_level, by_level.transposed(), multistage::matrix_view<Scalar>{products.data(), levels, levels});
     const std::vector<Scalar> p = products.to_host();
     for (index_t i = 0; i < levels; ++i)
       for (index_t j = 0; j < levels; ++j) {

@@ -38,7 +38,8 @@ void attention_forward(const cpu& b, const attention_problem<T>& p) {
     const T* q = p.q + row * p.q_row + i0 * p.q_token + head * p.head_dim;
     const T* k = p.k + row * p.k_row + head * p.head_dim;
     const T* v = p.v + row * p.v_row + head * p.head_dim;
-    T* s = thread_scratch<T>(1, query_block * p.keys);
+    scratch_frame scratch;
+    T* s = scratch.take<T>(query_block * p.keys);
     scores(p, q, k, nq, s);
     for (index_t i = 0; i < nq; ++i) {
       T* w = s + i * p.keys;
@@ -65,7 +66,9 @@ void attention_backward(const cpu& b, const attention_problem<T>& p, const atten
     const index_t head = task % p.heads, row = task / p.heads, at = head * p.head_dim;
     const T *k = p.k + row * p.k_row + at, *v = p.v + row * p.v_row + at;
     T *dk = g.dk + row * p.k_row + at, *dv = g.dv + row * p.v_row + at;
-    T *w = thread_scratch<T>(1, query_block * p.keys), *ds = thread_scratch<T>(2, query_block * p.keys);
+    scratch_frame scratch;
+    T* w = scratch.take<T>(query_block * p.keys);
+    T* ds = scratch.take<T>(query_block * p.keys);
     for (index_t i0 = 0; i0 < p.queries; i0 += query_block) {
       const index_t nq = std::min(query_block, p.queries - i0);
       const T* q = p.q + row * p.q_row + i0 * p.q_token + at;

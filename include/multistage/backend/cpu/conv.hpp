@@ -125,9 +125,10 @@ void conv_forward(const cpu& b, const conv_problem<T>& p) {
     return;
   }
   const index_t block = pixels_per_task(pixels, patch + p.channels2);
+  scratch_frame scratch;
   const T* packed = p.prepared;
   if (!packed) {
-    T* made = thread_scratch<T>(5, packed_size(p));
+    T* made = scratch.take<T>(packed_size(p));
     pack(b, p, made);
     packed = made;
   }
@@ -135,8 +136,9 @@ void conv_forward(const cpu& b, const conv_problem<T>& p) {
   b.pool().parallel_for(divide_up(pixels, block), [&](index_t task) {
     const index_t first = task * block, count = std::min(block, pixels - first);
     const T* a = p.x + first * patch;
+    scratch_frame of_task;
     if (!p.pointwise()) {
-      T* patches = thread_scratch<T>(1, block * patch);
+      T* patches = of_task.take<T>(block * patch);
       gather(p, first, count, patches);
       a = patches;
     }
@@ -160,7 +162,7 @@ void conv_backward_input(const cpu& b, const conv_problem<T>& p, const T* dy, T*
   const index_t n = p.out_channels, pixels = p.rows * p.out_pixels();
   if (p.pointwise()) {
     const auto one = [&](index_t c, const T* w, T* to, bool add) {
-      if (to) gemm(b, gemm_problem<T>{pixels, c, n, T(1), dy, n, false, w, n, true, add ? T(1) : T(0), to, c});
+      if (to) multiply(b, {dy, pixels, n}, matrix_view<const T>{w, c, n}.transposed(), matrix_view<T>{to, pixels, c}, 1, add ? 1 : 0);
     };
     one(p.channels, p.weight, dx, accumulate);
     if (p.channels2) one(p.channels2, p.weight + p.channels * n, dx2, accumulate2);
@@ -175,7 +177,8 @@ void conv_backward_input(const cpu& b, const conv_problem<T>& p, const T* dy, T*
   b.pool().parallel_for(p.rows, [&](index_t row) {
     T* image = dx + row * p.height * p.width * c;
     if (!accumulate) std::fill_n(image, p.height * p.width * c, T(0));
-    T* patches = thread_scratch<T>(1, block * patch);
+    scratch_frame scratch;
+    T* patches = scratch.take<T>(block * patch);
     for (index_t first = 0; first < p.out_pixels(); first += block) {
       const index_t count = std::min(block, p.out_pixels() - first);
       gemm_kernel::multiply(count, patch, n, dy + (row * p.out_pixels() + first) * n, n, index_t(1), p.weight, index_t(1), n, T(1), T(0), patches, patch);
@@ -199,17 +202,21 @@ void conv_backward_weight(const cpu& b, const conv_problem<T>& p, const T* dy, T
   const index_t n = p.out_channels, pixels = p.rows * p.out_pixels();
   if (use_winograd(p)) return winograd::weight_gradient(b, {p.rows, p.height, p.width}, p.x, p.channels, dy, n, dweight);
   if (p.pointwise()) {
-    gemm(b, gemm_problem<T>{p.channels, n, pixels, T(1), p.x, p.channels, true, dy, n, false, T(1), dweight, n});
-    if (p.channels2) gemm(b, gemm_problem<T>{p.channels2, n, pixels, T(1), p.x2, p.channels2, true, dy, n, false, T(1), dweight + p.channels * n, n});
+    const auto one = [&](index_t c, const T* x, T* to) {
+      multiply(b, matrix_view<const T>{x, pixels, c}.transposed(), {dy, pixels, n}, matrix_view<T>{to, c, n}, 1, 1);
+    };
+    one(p.channels, p.x, dweight);
+    if (p.channels2) one(p.channels2, p.x2, dweight + p.channels * n);
     return;
   }
   const index_t patch = p.kernel * p.kernel * p.channels, chunk = std::clamp<index_t>((index_t{1} << 20) / patch, 64, std::max<index_t>(pixels, 64)), few = 64;
-  T* patches = thread_scratch<T>(5, chunk * patch);
+  scratch_frame scratch;
+  T* patches = scratch.take<T>(chunk * patch);
   for (index_t first = 0; first < pixels; first += chunk) {
     const index_t count = std::min(chunk, pixels - first);
     b.pool().parallel_for(divide_up(count, few),
                           [&](index_t task) { gather(p, first + task * few, std::min(few, count - task * few), patches + task * few * patch); });
-    gemm(b, gemm_problem<T>{patch, n, count, T(1), patches, patch, true, dy + first * n, n, false, T(1), dweight, n});
+    multiply(b, matrix_view<const T>{patches, count, patch}.transposed(), {dy + first * n, count, n}, matrix_view<T>{dweight, patch, n}, 1, 1);
   }
 }
 

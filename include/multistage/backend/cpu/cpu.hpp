@@ -1,53 +1,15 @@
 // The CPU backend's handle: aligned memory, the thread pool, the loop over indices. Copies of a handle share one pool.
 #pragma once
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cstring>
 #include <memory>
-#include <new>
 #include <string_view>
-#include <type_traits>
 
 #include "../../core/thread_pool.hpp"
 #include "../concept.hpp"
+#include "aligned_storage.hpp"
+#include "scratch.hpp"
 
 namespace multistage {
-
-/// Zero-initialised memory aligned to cache lines. Large pieces are pages of their own, taken from the system when they are first touched
-/// (by the thread that touches them, and not at all where nothing does), huge ones where it can.
-template <class T>
-class aligned_storage {
-  static_assert(std::is_trivially_copyable_v<T>);
-
- public:
-  aligned_storage() = default;
-  explicit aligned_storage(index_t n) : memory_(n > 0 ? take(std::size_t(n) * sizeof(T)) : nullptr, release{n > 0 ? std::size_t(n) * sizeof(T) : 0}) {}
-  T* data() const { return memory_.get(); }
-
- private:
-  static constexpr std::size_t large = std::size_t{4} << 20;
-  static T* take(std::size_t bytes) {
-    if (bytes < large) {
-      void* p = ::operator new (bytes, std::align_val_t{64});
-      return static_cast<T*>(std::memset(p, 0, bytes));
-    }
-    void* p = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED) throw std::bad_alloc();
-    ::madvise(p, bytes, MADV_HUGEPAGE);
-    return static_cast<T*>(p);
-  }
-  struct release {
-    std::size_t bytes = 0;
-    void operator()(T* p) const {
-      if (bytes < large)
-        ::operator delete (p, std::align_val_t{64});
-      else
-        ::munmap(p, bytes);
-    }
-  };
-  std::unique_ptr<T, release> memory_;
-};
 
 /// Eigen-friendly host memory, threads of our own. @see backend/concept.hpp
 class cpu {
@@ -118,22 +80,5 @@ inline constexpr bool supports<cpu, Op, float> = true;
 template <operation Op>
 inline constexpr bool supports<cpu, Op, double> = true;
 
-/// Scratch of the calling thread, grown as needed and kept: `slot` tells apart pieces in use at the same time. Kernels size their tiles
-/// so that it stays within a second-level cache. Slots in use: 0 panels of products; 1 to 3 tiles of a task; 3, 4 coefficients of a row;
-/// 5 to 7 what the caller shares with its tasks.
-template <class T>
-T* thread_scratch(int slot, index_t n) {
-  struct piece {
-    aligned_storage<T> memory;
-    index_t size = 0;
-  };
-  thread_local piece pieces[8];
-  piece& p = pieces[slot];
-  if (p.size < n) {
-    p.memory = aligned_storage<T>(n);
-    p.size = n;
-  }
-  return p.memory.data();
-}
 
 }  // namespace multistage

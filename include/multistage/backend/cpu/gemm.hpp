@@ -162,6 +162,8 @@ void multiply(index_t m, index_t n, index_t k, const T* a, index_t a_row, index_
     return;
   }
   const bool direct = reads_in_place<T>(m, b_row, b_column);
+  scratch_frame scratch;
+  T* packed = nullptr;  // taken when first needed
   for (index_t j0 = 0; j0 < n; j0 += tile_columns<T>) {
     const index_t columns = std::min(n - j0, tile_columns<T>), width = round_up(columns, simd::lanes<T>);
     for (index_t p = 0; p < k; p += block_k) {
@@ -169,7 +171,7 @@ void multiply(index_t m, index_t n, index_t k, const T* a, index_t a_row, index_
       const T* panel_b = b + p * b_row + j0 * b_column;
       index_t step = b_row;
       if (!direct || width != columns) {
-        T* packed = thread_scratch<T>(0, block_k * tile_columns<T>);
+        if (!packed) packed = scratch.take<T>(block_k * tile_columns<T>);
         pack_panel(kb, columns, panel_b, b_row, b_column, packed);
         panel_b = packed;
         step = width;
@@ -181,34 +183,48 @@ void multiply(index_t m, index_t n, index_t k, const T* a, index_t a_row, index_
 
 }  // namespace gemm_kernel
 
-/// @see gemm_problem. Tasks are blocks of C.
+/// C = alpha A B + beta C, any strides. Tasks are blocks of C. @see matrix_view
 template <class T>
-void gemm(const cpu& b, const gemm_problem<T>& p) {
-  const index_t a_row = p.transpose_a ? 1 : p.lda, a_step = p.transpose_a ? p.lda : 1;
-  const index_t b_row = p.transpose_b ? 1 : p.ldb, b_column = p.transpose_b ? p.ldb : 1;
-  const index_t columns = gemm_kernel::tile_columns<T>;
+void multiply(const cpu& backend, factor<T> a, factor<T> b, matrix_view<T> c, scalar<T> alpha = T(1), scalar<T> beta = T(0)) {
+  if (c.column_stride != 1 && c.columns > 1) {  // kernels write rows of C: C^T = B^T A^T, or a copy of C
+    if (c.row_stride == 1 || c.rows == 1) return multiply(backend, b.transposed(), a.transposed(), c.transposed(), alpha, beta);
+    scratch_frame scratch;
+    const matrix_view<T> packed{scratch.take<T>(c.rows * c.columns), c.rows, c.columns};
+    const auto each = [&](auto&& f) {
+      for (index_t i = 0; i < c.rows; ++i)
+        for (index_t j = 0; j < c.columns; ++j) f(packed.data[i * c.columns + j], c.data[i * c.row_stride + j * c.column_stride]);
+    };
+    if (beta != T(0)) each([](T& to, const T& from) { to = from; });
+    multiply(backend, a, b, packed, alpha, beta);
+    each([](const T& from, T& to) { to = from; });
+    return;
+  }
+  const index_t m = c.rows, n = c.columns, k = a.columns, columns = gemm_kernel::tile_columns<T>;
   // A task is a block of C: rows enough that a panel of B is used many times while it is in cache, but eight tasks if there is work.
   constexpr index_t R = gemm_kernel::tile_rows;
-  const index_t nb = 2 * columns, tasks = divide_up(8, divide_up(p.n, nb));
-  const index_t mb = std::clamp(round_up(divide_up(p.m, tasks), R), R, 16 * R);
-  const index_t blocks_m = divide_up(p.m, mb), blocks_n = divide_up(p.n, nb);
+  const index_t nb = 2 * columns, tasks = divide_up(8, divide_up(n, nb));
+  const index_t mb = std::clamp(round_up(divide_up(m, tasks), R), R, 16 * R);
+  const index_t blocks_m = divide_up(m, mb), blocks_n = divide_up(n, nb);
   // A B that every block of rows would pack again is packed once for all, unless it were too large to stay near.
   constexpr index_t often = 4, near = index_t{16} << 20;
-  const index_t size = gemm_kernel::packed_size<T>(p.k, p.n);
+  const index_t size = gemm_kernel::packed_size<T>(k, n);
+  scratch_frame scratch;
   const T* packed = nullptr;
-  if (blocks_m >= often && !gemm_kernel::reads_in_place<T>(mb, b_row, b_column) && size * index_t(sizeof(T)) <= near && p.k > 0) {
-    T* made = thread_scratch<T>(7, size);
-    gemm_kernel::pack(b, p.k, p.n, p.b, b_row, b_column, made);
+  if (blocks_m >= often && !gemm_kernel::reads_in_place<T>(mb, b.row_stride, b.column_stride) && size * index_t(sizeof(T)) <= near &&
+      k > 0) {
+    T* made = scratch.take<T>(size);
+    gemm_kernel::pack(backend, k, n, b.data, b.row_stride, b.column_stride, made);
     packed = made;
   }
-  b.pool().parallel_for(blocks_m * blocks_n, [&](index_t task) {
-    const index_t i = task / blocks_n * mb, j = task % blocks_n * nb, rows = std::min(mb, p.m - i), width = std::min(nb, p.n - j);
-    const T* a = p.a + i * a_row;
-    T* c = p.c + i * p.ldc + j;
+  backend.pool().parallel_for(blocks_m * blocks_n, [&](index_t task) {
+    const index_t i = task / blocks_n * mb, j = task % blocks_n * nb, rows = std::min(mb, m - i), width = std::min(nb, n - j);
+    const T* from = a.data + i * a.row_stride;
+    T* to = c.data + i * c.row_stride + j;
     if (packed)
-      gemm_kernel::multiply_packed(rows, width, p.k, a, a_row, a_step, packed + j * p.k, p.alpha, p.beta, c, p.ldc);
+      gemm_kernel::multiply_packed(rows, width, k, from, a.row_stride, a.column_stride, packed + j * k, alpha, beta, to, c.row_stride);
     else
-      gemm_kernel::multiply(rows, width, p.k, a, a_row, a_step, p.b + j * b_column, b_row, b_column, p.alpha, p.beta, c, p.ldc);
+      gemm_kernel::multiply(rows, width, k, from, a.row_stride, a.column_stride, b.data + j * b.column_stride, b.row_stride,
+                            b.column_stride, alpha, beta, to, c.row_stride);
   });
 }
 

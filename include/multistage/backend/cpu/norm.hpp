@@ -18,9 +18,9 @@ struct row_coefficients {
   T *weight, *bias, *mean, *rstd;
 };
 template <class T>
-row_coefficients<T> coefficients(const norm_problem<T>& p, index_t row) {
+row_coefficients<T> coefficients(scratch_frame& scratch, const norm_problem<T>& p, index_t row) {
   const index_t c = p.all_channels(), per = c / p.groups, pitch = c + simd::lanes<T>;
-  T* s = thread_scratch<T>(3, 4 * pitch);
+  T* s = scratch.take<T>(4 * pitch);
   row_coefficients<T> k{s, s + pitch, s + 2 * pitch, s + 3 * pitch};
   const T* m = p.modulation ? p.modulation + row * 2 * c : nullptr;
   const T* stat = p.statistics + row * p.groups * 2;
@@ -39,7 +39,8 @@ row_coefficients<T> coefficients(const norm_problem<T>& p, index_t row) {
 template <bool Silu, class T>
 void apply(const norm_problem<T>& p, const row_coefficients<T>& k, const T* x, index_t n, index_t first, T* y) {
   const index_t all = p.all_channels();
-  T* scale = thread_scratch<T>(4, 2 * (all + simd::lanes<T>));
+  scratch_frame scratch;
+  T* scale = scratch.take<T>(2 * (all + simd::lanes<T>));
   T* shift = scale + all + simd::lanes<T>;
   for (index_t i = 0; i < n; ++i) {
     scale[i] = k.rstd[first + i] * k.weight[first + i];
@@ -60,7 +61,8 @@ template <bool Silu, class T>
 void gradient_sums(const norm_problem<T>& p, const row_coefficients<T>& k, const T* x, index_t n, index_t first, const T* dy, T* dz, T* with_xhat, T* plain) {
   using vec = simd::vec<T>;
   const index_t all = p.all_channels();
-  T* sums = thread_scratch<T>(4, 2 * (all + simd::lanes<T>));
+  scratch_frame scratch;
+  T* sums = scratch.take<T>(2 * (all + simd::lanes<T>));
   T* sums_plain = sums + all + simd::lanes<T>;
   std::fill_n(sums, 2 * (all + simd::lanes<T>), T(0));
   const T *w = k.weight + first, *b = k.bias + first, *mean = k.mean + first, *rstd = k.rstd + first;
@@ -89,7 +91,8 @@ void norm_statistics(const cpu& b, const norm_problem<T>& p) {
   const index_t c = p.all_channels(), per = c / p.groups;
   const T m = T(per * p.pixels);
   b.for_each_row(p.rows, p.pixels * p.all_channels(), [&](index_t row) {
-    T* sums = thread_scratch<T>(3, 2 * (c + simd::lanes<T>));
+    scratch_frame scratch;
+    T* sums = scratch.take<T>(2 * (c + simd::lanes<T>));
     T* mean = sums + c + simd::lanes<T>;
     T* stat = p.statistics + row * p.groups * 2;
     const auto each_source = [&](auto&& f) {
@@ -105,7 +108,8 @@ void norm_statistics(const cpu& b, const norm_problem<T>& p) {
     }
     each_source([&](const T* x, index_t n, index_t first) {
       // Sums of squares over pixels, this source's channels alone: a partial vector must not spill into the next source's sums.
-      T* squares = thread_scratch<T>(4, n + simd::lanes<T>);
+      scratch_frame of_source;
+      T* squares = of_source.take<T>(n + simd::lanes<T>);
       std::fill_n(squares, n + simd::lanes<T>, T(0));
       for (index_t pixel = 0; pixel < p.pixels; ++pixel)
         simd::for_each_vector<T>(n, [&](index_t i, index_t have) {
@@ -126,7 +130,8 @@ void norm_statistics(const cpu& b, const norm_problem<T>& p) {
 template <class T>
 void norm_apply(const cpu& b, const norm_problem<T>& p) {
   b.for_each_row(p.rows, p.pixels * p.all_channels(), [&](index_t row) {
-    const auto k = norm_kernel::coefficients(p, row);
+    scratch_frame scratch;
+    const auto k = norm_kernel::coefficients(scratch, p, row);
     T* y = p.y + row * p.pixels * p.all_channels();
     const auto run = [&](const T* x, index_t n, index_t first) {
       p.silu ? norm_kernel::apply<true>(p, k, x, n, first, y) : norm_kernel::apply<false>(p, k, x, n, first, y);
@@ -142,11 +147,12 @@ void norm_backward(const cpu& b, const norm_problem<T>& p, const norm_gradients<
   const index_t c = p.all_channels(), per = c / p.groups;
   const T m = T(per * p.pixels);
   b.for_each_row(p.rows, p.pixels * p.all_channels(), [&](index_t row) {
-    const auto k = norm_kernel::coefficients(p, row);
+    scratch_frame scratch;
+    const auto k = norm_kernel::coefficients(scratch, p, row);
     T* with_xhat = g.partials + row * 2 * c;
     T* plain = with_xhat + c;
     const T* dy = g.dy + row * p.pixels * c;
-    T* dz = thread_scratch<T>(1, p.pixels * c);
+    T* dz = scratch.take<T>(p.pixels * c);
     const T *x = p.x + row * p.pixels * p.channels, *x2 = p.channels2 ? p.x2 + row * p.pixels * p.channels2 : nullptr;
     T* dz2 = dz + p.pixels * p.channels;
     const auto sums = [&](const T* from, index_t n, index_t first, T* to) {
@@ -155,7 +161,7 @@ void norm_backward(const cpu& b, const norm_problem<T>& p, const norm_gradients<
     };
     sums(x, p.channels, 0, dz);
     if (x2) sums(x2, p.channels2, p.channels, dz2);
-    T* mean_dxhat = thread_scratch<T>(4, 2 * (c + simd::lanes<T>));
+    T* mean_dxhat = scratch.take<T>(2 * (c + simd::lanes<T>));
     T* mean_dxhat_xhat = mean_dxhat + c + simd::lanes<T>;
     for (index_t q = 0; q < p.groups; ++q) {
       T s = 0, t = 0;
@@ -201,7 +207,8 @@ void norm_backward(const cpu& b, const norm_problem<T>& p, const norm_gradients<
   });
   // partials are [rows, (dw, db)]: their column sums are the parameters' gradients.
   if (g.dweight || g.dbias) {
-    T* sums = thread_scratch<T>(4, 2 * c);
+    scratch_frame scratch;
+    T* sums = scratch.take<T>(2 * c);
     column_sums(b, p.rows, 2 * c, g.partials, sums, false);
     for (index_t i = 0; i < c; ++i) {
       if (g.dweight) g.dweight[i] += sums[i];

@@ -54,7 +54,8 @@ void convolve_by_panels(const cpu& b, const tiling& t, const T* x, const weights
   constexpr index_t piece = 64;  // rows of U: the piece and M share the second-level cache
   const panels<T> layout(w.rows(), w.columns());
   const index_t in = w.rows(), out = w.columns(), padded_in = round_up(in, L), tiles = t.count(), v_pitch = plane<T>(tiles * padded_in);
-  T* v = thread_scratch<T>(5, positions * v_pitch);
+  scratch_frame scratch;
+  T* v = scratch.take<T>(positions * v_pitch);
   b.pool().parallel_for(divide_up(tiles, few_tiles), [&](index_t task) {
     const index_t k = task * few_tiles;
     transform_input(t, x, in, k, std::min(few_tiles, tiles - k), v + k * padded_in, v_pitch);
@@ -64,7 +65,9 @@ void convolve_by_panels(const cpu& b, const tiling& t, const T* x, const weights
   b.pool().parallel_for(layout.count * divide_up(tiles, share), [&](index_t task) {
     const index_t j = task % layout.count, column = layout.first(j), width = layout.width(j), first = task / layout.count * share,
                   count = std::min(share, tiles - first), u_pitch = plane<T>(piece * width), m_pitch = plane<T>(count * width);
-    T *u = thread_scratch<T>(1, positions * plane<T>(piece * W)), *m = thread_scratch<T>(2, positions * plane<T>(many_tiles * W));
+    scratch_frame of_task;
+    T* u = of_task.take<T>(positions * plane<T>(piece * W));
+    T* m = of_task.take<T>(positions * plane<T>(many_tiles * W));
     for (index_t row = 0; row < in; row += piece) {
       const index_t rows = std::min(piece, in - row);
       for (index_t r = 0; r < rows; r += L) transform_weight_rows(w, column, width, row + r, u + r * width, u_pitch);
@@ -94,7 +97,9 @@ void convolve_by_tiles(const cpu& b, const tiling& t, const T* x, index_t in, co
   if (tiles <= per_task) {  // a panel a task; making V each time is cheaper than fetching it from another core
     b.pool().parallel_for(layout.count, [&](index_t j) {
       const index_t column = layout.first(j), width = layout.width(j), pitch = plane<T>(tiles * width);
-      T *v = thread_scratch<T>(1, positions * v_pitch), *m = thread_scratch<T>(2, positions * pitch);
+      scratch_frame scratch;
+      T* v = scratch.take<T>(positions * v_pitch);
+      T* m = scratch.take<T>(positions * pitch);
       transform_input(t, x, in, 0, tiles, v, v_pitch);
       for (int p = 0; p < positions; ++p) multiply(p, tiles, j, v, m + p * pitch, width);
       transform_output(t, m, pitch, width, column, std::min(width, out - column), out, 0, tiles, y, e);
@@ -104,7 +109,9 @@ void convolve_by_tiles(const cpu& b, const tiling& t, const T* x, index_t in, co
   const index_t m_pitch = plane<T>(per_task * padded_out);
   b.pool().parallel_for(divide_up(tiles, per_task), [&](index_t task) {
     const index_t first = task * per_task, count = std::min(per_task, tiles - first);
-    T *v = thread_scratch<T>(1, positions * v_pitch), *m = thread_scratch<T>(2, positions * m_pitch);
+    scratch_frame scratch;
+    T* v = scratch.take<T>(positions * v_pitch);
+    T* m = scratch.take<T>(positions * m_pitch);
     transform_input(t, x, in, first, count, v, v_pitch);
     for (int p = 0; p < positions; ++p)
       for (index_t j = 0; j < layout.count; ++j) multiply(p, count, j, v, m + p * m_pitch + layout.first(j), padded_out);
@@ -115,9 +122,10 @@ void convolve_by_tiles(const cpu& b, const tiling& t, const T* x, index_t in, co
 /// y [rows, height, width, w.columns()] from x [rows, height, width, w.rows()]. @param kept U as transform_weights makes it, or null
 template <class T>
 void convolve(const cpu& b, const tiling& t, const T* x, const weights<T>& w, const T* kept, T* y, const epilogue<T>& e) {
+  scratch_frame scratch;
   if (!kept) {
     if (is_large<T>(w.rows(), w.columns()) && t.count() <= many_tiles) return convolve_by_panels(b, t, x, w, y, e);
-    T* made = thread_scratch<T>(5, panels<T>(w.rows(), w.columns()).size());
+    T* made = scratch.take<T>(panels<T>(w.rows(), w.columns()).size());
     transform_weights(b, w, made);
     kept = made;
   }
@@ -127,15 +135,19 @@ void convolve(const cpu& b, const tiling& t, const T* x, const weights<T>& w, co
 /// V and D of some tiles.
 template <class T>
 struct gradient_planes {
-  T *v, *d;
   index_t tiles, v_row, d_row, v_pitch, d_pitch;  // v_row, d_row: elements a tile
+  T* v;
+  T* d;
 
-  /// In scratch of the calling thread, room for `most` tiles, none there yet.
-  gradient_planes(int slot, index_t most, index_t in, index_t out)
-      : tiles(0), v_row(round_up(in, simd::lanes<T>)), d_row(round_up(out, simd::lanes<T>)), v_pitch(plane<T>(most * v_row)), d_pitch(plane<T>(most * d_row)) {
-    v = thread_scratch<T>(slot, positions * v_pitch);
-    d = thread_scratch<T>(slot + 1, positions * d_pitch);
-  }
+  /// In a frame of the calling thread, room for `most` tiles, none there yet.
+  gradient_planes(scratch_frame& scratch, index_t most, index_t in, index_t out)
+      : tiles(0),
+        v_row(round_up(in, simd::lanes<T>)),
+        d_row(round_up(out, simd::lanes<T>)),
+        v_pitch(plane<T>(most * v_row)),
+        d_pitch(plane<T>(most * d_row)),
+        v(scratch.take<T>(positions * v_pitch)),
+        d(scratch.take<T>(positions * d_pitch)) {}
   static index_t bytes_a_tile(index_t in, index_t out) {
     return positions * index_t(sizeof(T)) * (round_up(in, simd::lanes<T>) + round_up(out, simd::lanes<T>));
   }
@@ -150,7 +162,8 @@ template <class T>
 void add_weight_gradient(const gradient_planes<T>& g, index_t row, index_t rows, const panels<T>& layout, index_t j, index_t out, T* dw) {
   constexpr index_t W = gemm_kernel::tile_columns<T>, pitch = plane<T>(gradient_rows * W);
   const index_t column = layout.first(j), padded = layout.width(j), width = std::min(padded, out - column);
-  T* du = thread_scratch<T>(1, positions * pitch);
+  scratch_frame scratch;
+  T* du = scratch.take<T>(positions * pitch);
   for (int p = 0; p < positions; ++p)
     gemm_kernel::multiply(rows, padded, g.tiles, g.v + p * g.v_pitch + row, index_t(1), g.v_row, g.d + p * g.d_pitch + column, g.d_row, index_t(1), T(1), T(0),
                           du + p * pitch, padded);
@@ -164,11 +177,13 @@ void weight_gradient_by_tiles(const cpu& b, const tiling& t, const T* x, index_t
   const panels<T> layout(in, out);
   const index_t size = 9 * in * out, share = divide_up(t.count(), shares),
                 most = std::clamp<index_t>(near / gradient_planes<T>::bytes_a_tile(in, out), gemm_kernel::tile_rows, share);
-  T* parts = thread_scratch<T>(5, shares * size);
+  scratch_frame scratch;
+  T* parts = scratch.take<T>(shares * size);
   b.pool().parallel_for(shares, [&](index_t s) {
     T* part = parts + s * size;
     std::fill_n(part, size, T(0));
-    gradient_planes<T> g(2, most, in, out);
+    scratch_frame of_task;
+    gradient_planes<T> g(of_task, most, in, out);
     const index_t end = std::min(t.count(), (s + 1) * share);
     for (index_t first = s * share; first < end; first += most) {
       g.tiles = std::min(most, end - first);
@@ -187,7 +202,8 @@ void weight_gradient_by_blocks(const cpu& b, const tiling& t, const T* x, index_
   const panels<T> layout(in, out);
   const index_t tiles = t.count(), chunks = divide_up(tiles, std::max(least, shared_cache / gradient_planes<T>::bytes_a_tile(in, out))),
                 chunk = divide_up(tiles, chunks), rows = rows_per_task(in, gradient_rows, b.threads()), blocks = divide_up(in, rows);
-  gradient_planes<T> g(5, chunk, in, out);
+  scratch_frame scratch;
+  gradient_planes<T> g(scratch, chunk, in, out);
   for (index_t first = 0; first < tiles; first += chunk) {
     g.tiles = std::min(chunk, tiles - first);
     b.pool().parallel_for(divide_up(g.tiles, few_tiles), [&](index_t task) {

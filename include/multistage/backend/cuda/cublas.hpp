@@ -2,6 +2,8 @@
 #pragma once
 #include <cublas_v2.h>
 
+#include <algorithm>
+
 #include "../../core/error.hpp"
 #include "../thrust/thrust_backend.hpp"
 #include "memory.hpp"
@@ -16,16 +18,20 @@ class cublas_products {
   cublas_products(const cublas_products&) = delete;
   cublas_products& operator=(const cublas_products&) = delete;
 
+  /// C = alpha A B + beta C; A and B have a stride of 1, C lies by rows.
   template <class System, class T>
-  void operator()(const thrust_backend<System>&, const gemm_problem<T>& p) {
-    const auto of = [](bool transpose) { return transpose ? CUBLAS_OP_T : CUBLAS_OP_N; };
+  void operator()(const thrust_backend<System>&, matrix_view<const T> a, matrix_view<const T> b, matrix_view<T> c, T alpha, T beta) {
+    const auto by_rows = [](const auto& x) { return x.column_stride == 1 && x.row_stride >= x.columns; };
+    const auto of = [&](const auto& x) { return by_rows(x) ? CUBLAS_OP_N : CUBLAS_OP_T; };
+    const auto leading = [&](const auto& x) { return int(std::max<index_t>(1, by_rows(x) ? x.row_stride : x.column_stride)); };
+    const int m = int(c.rows);
+    const int n = int(c.columns);
+    const int k = int(a.columns);
     if constexpr (sizeof(T) == 4)
-      check(cublasSgemm(handle_, of(p.transpose_b), of(p.transpose_a), int(p.n), int(p.m), int(p.k), &p.alpha, p.b, int(p.ldb), p.a, int(p.lda), &p.beta, p.c,
-                        int(p.ldc)),
+      check(cublasSgemm(handle_, of(b), of(a), n, m, k, &alpha, b.data, leading(b), a.data, leading(a), &beta, c.data, leading(c)),
             "cublasSgemm");
     else
-      check(cublasDgemm(handle_, of(p.transpose_b), of(p.transpose_a), int(p.n), int(p.m), int(p.k), &p.alpha, p.b, int(p.ldb), p.a, int(p.lda), &p.beta, p.c,
-                        int(p.ldc)),
+      check(cublasDgemm(handle_, of(b), of(a), n, m, k, &alpha, b.data, leading(b), a.data, leading(a), &beta, c.data, leading(c)),
             "cublasDgemm");
   }
 

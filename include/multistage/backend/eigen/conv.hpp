@@ -117,7 +117,8 @@ void conv_backward_input(const eigen& b, const conv_problem<T>& p, const T* dy, 
   if (dx2) {  // 1x1 kernels alone have a second input
     const T* weight2 = p.weight + p.channels * n;
     const T beta = accumulate2 ? T(1) : T(0);
-    gemm(b, gemm_problem<T>{pixels, p.channels2, n, T(1), dy, n, false, weight2, n, true, beta, dx2, p.channels2});
+    const matrix_view<T> to{dx2, pixels, p.channels2};
+    multiply(b, {dy, pixels, n}, matrix_view<const T>{weight2, p.channels2, n}.transposed(), to, 1, beta);
   }
 }
 
@@ -137,11 +138,13 @@ void conv_backward_weight(const eigen& b, const conv_problem<T>& p, const T* dy,
       auto to = x.middleRows(i, rows);
       reader.gather(first + i, rows, to);
     });
-    gemm(b, gemm_problem<T>{patch, n, count, T(1), x.data(), patch, true, dy + first * n, n, false, T(1), dweight, n});
+    const matrix_view<const T> rows{x.data(), count, patch};
+    multiply(b, rows.transposed(), {dy + first * n, count, n}, matrix_view<T>{dweight, patch, n}, 1, 1);
   }
   if (p.channels2) {
     T* dweight2 = dweight + patch * n;
-    gemm(b, gemm_problem<T>{p.channels2, n, pixels, T(1), p.x2, p.channels2, true, dy, n, false, T(1), dweight2, n});
+    const matrix_view<const T> rows{p.x2, pixels, p.channels2};
+    multiply(b, rows.transposed(), {dy, pixels, n}, matrix_view<T>{dweight2, p.channels2, n}, 1, 1);
   }
 }
 

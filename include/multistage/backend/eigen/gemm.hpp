@@ -32,6 +32,15 @@ void add_product(tile<T>& sum, const tile<T>& left, const Right& right) {
   }
 }
 
+/// Any strides.
+template <class T>
+auto strided_matrix(const matrix_view<T>& m) {
+  using type = Eigen::Matrix<std::remove_const_t<T>, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  using stride = Eigen::Stride<Eigen::Dynamic, Eigen::Dynamic>;
+  using map = Eigen::Map<std::conditional_t<std::is_const_v<T>, const type, type>, 0, stride>;
+  return map(m.data, m.rows, m.columns, stride(m.row_stride, m.column_stride));
+}
+
 /// left [32, k] right [k, n]
 template <class T, class Right>
 tile<T> product(const tile<T>& left, const Right& right) {
@@ -42,23 +51,33 @@ tile<T> product(const tile<T>& left, const Right& right) {
 
 }  // namespace eigen_kernel
 
-/// @see gemm_problem. A task is a tile of C.
+/// C = alpha A B + beta C, any strides. A task is a tile of C. @see matrix_view
 template <class T>
-void gemm(const eigen& backend, const gemm_problem<T>& p) {
+void multiply(const eigen& backend, factor<T> a, factor<T> b, matrix_view<T> c, scalar<T> alpha = T(1), scalar<T> beta = T(0)) {
   using namespace eigen_kernel;
-  const auto a = as_matrix(p.a, p.transpose_a ? p.k : p.m, p.transpose_a ? p.m : p.k, p.lda);
-  const auto b = as_matrix(p.b, p.transpose_b ? p.n : p.k, p.transpose_b ? p.k : p.n, p.ldb);
-  auto c = as_matrix(p.c, p.m, p.n, p.ldc);
-  backend.for_each_piece(p.m, tile_rows, [&](index_t i, index_t count) {
-    const tile<T> left = p.transpose_a ? padded<T>(a.middleCols(i, count).transpose())  // [32, k]
-                                       : padded<T>(a.middleRows(i, count));
-    const tile<T> sum = p.transpose_b ? product(left, b.transpose()) : product(left, b);  // [32, n]
-    for (index_t r = 0; r < count; ++r) {
-      row_array<T> value = p.alpha * sum.row(r).array();
-      if (p.beta != T(0)) value += p.beta * c.row(i + r).array();
-      c.row(i + r) = value.matrix();
-    }
-  });
+  // Eigen multiplies fastest what it can tell to lie by rows or by columns; other strides are gathered first.
+  Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> gathered;
+  if (b.row_stride != 1 && b.column_stride != 1) {
+    gathered = strided_matrix(b);
+    b = {gathered.data(), b.rows, b.columns};
+  }
+  auto result = strided_matrix(c);
+  const auto rows_of_a = strided_matrix(a);
+  const auto each = [&](const auto& right) {
+    backend.for_each_piece(c.rows, tile_rows, [&](index_t i, index_t count) {
+      const tile<T> left = padded<T>(rows_of_a.middleRows(i, count));  // [32, k]
+      const tile<T> sum = product(left, right);                        // [32, n]
+      for (index_t r = 0; r < count; ++r) {
+        row_array<T> value = alpha * sum.row(r).array();
+        if (beta != T(0)) value += beta * result.row(i + r).array();
+        result.row(i + r) = value.matrix();
+      }
+    });
+  };
+  if (b.column_stride == 1)
+    each(as_matrix(b.data, b.rows, b.columns, b.row_stride));
+  else
+    each(as_matrix(b.data, b.columns, b.rows, b.column_stride).transpose());
 }
 
 }  // namespace multistage

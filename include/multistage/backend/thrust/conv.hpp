@@ -86,17 +86,18 @@ void conv_forward(const thrust_backend<System>& b, const conv_problem<T>& p) {
     q.residual = nullptr;
   }
   if (p.pointwise())
-    gemm(b, gemm_problem<T>{pixels, n, p.channels, T(1), p.x, p.channels, false, p.weight, n, false, beta, p.y, n});
+    multiply(b, {p.x, pixels, p.channels}, {p.weight, p.channels, n}, matrix_view<T>{p.y, pixels, n}, 1, beta);
   else {
     const index_t block = patch_block(pixels, patch), span = thrust_kernel::span<System>(p.channels);
     T* patches = b.template workspace<T>(3, block * patch);
     for (index_t first = 0; first < pixels; first += block) {
       const index_t count = first + block < pixels ? block : pixels - first;
       b.for_each_index(count * patch / span, gather_patches<T>{p, first, span, patches});
-      gemm(b, gemm_problem<T>{count, n, patch, T(1), patches, patch, false, p.weight, n, false, beta, p.y + first * n, n});
+      multiply(b, {patches, count, patch}, {p.weight, patch, n}, matrix_view<T>{p.y + first * n, count, n}, 1, beta);
     }
   }
-  if (p.channels2) gemm(b, gemm_problem<T>{pixels, n, p.channels2, T(1), p.x2, p.channels2, false, p.weight + p.channels * n, n, false, T(1), p.y, n});
+  if (p.channels2)
+    multiply(b, {p.x2, pixels, p.channels2}, {p.weight + p.channels * n, p.channels2, n}, matrix_view<T>{p.y, pixels, n}, 1, 1);
   if (q.bias || q.row_bias || q.residual || q.scale != T(1)) {
     const index_t span = thrust_kernel::span<System>(n);
     b.for_each_index(pixels * n / span, conv_finish<T>{q, span});
@@ -110,9 +111,11 @@ void conv_backward_input(const thrust_backend<System>& b, const conv_problem<T>&
   const index_t n = p.out_channels, patch = p.kernel * p.kernel * p.channels;
   if (p.pointwise()) {
     const index_t pixels = p.rows * p.out_pixels();
-    if (dx) gemm(b, gemm_problem<T>{pixels, p.channels, n, T(1), dy, n, false, p.weight, n, true, accumulate ? T(1) : T(0), dx, p.channels});
-    if (dx2)
-      gemm(b, gemm_problem<T>{pixels, p.channels2, n, T(1), dy, n, false, p.weight + p.channels * n, n, true, accumulate2 ? T(1) : T(0), dx2, p.channels2});
+    const auto one = [&](index_t c, const T* w, T* to, bool add) {
+      if (to) multiply(b, {dy, pixels, n}, matrix_view<const T>{w, c, n}.transposed(), matrix_view<T>{to, pixels, c}, 1, add ? 1 : 0);
+    };
+    one(p.channels, p.weight, dx, accumulate);
+    one(p.channels2, p.weight + p.channels * n, dx2, accumulate2);
     return;
   }
   if (!dx) return;
@@ -121,7 +124,8 @@ void conv_backward_input(const thrust_backend<System>& b, const conv_problem<T>&
   T* patches = b.template workspace<T>(3, block * per_row * patch);
   for (index_t row = 0; row < p.rows; row += block) {
     const index_t rows = row + block < p.rows ? block : p.rows - row;
-    gemm(b, gemm_problem<T>{rows * per_row, patch, n, T(1), dy + row * per_row * n, n, false, p.weight, n, true, T(0), patches, patch});
+    multiply(b, {dy + row * per_row * n, rows * per_row, n}, matrix_view<const T>{p.weight, patch, n}.transposed(),
+             matrix_view<T>{patches, rows * per_row, patch});
     b.for_each_index(rows * p.height * p.width * p.channels / span, scatter_patches<T>{p, row, span, patches, dx, accumulate});
   }
 }
@@ -132,8 +136,11 @@ void conv_backward_weight(const thrust_backend<System>& b, const conv_problem<T>
   using namespace thrust_kernel;
   const index_t n = p.out_channels, pixels = p.rows * p.out_pixels(), patch = p.kernel * p.kernel * p.channels;
   if (p.pointwise()) {
-    gemm(b, gemm_problem<T>{p.channels, n, pixels, T(1), p.x, p.channels, true, dy, n, false, T(1), dweight, n});
-    if (p.channels2) gemm(b, gemm_problem<T>{p.channels2, n, pixels, T(1), p.x2, p.channels2, true, dy, n, false, T(1), dweight + p.channels * n, n});
+    const auto one = [&](index_t c, const T* x, T* to) {
+      multiply(b, matrix_view<const T>{x, pixels, c}.transposed(), {dy, pixels, n}, matrix_view<T>{to, c, n}, 1, 1);
+    };
+    one(p.channels, p.x, dweight);
+    if (p.channels2) one(p.channels2, p.x2, dweight + p.channels * n);
     return;
   }
   const index_t block = patch_block(pixels, patch), span = thrust_kernel::span<System>(p.channels);
@@ -141,7 +148,7 @@ void conv_backward_weight(const thrust_backend<System>& b, const conv_problem<T>
   for (index_t first = 0; first < pixels; first += block) {
     const index_t count = first + block < pixels ? block : pixels - first;
     b.for_each_index(count * patch / span, gather_patches<T>{p, first, span, patches});
-    gemm(b, gemm_problem<T>{patch, n, count, T(1), patches, patch, true, dy + first * n, n, false, T(1), dweight, n});
+    multiply(b, matrix_view<const T>{patches, count, patch}.transposed(), {dy + first * n, count, n}, matrix_view<T>{dweight, patch, n}, 1, 1);
   }
 }
 

@@ -5,12 +5,22 @@
 namespace multistage {
 namespace thrust_kernel {
 
+/// To row after row, and back.
 template <class T>
-struct transpose {
-  const T* from;
-  index_t rows, columns, lda;
+struct pack {
+  matrix_view<const T> from;
   T* to;
-  MULTISTAGE_HD void operator()(index_t i) const { to[i] = from[i % rows * lda + i / rows]; }
+  MULTISTAGE_HD void operator()(index_t i) const {
+    to[i] = from.data[i / from.columns * from.row_stride + i % from.columns * from.column_stride];
+  }
+};
+template <class T>
+struct unpack {
+  const T* from;
+  matrix_view<T> to;
+  MULTISTAGE_HD void operator()(index_t i) const {
+    to.data[i / to.columns * to.row_stride + i % to.columns * to.column_stride] = from[i];
+  }
 };
 
 /// One tile of C = alpha A B + beta C with B's rows contiguous.
@@ -54,25 +64,55 @@ struct product_tile {
 /// The host twin of cuBLAS.
 struct host_products {
   template <class System, class T>
-  void operator()(const thrust_backend<System>& b, gemm_problem<T> p) const {
-    if (p.transpose_b) {
-      T* transposed = b.template workspace<T>(0, p.k * p.n);
-      b.for_each_index(p.k * p.n, transpose<T>{p.b, p.n, p.k, p.ldb, transposed});
-      p.b = transposed;
-      p.ldb = p.n;
+  void operator()(const thrust_backend<System>& backend, matrix_view<const T> a, matrix_view<const T> b, matrix_view<T> c, T alpha, T beta) const {
+    if (b.column_stride != 1 && b.columns > 1) {
+      T* packed = backend.template workspace<T>(0, b.rows * b.columns);
+      backend.for_each_index(b.rows * b.columns, pack<T>{b, packed});
+      b = {packed, b.rows, b.columns};
     }
     using tile = product_tile<T>;
-    b.for_each_index(divide_up(p.m, tile::tile_rows) * divide_up(p.n, tile::tile_columns),
-                     tile{p.m, p.n, p.k, p.alpha, p.a, p.transpose_a ? 1 : p.lda, p.transpose_a ? p.lda : 1, p.b, p.ldb, p.beta, p.c, p.ldc});
+    backend.for_each_index(divide_up(c.rows, tile::tile_rows) * divide_up(c.columns, tile::tile_columns),
+                           tile{c.rows, c.columns, a.columns, alpha, a.data, a.row_stride, a.column_stride, b.data, b.row_stride, beta,
+                                c.data, c.row_stride});
   }
 };
 
+/// Whether BLAS can name this matrix: one of its strides is 1, and lines do not lie over each other.
+template <class T>
+bool has_leading_dimension(const matrix_view<T>& a) {
+  return (a.column_stride == 1 && a.row_stride >= a.columns) || (a.row_stride == 1 && a.column_stride >= a.rows);
+}
+/// `a`, or a copy of it in `memory` that has.
+template <class System, class T>
+matrix_view<const T> with_leading_dimension(const thrust_backend<System>& b, matrix_view<const T> a,
+                                       typename thrust_backend<System>::template storage<T>& memory) {
+  if (has_leading_dimension(a)) return a;
+  memory = b.template allocate<T>(a.rows * a.columns);
+  T* packed = b.pointer(memory);
+  b.for_each_index(a.rows * a.columns, pack<T>{a, packed});
+  return {packed, a.rows, a.columns};
+}
+
 }  // namespace thrust_kernel
 
-/// @see gemm_problem.
+/// C = alpha A B + beta C, any strides. System::products gets matrices that BLAS can name, C by rows. @see matrix_view
 template <class System, class T>
-void gemm(const thrust_backend<System>& b, const gemm_problem<T>& p) {
-  b.products()(b, p);
+void multiply(const thrust_backend<System>& backend, factor<T> a, factor<T> b, matrix_view<T> c, scalar<T> alpha = T(1),
+              scalar<T> beta = T(0)) {
+  using namespace thrust_kernel;
+  const bool by_rows = c.column_stride == 1 && c.row_stride >= c.columns;
+  if (!by_rows && has_leading_dimension(c))
+    return multiply(backend, b.transposed(), a.transposed(), c.transposed(), alpha, beta);
+  typename thrust_backend<System>::template storage<T> of_a, of_b, of_c;
+  a = with_leading_dimension<System, T>(backend, a, of_a);
+  b = with_leading_dimension<System, T>(backend, b, of_b);
+  if (by_rows) return backend.products()(backend, a, b, c, alpha, beta);
+  of_c = backend.template allocate<T>(c.rows * c.columns);
+  const matrix_view<T> packed{backend.pointer(of_c), c.rows, c.columns};
+  if (beta != T(0)) backend.for_each_index(c.rows * c.columns, pack<T>{c, packed.data});
+  backend.products()(backend, a, b, packed, alpha, beta);
+  backend.for_each_index(c.rows * c.columns, unpack<T>{packed.data, c});
+  backend.synchronize();  // before the copies go
 }
 
 }  // namespace multistage
