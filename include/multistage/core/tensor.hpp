@@ -1,108 +1,398 @@
-// Tensors and views. A view is a pointer with extents and strides over memory that somebody else owns; a tensor owns memory of its
-// backend. Extents are always named [rows, height, width, channels] (NHWC); vectors and matrices use the extents they need, the others
-// are 1. Other layouts, NCHW among them, are views with other strides.
+// Tensors: elements of one type in the memory of a backend, with any number of axes. `tensor` owns them; `tensor_view` shows some of them
+// through strides, without copying. Both are computed with as one writes it down (tensor/expression.hpp); what kernels get is a `view`.
 #pragma once
-#include <array>
+#include <initializer_list>
+#include <memory>
 #include <optional>
-#include <ostream>
 #include <span>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
-#include "config.hpp"
-#include "error.hpp"
+#include "slicing.hpp"
 
 namespace multistage {
 
-/// Extents [rows, height, width, channels].
-struct shape {
-  index_t rows = 1, height = 1, width = 1, channels = 1;
+/// What tensors, views of them, and expressions of both are known by.
+struct tensor_base {};
+struct expression_base {};
+/// A tensor or a view that knows its backend.
+template <class X>
+concept tensor_like = std::is_base_of_v<tensor_base, std::remove_cvref_t<X>>;
+/// What has not been computed yet.
+template <class X>
+concept expression = std::is_base_of_v<expression_base, std::remove_cvref_t<X>>;
+/// What can stand in an expression.
+template <class X>
+concept operand = tensor_like<X> || expression<X>;
 
-  constexpr index_t pixels() const { return height * width; }
-  /// Elements of one row.
-  constexpr index_t row_size() const { return height * width * channels; }
-  constexpr index_t size() const { return rows * row_size(); }
-  friend constexpr bool operator==(const shape&, const shape&) = default;
-  friend std::ostream& operator<<(std::ostream& out, const shape& s) {
-    return out << '[' << s.rows << ", " << s.height << ", " << s.width << ", " << s.channels << ']';
-  }
-};
-
-/// A view of elements in the backend's memory. `T` may be const.
+/// The backend of tensors that name none: `default_backend<T>::type`, where T is any type. Defined beside the backend.
 template <class T>
-struct view {
-  T* data = nullptr;
-  shape extents{};
-  std::array<index_t, 4> strides{};  // in elements, in the order of the extents
+struct default_backend;
 
-  constexpr view() = default;
-  constexpr view(T* data_, shape s) : data(data_), extents(s), strides{s.row_size(), s.width * s.channels, s.channels, 1} {}
-  constexpr view(T* data_, shape s, std::array<index_t, 4> strides_) : data(data_), extents(s), strides(strides_) {}
-  /// A mutable view reads as a const one.
-  template <class U>
-  requires(std::is_same_v<const U, T> && !std::is_same_v<U, T>) constexpr view(const view<U>& v) : data(v.data), extents(v.extents), strides(v.strides) {}
+template <class T, class Extents, class Backend>
+class tensor_view;
+template <class T, class Extents, class Backend>
+class basic_tensor;
 
-  /// Whether the elements lie one after the other in NHWC order, as operations need them.
-  constexpr bool contiguous() const { return strides == view(data, extents).strides; }
-  /// Rows [first, first + count).
-  constexpr view rows(index_t first, index_t count) const {
-    shape s = extents;
-    s.rows = count;
-    return {data + first * strides[0], s, strides};
+namespace detail {
+/// Elements that lie one after the other, on the host.
+template <class X>
+auto downloaded(const X& x) {
+  using T = typename X::value_type;
+  std::vector<T> host(static_cast<std::size_t>(x.size()));
+  if constexpr (!std::is_same_v<T, bool>) {
+    if (x.size() > 0) x.backend().download(x.data(), host.data(), x.size());
+  } else {  // vector<bool> has no memory of bools
+    const auto bytes = std::make_unique<bool[]>(host.size());
+    if (x.size() > 0) x.backend().download(x.data(), bytes.get(), x.size());
+    host.assign(bytes.get(), bytes.get() + host.size());
   }
-  constexpr explicit operator bool() const { return data != nullptr; }
-};
-
-/// A view over memory in NCHW order, with NHWC extents `s`: copying from it imports, copying to it exports.
-template <class T>
-constexpr view<T> nchw(T* data, shape s) {
-  return {data, s, {s.row_size(), s.width, 1, s.height * s.width}};
+  return host;
 }
+}  // namespace detail
 
-/// An owning tensor of `T` in the memory of `Backend`, NHWC, contiguous. Movable; copies are explicit (`copy` in ops/copy.hpp).
-template <class T, class Backend>
-class tensor {
+/// What tensors and views of them have in common; views of a const tensor are const.
+template <class Self>
+class tensor_interface {
  public:
-  using value_type = T;
-  tensor() = default;
-  /// Zeros of the given extents. @throws shape_error for an extent below 0.
-  tensor(Backend backend, shape s) : backend_(std::move(backend)), extents_(check(s)), storage_(backend_->template allocate<T>(s.size())) {}
-  /// From host values in NHWC order. @throws shape_error when their number differs.
-  tensor(Backend backend, shape s, std::span<const T> host) : tensor(std::move(backend), s) {
-    require<shape_error>(index_t(host.size()) == s.size(), "tensor: ", host.size(), " values given for extents ", s, ", which hold ", s.size());
-    backend_->upload(host.data(), data(), s.size());
+  /// Every step-th place of [first, last) of one axis: y.slice<1>(0, 4). @throws shape_error
+  template <int Axis>
+  auto slice(index_t first, index_t last, index_t step = 1) {
+    return bound(detail::slice<Axis>(self().view(), first, last, step));
+  }
+  template <int Axis>
+  auto slice(index_t first, index_t last, index_t step = 1) const {
+    return bound(detail::slice<Axis>(self().view(), first, last, step));
+  }
+  /// One place of an axis, which goes: an image of a batch is y.at<0>(3). @throws shape_error
+  template <int Axis>
+  auto at(index_t place) {
+    return bound(detail::at<Axis>(self().view(), place));
+  }
+  template <int Axis>
+  auto at(index_t place) const {
+    return bound(detail::at<Axis>(self().view(), place));
+  }
+  /// A new axis of one element before `Axis`.
+  template <int Axis>
+  auto expand() {
+    return bound(detail::expand<Axis>(self().view()));
+  }
+  template <int Axis>
+  auto expand() const {
+    return bound(detail::expand<Axis>(self().view()));
+  }
+  /// The axes in another order: NHWC becomes NCHW by permute<0, 3, 1, 2>().
+  template <int... Axes>
+  auto permute() {
+    return bound(detail::permute<Axes...>(self().view()));
+  }
+  template <int... Axes>
+  auto permute() const {
+    return bound(detail::permute<Axes...>(self().view()));
+  }
+  /// The axes in the opposite order.
+  auto transpose() { return bound(transposed(self().view())); }
+  auto transpose() const { return bound(transposed(self().view())); }
+  /// One axis from its end.
+  template <int Axis>
+  auto reverse() {
+    return bound(detail::reverse<Axis>(self().view()));
+  }
+  template <int Axis>
+  auto reverse() const {
+    return bound(detail::reverse<Axis>(self().view()));
+  }
+  /// Axes of one element, and new ones in front, repeated to these extents. @throws shape_error
+  template <std::size_t N>
+  auto broadcast(const index_t (&extents)[N]) {
+    return bound(detail::broadcast(self().view(), make_extents<rank<int(N)>>(list_of(extents))));
+  }
+  template <std::size_t N>
+  auto broadcast(const index_t (&extents)[N]) const {
+    return bound(detail::broadcast(self().view(), make_extents<rank<int(N)>>(list_of(extents))));
+  }
+  template <extents_like E>
+  auto broadcast(const E& extents) const {
+    return bound(detail::broadcast(self().view(), extents));
+  }
+  /// The same elements in the same order with other extents; one of them may be `dynamic`: what is left. @throws shape_error where the
+  /// elements do not lie so that strides say it
+  template <std::size_t N>
+  auto reshape(const index_t (&extents)[N]) {
+    return bound(reshaped(self().view(), list_of(extents)));
+  }
+  template <std::size_t N>
+  auto reshape(const index_t (&extents)[N]) const {
+    return bound(reshaped(self().view(), list_of(extents)));
+  }
+  template <extents_like E>
+  auto reshape(const E& extents) {
+    return bound(detail::reshape(self().view(), extents));
+  }
+  template <extents_like E>
+  auto reshape(const E& extents) const {
+    return bound(detail::reshape(self().view(), extents));
   }
 
-  T* data() { return Backend::pointer(storage_); }
-  const T* data() const { return Backend::pointer(storage_); }
-  const shape& extents() const { return extents_; }
-  index_t size() const { return extents_.size(); }
-  const Backend& backend() const { return *backend_; }
-  Backend& backend() { return *backend_; }
+  /// One element: a reference where the backend's memory is the host's, a copy otherwise. @throws value_error outside the extents
+  template <std::convertible_to<index_t>... Places>
+  decltype(auto) operator()(Places... places) {
+    return element(self().view(), places...);
+  }
+  template <std::convertible_to<index_t>... Places>
+  decltype(auto) operator()(Places... places) const {
+    return element(self().view(), places...);
+  }
 
-  multistage::view<T> view() { return {data(), extents_}; }
-  multistage::view<const T> view() const { return {data(), extents_}; }
-  /// The same, const whatever this is.
-  multistage::view<const T> cview() const { return view(); }
-  operator multistage::view<T>() { return view(); }
-  operator multistage::view<const T>() const { return view(); }
+  /// A tensor of its own with these elements. @see tensor/evaluate.hpp
+  auto copy() const { return tensor_copy(self()); }
+  /// The same on another backend.
+  template <class Other>
+  auto to(const Other& backend) const {
+    return tensor_to(self(), backend);
+  }
+  /// A copy on the host, in the order of the axes.
+  auto to_host() const {
+    if constexpr (requires { typename Self::owns_elements; })
+      return detail::downloaded(self());
+    else
+      return tensor_to_host(self());
+  }
+  /// The elements as a span. @throws shape_error where they do not lie one after the other
+  auto span() { return span_of(self().view()); }
+  auto span() const { return span_of(self().view()); }
 
-  /// Host copy in NHWC order.
-  std::vector<T> to_host() const {
-    std::vector<T> host(static_cast<std::size_t>(size()));
-    if (size() > 0) backend_->download(data(), host.data(), size());
-    return host;
+ private:
+  Self& self() { return static_cast<Self&>(*this); }
+  const Self& self() const { return static_cast<const Self&>(*this); }
+  template <class T, class E>
+  auto bound(const view<T, E>& v) const {
+    return tensor_view<T, E, typename Self::backend_type>(self().backend(), v);
+  }
+  template <class T, class E>
+  static auto transposed(const view<T, E>& v) {
+    return detail::transpose(v, std::make_integer_sequence<int, E::rank()>());
+  }
+  template <std::size_t N>
+  static index_list<int(N)> list_of(const index_t (&extents)[N]) {
+    index_list<int(N)> list;
+    for (int k = 0; k < int(N); ++k) list[k] = extents[k];
+    return list;
+  }
+  template <class T, class E, int N>
+  static auto reshaped(const view<T, E>& v, index_list<N> list) {
+    index_t known = 1;
+    int open = -1;
+    for (int k = 0; k < N; ++k) {
+      if (list[k] != dynamic) {
+        known *= list[k];
+        continue;
+      }
+      require<shape_error>(open < 0, "reshape: more than one extent is left open");
+      open = k;
+    }
+    if (open >= 0) {
+      require<shape_error>(known > 0 && v.extents.size() % known == 0, "reshape: ", v.extents, " has ", v.extents.size(),
+                           " elements, which ", known, " does not divide");
+      list[open] = v.extents.size() / known;
+    }
+    return detail::reshape(v, make_extents<rank<N>>(list));
+  }
+  template <class T, class E, class... Places>
+  decltype(auto) element(const view<T, E>& v, Places... places) const {
+    static_assert(sizeof...(Places) == std::size_t(E::rank()), "multistage: an element is named by one index an axis");
+    const index_list<E::rank()> place(places...);
+    index_t offset = 0;
+    for (int k = 0; k < E::rank(); ++k) {
+      if (place[k] < 0 || place[k] >= v.extents[k])
+        fail<value_error>("tensor: index ", place[k], " of axis ", k, " is outside ", v.extents);
+      offset += place[k] * v.strides[k];
+    }
+    if constexpr (Self::backend_type::on_host) {
+      return v.data[offset];
+    } else {
+      std::remove_const_t<T> value;
+      self().backend().download(static_cast<const std::remove_const_t<T>*>(v.data + offset), &value, 1);
+      return value;
+    }
+  }
+  template <class T, class E>
+  static std::span<T> span_of(const view<T, E>& v) {
+    static_assert(Self::backend_type::on_host, "multistage: a span needs memory of the host; to_host() or .to(multistage::cpu()) copies");
+    require<shape_error>(v.contiguous(), "span: the elements of this view ", v.extents, " do not lie one after the other; copy() it first");
+    return {v.data, std::size_t(v.extents.size())};
+  }
+};
+
+/// Elements of a tensor, or of memory of yours, seen through strides. Copying it copies no element; assigning to it assigns to the elements
+/// it shows, which must live as long as it is used.
+template <class T, class Extents, class Backend>
+class tensor_view : public tensor_base, public tensor_interface<tensor_view<T, Extents, Backend>> {
+ public:
+  using element_type = T;
+  using value_type = std::remove_const_t<T>;
+  using extents_type = Extents;
+  using backend_type = Backend;
+
+  tensor_view(const Backend& backend, const multistage::view<T, Extents>& v) : backend_(backend), view_(v) {}
+  tensor_view(const tensor_view&) = default;
+
+  T* data() const { return view_.data; }
+  const Extents& extents() const { return view_.extents; }
+  const index_list<Extents::rank()>& strides() const { return view_.strides; }
+  index_t size() const { return view_.extents.size(); }
+  const Backend& backend() const { return backend_; }
+  const multistage::view<T, Extents>& view() const { return view_; }
+  multistage::view<const value_type, Extents> cview() const { return view_; }
+  template <class U, extents_like E>
+    requires std::is_convertible_v<multistage::view<T, Extents>, multistage::view<U, E>>
+  operator multistage::view<U, E>() const {
+    return view_;
+  }
+
+  /// The elements take the values of x, spread where an axis of x has one element. @throws shape_error
+  template <operand X>
+  const tensor_view& operator=(const X& x) const {
+    tensor_assign(*this, x);
+    return *this;
+  }
+  const tensor_view& operator=(const tensor_view& x) const {
+    tensor_assign(*this, x);
+    return *this;
+  }
+  tensor_view& operator=(const tensor_view& x) {
+    tensor_assign(*this, x);
+    return *this;
+  }
+  /// Every element takes the value.
+  template <class S>
+    requires std::is_convertible_v<S, value_type>
+  const tensor_view& operator=(const S& value) const {
+    tensor_fill(*this, value_type(value));
+    return *this;
   }
 
  private:
-  static shape check(shape s) {
-    require<shape_error>(s.rows >= 0 && s.height >= 0 && s.width >= 0 && s.channels >= 0, "tensor: extents ", s, " must not be negative");
-    return s;
+  Backend backend_;
+  multistage::view<T, Extents> view_;
+};
+
+/// An owning tensor of `T` in the memory of `Backend`, its elements one after the other, the last axis fastest. Movable; copies are
+/// explicit (`copy`). Written `tensor<float>`, `tensor<float, rank<3>>`, `tensor<float, extents<2, dynamic, 8>, cuda>`; @see tensor
+template <class T, class Extents, class Backend>
+class basic_tensor : public tensor_base, public tensor_interface<basic_tensor<T, Extents, Backend>> {
+  static_assert(std::is_trivially_copyable_v<T> && !std::is_const_v<T>,
+                "multistage: elements of a tensor are plain values that are not const: numbers, bool, or types of as simple a kind");
+
+ public:
+  using element_type = T;
+  using value_type = T;
+  using extents_type = Extents;
+  using backend_type = Backend;
+  using owns_elements = void;
+
+  basic_tensor() = default;
+  /// Zeros of the given extents. @throws shape_error for an extent below 0
+  basic_tensor(Backend backend, const Extents& e)
+      : backend_(std::move(backend)), extents_(check(e)), storage_(backend_->template allocate<T>(e.size())) {}
+  /// From host values, the last axis fastest. @throws shape_error when their number differs
+  basic_tensor(Backend backend, const Extents& e, std::span<const T> host) : basic_tensor(std::move(backend), e) {
+    require<shape_error>(index_t(host.size()) == e.size(), "tensor: ", host.size(), " values given for extents ", e, ", which hold ",
+                         e.size());
+    if (e.size() > 0) backend_->upload(host.data(), data(), e.size());
+  }
+  /// The same on a default backend.
+  explicit basic_tensor(const Extents& e) : basic_tensor(Backend(), e) {}
+  explicit basic_tensor(index_t size)
+    requires(Extents::rank() == 1)
+      : basic_tensor(Backend(), Extents(size)) {}
+  basic_tensor(const Extents& e, std::span<const T> host) : basic_tensor(Backend(), e, host) {}
+  basic_tensor(const Extents& e, std::initializer_list<T> host) : basic_tensor(Backend(), e, {host.begin(), host.size()}) {}
+  /// The values of an expression or of another view, on its backend.
+  template <operand X>
+    requires(!std::is_same_v<X, basic_tensor>)
+  basic_tensor(const X& x) {
+    tensor_construct(*this, x);
+  }
+  basic_tensor(basic_tensor&&) = default;
+  basic_tensor& operator=(basic_tensor&&) = default;
+
+  T* data() { return Backend::pointer(storage_); }
+  const T* data() const { return Backend::pointer(storage_); }
+  const Extents& extents() const { return extents_; }
+  index_list<Extents::rank()> strides() const { return packed_strides(extents_); }
+  index_t size() const { return backend_ ? extents_.size() : 0; }
+  const Backend& backend() const { return backend_.value(); }
+  Backend& backend() { return backend_.value(); }
+
+  multistage::view<T, Extents> view() { return {data(), extents_}; }
+  multistage::view<const T, Extents> view() const { return {data(), extents_}; }
+  /// The same, const whatever this is.
+  multistage::view<const T, Extents> cview() const { return {data(), extents_}; }
+  template <class U, extents_like E>
+    requires std::is_convertible_v<multistage::view<T, Extents>, multistage::view<U, E>>
+  operator multistage::view<U, E>() {
+    return view();
+  }
+  template <class U, extents_like E>
+    requires std::is_convertible_v<multistage::view<const T, Extents>, multistage::view<U, E>>
+  operator multistage::view<U, E>() const {
+    return view();
+  }
+
+  /// The tensor takes the extents and the values of x, which may read the tensor itself.
+  template <operand X>
+    requires(!std::is_same_v<X, basic_tensor>)
+  basic_tensor& operator=(const X& x) {
+    tensor_take(*this, x);
+    return *this;
+  }
+  /// Every element takes the value; the extents stay.
+  template <class S>
+    requires(std::is_convertible_v<S, T> && std::is_arithmetic_v<S>)
+  basic_tensor& operator=(const S& value) {
+    tensor_fill(*this, T(value));
+    return *this;
+  }
+
+ private:
+  static const Extents& check(const Extents& e) {
+    for (int k = 0; k < Extents::rank(); ++k)
+      require<shape_error>(e[k] >= 0, "tensor: extents ", e, " must not be negative");
+    return e;
   }
   std::optional<Backend> backend_;
-  shape extents_{0, 0, 0, 0};
+  Extents extents_ = make_extents<Extents>(packed_zeros());
   typename Backend::template storage<T> storage_{};
+
+  static index_list<Extents::rank()> packed_zeros() {
+    index_list<Extents::rank()> list;
+    for (int k = 0; k < Extents::rank(); ++k) list[k] = Extents::static_extent(k) == dynamic ? 0 : Extents::static_extent(k);
+    return list;
+  }
 };
+
+namespace detail {
+struct none;
+template <class T, class A, class B>
+struct tensor_of {  // A is a backend: four axes
+  static_assert(std::is_same_v<B, none>, "multistage: a tensor is tensor<T, Extents, Backend>, or tensor<T, Backend> of four axes");
+  using type = basic_tensor<T, shape, A>;
+};
+template <class T, extents_like E, class B>
+struct tensor_of<T, E, B> {
+  using type = basic_tensor<T, E, B>;
+};
+template <class T, extents_like E>
+struct tensor_of<T, E, none> {
+  using type = basic_tensor<T, E, typename default_backend<T>::type>;
+};
+}  // namespace detail
+
+/// The type of a tensor by its element type and, in this order and each with a default, its extents (a `shape`) and its backend (`cpu`):
+/// tensor<float>, tensor<float, cuda>, tensor<double, rank<2>>, tensor<float, extents<dynamic, 8>, thrust_host>.
+template <class T, class Extents = shape, class Backend = detail::none>
+using tensor = typename detail::tensor_of<T, Extents, Backend>::type;
 
 }  // namespace multistage

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "../../core/thread_pool.hpp"
+#include "../../core/tensor.hpp"
 #include "../concept.hpp"
 #include "aligned_storage.hpp"
 #include "scratch.hpp"
@@ -73,6 +74,12 @@ class cpu {
     return pool;
   }
   std::shared_ptr<thread_pool> pool_;
+};
+
+/// Tensors that name no backend lie here. @see core/tensor.hpp
+template <class T>
+struct default_backend {
+  using type = cpu;
 };
 
 template <operation Op>

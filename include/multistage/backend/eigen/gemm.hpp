@@ -3,6 +3,8 @@
 // one chain of additions whatever the batch, the threads and the caches. A result of at most 32 rows is also what Eigen never gives to
 // threads of its own.
 #pragma once
+#include <vector>
+
 #include "eigen.hpp"
 
 namespace multistage {
@@ -41,6 +43,16 @@ auto strided_matrix(const matrix_view<T>& m) {
   return map(m.data, m.rows, m.columns, stride(m.row_stride, m.column_stride));
 }
 
+/// A copy by rows.
+template <class T>
+matrix_view<const T> gathered(matrix_view<const T> m, std::vector<T>& memory) {
+  memory.resize(std::size_t(m.rows * m.columns));
+  for (index_t i = 0; i < m.rows; ++i)
+    for (index_t j = 0; j < m.columns; ++j)
+      memory[std::size_t(i * m.columns + j)] = m.data[i * m.row_stride + j * m.column_stride];
+  return {memory.data(), m.rows, m.columns};
+}
+
 /// left [32, k] right [k, n]
 template <class T, class Right>
 tile<T> product(const tile<T>& left, const Right& right) {
@@ -55,12 +67,20 @@ tile<T> product(const tile<T>& left, const Right& right) {
 template <class T>
 void multiply(const eigen& backend, factor<T> a, factor<T> b, matrix_view<T> c, scalar<T> alpha = T(1), scalar<T> beta = T(0)) {
   using namespace eigen_kernel;
-  // Eigen multiplies fastest what it can tell to lie by rows or by columns; other strides are gathered first.
-  Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> gathered;
-  if (b.row_stride != 1 && b.column_stride != 1) {
-    gathered = strided_matrix(b);
-    b = {gathered.data(), b.rows, b.columns};
+  if (c.row_stride < 0 || c.column_stride < 0) {
+    std::vector<T> memory;
+    const matrix_view<const T> before = gathered<T>(c, memory);
+    const matrix_view<T> packed{memory.data(), before.rows, before.columns};
+    multiply(backend, a, b, packed, alpha, beta);
+    for (index_t i = 0; i < c.rows; ++i)
+      for (index_t j = 0; j < c.columns; ++j) c.data[i * c.row_stride + j * c.column_stride] = packed.data[i * c.columns + j];
+    return;
   }
+  // Eigen knows no strides below 0, and multiplies fastest what it can tell to lie by rows or by columns.
+  std::vector<T> of_a;
+  std::vector<T> of_b;
+  if (a.row_stride < 0 || a.column_stride < 0) a = gathered<T>(a, of_a);
+  if (b.row_stride < 0 || b.column_stride < 0 || (b.row_stride != 1 && b.column_stride != 1)) b = gathered<T>(b, of_b);
   auto result = strided_matrix(c);
   const auto rows_of_a = strided_matrix(a);
   const auto each = [&](const auto& right) {

@@ -1,0 +1,469 @@
+// How an expression becomes elements: one pass over memory, whatever the backend. Axes that lie alike in all operands are joined first, so
+// that most expressions are one long axis. Backends on the host take pieces of it, gathering operands with strides into a small buffer, so
+// that the loop over a piece is always a plain one that compilers turn into vectors; devices take an element a thread.
+#pragma once
+#include <functional>
+
+#include "functions.hpp"
+
+// The elements of one loop do not depend on each other: an operand lies exactly on the result, or nowhere near it.
+#if defined(__CUDACC__)
+#define MULTISTAGE_INDEPENDENT
+#elif defined(__clang__)
+#define MULTISTAGE_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define MULTISTAGE_INDEPENDENT _Pragma("GCC ivdep")
+#else
+#define MULTISTAGE_INDEPENDENT
+#endif
+
+namespace multistage {
+namespace lazy {
+
+/// A leaf in a kernel: elements by place along `Rank` axes.
+template <class T, int Rank>
+struct strided {
+  const T* data;
+  index_list<Rank> strides;
+
+  MULTISTAGE_HD computed_t<T> at(const index_list<Rank>& place) const {
+    index_t offset = 0;
+    for (int k = 0; k < Rank; ++k) offset += place[k] * strides[k];
+    return static_cast<computed_t<T>>(data[offset]);
+  }
+};
+/// A leaf in a loop: elements one after the other.
+template <class T>
+struct line {
+  const T* data;
+
+  MULTISTAGE_HD computed_t<T> at(index_t i) const { return static_cast<computed_t<T>>(data[i]); }
+};
+/// An inner node in a kernel.
+template <class F, class... Nodes>
+struct computed {
+  F function;
+  arguments<Nodes...> operands;
+
+  template <class Place>
+  MULTISTAGE_HD auto at(const Place& place) const {
+    return call(place, operands);
+  }
+
+ private:
+  template <class Place, class... Values>
+  MULTISTAGE_HD auto call(const Place&, const arguments<>&, const Values&... values) const {
+    return function(values...);
+  }
+  template <class Place, class Head, class... Tail, class... Values>
+  MULTISTAGE_HD auto call(const Place& place, const arguments<Head, Tail...>& nodes, const Values&... values) const {
+    return call(place, nodes.tail, values..., nodes.head.at(place));
+  }
+};
+
+// Walks over trees: `with_leaves` makes the same tree with other leaves, `for_each_leaf` visits them in order.
+template <class T, class Make>
+MULTISTAGE_HD constant<T> with_leaves(const constant<T>& c, Make&&) {
+  return c;
+}
+template <class T, class E, class B, class Make>
+auto with_leaves(const leaf<T, E, B>& l, Make&& make) {
+  return make(l);
+}
+template <class T, int Rank, class Make>
+MULTISTAGE_HD auto with_leaves(const strided<T, Rank>& l, Make&& make) {
+  return make(l);
+}
+template <class Make>
+MULTISTAGE_HD arguments<> with_leaves(const arguments<>&, Make&&) {
+  return {};
+}
+template <class Head, class... Tail, class Make>
+MULTISTAGE_HD auto with_leaves(const arguments<Head, Tail...>& nodes, Make&& make);
+template <class F, class... Nodes, class Make>
+auto with_leaves(const applied<F, Nodes...>& n, Make&& make) {
+  auto operands = with_leaves(n.operands, make);
+  return [&]<class... New>(const arguments<New...>& o) { return computed<F, New...>{n.function, o}; }(operands);
+}
+template <class F, class... Nodes, class Make>
+MULTISTAGE_HD auto with_leaves(const computed<F, Nodes...>& n, Make&& make) {
+  auto operands = with_leaves(n.operands, make);
+  return [&]<class... New>(const arguments<New...>& o) { return computed<F, New...>{n.function, o}; }(operands);
+}
+template <class Head, class... Tail, class Make>
+MULTISTAGE_HD auto with_leaves(const arguments<Head, Tail...>& nodes, Make&& make) {
+  auto head = with_leaves(nodes.head, make);
+  auto tail = with_leaves(nodes.tail, make);
+  return [&]<class H, class... New>(const H& h, const arguments<New...>& t) { return arguments<H, New...>{h, t}; }(head, tail);
+}
+
+template <class T, class Visit>
+void for_each_leaf(const constant<T>&, Visit&&) {}
+template <class T, class E, class B, class Visit>
+void for_each_leaf(const leaf<T, E, B>& l, Visit&& visit) {
+  visit(l);
+}
+template <class T, int Rank, class Visit>
+void for_each_leaf(strided<T, Rank>& l, Visit&& visit) {
+  visit(l);
+}
+template <class Visit>
+void for_each_leaf(const arguments<>&, Visit&&) {}
+template <class Nodes, class Visit>
+  requires requires(Nodes& n) { n.head; }
+void for_each_leaf(Nodes& nodes, Visit&& visit) {
+  for_each_leaf(nodes.head, visit);
+  for_each_leaf(nodes.tail, visit);
+}
+template <class Node, class Visit>
+  requires requires(Node& n) { n.operands; }
+void for_each_leaf(Node& n, Visit&& visit) {
+  for_each_leaf(n.operands, visit);
+}
+
+/// Bytes of buffers that a piece of `n` elements takes when no operand lies as the result does.
+template <class T>
+constexpr index_t buffer_bytes(const constant<T>*, index_t) {
+  return 0;
+}
+template <class T, int Rank>
+constexpr index_t buffer_bytes(const strided<T, Rank>*, index_t n) {
+  return n * index_t(sizeof(T));
+}
+template <class... Nodes>
+constexpr index_t buffer_bytes(const arguments<Nodes...>*, index_t n) {
+  return (index_t{0} + ... + buffer_bytes(static_cast<const Nodes*>(nullptr), n));
+}
+template <class F, class... Nodes>
+constexpr index_t buffer_bytes(const computed<F, Nodes...>*, index_t n) {
+  return buffer_bytes(static_cast<const arguments<Nodes...>*>(nullptr), n);
+}
+
+/// The axes of a loop, the last one fastest.
+template <int Rank>
+struct loop_axes {
+  int count = 0;
+  index_list<Rank> extents;
+
+  MULTISTAGE_HD index_t size() const {
+    index_t n = 1;
+    for (int k = 0; k < count; ++k) n *= extents[k];
+    return n;
+  }
+  /// The place of element i.
+  MULTISTAGE_HD index_list<Rank> place(index_t i) const {
+    index_list<Rank> p;
+    for (int k = count - 1; k >= 0; --k) {
+      p[k] = i % extents[k];
+      i /= extents[k];
+    }
+    return p;
+  }
+  MULTISTAGE_HD index_t offset(const index_list<Rank>& place, const index_list<Rank>& strides) const {
+    index_t o = 0;
+    for (int k = 0; k < count; ++k) o += place[k] * strides[k];
+    return o;
+  }
+  /// Whether elements with these strides lie one after the other.
+  MULTISTAGE_HD bool packed(const index_list<Rank>& strides) const {
+    return count == 0 || (count == 1 && strides[0] == 1);
+  }
+  /// f(offset of the first, elements, stride) for runs along the last axis that make up elements [first, first + n).
+  template <class F>
+  MULTISTAGE_HD void for_each_run(index_t first, index_t n, const index_list<Rank>& strides, F&& f) const {
+    if (n == 0) return;
+    if (count == 0) return f(index_t{0}, n, index_t{1});
+    const int last = count - 1;
+    index_list<Rank> p = place(first);
+    while (n > 0) {
+      const index_t left = extents[last] - p[last];
+      const index_t run = left < n ? left : n;
+      f(offset(p, strides), run, strides[last]);
+      n -= run;
+      p[last] = 0;
+      for (int k = last - 1; k >= 0; --k) {
+        if (++p[k] < extents[k]) break;
+        p[k] = 0;
+      }
+    }
+  }
+};
+
+/// What assigns elements of one expression. The result's strides descend, and so neighbours in the loop are neighbours in memory.
+template <class Tree, class T, int Rank>
+struct assignment {
+  static constexpr index_t piece = 1024;  // elements: a few buffers of them stay in the first-level cache
+
+  loop_axes<Rank> axes;
+  Tree tree;
+  T* to;
+  index_list<Rank> strides;
+
+  /// One element.
+  struct by_element {
+    assignment a;
+    MULTISTAGE_HD void operator()(index_t i) const {
+      const index_list<Rank> place = a.axes.place(i);
+      a.to[a.axes.offset(place, a.strides)] = static_cast<T>(a.tree.at(place));
+    }
+  };
+  /// Elements [k piece, (k + 1) piece).
+  struct by_piece {
+    assignment a;
+    index_t size;
+    MULTISTAGE_HD void operator()(index_t k) const {
+      constexpr index_t bytes = buffer_bytes(static_cast<const Tree*>(nullptr), piece) + piece * index_t(sizeof(T));
+      alignas(64) unsigned char buffers[bytes];
+      index_t used = 0;
+      const index_t first = k * piece;
+      const index_t n = size - first < piece ? size - first : piece;
+      const auto lines = with_leaves(a.tree, [&]<class U>(const strided<U, Rank>& l) -> line<U> {
+        if (a.axes.packed(l.strides)) return {l.data + first};
+        U* const buffer = reinterpret_cast<U*>(buffers + used);
+        used += piece * index_t(sizeof(U));
+        U* at = buffer;
+        a.axes.for_each_run(first, n, l.strides, [&](index_t offset, index_t run, index_t stride) {
+          const U* const from = l.data + offset;
+          if (stride == 1)
+            for (index_t i = 0; i < run; ++i) at[i] = from[i];
+          else
+            for (index_t i = 0; i < run; ++i) at[i] = from[i * stride];
+          at += run;
+        });
+        return {buffer};
+      });
+      if (a.axes.packed(a.strides)) return loop(lines, n, a.to + first);
+      T* const buffer = reinterpret_cast<T*>(buffers + used);
+      loop(lines, n, buffer);
+      const T* from = buffer;
+      a.axes.for_each_run(first, n, a.strides, [&](index_t offset, index_t run, index_t stride) {
+        for (index_t i = 0; i < run; ++i) a.to[offset + i * stride] = from[i];
+        from += run;
+      });
+    }
+    template <class Lines>
+    MULTISTAGE_HD static void loop(const Lines& lines, index_t n, T* to) {
+      if (n == piece) {  // as many as the compiler knows
+        MULTISTAGE_INDEPENDENT
+        for (index_t i = 0; i < piece; ++i) to[i] = static_cast<T>(lines.at(i));
+      } else {
+        MULTISTAGE_INDEPENDENT
+        for (index_t i = 0; i < n; ++i) to[i] = static_cast<T>(lines.at(i));
+      }
+    }
+  };
+
+  template <class Backend>
+  void run(const Backend& b) const {
+    const index_t n = axes.size();
+    if (n == 0) return;
+    if constexpr (Backend::on_host)
+      b.for_each_index(divide_up(n, piece), by_piece{*this, n}, 16);
+    else
+      b.for_each_index(n, by_element{*this});
+  }
+
+  /// Axes of one element go; the others in the order of the result's memory, forwards; those that lie as one in every operand are joined.
+  void simplify() {
+    int n = 0;
+    for (int k = 0; k < Rank; ++k)
+      if (axes.extents[k] != 1) move_axis(k, n++);
+    axes.count = n;
+    for (int k = 0; k < n; ++k)
+      if (strides[k] < 0) turn_round(k);
+    for (int k = 1; k < n; ++k)
+      for (int j = k; j > 0 && strides[j - 1] < strides[j]; --j) exchange(j - 1, j);
+    for (int k = axes.count - 2; k >= 0; --k) {
+      const auto joins = [&](const index_list<Rank>& s) { return s[k] == s[k + 1] * axes.extents[k + 1]; };
+      bool all = joins(strides);
+      for_each_leaf(tree, [&](const auto& l) { all = all && joins(l.strides); });
+      if (!all) continue;
+      axes.extents[k] *= axes.extents[k + 1];
+      each_strides([&](index_list<Rank>& s) {
+        s[k] = s[k + 1];
+        for (int j = k + 1; j + 1 < axes.count; ++j) s[j] = s[j + 1];
+      });
+      for (int j = k + 1; j + 1 < axes.count; ++j) axes.extents[j] = axes.extents[j + 1];
+      --axes.count;
+    }
+  }
+
+ private:
+  template <class F>
+  void each_strides(F&& f) {
+    f(strides);
+    for_each_leaf(tree, [&](auto& l) { f(l.strides); });
+  }
+  void move_axis(int from, int to_axis) {
+    axes.extents[to_axis] = axes.extents[from];
+    each_strides([&](index_list<Rank>& s) { s[to_axis] = s[from]; });
+  }
+  void exchange(int a, int b) {
+    std::swap(axes.extents[a], axes.extents[b]);
+    each_strides([&](index_list<Rank>& s) { std::swap(s[a], s[b]); });
+  }
+  void turn_round(int k) {
+    const index_t last = axes.extents[k] - 1;
+    const auto turn = [&](auto& data, index_list<Rank>& s) {
+      data += last * s[k];
+      s[k] = -s[k];
+    };
+    turn(to, strides);
+    for_each_leaf(tree, [&](auto& l) { turn(l.data, l.strides); });
+  }
+};
+
+/// The addresses that the elements of a view take: [first, behind).
+template <class T, class E>
+std::pair<const void*, const void*> addresses(const view<T, E>& v) {
+  index_t low = 0;
+  index_t high = 0;
+  for (int k = 0; k < E::rank(); ++k) {
+    if (v.extents[k] == 0) return {nullptr, nullptr};
+    const index_t reach = (v.extents[k] - 1) * v.strides[k];
+    (reach < 0 ? low : high) += reach;
+  }
+  return {v.data + low, v.data + high + 1};
+}
+/// Whether writing to `to` may change what is still to be read through `from`: they meet, and not element by element.
+template <class T, class E, class U, class F>
+bool interferes(const view<T, E>& to, const view<const U, F>& from) {
+  const auto [first, behind] = addresses(to);
+  const auto [first_read, behind_read] = addresses(from);
+  const std::less<const void*> before;
+  if (!before(first, behind_read) || !before(first_read, behind)) return false;
+  if (static_cast<const void*>(to.data) != static_cast<const void*>(from.data) || sizeof(T) != sizeof(U)) return true;
+  const index_list<E::rank()> s = multistage::detail::spread_strides(from, to.extents);
+  for (int k = 0; k < E::rank(); ++k)
+    if (to.extents[k] != 1 && s[k] != to.strides[k]) return true;
+  return false;
+}
+
+/// to = node, whose extents spread to those of `to`; nothing is read after it is written.
+template <class Backend, class T, class E, class Node>
+void write(const Backend& b, const view<T, E>& to, const Node& node) {
+  constexpr int axes = E::rank() > 0 ? E::rank() : 1;
+  const auto spread = [&]<int N>(const index_list<N>& s) {
+    index_list<axes> all;
+    for (int k = 0; k < N; ++k) all[k] = s[k];
+    return all;
+  };
+  auto tree = with_leaves(node, [&]<class U, class F, class B>(const leaf<U, F, B>& l) {
+    return strided<U, axes>{l.elements.data, spread(multistage::detail::spread_strides(l.elements, to.extents))};
+  });
+  assignment<decltype(tree), T, axes> a{{}, tree, to.data, spread(to.strides)};
+  for (int k = 0; k < axes; ++k) a.axes.extents[k] = k < E::rank() ? to.extents[k] : 1;
+  a.simplify();
+  a.run(b);
+}
+
+/// to = node, whatever they share. @throws shape_error
+template <class Backend, class T, class E, class Node>
+void assign(const Backend& b, const view<T, E>& to, const Node& node) {
+  static_assert(!std::is_const_v<T>, "multistage: this view is const; its elements cannot be assigned to");
+  using from = typename Node::extents_type;
+  using backend = typename Node::backend_type;
+  static_assert(std::is_same_v<backend, Backend> || std::is_void_v<backend>,
+                "multistage: an expression is assigned to a tensor of its own backend; bring it there by .to(backend)");
+  static_assert(from::rank() <= E::rank(), "multistage: the expression has more axes than what it is assigned to");
+  static_assert(std::is_same_v<typename detail::common_extents<from, E>::type, typename detail::common_extents<E, from>::type>);
+  const from extents = node.extents();
+  require<shape_error>(multistage::detail::spreads(extents, to.extents), "assignment: an expression of extents ", extents,
+                       " does not spread to ", to.extents, "; seen from the last axis, extents must be equal or 1");
+  bool meets = false;
+  for (int k = 0; k < E::rank(); ++k)
+    require<shape_error>(to.strides[k] != 0 || to.extents[k] <= 1, "assignment: axis ", k, " of ", to.extents,
+                         " is one element repeated; it cannot be assigned to");
+  for_each_leaf(node, [&](const auto& l) { meets = meets || interferes(to, l.elements); });
+  if (!meets) return write(b, to, node);
+  const basic_tensor<T, E, Backend> first(b, to.extents);
+  write(b, view<T, E>(const_cast<T*>(first.data()), to.extents), node);
+  write(b, to, leaf<T, E, Backend>(first.view(), b));
+  b.synchronize();  // before `first` goes
+}
+
+}  // namespace lazy
+
+/// An expression computed: a tensor of its values' type on its backend.
+template <operand X>
+auto eval(X&& x) {
+  const auto node = lazy::node_of(std::forward<X>(x));
+  using type = std::remove_const_t<decltype(node)>;
+  basic_tensor<typename type::value_type, typename type::extents_type, typename type::backend_type> y(node.backend(), node.extents());
+  lazy::write(y.backend(), y.view(), node);
+  return y;
+}
+
+// What core/tensor.hpp's classes call.
+template <class T, class E, class B, class X>
+void tensor_assign(const tensor_view<T, E, B>& to, const X& x) {
+  lazy::assign(to.backend(), to.view(), lazy::node_of(x));
+}
+template <class T, class E, class B, class X>
+void tensor_construct(basic_tensor<T, E, B>& to, const X& x) {
+  const auto node = lazy::node_of(x);
+  using type = std::remove_const_t<decltype(node)>;
+  static_assert(type::extents_type::rank() == E::rank(), "multistage: the tensor and the expression differ in their number of axes");
+  basic_tensor<T, E, B> made(node.backend(), convert_extents<E>(node.extents()));
+  lazy::assign(made.backend(), made.view(), node);
+  to = std::move(made);
+}
+template <class T, class E, class B, class X>
+void tensor_take(basic_tensor<T, E, B>& to, const X& x) {
+  const auto node = lazy::node_of(x);
+  if (to.size() > 0 && same_extents(to.extents(), node.extents()))
+    lazy::assign(to.backend(), to.view(), node);
+  else
+    tensor_construct(to, x);
+}
+template <tensor_like X, class T>
+void tensor_fill(X&& to, T value) {
+  lazy::assign(to.backend(), to.view(), lazy::constant<T>(value));
+}
+template <tensor_like X>
+auto tensor_copy(const X& x) {
+  basic_tensor<typename X::value_type, typename X::extents_type, typename X::backend_type> y(x.backend(), x.extents());
+  if (x.view().contiguous()) {
+    if (x.size() > 0) x.backend().copy(x.data(), y.data(), x.size());
+  } else {
+    lazy::write(y.backend(), y.view(), lazy::node_of(x));
+  }
+  return y;
+}
+template <tensor_like X>
+auto tensor_to_host(const X& x) {
+  return x.view().contiguous() ? detail::downloaded(x) : detail::downloaded(tensor_copy(x));
+}
+template <tensor_like X, class Backend>
+auto tensor_to(const X& x, const Backend& backend) {
+  using T = typename X::value_type;
+  using from = typename X::backend_type;
+  basic_tensor<T, typename X::extents_type, Backend> y(backend, x.extents());
+  if (x.size() == 0) return y;
+  if (!x.view().contiguous()) return tensor_to(tensor_copy(x), backend);
+  if constexpr (from::on_host) {
+    y.backend().upload(x.data(), y.data(), x.size());
+  } else if constexpr (Backend::on_host) {
+    x.backend().download(x.data(), y.data(), x.size());
+  } else {
+    const auto bytes = std::make_unique<T[]>(std::size_t(x.size()));
+    x.backend().download(x.data(), bytes.get(), x.size());
+    y.backend().upload(bytes.get(), y.data(), x.size());
+  }
+  return y;
+}
+
+#define MULTISTAGE_OPERATOR(symbol, name)                                                                     \
+  template <tensor_like X, class Y>                                                                           \
+    requires operands<X, Y>                                                                                   \
+  X&& operator symbol(X&& x, const Y& y) {                                                                    \
+    lazy::assign(x.backend(), x.view(), map(lazy::function::name(), x, y));                                   \
+    return std::forward<X>(x);                                                                                \
+  }
+MULTISTAGE_OPERATOR(+=, add)
+MULTISTAGE_OPERATOR(-=, subtract)
+MULTISTAGE_OPERATOR(*=, multiply)
+MULTISTAGE_OPERATOR(/=, divide)
+#undef MULTISTAGE_OPERATOR
+
+}  // namespace multistage
