@@ -56,7 +56,7 @@ constexpr attention_problem<T> make_cross_attention(index_t rows, index_t querie
 /// y [rows, queries, 1, c] from q like y, k and v [rows, keys, 1, c]; scale 0 takes 1 / sqrt(c / heads).
 /// `log_sum_exp` [rows, heads, queries, 1] is what backward needs and may be empty.
 template <class Backend, class T>
-void attention(Backend& b, view<const T> q, view<const T> k, view<const T> v, view<T> y, index_t heads, view<T> log_sum_exp = {}, T scale = T(0)) {
+void attention(Backend& b, input<T> q, input<T> k, input<T> v, view<T> y, index_t heads, view<T> log_sum_exp = {}, scalar<T> scale = T(0)) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, attention, T);
   const index_t c = q.extents.channels, rows = q.extents.rows, queries = q.extents.pixels(), keys = k.extents.pixels();
   require<value_error>(heads >= 1 && c % heads == 0, "attention: ", heads, " heads do not divide ", c, " channels");
@@ -74,8 +74,8 @@ void attention(Backend& b, view<const T> q, view<const T> k, view<const T> v, vi
 
 /// Gradients of `attention`, written to dq, dk, dv; y and log_sum_exp are the forward's.
 template <class Backend, class T>
-void attention_backward(Backend& b, view<const T> q, view<const T> k, view<const T> v, view<T> y, index_t heads, view<T> log_sum_exp, view<const T> dy,
-                        view<T> dq, view<T> dk, view<T> dv, T scale = T(0)) {
+void attention_backward(Backend& b, input<T> q, input<T> k, input<T> v, view<T> y, index_t heads, view<T> log_sum_exp, input<T> dy,
+                        view<T> dq, view<T> dk, view<T> dv, scalar<T> scale = T(0)) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, attention, T);
   const index_t c = q.extents.channels, rows = q.extents.rows;
   require<value_error>(heads >= 1 && c % heads == 0, "attention_backward: ", heads, " heads do not divide ", c, " channels");

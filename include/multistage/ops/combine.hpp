@@ -39,7 +39,7 @@ namespace ops {
 
 /// y [rows, h, w, c] = x + row, row [rows, 1, 1, c].
 template <class Backend, class T>
-void add_row(Backend& b, view<const T> x, view<const T> row, view<T> y) {
+void add_row(Backend& b, input<T> x, input<T> row, view<T> y) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   expect("add_row", "x", x, x.extents);
   expect("add_row", "row", row, shape{x.extents.rows, 1, 1, x.extents.channels});
@@ -48,7 +48,7 @@ void add_row(Backend& b, view<const T> x, view<const T> row, view<T> y) {
 }
 /// y [rows, h, w, c + c2] = [x, x2].
 template <class Backend, class T>
-void concat(Backend& b, view<const T> x, view<const T> x2, view<T> y) {
+void concat(Backend& b, input<T> x, input<T> x2, view<T> y) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   shape s = x.extents;
   expect_packed("concat", "x", x);
@@ -59,7 +59,7 @@ void concat(Backend& b, view<const T> x, view<const T> x2, view<T> y) {
 }
 /// to [rows, h, w, c] (+)= channels [first, first + c) of from: the backward of concat, once for each input.
 template <class Backend, class T>
-void split(Backend& b, view<const T> from, index_t first, view<T> to, bool accumulate = false) {
+void split(Backend& b, input<T> from, index_t first, view<T> to, bool accumulate = false) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   require<shape_error>(first >= 0 && first + to.extents.channels <= from.extents.channels, "split: channels [", first, ", ", first + to.extents.channels,
                        ") of ", from.extents);

@@ -87,7 +87,7 @@ conv_problem<T> make_conv_problem(view<const T> x, view<const T> weight, shape y
 
 /// y = conv(x). @see the file's head.
 template <class Backend, class T>
-void conv(Backend& b, view<const T> x, view<const T> weight, view<T> y, conv_window window = {}, const conv_extras<T>& extras = {}) {
+void conv(Backend& b, input<T> x, input<T> weight, view<T> y, conv_window window = {}, const conv_extras<T>& extras = {}) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, conv, T);
   conv_problem<T> p = make_conv_problem(x, weight, y.extents, window, extras);
   expect("conv", "y", y, y.extents);
@@ -98,7 +98,7 @@ void conv(Backend& b, view<const T> x, view<const T> weight, view<T> y, conv_win
 /// Gradients of y = conv(x) without extras, from dy like y: dx (+)= the transposed convolution; dweight and dbias are added to.
 /// Empty views are not wanted.
 template <class Backend, class T>
-void conv_backward(Backend& b, view<const T> x, view<const T> weight, view<const T> dy, view<T> dx, view<T> dweight, view<T> dbias, conv_window window = {},
+void conv_backward(Backend& b, input<T> x, input<T> weight, input<T> dy, view<T> dx, view<T> dweight, view<T> dbias, conv_window window = {},
                    bool accumulate = false) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, conv, T);
   const conv_problem<T> p = make_conv_problem(x, weight, dy.extents, window, conv_extras<T>{});
@@ -113,12 +113,12 @@ void conv_backward(Backend& b, view<const T> x, view<const T> weight, view<const
 
 /// y = x W + bias for x [rows, 1, 1, in], W [1, 1, in, out].
 template <class Backend, class T>
-void linear(Backend& b, view<const T> x, view<const T> weight, view<T> y, view<const T> bias = {}) {
+void linear(Backend& b, input<T> x, input<T> weight, view<T> y, input<T> bias = {}) {
   conv(b, x, weight, y, {.kernel = 1, .stride = 1, .padding = 0}, conv_extras<T>{.bias = bias});
 }
 /// Gradients of `linear`.
 template <class Backend, class T>
-void linear_backward(Backend& b, view<const T> x, view<const T> weight, view<const T> dy, view<T> dx, view<T> dweight, view<T> dbias = {}) {
+void linear_backward(Backend& b, input<T> x, input<T> weight, input<T> dy, view<T> dx, view<T> dweight, view<T> dbias = {}) {
   conv_backward(b, x, weight, dy, dx, dweight, dbias, {.kernel = 1, .stride = 1, .padding = 0});
 }
 

@@ -39,7 +39,7 @@ struct divide_row {
 /// y (+)= dropout(x), any extents; y may be x's own memory. @param share of values to drop, in [0, 1). @param first the element of the
 /// stream that x's first value takes. @throws value_error
 template <class Backend, class T>
-void dropout(Backend& b, view<const T> x, view<T> y, double share, random_stream numbers, index_t first = 0, bool accumulate = false) {
+void dropout(Backend& b, input<T> x, view<T> y, double share, random_stream numbers, index_t first = 0, bool accumulate = false) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   require<value_error>(share >= 0 && share < 1, "dropout: share = ", share, " is outside [0, 1)");
   expect_packed("dropout", "x", x);

@@ -50,7 +50,7 @@ struct set {
 
 /// y = F(x), any extents. F has static value(x) and derivative(x).
 template <class F, class Backend, class T>
-void map(Backend& b, view<const T> x, view<T> y) {
+void map(Backend& b, input<T> x, view<T> y) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   expect("map", "x", x, x.extents);
   expect("map", "y", y, x.extents);
@@ -58,7 +58,7 @@ void map(Backend& b, view<const T> x, view<T> y) {
 }
 /// dx (+)= F'(x) dy.
 template <class F, class Backend, class T>
-void map_backward(Backend& b, view<const T> x, view<const T> dy, view<T> dx, bool accumulate = false) {
+void map_backward(Backend& b, input<T> x, input<T> dy, view<T> dx, bool accumulate = false) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   expect_packed("map_backward", "x", x);
   expect("map_backward", "dy", dy, x.extents);
@@ -67,19 +67,19 @@ void map_backward(Backend& b, view<const T> x, view<const T> dy, view<T> dx, boo
 }
 
 template <class Backend, class T>
-void silu(Backend& b, view<const T> x, view<T> y) {
+void silu(Backend& b, input<T> x, view<T> y) {
   map<silu_function>(b, x, y);
 }
 template <class Backend, class T>
-void silu_backward(Backend& b, view<const T> x, view<const T> dy, view<T> dx, bool accumulate = false) {
+void silu_backward(Backend& b, input<T> x, input<T> dy, view<T> dx, bool accumulate = false) {
   map_backward<silu_function>(b, x, dy, dx, accumulate);
 }
 template <class Backend, class T>
-void gelu(Backend& b, view<const T> x, view<T> y) {
+void gelu(Backend& b, input<T> x, view<T> y) {
   map<gelu_function>(b, x, y);
 }
 template <class Backend, class T>
-void gelu_backward(Backend& b, view<const T> x, view<const T> dy, view<T> dx, bool accumulate = false) {
+void gelu_backward(Backend& b, input<T> x, input<T> dy, view<T> dx, bool accumulate = false) {
   map_backward<gelu_function>(b, x, dy, dx, accumulate);
 }
 
@@ -109,7 +109,7 @@ void linear_combination(Backend& b, index_t n, T* y, std::initializer_list<term<
 }
 /// y = value everywhere.
 template <class Backend, class T>
-void fill(Backend& b, view<T> y, T value) {
+void fill(Backend& b, view<T> y, scalar<T> value) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   expect_packed("fill", "y", y);
   b.for_each_index(y.extents.size(), functor::set<T>{value, y.data});

@@ -38,7 +38,7 @@ struct embedding {
 
 /// y [rows, 1, 1, n] from values [rows, 1, 1, 1] and, for Fourier, frequencies [1, 1, 1, n / 2]. Noise levels get no gradient.
 template <class Backend, class T>
-void embedding(Backend& b, view<const T> values, view<T> y, embedding_form form = {}, view<const T> frequencies = {}) {
+void embedding(Backend& b, input<T> values, view<T> y, embedding_form form = {}, input<T> frequencies = {}) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   const index_t n = y.extents.channels;
   require<value_error>(n >= 4 && n % 2 == 0, "embedding: ", n, " channels; an even number from 4 is needed");

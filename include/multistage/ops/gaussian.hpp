@@ -56,7 +56,7 @@ struct gaussian_backward {
 
 /// z [rows, h, w, c] from moments [rows, h, w, 2 c] and standard normal noise like z; without noise, the mean. @throws shape_error
 template <class Backend, class T>
-void sample_gaussian(Backend& b, view<const T> moments, view<const T> noise, view<T> z) {
+void sample_gaussian(Backend& b, input<T> moments, input<T> noise, view<T> z) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   const shape s = z.extents;
   expect_packed("sample_gaussian", "z", z);
@@ -77,7 +77,7 @@ void gaussian_divergence(Backend& b, view<const T> moments, double* kl) {
 
 /// dmoments = the gradient of sample_gaussian from dz, and `weight` times that of every row's divergence.
 template <class Backend, class T>
-void gaussian_backward(Backend& b, view<const T> moments, view<const T> noise, view<const T> dz, double weight, view<T> dmoments) {
+void gaussian_backward(Backend& b, input<T> moments, input<T> noise, input<T> dz, double weight, view<T> dmoments) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   const shape s = dz.extents;
   expect_packed("gaussian_backward", "dz", dz);

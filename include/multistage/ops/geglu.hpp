@@ -35,7 +35,7 @@ struct geglu_backward {
 
 /// y [rows, h, w, c] from x [rows, h, w, 2 c]. @throws shape_error
 template <class Backend, class T>
-void geglu(Backend& b, view<const T> x, view<T> y) {
+void geglu(Backend& b, input<T> x, view<T> y) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   const shape s = y.extents;
   expect("geglu", "x", x, shape{s.rows, s.height, s.width, 2 * s.channels});
@@ -44,7 +44,7 @@ void geglu(Backend& b, view<const T> x, view<T> y) {
 }
 /// dx (+)= the gradient of geglu, from dy like y.
 template <class Backend, class T>
-void geglu_backward(Backend& b, view<const T> x, view<const T> dy, view<T> dx, bool accumulate = false) {
+void geglu_backward(Backend& b, input<T> x, input<T> dy, view<T> dx, bool accumulate = false) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   const shape s = dy.extents;
   expect_packed("geglu_backward", "dy", dy);

@@ -7,7 +7,7 @@ namespace multistage::ops {
 /// @param a [rows, channels] as a matrix, op(A) of extents m x k. @param b op(B) of extents k x n. @param c m x n.
 /// @throws shape_error when the extents do not chain.
 template <class Backend, class T>
-void matmul(Backend& backend, view<const T> a, view<const T> b, view<T> c, bool transpose_a = false, bool transpose_b = false, T alpha = T(1), T beta = T(0)) {
+void matmul(Backend& backend, input<T> a, input<T> b, view<T> c, bool transpose_a = false, bool transpose_b = false, scalar<T> alpha = T(1), scalar<T> beta = T(0)) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, gemm, T);
   const auto flat = [](const shape& s) { return s.pixels() == 1; };
   require<shape_error>(flat(a.extents) && flat(b.extents) && flat(c.extents), "matmul: ", a.extents, " x ", b.extents, " -> ", c.extents,

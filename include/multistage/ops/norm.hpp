@@ -46,7 +46,7 @@ norm_problem<T> make_norm_problem(view<const T> x, view<const T> weight, view<co
 
 /// y = group_norm(x) for x [rows, h, w, c], weight and bias [1, 1, 1, c]; writes statistics [rows, 1, groups, 2] for backward.
 template <class Backend, class T>
-void group_norm(Backend& b, view<const T> x, view<const T> weight, view<const T> bias, view<T> statistics, view<T> y, const norm_options<T>& options) {
+void group_norm(Backend& b, input<T> x, input<T> weight, input<T> bias, view<T> statistics, view<T> y, const norm_options<T>& options) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, norm, T);
   norm_problem<T> p = make_norm_problem(x, weight, bias, statistics, options);
   expect("group_norm", "y", y, shape{x.extents.rows, x.extents.height, x.extents.width, p.all_channels()});
@@ -57,7 +57,7 @@ void group_norm(Backend& b, view<const T> x, view<const T> weight, view<const T>
 
 /// Gradients of group_norm; `g` holds the pointers, of the extents that backend/primitives.hpp states.
 template <class Backend, class T>
-void group_norm_backward(Backend& b, view<const T> x, view<const T> weight, view<const T> bias, view<T> statistics, const norm_options<T>& options,
+void group_norm_backward(Backend& b, input<T> x, input<T> weight, input<T> bias, view<T> statistics, const norm_options<T>& options,
                          const norm_gradients<T>& g) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, norm, T);
   const norm_problem<T> p = make_norm_problem(x, weight, bias, statistics, options);
@@ -67,7 +67,7 @@ void group_norm_backward(Backend& b, view<const T> x, view<const T> weight, view
 
 /// y = layer_norm(x) over the channels of each pixel, for x [rows, h, w, c]; statistics [rows h w, 1, 1, 2] (Ba et al. 2016).
 template <class Backend, class T>
-void layer_norm(Backend& b, view<const T> x, view<const T> weight, view<const T> bias, view<T> statistics, view<T> y, T epsilon = T(1e-5)) {
+void layer_norm(Backend& b, input<T> x, input<T> weight, input<T> bias, view<T> statistics, view<T> y, scalar<T> epsilon = T(1e-5)) {
   const shape tokens{x.extents.rows * x.extents.pixels(), 1, 1, x.extents.channels};
   expect("layer_norm", "x", x, x.extents);
   expect("layer_norm", "y", y, x.extents);
@@ -75,8 +75,8 @@ void layer_norm(Backend& b, view<const T> x, view<const T> weight, view<const T>
 }
 /// Gradients of layer_norm, as those of group_norm with one group; partials [rows h w, 2 channels].
 template <class Backend, class T>
-void layer_norm_backward(Backend& b, view<const T> x, view<const T> weight, view<const T> bias, view<T> statistics, const norm_gradients<T>& g,
-                         T epsilon = T(1e-5)) {
+void layer_norm_backward(Backend& b, input<T> x, input<T> weight, input<T> bias, view<T> statistics, const norm_gradients<T>& g,
+                         scalar<T> epsilon = T(1e-5)) {
   const shape tokens{x.extents.rows * x.extents.pixels(), 1, 1, x.extents.channels};
   expect_packed("layer_norm_backward", "x", x);
   group_norm_backward(b, view<const T>(x.data, tokens), weight, bias, statistics, norm_options<T>{.epsilon = epsilon}, g);

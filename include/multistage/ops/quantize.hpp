@@ -58,7 +58,7 @@ struct codes_backward {
 
 /// quantized like z [rows, h, w, c] and index [rows h w] from codes [1, 1, n, c]. @throws shape_error
 template <class Backend, class T>
-void quantize(Backend& b, view<const T> z, view<const T> codes, index_t* index, view<T> quantized) {
+void quantize(Backend& b, input<T> z, input<T> codes, index_t* index, view<T> quantized) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   const index_t c = z.extents.channels;
   expect_packed("quantize", "z", z);
@@ -70,7 +70,7 @@ void quantize(Backend& b, view<const T> z, view<const T> codes, index_t* index, 
 
 /// dz = the gradient straight through from dquantized and that of L; dcodes (empty: not wanted) is added to. @param beta weight of the commitment.
 template <class Backend, class T>
-void quantize_backward(Backend& b, view<const T> z, view<const T> codes, const index_t* index, view<const T> quantized, view<const T> dquantized, double beta,
+void quantize_backward(Backend& b, input<T> z, input<T> codes, const index_t* index, input<T> quantized, input<T> dquantized, double beta,
                        view<T> dz, view<T> dcodes) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   const index_t c = z.extents.channels, n = z.extents.size();

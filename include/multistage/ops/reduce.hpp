@@ -20,7 +20,7 @@ double sum_of_squares(Backend& b, view<const T> x) {
 }
 /// y[c] (+)= sum of x over rows and pixels, for x [rows, h, w, c] and y [1, 1, 1, c].
 template <class Backend, class T>
-void sum_over_pixels(Backend& b, view<const T> x, view<T> y, bool accumulate = false) {
+void sum_over_pixels(Backend& b, input<T> x, view<T> y, bool accumulate = false) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, reduce, T);
   expect_packed("sum_over_pixels", "x", x);
   expect("sum_over_pixels", "y", y, shape{1, 1, 1, x.extents.channels});

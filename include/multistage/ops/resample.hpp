@@ -60,7 +60,7 @@ constexpr resample_problem<T> make_resample_problem(const T* x, const shape& fro
 /// y = x resampled, [rows, h, w, c] -> [rows, filter.down(h) or up(h), ...]. With `backward`, y is dx (of the forward's input extents)
 /// and x is dy. @throws shape_error when extents do not fit.
 template <class Backend, class T>
-void resample(Backend& b, view<const T> x, view<T> y, const resample_filter& filter, bool up, bool backward = false, bool accumulate = false) {
+void resample(Backend& b, input<T> x, view<T> y, const resample_filter& filter, bool up, bool backward = false, bool accumulate = false) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, resample, T);
   const shape in = backward ? y.extents : x.extents;
   const shape out =

@@ -6,6 +6,11 @@
 
 namespace multistage::ops {
 
+/// An operand that is read: a tensor, a view, const or not. The element type follows from the results, which are given as views
+/// (y.view()), since they are what changes.
+template <class T>
+using input = std::type_identity_t<view<const T>>;
+
 /// @throws shape_error unless `v` is contiguous with the extents `expected`; `where` and `what` name it.
 template <class T>
 void expect(const char* where, const char* what, const view<T>& v, const shape& expected) {

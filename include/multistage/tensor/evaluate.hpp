@@ -175,19 +175,38 @@ struct loop_axes {
     if (count == 0) return f(index_t{0}, n, index_t{1});
     const int last = count - 1;
     index_list<Rank> p = place(first);
+    index_t line = offset(p, strides) - p[last] * strides[last];
     while (n > 0) {
       const index_t left = extents[last] - p[last];
       const index_t run = left < n ? left : n;
-      f(offset(p, strides), run, strides[last]);
+      f(line + p[last] * strides[last], run, strides[last]);
       n -= run;
       p[last] = 0;
       for (int k = last - 1; k >= 0; --k) {
+        line += strides[k];
         if (++p[k] < extents[k]) break;
+        line -= extents[k] * strides[k];
         p[k] = 0;
       }
     }
   }
 };
+/// Joins neighbouring axes that lie as one; axes of one element go.
+template <int Rank>
+MULTISTAGE_HD void join_axes(loop_axes<Rank>& loop, index_list<Rank>& strides) {
+  int n = 0;
+  for (int k = 0; k < loop.count; ++k) {
+    if (loop.extents[k] == 1) continue;
+    if (n > 0 && strides[n - 1] == strides[k] * loop.extents[k]) {
+      loop.extents[n - 1] *= loop.extents[k];
+      strides[n - 1] = strides[k];
+    } else {
+      loop.extents[n] = loop.extents[k];
+      strides[n++] = strides[k];
+    }
+  }
+  loop.count = n;
+}
 
 /// What assigns elements of one expression. The result's strides descend, and so neighbours in the loop are neighbours in memory.
 template <class Tree, class T, int Rank>
@@ -222,10 +241,15 @@ struct assignment {
         U* const buffer = reinterpret_cast<U*>(buffers + used);
         used += piece * index_t(sizeof(U));
         U* at = buffer;
-        a.axes.for_each_run(first, n, l.strides, [&](index_t offset, index_t run, index_t stride) {
+        loop_axes<Rank> own = a.axes;  // what is one element along several axes is so along one
+        index_list<Rank> own_strides = l.strides;
+        join_axes(own, own_strides);
+        own.for_each_run(first, n, own_strides, [&](index_t offset, index_t run, index_t stride) {
           const U* const from = l.data + offset;
           if (stride == 1)
             for (index_t i = 0; i < run; ++i) at[i] = from[i];
+          else if (stride == 0)
+            for (index_t i = 0; i < run; ++i) at[i] = *from;
           else
             for (index_t i = 0; i < run; ++i) at[i] = from[i * stride];
           at += run;

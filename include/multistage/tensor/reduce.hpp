@@ -96,6 +96,7 @@ struct parts {
   using accumulator = typename Op::accumulator;
   static constexpr index_t part = 4096;
   static constexpr int lanes = 8;
+  static constexpr int most = 64;  // results of a group
 
   const T* data;
   loop_axes<Rank> kept;
@@ -139,7 +140,6 @@ struct parts {
     return lane[0];
   }
   MULTISTAGE_HD void side_by_side(const T* from, index_t first, index_t n, accumulator* to) const {
-    constexpr int most = 64;
     accumulator side[most];
     for (int g = 0; g < group; ++g) side[g] = Op::start();
     index_t place = first;
@@ -166,23 +166,6 @@ struct finish {
   }
 };
 
-/// Joins neighbouring axes that lie as one.
-template <int Rank>
-void join_axes(loop_axes<Rank>& loop, index_list<Rank>& strides) {
-  int n = 0;
-  for (int k = 0; k < loop.count; ++k) {
-    if (loop.extents[k] == 1) continue;
-    if (n > 0 && strides[n - 1] == strides[k] * loop.extents[k]) {
-      loop.extents[n - 1] *= loop.extents[k];
-      strides[n - 1] = strides[k];
-    } else {
-      loop.extents[n] = loop.extents[k];
-      strides[n++] = strides[k];
-    }
-  }
-  loop.count = n;
-}
-
 /// The parts of every result, and how many there are of each; results in the order of the kept axes.
 template <class Op, class Backend, class T, class E>
 auto reduce_parts(const Backend& b, const view<const T, E>& x, const bool* is_reduced, index_t& results, index_t& length, index_t& count) {
@@ -206,7 +189,7 @@ auto reduce_parts(const Backend& b, const view<const T, E>& x, const bool* is_re
   p.group = 1;
   const int last = p.kept.count - 1;
   if (Backend::on_host && last >= 0 && p.kept_strides[last] == 1)
-    for (const int g : {64, 32, 16, 8, 4, 3, 2})
+    for (int g = p.most; g > 1; --g)
       if (p.kept.extents[last] % g == 0) {
         p.group = g;
         break;
