@@ -4,13 +4,15 @@ import pathlib, re, statistics, sys
 # room -> rooms it may include, itself aside
 ARROWS = {
     "core": [],
+    "tensor": ["core"],
+    "interop": ["core"],
     "schedule": ["core"],
     "backend": ["core"],
     "backend/cpu": ["core", "backend"],
     "backend/eigen": ["core", "backend"],
     "backend/thrust": ["core", "backend"],
     "backend/cuda": ["core", "backend", "backend/thrust"],
-    "ops": ["core", "backend"],
+    "ops": ["core", "backend", "tensor"],
     "graph": ["core", "ops", "backend"],
     "stages": ["core", "schedule", "ops"],
     "networks": ["core", "ops", "graph"],
@@ -20,7 +22,7 @@ ARROWS = {
     "metrics": ["core", "ops", "graph"],
     "io": ["core", "graph", "networks", "stages", "diffusion", "metrics"],
 }
-UMBRELLAS = {"multistage.hpp", "eigen.hpp", "thrust.hpp", "cuda.hpp", "io.hpp", "library.hpp"}
+UMBRELLAS = {"tensor.hpp", "operations.hpp", "multistage.hpp", "eigen.hpp", "thrust.hpp", "cuda.hpp", "io.hpp", "library.hpp"}
 
 root = pathlib.Path(sys.argv[1]) / "include" / "multistage"
 problems, lengths = [], []
