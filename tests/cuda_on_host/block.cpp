@@ -94,7 +94,8 @@ void block::run(const kernel_entry& kernel, const char* parameters, const thread
     f.self.tid[1] = i / like.ntid[0] % like.ntid[1];
     f.self.tid[2] = i / like.ntid[0] / like.ntid[1];
     f.self.now = f.self.block_start = f.self.barrier = f.self.warp_sync = time;
-    f.self.warp_mask = 0;
+    f.self.warp_met = time;
+    f.self.warp_mask = f.self.met_mask = 0;
     f.self.local_first = f.self.local_top = local_base + i * local_per_thread;
     f.now = state::ready;
     f.passed = 0;
@@ -251,8 +252,14 @@ bool block::try_meet(uint32_t warp, fiber& f) {
     all.mask |= 1u << lane;
   }
   f.together(all);
+  const uint64_t time = tick();
   for (uint32_t lane = 0; lane < 32; ++lane)
-    if (all.of[lane]) fibers_[warp * 32 + lane].now = state::ready;
+    if (all.of[lane]) {
+      fiber& other = fibers_[warp * 32 + lane];
+      other.now = state::ready;
+      other.self.now = other.self.warp_met = time;
+      other.self.met_mask = all.asked;
+    }
   return true;
 }
 

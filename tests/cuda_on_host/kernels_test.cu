@@ -174,6 +174,19 @@ __global__ void half_warps(const int* x, int* y) {
   y[i] = v;
 }
 
+// every lane reads what lane 0 then writes: the shuffles stand between
+__global__ void softmax(float* x) {
+  float* const row = x + threadIdx.x / 32 * 32;
+  const int lane = int(threadIdx.x % 32);
+  float most = row[0];
+  if (row[lane] > most) most = row[lane];
+  for (int step = 16; step > 0; step /= 2)
+    most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, step));
+  float sum = expf(row[lane] - most);
+  for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+  row[lane] = expf(row[lane] - most) / sum;
+}
+
 __global__ void votes(const int* x, int* y) {
   const int i = int(threadIdx.x), v = x[i], n = int(blockDim.x);
   y[0 * n + i] = int(__ballot_sync(0xffffffffu, v > 10));
@@ -456,6 +469,17 @@ void test_warps() {
   });
   warp_exchange<<<1, n>>>(in, exchanged);
   expect("__syncwarp", exchanged.host(), [&](int i) { return x[std::size_t(i ^ 1)] + 3; });
+  const auto scores = reals(n);
+  array<float> weights(scores);
+  softmax<<<1, n>>>(weights);
+  expect(
+      "softmax by shuffles", weights.host(),
+      [&](int i) {
+        double s = 0;
+        for (int l = 0; l < 32; ++l) s += std::exp(scores[std::size_t((i & ~31) + l)]);
+        return std::exp(scores[std::size_t(i)]) / s;
+      },
+      1e-6);
   std::vector<double> d(32);
   for (int i = 0; i < 32; ++i) d[std::size_t(i)] = 1.0 / (i + 1);
   array<double> sums(32);

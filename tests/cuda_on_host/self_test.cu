@@ -100,6 +100,12 @@ __global__ void warp_without_sync(const float* x, float* y) {
   s[threadIdx.x] = x[threadIdx.x];
   y[threadIdx.x] = s[threadIdx.x ^ 1];
 }
+// a shuffle tells what was read, but nothing of what was written
+__global__ void warp_by_shuffle(const float* x, float* y) {
+  y[threadIdx.x] = x[threadIdx.x];
+  const int there = __shfl_xor_sync(0xffffffffu, int(threadIdx.x), 1);
+  y[threadIdx.x] += y[there];
+}
 __global__ void shuffle_for_some(const float* x, float* y) {
   float v = x[threadIdx.x];
   if (threadIdx.x % 32 < 16) v += __shfl_xor_sync(0xffffffffu, v, 1);
@@ -223,6 +229,9 @@ int main(int, char** argv) {
       break;
     case 26:  // finds: RACE: reads by ld.global.nc what this kernel wrote, constant_that_changes
       constant_that_changes<<<1, 64>>>(y);
+      break;
+    case 27:  // finds: RACE: reads what another thread of this kernel wrote, warp_by_shuffle
+      warp_by_shuffle<<<1, 64>>>(x, y);
       break;
     default:
       return 1;

@@ -45,6 +45,9 @@ struct thread {
   uint64_t barrier;       ///< what is older was done before the block's last barrier
   uint64_t warp_sync;     ///< likewise for the lanes of warp_mask
   uint32_t warp_mask;
+  uint64_t
+      warp_met;  ///< what the lanes of met_mask had read before they last did something together
+  uint32_t met_mask;
 
   uint64_t local_first;
   uint64_t local_top;
@@ -197,9 +200,19 @@ struct thread {
     if (time < block_start) return of_block;
     if (!of_block && who == race_tag::several_blocks) return false;
     if (time < barrier || who == linear) return true;
-    if (time >= warp_sync) return false;
-    if (who < 1024) return who / 32 == warp() && (warp_mask >> (who & 31) & 1);
-    return who == race_tag::several_of_warp + warp() && warp_mask == 0xffffffffu;
+    return time < warp_sync && among(who, warp_mask);
+  }
+  /// Whether a tag names lanes of this warp that are all in `mask`.
+  bool among(uint64_t who, uint32_t mask) const {
+    if (who < 1024) return who / 32 == warp() && (mask >> (who & 31) & 1);
+    return who == race_tag::several_of_warp + warp() && mask == 0xffffffffu;
+  }
+  /// Whether what a reader's tag records is over: ordered, or read before the lanes last met, since
+  /// a lane's shuffle takes what it has read. (A shuffle orders nothing else.)
+  bool read_before(uint64_t tag, bool of_block) const {
+    const uint64_t time = race_tag::time(tag);
+    return ordered(tag, of_block) ||
+           (time >= block_start && time < warp_met && among(race_tag::who(tag), met_mask));
   }
   void note_read(access_tags& tags, bool of_block, uint64_t a, int n, int line) {
     if (!ordered(tags.writer, of_block)) [[unlikely]]
@@ -210,7 +223,7 @@ struct thread {
     if (!of_block && time >= launch_start &&
         (time < block_start || who == race_tag::several_blocks))
       reader = race_tag::several_blocks;
-    else if (!ordered(tags.reader, of_block))
+    else if (!read_before(tags.reader, of_block))
       reader = (who < 1024 && who / 32 == warp()) || who == race_tag::several_of_warp + warp()
                    ? race_tag::several_of_warp + warp()
                    : race_tag::several_threads;
@@ -219,7 +232,7 @@ struct thread {
   void note_write(access_tags& tags, bool of_block, uint64_t a, int n, int line) {
     if (!ordered(tags.writer, of_block)) [[unlikely]]
       race(a, n, line, "writes what another thread of this kernel wrote", tags.writer);
-    if (!ordered(tags.reader, of_block)) [[unlikely]]
+    if (!read_before(tags.reader, of_block)) [[unlikely]]
       race(a, n, line, "writes what another thread of this kernel read", tags.reader);
     tags.writer = race_tag::make(now, linear);
   }
