@@ -160,15 +160,15 @@ inline std::string encode_png(const picture& p) {
   // Memory is all that can fail here; the callback keeps C++'s exceptions out of C.
   png_set_write_fn(
       png, &out,
-      [](png_structp png, png_bytep from, std::size_t n) {
+      [](png_structp to, png_bytep from, std::size_t n) {
         bool kept = true;
         try {
-          static_cast<std::string*>(png_get_io_ptr(png))
+          static_cast<std::string*>(png_get_io_ptr(to))
               ->append(reinterpret_cast<const char*>(from), n);
         } catch (const std::bad_alloc&) {
           kept = false;
         }
-        if (!kept) png_error(png, "out of memory");
+        if (!kept) png_error(to, "out of memory");
       },
       nullptr);
   if (setjmp(png_jmpbuf(png))) throw std::bad_alloc();

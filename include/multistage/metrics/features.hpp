@@ -1,54 +1,18 @@
 // Measures of two sets of features beside the Frechet distance, and of class probabilities.
 //   KID                 unbiased squared MMD with the kernel (x.y / d + 1)^3                      Binkowski et al., arXiv 1801.01401
-//   precision, recall   share of one set inside the balls of the other's k-th neighbours          Kynkaanniemi et al., arXiv 1904.06991
-//   density, coverage   how many balls hold a sample, on average; share of balls that hold one    Naeem et al., arXiv 2002.09797
+//   precision, recall, density, coverage                                                          neighbourhoods.hpp
 //   Inception score     exp E KL(p(y|x) | p(y))                                                   Salimans et al., arXiv 1606.03498
 #pragma once
-#include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
 #include <span>
 #include <vector>
 
-#include "../core/config.hpp"
-#include "../core/error.hpp"
 #include "../core/random.hpp"
+#include "feature_rows.hpp"
+#include "neighbourhoods.hpp"
 
 namespace multistage {
-
-namespace metrics_detail {
-using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-using rows = Eigen::Map<const matrix>;
-
-inline rows as_rows(const char* what, std::span<const double> v, index_t dimension, index_t least) {
-  require<value_error>(dimension >= 1 && index_t(v.size()) % dimension == 0, what, ": ", v.size(), " values are no rows of ", dimension);
-  rows x(v.data(), index_t(v.size()) / dimension, dimension);
-  require<value_error>(x.rows() >= least, what, ": ", x.rows(), " rows; at least ", least, " are needed");
-  require<value_error>(x.allFinite(), what, ": a feature is not finite");
-  return x;
-}
-/// Squared distances of a block of rows of a to all of b.
-inline matrix squared_distances(const Eigen::Ref<const matrix>& a, const Eigen::Ref<const matrix>& b) {
-  matrix d = -2 * a * b.transpose();
-  d.colwise() += a.rowwise().squaredNorm();
-  d.rowwise() += b.rowwise().squaredNorm().transpose();
-  return d.cwiseMax(0);
-}
-inline constexpr index_t block = 512;
-/// Squared distance of each row to its k-th neighbour among the others.
-inline std::vector<double> radii(const rows& x, int k) {
-  std::vector<double> r;
-  for (index_t i = 0; i < x.rows(); i += block) {
-    matrix d = squared_distances(x.middleRows(i, std::min(block, x.rows() - i)), x);
-    for (index_t q = 0; q < d.rows(); ++q) {
-      d(q, i + q) = -1;  // itself comes first
-      std::nth_element(d.row(q).data(), d.row(q).data() + k, d.row(q).data() + d.cols());
-      r.push_back(d(q, k));
-    }
-  }
-  return r;
-}
-}  // namespace metrics_detail
 
 /// Unbiased KID of features [n, d] and [m, d], over all rows. @throws value_error for fewer than two rows or values that are not finite
 inline double kid(std::span<const double> a, std::span<const double> b, index_t dimension) {
@@ -95,40 +59,6 @@ inline kid_estimate kid_in_blocks(std::span<const double> a, std::span<const dou
   for (const double v : values) mean += v / subsets;
   for (const double v : values) square += (v - mean) * (v - mean);
   return {mean, std::sqrt(square / (subsets - 1) / subsets)};
-}
-
-struct neighbourhood_report {
-  double precision, recall, density, coverage;
-};
-/// Precision, recall, density and coverage of generated features against reference ones, with the k-th neighbour (itself excluded).
-/// @throws value_error unless 1 <= k < rows of both
-inline neighbourhood_report neighbourhoods(std::span<const double> reference, std::span<const double> generated, index_t dimension, int k = 3) {
-  using namespace metrics_detail;
-  require<value_error>(k >= 1, "neighbourhoods: k = ", k, "; it is at least 1");
-  const rows x = as_rows("neighbourhoods", reference, dimension, k + 1), y = as_rows("neighbourhoods", generated, dimension, k + 1);
-  const std::vector<double> rx = radii(x, k), ry = radii(y, k);
-  index_t inside = 0, balls = 0, recalled = 0, covered = 0;
-  for (index_t i = 0; i < y.rows(); i += block) {
-    const matrix d = squared_distances(y.middleRows(i, std::min(block, y.rows() - i)), x);
-    for (index_t q = 0; q < d.rows(); ++q) {
-      index_t n = 0;
-      for (index_t r = 0; r < d.cols(); ++r) n += d(q, r) <= rx[std::size_t(r)];
-      balls += n;
-      inside += n > 0;
-    }
-  }
-  for (index_t i = 0; i < x.rows(); i += block) {
-    const matrix d = squared_distances(x.middleRows(i, std::min(block, x.rows() - i)), y);
-    for (index_t q = 0; q < d.rows(); ++q) {
-      bool any = false;
-      double nearest = HUGE_VAL;
-      for (index_t r = 0; r < d.cols(); ++r) any = any || d(q, r) <= ry[std::size_t(r)], nearest = std::min(nearest, d(q, r));
-      recalled += any;
-      covered += nearest <= rx[std::size_t(i + q)];
-    }
-  }
-  const double n = double(x.rows()), m = double(y.rows());
-  return {double(inside) / m, double(recalled) / n, double(balls) / (k * m), double(covered) / n};
 }
 
 /// Inception score of class probabilities [n, classes], each row summing to 1. @throws value_error for others

@@ -1,35 +1,75 @@
 // Frechet distance between two sets of features, taken as Gaussians (Dowson and Landau 1982; Heusel et al., arXiv 1706.08500):
-//   |m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1^1/2 C_2 C_1^1/2)^1/2),
-// by symmetric eigendecompositions in double, so covariances of any rank do.
+//   |m_1 - m_2|^2 + tr(C_1) + tr(C_2) - 2 tr((C_1 C_2)^1/2).
+// With any F_i such that F_i^T F_i = C_i, the eigenvalues of C_1 C_2 = F_1^T F_1 F_2^T F_2 that are not 0 are
+// those of (F_1 F_2^T)(F_1 F_2^T)^T, so the last trace is the sum of the singular values of F_1 F_2^T. F_i are
+// the centred rows over sqrt(n_i - 1) themselves where these are fewer than dimensions, else a root of the
+// covariance: nothing is larger than the smaller of n_i and the dimension squared. All in double.
 #pragma once
+#include <Eigen/Cholesky>
 #include <Eigen/Eigenvalues>
-#include <span>
+#include <algorithm>
+#include <cmath>
+#include <limits>
 
-#include "../core/config.hpp"
-#include "../core/error.hpp"
+#include "feature_rows.hpp"
 
 namespace multistage {
 
-/// @param a, b features [n, dimension], row-major. Features may be pixels. @throws value_error for fewer than two rows or non-finite values.
+namespace metrics_detail {
+
+/// What is left of a 0 beside a 1 after a decomposition, and is dropped.
+inline constexpr double rounding = 10 * std::numeric_limits<double>::epsilon();
+
+/// A set's mean, the trace of its covariance, and a factor F of the covariance F^T F.
+struct gaussian {
+  Eigen::RowVectorXd mean;
+  double trace = 0;
+  matrix factor;
+
+  explicit gaussian(const rows& x) : mean(Eigen::RowVectorXd::Zero(x.cols())) {
+    for (index_t i = 0; i < x.rows(); ++i) mean += x.row(i);
+    mean /= double(x.rows());
+    factor = (x.rowwise() - mean) / std::sqrt(double(x.rows() - 1));
+    trace = factor.squaredNorm();
+    if (x.rows() <= x.cols()) return;
+    matrix covariance = matrix::Zero(x.cols(), x.cols());
+    covariance.selfadjointView<Eigen::Lower>().rankUpdate(factor.transpose());
+    // P^T L D L^T P: with pivots, since covariances are often singular. Pivots of rounding are none.
+    const Eigen::LDLT<matrix> root(covariance);
+    const Eigen::VectorXd pivots = root.vectorD();
+    const double least = pivots.maxCoeff() * rounding;
+    const Eigen::VectorXd scales = (pivots.array() > least).select(pivots, 0.0).cwiseSqrt();
+    const matrix lower = matrix(root.matrixL()) * scales.asDiagonal();
+    factor = (root.transpositionsP().transpose() * lower).transpose();
+  }
+};
+
+/// The sum of a matrix's singular values.
+inline double nuclear_norm(const matrix& m) {
+  const index_t side = std::min(m.rows(), m.cols());
+  matrix gram = matrix::Zero(side, side);
+  if (m.rows() <= m.cols())
+    gram.selfadjointView<Eigen::Lower>().rankUpdate(m);
+  else
+    gram.selfadjointView<Eigen::Lower>().rankUpdate(m.transpose());
+  const Eigen::SelfAdjointEigenSolver<matrix> solver(gram, Eigen::EigenvaluesOnly);
+  const Eigen::VectorXd& squares = solver.eigenvalues();
+  // What rounding leaves of a 0 would count as a root of 1e-16.
+  const double least = squares.maxCoeff() * rounding;
+  return (squares.array() > least).select(squares, 0.0).cwiseSqrt().sum();
+}
+
+}  // namespace metrics_detail
+
+/// @param a, b features [n, dimension], row-major. Features may be pixels. Never below 0, and 0 for equal sets.
+/// @throws value_error for fewer than two rows, and for values that are not finite or above 1e50
 inline double frechet_distance(std::span<const double> a, std::span<const double> b, index_t dimension) {
-  using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  require<value_error>(dimension >= 1 && index_t(a.size()) % dimension == 0 && index_t(b.size()) % dimension == 0, "frechet_distance: ", a.size(), " and ",
-                       b.size(), " values are no rows of ", dimension);
-  const auto moments = [&](std::span<const double> v, Eigen::VectorXd& mean) -> matrix {
-    const Eigen::Map<const matrix> x(v.data(), index_t(v.size()) / dimension, dimension);
-    require<value_error>(x.rows() >= 2, "frechet_distance: ", x.rows(), " rows; a covariance needs two");
-    require<value_error>(x.allFinite(), "frechet_distance: a feature is not finite");
-    mean = x.colwise().mean();
-    const matrix centred = x.rowwise() - mean.transpose();
-    return centred.transpose() * centred / double(x.rows() - 1);
-  };
-  Eigen::VectorXd mean_a, mean_b;
-  const matrix ca = moments(a, mean_a), cb = moments(b, mean_b);
-  const Eigen::SelfAdjointEigenSolver<matrix> root(ca);
-  const matrix half = root.eigenvectors() * root.eigenvalues().cwiseMax(0).cwiseSqrt().asDiagonal() * root.eigenvectors().transpose();
-  const matrix product = half * cb * half;
-  const Eigen::SelfAdjointEigenSolver<matrix> inner((product + product.transpose()) * 0.5, Eigen::EigenvaluesOnly);
-  return (mean_a - mean_b).squaredNorm() + ca.trace() + cb.trace() - 2 * inner.eigenvalues().cwiseMax(0).cwiseSqrt().sum();
+  using namespace metrics_detail;
+  const gaussian x(as_rows("frechet_distance", a, dimension, 2));
+  const gaussian y(as_rows("frechet_distance", b, dimension, 2));
+  const bool alike = x.factor.rows() == y.factor.rows() && x.factor == y.factor;
+  const double spread = alike ? 0 : x.trace + y.trace - 2 * nuclear_norm(x.factor * y.factor.transpose());
+  return (x.mean - y.mean).squaredNorm() + std::max(spread, 0.0);
 }
 
 }  // namespace multistage

@@ -1,0 +1,181 @@
+// Two sets of features by their neighbourhoods. The ball of a row reaches to its k-th neighbour in its own set.
+//   precision, recall   share of one set inside the other's balls, their surface among them   Kynkaanniemi et al., arXiv 1904.06991
+//   density             how many balls of the reference hold a generated row, over k          Naeem et al., arXiv 2002.09797
+//   coverage            share of the reference's balls that hold a generated row
+// As Naeem et al.'s program has it, density and coverage count what lies strictly inside, so that a set's
+// density against itself is 1. That needs distances that are the same from either side to the last bit;
+// products of matrices do not give them. So products find what is clear, and what is too near to tell is
+// computed by the definition.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "feature_rows.hpp"
+
+namespace multistage {
+
+namespace metrics_detail {
+
+inline constexpr index_t block = 512;
+
+/// Squared distances of the rows of two sets.
+class distances {
+ public:
+  distances(const rows& x, const rows& y) : dimension_(x.cols()), x_rows_(x.rows()) {
+    // Around a common centre, products lose less to cancellation.
+    const Eigen::RowVectorXd centre = x.colwise().mean();
+    original_.resize(x.rows() + y.rows(), dimension_);
+    original_ << x, y;
+    centred_ = original_.rowwise() - centre;
+    norms_ = centred_.rowwise().squaredNorm();
+    largest_norm_ = norms_.maxCoeff();
+    find_equals();
+  }
+  index_t size(bool of_y) const { return of_y ? original_.rows() - x_rows_ : x_rows_; }
+  /// Of rows [first, first + n) of x (or of y) to all of x (or of y), to within `slack`.
+  matrix near(bool from_y, index_t first, index_t n, bool to_y) const {
+    const auto a = centred_.middleRows(at(from_y, first), n);
+    const auto b = centred_.middleRows(at(to_y, 0), size(to_y));
+    matrix d = -2 * a * b.transpose();
+    d.colwise() += norms_.segment(at(from_y, first), n);
+    d.rowwise() += norms_.segment(at(to_y, 0), size(to_y)).transpose();
+    return d;
+  }
+  /// How far `near` is from `exact` at most: a bound of the errors of both (Higham, Accuracy and Stability
+  /// of Numerical Algorithms, section 3.1), generous.
+  double slack(bool from_y, index_t i, bool to_y, index_t j) const {
+    return unit_ * (norms_(at(from_y, i)) + norms_(at(to_y, j)));
+  }
+  /// By the definition: the same bits from i to j as from j to i.
+  double exact(bool from_y, index_t i, bool to_y, index_t j) const {
+    if (group_[std::size_t(at(from_y, i))] == group_[std::size_t(at(to_y, j))]) return 0;
+    const double* a = original_.data() + at(from_y, i) * dimension_;
+    const double* b = original_.data() + at(to_y, j) * dimension_;
+    double sum = 0;
+    for (index_t k = 0; k < dimension_; ++k) sum += (a[k] - b[k]) * (a[k] - b[k]);
+    return sum;
+  }
+  /// Below 0, 0 or above 0 as the distance from i to j, which is near `d`, is less than, equal to or more
+  /// than `exact_radius`.
+  int compare(double d, bool from_y, index_t i, bool to_y, index_t j, double exact_radius) const {
+    const double doubt = slack(from_y, i, to_y, j);
+    if (d < exact_radius - doubt) return -1;
+    if (d > exact_radius + doubt) return 1;
+    const double e = exact(from_y, i, to_y, j);
+    return e < exact_radius ? -1 : e > exact_radius ? 1 : 0;
+  }
+  /// Exact squared distance of each row of a set to its k-th neighbour among the others.
+  std::vector<double> radii(bool of_y, int k) const {
+    const index_t n = size(of_y);
+    std::vector<double> r;
+    std::vector<double> sorted;
+    std::vector<double> candidates;
+    for (index_t first = 0; first < n; first += block) {
+      const matrix d = near(of_y, first, std::min(block, n - first), of_y);
+      for (index_t q = 0; q < d.rows(); ++q) {
+        const index_t i = first + q;
+        sorted.assign(d.row(q).data(), d.row(q).data() + n);
+        sorted.erase(sorted.begin() + i);
+        std::nth_element(sorted.begin(), sorted.begin() + (k - 1), sorted.end());
+        // The k-th exact distance is as near to the k-th of these as each is to its own.
+        const double doubt = 2 * unit_ * (norms_(at(of_y, i)) + largest_norm_);
+        const double low = sorted[std::size_t(k - 1)] - doubt;
+        const double high = sorted[std::size_t(k - 1)] + doubt;
+        int below = 0;
+        candidates.clear();
+        for (index_t j = 0; j < n; ++j) {
+          if (j == i || d(q, j) > high) continue;
+          if (d(q, j) < low)
+            ++below;
+          else
+            candidates.push_back(exact(of_y, i, of_y, j));
+        }
+        std::nth_element(candidates.begin(), candidates.begin() + (k - 1 - below), candidates.end());
+        r.push_back(candidates[std::size_t(k - 1 - below)]);
+      }
+    }
+    return r;
+  }
+
+ private:
+  index_t at(bool of_y, index_t i) const { return of_y ? x_rows_ + i : i; }
+  /// Numbers for groups of equal rows: a generator that draws one picture for all seeds has a great many.
+  void find_equals() {
+    const auto row = [&](index_t i) { return original_.data() + i * dimension_; };
+    std::vector<index_t> order(std::size_t(original_.rows()));
+    std::iota(order.begin(), order.end(), index_t{0});
+    std::sort(order.begin(), order.end(), [&](index_t i, index_t j) {
+      return std::lexicographical_compare(row(i), row(i) + dimension_, row(j), row(j) + dimension_);
+    });
+    group_.resize(order.size());
+    for (std::size_t k = 0; k < order.size(); ++k) {
+      const bool same = k > 0 && std::equal(row(order[k]), row(order[k]) + dimension_, row(order[k - 1]));
+      group_[std::size_t(order[k])] = same ? group_[std::size_t(order[k - 1])] : k;
+    }
+  }
+
+  index_t dimension_;
+  index_t x_rows_;
+  double unit_ = 8 * double(dimension_ + 8) * std::numeric_limits<double>::epsilon();
+  matrix original_;
+  matrix centred_;
+  Eigen::VectorXd norms_;
+  double largest_norm_ = 0;
+  std::vector<std::size_t> group_;
+};
+
+}  // namespace metrics_detail
+
+struct neighbourhood_report {
+  double precision, recall, density, coverage;
+};
+
+/// Precision, recall, density and coverage of generated features against reference ones, with the k-th
+/// neighbour (itself excluded). Of a set against itself all are 1, unless it has k equal rows, which lie in
+/// no ball's inside: those do not count for density and coverage.
+/// @throws value_error unless 1 <= k < rows of both, and for features that are not finite or too large
+inline neighbourhood_report neighbourhoods(std::span<const double> reference,
+                                           std::span<const double> generated, index_t dimension, int k = 3) {
+  using namespace metrics_detail;
+  require<value_error>(k >= 1, "neighbourhoods: k = ", k, "; it is at least 1");
+  const distances d(as_rows("neighbourhoods", reference, dimension, k + 1),
+                    as_rows("neighbourhoods", generated, dimension, k + 1));
+  const std::vector<double> reference_radii = d.radii(false, k);
+  const std::vector<double> generated_radii = d.radii(true, k);
+  const index_t n = d.size(false);
+  const index_t m = d.size(true);
+  index_t precise = 0;
+  index_t recalled = 0;
+  index_t strictly_inside = 0;
+  std::vector<char> covered(std::size_t(n), 0);
+  for (index_t first = 0; first < m; first += block) {
+    const matrix near = d.near(true, first, std::min(block, m - first), false);
+    for (index_t q = 0; q < near.rows(); ++q) {
+      bool in_a_ball = false;
+      for (index_t r = 0; r < n; ++r) {
+        const int side = d.compare(near(q, r), true, first + q, false, r, reference_radii[std::size_t(r)]);
+        in_a_ball = in_a_ball || side <= 0;
+        strictly_inside += side < 0;
+        if (side < 0) covered[std::size_t(r)] = 1;
+      }
+      precise += in_a_ball;
+    }
+  }
+  for (index_t first = 0; first < n; first += block) {
+    const matrix near = d.near(false, first, std::min(block, n - first), true);
+    for (index_t q = 0; q < near.rows(); ++q) {
+      bool in_a_ball = false;
+      for (index_t r = 0; r < m && !in_a_ball; ++r)
+        in_a_ball = d.compare(near(q, r), false, first + q, true, r, generated_radii[std::size_t(r)]) <= 0;
+      recalled += in_a_ball;
+    }
+  }
+  return {double(precise) / double(m), double(recalled) / double(n),
+          double(strictly_inside) / (double(k) * double(m)),
+          double(std::count(covered.begin(), covered.end(), 1)) / double(n)};
+}
+
+}  // namespace multistage
