@@ -6,6 +6,8 @@
 #include <multistage/multistage.hpp>
 #include <multistage/stages/interval_clustering.hpp>
 
+#include "image_options.hpp"
+
 namespace ms = multistage;
 using json = ms::io::json;
 
@@ -15,8 +17,8 @@ struct settings {
   std::string data, autoencoder, method = "optimal_denoiser", schedule = "vp", out = "clustering";
   int stages = 3, nodes = 41, replicates = 200, threads = 0;
   ms::index_t draws = 4096, limit = 0;
-  bool latents = false;
-  double largest = 0, alpha = 0.95, threshold = 2.0 / 256, sigma_min = 0.002, sigma_max = 80;
+  ms::io::image_rule images;
+  double alpha = 0.95, threshold = 2.0 / 256, sigma_min = 0.002, sigma_max = 80;
   std::uint64_t seed = 0;
 };
 
@@ -50,9 +52,13 @@ ms::image_source encoded(const ms::image_source& images, const std::string& file
 
 template <class Schedule>
 int cluster(const settings& s, const Schedule& schedule) {
+  // What does not fit is said before the work begins.
+  ms::require<ms::value_error>(s.method != "optimal_denoiser" || s.stages == 3, "cluster: Algorithm 1 makes three stages; use --method n_stage for ", s.stages);
+  ms::require<ms::value_error>(s.method != "n_stage" || s.stages <= s.nodes, "cluster: ", s.stages, " stages of ", s.nodes, " nodes; give as many --nodes at least");
   const ms::cpu backend(s.threads);
   ms::io::make_directory(s.out);
-  ms::image_source images = ms::io::open_images(s.data, {s.largest, s.latents});
+  for (const char* name : {"/clustering.json", "/similarity.png", "/curves.png"}) ms::io::check_writable(s.out + name);
+  ms::image_source images = ms::io::open_images(s.data, s.images);
   if (s.limit > 0) images.extents.rows = std::min(images.extents.rows, s.limit);
   std::vector<float> latents;
   if (!s.autoencoder.empty()) images = encoded(images, s.autoencoder, backend, latents);
@@ -75,7 +81,6 @@ int cluster(const settings& s, const Schedule& schedule) {
 
   std::vector<double> times;
   if (s.method == "optimal_denoiser") {
-    ms::require<ms::value_error>(s.stages == 3, "cluster: Algorithm 1 makes three stages; use --method n_stage for ", s.stages);
     const ms::clustering c = ms::cluster_by_optimal_denoiser(backend, images, o, schedule);
     times = {c.t1, c.t2};
     const ms::boundary_intervals b = ms::bootstrap_boundaries(c, s.alpha, s.replicates, s.seed);
@@ -113,7 +118,8 @@ int cluster(const settings& s, const Schedule& schedule) {
   out["similarity"] = {{"times", f.times}, {"matrix", f.matrix}, {"standard_errors", f.standard_errors}, {"draws", few.draws}};
   out["boundaries_t"] = times;
   out["stage_boundaries"] = stages.boundaries();
-  ms::io::write_file(s.out + "/clustering.json", out.dump(1) + "\n");
+  // The path of the data may be any bytes; JSON is UTF-8.
+  ms::io::write_file(s.out + "/clustering.json", out.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
   std::printf("written: %s/clustering.json\n", s.out.c_str());
   write_picture(s.out + "/similarity.png", ms::io::heat_map(f.matrix, f.times, times, "Similarity of optimal denoisers", "t", f.sigmas));
   return 0;
@@ -124,7 +130,7 @@ int cluster(const settings& s, const Schedule& schedule) {
 int main(int argc, char** argv) {
   settings s;
   CLI::App app{"Finds the stages of a data set by how alike its optimal denoisers are"};
-  app.add_option("DATA", s.data, ".npy, .npz, IDX, CIFAR-10 .bin or a folder of them, or a folder of PNG or JPEG pictures")->required();
+  app.add_option("DATA", s.data, "an npy or npz array, IDX, CIFAR-10's .bin or a folder of them, or a folder of PNG, JPEG or WebP pictures")->required();
   app.add_option("--method", s.method, "how")->check(CLI::IsMember({"optimal_denoiser", "n_stage", "timestep", "snr"}))->capture_default_str();
   app.add_option("--schedule", s.schedule, "whose times are used")
       ->check(CLI::IsMember({"vp", "sub_vp", "ve", "cosine", "edm", "flow"}))
@@ -137,8 +143,8 @@ int main(int argc, char** argv) {
   app.add_option("--replicates", s.replicates, "of the bootstrap")->check(CLI::Range(20, 100000))->capture_default_str();
   app.add_option("--sigma-min", s.sigma_min, "lowest noise level")->capture_default_str();
   app.add_option("--sigma-max", s.sigma_max, "highest noise level")->capture_default_str();
-  app.add_option("--largest", s.largest, "value of white in arrays of integers; 0: 255")->capture_default_str();
-  app.add_flag("--latents", s.latents, "floats of an array are latent images, which may leave [-1, 1]");
+  add_image_options(app, s.images);
+  app.add_flag("--latents", s.images.latents, "floats of an array are latent images, which may leave [-1, 1]");
   app.add_option("--autoencoder", s.autoencoder, "encodes the pictures; what is clustered are their latents");
   app.add_option("--limit", s.limit, "use the first images only; 0: all")->capture_default_str();
   app.add_option("--seed", s.seed)->capture_default_str();

@@ -1,5 +1,5 @@
 // Compares two sets of pictures: evaluate REFERENCE GENERATED [--features pixels|random|inception] [--inception FILE] [--json] ...
-// Sets are anything that `cluster` reads. What is printed says with how many pictures, which features (with the hash of their weights) and which seeds.
+// Sets are anything that `cluster` reads; grey pictures compare with grey ones, also where a file has them as colours. What is printed says with how many pictures, which features (with the hash of their weights) and which seeds.
 // With --likelihood MODEL, also how likely a model finds the first pictures of the reference.
 #include <CLI/CLI.hpp>
 #include <cstdio>
@@ -10,10 +10,14 @@
 #include <multistage/metrics/frechet_distance.hpp>
 #include <multistage/multistage.hpp>
 
+#include "image_options.hpp"
+
 namespace ms = multistage;
 using json = ms::io::json;
 
 namespace {
+
+using model_type = ms::dynamic_model<float, ms::cpu>;
 
 struct settings {
   std::string reference, generated, features = "pixels", inception, likelihood;
@@ -21,8 +25,41 @@ struct settings {
   int k = 3, subsets = 20, threads = 0;
   ms::index_t subset_size = 500, likelihood_images = 16;
   std::uint64_t seed = 0;
-  double largest = 0;
+  ms::io::image_rule reference_rule, generated_rule;
 };
+
+/// Two sets whose pictures have the same channels.
+struct picture_pair {
+  ms::image_source reference, generated;
+};
+
+/// Opens both. Where one is grey the other is taken as grey, too, if its channels agree.
+picture_pair open_pictures(const settings& s) {
+  picture_pair p{ms::io::open_images(s.reference, s.reference_rule), ms::io::open_images(s.generated, s.generated_rule)};
+  if (s.features == "inception") return p;  // resizes them and makes three channels of grey
+  if (p.reference.extents.channels == 1) p.generated = ms::io::with_channels(s.generated, p.generated, 1);
+  if (p.generated.extents.channels == 1) p.reference = ms::io::with_channels(s.reference, p.reference, 1);
+  const ms::shape a = p.reference.extents, b = p.generated.extents;
+  ms::require<ms::shape_error>(a.height == b.height && a.width == b.width && a.channels == b.channels, "evaluate: pictures of ", a, " and ", b,
+                               " cannot be compared over ", s.features, "; Inception resizes them");
+  return p;
+}
+
+/// Rows of features of a set, block by block.
+std::vector<double> features_of(const std::string& what, const ms::feature_extractor& f, const ms::io::image_set& images) {
+  constexpr ms::index_t block = 64;
+  ms::progress bar("features of the " + what + " pictures");
+  std::vector<double> rows;
+  for (ms::index_t first = 0; first < images.count(); first += block) {
+    ms::shape some = images.extents;
+    some.rows = std::min(block, images.count() - first);
+    const auto part = images.span().subspan(std::size_t(first * some.row_size()), std::size_t(some.size()));
+    const std::vector<double> values = f.features(part, some);
+    rows.insert(rows.end(), values.begin(), values.end());
+    bar.show(double(first + some.rows) / double(images.count()), "");
+  }
+  return rows;
+}
 
 ms::feature_extractor extractor(const settings& s, const ms::cpu& backend, const ms::shape& images) {
   if (s.features == "pixels") return ms::pixel_features(images);
@@ -33,13 +70,17 @@ ms::feature_extractor extractor(const settings& s, const ms::cpu& backend, const
   return ms::inception_features(ms::io::load_inception(s.inception, backend), ms::fingerprint(file.bytes()));
 }
 
+/// How many of its pictures a model is asked about, once it is clear that they fit. @throws shape_error
+ms::shape asked_about(const settings& s, const model_type& model, ms::shape images) {
+  images.rows = std::min(s.likelihood_images, images.rows);
+  ms::require<ms::shape_error>(images == model.images(images.rows), "evaluate: pictures are ", images, ", the model's are ", model.images(images.rows));
+  return images;
+}
+
 /// Bits per value of pictures under a model: mean and standard error.
-json likelihood(const settings& s, const ms::cpu& backend, const ms::io::image_set& images) {
-  auto model = ms::load<float>(s.likelihood, backend);
-  const ms::index_t n = std::min(s.likelihood_images, images.count());
-  ms::shape some = images.extents;
-  some.rows = n;
-  ms::require<ms::shape_error>(some == model.images(n), "evaluate: pictures are ", some, ", the model's are ", model.images(n));
+json likelihood(const settings& s, const ms::cpu& backend, model_type& model, const ms::io::image_set& images) {
+  const ms::shape some = asked_about(s, model, images.extents);
+  const ms::index_t n = some.rows;
   const std::vector<double> values(images.values.begin(), images.values.begin() + some.size());
   const ms::tensor<double, ms::cpu> x(backend, some, values);
   std::vector<double> sigmas(std::size_t(n), 0.0);
@@ -56,19 +97,40 @@ json likelihood(const settings& s, const ms::cpu& backend, const ms::io::image_s
 
 int evaluate(const settings& s) {
   const ms::cpu backend(s.threads);
-  const ms::io::image_set a = ms::io::read_images(s.reference, {s.largest}), b = ms::io::read_images(s.generated);
-  ms::require<ms::shape_error>(s.features == "inception" || a.extents.row_size() == b.extents.row_size(), "evaluate: pictures of ", a.extents, " and ",
-                               b.extents, " cannot be compared over ", s.features, "; Inception resizes them");
-  const ms::feature_extractor f = extractor(s, backend, a.extents);
-  const std::vector<double> x = f.features(a.span(), a.extents), y = f.features(b.span(), b.extents);
+  // What does not fit is said before the work begins.
+  std::optional<model_type> model;
+  ms::feature_extractor f;
+  ms::io::image_set a, b;
+  {
+    const picture_pair p = open_pictures(s);
+    for (const auto* images : {&p.reference, &p.generated})
+      ms::require<ms::value_error>(images->extents.rows > s.k, "evaluate: ", images->extents.rows, " pictures in ",
+                                   images == &p.reference ? s.reference : s.generated, "; with --k ", s.k, " at least ", s.k + 1, " are needed");
+    if (!s.likelihood.empty()) {
+      model.emplace(ms::load<float>(s.likelihood, backend));
+      asked_about(s, *model, p.reference.extents);
+    }
+    f = extractor(s, backend, p.reference.extents);
+    ms::progress bar("reading");
+    a = ms::io::read_all(p.reference, [&](double share) { bar.show(share / 2, s.reference); });
+    b = ms::io::read_all(p.generated, [&](double share) { bar.show(0.5 + share / 2, s.generated); });
+  }
+  const std::vector<double> x = features_of("reference", f, a), y = features_of("generated", f, b);
+  ms::progress bar("distances");
+  bar.show(0, "Frechet");
+  const double frechet = ms::frechet_distance(x, y, f.dimension);
+  bar.show(0.3, "neighbourhoods");
   const auto near = ms::neighbourhoods(x, y, f.dimension, s.k);
+  bar.show(0.7, "KID");
   const ms::index_t size = std::min({s.subset_size, a.count(), b.count()});
   const auto kid = ms::kid_in_blocks(x, y, f.dimension, s.subsets, size, s.seed);
+  bar.show(1, "");
+  bar.end();
   const auto hash = [](const ms::io::image_set& i) { return ms::fingerprint_of(i.span()); };
   json out{{"reference", {{"path", s.reference}, {"n", a.count()}, {"hash", hash(a)}}},
            {"generated", {{"path", s.generated}, {"n", b.count()}, {"hash", hash(b)}}},
            {"features", {{"name", f.name}, {"hash", f.hash}, {"dimension", f.dimension}}},
-           {"frechet_distance", ms::frechet_distance(x, y, f.dimension)},
+           {"frechet_distance", frechet},
            {"kid", {{"mean", kid.mean}, {"standard_error", kid.standard_error}, {"subsets", s.subsets}, {"subset_size", size}, {"seed", s.seed}}},
            {"precision", near.precision},
            {"recall", near.recall},
@@ -76,11 +138,11 @@ int evaluate(const settings& s) {
            {"coverage", near.coverage},
            {"k", s.k}};
   if (f.probabilities) out["inception_score"] = ms::inception_score(f.probabilities(b.span(), b.extents), f.classes);
-  if (!s.likelihood.empty()) out["likelihood"] = likelihood(s, backend, a);
+  if (!s.likelihood.empty()) out["likelihood"] = likelihood(s, backend, *model, a);
   if (const auto n = std::min(a.count(), b.count()); n < 10'000)
     std::fprintf(stderr, "evaluate: %lld pictures in the smaller set; the Frechet distance is biased upwards below 10000\n", static_cast<long long>(n));
   if (s.as_json) {
-    std::cout << out.dump(1) << '\n';
+    std::cout << out.dump(1, ' ', false, json::error_handler_t::replace) << '\n';  // a path may be any bytes
     return 0;
   }
   const auto line = [](const char* name, const std::string& text) { std::printf("%-20s %s\n", name, text.c_str()); };
@@ -117,7 +179,8 @@ int main(int argc, char** argv) {
   app.add_option("--kid-subsets", s.subsets, "random subsets for KID's standard error")->check(CLI::Range(2, 10000))->capture_default_str();
   app.add_option("--kid-size", s.subset_size, "their size")->check(CLI::Range(2, 1000000))->capture_default_str();
   app.add_option("--seed", s.seed, "of the subsets, of random features, of the likelihood's signs")->capture_default_str();
-  app.add_option("--reference-largest", s.largest, "value of white where the reference is an array of integers; 0: 255")->capture_default_str();
+  add_image_options(app, s.reference_rule, "reference");
+  add_image_options(app, s.generated_rule, "generated");
   app.add_option("--likelihood", s.likelihood, "a checkpoint: also how likely it finds the reference");
   app.add_option("--likelihood-images", s.likelihood_images, "how many of its pictures")->check(CLI::Range(1, 1000000))->capture_default_str();
   app.add_option("--threads", s.threads, "0: one a core")->check(CLI::Range(0, 1024))->capture_default_str();

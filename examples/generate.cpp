@@ -126,6 +126,16 @@ int generate(settings s, const ms::cpu& b, model_type& model, const Sampler& sam
     std::erase_if(seeds, [&](std::uint64_t seed) { return std::filesystem::exists(name(seed)); });
     if (seeds.size() < asked) std::printf("%zu of %zu pictures are there already\n", asked - seeds.size(), asked);
   }
+  // What would fail at the end fails now: a grid that is no picture, latents as PNGs, a path that cannot be written.
+  const ms::index_t many = std::max<ms::index_t>(1, ms::index_t(seeds.size()));
+  const ms::shape drawn = decoder ? decoder->images(many) : model.images(many);
+  const int columns = s.columns > 0 ? s.columns : std::max(1, int(std::lround(std::sqrt(double(many)))));
+  const int zoom = s.zoom > 1 ? s.zoom : std::max(1, int(96 / drawn.width));
+  if (grid) ms::io::grid_layout(drawn, columns, zoom);
+  if (!folder) ms::io::check_writable(s.out);
+  ms::require<ms::value_error>(!folder || drawn.channels == 1 || drawn.channels == 3, "generate: ", s.model, " draws ", drawn.channels,
+                               " channels, which are latents and no PNGs; name their --autoencoder, or an .npz for --out");
+
   std::vector<unsigned char> all;
   ms::shape pictures{};
   std::vector<double> values;
@@ -161,10 +171,7 @@ int generate(settings s, const ms::cpu& b, model_type& model, const Sampler& sam
   }
   bar.end();
   pictures.rows = ms::index_t(seeds.size());
-  if (grid) {
-    const int columns = s.columns > 0 ? s.columns : std::max(1, int(std::lround(std::sqrt(double(seeds.size())))));
-    ms::io::image_grid(values, pictures, columns, s.zoom > 1 ? s.zoom : std::max(1, int(96 / pictures.width))).save(s.out);
-  }
+  if (grid) ms::io::image_grid(values, pictures, columns, zoom).save(s.out);
   if (archive) ms::io::write_npz(s.out, "samples", {pictures.rows, pictures.height, pictures.width, pictures.channels}, all);
   std::printf("written: %s\n", s.out.c_str());
   return 0;

@@ -30,6 +30,8 @@ int quickstart(Backend backend, const settings& s) {
   // 1,797 digits of 8x8; 397 are kept from training, to measure against.
   ms::io::make_directory(s.out);
   const ms::io::image_set all = ms::io::images_from(ms::io::read_npy(s.data), s.data, {16});
+  ms::require<ms::value_error>(all.count() >= 4, s.data, ": has ", all.count(),
+                               " images; the quickstart takes 4 or more, two to learn from and two to measure against");
   const auto [train, held_out] = ms::io::split(all, std::min<ms::index_t>(397, all.count() / 2), 1);
 
   // Three stages, by how alike the optimal denoisers are: no network is needed for that.

@@ -24,11 +24,11 @@ if $quick; then
   build quick quick
   exec ctest --test-dir build/quick -j "$(nproc)" -L '^unit$|^golden$' -E '^golden$|^golden_(eigen|thrust)$' --output-on-failure
 fi
-build sanitize test_core test_io test_stages test_ops test_latent_ops test_network
+build sanitize test_core test_io test_pictures test_distances test_stages test_ops test_latent_ops test_network
 build tsan test_core test_sampling
 build native all
 status=0
-ctest --test-dir build/sanitize -R '^(core|io|stages|ops|latent_ops|network)$' --output-on-failure || status=1
+ctest --test-dir build/sanitize -R '^(core|io|pictures|distances|stages|ops|latent_ops|network)$' --output-on-failure || status=1
 ctest --test-dir build/tsan -R '^(core|sampling)$' --output-on-failure || status=1
 ctest --test-dir build/native --output-on-failure || status=1
 exit $status

@@ -1,6 +1,7 @@
 // Pictures and arrays as people have them, against what Pillow and NumPy read (tests/data/make_pictures.py
 // says how the expected values were made).
 #include <multistage/io/dataset.hpp>
+#include <multistage/io/figures.hpp>
 #include <optional>
 
 #include "support.hpp"
@@ -228,6 +229,32 @@ TEST_CASE("a JPEG that is one colour in one scan after the other is refused afte
 }
 #endif
 
+TEST_CASE("EXIF's orientation: either order of bytes, every type that programs write, and anything broken is upright") {
+  const auto exif = [](bool little, unsigned type, unsigned orientation, unsigned directory = 8) {
+    std::vector<unsigned char> b;
+    const auto put = [&](std::size_t v, int n) {
+      for (int i = 0; i < n; ++i) b.push_back(static_cast<unsigned char>(v >> 8 * (little ? i : n - 1 - i)));
+    };
+    b = {little ? (unsigned char)'I' : (unsigned char)'M', little ? (unsigned char)'I' : (unsigned char)'M'};
+    put(42, 2), put(directory, 4), put(2, 2);
+    put(0x010f, 2), put(2, 2), put(4, 4), put(0x41424300, 4);  // the camera's maker stands before it
+    const int size = type == 1 ? 1 : type == 3 ? 2 : 4;
+    put(0x0112, 2), put(type, 2), put(1, 4), put(orientation, size), put(0, 4 - size), put(0, 4);
+    return b;
+  };
+  using io::detail::exif_orientation;
+  for (const bool little : {false, true})
+    for (unsigned o = 1; o <= 8; ++o) {
+      for (const unsigned type : {1, 3, 4}) CHECK(exif_orientation(exif(little, type, o)) == int(o));
+      CHECK(exif_orientation(exif(little, 2, o)) == 1);  // text
+      for (const unsigned directory : {9u, 37u, 38u, 1000u, 0xffffffffu}) exif_orientation(exif(little, 3, o, directory));
+      const auto whole = exif(little, 3, o);
+      for (std::size_t n = 0; n < 34; ++n) CHECK(exif_orientation(std::span(whole).first(n)) == 1);
+    }
+  CHECK(exif_orientation(exif(true, 3, 0)) == 1);
+  CHECK(exif_orientation(exif(true, 3, 9)) == 1);
+}
+
 TEST_CASE("pictures are written as they are: grey as grey") {
   const test::directory dir;
   for (const ms::index_t channels : {1, 3}) {
@@ -245,6 +272,20 @@ TEST_CASE("pictures are written as they are: grey as grey") {
   CHECK_THAT(message([&] { io::write_png(dir / "p.png", {1, 1, 4, {1, 2, 3, 4}}); }), Catch::Contains("4 channels"));
   CHECK_THAT(message([&] { io::write_png(dir / "p.png", {2, 1, 3, {1, 2, 3, 4}}); }), Catch::Contains("4 bytes"));
   CHECK_THROWS_AS(io::write_png(dir / "p.png", {0, 0, 3, {}}), ms::value_error);
+}
+
+TEST_CASE("a grid that no picture can hold is refused before its images are there") {
+  const io::grid_layout l({7, 3, 5, 1}, 4, 2);
+  const io::canvas c = io::image_grid(std::vector<double>(7 * 15), {7, 3, 5, 1}, 4, 2);
+  CHECK((l.width == 4 + 4 * 14 && l.height == 4 + 2 * 10));
+  CHECK((c.width() == l.width && c.height() == l.height));
+  // Columns of 8 pixels and a gap of 4 beside each: 2730 of them are 32764 wide, cairo takes 32767.
+  const ms::index_t most = 2730;
+  CHECK(io::image_grid(std::vector<double>(std::size_t(most)), {most, 1, 1, 1}, int(most), 8).width() == 32764);
+  CHECK_THAT(message([&] { io::grid_layout({most + 1, 1, 1, 1}, int(most + 1), 8); }), Catch::Contains("more than the 32767 pixels a side"));
+  CHECK_THAT(message([&] { io::grid_layout({40001, 8, 8, 1}, 1, 12); }), Catch::Contains("40001 rows of 1 images") && Catch::Contains("to a folder"));
+  CHECK_THAT(message([&] { io::grid_layout({1, 1 << 20, 1 << 20, 3}, 1, 1 << 20); }), Catch::Contains("more than the 32767"));
+  CHECK_THROWS_AS(io::grid_layout({4, 8, 8, 1}, 0, 1), ms::value_error);
 }
 
 TEST_CASE("npz archives of every making are what NumPy reads") {

@@ -1,4 +1,5 @@
-// Files and pictures: safetensors, checkpoints, npy, IDX, JSON, figures and reports. Needs nlohmann-json and cairo (target multistage::io).
+// Files and pictures: safetensors, checkpoints, npy, IDX, JSON, figures and reports. Needs nlohmann-json, cairo,
+// libpng and zlib (target multistage::io).
 #pragma once
 #include "core/progress.hpp"
 #include "io/autoencoder_file.hpp"

@@ -86,13 +86,14 @@ inline image_source idx_source(const std::string& path, held_bytes held, const i
           }};
 }
 
-inline image_source cifar10_source(const std::vector<std::string>& paths) {
+inline image_source cifar10_source(const std::vector<std::string>& paths, const image_rule& rule) {
   struct part {
     held_bytes held;
     index_t begin;
     index_t end;
   };
   std::vector<part> parts;
+  check_pixels(paths.front(), 32, 32, rule.most_pixels);
   for (const std::string& path : paths) {
     const held_bytes held = held_bytes::of_file(path);
     const index_t begin = parts.empty() ? 0 : parts.back().end;
@@ -143,7 +144,7 @@ inline image_source file_source(const std::string& path, const image_rule& rule)
   if (k.kind == file_kind::idx) return idx_source(path, held, rule);
   if (is_picture(k.kind)) return picture_source(path, false, rule);
   if (k.kind == file_kind::none && !held.bytes.empty() && held.bytes.size() % cifar10_record == 0)
-    return cifar10_source({path});
+    return cifar10_source({path}, rule);
   const std::string is = held.bytes.empty()            ? ": is empty"
                          : k.kind == file_kind::none ? ": is no data set that is known"
                                                      : std::string(": is a ") + k.name;
@@ -199,21 +200,30 @@ inline image_source open_images(const std::string& path, const image_rule& rule 
   if (!std::filesystem::is_directory(path)) {
     images = detail::file_source(path, rule);
   } else if (const std::vector<std::string> batches = detail::cifar10_batches(path); !batches.empty()) {
-    images = detail::cifar10_source(batches);
+    images = detail::cifar10_source(batches, rule);
   } else {
     images = detail::picture_source(path, true, rule);
   }
   return rule.channels > 0 ? with_channels(path, std::move(images), rule.channels) : images;
 }
 
-/// The same, read whole into memory.
-inline image_set read_images(const std::string& path, const image_rule& rule = {}) {
-  const image_source images = open_images(path, rule);
+/// All images of a source, in memory. @param told is told the share that is there, again and again
+inline image_set read_all(const image_source& images, const std::function<void(double)>& told = {}) {
+  constexpr index_t block = 256;
   image_set all;
   all.extents = images.extents;
   all.values.resize(std::size_t(images.extents.size()));
-  images.read(0, images.extents.rows, all.values.data());
+  const index_t size = images.extents.row_size();
+  for (index_t first = 0; first < all.count(); first += block) {
+    const index_t n = std::min(block, all.count() - first);
+    images.read(first, n, all.values.data() + first * size);
+    if (told) told(double(first + n) / double(all.count()));
+  }
   return all;
+}
+/// What `open_images` opens, read whole into memory.
+inline image_set read_images(const std::string& path, const image_rule& rule = {}) {
+  return read_all(open_images(path, rule));
 }
 
 }  // namespace multistage::io

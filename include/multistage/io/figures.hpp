@@ -66,17 +66,46 @@ struct axes {
 
 }  // namespace figure_detail
 
-/// Images in rows of `columns`, each value `zoom` pixels wide.
+/// Where the images of a grid lie, in pixels.
+struct grid_layout {
+  static constexpr int gap = 4;
+  int width = 0;
+  int height = 0;
+  int columns = 1;
+  int top = gap;
+  int cell_width = 0;
+  int cell_height = 0;
+
+  /// Can be asked for before the images are there. @throws value_error for a grid that is no picture
+  grid_layout(shape extents, int grid_columns, int zoom, bool title = false)
+      : columns(grid_columns), top(title ? 34 : gap) {
+    require<value_error>(columns >= 1 && zoom >= 1 && extents.rows >= 1, "image_grid: ", extents.rows,
+                         " images, ", columns, " columns, zoom ", zoom, "; all must be above 0");
+    constexpr index_t largest = 32767;  // cairo's
+    const index_t cell[2] = {extents.width * zoom + gap, extents.height * zoom + gap};
+    const index_t rows = divide_up(extents.rows, columns);
+    const bool fits = cell[0] <= largest && cell[1] <= largest && columns <= largest / cell[0] &&
+                      rows <= largest / cell[1] && gap + columns * cell[0] <= largest &&
+                      top + rows * cell[1] <= largest;
+    require<value_error>(fits, "image_grid: ", rows, " rows of ", columns, " images of ", extents.width,
+                         " x ", extents.height, " with zoom ", zoom, " make more than the ", largest,
+                         " pixels a side that a picture can have; take other columns, fewer images or less"
+                         " zoom, or write them to a folder");
+    cell_width = int(cell[0]);
+    cell_height = int(cell[1]);
+    width = gap + columns * cell_width;
+    height = top + int(rows) * cell_height;
+  }
+};
+
+/// Images in rows of `columns`, each value `zoom` pixels wide. @throws value_error for a grid that is no picture
 inline canvas image_grid(std::span<const double> values, shape extents, int columns, int zoom, const std::string& title = {}) {
-  require<value_error>(columns >= 1 && zoom >= 1 && extents.rows >= 1, "image_grid: ", extents.rows, " images, ", columns, " columns, zoom ", zoom,
-                       "; all must be above 0");
-  const int gap = 4, w = int(extents.width) * zoom, h = int(extents.height) * zoom, rows = int(divide_up(extents.rows, columns)),
-            top = title.empty() ? gap : 34;
-  canvas c(gap + columns * (w + gap), top + rows * (h + gap));
-  if (!title.empty()) c.text(gap + 2, 17, title, 14);
+  const grid_layout l(extents, columns, zoom, !title.empty());
+  canvas c(l.width, l.height);
+  if (!title.empty()) c.text(grid_layout::gap + 2, 17, title, 14);
   for (index_t i = 0; i < extents.rows; ++i)
-    c.image(gap + double(i % columns) * (w + gap), top + double(i / columns) * (h + gap), values.data() + i * extents.row_size(), extents.height, extents.width,
-            extents.channels, zoom);
+    c.image(grid_layout::gap + double(i % columns) * l.cell_width, l.top + double(i / columns) * l.cell_height, values.data() + i * extents.row_size(),
+            extents.height, extents.width, extents.channels, zoom);
   return c;
 }
 

@@ -111,8 +111,9 @@ inline int exif_orientation(std::span<const unsigned char> tiff) {
     const std::size_t at = directory + 2 + 12 * e;
     if (at + 12 > tiff.size()) return 1;
     if (number(at, 2) != 0x0112) continue;
-    const bool is_short = number(at + 2, 2) == 3 && number(at + 4, 4) == 1;
-    const std::size_t orientation = is_short ? number(at + 8, 2) : 1;
+    const std::size_t type = number(at + 2, 2);  // short by the standard; some programs write bytes or longs
+    const std::size_t bytes = type == 1 ? 1 : type == 3 ? 2 : type == 4 ? 4 : 0;
+    const std::size_t orientation = number(at + 8, bytes);
     return orientation >= 1 && orientation <= 8 ? int(orientation) : 1;
   }
   return 1;

@@ -190,6 +190,11 @@ inline picture_header read_picture_header(const std::string& path,
   return decode_picture_header(path, read_file(path, std::uint64_t{1} << 32), options);
 }
 
+/// Refuses a path that no file can be written to, before the work whose result goes there. @throws file_error
+inline void check_writable(const std::string& path) {
+  require<file_error>(!std::filesystem::is_directory(path), path, ": is a folder, not a file to be written");
+  const atomic_file probe(path);
+}
 /// Writes a PNG atomically, grey or in colours as the picture is. @throws file_error, value_error
 inline void write_png(const std::string& path, const picture& p) { write_file(path, encode_png(p)); }
 
@@ -230,7 +235,8 @@ inline picture_folder open_folder(const std::string& folder, const picture_optio
     e.rows = index_t(found.files.size());
   }
   require<file_error>(!found.files.empty(), folder, ": holds no PNG, JPEG or WebP files",
-                      names.empty() ? "" : "; the files in it are of other kinds");
+                      names.empty() ? "" : "; the files in it are of other kinds",
+                      "; folders in it are not looked into");
   return found;
 }
 

@@ -12,7 +12,7 @@ using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowM
 using rows = Eigen::Map<const matrix>;
 
 /// The largest feature: measures take its sixth power (KID) and sums of that.
-inline constexpr double largest_feature = 1e50;
+inline constexpr double largest_feature = 1e40;
 
 /// @param what the measure, for errors. @throws value_error unless the values are rows of `dimension`,
 /// `least` of them or more, all finite and none so large that its powers overflow

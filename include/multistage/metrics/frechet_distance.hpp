@@ -62,7 +62,7 @@ inline double nuclear_norm(const matrix& m) {
 }  // namespace metrics_detail
 
 /// @param a, b features [n, dimension], row-major. Features may be pixels. Never below 0, and 0 for equal sets.
-/// @throws value_error for fewer than two rows, and for values that are not finite or above 1e50
+/// @throws value_error for fewer than two rows, and for values that are not finite or above 1e40
 inline double frechet_distance(std::span<const double> a, std::span<const double> b, index_t dimension) {
   using namespace metrics_detail;
   const gaussian x(as_rows("frechet_distance", a, dimension, 2));

@@ -134,8 +134,8 @@ struct neighbourhood_report {
 };
 
 /// Precision, recall, density and coverage of generated features against reference ones, with the k-th
-/// neighbour (itself excluded). Of a set against itself all are 1, unless it has k equal rows, which lie in
-/// no ball's inside: those do not count for density and coverage.
+/// neighbour (itself excluded). Of a set against itself all are 1; where neighbours tie with the k-th, or k
+/// rows are equal, density (and then coverage) is a little less: what ties is not inside.
 /// @throws value_error unless 1 <= k < rows of both, and for features that are not finite or too large
 inline neighbourhood_report neighbourhoods(std::span<const double> reference,
                                            std::span<const double> generated, index_t dimension, int k = 3) {
