@@ -25,11 +25,10 @@ std::vector<T> small_network(const ms::eigen& backend, ms::shape s, const std::v
   return out.to_host();
 }
 
-/// C of a product of 45 x 333 x 19, whose operands begin `offset` elements into memory that Eigen aligns.
+/// C of a product of 45 x 19 x 2000, whose operands begin `offset` elements into memory that Eigen aligns.
 std::vector<float> shifted_product(ms::index_t offset, bool transpose_a, bool transpose_b) {
-  const ms::index_t m = 45, k = 333, n = 19;
+  const ms::index_t m = 45, n = 19, k = 2000;
   ms::eigen b(2);
-  const ms::tensor<float, ms::eigen> zero(b, {1, 1, 1, 1});
   ms::tensor<float, ms::eigen> left(b, {1, 1, 1, m * k + offset}), right(b, {1, 1, 1, k * n + offset}), c(b, {1, 1, 1, m * n + offset});
   const auto va = normals<float>(m * k, 1), vb = normals<float>(k * n, 2);
   std::copy(va.begin(), va.end(), left.data() + offset);
@@ -75,10 +74,12 @@ TEST_CASE("on Eigen bits depend neither on where operands lie, nor on the machin
     }
   const ms::shape s{2, 9, 9, 64};
   const auto x = normals<float>(s.size(), 9), want = small_network<float>(ms::eigen(2), s, x);
+  const auto product = shifted_product(0, false, false);
   const auto l1 = Eigen::l1CacheSize(), l2 = Eigen::l2CacheSize(), l3 = Eigen::l3CacheSize();
-  for (const std::ptrdiff_t kib : {32, 64, 128}) {
+  for (const std::ptrdiff_t kib : {16, 32, 64, 128}) {
     Eigen::setCpuCacheSizes(kib << 10, kib << 13, kib << 15);
     CHECK((small_network<float>(ms::eigen(2), s, x) == want));
+    CHECK((shifted_product(0, false, false) == product));
   }
   Eigen::setCpuCacheSizes(l1, l2, l3);
 #ifdef _OPENMP
@@ -86,6 +87,7 @@ TEST_CASE("on Eigen bits depend neither on where operands lie, nor on the machin
   for (const int n : {1, 2, 7}) {
     Eigen::setNbThreads(n);
     CHECK((small_network<float>(ms::eigen(1), s, x) == want));
+    CHECK((shifted_product(0, false, false) == product));
   }
   Eigen::setNbThreads(threads);
 #endif
