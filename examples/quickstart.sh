@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up, builds and runs the quickstart: bash examples/quickstart.sh [OUT_DIR] [--seconds N] [--seed N] [--threads N] [--backend cpu|thrust] [--help]
+# Sets up, builds and runs the quickstart: bash examples/quickstart.sh [OUT_DIR] [--seconds N] [--seed N] [--threads N] [--backend cpu|eigen|thrust] [--help]
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 bash "$here/examples/setup.sh"

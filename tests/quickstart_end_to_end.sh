@@ -67,6 +67,8 @@ assert before > 0
 subprocess.run([quickstart, work + "/stop", "--seconds", "2", "--resume"], check=True, capture_output=True)
 assert steps(work + "/stop/model.safetensors") > before
 P
-"$quickstart" "$work/thrust" --seconds 2 --backend thrust >/dev/null 2>&1
-grep -q '"backend": "thrust' "$work/thrust/metrics.json"
+for backend in eigen thrust; do
+  "$quickstart" "$work/$backend" --seconds 2 --backend $backend >/dev/null 2>&1
+  grep -q "\"backend\": \"$backend" "$work/$backend/metrics.json"
+done
 echo "quickstart: all good"

@@ -1,7 +1,8 @@
 // The tensor library against plain loops and Eigen::Tensor: views of random extents and strides, expressions, reductions, aliasing, printing,
-// and exchange with Eigen, spans and DLPack; on the CPU and on Thrust's host systems.
+// and exchange with Eigen, spans and DLPack; on the CPU, on Eigen and on Thrust's host systems.
 #include <multistage/tensor.hpp>
 
+#include <multistage/backend/eigen/backend.hpp>
 #include <multistage/backend/thrust/backend.hpp>
 #include <multistage/backend/thrust/systems.hpp>
 #include <multistage/interop/dlpack.hpp>
@@ -14,9 +15,9 @@
 namespace ms = multistage;
 
 #if defined(_OPENMP) && !defined(__SANITIZE_THREAD__)  // ThreadSanitizer does not see OpenMP's barriers
-#define BACKENDS ms::cpu, ms::thrust_cpp, ms::thrust_omp
+#define BACKENDS ms::cpu, ms::eigen, ms::thrust_cpp, ms::thrust_omp
 #else
-#define BACKENDS ms::cpu, ms::thrust_cpp
+#define BACKENDS ms::cpu, ms::eigen, ms::thrust_cpp
 #endif
 
 namespace {

@@ -1,4 +1,4 @@
-// the template argument behind the schedule is the backend: multistage::cpu, thrust_host, cuda
+// the template argument behind the schedule is the backend: multistage::cpu, eigen, thrust_host, cuda
 // lines: 15
 #include <multistage/multistage.hpp>
 namespace ms = multistage;

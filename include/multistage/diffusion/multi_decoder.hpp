@@ -89,7 +89,7 @@ struct model_base {
     explicit type(const auto&...) {}
   };
   static_assert(std::is_class_v<Backend> && backend<Backend>,
-                "multistage: the template argument behind the schedule is the backend: multistage::cpu, thrust_host, cuda, or a type that "
+                "multistage: the template argument behind the schedule is the backend: multistage::cpu, eigen, thrust_host, cuda, or a type that "
                 "meets the concept multistage::backend (backend/concept.hpp)");
 };
 template <class Scalar, class Backend>

@@ -3,8 +3,6 @@
 // one chain of additions whatever the batch, the threads and the caches. A result of at most 32 rows is also what Eigen never gives to
 // threads of its own.
 #pragma once
-#include <vector>
-
 #include "eigen.hpp"
 
 namespace multistage {
@@ -34,23 +32,16 @@ void add_product(tile<T>& sum, const tile<T>& left, const Right& right) {
   }
 }
 
-/// Any strides.
+/// An element of a matrix with any strides; Eigen's maps know none below 0.
 template <class T>
-auto strided_matrix(const matrix_view<T>& m) {
-  using type = Eigen::Matrix<std::remove_const_t<T>, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  using stride = Eigen::Stride<Eigen::Dynamic, Eigen::Dynamic>;
-  using map = Eigen::Map<std::conditional_t<std::is_const_v<T>, const type, type>, 0, stride>;
-  return map(m.data, m.rows, m.columns, stride(m.row_stride, m.column_stride));
+T& at(const matrix_view<T>& m, index_t i, index_t j) {
+  return m.data[i * m.row_stride + j * m.column_stride];
 }
-
-/// A copy by rows.
-template <class T>
-matrix_view<const T> gathered(matrix_view<const T> m, std::vector<T>& memory) {
-  memory.resize(std::size_t(m.rows * m.columns));
-  for (index_t i = 0; i < m.rows; ++i)
-    for (index_t j = 0; j < m.columns; ++j)
-      memory[std::size_t(i * m.columns + j)] = m.data[i * m.row_stride + j * m.column_stride];
-  return {memory.data(), m.rows, m.columns};
+/// Rows [first, first + count) as the first of a result's.
+template <class T, class Result>
+void gather_rows(const matrix_view<const T>& from, index_t first, index_t count, Result& to) {
+  for (index_t i = 0; i < count; ++i)
+    for (index_t j = 0; j < from.columns; ++j) to(i, j) = at(from, first + i, j);
 }
 
 /// left [32, k] right [k, n]
@@ -67,37 +58,25 @@ tile<T> product(const tile<T>& left, const Right& right) {
 template <class T>
 void multiply(const eigen& backend, factor<T> a, factor<T> b, matrix_view<T> c, scalar<T> alpha = T(1), scalar<T> beta = T(0)) {
   using namespace eigen_kernel;
-  if (c.row_stride < 0 || c.column_stride < 0) {
-    std::vector<T> memory;
-    const matrix_view<const T> before = gathered<T>(c, memory);
-    const matrix_view<T> packed{memory.data(), before.rows, before.columns};
-    multiply(backend, a, b, packed, alpha, beta);
-    for (index_t i = 0; i < c.rows; ++i)
-      for (index_t j = 0; j < c.columns; ++j) c.data[i * c.row_stride + j * c.column_stride] = packed.data[i * c.columns + j];
-    return;
-  }
-  // Eigen knows no strides below 0, and multiplies fastest what it can tell to lie by rows or by columns.
-  std::vector<T> of_a;
-  std::vector<T> of_b;
-  if (a.row_stride < 0 || a.column_stride < 0) a = gathered<T>(a, of_a);
-  if (b.row_stride < 0 || b.column_stride < 0 || (b.row_stride != 1 && b.column_stride != 1)) b = gathered<T>(b, of_b);
-  auto result = strided_matrix(c);
-  const auto rows_of_a = strided_matrix(a);
-  const auto each = [&](const auto& right) {
-    backend.for_each_piece(c.rows, tile_rows, [&](index_t i, index_t count) {
-      const tile<T> left = padded<T>(rows_of_a.middleRows(i, count));  // [32, k]
-      const tile<T> sum = product(left, right);                        // [32, n]
-      for (index_t r = 0; r < count; ++r) {
-        row_array<T> value = alpha * sum.row(r).array();
-        if (beta != T(0)) value += beta * result.row(i + r).array();
-        result.row(i + r) = value.matrix();
+  const auto with = [&](const auto& right) {  // [k, n]
+    backend.for_each_piece(c.rows, tile_rows, [&](index_t first, index_t count) {
+      tile<T> left = tile<T>::Zero(tile_rows, a.columns);  // [32, k]
+      gather_rows<T>(a, first, count, left);
+      const tile<T> sum = product(left, right);  // [32, n]
+      for (index_t i = 0; i < count; ++i) {
+        const row_array<T> value = alpha * sum.row(i).array();  // [n]
+        for (index_t j = 0; j < c.columns; ++j) {
+          T& to = at(c, first + i, j);
+          to = beta == T(0) ? value[j] : value[j] + beta * to;
+        }
       }
     });
   };
-  if (b.column_stride == 1)
-    each(as_matrix(b.data, b.rows, b.columns, b.row_stride));
-  else
-    each(as_matrix(b.data, b.columns, b.rows, b.column_stride).transpose());
+  if (b.column_stride == 1 && b.row_stride >= 0) return with(as_matrix(b.data, b.rows, b.columns, b.row_stride));
+  if (b.row_stride == 1 && b.column_stride >= 0) return with(as_matrix(b.data, b.columns, b.rows, b.column_stride).transpose());
+  matrix<T> by_rows(b.rows, b.columns);
+  gather_rows<T>(b, 0, b.rows, by_rows);
+  with(by_rows);
 }
 
 }  // namespace multistage
