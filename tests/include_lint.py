@@ -40,7 +40,7 @@ for path in sorted(root.rglob("*.hpp")):
     if name in UMBRELLAS:
         continue
     room = path.parent.relative_to(root).as_posix()
-    for target in re.findall(r'#include "([^"]+)"', text):
+    for target in re.findall(r'#include "([^" ]+)"', text):  # those with spaces are config.hpp's words to compilers that cannot go on
         other = (path.parent / target).resolve()
         if not other.exists():
             problems.append(f"{name}: includes {target}, which does not exist")
