@@ -3,6 +3,5 @@
 #if !defined(__CUDACC__)
 #error "multistage: <multistage/cuda.hpp> needs nvcc; include <multistage/multistage.hpp> for the CPU or <multistage/thrust.hpp> for Thrust's host systems"
 #endif
-#include "backend/cuda/system.hpp"
-#include "backend/thrust/backend.hpp"
+#include "backend/cuda/backend.hpp"
 #include "library.hpp"

@@ -160,6 +160,14 @@ void norm_apply(const thrust_backend<System>& b, const norm_problem<T>& p) {
   b.for_each_index(p.rows * p.pixels * p.all_channels() / span, thrust_kernel::norm_value<T>{{p}, span});
 }
 
+/// The sums over pixels that norm_backward begins with; @see thrust_kernel::norm_partials.
+template <class System, class T>
+void norm_partial_sums(const thrust_backend<System>& b,
+                       const thrust_kernel::norm_gradient_reader<T>& gradient, T* partials) {
+  const norm_problem<T>& p = gradient.r.p;
+  b.for_each_index(p.rows * p.all_channels(), thrust_kernel::norm_partials<T>{gradient, partials});
+}
+
 /// @see norm_gradients.
 template <class System, class T>
 void norm_backward(const thrust_backend<System>& b, const norm_problem<T>& p, const norm_gradients<T>& g) {
@@ -167,7 +175,7 @@ void norm_backward(const thrust_backend<System>& b, const norm_problem<T>& p, co
   const norm_reader<T> r{p};
   const norm_gradient_reader<T> gr{r, g.dy};
   const index_t all = p.all_channels();
-  b.for_each_index(p.rows * all, norm_partials<T>{gr, g.partials});
+  norm_partial_sums(b, gr, g.partials);
   T* means = b.template workspace<T>(2, p.rows * p.groups * 2);
   b.for_each_index(p.rows * p.groups, norm_means<T>{r, g.partials, means});
   if (g.dx) b.for_each_index(p.rows * p.pixels * p.channels, norm_input_gradient<T>{gr, means, 0, p.channels, g.dx, g.accumulate});
