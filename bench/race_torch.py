@@ -1,5 +1,5 @@
 """PyTorch's side of the race (bench/race.sh): the networks of bench/torch_networks.py, eager and in channels_last, the better of the two.
-usage: race_torch.py --network NAME --batch N [--train] [--threads N] [--repeats N]; JSON lines as race_unet prints them, with "mode" beside.
+usage: race_torch.py --network NAME --batch N [--train] [--threads N] [--repeats N] [--device cuda [--tf32]]; JSON lines as race_unet prints them, with "mode" beside.
 A training step is forward, backward, Adam and the moving average of the weights. Each stage and mode runs in a process of its own, so that none finds memory
 that another has left."""
 import argparse
@@ -54,6 +54,17 @@ def best_of(repeats, f):
     return best
 
 
+def median_on_gpu(repeats, f):
+    times = []
+    for _ in range(repeats):
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        f()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - begin)
+    return sorted(times)[len(times) // 2]
+
+
 def main():
     a = argparse.ArgumentParser()
     a.add_argument("--network", required=True, choices=NETWORKS)
@@ -61,6 +72,8 @@ def main():
     a.add_argument("--train", action="store_true")
     a.add_argument("--threads", type=int, default=os.cpu_count())
     a.add_argument("--repeats", type=int, default=5)
+    a.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    a.add_argument("--tf32", action="store_true", help="products of 11 significant bits on a GPU")
     a.add_argument("--only", nargs=2, metavar=("STAGE", "MODE"), help="one stage in one mode, in this process")
     a = a.parse_args()
     if a.only:
@@ -80,6 +93,8 @@ def main():
 def measure(a, s, mode):
     torch.set_num_threads(a.threads)
     torch.manual_seed(0)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = a.tf32
+    torch.backends.cudnn.benchmark = True
     network, c = NETWORKS[a.network]
     before = status_bytes("VmRSS")
     stage = s if c["decoder_channels"] else None
@@ -88,6 +103,12 @@ def measure(a, s, mode):
     P = Parameters(1)
     with torch.no_grad():
         network(P, c, x[:1], label[:1], stage)  # parameters come into being
+    if a.device == "cuda":
+        label = label.cuda()
+        x = x.cuda()
+        torch.set_default_device("cuda")
+        for k, v in P.items():
+            P[k] = v.detach().cuda().requires_grad_()
     if mode == "channels_last":
         x = x.to(memory_format=torch.channels_last)
         for k, v in P.items():
@@ -110,6 +131,11 @@ def measure(a, s, mode):
             with torch.no_grad():
                 network(P, c, x, label, stage)
 
+    if a.device == "cuda":
+        step()
+        step()
+        seconds = median_on_gpu(a.repeats, step)
+        return {"seconds": seconds, "peak_bytes": max(torch.cuda.max_memory_allocated() - weights * (5 if a.train else 1), 0), "mode": mode}
     forget_peak()
     seconds = best_of(a.repeats, step)
     return {"seconds": seconds, "peak_bytes": max(status_bytes("VmHWM") - before - weights * (5 if a.train else 1), 0), "mode": mode}

@@ -35,6 +35,26 @@ concept backend = std::copyable<B> && requires(const B b, float* p, const float*
   b.synchronize();         // returns when all work given to it is done
 };
 
+/// out[row] = the sum over i in [0, size) of f(row, i), in that order.
+template <class F>
+struct row_sum_functor {
+  F f;
+  index_t size;
+  double* out;
+  MULTISTAGE_HD void operator()(index_t row) const {
+    double sum = 0;
+    for (index_t i = 0; i < size; ++i) sum += f(row, i);
+    out[row] = sum;
+  }
+};
+
+/// out[row] = the sum over i in [0, size) of the double f(row, i), which is asked once for each and may write what belongs
+/// to it. A primitive that a backend may have a better way for; the order of additions is then its own, fixed by the extents.
+template <class Backend, class F>
+void sum_by_row(const Backend& b, index_t rows, index_t size, const F& f, double* out) {
+  b.for_each_index(rows, row_sum_functor<F>{f, size, out}, 1);
+}
+
 /// First in the body of every operation.
 #define MULTISTAGE_REQUIRE_SUPPORT(Backend, op, Scalar)                                                    \
   static_assert(::multistage::supports<Backend, ::multistage::operation::op, std::remove_const_t<Scalar>>, \

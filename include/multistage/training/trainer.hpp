@@ -29,7 +29,7 @@ struct noisy_rows {
     x[i] = y + T(sigma[row]) * z;
   }
 };
-/// Gradient of the loss with respect to F, and the rows' losses.
+/// A value's share of its row's loss; writes the gradient of the loss with respect to F.
 template <class T>
 struct denoising_loss {
   const T *x, *target, *f;
@@ -37,15 +37,11 @@ struct denoising_loss {
   index_t size;
   double per_batch;
   T* gradient;
-  double* loss;
-  MULTISTAGE_HD void operator()(index_t row) const {
-    double sum = 0;
-    for (index_t i = row * size; i < (row + 1) * size; ++i) {
-      const double e = skip[row] * double(x[i]) + out[row] * double(f[i]) - double(target[i]);
-      sum += e * e;
-      gradient[i] = T(2 * weight[row] * out[row] * e * per_batch);
-    }
-    loss[row] = weight[row] * sum;
+  MULTISTAGE_HD double operator()(index_t row, index_t column) const {
+    const index_t i = row * size + column;
+    const double e = skip[row] * double(x[i]) + out[row] * double(f[i]) - double(target[i]);
+    gradient[i] = T(2 * weight[row] * out[row] * e * per_batch);
+    return weight[row] * (e * e);
   }
 };
 }  // namespace functor
@@ -287,11 +283,11 @@ class trainer {
     for_each_segment([&](int segment) { return reached(r, segment); }, [&](view<Scalar> g) { ops::fill<Backend, Scalar>(backend_, g, Scalar(0)); });
     model_.engine().differentiate(model_.weights().data(), gradient_.data(), in, r.rows_by_stage,
                                   [&](int, index_t first, index_t n, const Scalar* f, Scalar* df) {
-                                    backend_.for_each_index(
-                                        n,
-                                        functor::denoising_loss<Scalar>{x_.data() + first * size, target_.data() + first * size, f, skip + first, out + first,
-                                                                        weight + first, size, 1.0 / double(rows), df, loss + first},
-                                        1);
+                                    const functor::denoising_loss<Scalar> term{
+                                        x_.data() + first * size, target_.data() + first * size, f,
+                                        skip + first, out + first, weight + first, size,
+                                        1.0 / double(rows), df};
+                                    sum_by_row(backend_, n, size, term, loss + first);
                                   },
                                   {.dropout = random_stream(options_.seed, purpose::dropout, std::uint64_t(step_))});
 

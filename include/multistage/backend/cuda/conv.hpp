@@ -2,6 +2,7 @@
 #pragma once
 #include "../thrust/conv.hpp"
 #include "implicit_gemm.hpp"
+#include "reduce.hpp"
 #include "system.hpp"
 
 namespace multistage {

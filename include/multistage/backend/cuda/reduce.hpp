@@ -47,7 +47,24 @@ __global__ void sum_run(const T* x, index_t n, index_t run, bool squares, double
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
+/// out[row] = sum over i of f(row, i); a block a row.
+template <class F>
+__global__ void sum_functor_by_row(F f, index_t size, double* out) {
+  __shared__ double shared[warp_size];
+  const index_t row = blockIdx.x;
+  double sum = 0;
+  for (index_t i = threadIdx.x; i < size; i += blockDim.x) sum += f(row, i);
+  sum = block_sum(sum, shared);
+  if (threadIdx.x == 0) out[row] = sum;
+}
+
 }  // namespace cuda_kernel
+
+/// @see backend/concept.hpp
+template <class F>
+void sum_by_row(const cuda&, index_t rows, index_t size, const F& f, double* out) {
+  if (rows > 0) cuda_launch("sum_by_row", cuda_kernel::sum_functor_by_row<F>, cuda_kernel::grid(rows), 256, 0, f, size, out);
+}
 
 /// y [rows, channels] (+)= sum of x [rows, pixels, channels] over pixels.
 template <class T>
