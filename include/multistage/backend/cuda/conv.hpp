@@ -1,128 +1,185 @@
-// Convolutions on a GPU: in float by implicit_gemm.hpp on the tensor cores, in double by patches and cuBLAS (../thrust/conv.hpp).
+// Convolutions on a GPU: in float on the tensor cores (gathered_product.hpp, weight_gradient.hpp), in double by patches and cuBLAS
+// (../thrust/conv.hpp).
 #pragma once
 #include "../thrust/conv.hpp"
-#include "implicit_gemm.hpp"
+#include "gathered_product.hpp"
 #include "reduce.hpp"
 #include "system.hpp"
+#include "weight_gradient.hpp"
 
 namespace multistage {
 namespace cuda_kernel {
 
-using large_tile = tile_shape<128, 128, 64, 32>;
-using small_tile = tile_shape<64, 64, 32, 32>;
+using large_tile = tile_shape<128, 128, 32, 64, 16, 2>;
+using small_tile = tile_shape<64, 64, 32, 32, 16, 3>;
+using large_gradient_tile = tile_shape<128, 128, 64, 32, 32, 2>;
+using small_gradient_tile = tile_shape<64, 64, 32, 32, 16, 3>;
 
-template <product Product, class Tile, int Width>
-void run_implicit_gemm(const implicit_problem& p, dim3 blocks) {
-  constexpr bool weights_gradient = Product == product::weight_gradient;
-  constexpr std::size_t shared_bytes =
-      sizeof(float) * Tile::steps_ahead *
-      (operand_floats(weights_gradient, Tile::rows, Tile::depth) +
-       operand_floats(Product != product::input_gradient, Tile::columns, Tile::depth));
-  cuda_launch("implicit_gemm", implicit_gemm<Product, Tile, Width>, blocks, Tile::threads, shared_bytes, p);
+/// Whether large tiles pay: they read less, small ones keep more of the GPU at work.
+inline bool takes_large_tiles(index_t rows, index_t columns, index_t times) {
+  return rows > 64 && columns > 64 && divide_up(rows, 128) * divide_up(columns, 128) * times >= 100;
 }
 
-template <product Product, class Tile>
-void run_tiles(const implicit_problem& p, bool wide, index_t rows, index_t depths) {
-  const dim3 blocks = grid(divide_up(rows, Tile::rows), divide_up(p.columns, Tile::columns), depths);
-  wide ? run_implicit_gemm<Product, Tile, 4>(p, blocks) : run_implicit_gemm<Product, Tile, 1>(p, blocks);
+template <direction Direction, class Tile, int Width>
+void run_gathered_product(const gathered_problem& p) {
+  constexpr std::size_t shared_bytes = sizeof(float) * Tile::steps * (Tile::rows + 2 * Tile::columns) * (Tile::depth + 4);
+  cuda_launch("gathered_product", gathered_product<Direction, Tile, Width>,
+              grid(divide_up(p.pixels, Tile::rows), divide_up(p.columns, Tile::columns)), Tile::threads, shared_bytes, p);
+}
+template <direction Direction>
+void run(const gathered_problem& p) {
+  if (p.pixels == 0 || p.columns == 0) return;
+  const bool wide = p.channels % 4 == 0 && p.channels2 % 4 == 0 && aligned(p.image, 16) && aligned(p.image2, 16);
+  if (!wide)
+    run_gathered_product<Direction, small_tile, 1>(p);
+  else if (takes_large_tiles(p.pixels, p.columns, 1))
+    run_gathered_product<Direction, large_tile, 4>(p);
+  else
+    run_gathered_product<Direction, small_tile, 4>(p);
 }
 
-/// @param rows of the result. @param depths blocks along the grid's third axis.
-template <product Product>
-void run_product(const implicit_problem& p, bool wide, index_t rows, index_t depths) {
-  // Large tiles read less; small ones keep more of the GPU at work where there are few.
-  const index_t tiles = divide_up(rows, large_tile::rows) * divide_up(p.columns, large_tile::columns) * depths;
-  const bool wasteful = p.columns <= small_tile::columns || rows <= small_tile::rows;
-  tiles < 128 || wasteful ? run_tiles<Product, small_tile>(p, wide, rows, depths) : run_tiles<Product, large_tile>(p, wide, rows, depths);
+template <class Tile, int Width>
+void run_weight_gradient(const weight_gradient_problem& p) {
+  constexpr std::size_t shared_bytes = sizeof(float) * Tile::steps * Tile::depth * (Tile::rows + Tile::columns + 16);
+  cuda_launch("weight_gradient", weight_gradient<Tile, Width>,
+              grid(divide_up(p.channels, Tile::rows), divide_up(p.columns, Tile::columns), index_t(p.kernel) * p.kernel * p.shares),
+              Tile::threads, shared_bytes, p);
+}
+inline void run(const weight_gradient_problem& p) {
+  const bool wide = p.channels % 4 == 0 && p.columns % 4 == 0 && aligned(p.image, 16) && aligned(p.gradient, 16);
+  if (!wide)
+    run_weight_gradient<small_gradient_tile, 1>(p);
+  else if (takes_large_tiles(p.channels, p.columns, index_t(p.kernel) * p.kernel * p.shares))
+    run_weight_gradient<large_gradient_tile, 4>(p);
+  else
+    run_weight_gradient<small_gradient_tile, 4>(p);
 }
 
-/// Whether sixteen bytes may be copied at a time.
-inline bool wide_enough(std::initializer_list<const void*> pointers, std::initializer_list<index_t> channels) {
-  for (const void* p : pointers)
-    if (!aligned(p, 16)) return false;
-  for (index_t c : channels)
-    if (c % 4 != 0) return false;
-  return true;
+/// Elements of a problem's weights.
+template <class T>
+index_t weight_elements(const conv_problem<T>& p) {
+  return index_t(p.kernel) * p.kernel * (p.channels + p.channels2) * p.out_channels;
 }
-
-inline implicit_problem common(const cuda& b, const conv_problem<float>& p) {
-  implicit_problem q;
-  q.kernel = p.kernel;
-  q.stride = p.stride;
-  q.padding = p.padding;
-  q.right_tap = (p.channels + p.channels2) * p.out_channels;
-  q.right_step = int(p.out_channels);
-  q.exact = b.products().precision() == product_precision::full;
-  return q;
+inline void split(const cuda& b, const conv_problem<float>& p, bool turned, float* to) {
+  const index_t size = weight_elements(p);
+  b.for_each_index(size, split_weights{p.weight, p.channels + p.channels2, p.out_channels, turned, to, to + size});
 }
+/// Calls f(first row, rows) for parts of the batch in which no tensor has more than 2^30 elements.
+template <class T, class F>
+void for_each_part(const conv_problem<T>& p, F&& f) {
+  const index_t in = p.height * p.width * (p.channels > p.channels2 ? p.channels : p.channels2);
+  const index_t out = p.out_pixels() * p.out_channels;
+  const index_t most = (index_t{1} << 30) / (in > out ? in : out);
+  require<shape_error>(most > 0 && weight_elements(p) <= (index_t{1} << 30), "conv: a row of ", in > out ? in : out,
+                       " elements; at most 2^30 on this backend");
+  for (index_t first = 0; first < p.rows; first += most) f(first, p.rows - first < most ? p.rows - first : most);
+}
+inline bool exact(const cuda& b) { return b.products().precision() == product_precision::full; }
 
 }  // namespace cuda_kernel
+
+/// What the forward pass would rather have: weights turned, and split into two parts of eleven bits.
+inline index_t conv_prepared_size(const cuda&, const conv_problem<float>& p) { return 2 * cuda_kernel::weight_elements(p); }
+inline void conv_prepare(const cuda& b, const conv_problem<float>& p, float* to) { cuda_kernel::split(b, p, true, to); }
 
 /// @see conv_problem.
 inline void conv_forward(const cuda& b, const conv_problem<float>& p) {
   using namespace cuda_kernel;
-  implicit_problem q = common(b, p);
-  q.image = {p.x, p.x2, int(p.height), int(p.width), int(p.channels), int(p.channels2)};
-  q.outer_height = int(p.out_height);
-  q.outer_width = int(p.out_width);
-  q.pixels = p.rows * p.out_pixels();
-  q.right = p.weight;
-  q.columns = int(p.out_channels);
-  q.bias = p.bias;
-  q.row_bias = p.row_bias;
-  q.residual = p.residual;
-  q.scale = p.scale;
-  q.result = p.y;
-  run_product<product::forward>(q, wide_enough({p.x, p.x2, p.weight}, {p.channels, p.channels2, p.out_channels}), q.pixels, 1);
+  const float* weights = p.prepared;
+  if (!weights) {
+    float* const made = b.template workspace<float>(3, conv_prepared_size(b, p));
+    conv_prepare(b, p, made);
+    weights = made;
+  }
+  for_each_part(p, [&](index_t first, index_t rows) {
+    gathered_problem q;
+    q.image = p.x + first * p.height * p.width * p.channels;
+    q.image2 = p.x2 ? p.x2 + first * p.height * p.width * p.channels2 : nullptr;
+    q.height = int(p.height);
+    q.width = int(p.width);
+    q.channels = int(p.channels);
+    q.channels2 = int(p.channels2);
+    q.result_height = int(p.out_height);
+    q.result_width = int(p.out_width);
+    q.pixels = int(rows * p.out_pixels());
+    q.columns = int(p.out_channels);
+    q.kernel = p.kernel;
+    q.stride = p.stride;
+    q.padding = p.padding;
+    q.weights = weights;
+    q.weights_low = exact(b) ? weights + weight_elements(p) : nullptr;
+    q.bias = p.bias;
+    q.row_bias = p.row_bias ? p.row_bias + first * p.out_channels : nullptr;
+    q.residual = p.residual ? p.residual + first * p.out_pixels() * p.out_channels : nullptr;
+    q.scale = p.scale;
+    q.result = p.y + first * p.out_pixels() * p.out_channels;
+    run<direction::forward>(q);
+  });
 }
 
 /// dx (+)= gradient of x, dx2 (+)= gradient of x2 (either may be null).
 inline void conv_backward_input(const cuda& b, const conv_problem<float>& p, const float* dy, float* dx, bool accumulate, float* dx2,
                                 bool accumulate2) {
   using namespace cuda_kernel;
-  implicit_problem q = common(b, p);
-  q.image = {dy, nullptr, int(p.out_height), int(p.out_width), int(p.out_channels), 0};
-  q.outer_height = int(p.height);
-  q.outer_width = int(p.width);
-  q.pixels = p.rows * p.height * p.width;
-  const auto run = [&](const float* weight, index_t channels, float* to, bool add) {
-    q.right = weight;
-    q.columns = int(channels);
-    q.result = to;
-    q.accumulate = add;
-    run_product<product::input_gradient>(q, wide_enough({dy, weight}, {p.out_channels}), q.pixels, 1);
+  float* const weights = b.template workspace<float>(3, conv_prepared_size(b, p));
+  split(b, p, false, weights);
+  const auto run_part = [&](index_t first_channel, index_t channels, float* to, bool add) {
+    for_each_part(p, [&](index_t first, index_t rows) {
+      gathered_problem q;
+      q.image = dy + first * p.out_pixels() * p.out_channels;
+      q.height = int(p.out_height);
+      q.width = int(p.out_width);
+      q.channels = int(p.out_channels);
+      q.result_height = int(p.height);
+      q.result_width = int(p.width);
+      q.pixels = int(rows * p.height * p.width);
+      q.columns = int(channels);
+      q.kernel = p.kernel;
+      q.stride = p.stride;
+      q.padding = p.padding;
+      q.weights = weights + first_channel * p.out_channels;
+      q.weights_low = exact(b) ? q.weights + weight_elements(p) : nullptr;
+      q.result = to + first * p.height * p.width * channels;
+      q.accumulate = add;
+      run<direction::input_gradient>(q);
+    });
   };
-  if (dx) run(p.weight, p.channels, dx, accumulate);
-  if (dx2) run(p.weight + p.channels * p.out_channels, p.channels2, dx2, accumulate2);
+  if (dx) run_part(0, p.channels, dx, accumulate);
+  if (dx2) run_part(p.channels, p.channels2, dx2, accumulate2);
 }
 
 /// dweight += gradient of the weights.
 inline void conv_backward_weight(const cuda& b, const conv_problem<float>& p, const float* dy, float* dweight) {
   using namespace cuda_kernel;
-  const auto run = [&](const float* x, index_t channels, float* to) {
-    implicit_problem q = common(b, p);
-    q.image = {x, nullptr, int(p.height), int(p.width), int(channels), 0};
-    q.outer_height = int(p.out_height);
-    q.outer_width = int(p.out_width);
-    q.pixels = p.rows * p.out_pixels();
-    q.right = dy;
+  const auto run_part = [&](const float* x, index_t channels, float* to) {
+    weight_gradient_problem q;
+    q.image = x;
+    q.gradient = dy;
+    q.height = int(p.height);
+    q.width = int(p.width);
+    q.channels = int(channels);
+    q.result_height = int(p.out_height);
+    q.result_width = int(p.out_width);
     q.columns = int(p.out_channels);
-    // The pixels are shared out until there are some four hundred blocks, by extents alone: bits do not depend on the GPU.
-    const index_t taps = p.kernel * p.kernel;
-    const index_t blocks = divide_up(channels, 128) * divide_up(p.out_channels, 128) * taps;
-    const index_t wanted = divide_up(400, blocks);
-    const index_t most = divide_up(q.pixels, 512);
-    const index_t shares = wanted < most ? wanted : most;
-    q.share = round_up(divide_up(q.pixels, shares), 32);
+    q.kernel = p.kernel;
+    q.stride = p.stride;
+    q.padding = p.padding;
+    q.pixels = p.rows * p.out_pixels();
+    q.exact = exact(b);
+    // The pixels are shared out until there are some six hundred blocks; by extents alone, so that bits do not depend on the GPU.
+    const index_t taps = index_t(p.kernel) * p.kernel;
+    const index_t wanted = divide_up(600, divide_up(channels, 128) * divide_up(p.out_channels, 128) * taps);
+    const index_t most = divide_up(q.pixels, 256);
+    q.share = round_up(divide_up(q.pixels, wanted < most ? wanted : most), 32);
     q.shares = int(divide_up(q.pixels, q.share));
     const index_t size = taps * channels * p.out_channels;
-    q.accumulate = q.shares == 1;
     q.result = q.shares == 1 ? to : b.template workspace<float>(3, q.shares * size);
-    run_product<product::weight_gradient>(q, wide_enough({x, dy}, {channels, p.out_channels}), channels, taps * q.shares);
+    run(q);
     if (q.shares > 1) b.for_each_index(size, add_shares{q.result, size, q.shares, to});
   };
-  run(p.x, p.channels, dweight);
-  if (p.channels2) run(p.x2, p.channels2, dweight + p.channels * p.out_channels);
+  if (p.rows == 0) return;
+  run_part(p.x, p.channels, dweight);
+  if (p.channels2) run_part(p.x2, p.channels2, dweight + p.channels * p.out_channels);
 }
 
 }  // namespace multistage
