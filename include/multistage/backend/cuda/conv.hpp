@@ -11,7 +11,7 @@ namespace multistage {
 namespace cuda_kernel {
 
 using large_tile = tile_shape<128, 128, 32, 64, 16, 2>;
-using small_tile = tile_shape<64, 64, 32, 32, 16, 3>;
+using small_tile = tile_shape<64, 64, 32, 32, 16, 2>;
 using large_gradient_tile = tile_shape<128, 128, 64, 32, 32, 2>;
 using small_gradient_tile = tile_shape<64, 64, 32, 32, 16, 3>;
 
