@@ -1,12 +1,12 @@
-// The CUDA backend's kernels against the Thrust backend's functors on the host in double, which share no code with them: every
-// primitive on problems of odd and even extents. Exits with 77 where there is no GPU.
-//   cuda_primitives [--quick]
-#include <multistage/backend/cuda/backend.hpp>
-#include <multistage/backend/thrust/systems.hpp>
-
+// The CUDA backend's kernels against the Thrust backend's functors on the host in double, which
+// share no code with them: every primitive on problems of odd and even extents. Exits with 77 where
+// there is no GPU.
+//   cuda_primitives [--all]   --all: large problems too, for a GPU
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <multistage/backend/cuda/backend.hpp>
+#include <multistage/backend/thrust/systems.hpp>
 #include <string>
 #include <vector>
 
@@ -23,7 +23,8 @@ template <class Backend, class T>
 struct array {
   typename Backend::template storage<T> storage;
   index_t size = 0;
-  array(const Backend& b, const std::vector<double>& values) : storage(b.template allocate<T>(index_t(values.size()))), size(index_t(values.size())) {
+  array(const Backend& b, const std::vector<double>& values)
+      : storage(b.template allocate<T>(index_t(values.size()))), size(index_t(values.size())) {
     const std::vector<T> host(values.begin(), values.end());
     b.upload(host.data(), data(), size);
   }
@@ -37,12 +38,14 @@ struct array {
 
 std::vector<double> numbers(std::uint64_t seed, index_t n, double scale = 1) {
   std::vector<double> v;
-  for (index_t i = 0; i < n; ++i) v.push_back(double(float(scale * ms::random_stream(seed).normal(std::uint64_t(i)))));
+  for (index_t i = 0; i < n; ++i)
+    v.push_back(double(float(scale * ms::random_stream(seed).normal(std::uint64_t(i)))));
   return v;
 }
 
 /// |got - expected| / |expected| in the Euclidean norm must stay under `allowed`.
-void compare(const std::string& what, const std::vector<double>& got, const std::vector<double>& expected, double allowed) {
+void compare(const std::string& what, const std::vector<double>& got,
+             const std::vector<double>& expected, double allowed) {
   double error = 0;
   double norm = 0;
   double worst = 0;
@@ -56,7 +59,8 @@ void compare(const std::string& what, const std::vector<double>& got, const std:
   const bool ok = got.size() == expected.size() && relative <= allowed && std::isfinite(relative);
   ++checks;
   if (!ok) ++failures;
-  std::printf("%s %-64s %.2e of %.0e (largest difference %.2e)\n", ok ? "ok  " : "FAIL", what.c_str(), relative, allowed, worst);
+  std::printf("%s %-64s %.2e of %.0e (largest difference %.2e)\n", ok ? "ok  " : "FAIL",
+              what.c_str(), relative, allowed, worst);
 }
 
 struct conv_case {
@@ -72,9 +76,12 @@ std::vector<std::vector<double>> run_conv(const Backend& b, const conv_case& c) 
   const index_t in = c.rows * c.height * c.width;
   const index_t out = c.rows * oh * ow * c.out;
   const index_t weights = index_t(c.kernel) * c.kernel * (c.channels + c.channels2) * c.out;
-  array<Backend, T> x(b, numbers(1, in * c.channels)), x2(b, numbers(2, in * c.channels2)), w(b, numbers(3, weights, 0.1));
-  array<Backend, T> bias(b, numbers(4, c.out)), row_bias(b, numbers(5, c.rows * c.out)), residual(b, numbers(6, out));
-  array<Backend, T> y(b, numbers(7, out)), dy(b, numbers(8, out)), dx(b, numbers(9, in * c.channels)), dx2(b, numbers(10, in * c.channels2));
+  array<Backend, T> x(b, numbers(1, in * c.channels)), x2(b, numbers(2, in * c.channels2)),
+      w(b, numbers(3, weights, 0.1));
+  array<Backend, T> bias(b, numbers(4, c.out)), row_bias(b, numbers(5, c.rows * c.out)),
+      residual(b, numbers(6, out));
+  array<Backend, T> y(b, numbers(7, out)), dy(b, numbers(8, out)),
+      dx(b, numbers(9, in * c.channels)), dx2(b, numbers(10, in * c.channels2));
   array<Backend, T> dw(b, numbers(11, weights));
   ms::conv_problem<T> p{};
   p.rows = c.rows;
@@ -100,24 +107,30 @@ std::vector<std::vector<double>> run_conv(const Backend& b, const conv_case& c) 
     p.scale = T(0.7);
   }
   conv_forward(b, p);
-  conv_backward_input(b, p, dy.data(), dx.data(), c.extras, c.channels2 ? dx2.data() : nullptr, false);
+  conv_backward_input(b, p, dy.data(), dx.data(), c.extras, c.channels2 ? dx2.data() : nullptr,
+                      false);
   conv_backward_weight(b, p, dy.data(), dw.data());
   return {y.to_host(b), dx.to_host(b), dx2.to_host(b), dw.to_host(b)};
 }
 
 void check_conv(const ms::cuda& gpu, const conv_case& c) {
-  const std::string name = "conv " + std::to_string(c.kernel) + "x" + std::to_string(c.kernel) + "/" + std::to_string(c.stride) + " " + std::to_string(c.rows) +
-                           "x" + std::to_string(c.height) + "x" + std::to_string(c.width) + " " + std::to_string(c.channels) + "+" +
-                           std::to_string(c.channels2) + "->" + std::to_string(c.out);
+  const std::string name = "conv " + std::to_string(c.kernel) + "x" + std::to_string(c.kernel) +
+                           "/" + std::to_string(c.stride) + " " + std::to_string(c.rows) + "x" +
+                           std::to_string(c.height) + "x" + std::to_string(c.width) + " " +
+                           std::to_string(c.channels) + "+" + std::to_string(c.channels2) + "->" +
+                           std::to_string(c.out);
   const auto expected = run_conv<ms::thrust_cpp, double>(ms::thrust_cpp(), c);
   const char* const parts[] = {" y", " dx", " dx2", " dw"};
-  for (const ms::product_precision precision : {ms::product_precision::full, ms::product_precision::tf32}) {
+  for (const ms::product_precision precision :
+       {ms::product_precision::full, ms::product_precision::tf32}) {
     gpu.products().set_precision(precision);
     const bool full = precision == ms::product_precision::full;
     const auto got = run_conv<ms::cuda, float>(gpu, c);
     // Rounding of float sums; tf32 keeps 11 bits of each factor.
     for (int part = 0; part < 4; ++part)
-      if (!expected[part].empty()) compare(name + parts[part] + (full ? "" : ", tf32"), got[part], expected[part], full ? 2e-6 : 1e-3);
+      if (!expected[part].empty())
+        compare(name + parts[part] + (full ? "" : ", tf32"), got[part], expected[part],
+                full ? 2e-6 : 1e-3);
   }
   gpu.products().set_precision(ms::product_precision::full);
 }
@@ -134,11 +147,16 @@ std::vector<std::vector<double>> run_norm(const Backend& b, const norm_case& c) 
   const index_t places = c.rows * c.pixels;
   std::vector<double> shifted = numbers(1, places * c.channels);
   for (double& v : shifted) v = double(float(v + c.offset));
-  array<Backend, T> x(b, shifted), x2(b, numbers(2, places * c.channels2)), w(b, numbers(3, all)), bias(b, numbers(4, all));
-  array<Backend, T> modulation(b, numbers(5, c.rows * 2 * all, 0.3)), statistics(b, numbers(6, c.rows * c.groups * 2));
-  array<Backend, T> y(b, numbers(7, places * all)), dy(b, numbers(8, places * all)), dx(b, numbers(9, places * c.channels));
-  array<Backend, T> dx2(b, numbers(10, places * c.channels2)), dw(b, numbers(11, all)), db(b, numbers(12, all));
-  array<Backend, T> dm(b, numbers(13, c.rows * 2 * all)), partials(b, numbers(14, c.rows * 2 * all));
+  array<Backend, T> x(b, shifted), x2(b, numbers(2, places * c.channels2)), w(b, numbers(3, all)),
+      bias(b, numbers(4, all));
+  array<Backend, T> modulation(b, numbers(5, c.rows * 2 * all, 0.3)),
+      statistics(b, numbers(6, c.rows * c.groups * 2));
+  array<Backend, T> y(b, numbers(7, places * all)), dy(b, numbers(8, places * all)),
+      dx(b, numbers(9, places * c.channels));
+  array<Backend, T> dx2(b, numbers(10, places * c.channels2)), dw(b, numbers(11, all)),
+      db(b, numbers(12, all));
+  array<Backend, T> dm(b, numbers(13, c.rows * 2 * all)),
+      partials(b, numbers(14, c.rows * 2 * all));
   ms::norm_problem<T> p{};
   p.rows = c.rows;
   p.pixels = c.pixels;
@@ -165,12 +183,15 @@ std::vector<std::vector<double>> run_norm(const Backend& b, const norm_case& c) 
   g.dmodulation = c.modulation ? dm.data() : nullptr;
   g.partials = partials.data();
   norm_backward(b, p, g);
-  return {statistics.to_host(b), y.to_host(b), dx.to_host(b), dx2.to_host(b), dw.to_host(b), db.to_host(b), dm.to_host(b)};
+  return {statistics.to_host(b), y.to_host(b),  dx.to_host(b), dx2.to_host(b),
+          dw.to_host(b),         db.to_host(b), dm.to_host(b)};
 }
 
 void check_norm(const ms::cuda& gpu, const norm_case& c, double allowed) {
-  const std::string name = "norm " + std::to_string(c.rows) + "x" + std::to_string(c.pixels) + " " + std::to_string(c.channels) + "+" +
-                           std::to_string(c.channels2) + "/" + std::to_string(c.groups) + (c.silu ? " silu" : "") + (c.modulation ? " modulated" : "");
+  const std::string name = "norm " + std::to_string(c.rows) + "x" + std::to_string(c.pixels) + " " +
+                           std::to_string(c.channels) + "+" + std::to_string(c.channels2) + "/" +
+                           std::to_string(c.groups) + (c.silu ? " silu" : "") +
+                           (c.modulation ? " modulated" : "");
   const auto expected = run_norm<ms::thrust_cpp, double>(ms::thrust_cpp(), c);
   const auto got = run_norm<ms::cuda, float>(gpu, c);
   const char* const parts[] = {" statistics", " y", " dx", " dx2", " dw", " db", " dm"};
@@ -190,8 +211,10 @@ std::vector<std::vector<double>> run_attention(const Backend& b, const attention
   const index_t q_size = c.rows * c.queries * step;
   const index_t k_size = c.rows * c.keys * channels;
   array<Backend, T> q(b, numbers(1, q_size)), k(b, numbers(2, k_size)), v(b, numbers(3, k_size));
-  array<Backend, T> y(b, numbers(4, c.rows * c.queries * channels)), lse(b, numbers(5, c.rows * c.heads * c.queries));
-  array<Backend, T> dy(b, numbers(6, c.rows * c.queries * channels)), dq(b, numbers(7, q_size)), dk(b, numbers(8, k_size)), dv(b, numbers(9, k_size));
+  array<Backend, T> y(b, numbers(4, c.rows * c.queries * channels)),
+      lse(b, numbers(5, c.rows * c.heads * c.queries));
+  array<Backend, T> dy(b, numbers(6, c.rows * c.queries * channels)), dq(b, numbers(7, q_size)),
+      dk(b, numbers(8, k_size)), dv(b, numbers(9, k_size));
   ms::attention_problem<T> p{};
   p.rows = c.rows;
   p.heads = c.heads;
@@ -208,14 +231,17 @@ std::vector<std::vector<double>> run_attention(const Backend& b, const attention
   p.y = y.data();
   p.log_sum_exp = lse.data();
   attention_forward(b, p);
-  ms::attention_gradients<T> g{dy.data(), dq.data(), c.self ? dq.data() + channels : dk.data(), c.self ? dq.data() + 2 * channels : dv.data()};
+  ms::attention_gradients<T> g{dy.data(), dq.data(), c.self ? dq.data() + channels : dk.data(),
+                               c.self ? dq.data() + 2 * channels : dv.data()};
   attention_backward(b, p, g);
   return {y.to_host(b), lse.to_host(b), dq.to_host(b), dk.to_host(b), dv.to_host(b)};
 }
 
 void check_attention(const ms::cuda& gpu, const attention_case& c) {
-  const std::string name = std::string(c.self ? "self" : "cross") + "-attention " + std::to_string(c.rows) + " rows " + std::to_string(c.heads) + " heads " +
-                           std::to_string(c.queries) + "x" + std::to_string(c.keys) + "x" + std::to_string(c.head_dim);
+  const std::string name = std::string(c.self ? "self" : "cross") + "-attention " +
+                           std::to_string(c.rows) + " rows " + std::to_string(c.heads) + " heads " +
+                           std::to_string(c.queries) + "x" + std::to_string(c.keys) + "x" +
+                           std::to_string(c.head_dim);
   const auto expected = run_attention<ms::thrust_cpp, double>(ms::thrust_cpp(), c);
   const auto got = run_attention<ms::cuda, float>(gpu, c);
   const char* const parts[] = {" y", " lse", " dq", " dk", " dv"};
@@ -225,35 +251,47 @@ void check_attention(const ms::cuda& gpu, const attention_case& c) {
 struct square_term {
   const float* x;
   index_t size;
-  MULTISTAGE_HD double operator()(index_t row, index_t i) const { return double(x[row * size + i]) * double(x[row * size + i]); }
+  MULTISTAGE_HD double operator()(index_t row, index_t i) const {
+    return double(x[row * size + i]) * double(x[row * size + i]);
+  }
 };
 
 void check_sums(const ms::cuda& gpu, index_t rows, index_t pixels, index_t channels) {
   const ms::thrust_cpp host;
-  const std::string name = "sums " + std::to_string(rows) + "x" + std::to_string(pixels) + "x" + std::to_string(channels);
+  const std::string name = "sums " + std::to_string(rows) + "x" + std::to_string(pixels) + "x" +
+                           std::to_string(channels);
   const std::vector<double> values = numbers(1, rows * pixels * channels);
-  array<ms::cuda, float> x(gpu, values), y(gpu, numbers(2, rows * channels)), columns(gpu, numbers(3, channels));
-  array<ms::thrust_cpp, double> hx(host, values), hy(host, numbers(2, rows * channels)), hcolumns(host, numbers(3, channels));
+  array<ms::cuda, float> x(gpu, values), y(gpu, numbers(2, rows * channels)),
+      columns(gpu, numbers(3, channels));
+  array<ms::thrust_cpp, double> hx(host, values), hy(host, numbers(2, rows * channels)),
+      hcolumns(host, numbers(3, channels));
   row_sums(gpu, rows, pixels, channels, static_cast<const float*>(x.data()), y.data(), true);
   row_sums(host, rows, pixels, channels, static_cast<const double*>(hx.data()), hy.data(), true);
   compare(name + " by row", y.to_host(gpu), hy.to_host(host), 2e-6);
-  column_sums(gpu, rows * pixels, channels, static_cast<const float*>(x.data()), columns.data(), true);
-  column_sums(host, rows * pixels, channels, static_cast<const double*>(hx.data()), hcolumns.data(), true);
+  column_sums(gpu, rows * pixels, channels, static_cast<const float*>(x.data()), columns.data(),
+              true);
+  column_sums(host, rows * pixels, channels, static_cast<const double*>(hx.data()), hcolumns.data(),
+              true);
   compare(name + " by column", columns.to_host(gpu), hcolumns.to_host(host), 2e-6);
   for (const bool squares : {false, true})
-    compare(name + (squares ? " of squares" : " of all"), {reduce_sum(gpu, x.size, static_cast<const float*>(x.data()), squares)},
+    compare(name + (squares ? " of squares" : " of all"),
+            {reduce_sum(gpu, x.size, static_cast<const float*>(x.data()), squares)},
             {reduce_sum(host, hx.size, static_cast<const double*>(hx.data()), squares)}, 1e-12);
   array<ms::cuda, double> sums(gpu, numbers(4, rows));
   sum_by_row(gpu, rows, pixels * channels, square_term{x.data(), pixels * channels}, sums.data());
   std::vector<double> expected(std::size_t(rows), 0.0);
-  for (index_t i = 0; i < index_t(values.size()); ++i) expected[std::size_t(i / (pixels * channels))] += values[std::size_t(i)] * values[std::size_t(i)];
+  for (index_t i = 0; i < index_t(values.size()); ++i)
+    expected[std::size_t(i / (pixels * channels))] +=
+        values[std::size_t(i)] * values[std::size_t(i)];
   compare(name + " of a functor", sums.to_host(gpu), expected, 1e-12);
 }
 
-int run(bool quick) {
+int run(bool all) {
   const ms::cuda gpu;
-  for (const conv_case& c : {conv_case{2, 5, 7, 8, 0, 12, 3, 1, 1, true}, conv_case{3, 6, 6, 3, 0, 5, 3, 1, 1, false}, conv_case{2, 4, 4, 36, 20, 68, 1, 1, 0, true},
-                             conv_case{2, 8, 6, 16, 0, 24, 3, 2, 1, true}, conv_case{5, 1, 1, 40, 0, 33, 1, 1, 0, true}, conv_case{1, 9, 9, 4, 0, 4, 5, 3, 2, false}})
+  for (const conv_case& c :
+       {conv_case{2, 5, 7, 8, 0, 12, 3, 1, 1, true}, conv_case{3, 6, 6, 3, 0, 5, 3, 1, 1, false},
+        conv_case{2, 4, 4, 36, 20, 68, 1, 1, 0, true}, conv_case{2, 8, 6, 16, 0, 24, 3, 2, 1, true},
+        conv_case{5, 1, 1, 40, 0, 33, 1, 1, 0, true}, conv_case{1, 9, 9, 4, 0, 4, 5, 3, 2, false}})
     check_conv(gpu, c);
   check_norm(gpu, {2, 20, 12, 0, 3, true, true, 0}, 5e-6);
   check_norm(gpu, {2, 20, 12, 8, 5, true, false, 3}, 5e-6);
@@ -262,9 +300,13 @@ int run(bool quick) {
   check_attention(gpu, {2, 1, 9, 9, 8, true});
   check_attention(gpu, {1, 3, 10, 37, 4, false});
   check_sums(gpu, 3, 33, 37);
-  if (!quick) {
-    for (const conv_case& c : {conv_case{16, 32, 32, 64, 0, 128, 3, 1, 1, true}, conv_case{4, 16, 16, 256, 0, 256, 3, 1, 1, true}, conv_case{64, 8, 8, 256, 128, 192, 1, 1, 0, true},
-                               conv_case{2, 32, 32, 3, 0, 128, 3, 1, 1, false}, conv_case{2, 32, 32, 128, 0, 3, 3, 1, 1, false}, conv_case{3, 17, 19, 130, 0, 131, 3, 1, 1, true},
+  if (all) {
+    for (const conv_case& c : {conv_case{16, 32, 32, 64, 0, 128, 3, 1, 1, true},
+                               conv_case{4, 16, 16, 256, 0, 256, 3, 1, 1, true},
+                               conv_case{64, 8, 8, 256, 128, 192, 1, 1, 0, true},
+                               conv_case{2, 32, 32, 3, 0, 128, 3, 1, 1, false},
+                               conv_case{2, 32, 32, 128, 0, 3, 3, 1, 1, false},
+                               conv_case{3, 17, 19, 130, 0, 131, 3, 1, 1, true},
                                conv_case{2, 32, 32, 96, 0, 96, 3, 2, 1, true}})
       check_conv(gpu, c);
     check_norm(gpu, {8, 1024, 128, 128, 16, true, true, 0}, 5e-6);
@@ -287,7 +329,7 @@ int main(int argc, char** argv) {
     return 77;  // skipped, to ctest
   }
   try {
-    return run(argc > 1 && std::strcmp(argv[1], "--quick") == 0);
+    return run(argc > 1 && std::strcmp(argv[1], "--all") == 0);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 1;

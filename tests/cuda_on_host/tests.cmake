@@ -26,6 +26,9 @@ cuda_on_host_test(cuda_on_host_finds ${here}/self_test.sh ${work})
 cuda_on_host_test(cuda_faults ${here}/run.sh ${here}/device_faults.cu ${work}/device_faults
   -I${PROJECT_SOURCE_DIR}/include)
 set_tests_properties(cuda_faults PROPERTIES ENVIRONMENT ORDERS=forward)
+cuda_on_host_test(cuda_primitives_on_host ${here}/run.sh ${CMAKE_CURRENT_SOURCE_DIR}/cuda_primitives.cu
+  ${work}/primitives -I${PROJECT_SOURCE_DIR}/include)
+set_tests_properties(cuda_primitives_on_host PROPERTIES ENVIRONMENT ORDERS=shuffle)
 cuda_on_host_test(cuda_preset ${here}/preset.sh ${PROJECT_SOURCE_DIR} ${work}/preset)
 cuda_on_host_test(golden_cuda_on_host ${here}/golden.sh ${PROJECT_SOURCE_DIR} ${work}/preset
   ${CMAKE_CURRENT_SOURCE_DIR}/data/golden ${families})

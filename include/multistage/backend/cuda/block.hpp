@@ -1,4 +1,5 @@
-// What kernels of our own share: the extents of their grids, and sums over the threads of a warp or a block.
+// What kernels of our own share: the extents of their grids, and sums over the threads of a warp or
+// a block.
 #pragma once
 #include "../../core/error.hpp"
 #include "launch.hpp"
@@ -15,8 +16,8 @@ inline constexpr index_t most_blocks = 65535;
 
 /// A grid of x * y * z blocks. @throws shape_error when a GPU has no such grid.
 inline dim3 grid(index_t x, index_t y = 1, index_t z = 1) {
-  require<shape_error>(x < (index_t{1} << 31) && y <= most_blocks && z <= most_blocks, "CUDA: a grid of ", x, " x ", y,
-                       " x ", z, " blocks; use a smaller batch");
+  require<shape_error>(x < (index_t{1} << 31) && y <= most_blocks && z <= most_blocks,
+                       "CUDA: a grid of ", x, " x ", y, " x ", z, " blocks; use a smaller batch");
   return dim3(unsigned(x), unsigned(y), unsigned(z));
 }
 
@@ -41,8 +42,8 @@ __device__ T warp_maximum(T value) {
   }
   return value;
 }
-/// The sum of `value` over a block of whole warps, in all of its threads, in a fixed order. `shared` holds a T a warp; calls
-/// that share it need no barrier between them.
+/// The sum of `value` over a block of whole warps, in all of its threads, in a fixed order.
+/// `shared` holds a T a warp; calls that share it need no barrier between them.
 template <class T>
 __device__ T block_sum(T value, T* shared) {
   value = warp_sum(value);

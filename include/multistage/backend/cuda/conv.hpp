@@ -1,4 +1,5 @@
-// Convolutions on a GPU: in float on the tensor cores (gathered_product.hpp, weight_gradient.hpp), in double by patches and cuBLAS
+// Convolutions on a GPU: in float on the tensor cores (gathered_product.hpp, weight_gradient.hpp),
+// in double by patches and cuBLAS
 // (../thrust/conv.hpp).
 #pragma once
 #include "../thrust/conv.hpp"
@@ -22,14 +23,17 @@ inline bool takes_large_tiles(index_t rows, index_t columns, index_t times) {
 
 template <direction Direction, class Tile, int Width>
 void run_gathered_product(const gathered_problem& p) {
-  constexpr std::size_t shared_bytes = sizeof(float) * Tile::steps * (Tile::rows + 2 * Tile::columns) * (Tile::depth + 4);
+  constexpr std::size_t shared_bytes =
+      sizeof(float) * Tile::steps * (Tile::rows + 2 * Tile::columns) * (Tile::depth + 4);
   cuda_launch("gathered_product", gathered_product<Direction, Tile, Width>,
-              grid(divide_up(p.pixels, Tile::rows), divide_up(p.columns, Tile::columns)), Tile::threads, shared_bytes, p);
+              grid(divide_up(p.pixels, Tile::rows), divide_up(p.columns, Tile::columns)),
+              Tile::threads, shared_bytes, p);
 }
 template <direction Direction>
 void run(const gathered_problem& p) {
   if (p.pixels == 0 || p.columns == 0) return;
-  const bool wide = p.channels % 4 == 0 && p.channels2 % 4 == 0 && aligned(p.image, 16) && aligned(p.image2, 16);
+  const bool wide =
+      p.channels % 4 == 0 && p.channels2 % 4 == 0 && aligned(p.image, 16) && aligned(p.image2, 16);
   if (!wide)
     run_gathered_product<Direction, small_tile, 1>(p);
   else if (takes_large_tiles(p.pixels, p.columns, 1))
@@ -40,13 +44,16 @@ void run(const gathered_problem& p) {
 
 template <class Tile, int Width>
 void run_weight_gradient(const weight_gradient_problem& p) {
-  constexpr std::size_t shared_bytes = sizeof(float) * Tile::steps * Tile::depth * (Tile::rows + Tile::columns + 16);
+  constexpr std::size_t shared_bytes =
+      sizeof(float) * Tile::steps * Tile::depth * (Tile::rows + Tile::columns + 16);
   cuda_launch("weight_gradient", weight_gradient<Tile, Width>,
-              grid(divide_up(p.channels, Tile::rows), divide_up(p.columns, Tile::columns), index_t(p.kernel) * p.kernel * p.shares),
+              grid(divide_up(p.channels, Tile::rows), divide_up(p.columns, Tile::columns),
+                   index_t(p.kernel) * p.kernel * p.shares),
               Tile::threads, shared_bytes, p);
 }
 inline void run(const weight_gradient_problem& p) {
-  const bool wide = p.channels % 4 == 0 && p.columns % 4 == 0 && aligned(p.image, 16) && aligned(p.gradient, 16);
+  const bool wide =
+      p.channels % 4 == 0 && p.columns % 4 == 0 && aligned(p.image, 16) && aligned(p.gradient, 16);
   if (!wide)
     run_weight_gradient<small_gradient_tile, 1>(p);
   else if (takes_large_tiles(p.channels, p.columns, index_t(p.kernel) * p.kernel * p.shares))
@@ -62,7 +69,8 @@ index_t weight_elements(const conv_problem<T>& p) {
 }
 inline void split(const cuda& b, const conv_problem<float>& p, bool turned, float* to) {
   const index_t size = weight_elements(p);
-  b.for_each_index(size, split_weights{p.weight, p.channels + p.channels2, p.out_channels, turned, to, to + size});
+  b.for_each_index(size, split_weights{p.weight, p.channels + p.channels2, p.out_channels, turned,
+                                       to, to + size});
 }
 /// Calls f(first row, rows) for parts of the batch in which no tensor has more than 2^30 elements.
 template <class T, class F>
@@ -70,17 +78,23 @@ void for_each_part(const conv_problem<T>& p, F&& f) {
   const index_t in = p.height * p.width * (p.channels > p.channels2 ? p.channels : p.channels2);
   const index_t out = p.out_pixels() * p.out_channels;
   const index_t most = (index_t{1} << 30) / (in > out ? in : out);
-  require<shape_error>(most > 0 && weight_elements(p) <= (index_t{1} << 30), "conv: a row of ", in > out ? in : out,
-                       " elements; at most 2^30 on this backend");
-  for (index_t first = 0; first < p.rows; first += most) f(first, p.rows - first < most ? p.rows - first : most);
+  require<shape_error>(most > 0 && weight_elements(p) <= (index_t{1} << 30), "conv: a row of ",
+                       in > out ? in : out, " elements; at most 2^30 on this backend");
+  for (index_t first = 0; first < p.rows; first += most)
+    f(first, p.rows - first < most ? p.rows - first : most);
 }
 inline bool exact(const cuda& b) { return b.products().precision() == product_precision::full; }
 
 }  // namespace cuda_kernel
 
-/// What the forward pass would rather have: weights turned, and split into two parts of eleven bits.
-inline index_t conv_prepared_size(const cuda&, const conv_problem<float>& p) { return 2 * cuda_kernel::weight_elements(p); }
-inline void conv_prepare(const cuda& b, const conv_problem<float>& p, float* to) { cuda_kernel::split(b, p, true, to); }
+/// What the forward pass would rather have: weights turned, and split into two parts of eleven
+/// bits.
+inline index_t conv_prepared_size(const cuda&, const conv_problem<float>& p) {
+  return 2 * cuda_kernel::weight_elements(p);
+}
+inline void conv_prepare(const cuda& b, const conv_problem<float>& p, float* to) {
+  cuda_kernel::split(b, p, true, to);
+}
 
 /// @see conv_problem.
 inline void conv_forward(const cuda& b, const conv_problem<float>& p) {
@@ -118,8 +132,8 @@ inline void conv_forward(const cuda& b, const conv_problem<float>& p) {
 }
 
 /// dx (+)= gradient of x, dx2 (+)= gradient of x2 (either may be null).
-inline void conv_backward_input(const cuda& b, const conv_problem<float>& p, const float* dy, float* dx, bool accumulate, float* dx2,
-                                bool accumulate2) {
+inline void conv_backward_input(const cuda& b, const conv_problem<float>& p, const float* dy,
+                                float* dx, bool accumulate, float* dx2, bool accumulate2) {
   using namespace cuda_kernel;
   float* const weights = b.template workspace<float>(3, conv_prepared_size(b, p));
   split(b, p, false, weights);
@@ -149,7 +163,8 @@ inline void conv_backward_input(const cuda& b, const conv_problem<float>& p, con
 }
 
 /// dweight += gradient of the weights.
-inline void conv_backward_weight(const cuda& b, const conv_problem<float>& p, const float* dy, float* dweight) {
+inline void conv_backward_weight(const cuda& b, const conv_problem<float>& p, const float* dy,
+                                 float* dweight) {
   using namespace cuda_kernel;
   const auto run_part = [&](const float* x, index_t channels, float* to) {
     weight_gradient_problem q;
@@ -166,9 +181,11 @@ inline void conv_backward_weight(const cuda& b, const conv_problem<float>& p, co
     q.padding = p.padding;
     q.pixels = p.rows * p.out_pixels();
     q.exact = exact(b);
-    // The pixels are shared out until there are some six hundred blocks; by extents alone, so that bits do not depend on the GPU.
+    // The pixels are shared out until there are some six hundred blocks; by extents alone, so that
+    // bits do not depend on the GPU.
     const index_t taps = index_t(p.kernel) * p.kernel;
-    const index_t wanted = divide_up(600, divide_up(channels, 128) * divide_up(p.out_channels, 128) * taps);
+    const index_t wanted =
+        divide_up(600, divide_up(channels, 128) * divide_up(p.out_channels, 128) * taps);
     const index_t most = divide_up(q.pixels, 256);
     q.share = round_up(divide_up(q.pixels, wanted < most ? wanted : most), 32);
     q.shares = int(divide_up(q.pixels, q.share));

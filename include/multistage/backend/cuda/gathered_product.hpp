@@ -1,8 +1,10 @@
-// The forward pass of a convolution and the gradient of its input, as one product: for each pixel of the result, the sum over taps
-// and channels of an image around it (implicit_gemm.hpp tells how):
+// The forward pass of a convolution and the gradient of its input, as one product: for each pixel
+// of the result, the sum over taps and channels of an image around it (implicit_gemm.hpp tells
+// how):
 //   forward          y[pixel, o]  = sum over (tap, c) of x[pixel + tap, c]  w[tap, c, o]
 //   input gradient   dx[pixel, c] = sum over (tap, o) of dy[pixel - tap, o] w[tap, c, o]
-// The weights come as [tap, column of the result, channel], rounded to tf32, with what rounding took behind them (split_weights).
+// The weights come as [tap, column of the result, channel], rounded to tf32, with what rounding
+// took behind them (split_weights).
 #pragma once
 #include "implicit_gemm.hpp"
 
@@ -10,18 +12,20 @@ namespace multistage::cuda_kernel {
 
 enum class direction { forward, input_gradient };
 
-/// All that the kernel needs to know. The image is x, or dy for the input's gradient. No tensor has more than 2^30 elements.
+/// All that the kernel needs to know. The image is x, or dy for the input's gradient. No tensor has
+/// more than 2^30 elements.
 struct gathered_problem {
-  const float* image = nullptr;   // [rows, height, width, channels]
-  const float* image2 = nullptr;  // [rows, height, width, channels2]: more channels, for 1x1 kernels
+  const float* image = nullptr;  // [rows, height, width, channels]
+  const float* image2 =
+      nullptr;  // [rows, height, width, channels2]: more channels, for 1x1 kernels
   int height = 1;
   int width = 1;
   int channels = 1;
   int channels2 = 0;
   int result_height = 1;
   int result_width = 1;
-  int pixels = 0;  // of the result: rows * result_height * result_width
-  int columns = 0;     // of the result
+  int pixels = 0;   // of the result: rows * result_height * result_width
+  int columns = 0;  // of the result
   int kernel = 1;
   int stride = 1;
   int padding = 0;
@@ -35,12 +39,15 @@ struct gathered_problem {
   float* result = nullptr;
 };
 
-/// A block's tile of the result. Grid: (tiles of pixels, tiles of columns). `Width`: floats copied at a time, 4 or 1.
+/// A block's tile of the result. Grid: (tiles of pixels, tiles of columns). `Width`: floats copied
+/// at a time, 4 or 1.
 template <direction Direction, class Tile, int Width>
-__global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads) gathered_product(const gathered_problem p) {
+__global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
+    gathered_product(const gathered_problem p) {
   constexpr bool forward = Direction == direction::forward;
   constexpr int depth = Tile::depth;
-  constexpr int line = depth + 4;  // floats of a row in shared memory: eight rows lie in different banks
+  constexpr int line =
+      depth + 4;  // floats of a row in shared memory: eight rows lie in different banks
   constexpr int left_floats = Tile::rows * line;
   constexpr int right_floats = Tile::columns * line;
   constexpr int step_floats = left_floats + 2 * right_floats;
@@ -56,12 +63,13 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads) gathered_p
   const int first_column = int(blockIdx.y) * Tile::columns;
   const bool exact = p.weights_low != nullptr;
 
-  // This thread copies chunk `own_chunk` of rows own_row, own_row + rows_at_once, ... of both sides. What is outside is copied as
-  // zeros, and its address never read.
+  // This thread copies chunk `own_chunk` of rows own_row, own_row + rows_at_once, ... of both
+  // sides. What is outside is copied as zeros, and its address never read.
   const int own_chunk = thread % chunks * Width;
   const int own_row = thread / chunks;
   const int result_pixels = p.result_height * p.result_width;
-  int left_from[row_turns];  // offset of the chunk under tap (0, 0); 32 bits, since registers are what limits this kernel
+  int left_from[row_turns];  // offset of the chunk under tap (0, 0); 32 bits, since registers are
+                             // what limits this kernel
   int left_i[row_turns];     // where in its image that is
   int left_j[row_turns];
   const float* image = p.image;
@@ -86,8 +94,8 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads) gathered_p
   const int own_column = first_column + own_row;
   const int right_from = own_column * all_channels + own_chunk;
 
-  // The sum in steps: all taps of `depth` channels after the other, so that the taps find the image in the cache; then the second
-  // image's channels.
+  // The sum in steps: all taps of `depth` channels after the other, so that the taps find the image
+  // in the cache; then the second image's channels.
   const int taps = p.kernel * p.kernel;
   const int steps = taps * ((p.channels + depth - 1) / depth) + (p.channels2 + depth - 1) / depth;
   const int tap_floats = p.columns * all_channels;
@@ -96,6 +104,7 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads) gathered_p
   int v = 0;
   int channel = 0;
   int channels = p.channels;
+  int first_channel = 0;  // of the image at hand, in the weights
   int left_offset = 0;   // of the step from left_from
   int right_offset = 0;  // of the step from right_from
   const auto load = [&](int step) {
@@ -120,9 +129,11 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads) gathered_p
 #pragma unroll
     for (int turn = 0; turn < column_turns; ++turn) {
       const bool there = inside && own_column + turn * rows_at_once < p.columns;
-      const float* const from = p.weights + (right_from + right_offset + turn * rows_at_once * all_channels);
+      const float* const from =
+          p.weights + (right_from + right_offset + turn * rows_at_once * all_channels);
       copy_ahead<Width>(right + turn * rows_at_once * line, from, there);
-      if (exact) copy_ahead<Width>(right + right_floats + turn * rows_at_once * line, from + low, there);
+      if (exact)
+        copy_ahead<Width>(right + right_floats + turn * rows_at_once * line, from + low, there);
     }
     // On to the next tap, or the next channels.
     right_offset += tap_floats;
@@ -134,9 +145,10 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads) gathered_p
     u = 0;
     channel += depth;
     left_offset = channel;
-    right_offset = channel;
+    right_offset = first_channel + channel;
     if (channel < channels || p.channels2 == 0) return;
-    right_offset = p.channels;  // on to the second image
+    first_channel = p.channels;  // on to the second image
+    right_offset = first_channel;
     left_offset = 0;
     channel = 0;
     channels = p.channels2;
@@ -145,8 +157,9 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads) gathered_p
   };
 
   const thread_place<Tile> place;
-  // Rows of shared memory whose addresses this lane gives to load_blocks: of the left side the blocks are (rows 0 to 7, first four
-  // of the depth), (rows 8 to 15, first four), and the same of the next four; of the right side two tiles of columns likewise.
+  // Rows of shared memory whose addresses this lane gives to load_blocks: of the left side the
+  // blocks are (rows 0 to 7, first four of the depth), (rows 8 to 15, first four), and the same of
+  // the next four; of the right side two tiles of columns likewise.
   const int lane = thread % warp_size;
   const int left_row = place.row + lane % 16;
   const int left_depth = lane / 16 * 4;
@@ -161,11 +174,14 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads) gathered_p
   }
   for (int step = 0; step < steps; ++step) {
     wait_for_steps<Tile::steps - 2>();
-    __syncthreads();  // the step has arrived for all, and all are done with the one whose memory is filled next
+    __syncthreads();  // the step has arrived for all, and all are done with the one whose memory is
+                      // filled next
     if (step + Tile::steps - 1 < steps) load(step + Tile::steps - 1);
     end_of_step();
-    const float* const left = memory + step % Tile::steps * step_floats + left_row * line + left_depth;
-    const float* const right = memory + step % Tile::steps * step_floats + left_floats + right_row * line + right_depth;
+    const float* const left =
+        memory + step % Tile::steps * step_floats + left_row * line + left_depth;
+    const float* const right =
+        memory + step % Tile::steps * step_floats + left_floats + right_row * line + right_depth;
 #pragma unroll
     for (int k = 0; k < depth; k += 8) {
       float a_high[Tile::tiles_down][4];
@@ -208,7 +224,8 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads) gathered_p
     for (int half = 0; half < 2; ++half) {
       const int pixel = first_pixel + place.row + 16 * down + place.group + 8 * half;
       if (pixel >= p.pixels) continue;
-      const float* const row_bias = p.row_bias ? p.row_bias + pixel / result_pixels * p.columns : nullptr;
+      const float* const row_bias =
+          p.row_bias ? p.row_bias + pixel / result_pixels * p.columns : nullptr;
 #pragma unroll
       for (int across = 0; across < Tile::tiles_across; ++across)
 #pragma unroll
@@ -226,8 +243,8 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads) gathered_p
     }
 }
 
-/// The weights [taps, in, out] as the kernel reads them: [taps, out, in] for the forward pass, [taps, in, out] for the gradient;
-/// `high` rounded to tf32, `low` the rest.
+/// The weights [taps, in, out] as the kernel reads them: [taps, out, in] for the forward pass,
+/// [taps, in, out] for the gradient; `high` rounded to tf32, `low` the rest.
 struct split_weights {
   const float* weights;
   index_t in;

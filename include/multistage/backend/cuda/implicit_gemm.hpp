@@ -1,12 +1,15 @@
-// Convolutions on a GPU's tensor cores as matrix products whose left side is never stored: a block of threads computes a tile of
-// the result, gathering patches of the image into shared memory as it goes, some steps ahead of the arithmetic (implicit GEMM).
-// gathered_product.hpp and weight_gradient.hpp hold the two kernels; this is what they share.
+// Convolutions on a GPU's tensor cores as matrix products whose left side is never stored: a block
+// of threads computes a tile of the result, gathering patches of the image into shared memory as it
+// goes, some steps ahead of the arithmetic (implicit GEMM). gathered_product.hpp and
+// weight_gradient.hpp hold the two kernels; this is what they share.
 //
-// Tensor cores multiply numbers of 11 significant bits (tf32). With `product_precision::full` each number is split into two such,
-// a = a1 + a2, and a b = a1 b1 + a1 b2 + a2 b1 (Markidis et al., arXiv 1803.04014). They add by cutting digits off, whose errors
-// all go one way; so each eight products are added by themselves and then to the sum in float arithmetic, which rounds (Ootomo and
-// Yokota, arXiv 2203.03341). The result is as exact as that of float multiply-adds. Each result is one chain of such additions in
-// the order of (tap, channel), or of the pixels of a share: its bits depend neither on the tile nor on the batch.
+// Tensor cores multiply numbers of 11 significant bits (tf32). With `product_precision::full` each
+// number is split into two such, a = a1 + a2, and a b = a1 b1 + a1 b2 + a2 b1 (Markidis et al.,
+// arXiv 1803.04014). They add by cutting digits off, whose errors all go one way; so each eight
+// products are added by themselves and then to the sum in float arithmetic, which rounds (Ootomo
+// and Yokota, arXiv 2203.03341). The result is as exact as that of float multiply-adds. Each result
+// is one chain of such additions in the order of (tap, channel), or of the pixels of a share: its
+// bits depend neither on the tile nor on the batch.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -15,7 +18,8 @@
 namespace multistage::cuda_kernel {
 
 /// A tile of the result, by warps of smaller tiles.
-/// @tparam Depth how much of the sum a step takes. @tparam Steps how many steps have room in shared memory.
+/// @tparam Depth how much of the sum a step takes. @tparam Steps how many steps have room in shared
+/// memory.
 template <int Rows, int Columns, int WarpRows, int WarpColumns, int Depth, int Steps>
 struct tile_shape {
   static constexpr int rows = Rows;
@@ -31,7 +35,8 @@ struct tile_shape {
   static constexpr int tiles_across = WarpColumns / 8;
 };
 
-/// Where in its block's tile a thread's part of the results lies, as PTX's mma.m16n8k8 hands them out.
+/// Where in its block's tile a thread's part of the results lies, as PTX's mma.m16n8k8 hands them
+/// out.
 template <class Tile>
 struct thread_place {
   int row;     // first row of the warp
@@ -48,13 +53,16 @@ struct thread_place {
   }
 };
 
-__device__ inline unsigned shared_address(const void* pointer) { return unsigned(__cvta_generic_to_shared(pointer)); }
+__device__ inline unsigned shared_address(const void* pointer) {
+  return unsigned(__cvta_generic_to_shared(pointer));
+}
 
 /// Starts a copy of `Width` floats to shared memory, of zeros where `there` is false.
 template <int Width>
 __device__ void copy_ahead(float* to, const float* from, bool there) {
   const int bytes = there ? 4 * Width : 0;
-  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(to)), "l"(from), "n"(4 * Width), "r"(bytes)
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(to)), "l"(from),
+               "n"(4 * Width), "r"(bytes)
                : "memory");
 }
 /// The copies started since the last call are one step.
@@ -72,8 +80,9 @@ __device__ inline float to_tf32(float value) {
   return __uint_as_float(bits);
 }
 
-/// Four 8 x 4 blocks of floats from shared memory, one element of each a thread: lanes 8 i to 8 i + 7 give the addresses of the
-/// rows of block i (16 bytes each); a thread gets element (lane / 4, lane % 4).
+/// Four 8 x 4 blocks of floats from shared memory, one element of each a thread: lanes 8 i to 8 i +
+/// 7 give the addresses of the rows of block i (16 bytes each); a thread gets element (lane / 4,
+/// lane % 4).
 __device__ inline void load_blocks(float (&to)[4], const float* row) {
   unsigned bits[4];
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -85,16 +94,18 @@ __device__ inline void load_blocks(float (&to)[4], const float* row) {
 
 /// c += a b for a [16, 8], b [8, 8] of tf32 numbers on the tensor cores.
 __device__ inline void multiply_add(float (&c)[4], const float (&a)[4], float b0, float b1) {
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, "
+      "%9}, {%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])), "r"(__float_as_uint(a[3])),
-        "r"(__float_as_uint(b0)), "r"(__float_as_uint(b1)));
+      : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])),
+        "r"(__float_as_uint(a[3])), "r"(__float_as_uint(b0)), "r"(__float_as_uint(b1)));
 }
 
-/// sum[n] += a b[n] to float's precision for N tiles of b, from the parts of both. What is independent stands together, since a
-/// product waits for the one before it on the same sum.
+/// sum[n] += a b[n] to float's precision for N tiles of b, from the parts of both. What is
+/// independent stands together, since a product waits for the one before it on the same sum.
 template <int N>
-__device__ void multiply_add_exactly(float (*sum)[4], const float (&a_high)[4], const float (&a_low)[4], const float (*b_high)[2],
+__device__ void multiply_add_exactly(float (*sum)[4], const float (&a_high)[4],
+                                     const float (&a_low)[4], const float (*b_high)[2],
                                      const float (*b_low)[2]) {
   float part[N][4] = {};
 #pragma unroll

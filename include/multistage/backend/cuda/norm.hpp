@@ -1,8 +1,11 @@
-// Group normalisation on a GPU. The mathematics stands at the head of ops/norm.hpp, that of the gradients in cpu/norm.hpp.
-//   statistics: a block a group; each thread's own mean and squares, merged as Chan, Golub and LeVeque (1979) merge them, so that
+// Group normalisation on a GPU. The mathematics stands at the head of ops/norm.hpp, that of the
+// gradients in cpu/norm.hpp.
+//   statistics: a block a group; each thread's own mean and squares, merged as Chan, Golub and
+//   LeVeque (1979) merge them, so that
 //               one pass over memory is as exact as two.
 //   apply:      a thread four channels of a pixel, so that loads and stores are 16 bytes wide.
-//   backward:   a block 32 channels of a row for the sums over pixels; the rest are functors of the Thrust backend.
+//   backward:   a block 32 channels of a row for the sums over pixels; the rest are functors of the
+//   Thrust backend.
 #pragma once
 #include "../thrust/norm.hpp"
 #include "block.hpp"
@@ -36,7 +39,8 @@ __global__ void norm_statistics_of_group(thrust_kernel::norm_reader<T> reader) {
   const index_t group = blockIdx.x % p.groups;
   const int per = int(reader.per());
   const index_t size = per * p.pixels;
-  // Sums of this thread's values around its first one: near enough to their mean that nothing cancels.
+  // Sums of this thread's values around its first one: near enough to their mean that nothing
+  // cancels.
   T shift = 0;
   T sum = 0;
   T squares = 0;
@@ -57,7 +61,8 @@ __global__ void norm_statistics_of_group(thrust_kernel::norm_reader<T> reader) {
     own = {n, double(shift) + mean, double(squares) - mean * double(sum)};
   }
   for (int distance = warp_size / 2; distance > 0; distance /= 2) {
-    const moments other{__shfl_down_sync(whole_warp, own.count, distance), __shfl_down_sync(whole_warp, own.mean, distance),
+    const moments other{__shfl_down_sync(whole_warp, own.count, distance),
+                        __shfl_down_sync(whole_warp, own.mean, distance),
                         __shfl_down_sync(whole_warp, own.squares, distance)};
     own = own.with(other);
   }
@@ -76,8 +81,8 @@ struct alignas(4 * sizeof(T)) four {
   T at[4];
 };
 
-/// y = silu?((x - mean) rstd weight + bias): a thread takes the same four channels of every blockDim.y-th pixel of a run.
-/// Blocks (groups of channels, runs of pixels, rows).
+/// y = silu?((x - mean) rstd weight + bias): a thread takes the same four channels of every
+/// blockDim.y-th pixel of a run. Blocks (groups of channels, runs of pixels, rows).
 template <class T, class Chunk>
 __global__ void norm_apply_channels(thrust_kernel::norm_reader<T> reader, index_t run) {
   constexpr int width = sizeof(Chunk) / sizeof(T);
@@ -111,7 +116,8 @@ __global__ void norm_apply_channels(thrust_kernel::norm_reader<T> reader, index_
 
 /// partials[row] = [sum over pixels of dz xhat, sum of dz]; blocks (groups of 32 channels, rows).
 template <class T>
-__global__ void norm_partials_of_channels(thrust_kernel::norm_gradient_reader<T> gradient, T* partials) {
+__global__ void norm_partials_of_channels(thrust_kernel::norm_gradient_reader<T> gradient,
+                                          T* partials) {
   __shared__ T shared[2][pixel_warps][warp_size];
   const int lane = threadIdx.x % warp_size;
   const int warp = threadIdx.x / warp_size;
@@ -147,11 +153,12 @@ void apply_norm(const norm_problem<T>& p) {
   const index_t down = 256 / across;
   const index_t run = 8 * down;
   cuda_launch("norm_apply", norm_apply_channels<T, Chunk>,
-              grid(divide_up(chunks, across), divide_up(p.pixels, run), p.rows), dim3(unsigned(across), unsigned(down)), 0,
-              thrust_kernel::norm_reader<T>{p}, run);
+              grid(divide_up(chunks, across), divide_up(p.pixels, run), p.rows),
+              dim3(unsigned(across), unsigned(down)), 0, thrust_kernel::norm_reader<T>{p}, run);
 }
 
-/// Whether rows are few and long enough for kernels with a row's own blocks; else the Thrust backend's functors serve.
+/// Whether rows are few and long enough for kernels with a row's own blocks; else the Thrust
+/// backend's functors serve.
 template <class T>
 bool long_rows(const norm_problem<T>& p) {
   return p.pixels >= 16 && p.rows <= most_blocks;
@@ -163,7 +170,8 @@ template <class T>
 void norm_statistics(const cuda&, const norm_problem<T>& p) {
   using namespace cuda_kernel;
   const index_t size = p.pixels * p.all_channels() / p.groups;
-  require<shape_error>(size < (index_t{1} << 31), "group_norm: a group of ", size, " elements; at most 2^31 on this backend");
+  require<shape_error>(size < (index_t{1} << 31), "group_norm: a group of ", size,
+                       " elements; at most 2^31 on this backend");
   const int threads = size >= 8192 ? 512 : size >= 1024 ? 256 : warp_size;
   cuda_launch("norm_statistics", norm_statistics_of_group<T>, grid(p.rows * p.groups), threads, 0,
               thrust_kernel::norm_reader<T>{p});
@@ -173,19 +181,22 @@ template <class T>
 void norm_apply(const cuda& b, const norm_problem<T>& p) {
   if (!cuda_kernel::long_rows(p)) return norm_apply<cuda_system, T>(b, p);
   using chunk = cuda_kernel::four<T>;
-  const bool wide = p.channels % 4 == 0 && p.channels2 % 4 == 0 && cuda_kernel::aligned(p.x, sizeof(chunk)) &&
-                    cuda_kernel::aligned(p.x2, sizeof(chunk)) && cuda_kernel::aligned(p.y, sizeof(chunk));
+  const bool wide =
+      p.channels % 4 == 0 && p.channels2 % 4 == 0 && cuda_kernel::aligned(p.x, sizeof(chunk)) &&
+      cuda_kernel::aligned(p.x2, sizeof(chunk)) && cuda_kernel::aligned(p.y, sizeof(chunk));
   wide ? cuda_kernel::apply_norm<T, chunk>(p) : cuda_kernel::apply_norm<T, T>(p);
 }
 
 /// The first step of norm_backward, which the Thrust backend goes on with.
 template <class T>
-void norm_partial_sums(const cuda& b, const thrust_kernel::norm_gradient_reader<T>& gradient, T* partials) {
+void norm_partial_sums(const cuda& b, const thrust_kernel::norm_gradient_reader<T>& gradient,
+                       T* partials) {
   using namespace cuda_kernel;
   const norm_problem<T>& p = gradient.r.p;
   if (!long_rows(p)) return norm_partial_sums<cuda_system, T>(b, gradient, partials);
-  cuda_launch("norm_partials", norm_partials_of_channels<T>, grid(divide_up(p.all_channels(), warp_size), p.rows),
-              pixel_warps * warp_size, 0, gradient, partials);
+  cuda_launch("norm_partials", norm_partials_of_channels<T>,
+              grid(divide_up(p.all_channels(), warp_size), p.rows), pixel_warps * warp_size, 0,
+              gradient, partials);
 }
 
 }  // namespace multistage

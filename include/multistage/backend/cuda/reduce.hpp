@@ -1,5 +1,5 @@
-// Sums on a GPU, in orders fixed by the extents: by pixels of each row (a block takes 32 channels and cuts the pixels among its
-// warps), and of everything (a block takes a run of elements).
+// Sums on a GPU, in orders fixed by the extents: by pixels of each row (a block takes 32 channels
+// and cuts the pixels among its warps), and of everything (a block takes a run of elements).
 #pragma once
 #include <vector>
 
@@ -23,7 +23,8 @@ __global__ void sum_pixels(index_t pixels, index_t channels, const T* x, T* y, b
   const index_t row = blockIdx.y;
   T sum = 0;
   if (channel < channels)
-    for (index_t pixel = warp; pixel < pixels; pixel += pixel_warps) sum += x[(row * pixels + pixel) * channels + channel];
+    for (index_t pixel = warp; pixel < pixels; pixel += pixel_warps)
+      sum += x[(row * pixels + pixel) * channels + channel];
   partial[warp][lane] = sum;
   __syncthreads();
   if (warp != 0 || channel >= channels) return;
@@ -63,17 +64,21 @@ __global__ void sum_functor_by_row(F f, index_t size, double* out) {
 /// @see backend/concept.hpp
 template <class F>
 void sum_by_row(const cuda&, index_t rows, index_t size, const F& f, double* out) {
-  if (rows > 0) cuda_launch("sum_by_row", cuda_kernel::sum_functor_by_row<F>, cuda_kernel::grid(rows), 256, 0, f, size, out);
+  if (rows > 0)
+    cuda_launch("sum_by_row", cuda_kernel::sum_functor_by_row<F>, cuda_kernel::grid(rows), 256, 0,
+                f, size, out);
 }
 
 /// y [rows, channels] (+)= sum of x [rows, pixels, channels] over pixels.
 template <class T>
-void row_sums(const cuda& b, index_t rows, index_t pixels, index_t channels, const T* x, T* y, bool accumulate) {
+void row_sums(const cuda& b, index_t rows, index_t pixels, index_t channels, const T* x, T* y,
+              bool accumulate) {
   using namespace cuda_kernel;
   for (index_t first = 0; first < rows; first += most_blocks) {
     const index_t count = rows - first < most_blocks ? rows - first : most_blocks;
-    cuda_launch("sum_pixels", sum_pixels<T>, grid(divide_up(channels, warp_size), count), pixel_warps * warp_size, 0, pixels,
-                channels, x + first * pixels * channels, y + first * channels, accumulate);
+    cuda_launch("sum_pixels", sum_pixels<T>, grid(divide_up(channels, warp_size), count),
+                pixel_warps * warp_size, 0, pixels, channels, x + first * pixels * channels,
+                y + first * channels, accumulate);
   }
 }
 
@@ -84,7 +89,8 @@ double reduce_sum(const cuda& b, index_t n, const T* x, bool squares) {
   const index_t blocks = divide_up(n, run);
   if (blocks == 0) return 0;
   double* partial = b.template workspace<double>(1, blocks);
-  cuda_launch("sum_run", cuda_kernel::sum_run<T>, cuda_kernel::grid(blocks), 256, 0, x, n, run, squares, partial);
+  cuda_launch("sum_run", cuda_kernel::sum_run<T>, cuda_kernel::grid(blocks), 256, 0, x, n, run,
+              squares, partial);
   std::vector<double> host(static_cast<std::size_t>(blocks));
   b.download(partial, host.data(), blocks);
   double total = 0;

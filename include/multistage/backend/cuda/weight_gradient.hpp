@@ -23,14 +23,18 @@ struct weight_gradient_problem {
   index_t share = 0;   // pixels of a share
   int shares = 1;
   bool exact = true;        // product_precision::full
-  float* result = nullptr;  // one share: [taps, channels, columns], added to; else [shares, taps, channels, columns]
+  float* result = nullptr;  // one share: [taps, channels, columns], added to; else [shares, taps,
+                            // channels, columns]
 };
 
-/// A block's tile of the gradient of one tap from one share. Grid: (tiles of channels, tiles of columns, taps * shares).
+/// A block's tile of the gradient of one tap from one share. Grid: (tiles of channels, tiles of
+/// columns, taps * shares).
 template <class Tile, int Width>
-__global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads) weight_gradient(const weight_gradient_problem p) {
+__global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
+    weight_gradient(const weight_gradient_problem p) {
   constexpr int depth = Tile::depth;
-  constexpr int left_line = Tile::rows + 8;  // floats of a pixel in shared memory: four pixels lie in different banks
+  constexpr int left_line =
+      Tile::rows + 8;  // floats of a pixel in shared memory: four pixels lie in different banks
   constexpr int right_line = Tile::columns + 8;
   constexpr int left_floats = depth * left_line;
   constexpr int right_floats = depth * right_line;
@@ -51,7 +55,8 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads) weight_gra
   // This thread copies every threads_a_pixel-th chunk of pixel `own_pixel` of a step.
   const int own_pixel = thread / threads_a_pixel;
   const int own_chunk = thread % threads_a_pixel * Width;
-  // Where it is, kept up from step to step: dividing by extents takes longer than a step's products.
+  // Where it is, kept up from step to step: dividing by extents takes longer than a step's
+  // products.
   const index_t result_pixels = index_t(p.result_height) * p.result_width;
   index_t pixel = begin + own_pixel;
   index_t row = pixel / result_pixels;
@@ -60,13 +65,17 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads) weight_gra
   const int tap_i = tap / p.kernel - p.padding;
   const int tap_j = tap % p.kernel - p.padding;
   const auto load = [&](int step) {
-    float* const left = memory + step % Tile::steps * (left_floats + right_floats) + own_pixel * left_line;
-    float* const right = memory + step % Tile::steps * (left_floats + right_floats) + left_floats + own_pixel * right_line;
+    float* const left =
+        memory + step % Tile::steps * (left_floats + right_floats) + own_pixel * left_line;
+    float* const right = memory + step % Tile::steps * (left_floats + right_floats) + left_floats +
+                         own_pixel * right_line;
     const bool there = pixel < end;
     const int i = result_i * p.stride + tap_i;
     const int j = result_j * p.stride + tap_j;
-    const bool inside = there && unsigned(i) < unsigned(p.height) && unsigned(j) < unsigned(p.width);
-    const float* const from = p.image + ((row * p.height + i) * p.width + j) * p.channels + first_channel;
+    const bool inside =
+        there && unsigned(i) < unsigned(p.height) && unsigned(j) < unsigned(p.width);
+    const float* const from =
+        p.image + ((row * p.height + i) * p.width + j) * p.channels + first_channel;
 #pragma unroll
     for (int m = own_chunk; m < Tile::rows; m += threads_a_pixel * Width)
       copy_ahead<Width>(left + m, from + m, inside && first_channel + m < p.channels);
@@ -93,7 +102,8 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads) weight_gra
   }
   for (int step = 0; step < steps; ++step) {
     wait_for_steps<Tile::steps - 2>();
-    __syncthreads();  // the step has arrived for all, and all are done with the one whose memory is filled next
+    __syncthreads();  // the step has arrived for all, and all are done with the one whose memory is
+                      // filled next
     if (step + Tile::steps - 1 < steps) load(step + Tile::steps - 1);
     end_of_step();
     const float* const left = memory + step % Tile::steps * (left_floats + right_floats);
@@ -106,7 +116,8 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads) weight_gra
       for (int across = 0; across < Tile::tiles_across; ++across)
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          const float b = right[(k + place.lane + 4 * i) * right_line + place.column + 8 * across + place.group];
+          const float b = right[(k + place.lane + 4 * i) * right_line + place.column + 8 * across +
+                                place.group];
           b_high[across][i] = to_tf32(b);
           if (p.exact) b_low[across][i] = to_tf32(b - b_high[across][i]);
         }
@@ -116,7 +127,8 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads) weight_gra
         float a_low[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          const float a = left[(k + place.lane + i / 2 * 4) * left_line + place.row + 16 * down + place.group + i % 2 * 8];
+          const float a = left[(k + place.lane + i / 2 * 4) * left_line + place.row + 16 * down +
+                               place.group + i % 2 * 8];
           a_high[i] = to_tf32(a);
           if (p.exact) a_low[i] = to_tf32(a - a_high[i]);
         }
@@ -130,7 +142,8 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads) weight_gra
     }
   }
 
-  float* const result = p.result + ((p.shares > 1 ? index_t(share) * taps : index_t{0}) + tap) * p.channels * p.columns;
+  float* const result = p.result + ((p.shares > 1 ? index_t(share) * taps : index_t{0}) + tap) *
+                                       p.channels * p.columns;
 #pragma unroll
   for (int down = 0; down < Tile::tiles_down; ++down)
 #pragma unroll
