@@ -22,9 +22,9 @@ struct matrix_view {
     return {data, columns, rows, column_stride, row_stride};
   }
   /// A mutable matrix reads as a const one.
-  constexpr operator matrix_view<const T>() const
-    requires(!std::is_const_v<T>)
-  {
+  template <class U>
+    requires(std::is_same_v<U, const T> && !std::is_const_v<T>)
+  constexpr operator matrix_view<U>() const {
     return {data, rows, columns, row_stride, column_stride};
   }
 };

@@ -4,6 +4,8 @@
 // D[i] = sum over j of P[i, j] dP[i, j]:
 //   dV = P^T dY,  dP = dY V^T,  dS = scale P (dP - D),  dQ = dS K,  dK = dS^T Q
 #pragma once
+#include <type_traits>
+
 #include "../functions.hpp"
 #include "../thrust/attention.hpp"
 #include "block.hpp"
@@ -52,54 +54,69 @@ __global__ void softmax_backward(index_t queries, index_t keys, T scale, const T
   for (index_t j = lane; j < keys; j += warp_size) d[j] = scale * p[j] * (d[j] - dot);
 }
 
-/// A matrix [tokens, head_dim] a row and head.
+/// A matrix for each row of the batch and head.
 template <class T>
 struct heads_matrix {
-  T* data;
-  index_t row;    // elements from one row of the batch to the next
-  index_t head;   // from one head to the next
-  index_t token;  // from one token to the next
+  matrix_view<T> first;  // of the first row's first head
+  index_t row;           // elements from one row of the batch to the next
+  index_t head;          // from one head to the next
+
+  heads_matrix transposed() const { return {first.transposed(), row, head}; }
+  template <class U>
+    requires(std::is_same_v<U, const T> && !std::is_const_v<T>)
+  operator heads_matrix<U>() const {
+    return {first, row, head};
+  }
 };
 
-/// Products over rows and heads of a part of an attention problem.
+/// c = alpha a b for each row and head.
 template <class T>
-class attention_products {
- public:
-  attention_products(const cuda& b, index_t rows, index_t heads)
-      : backend_(b), rows_(rows), heads_(heads) {}
-
-  /// c = alpha op(a) op(b) with op(a) [m, k] and op(b) [k, n], for each row and head.
-  void multiply(index_t m, index_t n, index_t k, T alpha, heads_matrix<const T> a, bool transpose_a,
-                heads_matrix<const T> b, bool transpose_b, heads_matrix<T> c) const {
-    const bool over_rows = rows_ >= heads_;
-    const index_t calls = over_rows ? heads_ : rows_;
-    const product_batch batch = over_rows ? product_batch{rows_, a.row, b.row, c.row}
-                                          : product_batch{heads_, a.head, b.head, c.head};
-    for (index_t call = 0; call < calls; ++call) {
-      const T* const from_a = a.data + call * (over_rows ? a.head : a.row);
-      const T* const from_b = b.data + call * (over_rows ? b.head : b.row);
-      T* const to = c.data + call * (over_rows ? c.head : c.row);
-      backend_.products().multiply(gemm_problem<T>{.m = m,
-                                                   .n = n,
-                                                   .k = k,
-                                                   .alpha = alpha,
-                                                   .a = from_a,
-                                                   .lda = a.token,
-                                                   .transpose_a = transpose_a,
-                                                   .b = from_b,
-                                                   .ldb = b.token,
-                                                   .transpose_b = transpose_b,
-                                                   .beta = T(0),
-                                                   .c = to,
-                                                   .ldc = c.token},
-                                   batch);
-    }
+void multiply_heads(const cuda& backend, index_t rows, index_t heads, T alpha,
+                    std::type_identity_t<heads_matrix<const T>> a,
+                    std::type_identity_t<heads_matrix<const T>> b, heads_matrix<T> c) {
+  // cuBLAS repeats a product along one distance; the other of the two is a loop, the shorter one.
+  const bool over_rows = rows >= heads;
+  const product_batch batch = over_rows ? product_batch{rows, a.row, b.row, c.row}
+                                        : product_batch{heads, a.head, b.head, c.head};
+  const index_t calls = over_rows ? heads : rows;
+  for (index_t call = 0; call < calls; ++call) {
+    backend.products().multiply(a.first, b.first, c.first, alpha, T(0), batch);
+    a.first.data += over_rows ? a.head : a.row;
+    b.first.data += over_rows ? b.head : b.row;
+    c.first.data += over_rows ? c.head : c.row;
   }
+}
 
- private:
-  const cuda& backend_;
-  index_t rows_;
-  index_t heads_;
+/// The matrices of a part of an attention problem: rows [first, first + rows) of the batch.
+template <class T>
+struct attention_matrices {
+  const attention_problem<T>& p;
+  index_t first;
+
+  heads_matrix<T> scores(T* data) const {  // [queries, keys]
+    return {{data, p.queries, p.keys}, p.heads * p.queries * p.keys, p.queries * p.keys};
+  }
+  template <class U>
+  heads_matrix<U> tokens(U* data, index_t count, index_t row, index_t token) const {
+    return {{data + first * row, count, p.head_dim, token}, row, p.head_dim};
+  }
+  template <class U>
+  heads_matrix<U> like_q(U* data) const {
+    return tokens(data, p.queries, p.q_row, p.q_token);
+  }
+  template <class U>
+  heads_matrix<U> like_k(U* data) const {
+    return tokens(data, p.keys, p.k_row, p.k_token);
+  }
+  template <class U>
+  heads_matrix<U> like_v(U* data) const {
+    return tokens(data, p.keys, p.v_row, p.v_token);
+  }
+  template <class U>
+  heads_matrix<U> like_y(U* data) const {
+    const index_t channels = p.heads * p.head_dim;
+    return tokens(data, p.queries, p.queries * channels, channels);
+  }
 };
 
 /// Calls f(first row, rows) for parts of the batch whose scores fit 2^26 elements.
@@ -116,26 +133,16 @@ void for_each_part(const attention_problem<T>& p, F&& f) {
 template <class T>
 void attention_forward(const cuda& b, const attention_problem<T>& p) {
   using namespace cuda_kernel;
-  const index_t d = p.head_dim;
-  const index_t scores_of_head = p.queries * p.keys;
-  const index_t scores_of_row = p.heads * scores_of_head;
   for_each_part(p, [&](index_t first, index_t rows) {
-    const attention_products<T> products(b, rows, p.heads);
-    T* const scores =
-        b.template workspace<T>(0, rows * scores_of_row);  // [rows, heads, queries, keys]
-    const heads_matrix<T> s{scores, scores_of_row, scores_of_head, p.keys};
-    const heads_matrix<const T> weights{scores, scores_of_row, scores_of_head, p.keys};
-    const heads_matrix<const T> q{p.q + first * p.q_row, p.q_row, d, p.q_token};
-    const heads_matrix<const T> k{p.k + first * p.k_row, p.k_row, d, p.k_token};
-    const heads_matrix<const T> v{p.v + first * p.v_row, p.v_row, d, p.v_token};
-    const index_t y_row = p.queries * p.heads * d;
-    const heads_matrix<T> y{p.y + first * y_row, y_row, d, p.heads * d};
-    products.multiply(p.queries, p.keys, d, p.scale, q, false, k, true, s);
+    const attention_matrices<T> of{p, first};
     const index_t queries = rows * p.heads * p.queries;
+    T* const scores = b.template workspace<T>(0, queries * p.keys);  // [rows, heads, queries, keys]
+    T* const log_sum_exp = p.log_sum_exp ? p.log_sum_exp + first * p.heads * p.queries : nullptr;
+    multiply_heads(b, rows, p.heads, p.scale, of.like_q(p.q), of.like_k(p.k).transposed(),
+                   of.scores(scores));
     cuda_launch("softmax", softmax<T>, grid(divide_up(queries, queries_a_block)),
-                queries_a_block * warp_size, 0, queries, p.keys, scores,
-                p.log_sum_exp ? p.log_sum_exp + first * p.heads * p.queries : nullptr);
-    products.multiply(p.queries, d, p.keys, T(1), weights, false, v, false, y);
+                queries_a_block * warp_size, 0, queries, p.keys, scores, log_sum_exp);
+    multiply_heads(b, rows, p.heads, T(1), of.scores(scores), of.like_v(p.v), of.like_y(p.y));
   });
 }
 
@@ -144,35 +151,22 @@ template <class T>
 void attention_backward(const cuda& b, const attention_problem<T>& p,
                         const attention_gradients<T>& g) {
   using namespace cuda_kernel;
-  const index_t d = p.head_dim;
-  const index_t scores_of_head = p.queries * p.keys;
-  const index_t scores_of_row = p.heads * scores_of_head;
   for_each_part(p, [&](index_t first, index_t rows) {
-    const attention_products<T> products(b, rows, p.heads);
-    T* const scores =
-        b.template workspace<T>(0, rows * scores_of_row);  // [rows, heads, queries, keys]
-    T* const dweights = b.template workspace<T>(1, rows * scores_of_row);  // likewise
-    const heads_matrix<T> s{scores, scores_of_row, scores_of_head, p.keys};
-    const heads_matrix<T> dp{dweights, scores_of_row, scores_of_head, p.keys};
-    const heads_matrix<const T> weights{scores, scores_of_row, scores_of_head, p.keys};
-    const heads_matrix<const T> ds{dweights, scores_of_row, scores_of_head, p.keys};
-    const heads_matrix<const T> q{p.q + first * p.q_row, p.q_row, d, p.q_token};
-    const heads_matrix<const T> k{p.k + first * p.k_row, p.k_row, d, p.k_token};
-    const heads_matrix<const T> v{p.v + first * p.v_row, p.v_row, d, p.v_token};
-    const index_t y_row = p.queries * p.heads * d;
-    const heads_matrix<const T> dy{g.dy + first * y_row, y_row, d, p.heads * d};
-    const heads_matrix<T> dq{g.dq + first * p.q_row, p.q_row, d, p.q_token};
-    const heads_matrix<T> dk{g.dk + first * p.k_row, p.k_row, d, p.k_token};
-    const heads_matrix<T> dv{g.dv + first * p.v_row, p.v_row, d, p.v_token};
-    products.multiply(p.queries, p.keys, d, p.scale, q, false, k, true, s);
-    products.multiply(p.queries, p.keys, d, T(1), dy, false, v, true, dp);
+    const attention_matrices<T> of{p, first};
     const index_t queries = rows * p.heads * p.queries;
+    T* const scores = b.template workspace<T>(0, queries * p.keys);    // then weights P
+    T* const dweights = b.template workspace<T>(1, queries * p.keys);  // then dscores dS
+    const heads_matrix<T> weights = of.scores(scores);
+    const heads_matrix<T> dscores = of.scores(dweights);
+    const heads_matrix<const T> dy = of.like_y(g.dy);
+    multiply_heads(b, rows, p.heads, p.scale, of.like_q(p.q), of.like_k(p.k).transposed(), weights);
+    multiply_heads(b, rows, p.heads, T(1), dy, of.like_v(p.v).transposed(), dscores);
     cuda_launch("softmax_backward", softmax_backward<T>, grid(divide_up(queries, queries_a_block)),
                 queries_a_block * warp_size, 0, queries, p.keys, p.scale,
                 p.log_sum_exp + first * p.heads * p.queries, scores, dweights);
-    products.multiply(p.keys, d, p.queries, T(1), weights, true, dy, false, dv);
-    products.multiply(p.queries, d, p.keys, T(1), ds, false, k, false, dq);
-    products.multiply(p.keys, d, p.queries, T(1), ds, true, q, false, dk);
+    multiply_heads(b, rows, p.heads, T(1), weights.transposed(), dy, of.like_v(g.dv));
+    multiply_heads(b, rows, p.heads, T(1), dscores, of.like_k(p.k), of.like_q(g.dq));
+    multiply_heads(b, rows, p.heads, T(1), dscores.transposed(), of.like_q(p.q), of.like_k(g.dk));
   });
 }
 

@@ -1,4 +1,5 @@
-// Matrix products on the GPU by cuBLAS. cuBLAS is column-major: a row-major C = A B is its C^T = B^T A^T.
+// Matrix products on the GPU by cuBLAS. cuBLAS is column-major: a row-major C = A B is its C^T =
+// B^T A^T.
 #pragma once
 #include <cublas_v2.h>
 
@@ -10,11 +11,13 @@
 
 namespace multistage {
 
-/// How exact products of float matrices are: `full` like float arithmetic; `tf32` rounds their operands to 11 significant bits,
-/// as PyTorch's convolutions do by default, and is up to three times as fast.
+/// How exact products of float matrices are: `full` like float arithmetic; `tf32` rounds their
+/// operands to 11 significant bits, as PyTorch's convolutions do by default, and is up to three
+/// times as fast.
 enum class product_precision { full, tf32 };
 
-/// Equal products of matrices at regular distances: of product i, A lies at a + i stride_a, and so on.
+/// Equal products of matrices at regular distances: of product i, A lies at a + i stride_a, and so
+/// on.
 struct product_batch {
   index_t count = 1;
   index_t stride_a = 0;
