@@ -53,7 +53,7 @@ struct options {
 void race(const options& o, int s) {
   const ms::configuration config = bench::network(o.network);
   ms::cuda b;
-  b.products().set_precision(o.tf32 ? ms::product_precision::tf32 : ms::product_precision::full);
+  set_precision(b, o.tf32 ? ms::product_precision::tf32 : ms::product_precision::full);
   ms::dynamic_model<float, ms::cuda> model(b, config, bench::stages_of(config), 1);
   const ms::shape images = model.images(o.batch);
   const double sigma = bench::sigma_in(s);

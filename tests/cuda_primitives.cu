@@ -123,7 +123,7 @@ void check_conv(const ms::cuda& gpu, const conv_case& c) {
   const char* const parts[] = {" y", " dx", " dx2", " dw"};
   for (const ms::product_precision precision :
        {ms::product_precision::full, ms::product_precision::tf32}) {
-    gpu.products().set_precision(precision);
+    set_precision(gpu, precision);
     const bool full = precision == ms::product_precision::full;
     const auto got = run_conv<ms::cuda, float>(gpu, c);
     // Rounding of float sums; tf32 keeps 11 bits of each factor.
@@ -132,7 +132,7 @@ void check_conv(const ms::cuda& gpu, const conv_case& c) {
         compare(name + parts[part] + (full ? "" : ", tf32"), got[part], expected[part],
                 full ? 2e-6 : 1e-3);
   }
-  gpu.products().set_precision(ms::product_precision::full);
+  set_precision(gpu, ms::product_precision::full);
 }
 
 struct norm_case {

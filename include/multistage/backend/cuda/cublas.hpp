@@ -12,8 +12,8 @@
 namespace multistage {
 
 /// How exact products of float matrices are: `full` like float arithmetic; `tf32` rounds their
-/// operands to 11 significant bits, as PyTorch's convolutions do by default, and is up to three
-/// times as fast.
+/// operands to 11 significant bits, as PyTorch's convolutions on a GPU do by default, and is nearly
+/// twice as fast.
 enum class product_precision { full, tf32 };
 
 /// Equal products of matrices at regular distances: of product i, A lies at a + i stride_a, and so

@@ -52,4 +52,9 @@ struct cuda_system {
 };
 using cuda = thrust_backend<cuda_system>;
 
+/// How exact the backend's products of floats are from now on, its copies' too. `full` until set.
+inline void set_precision(const cuda& backend, product_precision precision) {
+  backend.products().set_precision(precision);
+}
+
 }  // namespace multistage
