@@ -85,7 +85,9 @@ void block::run(const kernel_entry& kernel, const char* parameters, const thread
   make_shared_memory(kernel, like);
   b.fibers_.resize(b.alive_);
   const uint64_t time = tick();
+  for (uint32_t warp = 0; warp < 32; ++warp) b.living_lanes_[warp] = b.waiting_lanes_[warp] = 0;
   for (uint32_t i = 0; i < b.alive_; ++i) {
+    b.living_lanes_[i / 32] |= 1u << (i % 32);
     fiber& f = b.fibers_[i];
     f.self = like;
     f.self.team = &b;
@@ -154,6 +156,7 @@ void block::loop(turns order) {
 
 void block::ended(fiber& f) {
   f.now = state::ended;
+  living_lanes_[f.self.warp()] &= ~(1u << f.self.lane());
   --alive_;
   perform(f.self, f.copies);
   for (const auto& g : f.groups) perform(f.self, g);
@@ -234,11 +237,13 @@ void block::meet(thread& t, int line, uint32_t mask, exchange& mine, void (*toge
   f.mask = mask;
   f.mine = &mine;
   f.together = together;
+  waiting_lanes_[t.warp()] |= 1u << t.lane();
   if (!try_meet(t.warp(), f)) yield(f);
 }
 
 /// Does what the lanes of `f`'s mask came for, if all of them are there.
 bool block::try_meet(uint32_t warp, fiber& f) {
+  if (f.mask & living_lanes_[warp] & ~waiting_lanes_[warp]) return false;
   lanes all{};
   all.line = f.line;
   all.asked = f.mask;
@@ -257,6 +262,7 @@ bool block::try_meet(uint32_t warp, fiber& f) {
     if (all.of[lane]) {
       fiber& other = fibers_[warp * 32 + lane];
       other.now = state::ready;
+      waiting_lanes_[warp] &= ~(1u << lane);
       other.self.now = other.self.warp_met = time;
       other.self.met_mask = all.asked;
     }

@@ -99,6 +99,8 @@ class block {
 
   std::vector<fiber> fibers_;
   waiting barriers_[16];
+  uint32_t living_lanes_[32] = {};   ///< of each warp
+  uint32_t waiting_lanes_[32] = {};  ///< those that are in_warp
   uint32_t alive_ = 0;
   void* scheduler_ = nullptr;
   const kernel_entry* kernel_ = nullptr;
