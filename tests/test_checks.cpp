@@ -154,6 +154,12 @@ TEST_CASE("a network that would read out of bounds is refused when it is recorde
   CHECK_THAT(recorded([&](builder& r, ms::feature x) { return r.add_row(r.conv(x, 8, "c"), {}); }), Contains(absent));
   CHECK_THAT(recorded([&](builder& r, ms::feature) { return r.silu({}); }), Contains(absent));
   CHECK_THAT(recorded([&](builder& r, ms::feature x) { return r.add(x, {99, 8, 4, 4}); }), Contains(absent));
+  {  // a result that the stages share
+    builder r;
+    r.output(r.silu(r.input(ms::input_slot::image, 8, 4, 4)));
+    CHECK_THAT(message([&] { ms::detail::finish(r); }), Contains("its own segment"));
+    CHECK_THAT(message([&] { ms::executor<float, ms::cpu>(ms::cpu(1), r.finish()); }), Contains("its own segment"));
+  }
   CHECK_THAT(message([&] {  // another stage's feature
                builder r;
                const ms::feature image = r.input(ms::input_slot::image, 8, 4, 4);

@@ -25,6 +25,10 @@ concept expression = std::is_base_of_v<expression_base, std::remove_cvref_t<X>>;
 template <class X>
 concept operand = tensor_like<X> || expression<X>;
 
+/// A tensor that has elements of its own.
+template <class X>
+concept owning = requires { typename X::owns_elements; };
+
 /// The backend of tensors that name none: `default_backend<T>::type`, where T is any type. Defined beside the backend.
 template <class T>
 struct default_backend;
@@ -55,85 +59,40 @@ auto downloaded(const X& x) {
 template <class Self>
 class tensor_interface {
  public:
+  // Each of these exists three times: for tensors, for const ones, and for those without a name, whose views keep them.
+#define MULTISTAGE_VIEW(head, name_and_parameters, ...)                                             \
+  head auto name_and_parameters& {                                                                  \
+    const auto v = self().view();                                                                   \
+    return bound(__VA_ARGS__);                                                                      \
+  }                                                                                                 \
+  head auto name_and_parameters const& {                                                            \
+    const auto v = self().view();                                                                   \
+    return bound(__VA_ARGS__);                                                                      \
+  }                                                                                                 \
+  head auto name_and_parameters&& {                                                                 \
+    return kept([&](const auto& v) { return __VA_ARGS__; });                                        \
+  }
   /// Every step-th place of [first, last) of one axis: y.slice<1>(0, 4). @throws shape_error
-  template <int Axis>
-  auto slice(index_t first, index_t last, index_t step = 1) {
-    return bound(detail::slice<Axis>(self().view(), first, last, step));
-  }
-  template <int Axis>
-  auto slice(index_t first, index_t last, index_t step = 1) const {
-    return bound(detail::slice<Axis>(self().view(), first, last, step));
-  }
+  MULTISTAGE_VIEW(template <int Axis>, slice(index_t first, index_t last, index_t step = 1), detail::slice<Axis>(v, first, last, step))
   /// One place of an axis, which goes: an image of a batch is y.at<0>(3). @throws shape_error
-  template <int Axis>
-  auto at(index_t place) {
-    return bound(detail::at<Axis>(self().view(), place));
-  }
-  template <int Axis>
-  auto at(index_t place) const {
-    return bound(detail::at<Axis>(self().view(), place));
-  }
+  MULTISTAGE_VIEW(template <int Axis>, at(index_t place), detail::at<Axis>(v, place))
   /// A new axis of one element before `Axis`.
-  template <int Axis>
-  auto expand() {
-    return bound(detail::expand<Axis>(self().view()));
-  }
-  template <int Axis>
-  auto expand() const {
-    return bound(detail::expand<Axis>(self().view()));
-  }
+  MULTISTAGE_VIEW(template <int Axis>, expand(), detail::expand<Axis>(v))
   /// The axes in another order: NHWC becomes NCHW by permute<0, 3, 1, 2>().
-  template <int... Axes>
-  auto permute() {
-    return bound(detail::permute<Axes...>(self().view()));
-  }
-  template <int... Axes>
-  auto permute() const {
-    return bound(detail::permute<Axes...>(self().view()));
-  }
+  MULTISTAGE_VIEW(template <int... Axes>, permute(), detail::permute<Axes...>(v))
   /// The axes in the opposite order.
-  auto transpose() { return bound(transposed(self().view())); }
-  auto transpose() const { return bound(transposed(self().view())); }
+  MULTISTAGE_VIEW(, transpose(), transposed(v))
   /// One axis from its end.
-  template <int Axis>
-  auto reverse() {
-    return bound(detail::reverse<Axis>(self().view()));
-  }
-  template <int Axis>
-  auto reverse() const {
-    return bound(detail::reverse<Axis>(self().view()));
-  }
+  MULTISTAGE_VIEW(template <int Axis>, reverse(), detail::reverse<Axis>(v))
   /// Axes of one element, and new ones in front, repeated to these extents. @throws shape_error
-  template <std::size_t N>
-  auto broadcast(const index_t (&extents)[N]) {
-    return bound(detail::broadcast(self().view(), make_extents<rank<int(N)>>(list_of(extents))));
-  }
-  template <std::size_t N>
-  auto broadcast(const index_t (&extents)[N]) const {
-    return bound(detail::broadcast(self().view(), make_extents<rank<int(N)>>(list_of(extents))));
-  }
-  template <extents_like E>
-  auto broadcast(const E& extents) const {
-    return bound(detail::broadcast(self().view(), extents));
-  }
+  MULTISTAGE_VIEW(template <std::size_t N>, broadcast(const index_t (&extents)[N]),
+                  detail::broadcast(v, make_extents<rank<int(N)>>(list_of(extents))))
+  MULTISTAGE_VIEW(template <extents_like E>, broadcast(const E& extents), detail::broadcast(v, extents))
   /// The same elements in the same order with other extents; one of them may be `dynamic`: what is left. @throws shape_error where the
   /// elements do not lie so that strides say it
-  template <std::size_t N>
-  auto reshape(const index_t (&extents)[N]) {
-    return bound(reshaped(self().view(), list_of(extents)));
-  }
-  template <std::size_t N>
-  auto reshape(const index_t (&extents)[N]) const {
-    return bound(reshaped(self().view(), list_of(extents)));
-  }
-  template <extents_like E>
-  auto reshape(const E& extents) {
-    return bound(detail::reshape(self().view(), extents));
-  }
-  template <extents_like E>
-  auto reshape(const E& extents) const {
-    return bound(detail::reshape(self().view(), extents));
-  }
+  MULTISTAGE_VIEW(template <std::size_t N>, reshape(const index_t (&extents)[N]), reshaped(v, list_of(extents)))
+  MULTISTAGE_VIEW(template <extents_like E>, reshape(const E& extents), detail::reshape(v, extents))
+#undef MULTISTAGE_VIEW
 
   /// One element: a reference where the backend's memory is the host's, a copy otherwise. @throws value_error outside the extents
   template <std::convertible_to<index_t>... Places>
@@ -154,21 +113,42 @@ class tensor_interface {
   }
   /// A copy on the host, in the order of the axes.
   auto to_host() const {
-    if constexpr (requires { typename Self::owns_elements; })
+    if constexpr (owning<Self>)
       return detail::downloaded(self());
     else
       return tensor_to_host(self());
   }
   /// The elements as a span. @throws shape_error where they do not lie one after the other
-  auto span() { return span_of(self().view()); }
-  auto span() const { return span_of(self().view()); }
+  auto span() & { return span_of(self().view()); }
+  auto span() const& { return span_of(self().view()); }
+  auto span() &&
+    requires(!owning<Self>)
+  {
+    return span_of(self().view());
+  }
 
  private:
   Self& self() { return static_cast<Self&>(*this); }
   const Self& self() const { return static_cast<const Self&>(*this); }
   template <class T, class E>
   auto bound(const view<T, E>& v) const {
-    return tensor_view<T, E, typename Self::backend_type>(self().backend(), v);
+    using viewed = tensor_view<T, E, typename Self::backend_type>;
+    if constexpr (owning<Self>)
+      return viewed(self().backend(), v);
+    else
+      return viewed(self().backend(), v, self().owner());
+  }
+  template <class F>
+  auto kept(F&& f) {
+    if constexpr (owning<Self>) {
+      const auto owner = std::make_shared<Self>(std::move(self()));
+      const auto v = f(owner->view());
+      using view_type = std::remove_const_t<decltype(v)>;
+      return tensor_view<typename view_type::element_type, typename view_type::extents_type, typename Self::backend_type>(
+          owner->backend(), v, owner);
+    } else {
+      return bound(f(self().view()));
+    }
   }
   template <class T, class E>
   static auto transposed(const view<T, E>& v) {
@@ -235,7 +215,9 @@ class tensor_view : public tensor_base, public tensor_interface<tensor_view<T, E
   using extents_type = Extents;
   using backend_type = Backend;
 
-  tensor_view(const Backend& backend, const multistage::view<T, Extents>& v) : backend_(backend), view_(v) {}
+  /// @param owner what keeps the elements alive, where nothing else does
+  tensor_view(const Backend& backend, const multistage::view<T, Extents>& v, std::shared_ptr<const void> owner = nullptr)
+      : backend_(backend), view_(v), owner_(std::move(owner)) {}
   tensor_view(const tensor_view&) = default;
 
   T* data() const { return view_.data; }
@@ -245,6 +227,7 @@ class tensor_view : public tensor_base, public tensor_interface<tensor_view<T, E
   const Backend& backend() const { return backend_; }
   const multistage::view<T, Extents>& view() const { return view_; }
   multistage::view<const value_type, Extents> cview() const { return view_; }
+  const std::shared_ptr<const void>& owner() const { return owner_; }
   template <class U, extents_like E>
     requires std::is_convertible_v<multistage::view<T, Extents>, multistage::view<U, E>>
   operator multistage::view<U, E>() const {
@@ -276,6 +259,7 @@ class tensor_view : public tensor_base, public tensor_interface<tensor_view<T, E
  private:
   Backend backend_;
   multistage::view<T, Extents> view_;
+  std::shared_ptr<const void> owner_;
 };
 
 /// An owning tensor of `T` in the memory of `Backend`, its elements one after the other, the last axis fastest. Movable; copies are

@@ -4,7 +4,7 @@
 
 namespace multistage {
 
-enum class graph_problem { none, empty, groups, heads, extents, shared_qkv, row_operand, attributes, foreign, input };
+enum class graph_problem { none, empty, groups, heads, extents, shared_qkv, row_operand, attributes, foreign, input, output };
 
 struct graph_check {
   graph_problem problem = graph_problem::none;
@@ -66,6 +66,8 @@ constexpr graph_check check_links(const graph& recorded) {
 /// The first node that does not fit.
 constexpr graph_check check(const graph& g) {
   if (g.outputs.empty()) return {graph_problem::empty, -1};
+  for (int s = 0; s < g.stage_count(); ++s)
+    if (g.segments <= s + 1 || g.nodes[g.outputs[s]].segment != s + 1) return {graph_problem::output, g.outputs[s]};
   std::vector<int> readers(g.nodes.size(), 0);
   for (const node& n : g.nodes) for_each_input(n, [&](int v, int) { ++readers[v]; });
   for (int i = 0; i < int(g.nodes.size()); ++i) {
@@ -121,6 +123,8 @@ constexpr const char* to_string(graph_problem p) {
     case graph_problem::foreign:
       return "an operation reads a feature that is not there for it: one of another stage's decoder, or none; give what encode returns or "
              "decode has made";
+    case graph_problem::output:
+      return "a stage's result is not made in its own segment: call segment(1 + stage) before what makes it";
     case graph_problem::input:
       return "one input is read with two different extents: ask for each input with the same channels, height and width";
     default:

@@ -15,6 +15,7 @@
 #include "../ops/geglu.hpp"
 #include "../ops/norm.hpp"
 #include "../ops/reduce.hpp"
+#include "check.hpp"
 #include "inputs.hpp"
 #include "plan.hpp"
 #include "prepared_weights.hpp"
@@ -25,7 +26,7 @@ template <class T, class Backend>
 class executor {
  public:
   executor(Backend backend, graph g)
-      : backend_(std::move(backend)), graph_(std::move(g)), inference_(make_plan(graph_, {})), training_(make_plan(graph_, {.training = true})) {}
+      : backend_(std::move(backend)), graph_(checked(std::move(g))), inference_(make_plan(graph_, {})), training_(make_plan(graph_, {.training = true})) {}
 
   const graph& network() const { return graph_; }
   const plan& inference_plan() const { return inference_; }
@@ -102,6 +103,12 @@ class executor {
   }
 
  private:
+  /// @throws value_error for a graph that would read what is not there
+  MULTISTAGE_COLD static graph checked(graph g) {
+    const graph_check c = check(g);
+    require<value_error>(c.problem == graph_problem::none, "network: ", to_string(c.problem), " (at operation ", c.node, ")");
+    return g;
+  }
   template <class F>
   static void for_each_stage(const std::vector<index_t>& rows_by_stage, F&& f) {
     index_t first = 0;

@@ -100,7 +100,7 @@ pointer give(Tensor&& x) {
 
 /// What somebody else made, seen as a view of elements T along N axes; it must outlive the view. @throws value_error where its type, device
 /// or number of axes is another
-template <class T, int N, class Backend = typename default_backend<int>::type>
+template <class T, int N, class Backend = typename default_backend<T>::type>
 auto take(const described& t, const Backend& backend = Backend()) {
   require<value_error>(t.type == type_of<std::remove_const_t<T>>::value, "dlpack: elements have type code ", int(t.type.code), " of ",
                        int(t.type.bits), " bits and ", t.type.lanes, " lanes; code ", int(type_of<std::remove_const_t<T>>::value.code),

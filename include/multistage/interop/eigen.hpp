@@ -41,7 +41,7 @@ auto as_eigen(X&& x) {
 
 /// Eigen's matrix, vector, array or map of either order as a view [rows, columns] on the CPU, or [size] for a vector type. It must outlive
 /// the view.
-template <class Derived, class Backend = typename default_backend<int>::type>
+template <class Derived, class Backend = typename default_backend<Derived>::type>
   requires(bool(Eigen::internal::traits<Derived>::Flags& Eigen::DirectAccessBit))
 auto from_eigen(Eigen::DenseBase<Derived>& object, const Backend& backend = Backend()) {
   auto& x = object.derived();
@@ -55,7 +55,7 @@ auto from_eigen(Eigen::DenseBase<Derived>& object, const Backend& backend = Back
     return tensor_view<T, rank<2>, Backend>(backend, {x.data(), rank<2>(x.rows(), x.cols()), strides});
   }
 }
-template <class Derived, class Backend = typename default_backend<int>::type>
+template <class Derived, class Backend = typename default_backend<Derived>::type>
   requires(bool(Eigen::internal::traits<Derived>::Flags& Eigen::DirectAccessBit))
 auto from_eigen(const Eigen::DenseBase<Derived>& object, const Backend& backend = Backend()) {
   const auto& x = object.derived();

@@ -26,7 +26,7 @@ auto as_eigen_tensor(X&& x) {
 }
 
 /// An Eigen::Tensor or TensorMap of either order as a view on the CPU. It must outlive the view.
-template <class EigenTensor, class Backend = typename default_backend<int>::type>
+template <class EigenTensor, class Backend = typename default_backend<EigenTensor>::type>
 auto from_eigen_tensor(EigenTensor& x, const Backend& backend = Backend()) {
   using T = std::remove_pointer_t<decltype(x.data())>;
   constexpr int axes = int(std::remove_const_t<EigenTensor>::NumDimensions);

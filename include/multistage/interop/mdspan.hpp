@@ -45,7 +45,7 @@ auto as_mdspan(X&& x) {
 }
 
 /// An mdspan of any layout with strides as a view on the CPU.
-template <class T, class Standard, class Layout, class Backend = typename default_backend<int>::type>
+template <class T, class Standard, class Layout, class Backend = typename default_backend<T>::type>
 auto from_mdspan(const std::mdspan<T, Standard, Layout>& m, const Backend& backend = Backend()) {
   using E = typename detail::own_extents<Standard>::type;
   index_list<E::rank()> extents;

@@ -70,7 +70,7 @@ auto iota(index_t count, T first = T(0), T step = T(1), const Backend& backend =
 
 /// Memory of yours as a tensor, without a copy: wrap(values, {2, 8, 8, 3}). It must outlive the view. @throws shape_error when it holds
 /// fewer or more elements
-template <class Values, std::size_t N, class Backend = detail::default_backend_t<int>>
+template <class Values, std::size_t N, class Backend = detail::default_backend_t<Values>>
 auto wrap(Values& values, const index_t (&extents)[N], const Backend& backend = Backend()) {
   static_assert(Backend::on_host, "multistage: a span is memory of the host; wrap(pointer, ...) takes that of a device");
   const auto e = detail::extents_from(extents);

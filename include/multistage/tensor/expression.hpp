@@ -159,8 +159,9 @@ template <tensor_like X>
 auto node_of(X&& x) {
   using tensor_type = std::remove_cvref_t<X>;
   using node = leaf<typename tensor_type::value_type, typename tensor_type::extents_type, typename tensor_type::backend_type>;
-  constexpr bool owns = requires { typename tensor_type::owns_elements; };
-  if constexpr (owns && !std::is_lvalue_reference_v<X> && !std::is_const_v<X>) {
+  if constexpr (!owning<tensor_type>) {
+    return node(x.cview(), x.backend(), x.owner());
+  } else if constexpr (!std::is_lvalue_reference_v<X> && !std::is_const_v<X>) {
     const auto kept = std::make_shared<tensor_type>(std::move(x));
     return node(std::as_const(*kept).view(), kept->backend(), kept);
   } else {

@@ -1,0 +1,7 @@
+// this view is const
+#include <multistage/tensor.hpp>
+namespace ms = multistage;
+int main() {
+  const ms::tensor<float, ms::rank<2>> x({3, 4});
+  x.slice<0>(0, 1) = x.slice<0>(1, 2);
+}
