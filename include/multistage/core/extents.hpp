@@ -64,7 +64,7 @@ template <index_t... Extents>
 struct extents {
   static_assert(((Extents >= dynamic) && ...), "multistage: an extent is at least 0, or multistage::dynamic");
 
-  static constexpr int rank() { return int(sizeof...(Extents)); }
+  MULTISTAGE_HD static constexpr int rank() { return int(sizeof...(Extents)); }
   /// The extent where the compiler knows it, else `dynamic`.
   MULTISTAGE_HD static constexpr index_t static_extent(int axis) {
     constexpr index_t known[sizeof...(Extents) > 0 ? sizeof...(Extents) : 1] = {Extents...};
@@ -125,7 +125,7 @@ struct shape {
   index_t width = 1;
   index_t channels = 1;
 
-  static constexpr int rank() { return 4; }
+  MULTISTAGE_HD static constexpr int rank() { return 4; }
   MULTISTAGE_HD static constexpr index_t static_extent(int) { return dynamic; }
   MULTISTAGE_HD constexpr index_t operator[](int axis) const {
     return axis == 0 ? rows : axis == 1 ? height : axis == 2 ? width : channels;

@@ -44,7 +44,7 @@ struct uniform_numbers {
   MULTISTAGE_HD void operator()(index_t i) const { to[i] = T(stream.uniform(std::uint64_t(i))); }
 };
 template <class T>
-struct counted {
+struct ascending {
   T first;
   T step;
   T* to;
@@ -64,7 +64,7 @@ auto uniform(const index_t (&extents)[N], const random_stream& stream, const Bac
 template <class T, class Backend = detail::default_backend_t<T>>
 auto iota(index_t count, T first = T(0), T step = T(1), const Backend& backend = Backend()) {
   auto x = zeros<T>({count}, backend);
-  x.backend().for_each_index(count, detail::counted<T>{first, step, x.data()});
+  x.backend().for_each_index(count, detail::ascending<T>{first, step, x.data()});
   return x;
 }
 

@@ -63,7 +63,7 @@ struct computed {
 
 // Walks over trees: `with_leaves` makes the same tree with other leaves, `for_each_leaf` visits them in order.
 template <class T, class Make>
-MULTISTAGE_HD constant<T> with_leaves(const constant<T>& c, Make&&) {
+constant<T> with_leaves(const constant<T>& c, Make&&) {
   return c;
 }
 template <class T, class E, class B, class Make>
@@ -71,27 +71,27 @@ auto with_leaves(const leaf<T, E, B>& l, Make&& make) {
   return make(l);
 }
 template <class T, int Rank, class Make>
-MULTISTAGE_HD auto with_leaves(const strided<T, Rank>& l, Make&& make) {
+auto with_leaves(const strided<T, Rank>& l, Make&& make) {
   return make(l);
 }
 template <class Make>
-MULTISTAGE_HD arguments<> with_leaves(const arguments<>&, Make&&) {
+arguments<> with_leaves(const arguments<>&, Make&&) {
   return {};
 }
 template <class Head, class... Tail, class Make>
-MULTISTAGE_HD auto with_leaves(const arguments<Head, Tail...>& nodes, Make&& make);
+auto with_leaves(const arguments<Head, Tail...>& nodes, Make&& make);
 template <class F, class... Nodes, class Make>
 auto with_leaves(const applied<F, Nodes...>& n, Make&& make) {
   auto operands = with_leaves(n.operands, make);
   return [&]<class... New>(const arguments<New...>& o) { return computed<F, New...>{n.function, o}; }(operands);
 }
 template <class F, class... Nodes, class Make>
-MULTISTAGE_HD auto with_leaves(const computed<F, Nodes...>& n, Make&& make) {
+auto with_leaves(const computed<F, Nodes...>& n, Make&& make) {
   auto operands = with_leaves(n.operands, make);
   return [&]<class... New>(const arguments<New...>& o) { return computed<F, New...>{n.function, o}; }(operands);
 }
 template <class Head, class... Tail, class Make>
-MULTISTAGE_HD auto with_leaves(const arguments<Head, Tail...>& nodes, Make&& make) {
+auto with_leaves(const arguments<Head, Tail...>& nodes, Make&& make) {
   auto head = with_leaves(nodes.head, make);
   auto tail = with_leaves(nodes.tail, make);
   return [&]<class H, class... New>(const H& h, const arguments<New...>& t) { return arguments<H, New...>{h, t}; }(head, tail);
@@ -230,7 +230,7 @@ struct assignment {
   struct by_piece {
     assignment a;
     index_t size;
-    MULTISTAGE_HD void operator()(index_t k) const {
+    void operator()(index_t k) const {
       constexpr index_t bytes = buffer_bytes(static_cast<const Tree*>(nullptr), piece) + piece * index_t(sizeof(T));
       alignas(64) unsigned char buffers[bytes];
       index_t used = 0;
@@ -266,7 +266,7 @@ struct assignment {
       });
     }
     template <class Lines>
-    MULTISTAGE_HD static void loop(const Lines& lines, index_t n, T* to) {
+    static void loop(const Lines& lines, index_t n, T* to) {
       if (n == piece) {  // as many as the compiler knows
         MULTISTAGE_INDEPENDENT
         for (index_t i = 0; i < piece; ++i) to[i] = static_cast<T>(lines.at(i));
