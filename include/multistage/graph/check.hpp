@@ -1,5 +1,6 @@
 // Whether a recorded network makes sense: sizes of neighbours match, groups divide channels, nothing vanishes.
 #pragma once
+#include "../core/error.hpp"
 #include "node.hpp"
 
 namespace multistage {
@@ -130,6 +131,13 @@ constexpr const char* to_string(graph_problem p) {
     default:
       return "none";
   }
+}
+
+/// The graph itself. @throws value_error for one that does not fit
+MULTISTAGE_COLD inline graph checked(graph g) {
+  const graph_check c = check(g);
+  require<value_error>(c.problem == graph_problem::none, "network: ", to_string(c.problem), " (at operation ", c.node, ")");
+  return g;
 }
 
 }  // namespace multistage

@@ -103,12 +103,6 @@ class executor {
   }
 
  private:
-  /// @throws value_error for a graph that would read what is not there
-  MULTISTAGE_COLD static graph checked(graph g) {
-    const graph_check c = check(g);
-    require<value_error>(c.problem == graph_problem::none, "network: ", to_string(c.problem), " (at operation ", c.node, ")");
-    return g;
-  }
   template <class F>
   static void for_each_stage(const std::vector<index_t>& rows_by_stage, F&& f) {
     index_t first = 0;
