@@ -1,6 +1,7 @@
 // Errors of the library: every message says what is wrong, where, why, and what to do about it.
 #pragma once
 #include <cstdio>
+#include <new>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -29,6 +30,10 @@ struct file_error : error {
 struct numeric_error : error {
   using error::error;
 };
+/// What was asked for cannot be had now: another thread is using it, or the system gives no more.
+struct state_error : error {
+  using error::error;
+};
 
 /// Throws `Error` with the parts streamed one after the other.
 template <class Error, class... Parts>
@@ -50,6 +55,9 @@ template <class F>
 int exit_status(F&& f) {
   try {
     return f();
+  } catch (const std::bad_alloc&) {
+    std::fputs("error: there is not enough memory; a smaller batch or model takes less\n", stderr);
+    return 2;
   } catch (const std::exception& e) {
     std::fprintf(stderr, "error: %s\n", e.what());
     return 2;

@@ -6,6 +6,8 @@
 #include <optional>
 #include <span>
 
+#include "../core/one_user.hpp"
+#include "../core/scratch.hpp"
 #include "../graph/cost.hpp"
 #include "../graph/executor.hpp"
 #include "../graph/parameters.hpp"
@@ -80,7 +82,7 @@ struct denoised {
 }  // namespace functor
 
 /// The model of a configuration known at run time, in `Scalar` arithmetic on `Backend`. Owns the weights (what training moves) and their
-/// average (what sampling uses; the weights themselves until a trainer keeps one). Not thread-safe: one pass at a time.
+/// average (what sampling uses; the weights themselves until a trainer keeps one). One thread at a time: a second one gets a state_error.
 template <class Scalar, class Backend>
 class dynamic_model {
  public:
@@ -113,16 +115,21 @@ class dynamic_model {
   executor<Scalar, Backend>& engine() { return executor_; }
   const executor<Scalar, Backend>& engine() const { return executor_; }
   Backend& backend() { return backend_; }
+  /// Takes the model for the calling thread until the value goes, as every evaluation does for its own time.
+  /// @throws state_error while another thread has it
+  one_user::visit use() const { return user_.enter("model"); }
 
   /// All weights, to read or to change; those not read from their file yet are read now. Ask again after each evaluation before changing them:
   /// asking is what tells the model that what it prepared from them is stale.
   tensor<Scalar, Backend>& weights() {
+    const auto visit = use();
     ++version_;
     for (int s = 0; s < network().segments; ++s) need_segment(s);
     return weights_;
   }
   /// The weights that sampling uses, likewise.
   tensor<Scalar, Backend>& averaged_weights() {
+    const auto visit = use();
     ++version_;
     return has_average() ? average_ : weights();
   }
@@ -137,8 +144,9 @@ class dynamic_model {
   /// Starts an average as a copy of the weights, unless there is one.
   void keep_average() {
     if (has_average()) return;
-    average_ = tensor<Scalar, Backend>(backend_, weights_.extents());
-    backend_.copy(weights_.data(), average_.data(), weights_.size());
+    tensor<Scalar, Backend> average(backend_, weights_.extents());
+    backend_.copy(weights_.data(), average.data(), weights_.size());
+    average_ = std::move(average);
   }
 
   /// Bytes of activations for a batch: what the arena will take at most, known before anything runs.
@@ -164,6 +172,7 @@ class dynamic_model {
   /// one of the same rows, in one batch, kept of the shared encoder. @throws shape_error, value_error
   void denoise(view<const double> x, std::span<const double> sigmas, view<double> d, const conditioning<Scalar>& labels = {}, index_t batch = 128,
                shared_features features = shared_features::compute) {
+    const auto visit = use();
     const shape expected = images(x.extents.rows);
     ops::expect("denoise", "x", x, expected);
     ops::expect("denoise", "d", d, expected);
@@ -184,6 +193,7 @@ class dynamic_model {
   /// jv [rows, ...] = (dD/dx)^T v at x, each row at its own noise level: what likelihoods and guidance by gradients need. Extents like denoise.
   void denoise_transposed(view<const double> x, std::span<const double> sigmas, view<const double> v, view<double> jv,
                           const conditioning<Scalar>& labels = {}) {
+    const auto visit = use();
     const shape expected = images(x.extents.rows);
     ops::expect("denoise_transposed", "x", x, expected);
     ops::expect("denoise_transposed", "v", v, expected);
@@ -208,6 +218,7 @@ class dynamic_model {
   /// Network inputs of a routed batch: c_in x and c_noise in the order of stages, labels gathered alike. Valid until the next call.
   template <class From>
   network_inputs<Scalar> prepare(const From* x, std::span<const double> sigmas, const routing& r, const conditioning<Scalar>& labels = {}) {
+    const auto visit = use();
     const index_t rows = index_t(sigmas.size()), size = images(1).row_size();
     grow(rows);
     std::vector<double> factors(std::size_t(3 * rows));
@@ -229,7 +240,7 @@ class dynamic_model {
     const auto gather = [&](input_slot slot, const Scalar* from, tensor<Scalar, Backend>& to) {
       const index_t n = label_dim(slot);
       if (n == 0) return;
-      if (to.size() < rows * n) to = tensor<Scalar, Backend>(backend_, {capacity_, 1, 1, n});
+      grown(to, backend_, rows * n);
       if (from)
         backend_.for_each_index(rows * n, functor::gather_scaled<Scalar, Scalar>{from, order_.data(), nullptr, n, to.data()});
       else
@@ -280,16 +291,11 @@ class dynamic_model {
     for (const int v : network().outputs) same("result", network().nodes[std::size_t(v)].out);
   }
   void grow(index_t rows) {
-    if (rows <= capacity_) return;
-    capacity_ = rows;
-    x_ = tensor<Scalar, Backend>(backend_, images(rows));
-    f_ = tensor<Scalar, Backend>(backend_, images(rows));
-    noise_ = tensor<Scalar, Backend>(backend_, {rows, 1, 1, 1});
-    factors_ = tensor<double, Backend>(backend_, {3 * rows, 1, 1, 1});
-    order_ = tensor<index_t, Backend>(backend_, {rows, 1, 1, 1});
-    class_labels_ = {};
-    augment_labels_ = {};
-    context_ = {};
+    grown(x_, backend_, images(rows).size());
+    grown(f_, backend_, images(rows).size());
+    grown(noise_, backend_, rows);
+    grown(factors_, backend_, 3 * rows);
+    grown(order_, backend_, rows);
   }
   void need_segment(int segment) {
     if (has_segment(segment)) return;
@@ -305,8 +311,7 @@ class dynamic_model {
   }
   void denoise_batch(const double* x, std::span<const double> sigmas, double* d, const conditioning<Scalar>& labels, shared_features features) {
     const index_t rows = index_t(sigmas.size()), size = images(1).row_size();
-    const routing r = route(sigmas);
-    if (features == shared_features::keep) kept_order_ = r.order;
+    routing r = route(sigmas);
     require<value_error>(features != shared_features::take_over || kept_order_ == r.order,
                          "denoise: no features of rows in this order of stages were kept; keep them first");
     const network_inputs<Scalar> in = prepare(x, sigmas, r, labels);
@@ -315,6 +320,7 @@ class dynamic_model {
       if (r.rows_by_stage[std::size_t(s)] > 0) need_segment(1 + s);
     executor_.forward((has_average() ? average_ : weights_).data(), in, r.rows_by_stage, f_.data(), version_, features);
     backend_.for_each_index(rows * size, functor::denoised<Scalar>{x, f_.data(), order_.data(), factors_.data() + rows, factors_.data() + 2 * rows, size, d});
+    if (features == shared_features::keep) kept_order_ = std::move(r.order);
   }
 
   Backend backend_;
@@ -324,7 +330,6 @@ class dynamic_model {
   training_facts trained_;
   executor<Scalar, Backend> executor_;
   tensor<Scalar, Backend> weights_, average_;
-  index_t capacity_ = 0;
   tensor<Scalar, Backend> x_, f_, noise_, class_labels_, augment_labels_, context_;
   std::function<void(int, Scalar*)> read_segment_;
   std::vector<index_t> kept_order_;  // of the rows whose shared features were kept
@@ -332,6 +337,7 @@ class dynamic_model {
   std::uint64_t version_ = 1;        // of the weights
   tensor<double, Backend> factors_;
   tensor<index_t, Backend> order_;
+  one_user user_;
 };
 
 }  // namespace multistage

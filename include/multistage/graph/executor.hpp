@@ -8,6 +8,8 @@
 #include <optional>
 #include <string>
 
+#include "../core/one_user.hpp"
+#include "../core/scratch.hpp"
 #include "../ops/attention.hpp"
 #include "../ops/combine.hpp"
 #include "../ops/dropout.hpp"
@@ -51,15 +53,18 @@ class executor {
   /// to be taken over and none of that many rows were kept.
   void forward(const T* weights, const network_inputs<T>& inputs, const std::vector<index_t>& rows_by_stage, T* out, std::uint64_t version = 0,
                shared_features features = shared_features::compute) {
+    const auto visit = user_.enter("network");
     prepared_.of(weights, version);
     pass run{*this, inference_, weights, nullptr, inputs, rows_by_stage, {}, features};
     run.keeps_prepared = version != 0;
     if (features == shared_features::take_over) {
       require<value_error>(kept_rows_ == run.rows, "network: features of ", run.rows, " rows were to be taken over, ", kept_rows_, " are there");
       run.shared.forward_without_image();
-    } else
+    } else {
+      kept_rows_ = 0;  // also when what follows fails
       run.shared_forward();
-    kept_rows_ = features == shared_features::compute ? 0 : run.rows;
+      if (features == shared_features::keep) kept_rows_ = run.rows;
+    }
     for_each_stage(rows_by_stage, [&](int stage, index_t first, index_t rows) {
       frame f = run.decoder(stage, first, rows);
       f.forward();
@@ -74,9 +79,10 @@ class executor {
   template <class Loss>
   void differentiate(const T* weights, T* gradients, const network_inputs<T>& inputs, const std::vector<index_t>& rows_by_stage, Loss&& loss,
                      const differentiation<T>& options = {}) {
+    const auto visit = user_.enter("network");
+    kept_rows_ = 0;
     if (options.wants_input_gradients() && !to_inputs_) to_inputs_ = make_plan(graph_, {.training = true, .input_gradients = true});
     pass run{*this, options.wants_input_gradients() ? *to_inputs_ : training_, weights, gradients, inputs, rows_by_stage, options};
-    kept_rows_ = 0;
     run.shared_forward();
     for_each_stage(rows_by_stage, [&](int stage, index_t first, index_t rows) {
       frame f = run.decoder(stage, first, rows);
@@ -93,8 +99,9 @@ class executor {
     int node = -1, stage = -1;
   };
   trouble first_non_finite(const T* weights, const network_inputs<T>& inputs, const std::vector<index_t>& rows_by_stage) {
-    pass run{*this, inference_, weights, nullptr, inputs, rows_by_stage};
+    const auto visit = user_.enter("network");
     kept_rows_ = 0;
+    pass run{*this, inference_, weights, nullptr, inputs, rows_by_stage};
     trouble t{run.shared.first_non_finite(), -1};
     for_each_stage(rows_by_stage, [&](int stage, index_t first, index_t rows) {
       if (t.node < 0) t = {run.decoder(stage, first, rows).first_non_finite(), stage};
@@ -484,8 +491,7 @@ class executor {
 
   T* reserve(index_t elements) {
     if (arena_.size() < elements) kept_rows_ = 0;
-    if (arena_.size() < elements) arena_ = {}, arena_ = tensor<T, Backend>(backend_, {1, 1, 1, elements});
-    return arena_.data();
+    return grown(arena_, backend_, elements);
   }
 
   Backend backend_;
@@ -495,6 +501,7 @@ class executor {
   tensor<T, Backend> arena_;
   prepared_weights<T, Backend> prepared_;
   index_t kept_rows_ = 0;  // of which the arena holds the shared part's features
+  one_user user_;
 };
 
 }  // namespace multistage

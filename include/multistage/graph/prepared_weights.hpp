@@ -29,8 +29,9 @@ class prepared_weights {
     if (node >= kept_.size()) kept_.resize(node + 1);
     if (kept_[node].size() == 0) {
       if (bytes_ + bytes > budget_) return nullptr;
-      kept_[node] = tensor<T, Backend>(b, {1, 1, 1, size});
-      conv_prepare(b, c, kept_[node].data());
+      tensor<T, Backend> made(b, {1, 1, 1, size});
+      conv_prepare(b, c, made.data());
+      kept_[node] = std::move(made);  // whole, or not there
       bytes_ += bytes;
     }
     return kept_[node].data();

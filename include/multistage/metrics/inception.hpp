@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "../core/one_user.hpp"
+#include "../core/scratch.hpp"
 #include "../core/tensor.hpp"
 #include "../ops/matmul.hpp"
 #include "../ops/reduce.hpp"
@@ -198,6 +200,7 @@ class inception {
   };
   /// @param images [n, h, w, 1 or 3] in [-1, 1], host memory; they are resized to 299 x 299. @param batch pictures at a time, about 40 MB each.
   result operator()(std::span<const float> images, shape extents, index_t batch = 4) {
+    const auto visit = user_.enter("inception");
     require<shape_error>(index_t(images.size()) == extents.size() && (extents.channels == 1 || extents.channels == 3), "inception: ", images.size(),
                          " values for images ", extents, "; they have 1 or 3 channels");
     result r;
@@ -267,9 +270,9 @@ class inception {
       const index_t pixels = y->size() / out, terms = index_t{w.height} * w.width * in.channels;
       const float* rows = x->data();
       if (terms != in.channels) {
-        if (owner.patches_.size() < pixels * terms) owner.patches_ = {}, owner.patches_ = tensor<float, Backend>(b, {1, 1, 1, pixels * terms});
-        b.for_each_index(pixels * w.height, inception_detail::functor::patches{x->data(), in, y->extents(), w, owner.patches_.data()}, 64);
-        rows = owner.patches_.data();
+        float* const made = grown(owner.patches_, b, pixels * terms);
+        b.for_each_index(pixels * w.height, inception_detail::functor::patches{x->data(), in, y->extents(), w, made}, 64);
+        rows = made;
       }
       multiply(b, {rows, pixels, terms}, {l.weight.data(), terms, out}, matrix_view<float>{y->data(), pixels, out});
       b.for_each_index(pixels, inception_detail::functor::bias_relu{l.bias.data(), out, y->data()}, 64);
@@ -322,6 +325,7 @@ class inception {
   index_t classes_;
   std::map<std::string, layer> layers_;
   tensor<float, Backend> patches_;
+  one_user user_;
 };
 
 }  // namespace multistage

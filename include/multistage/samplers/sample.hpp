@@ -124,6 +124,7 @@ MULTISTAGE_COLD void warn_of_sampling(dynamic_model<Scalar, Backend>& model, con
 template <class Scalar, class Backend, class Sampler>
 sampling_result sample(dynamic_model<Scalar, Backend>& model, const Sampler& method, const sampling_options& options = {},
                        dynamic_model<Scalar, Backend>* weak = nullptr) {
+  const auto visit = model.use();
   check_options("sample", options);
   Sampler sampler = method;
   if constexpr (requires { sampler.crossing.stages; })  // it is told of the model's stages, unless it knows some

@@ -9,6 +9,8 @@
 #include <future>
 #include <span>
 
+#include "../core/one_user.hpp"
+#include "../core/scratch.hpp"
 #include "../core/tensor.hpp"
 #include "../ops/reduce.hpp"
 #include "image_source.hpp"
@@ -175,6 +177,7 @@ class optimal_denoiser {
 
   /// d [m, ...] = D(x; sigma) for queries x [m, ...] with a noise level each (sigma is noise over signal; x is unscaled).
   void operator()(view<const T> x, std::span<const double> sigmas, view<T> d) const {
+    const auto visit = user_.enter("optimal_denoiser");
     const index_t m = x.extents.rows, size = extents_.row_size();
     require<shape_error>(x.extents.row_size() == size && d.extents == x.extents && index_t(sigmas.size()) == m, "optimal_denoiser: queries ", x.extents,
                          ", results ", d.extents, " and ", sigmas.size(), " noise levels do not fit images ", extents_);
@@ -201,10 +204,8 @@ class optimal_denoiser {
   static constexpr index_t queries = 256, block = 512, few = 8, most_parts = 64;
 
   void grow(index_t m) const {
-    if (m <= capacity_) return;
-    capacity_ = m;
-    for (auto* t : {&inverse_variance_, &maximum_, &sum_, &rescale_}) *t = tensor<T, Backend>(backend_, {m, 1, 1, 1});
-    scores_ = tensor<T, Backend>(backend_, {std::min(queries, m), 1, 1, block});
+    for (auto* t : {&inverse_variance_, &maximum_, &sum_, &rescale_}) grown(*t, backend_, m);
+    grown(scores_, backend_, std::min(queries, m) * block);
   }
   void upload(const std::vector<float>& host, index_t n, T* to) const {
     const index_t values = n * extents_.row_size();
@@ -228,7 +229,8 @@ class optimal_denoiser {
     for (index_t i = 0; i < n; i += block) {
       const index_t have = std::min(block, n - i), behind = i + have;
       std::future<void> reading;
-      if (behind < n) reading = std::async(std::launch::async, [&, behind] { source_.read(behind, std::min(block, n - behind), next.data()); });
+      // Where no thread can be had, it is read when it is asked for.
+      if (behind < n) reading = std::async(std::launch::async | std::launch::deferred, [&, behind] { source_.read(behind, std::min(block, n - behind), next.data()); });
       upload(host, have, read_.data());
       backend_.for_each_index(have, functor::squared_norms<T>{read_.data(), size, norms_.data()}, 64);
       f(i, have, static_cast<const T*>(read_.data()), static_cast<const T*>(norms_.data()));
@@ -252,8 +254,7 @@ class optimal_denoiser {
   }
   void of_few(view<const T> x, view<T> d) const {
     const index_t m = x.extents.rows, size = extents_.row_size(), parts = std::min(most_parts, image_count());
-    if (parts_.size() < parts * m * (size + 2)) parts_ = tensor<T, Backend>(backend_, {1, 1, 1, parts * m * (size + 2)});
-    T *mean = parts_.data(), *maximum = mean + parts * m * size, *sum = maximum + parts * m;
+    T *mean = grown(parts_, backend_, parts * m * (size + 2)), *maximum = mean + parts * m * size, *sum = maximum + parts * m;
     backend_.for_each_index(
         parts, functor::posterior_of_part<T>{in_memory_, norms_.data(), x.data, inverse_variance_.data(), image_count(), size, m, parts, maximum, sum, mean},
         1);
@@ -264,9 +265,9 @@ class optimal_denoiser {
   shape extents_;
   const T* in_memory_ = nullptr;
   image_source source_;
-  mutable index_t capacity_ = 0;
   mutable std::vector<T> widened_;
   mutable tensor<T, Backend> norms_, read_, scores_, inverse_variance_, maximum_, sum_, rescale_, parts_;
+  one_user user_;
 };
 
 }  // namespace multistage

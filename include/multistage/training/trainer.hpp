@@ -69,14 +69,14 @@ class trainer {
     probabilities_ = stage_probabilities();
     importance_ = importance_sampler(options_.importance, model_.stage_count());
     stage_images_.assign(std::size_t(model_.stage_count()), 0.0);
-    fit_memory();
     settled_.assign(std::size_t(model_.network().segments), !model_.has_average());
-    model_.keep_average();
     const shape flat = model_.weights().extents();
     gradient_ = tensor<Scalar, Backend>(backend_, flat);
     first_ = tensor<Scalar, Backend>(backend_, flat);
     second_ = tensor<Scalar, Backend>(backend_, flat);
     updates_.assign(std::size_t(model_.network().segments), 0);
+    fit_memory();
+    model_.keep_average();  // last: when something fails before, the model's weights are as they were
   }
 
   model_type& model() { return model_; }
@@ -99,9 +99,11 @@ class trainer {
   /// Images that each stage has seen.
   const std::vector<double>& stage_images() const { return stage_images_; }
 
-  /// One step on rows drawn from the data set. @throws numeric_error, before anything is changed, when a value is not finite; value_error when
+  /// One step on rows drawn from the data set. Whatever it throws (numeric_error, std::bad_alloc) nothing has changed then, and the step may be
+  /// asked for again. @throws numeric_error, before anything is changed, when a value is not finite; value_error when
   /// all stages are done.
   step_report step() {
+    const auto visit = model_.use();
     require<value_error>(!done(), "trainer: every stage has seen its stage_kimg; nothing is left to train");
     const std::vector<double> share = shares();
     const random_stream level(options_.seed, purpose::noise_level, std::uint64_t(step_));
@@ -131,6 +133,7 @@ class trainer {
   /// The gradient of the loss, as `step` would take it, at given noise levels of rows drawn from the data set; it is left in gradient(), and nothing else
   /// changes. What it has for decoders that no row needs is not defined.
   step_report differentiate(std::span<const double> sigmas) {
+    const auto visit = model_.use();
     std::vector<row> rows;
     for (const double s : sigmas) rows.push_back({.sigma = s});
     draw_images(rows);
@@ -139,6 +142,7 @@ class trainer {
 
   /// One step on a batch given from outside.
   step_report step(const training_batch<Scalar>& batch) {
+    const auto visit = model_.use();
     const index_t count = index_t(batch.sigmas.size());
     const tensor<Scalar, Backend> images(backend_, model_.images(count), batch.images), noise(backend_, model_.images(count), batch.noise);
     std::vector<row> rows;
@@ -220,12 +224,10 @@ class trainer {
   }
 
   void grow(index_t rows) {
-    if (rows <= capacity_) return;
-    capacity_ = rows;
-    x_ = tensor<Scalar, Backend>(backend_, model_.images(rows));
-    target_ = tensor<Scalar, Backend>(backend_, model_.images(rows));
-    which_ = tensor<index_t, Backend>(backend_, {rows, 1, 1, 1});
-    row_values_ = tensor<double, Backend>(backend_, {3 * rows, 1, 1, 1});
+    grown(x_, backend_, model_.images(rows).size());
+    grown(target_, backend_, model_.images(rows).size());
+    grown(which_, backend_, rows);
+    grown(row_values_, backend_, 3 * rows);
   }
 
   /// Factors on the noise of the rows: 1, or with augmented dimensions Student's t (see samplers/pfgm.hpp).
@@ -388,7 +390,7 @@ class trainer {
   tensor<Scalar, Backend> images_, gradient_, first_, second_, x_, target_, labels_;
   tensor<index_t, Backend> which_;
   tensor<double, Backend> row_values_;
-  index_t capacity_ = 0, step_ = 0;
+  index_t step_ = 0;
   double images_seen_ = 0;
   std::vector<index_t> updates_;
   std::vector<double> stage_images_, losses_;  // losses: of the last batch's rows

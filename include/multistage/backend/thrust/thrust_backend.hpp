@@ -1,8 +1,12 @@
 // The Thrust backend's handle, templated on the system that runs it: Thrust's CPP or OMP on the host (systems.hpp), CUDA on a GPU
 // (cuda/system.hpp). Everything it computes is a functor over indices, so one source serves all of them.
 #pragma once
+#include <array>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string_view>
+#include <thread>
 
 #include "../concept.hpp"
 #include "../primitives.hpp"
@@ -52,12 +56,12 @@ class thrust_backend {
     if (n > 0) System::for_each_index(n, f);
   }
 
-  /// Memory of the handle, grown as needed and kept; contents live until the next request for the same slot.
+  /// Memory of the handle for the calling thread, grown as needed and kept; contents live until its next request for the same slot.
   template <class T>
   T* workspace(int slot, index_t n) const {
-    auto& w = state_->bytes[slot];
+    storage<char>& w = state_->of_this_thread()[std::size_t(slot)];
     const std::size_t need = std::size_t(n) * sizeof(T);
-    if (w.size() < need) w = storage<char>(need);
+    if (w.size() < need) w = System::template zeros<char>(need);
     return reinterpret_cast<T*>(pointer(w));
   }
   /// What the system's products keep between calls.
@@ -65,7 +69,13 @@ class thrust_backend {
 
  private:
   struct state {
-    storage<char> bytes[4];
+    using slots = std::array<storage<char>, 4>;
+    slots& of_this_thread() {
+      const std::lock_guard lock(guard);
+      return bytes[std::this_thread::get_id()];
+    }
+    std::mutex guard;
+    std::map<std::thread::id, slots> bytes;
     typename System::products products{};
   };
   std::shared_ptr<state> state_;
