@@ -16,6 +16,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ && !defined(__CUDA_ARCH__)
+#error "multistage: this unit is compiled for finite numbers only (-ffast-math, -Ofast or \
+-ffinite-math-only), so that NaN and infinity would go unnoticed; put -fno-finite-math-only behind it"
+#endif
+
 #if defined(__CUDACC__)
 #define MULTISTAGE_HD __host__ __device__
 #else
@@ -33,6 +38,25 @@
 #define MULTISTAGE_COLD [[gnu::cold]]
 #else
 #define MULTISTAGE_COLD
+#endif
+
+// The instruction set that a unit is compiled for, as the name of the inline namespace of what
+// differs with it: the cpu backend, and so all that has it as a template argument. Without it the
+// linker would take one of two functions of one name, and vectors of the other's width.
+#if defined(__AVX512F__)
+#define MULTISTAGE_ISA avx512
+#elif defined(__AVX2__) && defined(__FMA__)
+#define MULTISTAGE_ISA avx2
+#elif defined(__AVX__)
+#define MULTISTAGE_ISA avx
+#elif defined(__SSE4_2__)
+#define MULTISTAGE_ISA sse4
+#elif defined(__SSE2__)
+#define MULTISTAGE_ISA sse2
+#elif defined(__ARM_FEATURE_SVE)
+#define MULTISTAGE_ISA sve
+#else
+#define MULTISTAGE_ISA baseline
 #endif
 
 namespace multistage {

@@ -8,7 +8,9 @@
 
 namespace multistage {
 
+inline namespace MULTISTAGE_ISA {
 class cpu;
+}
 
 /// A seed, said aloud.
 struct seed {

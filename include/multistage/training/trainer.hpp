@@ -123,11 +123,11 @@ class trainer {
       at.sigma = options_.levels.draw(model_.stages(), s, inside);
     }
     draw_images(rows);
-    const auto [r, report] = differentiate(images_.data(), rows, nullptr, {});
-    update(r, options_.batch_size, report.gradient_norm);
+    auto [r, report] = differentiate(images_.data(), rows, nullptr, {});
+    update(r, options_.batch_size, report.gradient_norm);  // nothing may fail from here on
     if (importance_.active())
       for (std::size_t i = 0; i < rows.size(); ++i) importance_.record(model_.stages().stage(rows[i].sigma), rows[i].bin, losses_[i] / rows[i].weight);
-    return report;
+    return std::move(report);  // a name of a structured binding is not moved by itself
   }
 
   /// The gradient of the loss, as `step` would take it, at given noise levels of rows drawn from the data set; it is left in gradient(), and nothing else
@@ -147,9 +147,9 @@ class trainer {
     const tensor<Scalar, Backend> images(backend_, model_.images(count), batch.images), noise(backend_, model_.images(count), batch.noise);
     std::vector<row> rows;
     for (index_t r = 0; r < count; ++r) rows.push_back({.image = r, .sigma = batch.sigmas[std::size_t(r)]});
-    const auto [r, report] = differentiate(images.data(), rows, noise.data(), batch.class_labels);
+    auto [r, report] = differentiate(images.data(), rows, noise.data(), batch.class_labels);
     update(r, count, report.gradient_norm);
-    return report;
+    return std::move(report);
   }
 
   /// Everything that a checkpoint must hold beside the model: flat moments, and counters.

@@ -7,7 +7,7 @@
 #include "gemm.hpp"
 #include "math.hpp"
 
-namespace multistage {
+namespace multistage::inline MULTISTAGE_ISA {
 namespace attention_kernel {
 
 inline constexpr index_t query_block = 64;
@@ -93,4 +93,4 @@ void attention_backward(const cpu& b, const attention_problem<T>& p, const atten
   });
 }
 
-}  // namespace multistage
+}  // namespace multistage::inline MULTISTAGE_ISA

@@ -4,7 +4,7 @@
 #include "reduce.hpp"
 #include "winograd.hpp"
 
-namespace multistage {
+namespace multistage::inline MULTISTAGE_ISA {
 namespace conv_kernel {
 
 /// Below this many input channels a vector register would stay mostly empty in the transforms.
@@ -220,4 +220,4 @@ void conv_backward_weight(const cpu& b, const conv_problem<T>& p, const T* dy, T
   }
 }
 
-}  // namespace multistage
+}  // namespace multistage::inline MULTISTAGE_ISA

@@ -10,7 +10,7 @@
 #include "aligned_storage.hpp"
 #include "scratch.hpp"
 
-namespace multistage {
+namespace multistage::inline MULTISTAGE_ISA {
 
 /// Eigen-friendly host memory, threads of our own. @see backend/concept.hpp
 class cpu {
@@ -20,9 +20,9 @@ class cpu {
   template <class T>
   using storage = aligned_storage<T>;
 
-  /// One thread per core, in a pool that all default handles share.
+  /// One thread per processor that the process may use, in a pool that all default handles share.
   cpu() : pool_(shared_pool()) {}
-  /// @param threads that work together; 0 takes one per core.
+  /// @param threads that work together; 0 takes usable_processors(). @throws as thread_pool does
   explicit cpu(int threads) : pool_(std::make_shared<thread_pool>(threads)) {}
 
   template <class T>
@@ -76,6 +76,10 @@ class cpu {
   std::shared_ptr<thread_pool> pool_;
 };
 
+}  // namespace multistage::inline MULTISTAGE_ISA
+
+namespace multistage {
+
 /// Tensors that name no backend lie here. @see core/tensor.hpp
 template <class T>
 struct default_backend {
@@ -86,6 +90,5 @@ template <operation Op>
 inline constexpr bool supports<cpu, Op, float> = true;
 template <operation Op>
 inline constexpr bool supports<cpu, Op, double> = true;
-
 
 }  // namespace multistage

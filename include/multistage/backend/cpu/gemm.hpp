@@ -8,7 +8,7 @@
 #include "cpu.hpp"
 #include "simd.hpp"
 
-namespace multistage {
+namespace multistage::inline MULTISTAGE_ISA {
 namespace gemm_kernel {
 
 // Sums take 24 of 32 registers, or 12 of 16; three vectors of B are used by all rows of A.
@@ -228,4 +228,4 @@ void multiply(const cpu& backend, factor<T> a, factor<T> b, matrix_view<T> c, sc
   });
 }
 
-}  // namespace multistage
+}  // namespace multistage::inline MULTISTAGE_ISA

@@ -6,7 +6,7 @@
 
 #include "simd.hpp"
 
-namespace multistage::simd {
+namespace multistage::inline MULTISTAGE_ISA::simd {
 
 /// e^x: x = n ln 2 + r with n whole, then a polynomial in r (Cephes' coefficients); relative error below 2e-7. Doubles go to the library.
 template <class T>
@@ -17,8 +17,12 @@ inline vec<T> exp(vec<T> x) {
     x = x < low ? low : x;  // NaN stays
     x = x > high ? high : x;
     const vec<T> magic = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number in the low bits
-    const vec<T> shifted = x * 1.44269504f + magic, n = shifted - magic;
-    const vec<T> r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+    vec<T> shifted = x * 1.44269504f + magic;
+    hide(shifted);
+    const vec<T> n = shifted - magic;
+    vec<T> r = x - n * 0.693359375f;  // exact; then the rest of ln 2
+    hide(r);
+    r -= n * -2.12194440e-4f;
     vec<T> y = r * 1.9875691500e-4f + 1.3981999507e-3f;
     y = y * r + 8.3334519073e-3f;
     y = y * r + 4.1665795894e-2f;
@@ -69,4 +73,4 @@ inline void store_up_to(T* p, vec<T> v, index_t have) {
     store_partial(p, v, have);
 }
 
-}  // namespace multistage::simd
+}  // namespace multistage::inline MULTISTAGE_ISA::simd

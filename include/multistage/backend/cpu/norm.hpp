@@ -9,7 +9,7 @@
 #include "math.hpp"
 #include "reduce.hpp"
 
-namespace multistage {
+namespace multistage::inline MULTISTAGE_ISA {
 namespace norm_kernel {
 
 /// Per channel of one row, padded to whole vectors: the effective weight and bias, and the statistics spread over channels.
@@ -217,4 +217,4 @@ void norm_backward(const cpu& b, const norm_problem<T>& p, const norm_gradients<
   }
 }
 
-}  // namespace multistage
+}  // namespace multistage::inline MULTISTAGE_ISA

@@ -5,7 +5,7 @@
 #include "cpu.hpp"
 #include "simd.hpp"
 
-namespace multistage {
+namespace multistage::inline MULTISTAGE_ISA {
 namespace reduce_kernel {
 
 /// to[c] = sum over `count` rows of x[row * stride + c], added to what is there if `accumulate`.
@@ -81,4 +81,4 @@ double reduce_sum(const cpu& b, index_t n, const T* x, bool squares) {
   return total;
 }
 
-}  // namespace multistage
+}  // namespace multistage::inline MULTISTAGE_ISA

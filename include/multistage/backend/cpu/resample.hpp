@@ -3,7 +3,7 @@
 #include "../primitives.hpp"
 #include "cpu.hpp"
 
-namespace multistage {
+namespace multistage::inline MULTISTAGE_ISA {
 
 /// @see resample_problem.
 template <class T>
@@ -41,4 +41,4 @@ void resample_run(const cpu& b, const resample_problem<T>& p) {
   });
 }
 
-}  // namespace multistage
+}  // namespace multistage::inline MULTISTAGE_ISA

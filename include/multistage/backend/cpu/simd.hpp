@@ -15,7 +15,7 @@
 #define MULTISTAGE_UNROLL(n) MULTISTAGE_PRAGMA(GCC unroll n)
 #endif
 
-namespace multistage::simd {
+namespace multistage::inline MULTISTAGE_ISA::simd {
 
 #if defined(__AVX512F__)
 inline constexpr int register_bytes = 64;
@@ -51,6 +51,22 @@ inline void store(T* p, vec<T> v) {
 template <class T>
 inline vec<T> broadcast(T x) {
   return x - vec<T>{};  // x + 0 would not be x for -0, and so an addition
+}
+/// Hides where v comes from, at no cost. Without it a compiler that may treat additions as associative (-fassociative-math) would take
+/// (v + c) - c for v.
+template <class V>
+inline void hide(V& v) {
+#if defined(__CUDACC__)
+  asm("" : "+m"(v));
+#elif defined(__AVX512F__)
+  asm("" : "+v"(v));
+#elif defined(__SSE2__)
+  asm("" : "+x"(v));
+#elif defined(__aarch64__)
+  asm("" : "+w"(v));
+#else
+  asm("" : "+m"(v));
+#endif
 }
 /// Brings a cache line into the second-level cache; any address will do.
 template <class T>
@@ -102,4 +118,4 @@ inline void transpose(vec<T>* rows) {
   if constexpr (L > 8) detail::transpose_step<8, T>(rows);
 }
 
-}  // namespace multistage::simd
+}  // namespace multistage::inline MULTISTAGE_ISA::simd

@@ -13,7 +13,7 @@
 #include "reduce.hpp"
 #include "winograd_transforms.hpp"
 
-namespace multistage::winograd {
+namespace multistage::inline MULTISTAGE_ISA::winograd {
 
 /// Beyond so many bytes U does not stay in a core's caches.
 inline constexpr index_t large_u = index_t{4} << 20;
@@ -229,4 +229,4 @@ void weight_gradient(const cpu& b, const tiling& t, const T* x, index_t in, cons
     weight_gradient_by_blocks(b, t, x, in, dy, out, dw);
 }
 
-}  // namespace multistage::winograd
+}  // namespace multistage::inline MULTISTAGE_ISA::winograd

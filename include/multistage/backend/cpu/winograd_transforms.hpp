@@ -3,7 +3,7 @@
 #pragma once
 #include "gemm.hpp"
 
-namespace multistage::winograd {
+namespace multistage::inline MULTISTAGE_ISA::winograd {
 
 inline constexpr int positions = 36;
 
@@ -347,4 +347,4 @@ void transform_weight_gradient(const T* du, index_t pitch, index_t row, index_t 
   });
 }
 
-}  // namespace multistage::winograd
+}  // namespace multistage::inline MULTISTAGE_ISA::winograd
