@@ -62,7 +62,7 @@ class executor {
       run.shared.forward_without_image();
     } else {
       kept_rows_ = 0;  // also when what follows fails
-      run.shared_forward();
+      run.shared.forward();
       if (features == shared_features::keep) kept_rows_ = run.rows;
     }
     for_each_stage(rows_by_stage, [&](int stage, index_t first, index_t rows) {
@@ -83,7 +83,7 @@ class executor {
     kept_rows_ = 0;
     if (options.wants_input_gradients() && !to_inputs_) to_inputs_ = make_plan(graph_, {.training = true, .input_gradients = true});
     pass run{*this, options.wants_input_gradients() ? *to_inputs_ : training_, weights, gradients, inputs, rows_by_stage, options};
-    run.shared_forward();
+    run.shared.forward();
     for_each_stage(rows_by_stage, [&](int stage, index_t first, index_t rows) {
       frame f = run.decoder(stage, first, rows);
       f.forward();
@@ -91,7 +91,7 @@ class executor {
       loss(stage, first, rows, static_cast<const T*>(f.value(v)), f.gradient(v));
       f.backward();
     });
-    run.shared_backward();
+    run.shared.backward();
   }
 
   /// Where a value first stops being finite: the node and the stage (-1: shared), or node -1. For finding out what went wrong.
@@ -286,14 +286,9 @@ class executor {
           conv_forward(b, c);
           break;
         }
-        case op::group_norm: {
-          const norm_problem<T> q = norm(n, i, y);
-          if (!again) norm_statistics(b, q);
-          norm_apply(b, q);
-          break;
-        }
+        case op::group_norm:
         case op::layer_norm: {
-          const norm_problem<T> q = layer_norm(n, i, y);
+          const norm_problem<T> q = n.kind == op::group_norm ? norm(n, i, y) : layer_norm(n, i, y);
           if (!again) norm_statistics(b, q);
           norm_apply(b, q);
           break;
@@ -484,8 +479,6 @@ class executor {
       for (const node& n : e.graph_.nodes) require<value_error>(n.kind != op::input || inputs[n.slot], "network: its input ", to_string(n.slot), " is missing");
     }
     pass(const pass&) = delete;
-    void shared_forward() { shared.forward(); }
-    void shared_backward() { shared.backward(); }
     frame decoder(int stage, index_t first, index_t n) { return {*this, p.segments[stage + 1], stage + 1, base + rows * p.segments[0].row_elements, first, n}; }
   };
 
