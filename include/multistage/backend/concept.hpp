@@ -59,7 +59,7 @@ void sum_by_row(const Backend& b, index_t rows, index_t size, const F& f, double
 #define MULTISTAGE_REQUIRE_SUPPORT(Backend, op, Scalar)                                                    \
   static_assert(::multistage::supports<Backend, ::multistage::operation::op, std::remove_const_t<Scalar>>, \
                 "multistage: this backend does not run operation '" #op                                    \
-                "' on this scalar type; use float or double, or "                                          \
+                "' on this scalar type; use float or double, multistage::eigen for other real ones, or "   \
                 "specialise multistage::supports<Backend, operation::" #op ", Scalar> beside the backend's own primitive")
 
 }  // namespace multistage

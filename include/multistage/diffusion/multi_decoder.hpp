@@ -103,7 +103,8 @@ struct model_base<Scalar, Backend> {
   static constexpr bool computes = supports<Backend, operation::conv, Scalar>;
   using type = typename std::conditional_t<computes, std::type_identity<dynamic_model<Scalar, Backend>>, std::type_identity<refused>>::type;
   static_assert(supports<Backend, operation::conv, Scalar>,
-                "multistage: this backend does not compute networks in this scalar type: choose float or double, the last template argument");
+                "multistage: this backend does not compute networks in this scalar type: choose float or double, the last template argument; "
+                "multistage::eigen computes in any real scalar");
 };
 }  // namespace detail
 
