@@ -24,16 +24,23 @@ import pathlib
 import pickle
 import re
 import sys
+import tempfile
 
-import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+try:  # --help works without them
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    missing = None
+except ImportError as e:
+    missing = e
 
 FORMAT = {False: "multistage-checkpoint-1", True: "multistage-autoencoder-1"}
 
 
 def fail(text):
-    sys.exit(f"convert_checkpoint: {text}")
+    print(f"convert_checkpoint: {text}", file=sys.stderr)
+    sys.exit(2)
 
 
 # --- EDM's pickles -----------------------------------------------------------------------------------------------------------------
@@ -358,6 +365,47 @@ def autoencoder_names(c):
     return n
 
 
+# What diffusers' classes take for a setting that an (older) config.json does not name.
+UNET_DEFAULTS = {"center_input_sample": False, "flip_sin_to_cos": True, "freq_shift": 0, "downsample_padding": 1, "mid_block_scale_factor": 1, "norm_eps": 1e-5, "layers_per_block": 2, "act_fn": "silu"}
+CLASS_DEFAULTS = {
+    "UNet2DModel": UNET_DEFAULTS | {"attention_head_dim": 8, "in_channels": 3, "out_channels": 3},
+    "UNet2DConditionModel": UNET_DEFAULTS | {"attention_head_dim": 8, "in_channels": 4, "out_channels": 4, "cross_attention_dim": 1280},
+    "AutoencoderKL": {"layers_per_block": 1, "latent_channels": 4, "in_channels": 3, "out_channels": 3},
+    "VQModel": {"layers_per_block": 1, "latent_channels": 3, "num_vq_embeddings": 256, "in_channels": 3, "out_channels": 3},
+}
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # names before diffusers 0.16
+
+
+def diffusers_class(path):
+    """A diffusers config.json with the class's defaults filled in."""
+    c = json.loads(pathlib.Path(path).read_text())
+    kind = c.get("_class_name")
+    if kind not in CLASS_DEFAULTS:
+        fail(f"{path}: is of class {kind!r}; {', '.join(CLASS_DEFAULTS)} are known")
+    return CLASS_DEFAULTS[kind] | c
+
+
+def renamed_attention(name):
+    return re.sub(r"(\.attentions\.\d+)\.(query|key|value|proj_attn)\.", lambda m: f"{m[1]}.{OLD_ATTENTION[m[2]]}.", name)
+
+
+def scheduler_settings(folder):
+    """The noise schedule that a pipeline's scheduler_config.json names, in this library's words; without such a file none."""
+    for path in (folder / "scheduler_config.json", folder / "scheduler" / "scheduler_config.json", folder.parent / "scheduler" / "scheduler_config.json"):
+        if path.exists():
+            break
+    else:
+        print(f"{folder}: no scheduler_config.json says how noise was added in training; latent diffusion's schedule is assumed "
+              "(--set beta_schedule=linear beta_start=1e-4 beta_end=0.02 is DDPM's)", file=sys.stderr)
+        return {}
+    c = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "num_train_timesteps": 1000, "prediction_type": "epsilon"} | json.loads(path.read_text())
+    schedules = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
+    predictions = {"epsilon": "epsilon", "sample": "sample", "v_prediction": "velocity"}
+    refuse(c, {"beta_schedule": list(schedules), "prediction_type": list(predictions), "trained_betas": [None], "rescale_betas_zero_snr": [False]})
+    return {"beta_schedule": schedules[c["beta_schedule"]], "beta_start": c["beta_start"], "beta_end": c["beta_end"],
+            "num_timesteps": c["num_train_timesteps"], "prediction_type": predictions[c["prediction_type"]]}
+
+
 def heads_of(channels, c):
     """Channels of a head in an attention of that width."""
     if c["_class_name"] == "UNet2DConditionModel":
@@ -443,7 +491,7 @@ def diffusers_config(c, settings):
         config["n_embed"] = c["num_vq_embeddings"] if vq else 0
         config["attn_resolutions"] = [config["resolution"] >> l for l, b in enumerate(c["down_block_types"]) if "Attn" in b]
     else:
-        refuse(c, {"center_input_sample": [False], "flip_sin_to_cos": [True], "freq_shift": [0], "downsample_padding": [1], "mid_block_scale_factor": [1], "norm_eps": [1e-5],
+        refuse(c, {"center_input_sample": [False], "flip_sin_to_cos": [True, False], "freq_shift": [0, 1], "downsample_padding": [1, 0], "mid_block_scale_factor": [1],
                    "time_embedding_type": ["positional"], "class_embed_type": [None], "num_class_embeds": [None], "use_linear_projection": [False], "dual_cross_attention": [False],
                    "only_cross_attention": [False], "add_attention": [True], "attn_norm_num_groups": [None, config["norm_groups"]]})
         if c.get("resnet_time_scale_shift") == "scale_shift" and c.get("attn_norm_num_groups") is None:
@@ -452,7 +500,14 @@ def diffusers_config(c, settings):
         inside = [resamples_in_block(b, c.get("downsample_type")) for b in c["down_block_types"][:-1]] + [resamples_in_block(b, c.get("upsample_type")) for b in c["up_block_types"][:-1]]
         if len(set(inside)) > 1:
             fail("some blocks resample inside residual blocks, others do not")
-        config |= {"network": "ldm_unet", "architecture": "unified", "resolution": c["sample_size"], "spatial_transformer": cross,
+        if c["in_channels"] != c["out_channels"]:
+            fail(f"in_channels {c['in_channels']} and out_channels {c['out_channels']} differ; networks here give back what they take")
+        size = c["sample_size"] if isinstance(c.get("sample_size"), list) else [c.get("sample_size")] * 2
+        if None in size and "resolution" not in settings:
+            fail("config.json names no sample_size; give --set resolution=...")
+        config |= {"resolution": size[0]} | ({"columns": size[1]} if size[0] != size[1] else {})
+        config |= {"flip_sin_to_cos": c["flip_sin_to_cos"], "freq_shift": int(c["freq_shift"]), "norm_eps": c["norm_eps"], "downsample_padding": c["downsample_padding"]}
+        config |= {"network": "ldm_unet", "architecture": "unified", "spatial_transformer": cross,
                    "attn_downsample": [2**l for l, b in enumerate(c["down_block_types"]) if "Attn" in b],
                    "scale_shift_norm": c.get("resnet_time_scale_shift") == "scale_shift",
                    "resblock_updown": bool(inside and inside[0]), "dropout": c.get("dropout", 0.0)}
@@ -472,7 +527,11 @@ def diffusers_config(c, settings):
 
 def from_diffusers(folder, settings):
     folder = pathlib.Path(folder)
-    c = json.loads((folder / "config.json").read_text())
+    if not (folder / "config.json").exists() and (folder / "unet" / "config.json").exists():
+        folder = folder / "unet"  # a whole pipeline
+    if not (folder / "config.json").exists():
+        fail(f"{folder}: holds no config.json; a folder that diffusers' save_pretrained wrote is expected")
+    c = diffusers_class(folder / "config.json")
     files = sorted(folder.glob("diffusion_pytorch_model*.safetensors"))
     if files:
         t = {k: v for f in files for k, v in load_file(f).items()}
@@ -480,9 +539,10 @@ def from_diffusers(folder, settings):
         t = torch.load(folder / "diffusion_pytorch_model.bin", map_location="cpu", weights_only=True)
     else:
         fail(f"{folder}: holds no diffusion_pytorch_model")
-    if c["_class_name"] not in ("UNet2DModel", "UNet2DConditionModel", "AutoencoderKL", "VQModel"):
-        fail(f"{folder}: is a {c['_class_name']}; UNet2DModel, UNet2DConditionModel, AutoencoderKL and VQModel are known")
+    t = {renamed_attention(k): v for k, v in t.items()}
     config = diffusers_config(c, settings)
+    if config["network"] != "autoencoder":
+        config = scheduler_settings(folder) | config
     names = autoencoder_names(c) if config["network"] == "autoencoder" else unet_names(c)
     ours = to_ours(t, names, c)
     left = set(t) - set(to_theirs(ours, names, c))
@@ -496,7 +556,9 @@ def from_diffusers(folder, settings):
 
 def write(path, tensors, metadata):
     """Under a temporary name first: an interrupted conversion leaves no half file."""
-    temporary = f"{path}.partial.{os.getpid()}"
+    handle, temporary = tempfile.mkstemp(".partial", pathlib.Path(path).name[:200] + ".", pathlib.Path(path).parent)
+    os.fchmod(handle, 0o644)
+    os.close(handle)
     try:
         save_file({k: v.to(torch.float32).contiguous() if v.is_floating_point() else v.contiguous() for k, v in tensors.items()}, temporary, metadata)
         os.replace(temporary, path)
@@ -550,8 +612,19 @@ def inception(a):
     print(f"{a.out}: Inception-v3, {sum(v.numel() for v in out.values()) / 1e6:.2f} M values, {pooling} pooling")
 
 
+def fits(source, path, stored, asked):
+    """The way back keeps no more than the diffusers configuration can say: what the checkpoint has otherwise is refused."""
+    free = ("resolution", "columns", "attn_resolutions", "dropout", "context_tokens")  # of the pictures or of training, not of the weights
+    listed = lambda v: sorted(v) if isinstance(v, list) else v
+    for key in sorted(set(asked) & set(stored) - set(free)):
+        ours, theirs = (v if key == "channel_mult" else listed(v) for v in (stored[key], asked[key]))
+        if ours != theirs:
+            fail(f"{path}: asks for {key} = {theirs!r}, {source} has {ours!r}")
+
+
 def from_multistage(a):
     with safe_open(a.source, "pt") as f:
+        stored = json.loads((f.metadata() or {}).get("config", "{}"))
         tensors = {k: f.get_tensor(k) for k in f.keys() if not k.startswith("training.")}
     out = pathlib.Path(a.out)
     if out.suffix in (".pth", ".pt"):
@@ -559,11 +632,12 @@ def from_multistage(a):
     else:
         if not a.config:
             fail("a diffusers folder needs --config DIFFUSERS_CONFIG.json, the model's own config.json")
-        c = json.loads(pathlib.Path(a.config).read_text())
+        c = diffusers_class(a.config)
+        fits(a.source, a.config, stored, diffusers_config(c, {"resolution": stored.get("resolution", 0)}))
         names = autoencoder_names(c) if c["_class_name"] in ("AutoencoderKL", "VQModel") else unet_names(c)
         out.mkdir(parents=True, exist_ok=True)
         write(str(out / "diffusion_pytorch_model.safetensors"), to_theirs(tensors, names, c), {"format": "pt"})
-        (out / "config.json").write_text(json.dumps(c, indent=1))
+        (out / "config.json").write_text(pathlib.Path(a.config).read_text())
     print(f"{out}: written")
 
 
@@ -590,7 +664,12 @@ def main():
     q.add_argument("--pooling", choices=["fid", "torchvision"])
     q.set_defaults(run=inception)
     a = p.parse_args()
-    a.run(a)
+    if missing:
+        fail(f"torch and safetensors are needed (pip install torch safetensors): {missing}")
+    try:
+        a.run(a)
+    except (OSError, ValueError, KeyError) as e:  # unreadable files, broken JSON, settings that are not there
+        fail(f"{a.source}: {type(e).__name__}: {e}")
 
 
 if __name__ == "__main__":

@@ -69,6 +69,63 @@ for settings in (
     settings = dict(sample_size=8, in_channels=3, out_channels=3, block_out_channels=(32, 64), layers_per_block=1, norm_eps=1e-5) | settings
     there_and_back(f"UNet2DModel {settings['down_block_types'][0]} {settings.get('downsample_type', 'conv')}", UNet2DModel(**settings), {"x": x, "t": t}, lambda m: {"y": m(x, t).sample})
 
+# DDPM's models as diffusers has them (ddpm-cifar10-32, ddpm-celebahq-256, ...): sine first, frequencies shifted, small epsilon, zeros at the end only.
+ddpm = dict(flip_sin_to_cos=False, freq_shift=1, norm_eps=1e-6, downsample_padding=0, attention_head_dim=None, sample_size=8, in_channels=3, out_channels=3)
+for settings in (
+    ddpm | dict(block_out_channels=(32, 64), layers_per_block=2, down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D")),
+    ddpm | dict(block_out_channels=(32, 64, 64), layers_per_block=1, down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D")),
+):
+    there_and_back(f"UNet2DModel as DDPM has it, {len(settings['block_out_channels'])} levels", UNet2DModel(**settings), {"x": x, "t": t}, lambda m: {"y": m(x, t).sample})
+# Each of these settings by itself: none may hide behind another.
+for key, value in (("flip_sin_to_cos", False), ("freq_shift", 1), ("norm_eps", 0.3), ("downsample_padding", 0)):
+    settings = dict(sample_size=8, in_channels=3, out_channels=3, block_out_channels=(32, 64), layers_per_block=1, norm_eps=1e-5, attention_head_dim=16,
+                    down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D")) | {key: value}
+    there_and_back(f"UNet2DModel {key} = {value}", UNet2DModel(**settings), {"x": x, "t": t}, lambda m: {"y": m(x, t).sample})
+given = ROOT.parent / "shared" / "inputs" / "ddpm-celebahq-like" / "config.json"
+if given.exists():
+    large = torch.randn(2, 3, 64, 64)
+    there_and_back("the configuration at hand", UNet2DModel.from_config(json.loads(given.read_text())), {"x": large, "t": t}, lambda m: {"y": m(large, t).sample})
+
+# A pipeline's folder: the schedule comes with it; attention layers have older names; a configuration that says less means diffusers' defaults.
+with tempfile.TemporaryDirectory() as d:
+    d = pathlib.Path(d)
+    model = randomize(UNet2DModel(**ddpm | dict(block_out_channels=(32, 64), layers_per_block=2, down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"))))
+    model.save_pretrained(d / "pipeline" / "unet")
+    file = d / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors"
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    tensors = load_file(str(file))
+    for new, name in old.items():
+        tensors = {k.replace(f".{new}.", f".{name}."): v for k, v in tensors.items()}
+    save_file(tensors, str(file))
+    config = json.loads((d / "pipeline" / "unet" / "config.json").read_text())
+    for key in ("layers_per_block", "act_fn", "center_input_sample", "mid_block_scale_factor", "add_attention"):
+        del config[key]
+    (d / "pipeline" / "unet" / "config.json").write_text(json.dumps(config))
+    (d / "pipeline" / "scheduler").mkdir()
+    scheduler = d / "pipeline" / "scheduler" / "scheduler_config.json"
+    scheduler.write_text(json.dumps({"_class_name": "DDPMScheduler", "beta_start": 0.0002, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction", "num_train_timesteps": 500}))
+    convert("to-multistage", d / "pipeline", d / "ours.safetensors")
+    with torch.no_grad():
+        check("a pipeline with older names", run(d / "ours.safetensors", d, x=x, t=t)["y"], model(x, t).sample)
+    from safetensors import safe_open
+    with safe_open(str(d / "ours.safetensors"), "pt") as f:
+        stored = json.loads(f.metadata()["config"])
+    want = {"beta_start": 0.0002, "beta_end": 0.02, "beta_schedule": "cosine", "prediction_type": "velocity", "num_timesteps": 500, "freq_shift": 1}
+    check("its schedule", torch.tensor([float({k: stored.get(k) for k in want} == want)]), torch.ones(1))
+
+    def refused(name, text, *args):
+        p = subprocess.run([sys.executable, str(SCRIPT), *map(str, args)], capture_output=True, text=True)
+        check(name, torch.tensor([float(p.returncode != 0 and text in p.stderr and "Traceback" not in p.stderr)]), torch.ones(1))
+
+    (d / "other.json").write_text(json.dumps(config | {"flip_sin_to_cos": True}))
+    refused("the way back with another configuration", "flip_sin_to_cos", "from-multistage", d / "ours.safetensors", d / "back", "--config", d / "other.json")
+    scheduler.write_text(json.dumps({"rescale_betas_zero_snr": True}))
+    refused("a schedule without counterpart", "rescale_betas_zero_snr", "to-multistage", d / "pipeline", d / "bad.safetensors")
+    for key, value in (("downsample_padding", 2), ("freq_shift", 0.5), ("center_input_sample", True), ("out_channels", 6)):
+        (d / "pipeline" / "unet" / "config.json").write_text(json.dumps(config | {key: value}))
+        refused(f"{key} = {value}", key, "to-multistage", d / "pipeline", d / "bad.safetensors")
+    refused("a folder without a model", "config.json", "to-multistage", d, d / "bad.safetensors")
+
 context = torch.randn(2, 5, 24)
 there_and_back(
     "UNet2DConditionModel",

@@ -123,7 +123,7 @@ class writer {
   void skip(std::initializer_list<const char*>) {}
 };
 
-inline constexpr std::initializer_list<const char*> networks{"song_unet", "adm_unet", "ncsnpp", "ldm_unet", "custom"}, paths{"standard", "skip", "residual"},
+inline constexpr std::initializer_list<const char*> networks{"song_unet", "adm_unet", "ncsnpp", "ldm_unet", "custom"}, path_names{"standard", "skip", "residual"},
     architectures{"unified", "multi_decoder", "separate"};
 
 /// What all networks have.
@@ -148,7 +148,7 @@ void settings(F& f, song_unet& n) {
   f.setting("augment_dim", n.augment_dim);
   f.setting("channel_mult_noise", n.channel_mult_noise);
   f.choice("embedding", n.fourier, {"positional", "fourier"});
-  f.choice("encoder_type", n.encoder_type, paths);
+  f.choice("encoder_type", n.encoder_type, path_names);
   f.choice("decoder_type", n.decoder_type, {"standard", "skip"});
   f.list("resample_filter", n.resample_filter);
 }
@@ -189,6 +189,10 @@ void settings(F& f, ldm_unet& n) {
   f.setting("scale_shift_norm", n.scale_shift_norm);
   f.setting("resblock_updown", n.resblock_updown);
   f.setting("class_context", n.class_context);
+  f.setting("norm_eps", n.norm_eps);
+  f.setting("flip_sin_to_cos", n.flip_sin_to_cos);
+  f.setting("freq_shift", n.freq_shift);
+  f.setting("downsample_padding", n.downsample_padding);
   f.skip({"stage_boundaries_timestep"});
 }
 template <class F>

@@ -26,6 +26,10 @@ struct ldm_unet {
   int label_dim = 0;              // number of classes
   bool class_context = false;     // classes become the context, one token of context_dim; else they are added to the embedding
   double dropout = 0;             // in training, before a block's second convolution
+  double norm_eps = 1e-5;         // of the group norms, a transformer's own (1e-6) excepted
+  bool flip_sin_to_cos = true;    // the embedding of t is [cos, sin]; else [sin, cos], as DDPM has it
+  int freq_shift = 0;             // its frequencies are 10000^(-j / (half its width - freq_shift)); 0 or 1
+  int downsample_padding = 1;     // 0: zeros behind the last row and column only, as DDPM has it
   bool shared_middle = true;
 
   constexpr int depth() const { return length(channel_mult); }
@@ -37,6 +41,9 @@ struct ldm_unet {
     f("norm_groups", norm_groups, 1, 1 << 16);
     f("context_dim", context_dim, class_context ? 1 : 0, 1 << 16);
     f("context_tokens", context_tokens, 1, class_context ? 1 : 1 << 16);
+    f("norm_eps", norm_eps, 1e-12, 1.0);
+    f("freq_shift", freq_shift, 0, 1);
+    f("downsample_padding", downsample_padding, 0, 1);
     f("transformer_depth", transformer_depth, spatial_transformer ? 1 : 0, 64);
     if (class_context) f("label_dim", label_dim, 1, 1 << 20);
     if (context_dim > 0) f("spatial_transformer", spatial_transformer, 1, 1);
@@ -51,18 +58,18 @@ inline constexpr ops::resample_filter halves{{1, 1}, -1, 2, ops::filter_cost::no
 enum class move { none, down, up };
 
 template <class Builder>
-MULTISTAGE_COLD constexpr feature norm(Builder& b, const ldm_unet& u, feature x, double epsilon, std::string_view name, feature modulation = {}) {
-  return b.group_norm(x, u.norm_groups, epsilon, name, modulation);
+MULTISTAGE_COLD constexpr feature norm(Builder& b, const ldm_unet& u, feature x, std::string_view name, feature modulation = {}) {
+  return b.group_norm(x, u.norm_groups, u.norm_eps, name, modulation);
 }
 
 /// @param emb silu of the embedding.
 template <class Builder>
 MULTISTAGE_COLD constexpr feature block(Builder& b, const ldm_unet& u, feature x, feature emb, int out, move m = move::none) {
   const auto moved = [&](feature f) { return m == move::none ? f : b.resample(f, halves, m == move::up); };
-  feature h = b.conv(moved(b.silu(norm(b, u, x, 1e-5, "in_layers.0"))), out, "in_layers.2", {}, {plain});
+  feature h = b.conv(moved(b.silu(norm(b, u, x, "in_layers.0"))), out, "in_layers.2", {}, {plain});
   const feature row = b.linear(emb, u.scale_shift_norm ? 2 * out : out, "emb_layers.1", {plain});
   if (!u.scale_shift_norm) h = b.add_row(h, row);
-  h = b.silu(norm(b, u, h, 1e-5, "out_layers.0", u.scale_shift_norm ? row : feature{}));
+  h = b.silu(norm(b, u, h, "out_layers.0", u.scale_shift_norm ? row : feature{}));
   h = b.conv(b.dropout(h, u.dropout), out, "out_layers.3", {}, {zero});
   const feature skip = moved(x);
   return b.add(h, x.channels != out ? b.conv(skip, out, "skip_connection", {1, 1, 0}, {plain}) : skip);
@@ -74,7 +81,7 @@ template <class Builder>
 MULTISTAGE_COLD constexpr feature self_attention(Builder& b, const ldm_unet& u, feature x) {
   const int n = heads(u, x.channels);
   const layer_options one{.init = plain, .qkv = qkv_order::by_head, .heads = n, .layout = parameter_layout::conv_oi1};
-  const feature qkv = b.conv(norm(b, u, x, 1e-5, "norm"), 3 * x.channels, "qkv", {1, 1, 0}, one);
+  const feature qkv = b.conv(norm(b, u, x, "norm"), 3 * x.channels, "qkv", {1, 1, 0}, one);
   return b.add(b.conv(b.attention(qkv, n), x.channels, "proj_out", {1, 1, 0}, {.init = zero, .layout = parameter_layout::conv_oi1}), x);
 }
 
@@ -89,7 +96,7 @@ MULTISTAGE_COLD constexpr feature cross_attention(Builder& b, const ldm_unet& u,
 
 template <class Builder>
 MULTISTAGE_COLD constexpr feature transformer(Builder& b, const ldm_unet& u, feature x, feature context) {
-  feature h = b.conv(norm(b, u, x, 1e-6, "norm"), x.channels, "proj_in", {1, 1, 0}, {plain});
+  feature h = b.conv(b.group_norm(x, u.norm_groups, 1e-6, "norm"), x.channels, "proj_in", {1, 1, 0}, {plain});
   for (int i = 0; i < u.transformer_depth; ++i) {
     const auto layer = b.scope("transformer_blocks.", i);
     const feature n1 = b.layer_norm(h, 1e-5, "norm1");
@@ -124,7 +131,7 @@ MULTISTAGE_COLD constexpr encoded encode(Builder& b, const ldm_unet& u, bool) {
   const int wide = 4 * u.encoder_channels;
   encoded e;
   e.level = b.input(input_slot::noise_level, 1);
-  feature emb = b.embedding(e.level, u.encoder_channels, {.sine_first = false, .endpoint = false});
+  feature emb = b.embedding(e.level, u.encoder_channels, {.sine_first = !u.flip_sin_to_cos, .endpoint = u.freq_shift == 1});
   emb = b.linear(b.silu(b.linear(emb, wide, "time_embed.0", {plain})), wide, "time_embed.2", {plain});
   if (u.label_dim > 0) {  // a table with a row for each class
     const layer_options table{.init = {initialization::xavier_uniform, 1}, .bias = false, .layout = parameter_layout::linear_io};
@@ -136,6 +143,8 @@ MULTISTAGE_COLD constexpr encoded encode(Builder& b, const ldm_unet& u, bool) {
   }
   if (u.context_dim > 0 && !u.class_context) e.context = b.input(input_slot::context, u.context_dim, u.context_tokens);
   e.emb = b.silu(emb);
+  const int before = u.downsample_padding;
+  const ops::conv_window halving{.kernel = 3, .stride = 2, .padding = before, .padding_end = 1};
 
   feature x = b.input(input_slot::image, u.channels, u.resolution, u.width());
   int number = 0;
@@ -159,7 +168,7 @@ MULTISTAGE_COLD constexpr encoded encode(Builder& b, const ldm_unet& u, bool) {
     }
     if (level == u.depth() - 1) break;
     const auto layer = b.scope("input_blocks.", number++, ".0");
-    x = u.resblock_updown ? block(b, u, x, e.emb, x.channels, move::down) : b.conv(x, x.channels, "op", {3, 2, 1}, {plain});
+    x = u.resblock_updown ? block(b, u, x, e.emb, x.channels, move::down) : b.conv(x, x.channels, "op", halving, {plain});
     e.skips.push_back(x);
   }
   if (u.shared_middle) {
@@ -200,7 +209,7 @@ MULTISTAGE_COLD constexpr feature decode(Builder& b, const ldm_unet& u, const de
     }
   }
   const auto out = d.alone ? b.scope("out") : b.scope("outs.", d.stage);
-  return b.conv(b.silu(norm(b, u, x, 1e-5, "0")), u.channels, "2", {}, {zero});
+  return b.conv(b.silu(norm(b, u, x, "0")), u.channels, "2", {}, {zero});
 }
 
 }  // namespace multistage
