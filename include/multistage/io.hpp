@@ -1,6 +1,8 @@
 // Files and pictures: safetensors, checkpoints, npy, IDX, JSON, figures and reports. Needs nlohmann-json, cairo,
 // libpng and zlib (target multistage::io).
 #pragma once
+#include "core/warnings_begin.inc"
+
 #include "core/progress.hpp"
 #include "io/autoencoder_file.hpp"
 #include "io/canvas.hpp"
@@ -15,3 +17,5 @@
 #include "io/safetensors.hpp"
 #include "io/weights.hpp"
 #include "training/checkpoint.hpp"
+
+#include "core/warnings_end.inc"

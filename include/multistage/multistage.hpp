@@ -2,5 +2,9 @@
 // Metrics are in <multistage/metrics/...>, files, PNG and JSON in <multistage/io.hpp>; the GPU in <multistage/cuda.hpp>; any Thrust system in
 // <multistage/thrust.hpp>; the portable reference, for any processor and real scalar, in <multistage/eigen.hpp>.
 #pragma once
+#include "core/warnings_begin.inc"
+
 #include "backend/cpu/backend.hpp"
 #include "library.hpp"
+
+#include "core/warnings_end.inc"

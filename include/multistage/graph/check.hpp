@@ -69,7 +69,7 @@ constexpr graph_check check(const graph& g) {
   if (g.outputs.empty()) return {graph_problem::empty, -1};
   for (int s = 0; s < g.stage_count(); ++s)
     if (g.segments <= s + 1 || g.nodes[g.outputs[s]].segment != s + 1) return {graph_problem::output, g.outputs[s]};
-  std::vector<int> readers(g.nodes.size(), 0);
+  constant_vector<int> readers(g.nodes.size(), 0);
   for (const node& n : g.nodes) for_each_input(n, [&](int v, int) { ++readers[v]; });
   for (int i = 0; i < int(g.nodes.size()); ++i) {
     const node& n = g.nodes[i];

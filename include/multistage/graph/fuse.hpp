@@ -16,8 +16,8 @@ constexpr bool reads_two(const node& n, int operand) {
 }
 
 /// Whether each concat may go without a buffer.
-MULTISTAGE_COLD constexpr std::vector<char> virtual_concats(const graph& g) {
-  std::vector<char> result(g.nodes.size(), 0);
+MULTISTAGE_COLD constexpr constant_vector<char> virtual_concats(const graph& g) {
+  constant_vector<char> result(g.nodes.size(), 0);
   for (std::size_t i = 0; i < g.nodes.size(); ++i) result[i] = g.nodes[i].kind == op::concat;
   for (const node& n : g.nodes)
     for_each_input(n, [&](int v, int k) {
@@ -32,13 +32,13 @@ MULTISTAGE_COLD constexpr std::vector<char> virtual_concats(const graph& g) {
 /// @see the file's head. A fused node stands where its last part stood.
 MULTISTAGE_COLD constexpr graph fuse(const graph& raw) {
   const int count = int(raw.nodes.size());
-  std::vector<int> readers(count, 0);
+  constant_vector<int> readers(count, 0);
   for (const node& n : raw.nodes) for_each_input(n, [&](int v, int) { ++readers[v]; });
   for (int v : raw.outputs) ++readers[v];
-  const std::vector<char> is_virtual = fusion::virtual_concats(raw);
+  const constant_vector<char> is_virtual = fusion::virtual_concats(raw);
 
-  std::vector<node> out;             // fused nodes, with holes of kind none where a part moved on
-  std::vector<int> place(count, 0);  // raw node -> position in out
+  constant_vector<node> out;             // fused nodes, with holes of kind none where a part moved on
+  constant_vector<int> place(count, 0);  // raw node -> position in out
   out.reserve(count);
   for (int i = 0; i < count; ++i) {
     node n = raw.nodes[i];
@@ -87,7 +87,7 @@ MULTISTAGE_COLD constexpr graph fuse(const graph& raw) {
 
   graph g = raw;
   g.nodes.clear();
-  std::vector<int> final_place(out.size(), 0);
+  constant_vector<int> final_place(out.size(), 0);
   for (std::size_t i = 0; i < out.size(); ++i) {
     if (out[i].kind == op::none) continue;
     for (int& v : out[i].in)

@@ -2,8 +2,8 @@
 // stages, segment 1 + s belongs to stage s. All of it exists at compile time too.
 #pragma once
 #include <array>
-#include <vector>
 
+#include "../core/constant_vector.hpp"
 #include "../ops/conv.hpp"
 #include "../ops/embedding.hpp"
 #include "../ops/resample.hpp"
@@ -94,9 +94,9 @@ struct feature {
 
 /// @see the file's head.
 struct graph {
-  std::vector<node> nodes;
-  std::vector<parameter> parameters;
-  std::vector<int> outputs;  // by stage
+  constant_vector<node> nodes;
+  constant_vector<parameter> parameters;
+  constant_vector<int> outputs;  // by stage
   int segments = 1;
   index_t parameter_elements = 0;  // extent of the flat memory: every parameter starts at a multiple of `alignment`
   static constexpr index_t alignment = 16;

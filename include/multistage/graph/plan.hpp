@@ -31,9 +31,9 @@ struct buffer {
 
 /// The plan of one segment. Indices by node; -1 where a node has none.
 struct segment_plan {
-  std::vector<step> forward, backward;
-  std::vector<int> value, remade, gradient, statistics, scratch;
-  std::vector<buffer> buffers;
+  constant_vector<step> forward, backward;
+  constant_vector<int> value, remade, gradient, statistics, scratch;
+  constant_vector<buffer> buffers;
   index_t row_elements = 0;  // arena elements for one row
 
   constexpr index_t offset(int b) const { return buffers[b].offset; }
@@ -41,9 +41,9 @@ struct segment_plan {
 
 /// What every segment's plan needs to know of the graph.
 struct graph_facts {
-  std::vector<char> differentiable;  // a gradient flows through the node
-  std::vector<char> exported;        // a shared node that a decoder reads, or a decoder's output
-  std::vector<char> sees_image;      // the node depends on the image
+  constant_vector<char> differentiable;  // a gradient flows through the node
+  constant_vector<char> exported;        // a shared node that a decoder reads, or a decoder's output
+  constant_vector<char> sees_image;      // the node depends on the image
 };
 
 /// What a plan is for.
@@ -55,7 +55,7 @@ struct plan_options {
 };
 
 MULTISTAGE_COLD constexpr graph_facts facts_of(const graph& g, bool input_gradients = false) {
-  const std::vector<char> none(g.nodes.size(), 0);
+  const constant_vector<char> none(g.nodes.size(), 0);
   graph_facts f{none, none, none};
   for (std::size_t i = 0; i < g.nodes.size(); ++i) {
     const node& n = g.nodes[i];
@@ -152,12 +152,12 @@ constexpr int in_place_gradient(const node& n) {
 }
 
 /// Offsets by size, largest first, each at the lowest place that is free during its life.
-MULTISTAGE_COLD constexpr index_t place(std::vector<buffer>& buffers) {
-  std::vector<int> order;
+MULTISTAGE_COLD constexpr index_t place(constant_vector<buffer>& buffers) {
+  constant_vector<int> order;
   for (int i = 0; i < int(buffers.size()); ++i)
     if (buffers[i].shares < 0 && buffers[i].first >= 0 && buffers[i].size > 0) order.push_back(i);
   std::sort(order.begin(), order.end(), [&](int a, int b) { return buffers[a].size != buffers[b].size ? buffers[a].size > buffers[b].size : a < b; });
-  std::vector<int> placed;  // by offset
+  constant_vector<int> placed;  // by offset
   index_t total = 0;
   for (int i : order) {
     buffer& b = buffers[i];
@@ -214,7 +214,7 @@ MULTISTAGE_COLD constexpr segment_plan plan_segment(const graph& g, const graph_
     if (mine(i) && (facts.exported[i] || (!options.training && s == 0 && !facts.sees_image[i]))) p.buffers[p.value[i]].live(gap);
 
   if (options.training) {
-    std::vector<char> written(count, 0);  // gradient holds something
+    constant_vector<char> written(count, 0);  // gradient holds something
     for (int i = 0; i < count; ++i)
       if (facts.differentiable[i] && facts.exported[i] && mine(i)) {
         p.gradient[i] = fresh(g.nodes[i].out.size());
@@ -311,10 +311,10 @@ MULTISTAGE_COLD constexpr segment_plan plan_segment(const graph& g, const graph_
 struct plan {
   plan_options options;
   graph_facts facts;
-  std::vector<segment_plan> segments;
+  constant_vector<segment_plan> segments;
 
   /// Arena elements for rows sorted by stage: the shared part for all rows, and the most demanding decoder's, one after the other.
-  constexpr index_t arena_elements(const std::vector<index_t>& rows_by_stage) const {
+  constexpr index_t arena_elements(const constant_vector<index_t>& rows_by_stage) const {
     index_t rows = 0, decoder = 0;
     for (std::size_t s = 0; s < rows_by_stage.size(); ++s) {
       rows += rows_by_stage[s];

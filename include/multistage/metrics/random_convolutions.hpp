@@ -62,12 +62,12 @@ class random_convolutions {
       tensor<float, Backend> x(backend_, {rows, image_.height, image_.width, image_.channels},
                                images.subspan(std::size_t(at * size), std::size_t(rows * size)));
       index_t begin = 0;
-      for (auto& half : halves_) {
-        const extent out = half.network.network().nodes[std::size_t(half.network.network().outputs[0])].out;
+      for (auto& part : halves_) {
+        const extent out = part.network.network().nodes[std::size_t(part.network.network().outputs[0])].out;
         tensor<float, Backend> y(backend_, {rows, out.height, out.width, out.channels}), mean(backend_, {rows, 1, 1, out.channels});
         network_inputs<float> in;
         in[input_slot::image] = x.data();
-        half.network.forward(half.weights.data(), in, {rows}, y.data());
+        part.network.forward(part.weights.data(), in, {rows}, y.data());
         row_sums(backend_, rows, out.pixels(), out.channels, static_cast<const float*>(y.data()), mean.data(), false);
         const std::vector<float> host = mean.to_host();
         for (index_t r = 0; r < rows; ++r)

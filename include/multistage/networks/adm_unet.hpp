@@ -80,7 +80,7 @@ MULTISTAGE_COLD constexpr encoded encode(Builder& b, const adm_unet& u, bool) {
 
   const auto enc = b.scope("enc");
   feature x = b.input(input_slot::image, u.channels, u.resolution, u.width());
-  std::vector<feature> skips;
+  constant_vector<feature> skips;
   for (int level = 0; level < u.depth(); ++level) {
     const int r = u.resolution >> level, c = u.width() >> level, out = u.encoder_channels * u.channel_mult[level];
     if (level == 0) {

@@ -4,13 +4,6 @@
 #pragma once
 #include "../graph/recorder.hpp"
 
-// decoders{192, 128, 16} is a list of widths and means to be written so. clang asks for a second pair of braces at each such place,
-// which is in the user's code: the pragma must outlive this header. (A constructor would end the question, but nvcc cannot
-// hand on template arguments of a type that has one.)
-#ifdef __clang__
-#pragma clang diagnostic ignored "-Wmissing-braces"
-#endif
-
 namespace multistage {
 
 /// Where an auxiliary path carries the image through the levels, beside the blocks.
@@ -47,7 +40,7 @@ struct decoder_spec {
 /// networks whose layers are numbered, the next number.
 struct encoded {
   feature x, emb;
-  std::vector<feature> skips{};
+  constant_vector<feature> skips{};
   int next = 0;
   feature level{}, context{};
 };
@@ -57,7 +50,7 @@ struct encoded {
 template <class Builder>
 class level_skips {
  public:
-  constexpr level_skips(std::vector<feature>& skips, int count) : skips_(skips), left_(count) {}
+  constexpr level_skips(constant_vector<feature>& skips, int count) : skips_(skips), left_(count) {}
   level_skips(const level_skips&) = delete;
   constexpr ~level_skips() { skips_.resize(skips_.size() - std::size_t(left_)); }
   /// [x, the next skip]
@@ -70,7 +63,7 @@ class level_skips {
   }
 
  private:
-  std::vector<feature>& skips_;
+  constant_vector<feature>& skips_;
   int left_;
 };
 

@@ -156,7 +156,7 @@ MULTISTAGE_COLD constexpr encoded encode(Builder& b, const ncsnpp& u, bool alone
     const auto layer = next();
     x = b.conv(image, u.encoder_channels, "", {}, {plain});
   }
-  std::vector<feature> skips{x};
+  constant_vector<feature> skips{x};
   for (int l = 0; l < u.depth(); ++l) {
     for (int i = 0; i < u.num_blocks; ++i) {
       {

@@ -92,7 +92,7 @@ MULTISTAGE_COLD constexpr encoded encode(Builder& b, const song_unet& u, bool) {
 
   const auto enc = b.scope("enc");
   feature x = b.input(input_slot::image, u.channels, u.resolution, u.width()), aux = x;
-  std::vector<feature> skips;
+  constant_vector<feature> skips;
   const ops::resample_filter filter{u.resample_filter};
   for (int level = 0; level < u.depth(); ++level) {
     const int r = u.resolution >> level, c = u.width() >> level;

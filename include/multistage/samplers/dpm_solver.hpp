@@ -245,10 +245,10 @@ struct dpm_solver {
     }
 
     /// Steps as long as two orders agree. The error is the largest over the batch, so that its rows share their steps.
-    bool adapt(const std::vector<double>& levels) {
+    bool adapt(const std::vector<double>& ends) {
       const dpm_adaptive& a = p.adaptive;
-      const double end = levels.back(), t_end = p.schedule.t(end);
-      double sigma = levels.front(), h = a.h_init;
+      const double end = ends.back(), t_end = p.schedule.t(end);
+      double sigma = ends.front(), h = a.h_init;
       state low = w.make(), high = w.make(), before = w.make();
       w.b.copy(w.x.data, before.data(), w.n);
       bool evaluated = false;

@@ -102,11 +102,11 @@ struct edm_heun {
       b.copy(next.data(), x.data, n);
       return true;
     }
-    /// Steps along descending levels, numbered on from `number`.
+    /// Steps along descending levels, the ends of the steps, numbered on from `number`.
     template <class Denoise, class Observe>
-    bool heun(const std::vector<double>& levels, Denoise&& denoise, Observe&& observe, int& number) {
-      for (std::size_t i = 0; i + 1 < levels.size(); ++i)
-        if (!step(levels[i], levels[i + 1], denoise, observe, number++)) return false;
+    bool heun(const std::vector<double>& ends, Denoise&& denoise, Observe&& observe, int& number) {
+      for (std::size_t i = 0; i + 1 < ends.size(); ++i)
+        if (!step(ends[i], ends[i + 1], denoise, observe, number++)) return false;
       return true;
     }
   };

@@ -43,7 +43,7 @@ struct restart {
     while (turn + 1 < all.size() && all[turn] > low) ++turn;
     edm_heun::walk<Backend> w(b, x);
     int step = 0;
-    const auto down = [&](const std::vector<double>& levels) { return w.heun(levels, denoise, observe, step); };
+    const auto down = [&](const std::vector<double>& ends) { return w.heun(ends, denoise, observe, step); };
     std::vector<double> first(all.begin(), all.begin() + std::ptrdiff_t(turn));
     first.push_back(low);
     if (!down(first)) return;
