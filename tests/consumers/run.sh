@@ -6,7 +6,14 @@ here=$source/tests/consumers
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 export CXX=$compiler
-cmake --install "$build" --prefix "$dir/prefix" >/dev/null
+# The headers and packages; the programs, where they are built, come along.
+DESTDIR= cmake --install "$build" --prefix "$dir/prefix" >"$dir/log" 2>&1 || { cat "$dir/log"; exit 1; }
+if [ -x "$build/examples/inspect" ]; then
+  for name in architectures inspect cluster generate evaluate; do
+    "$dir/prefix/bin/multistage-$name" --help >/dev/null || { echo "multistage-$name does not run"; exit 1; }
+  done
+  head -1 "$dir/prefix/bin/multistage-convert-checkpoint" | grep -q python3
+fi
 project() {  # name, lines
   mkdir -p "$dir/$1"
   printf 'cmake_minimum_required(VERSION 3.24)\nproject(consumer CXX)\n%s\nadd_executable(consumer %s/main.cpp)\ntarget_link_libraries(consumer PRIVATE multistage::multistage)\n' "$2" "$here" >"$dir/$1/CMakeLists.txt"
@@ -17,8 +24,41 @@ project() {  # name, lines
 project find_package 'find_package(multistage REQUIRED)'
 project add_subdirectory "add_subdirectory($source multistage)"
 pc=$(dirname "$(find "$dir/prefix" -name multistage.pc)")
-flags=$(PKG_CONFIG_PATH=$pc pkg-config --cflags --libs --define-variable=prefix="$dir/prefix" multistage)
-"$compiler" -std=c++20 -O1 "$here/main.cpp" -o "$dir/by_pkg_config" -I"$dir/prefix/include" $flags
+# The .pc file finds the headers beside it, under whatever prefix, and after a move.
+mv "$dir/prefix" "$dir/moved"
+pc=$dir/moved${pc#"$dir/prefix"}
+flags=$(PKG_CONFIG_PATH=$pc pkg-config --cflags --libs multistage)
+"$compiler" -std=c++20 -O1 "$here/main.cpp" -o "$dir/by_pkg_config" $flags
 "$dir/by_pkg_config"
+PKG_CONFIG_PATH=$pc pkg-config --exists --print-errors multistage-io
 "$compiler" -std=c++20 -O1 "$here/main.cpp" -o "$dir/plain" -I"$source/include" -I/usr/include/eigen3 -pthread
 "$dir/plain"
+
+# Packages of Eigen that call other versions incompatible, as stand-ins for those not installed: 3.3 to 5 are taken.
+eigen() {  # version
+  mkdir -p "$dir/eigen-$1"
+  cat >"$dir/eigen-$1/Eigen3Config.cmake" <<'E'
+if(NOT TARGET Eigen3::Eigen)
+  add_library(Eigen3::Eigen INTERFACE IMPORTED)
+  set_target_properties(Eigen3::Eigen PROPERTIES INTERFACE_INCLUDE_DIRECTORIES /usr/include/eigen3)
+endif()
+E
+  cat >"$dir/eigen-$1/Eigen3ConfigVersion.cmake" <<E
+set(PACKAGE_VERSION $1)
+if(PACKAGE_FIND_VERSION AND NOT PACKAGE_FIND_VERSION VERSION_EQUAL $1)
+  set(PACKAGE_VERSION_UNSUITABLE TRUE)
+endif()
+E
+  cmake -S "$source" -B "$dir/with-eigen-$1" -G Ninja -DEigen3_DIR="$dir/eigen-$1" -DMULTISTAGE_BUILD_TESTS=OFF -DMULTISTAGE_BUILD_EXAMPLES=OFF \
+    -DMULTISTAGE_BUILD_BENCH=OFF >"$dir/log" 2>&1
+}
+for version in 3.3.0 3.4.90 5.0.1; do
+  eigen $version || { cat "$dir/log"; exit 1; }
+done
+# Nobody said how to build: optimised, then.
+grep -q '^CMAKE_BUILD_TYPE:STRING=Release$' "$dir/with-eigen-5.0.1/CMakeCache.txt"
+for version in 3.2.10 6.0.0; do
+  if eigen $version || ! tr -s ' \n' ' ' <"$dir/log" | grep -q "Eigen $version was found"; then
+    echo "Eigen $version:"; cat "$dir/log"; exit 1
+  fi
+done

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <functional>
 
+#include "../core/build_advice.hpp"
 #include "../diffusion/model.hpp"
 #include "../stages/optimal_denoiser_clustering.hpp"
 #include "options.hpp"
@@ -56,6 +57,7 @@ class trainer {
   /// @throws value_error for data that cannot train, or options out of range; shape_error when images do not fit the model.
   trainer(model_type& model, std::span<const float> images, shape extents, trainer_options options, std::span<const int> classes = {})
       : model_(model), backend_(model.backend()), options_(std::move(options)), images_count_(extents.rows), classes_(classes.begin(), classes.end()) {
+    detail::advise_on_build();
     check(options_, model.stage_count());
     check_images(images, extents);
     require<shape_error>(extents == model.images(extents.rows), "trainer: images are ", extents, ", the model takes ", model.images(extents.rows),
@@ -231,12 +233,12 @@ class trainer {
   }
 
   /// Factors on the noise of the rows: 1, or with augmented dimensions Student's t (see samplers/pfgm.hpp).
-  double noise_scale(index_t row) const {
+  double noise_scale(index_t number) const {
     const index_t a = options_.augmented;
     if (a == 0) return 1;
     const random_stream numbers(options_.seed, purpose::augmented_noise, std::uint64_t(step_));
     double squares = 0;
-    for (index_t k = 0; k < a; ++k) squares += std::pow(numbers.normal(std::uint64_t(row * a + k)), 2);
+    for (index_t k = 0; k < a; ++k) squares += std::pow(numbers.normal(std::uint64_t(number * a + k)), 2);
     return std::sqrt(double(a) / squares);
   }
 
@@ -331,13 +333,13 @@ class trainer {
   }
 
   /// Finds out where a value stopped being finite and says so.
-  [[noreturn]] void stop_on(index_t row, int stage, double sigma, const network_inputs<Scalar>& in, const routing& r) {
+  [[noreturn]] void stop_on(index_t bad_row, int stage, double sigma, const network_inputs<Scalar>& in, const routing& r) {
     const auto layer_of = [&](int node) {
       const int w = model_.network().nodes[node].weight;
       return w >= 0 ? model_.parameter_names()[w] : std::string("node ") + std::to_string(node);
     };
     const char* const advice = "; nothing was updated and the last checkpoint is good: lower the learning rate, set gradient_clip, or look at the images";
-    if (row >= 0) {
+    if (bad_row >= 0) {
       const auto t = model_.engine().first_non_finite(model_.weights().data(), in, r.rows_by_stage);
       fail<numeric_error>("training: the loss is not finite at step ", step_ + 1, ", stage ", stage, ", sigma ", sigma, ", layer ",
                           t.node >= 0 ? layer_of(t.node) : std::string("none (the loss itself)"), advice);
