@@ -43,7 +43,7 @@ void conv_shapes(benchmark::internal::Benchmark* b) {
       ->Args({4, 32, 16, 16, 3})
       ->Args({4, 32, 384, 192, 1})
       ->Args({4, 32, 3, 128, 3});
-  b->UseRealTime()->Unit(benchmark::kMicrosecond);
+  b->ArgNames({"rows", "side", "in", "out", "kernel"})->UseRealTime()->Unit(benchmark::kMicrosecond);
 }
 template <class Backend>
 void conv(benchmark::State& s) {
@@ -315,43 +315,57 @@ void optimal_denoiser(benchmark::State& s) {
   k.run(4.0 * 64 * double(s.range(0) * s.range(1)), 64, [&] { best(x.view(), sigmas, d.view()); });
 }
 
-void image_shapes(benchmark::internal::Benchmark* b) { b->Args({64, 8, 48})->Args({4, 32, 256})->UseRealTime()->Unit(benchmark::kMicrosecond); }
-void attention_shapes(benchmark::internal::Benchmark* b) { b->Args({64, 4, 64})->Args({4, 16, 256})->UseRealTime()->Unit(benchmark::kMicrosecond); }
-void lengths(benchmark::internal::Benchmark* b) { b->Arg(1 << 12)->Arg(1 << 20)->UseRealTime()->Unit(benchmark::kMicrosecond); }
+void image_shapes(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"rows", "side", "channels"})->Args({64, 8, 48})->Args({4, 32, 256})->UseRealTime()->Unit(benchmark::kMicrosecond);
+}
+void attention_shapes(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"rows", "side", "channels"})->Args({64, 4, 64})->Args({4, 16, 256})->UseRealTime()->Unit(benchmark::kMicrosecond);
+}
+void lengths(benchmark::internal::Benchmark* b) {
+  b->ArgName("values")->Arg(1 << 12)->Arg(1 << 20)->UseRealTime()->Unit(benchmark::kMicrosecond);
+}
 
-#define MULTISTAGE_BENCH_ON(backend)                                                                                               \
-  BENCHMARK_TEMPLATE(conv, backend)->Apply(conv_shapes);                                                                           \
-  BENCHMARK_TEMPLATE(conv_backward, backend)->Apply(conv_shapes);                                                                  \
-  BENCHMARK_TEMPLATE(matmul, backend)->Args({1024, 512, 512})->Args({64, 128, 128})->UseRealTime()->Unit(benchmark::kMicrosecond); \
-  BENCHMARK_TEMPLATE(group_norm_silu, backend)->Apply(image_shapes);                                                               \
-  BENCHMARK_TEMPLATE(group_norm_silu_backward, backend)->Apply(image_shapes);                                                      \
-  BENCHMARK_TEMPLATE(layer_norm, backend)->Apply(image_shapes);                                                                    \
-  BENCHMARK_TEMPLATE(layer_norm_backward, backend)->Apply(image_shapes);                                                           \
-  BENCHMARK_TEMPLATE(linear, backend)->Args({64, 128})->UseRealTime()->Unit(benchmark::kMicrosecond);                              \
-  BENCHMARK_TEMPLATE(silu_backward, backend)->Apply(lengths);                                                                      \
-  BENCHMARK_TEMPLATE(gelu_backward, backend)->Apply(lengths);                                                                      \
-  BENCHMARK_TEMPLATE(add_row, backend)->Apply(image_shapes);                                                                       \
-  BENCHMARK_TEMPLATE(concat, backend)->Apply(image_shapes);                                                                        \
-  BENCHMARK_TEMPLATE(split, backend)->Apply(image_shapes);                                                                         \
-  BENCHMARK_TEMPLATE(import_nchw, backend)->Apply(image_shapes);                                                                   \
-  BENCHMARK_TEMPLATE(sum_over_pixels, backend)->Apply(image_shapes);                                                               \
-  BENCHMARK_TEMPLATE(attention, backend)->Apply(attention_shapes);                                                                 \
-  BENCHMARK_TEMPLATE(attention_backward, backend)->Apply(attention_shapes);                                                        \
-  BENCHMARK_TEMPLATE(geglu, backend)->Apply(image_shapes);                                                                         \
-  BENCHMARK_TEMPLATE(geglu_backward, backend)->Apply(image_shapes);                                                                \
-  BENCHMARK_TEMPLATE(dropout, backend)->Apply(lengths);                                                                            \
-  BENCHMARK_TEMPLATE(quantize, backend)->Args({64, 8192})->UseRealTime()->Unit(benchmark::kMicrosecond);                           \
-  BENCHMARK_TEMPLATE(quantize_backward, backend)->Args({64, 8192})->UseRealTime()->Unit(benchmark::kMicrosecond);                  \
-  BENCHMARK_TEMPLATE(gaussian, backend)->Apply(lengths);                                                                           \
-  BENCHMARK_TEMPLATE(resample_down, backend)->Apply(image_shapes);                                                                 \
-  BENCHMARK_TEMPLATE(resample_up, backend)->Apply(image_shapes);                                                                   \
-  BENCHMARK_TEMPLATE(silu, backend)->Apply(lengths);                                                                               \
-  BENCHMARK_TEMPLATE(gelu, backend)->Apply(lengths);                                                                               \
-  BENCHMARK_TEMPLATE(linear_combination, backend)->Apply(lengths);                                                                 \
-  BENCHMARK_TEMPLATE(sum, backend)->Apply(lengths);                                                                                \
-  BENCHMARK_TEMPLATE(normal_numbers, backend)->Apply(lengths);                                                                     \
-  BENCHMARK_TEMPLATE(embedding, backend)->Args({64, 128})->UseRealTime()->Unit(benchmark::kMicrosecond);                           \
-  BENCHMARK_TEMPLATE(optimal_denoiser, backend)->Args({1400, 64})->Args({10000, 3072})->UseRealTime()->Unit(benchmark::kMillisecond)
+#define MULTISTAGE_BENCH_ON(backend)                                                                                                                                       \
+  BENCHMARK_TEMPLATE(conv, backend)->Apply(conv_shapes);                                                                                                                   \
+  BENCHMARK_TEMPLATE(conv_backward, backend)->Apply(conv_shapes);                                                                                                          \
+  BENCHMARK_TEMPLATE(matmul, backend)->ArgNames({"rows", "columns", "inner"})->Args({1024, 512, 512})->Args({64, 128, 128})->UseRealTime()->Unit(benchmark::kMicrosecond); \
+  BENCHMARK_TEMPLATE(group_norm_silu, backend)->Apply(image_shapes);                                                                                                       \
+  BENCHMARK_TEMPLATE(group_norm_silu_backward, backend)->Apply(image_shapes);                                                                                              \
+  BENCHMARK_TEMPLATE(layer_norm, backend)->Apply(image_shapes);                                                                                                            \
+  BENCHMARK_TEMPLATE(layer_norm_backward, backend)->Apply(image_shapes);                                                                                                   \
+  BENCHMARK_TEMPLATE(linear, backend)->ArgNames({"rows", "channels"})->Args({64, 128})->UseRealTime()->Unit(benchmark::kMicrosecond);                                      \
+  BENCHMARK_TEMPLATE(silu_backward, backend)->Apply(lengths);                                                                                                              \
+  BENCHMARK_TEMPLATE(gelu_backward, backend)->Apply(lengths);                                                                                                              \
+  BENCHMARK_TEMPLATE(add_row, backend)->Apply(image_shapes);                                                                                                               \
+  BENCHMARK_TEMPLATE(concat, backend)->Apply(image_shapes);                                                                                                                \
+  BENCHMARK_TEMPLATE(split, backend)->Apply(image_shapes);                                                                                                                 \
+  BENCHMARK_TEMPLATE(import_nchw, backend)->Apply(image_shapes);                                                                                                           \
+  BENCHMARK_TEMPLATE(sum_over_pixels, backend)->Apply(image_shapes);                                                                                                       \
+  BENCHMARK_TEMPLATE(attention, backend)->Apply(attention_shapes);                                                                                                         \
+  BENCHMARK_TEMPLATE(attention_backward, backend)->Apply(attention_shapes);                                                                                                \
+  BENCHMARK_TEMPLATE(geglu, backend)->Apply(image_shapes);                                                                                                                 \
+  BENCHMARK_TEMPLATE(geglu_backward, backend)->Apply(image_shapes);                                                                                                        \
+  BENCHMARK_TEMPLATE(dropout, backend)->Apply(lengths);                                                                                                                    \
+  BENCHMARK_TEMPLATE(quantize, backend)->ArgNames({"side", "codes"})->Args({64, 8192})->UseRealTime()->Unit(benchmark::kMicrosecond);                                      \
+  BENCHMARK_TEMPLATE(quantize_backward, backend)->ArgNames({"side", "codes"})->Args({64, 8192})->UseRealTime()->Unit(benchmark::kMicrosecond);                             \
+  BENCHMARK_TEMPLATE(gaussian, backend)->Apply(lengths);                                                                                                                   \
+  BENCHMARK_TEMPLATE(resample_down, backend)->Apply(image_shapes);                                                                                                         \
+  BENCHMARK_TEMPLATE(resample_up, backend)->Apply(image_shapes);                                                                                                           \
+  BENCHMARK_TEMPLATE(silu, backend)->Apply(lengths);                                                                                                                       \
+  BENCHMARK_TEMPLATE(gelu, backend)->Apply(lengths);                                                                                                                       \
+  BENCHMARK_TEMPLATE(linear_combination, backend)->Apply(lengths);                                                                                                         \
+  BENCHMARK_TEMPLATE(sum, backend)->Apply(lengths);                                                                                                                        \
+  BENCHMARK_TEMPLATE(normal_numbers, backend)->Apply(lengths);                                                                                                             \
+  BENCHMARK_TEMPLATE(embedding, backend)->ArgNames({"rows", "channels"})->Args({64, 128})->UseRealTime()->Unit(benchmark::kMicrosecond);                                   \
+  BENCHMARK_TEMPLATE(optimal_denoiser, backend)->ArgNames({"images", "values"})->Args({1400, 64})->Args({10000, 3072})->UseRealTime()->Unit(benchmark::kMillisecond)
+
+// What stands above the table of results.
+const bool explained = [] {
+  benchmark::AddCustomContext("names", "operation<backend>/sizes; side: rows and columns of square images, in and out: channels, kernel: side of the kernel");
+  benchmark::AddCustomContext("columns", "Time is wall time a call, CPU the calling thread's; FLOP/s counts the direct algorithm's, items/s the values written");
+  benchmark::AddCustomContext("a warning 'Library was built as DEBUG'", "is of Debian's package of Google Benchmark, whose timer it concerns; not of multistage");
+  return true;
+}();
 
 MULTISTAGE_BENCH_ON(ms::cpu);
 MULTISTAGE_BENCH_ON(ms::eigen);

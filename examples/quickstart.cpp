@@ -7,6 +7,7 @@
 #include <multistage/multistage.hpp>
 #include <multistage/thrust.hpp>
 
+#include "quickstart_origin.hpp"
 #include "quickstart_report.hpp"
 
 namespace ms = multistage;
@@ -17,6 +18,7 @@ struct settings {
   std::uint64_t seed = 1;
   int threads = 0;
   bool resume = false;
+  quickstart_origin origin;  // of the run, for its report
 };
 
 template <class Backend>
@@ -80,8 +82,13 @@ int quickstart(Backend backend, const settings& s) {
                                    .images = trainer.images_seen(),
                                    .parameters = model::parameters,
                                    .seed = s.seed,
-                                   .backend = std::string(Backend::name)};
-  quickstart_report(s.out, found, ms::similarity_between_times(backend, train.span(), train.extents), run, pictures, samples, held_out, paths, metrics);
+                                   .backend = std::string(Backend::name),
+                                   .data = s.data == settings().data ? "" : s.data,
+                                   .configuration = ms::io::to_json(net.config()).dump(),
+                                   .copied = quickstart_nearest(samples, seen, size),
+                                   .usual = quickstart_nearest(real, seen, size)};
+  quickstart_report(s.out, found, ms::similarity_between_times(backend, train.span(), train.extents), run, pictures, samples, train, held_out, paths, metrics,
+                    s.origin);
   std::printf("Frechet distance over pixels: %.3f for samples, %.3f for training images\nsee %s/report.html\n", metrics.frechet_samples, metrics.frechet_train,
               s.out.c_str());
   return 0;
@@ -89,6 +96,7 @@ int quickstart(Backend backend, const settings& s) {
 
 int main(int argc, char** argv) {
   settings s;
+  s.origin = quickstart_origin_of(argc, argv);
   CLI::App app{"Trains a three-stage multi-decoder diffusion model on small images and draws with it"};
   app.add_option("out", s.out, "directory for pictures, model and report")->capture_default_str();
   app.add_option("--seconds", s.seconds, "of training")->check(CLI::Range(0.1, 1e6))->capture_default_str();

@@ -1,13 +1,54 @@
 // What the quickstart shows of its run: figures, numbers and the page that explains them. Plumbing; the library's use is in quickstart.cpp.
 #pragma once
+#include <algorithm>
+#include <cmath>
+#include <functional>
 #include <multistage/io.hpp>
 #include <multistage/multistage.hpp>
+#include <numeric>
+
+#include "quickstart_origin.hpp"
+
+/// For each picture the nearest of the training images: its number, and the root mean square of their difference (values from -1 to 1).
+struct quickstart_neighbours {
+  std::vector<multistage::index_t> image;
+  std::vector<double> distance;
+
+  double median() const {
+    std::vector<double> sorted = distance;
+    std::sort(sorted.begin(), sorted.end());
+    return sorted[sorted.size() / 2];
+  }
+};
+
+/// @param size values of a picture.
+inline quickstart_neighbours quickstart_nearest(std::span<const double> pictures, std::span<const double> training, multistage::index_t size) {
+  quickstart_neighbours found;
+  for (auto from = pictures.begin(); from != pictures.end(); from += size) {
+    double least = HUGE_VAL;
+    multistage::index_t nearest = 0;
+    for (multistage::index_t i = 0; i * size < multistage::index_t(training.size()); ++i) {
+      const double d = std::transform_reduce(from, from + size, training.begin() + i * size, 0.0, std::plus<>(),
+                                             [](double a, double b) { return (a - b) * (a - b); });
+      if (d < least) {
+        least = d;
+        nearest = i;
+      }
+    }
+    found.image.push_back(nearest);
+    found.distance.push_back(std::sqrt(least / double(size)));
+  }
+  return found;
+}
 
 struct quickstart_metrics {
   double frechet_samples = 0, frechet_train = 0, seconds = 0, images_per_second = 0, images = 0;
   multistage::index_t parameters = 0;
   std::uint64_t seed = 0;
   std::string backend;
+  std::string data;           // the file, where it is not the digits
+  std::string configuration;  // of the model, JSON
+  quickstart_neighbours copied, usual;  // of the samples, and of pictures kept from training
 };
 
 /// The text beside the progress bar: rate and loss by stage.
@@ -46,7 +87,8 @@ struct quickstart_trajectories {
 
 inline void quickstart_report(const std::string& out, const multistage::clustering& found, const multistage::similarity_figure& similarity,
                               const multistage::run_result& run, const multistage::sampling_result& pictures, const std::vector<double>& samples,
-                              const multistage::io::image_set& real, const quickstart_trajectories& paths, const quickstart_metrics& m) {
+                              const multistage::io::image_set& train, const multistage::io::image_set& real, const quickstart_trajectories& paths,
+                              const quickstart_metrics& m, const quickstart_origin& origin) {
   namespace io = multistage::io;
   const auto write = [&](const char* name, const io::canvas& c) {
     const std::string png = c.png();
@@ -64,6 +106,23 @@ inline void quickstart_report(const std::string& out, const multistage::clusteri
   const std::string samples_png = write("samples.png", io::image_grid(samples, first, 20, 5));
   const std::string real_png =
       io::image_grid(real.as_double(), {std::min<multistage::index_t>(100, real.count()), first.height, first.width, first.channels}, 20, 5).png();
+  // Rows of samples, each above the row of the training images nearest to them.
+  const multistage::index_t columns = 20, size = first.row_size(), pairs = std::min<multistage::index_t>(3, first.rows / columns);
+  const std::vector<double> seen = train.as_double();
+  std::vector<double> paired;
+  for (multistage::index_t row = 0; row < pairs; ++row) {
+    const auto begin = samples.begin() + row * columns * size;
+    paired.insert(paired.end(), begin, begin + columns * size);
+    for (multistage::index_t i = row * columns; i < (row + 1) * columns; ++i) {
+      const auto nearest = seen.begin() + m.copied.image[std::size_t(i)] * size;
+      paired.insert(paired.end(), nearest, nearest + size);
+    }
+  }
+  const std::string nearest_png =
+      pairs > 0 ? write("nearest.png", io::image_grid(paired, {2 * pairs * columns, first.height, first.width, first.channels}, int(columns), 5)) : "";
+  const double near = 0.25 * m.usual.median();
+  const auto copies = std::count_if(m.copied.distance.begin(), m.copied.distance.end(), [&](double d) { return d < near; });
+
   const std::string similarity_png = write("similarity.png", io::heat_map(similarity.matrix, similarity.times, {found.t1, found.t2},
                                                                           "Similarity of optimal denoisers", "VP time t", similarity.sigmas));
 
@@ -92,19 +151,36 @@ inline void quickstart_report(const std::string& out, const multistage::clusteri
              {"seed", m.seed},
              {"backend", m.backend},
              {"images", m.images},
+             {"nearest_samples", m.copied.median()},
+             {"nearest_held_out", m.usual.median()},
+             {"copies", copies},
+             {"command", origin.command},
+             {"configuration", io::json::parse(m.configuration)},
+             {"machine", origin.machine},
+             {"compiler", origin.compiler},
+             {"commit", origin.commit},
              {"evaluations", pictures.evaluations}};
   io::write_file(out + "/metrics.json", j.dump(1) + "\n");
 
   io::report r("A three-stage diffusion model, " + text(m.seconds, "%.0f") + " seconds old");
-  r.text(
+  const std::string digits =
        "Trained on 8x8 digits (UCI \"Optical Recognition of Handwritten Digits\", E. Alpaydin and C. Kaynak, CC BY 4.0), drawn and measured by the quickstart "
-       "of multistage.")
+       "of multistage.";
+  r.text(m.data.empty() ? digits : "Trained on " + m.data + ", drawn and measured by the quickstart of multistage.")
       .heading("Pictures")
       .picture(samples_png,
-               "Drawn by the model: seeds 0 to " + std::to_string(first.rows - 1) + ", 18 steps of EDM's Heun sampler. None of these digits exists.")
-      .picture(real_png, "Real digits that were kept from training, for comparison.")
+               "Drawn by the model: seeds 0 to " + std::to_string(first.rows - 1) + ", 18 steps of EDM's Heun sampler.")
+      .picture(real_png, "Real pictures that were kept from training, for comparison.");
+  if (pairs > 0)
+    r.picture(nearest_png, "Are they copies? Each sample stands above the training image that is nearest to it. " + std::to_string(copies) + " of " +
+                               std::to_string(m.copied.distance.size()) +
+                               " samples are much nearer to one than real pictures that were kept from training are (a quarter of their usual distance or "
+                               "less).");
+  r
       .table({{"Frechet distance over pixels, samples", text(m.frechet_samples)},
               {"the same for as many training images", text(m.frechet_train) + " (what a perfect model would reach)"},
+              {"distance to the nearest training image, samples", text(m.copied.median(), "%.3f") + " (median; root mean square of values from -1 to 1)"},
+              {"the same for pictures kept from training", text(m.usual.median(), "%.3f")},
               {"training", text(m.seconds, "%.1f") + " s, " + text(m.images_per_second, "%.0f") + " images a second on " + m.backend},
               {"images seen", text(m.images, "%.0f")},
               {"parameters", std::to_string(m.parameters)},
@@ -125,5 +201,11 @@ inline void quickstart_report(const std::string& out, const multistage::clusteri
       .picture(paths_png,
                "Each row is a picture, each column a step of the sampler (its sigma on top): the network's guess of the final picture. The colour says which "
                "stage's decoder made the guess: coarse shapes come early, strokes late.");
+  r.heading("How it was made")
+      .table({{"command", origin.command},
+              {"configuration", m.configuration},
+              {"machine", origin.machine},
+              {"compiler", origin.compiler},
+              {"commit", origin.commit}});
   r.save(out + "/report.html");
 }

@@ -4,7 +4,7 @@ set -euo pipefail
 quickstart=$1 work=$2/quickstart_test
 rm -rf "$work" && mkdir -p "$work"
 "$quickstart" "$work/out" --seconds 3 --threads 2 2>"$work/progress"
-for f in samples.png similarity.png loss.png denoising.png model.safetensors log.jsonl metrics.json report.html; do
+for f in samples.png nearest.png similarity.png loss.png denoising.png model.safetensors log.jsonl metrics.json report.html; do
   [ -s "$work/out/$f" ] || { echo "$f is missing"; exit 1; }
 done
 python3 - "$work/out" <<'P'
@@ -16,6 +16,15 @@ for key in ("frechet_samples", "frechet_train", "seconds", "images_per_second", 
 assert m["parameters"] == 2074499 and len(m["stage_boundaries"]) == 2 and 0 < m["stage_boundaries"][0] < m["stage_boundaries"][1] < 80
 assert 0.3 < m["frechet_train"] < 1.0, m["frechet_train"]  # a fact of the data and the split
 assert m["frechet_samples"] < 30, m["frechet_samples"]     # clipped noise is at 47; three seconds are enough to leave it behind
+for key in ("command", "configuration", "machine", "compiler", "commit"):
+    assert m[key], key
+page = open(out + "/report.html").read()
+for text in ("--seconds 3 --threads 2", m["commit"], "&quot;song_unet&quot;", "nearest training image"):
+    assert text in page, text
+assert "None of these digits exists" not in page
+# Real digits that were kept from training: a fact of the data and the split, between the nearest neighbour's 0.15 and 0.35.
+assert 0.15 < m["nearest_held_out"] < 0.35, m["nearest_held_out"]
+assert 0 < m["nearest_samples"] and 0 <= m["copies"] <= 397
 lines = [json.loads(l) for l in open(out + "/log.jsonl")]
 assert len(lines) >= 3 and all(len(l["loss"]) == 3 for l in lines)
 P

@@ -31,24 +31,25 @@ struct axes {
   double x(double v) const { return left + width * place(v, x0, x1, log_x); }
   double y(double v) const { return top + height * (1 - place(v, y0, y1, log_y)); }
 
+  /// Round numbers from a to b, at least three where the interval has them: on a logarithmic axis powers of ten, with 2 and 5, with all
+  /// digits, or, where the interval is short, equal steps.
   static std::vector<double> ticks(double a, double b, bool log) {
     std::vector<double> t;
-    if (log) {
-      const double decades = std::log10(b / a);
+    for (const auto& digits : {std::vector<double>{1}, {1, 2, 5}, {1, 2, 3, 4, 5, 6, 7, 8, 9}}) {
+      if (!log) break;
+      t.clear();
       for (int e = int(std::floor(std::log10(a))); std::pow(10.0, e) <= b * 1.0001; ++e)
-        for (double m : decades < 2.5 ? std::vector<double>{1, 2, 5} : std::vector<double>{1})
+        for (const double m : digits)
           if (const double v = m * std::pow(10.0, e); v >= a * 0.9999 && v <= b * 1.0001) t.push_back(v);
-      return t;
+      if (t.size() >= 4) return t;
     }
-    const double raw = (b - a) / 5, power = std::pow(10.0, std::floor(std::log10(raw))), m = raw / power,
-                 step = (m < 1.5   ? 1
-                         : m < 3.5 ? 2
-                         : m < 7.5 ? 5
-                                   : 10) *
-                        power;
+    t.clear();
+    const double raw = (b - a) / 5, power = std::pow(10.0, std::floor(std::log10(raw))), m = raw / power;
+    const double step = power * (m < 1.5 ? 1 : m < 3.5 ? 2 : m < 7.5 ? 5 : 10);
     for (double v = std::ceil(a / step - 1e-9) * step; v <= b + 1e-9 * step; v += step) t.push_back(std::fabs(v) < 1e-12 * step ? 0 : v);
     return t;
   }
+  static std::string said(const std::string& label, bool log) { return log ? label + " (logarithmic)" : label; }
   void draw(const std::string& x_label, const std::string& y_label) {
     for (double v : ticks(x0, x1, log_x)) {
       c.line(x(v), top, x(v), top + height, canvas::light);
@@ -59,8 +60,8 @@ struct axes {
       c.text(left - 8, y(v), number(v), 12, 1);
     }
     c.frame(left, top, width, height, canvas::grey);
-    c.text(left + width / 2, top + height + 38, x_label, 14, 0.5);
-    c.text(left - 52, top + height / 2, y_label, 14, 0.5, canvas::ink, true);
+    c.text(left + width / 2, top + height + 38, said(x_label, log_x), 14, 0.5);
+    c.text(left - 52, top + height / 2, said(y_label, log_y), 14, 0.5, canvas::ink, true);
   }
 };
 

@@ -35,7 +35,7 @@ class report {
            "1rem}h1{font-size:1.7rem}h2{font-size:1.25rem;margin-top:2.2rem}"
            "figure{margin:1rem 0}img{max-width:100%;border:1px solid #ddd}figcaption{color:#555;font-size:.92rem}table{border-collapse:collapse}"
            "th,td{text-align:left;padding:.25rem 1rem .25rem 0;border-bottom:1px solid "
-           "#e4e4e4;font-weight:normal;vertical-align:top}td{font-variant-numeric:tabular-nums}</style></head>\n<body>\n<h1>" +
+           "#e4e4e4;font-weight:normal;vertical-align:top}td{overflow-wrap:anywhere;font-variant-numeric:tabular-nums}</style></head>\n<body>\n<h1>" +
            title_ + "</h1>\n" + body_ + "</body></html>\n";
   }
   void save(const std::string& path) const { write_file(path, html()); }
