@@ -9,4 +9,4 @@ mkdir -p "$work/keep"
 cd "$project"
 cmake --preset cuda -B "$work" -DCMAKE_CUDA_COMPILER="$nvcc" -DMULTISTAGE_BUILD_EXAMPLES=OFF \
   -DCMAKE_CUDA_FLAGS="--keep --keep-dir $work/keep" >"$work/configure.log" 2>&1 || { cat "$work/configure.log"; exit 1; }
-cmake --build "$work" --target golden_check_cuda cuda_kernels
+cmake --build "$work" --target golden_check_cuda cuda_primitives cuda_kernels
