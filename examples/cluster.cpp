@@ -148,7 +148,7 @@ int main(int argc, char** argv) {
   app.add_option("--autoencoder", s.autoencoder, "encodes the pictures; what is clustered are their latents");
   app.add_option("--limit", s.limit, "use the first images only; 0: all")->capture_default_str();
   app.add_option("--seed", s.seed)->capture_default_str();
-  app.add_option("--threads", s.threads, "0: one a core")->capture_default_str();
+  app.add_option("--threads", s.threads, "0: one a processor that may be used")->capture_default_str();
   app.add_option("--out", s.out, "directory for clustering.json and the pictures")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   return ms::exit_status([&] {

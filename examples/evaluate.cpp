@@ -183,7 +183,7 @@ int main(int argc, char** argv) {
   add_image_options(app, s.generated_rule, "generated");
   app.add_option("--likelihood", s.likelihood, "a checkpoint: also how likely it finds the reference");
   app.add_option("--likelihood-images", s.likelihood_images, "how many of its pictures")->check(CLI::Range(1, 1000000))->capture_default_str();
-  app.add_option("--threads", s.threads, "0: one a core")->check(CLI::Range(0, 1024))->capture_default_str();
+  app.add_option("--threads", s.threads, "0: one a processor that may be used")->check(CLI::Range(0, 1024))->capture_default_str();
   app.add_flag("--json", s.as_json, "print JSON");
   CLI11_PARSE(app, argc, argv);
   return ms::exit_status([&] { return evaluate(s); });

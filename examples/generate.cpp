@@ -193,7 +193,7 @@ int main(int argc, char** argv) {
   of_sampling.add(app, s.sampling, not_numbers);
   app.add_option("--weak-model", s.weak, "a smaller model as the weak side of guidance (autoguidance)");
   app.add_option("--autoencoder", s.autoencoder, "decodes latent pictures");
-  app.add_option("--threads", s.threads, "0: one a core")->check(CLI::Range(0, 1024))->capture_default_str();
+  app.add_option("--threads", s.threads, "0: one a processor that may be used")->check(CLI::Range(0, 1024))->capture_default_str();
   app.add_option("--columns", s.columns, "of the grid; 0: as many as rows")->check(CLI::Range(0, 100000))->capture_default_str();
   app.add_option("--zoom", s.zoom, "of the grid")->check(CLI::Range(1, 1000))->capture_default_str();
   return command_line::run(app, argc, argv, [&] {

@@ -101,7 +101,7 @@ int main(int argc, char** argv) {
   app.add_option("out", s.out, "directory for pictures, model and report")->capture_default_str();
   app.add_option("--seconds", s.seconds, "of training")->check(CLI::Range(0.1, 1e6))->capture_default_str();
   app.add_option("--seed", s.seed, "of weights, order of the data and noise")->capture_default_str();
-  app.add_option("--threads", s.threads, "that compute; 0: one per core")->check(CLI::Range(0, 1024))->capture_default_str();
+  app.add_option("--threads", s.threads, "that compute; 0: one per processor that may be used")->check(CLI::Range(0, 1024))->capture_default_str();
   app.add_option("--backend", s.backend, "that computes")->check(CLI::IsMember({"cpu", "eigen", "thrust"}))->capture_default_str();
   app.add_option("--data", s.data, "images, npy [n, 8, 8] of integers 0..16 or floats -1..1")->capture_default_str();
   app.add_flag("--resume", s.resume, "go on from the model in the directory");

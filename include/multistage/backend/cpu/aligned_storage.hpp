@@ -9,7 +9,7 @@
 
 #include "../../core/config.hpp"
 
-namespace multistage {
+namespace multistage::inline MULTISTAGE_ISA {
 
 /// Zero-initialised memory aligned to cache lines. Large pieces are pages of their own, taken from the system when they are first touched
 /// (by the thread that touches them, and not at all where nothing does), huge ones where it can.
@@ -46,4 +46,4 @@ class aligned_storage {
   std::unique_ptr<T, release> memory_;
 };
 
-}  // namespace multistage
+}  // namespace multistage::inline MULTISTAGE_ISA

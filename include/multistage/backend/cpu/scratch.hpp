@@ -8,7 +8,7 @@
 
 #include "aligned_storage.hpp"
 
-namespace multistage {
+namespace multistage::inline MULTISTAGE_ISA {
 
 /// Memory for the time of a scope: `scratch_frame scratch; float* tile = scratch.take<float>(n);`. A frame belongs to the thread that
 /// makes it; tasks may use what their caller took, and take frames of their own. Kernels size their tiles so that a task's frame stays
@@ -81,4 +81,4 @@ class scratch_frame {
   index_t used_;
 };
 
-}  // namespace multistage
+}  // namespace multistage::inline MULTISTAGE_ISA
