@@ -6,6 +6,8 @@
 #include <multistage/multistage.hpp>
 #include <multistage/networks/tailor_decoders.hpp>
 
+#include "command_line.hpp"
+
 namespace ms = multistage;
 namespace paper = multistage::paper;
 
@@ -88,8 +90,7 @@ int main(int argc, char** argv) {
   app.add_option("--steps", steps, "steps of the sampler over which MACs are averaged")->check(CLI::Range(1, 10000))->capture_default_str();
   app.add_option("--batch", batch, "images in a batch, for memory")->check(CLI::Range(1, 4096))->capture_default_str();
   app.add_option("--budget", budget, "average GMACs an image to tailor decoders to");
-  CLI11_PARSE(app, argc, argv);
-  return ms::exit_status([&] {
+  return command_line::run(app, argc, argv, [&] {
     // The paper's boundaries t = 0.442 and 0.631 (CIFAR-10), as noise levels of its VP schedule.
     const ms::vp_schedule vp;
     const ms::partition stages({vp.sigma(0.442), vp.sigma(0.631)});

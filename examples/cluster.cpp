@@ -6,6 +6,7 @@
 #include <multistage/multistage.hpp>
 #include <multistage/stages/interval_clustering.hpp>
 
+#include "command_line.hpp"
 #include "image_options.hpp"
 
 namespace ms = multistage;
@@ -16,10 +17,9 @@ namespace {
 struct settings {
   std::string data, autoencoder, method = "optimal_denoiser", schedule = "vp", out = "clustering";
   int stages = 3, nodes = 41, replicates = 200, threads = 0;
-  ms::index_t draws = 4096, limit = 0;
+  ms::index_t limit = 0;
   ms::io::image_rule images;
-  double alpha = 0.95, threshold = 2.0 / 256, sigma_min = 0.002, sigma_max = 80;
-  std::uint64_t seed = 0;
+  ms::clustering_options clustering;
 };
 
 void write_picture(const std::string& path, const ms::io::canvas& c) {
@@ -65,16 +65,12 @@ int cluster(const settings& s, const Schedule& schedule) {
   const ms::shape e = images.extents;
   std::printf("%lld images of %lld x %lld x %lld\n", static_cast<long long>(e.rows), static_cast<long long>(e.height), static_cast<long long>(e.width),
               static_cast<long long>(e.channels));
-  ms::clustering_options o;
-  o.alpha = s.alpha;
-  o.threshold = s.threshold;
-  o.draws = s.draws;
-  o.sigma_min = std::max(s.sigma_min, schedule.sigma(schedule.t_min()));
-  o.sigma_max = std::min(s.sigma_max, schedule.sigma(schedule.t_max()));
-  o.seed = s.seed;
+  ms::clustering_options o = s.clustering;
+  o.sigma_min = std::max(o.sigma_min, schedule.sigma(schedule.t_min()));
+  o.sigma_max = std::min(o.sigma_max, schedule.sigma(schedule.t_max()));
   const double t_min = schedule.t(o.sigma_min), t_max = schedule.t(o.sigma_max);
   json out{{"data", s.data},           {"method", s.method},       {"schedule", s.schedule}, {"images", e.rows},
-           {"sigma_min", o.sigma_min}, {"sigma_max", o.sigma_max}, {"seed", s.seed}};
+           {"sigma_min", o.sigma_min}, {"sigma_max", o.sigma_max}, {"seed", s.clustering.seed}};
   ms::clustering_options few = o;
   few.draws = std::min<ms::index_t>(o.draws, 256);
   const ms::similarity_figure f = ms::similarity_between_times(backend, images, s.nodes, few, schedule);
@@ -83,18 +79,18 @@ int cluster(const settings& s, const Schedule& schedule) {
   if (s.method == "optimal_denoiser") {
     const ms::clustering c = ms::cluster_by_optimal_denoiser(backend, images, o, schedule);
     times = {c.t1, c.t2};
-    const ms::boundary_intervals b = ms::bootstrap_boundaries(c, s.alpha, s.replicates, s.seed);
+    const ms::boundary_intervals b = ms::bootstrap_boundaries(c, s.clustering.alpha, s.replicates, s.clustering.seed);
     std::printf("95 %% intervals: t1 in [%.4g, %.4g] (standard error %.2g), t2 in [%.4g, %.4g] (%.2g)\n", b.t1_low, b.t1_high, b.t1_error, b.t2_low, b.t2_high,
                 b.t2_error);
-    out["alpha"] = s.alpha;
-    out["threshold"] = s.threshold;
-    out["draws"] = s.draws;
+    out["alpha"] = s.clustering.alpha;
+    out["threshold"] = s.clustering.threshold;
+    out["draws"] = s.clustering.draws;
     out["intervals_t"] = {{b.t1_low, b.t1_high}, {b.t2_low, b.t2_high}};
     out["standard_errors_t"] = {b.t1_error, b.t2_error};
     out["intervals_sigma"] = {{schedule.sigma(b.t1_low), schedule.sigma(b.t1_high)}, {schedule.sigma(b.t2_low), schedule.sigma(b.t2_high)}};
     write_picture(s.out + "/curves.png", ms::io::line_chart({{"lowest, up to t", c.time, c.mean_low, ms::io::stage_colour(0)},
                                                              {"highest, from t", c.time, c.mean_high, ms::io::stage_colour(1)},
-                                                             {"alpha", {t_min, t_max}, {s.alpha, s.alpha}, ms::io::canvas::grey}},
+                                                             {"alpha", {t_min, t_max}, {s.clustering.alpha, s.clustering.alpha}, ms::io::canvas::grey}},
                                                             "Similarity of optimal denoisers to both ends", "t", "share of values alike", false));
   } else if (s.method == "n_stage") {
     const auto choices = ms::choose_stage_count(f.matrix, std::max(s.stages, std::min(8, s.nodes)));
@@ -136,22 +132,20 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"vp", "sub_vp", "ve", "cosine", "edm", "flow"}))
       ->capture_default_str();
   app.add_option("--stages", s.stages, "how many")->check(CLI::Range(1, 8))->capture_default_str();
-  app.add_option("--alpha", s.alpha, "similarity asked for")->check(CLI::Range(0.0, 1.0))->capture_default_str();
-  app.add_option("--threshold", s.threshold, "two values count as alike when they differ by at most this")->capture_default_str();
-  app.add_option("--draws", s.draws, "noisy images compared")->check(CLI::Range(2, 10'000'000))->capture_default_str();
+  command_line::named_options of_clustering;
+  of_clustering.add(app, s.clustering);
   app.add_option("--nodes", s.nodes, "times of the similarity matrix")->check(CLI::Range(2, 1000))->capture_default_str();
   app.add_option("--replicates", s.replicates, "of the bootstrap")->check(CLI::Range(20, 100000))->capture_default_str();
-  app.add_option("--sigma-min", s.sigma_min, "lowest noise level")->capture_default_str();
-  app.add_option("--sigma-max", s.sigma_max, "highest noise level")->capture_default_str();
   add_image_options(app, s.images);
   app.add_flag("--latents", s.images.latents, "floats of an array are latent images, which may leave [-1, 1]");
   app.add_option("--autoencoder", s.autoencoder, "encodes the pictures; what is clustered are their latents");
-  app.add_option("--limit", s.limit, "use the first images only; 0: all")->capture_default_str();
-  app.add_option("--seed", s.seed)->capture_default_str();
-  app.add_option("--threads", s.threads, "0: one a processor that may be used")->capture_default_str();
+  app.add_option("--limit", s.limit, "use the first images only; 0: all")->check(CLI::NonNegativeNumber)->capture_default_str();
+  app.add_option("--seed", s.clustering.seed)->check(CLI::NonNegativeNumber)->capture_default_str();
+  app.add_option("--threads", s.threads, "0: one a processor that may be used")->check(CLI::Range(0, 1024))->capture_default_str();
   app.add_option("--out", s.out, "directory for clustering.json and the pictures")->capture_default_str();
-  CLI11_PARSE(app, argc, argv);
-  return ms::exit_status([&] {
+  return command_line::run(app, argc, argv, [&] {
+    of_clustering.set("cluster", s.clustering);
+    ms::check(s.clustering);
     if (s.schedule == "sub_vp") return cluster(s, ms::sub_vp_schedule{});
     if (s.schedule == "ve") return cluster(s, ms::ve_schedule{});
     if (s.schedule == "cosine") return cluster(s, ms::cosine_schedule{});

@@ -37,7 +37,11 @@ class named_options {
   template <class Options>
   void add(CLI::App& app, const Options& defaults, const std::set<std::string>& without = {}) {
     Options::fields(defaults, [&]<class T>(const multistage::option& o, const T& value) {
-      if (without.count(o.name) || given_.count(o.name)) return;
+      if (without.count(o.name)) return;
+      if (const auto it = given_.find(o.name); it != given_.end()) {  // of several structs, which may mean different things by it
+        if (it->second.option->get_description() != help(o, value)) it->second.option->type_name("VALUE")->description("depends on the sampler; see --list-samplers");
+        return;
+      }
       constexpr bool list = std::is_same_v<T, std::vector<double>>;
       std::string flags = flag_of(o.name);
       for (const auto& [name, other] : short_names)

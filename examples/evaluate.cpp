@@ -10,6 +10,7 @@
 #include <multistage/metrics/frechet_distance.hpp>
 #include <multistage/multistage.hpp>
 
+#include "command_line.hpp"
 #include "image_options.hpp"
 
 namespace ms = multistage;
@@ -178,13 +179,12 @@ int main(int argc, char** argv) {
   app.add_option("--k", s.k, "neighbours of precision and recall")->check(CLI::Range(1, 100))->capture_default_str();
   app.add_option("--kid-subsets", s.subsets, "random subsets for KID's standard error")->check(CLI::Range(2, 10000))->capture_default_str();
   app.add_option("--kid-size", s.subset_size, "their size")->check(CLI::Range(2, 1000000))->capture_default_str();
-  app.add_option("--seed", s.seed, "of the subsets, of random features, of the likelihood's signs")->capture_default_str();
+  app.add_option("--seed", s.seed, "of the subsets, of random features, of the likelihood's signs")->check(CLI::NonNegativeNumber)->capture_default_str();
   add_image_options(app, s.reference_rule, "reference");
   add_image_options(app, s.generated_rule, "generated");
   app.add_option("--likelihood", s.likelihood, "a checkpoint: also how likely it finds the reference");
   app.add_option("--likelihood-images", s.likelihood_images, "how many of its pictures")->check(CLI::Range(1, 1000000))->capture_default_str();
   app.add_option("--threads", s.threads, "0: one a processor that may be used")->check(CLI::Range(0, 1024))->capture_default_str();
   app.add_flag("--json", s.as_json, "print JSON");
-  CLI11_PARSE(app, argc, argv);
-  return ms::exit_status([&] { return evaluate(s); });
+  return command_line::run(app, argc, argv, [&] { return evaluate(s); });
 }

@@ -5,6 +5,8 @@
 #include <multistage/io.hpp>
 #include <multistage/library.hpp>
 
+#include "command_line.hpp"
+
 namespace ms = multistage;
 using json = ms::io::json;
 
@@ -120,8 +122,7 @@ int main(int argc, char** argv) {
   bool as_json = false;
   app.add_option("FILE", path, "a checkpoint, safetensors weights, or a configuration")->required();
   app.add_flag("--json", as_json, "print JSON for programs");
-  CLI11_PARSE(app, argc, argv);
-  return ms::exit_status([&] {
+  return command_line::run(app, argc, argv, [&] {
     const json j = inspect(path);
     if (as_json)
       std::cout << j.dump(1) << '\n';

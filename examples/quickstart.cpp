@@ -7,6 +7,7 @@
 #include <multistage/multistage.hpp>
 #include <multistage/thrust.hpp>
 
+#include "command_line.hpp"
 #include "quickstart_origin.hpp"
 #include "quickstart_report.hpp"
 
@@ -100,17 +101,12 @@ int main(int argc, char** argv) {
   CLI::App app{"Trains a three-stage multi-decoder diffusion model on small images and draws with it"};
   app.add_option("out", s.out, "directory for pictures, model and report")->capture_default_str();
   app.add_option("--seconds", s.seconds, "of training")->check(CLI::Range(0.1, 1e6))->capture_default_str();
-  app.add_option("--seed", s.seed, "of weights, order of the data and noise")->capture_default_str();
+  app.add_option("--seed", s.seed, "of weights, order of the data and noise")->check(CLI::NonNegativeNumber)->capture_default_str();
   app.add_option("--threads", s.threads, "that compute; 0: one per processor that may be used")->check(CLI::Range(0, 1024))->capture_default_str();
   app.add_option("--backend", s.backend, "that computes")->check(CLI::IsMember({"cpu", "eigen", "thrust"}))->capture_default_str();
   app.add_option("--data", s.data, "images, npy [n, 8, 8] of integers 0..16 or floats -1..1")->capture_default_str();
   app.add_flag("--resume", s.resume, "go on from the model in the directory");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
-  }
-  return ms::exit_status([&] {
+  return command_line::run(app, argc, argv, [&] {
     if (s.backend == "eigen") return quickstart(ms::eigen(s.threads), s);
     if (s.backend == "thrust") return quickstart(ms::thrust_host(s.threads), s);
     return quickstart(ms::cpu(s.threads), s);

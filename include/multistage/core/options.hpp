@@ -32,6 +32,7 @@ struct number_range {
   /// In words: "at least 0 and finite".
   std::string text() const {
     std::ostringstream s;
+    s.precision(15);
     if (low > -infinity) s << (has_low ? "at least " : "above ") << low;
     if (has_high && high == infinity) return s.str();
     if (low > -infinity) s << " and ";

@@ -31,7 +31,7 @@ MULTISTAGE_HD constexpr philox_block philox4x32_10(philox_block counter, std::ui
 }
 
 /// What a stream of numbers is for; keeps the streams of different uses apart.
-enum class purpose : std::uint64_t { weights = 1, latents, churn, data_order, noise_level, training_noise, dropout, clustering, split, augmented_noise };
+enum class purpose : std::uint64_t { weights = 1, latents, churn, data_order, noise_level, training_noise, dropout, clustering, split, augmented_noise, label_dropout };
 
 /// The numbers of one (seed, stream). An immutable value; elements are read in any order.
 struct random_stream {

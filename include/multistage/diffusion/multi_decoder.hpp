@@ -2,9 +2,8 @@
 // template arguments, its cost a compile-time constant. It is a dynamic_model that knows its structure early.
 #pragma once
 #include "../graph/counter.hpp"
-#include "../schedule/edm.hpp"
-#include "../schedule/vp.hpp"
 #include "model.hpp"
+#include "schedules.hpp"
 
 namespace multistage {
 
@@ -18,17 +17,6 @@ struct seed {
 };
 
 namespace detail {
-constexpr preconditioning preconditioning_for(const edm_schedule&, double sigma_data) { return {precondition::edm, sigma_data}; }
-constexpr preconditioning preconditioning_for(const vp_schedule& s, double sigma_data) { return {precondition::vp, sigma_data, s.beta_min, s.beta_max}; }
-constexpr preconditioning preconditioning_for(const ddpm_schedule& s, double sigma_data) {
-  preconditioning p{precondition::ddpm, sigma_data};
-  p.betas = s.betas;
-  p.beta_start = s.beta_start;
-  p.beta_end = s.beta_end;
-  p.num_timesteps = s.num_timesteps;
-  return p;
-}
-
 /// Cost and fitness of a network, from one reading.
 template <class Net>
 constexpr cost_counter count(const Net& net, const decoders& d) {
@@ -109,7 +97,7 @@ struct model_base<Scalar, Backend> {
 }  // namespace detail
 
 /// @tparam Network a network's configuration, e.g. song_unet{...}. @tparam Decoders widths by stage, stage 0 (lowest noise) first.
-/// @tparam Schedule chooses the preconditioning: edm_schedule, vp_schedule or ddpm_schedule.
+/// @tparam Schedule chooses the preconditioning: one of the library's schedules, or a type of one's own (diffusion/schedules.hpp).
 template <auto Network, decoders Decoders, class Schedule = edm_schedule, class Backend = cpu, class Scalar = float>
 class multi_decoder : public detail::model_base<Scalar, Backend>::type {
   using base = typename detail::model_base<Scalar, Backend>::type;
@@ -150,7 +138,7 @@ class multi_decoder : public detail::model_base<Scalar, Backend>::type {
   static constexpr index_t macs(int stage) { return facts.segments[0].macs + facts.segments[1 + stage].macs; }
 
   /// The configuration as run-time values. @param sigma_data standard deviation of the images.
-  static configuration make_configuration(double sigma_data = 0.5) { return configure(Network, Decoders, detail::preconditioning_for(Schedule{}, sigma_data)); }
+  static configuration make_configuration(double sigma_data = 0.5) { return configure(Network, Decoders, preconditioning_for(Schedule{}, sigma_data)); }
 
   /// @param stages as many as there are decoders. @throws value_error otherwise.
   explicit multi_decoder(partition stages, multistage::seed s = {}, double sigma_data = 0.5, Backend backend = Backend())

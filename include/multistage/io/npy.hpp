@@ -132,6 +132,7 @@ struct image_rule {
   /// n values in place, the first of which is value `first` of the file. @throws value_error
   template <class T>
   void apply(const std::string& path, const std::string& type, std::size_t first, std::size_t n, T* values) const {
+    require<value_error>(largest >= 0 && largest < HUGE_VAL, path, ": largest = ", largest, "; it is above 0 and finite, or 0 for 255");
     const bool floats = type[0] == 'f';
     if (floats && latents) return;
     const double top = largest > 0 ? largest : 255;

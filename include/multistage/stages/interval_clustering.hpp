@@ -50,7 +50,7 @@ class spread_cost {
  public:
   explicit spread_cost(std::vector<double> ascending, double weight = 1) : u_(std::move(ascending)), sum_(u_.size() + 1, 0.0), weight_(weight) {
     for (std::size_t i = 0; i < u_.size(); ++i) {
-      require<value_error>(i == 0 || u_[i - 1] <= u_[i], "spread_cost: values must ascend");
+      require<value_error>(std::isfinite(u_[i]) && (i == 0 || u_[i - 1] <= u_[i]), "spread_cost: value ", i, " is ", u_[i], "; values are finite and ascend");
       sum_[i + 1] = sum_[i] + u_[i];
     }
   }
@@ -82,6 +82,8 @@ inline std::vector<index_t> cluster_by_gradient(const std::vector<double>& affin
   index_t n = 0;
   while (n * n < index_t(affinity.size())) ++n;
   require<value_error>(n > 0 && n * n == index_t(affinity.size()), "cluster_by_gradient: ", affinity.size(), " values are no square matrix");
+  for (std::size_t i = 0; i < affinity.size(); ++i)
+    require<value_error>(std::isfinite(affinity[i]), "cluster_by_gradient: affinity ", i, " is ", affinity[i], "; all must be finite");
   std::vector<double> sum(static_cast<std::size_t>(n * (n + 1)), 0.0);
   for (index_t c = 0; c < n; ++c)
     for (index_t t = 0; t < n; ++t) sum[c * (n + 1) + t + 1] = sum[c * (n + 1) + t] + affinity[c * n + t];

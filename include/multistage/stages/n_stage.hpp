@@ -2,6 +2,7 @@
 // intervals, the one that maximises the sum over intervals of the mean similarity inside. A dynamic programme in O(N n^2) finds it; no
 // mixed-integer solver is needed.
 #pragma once
+#include <cmath>
 #include <vector>
 
 #include "../core/config.hpp"
@@ -19,6 +20,9 @@ inline n_stage_result n_stage_partition(const std::vector<double>& matrix, int s
   index_t n = 0;
   while (n * n < index_t(matrix.size())) ++n;
   require<value_error>(n > 0 && n * n == index_t(matrix.size()), "n_stage_partition: ", matrix.size(), " values are no square matrix");
+  for (std::size_t i = 0; i < matrix.size(); ++i)
+    require<value_error>(std::isfinite(matrix[i]), "n_stage_partition: similarity ", i, " (row ", i / std::size_t(n), ", column ", i % std::size_t(n), ") is ", matrix[i],
+                         "; all must be finite");
   require<value_error>(stages >= 1 && stages <= n, "n_stage_partition: ", stages, " stages for ", n, " nodes; give 1 to ", n);
   // sum[i][j] of the block of nodes < i and < j
   const index_t w = n + 1;
@@ -56,7 +60,9 @@ struct stage_count_choice {
   double objective, mean;
   std::vector<index_t> cuts;
 };
+/// @throws value_error unless 1 <= most <= nodes and all similarities are finite
 inline std::vector<stage_count_choice> choose_stage_count(const std::vector<double>& matrix, int most) {
+  require<value_error>(most >= 1, "choose_stage_count: at most ", most, " stages; give 1 or more");
   std::vector<stage_count_choice> list;
   for (int n = 1; n <= most; ++n) {
     n_stage_result r = n_stage_partition(matrix, n);

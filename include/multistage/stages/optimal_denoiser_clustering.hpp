@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "../core/options.hpp"
 #include "../schedule/vp.hpp"
 #include "partition.hpp"
 #include "similarity.hpp"
@@ -20,7 +21,22 @@ struct clustering_options {
   compared what = compared::noise;
   double sigma_min = 0.002, sigma_max = 80;  // the noise levels to be split: those that the sampler walks
   std::uint64_t seed = 0;
+
+  template <class Self, class Visit>
+  static void fields(Self& s, Visit&& visit) {
+    visit(option{"alpha", "similarity asked for", inside(0, 1)}, s.alpha);
+    visit(option{"threshold", "two values count as alike when they differ by at most this", above(0)}, s.threshold);
+    visit(option{"draws", "noisy images compared", between(2, 10'000'000)}, s.draws);
+    visit(option{"sigma_min", "lowest noise level", above(0)}, s.sigma_min);
+    visit(option{"sigma_max", "highest noise level", above(0)}, s.sigma_max);
+  }
 };
+
+/// @throws value_error naming the option that is out of range
+MULTISTAGE_COLD inline void check(const clustering_options& o) {
+  check_options("clustering", o);
+  require<value_error>(o.sigma_min < o.sigma_max, "clustering: sigma_min = ", o.sigma_min, ", sigma_max = ", o.sigma_max, "; they must ascend");
+}
 
 /// Boundaries and what they came from.
 struct clustering {
@@ -111,11 +127,7 @@ inline boundary_intervals bootstrap_boundaries(const clustering& c, double alpha
 /// Three stages for a data set, noised along `schedule`. What comes from memory or from a source of any size is computed in double, block by block.
 template <class Backend, class Schedule = vp_schedule>
 clustering cluster_by_optimal_denoiser(Backend backend, const image_source& images, const clustering_options& o = {}, const Schedule& schedule = {}) {
-  require<value_error>(o.alpha > 0 && o.alpha < 1, "clustering: alpha = ", o.alpha, " is outside (0, 1)");
-  require<value_error>(o.threshold > 0, "clustering: threshold = ", o.threshold, " must be above 0");
-  require<value_error>(o.draws >= 2, "clustering: draws = ", o.draws, "; at least 2 are needed");
-  require<value_error>(0 < o.sigma_min && o.sigma_min < o.sigma_max, "clustering: sigma_min = ", o.sigma_min, ", sigma_max = ", o.sigma_max,
-                       "; they must ascend and be above 0");
+  check(o);
   check_images(images);
   const optimal_denoiser<double, Backend> denoiser(backend, images);
   const double t_min = schedule.t(o.sigma_min), t_max = schedule.t(o.sigma_max);
@@ -142,6 +154,7 @@ template <class Backend, class Schedule = vp_schedule>
 similarity_figure similarity_between_times(Backend backend, const image_source& images, int nodes = 42, const clustering_options& o = {.draws = 128},
                                            const Schedule& schedule = {}) {
   require<value_error>(nodes >= 2, "similarity_between_times: nodes = ", nodes, "; at least 2 are needed");
+  check(o);
   check_images(images);
   const optimal_denoiser<double, Backend> denoiser(backend, images);
   const double t_min = schedule.t(o.sigma_min), t_max = schedule.t(o.sigma_max);

@@ -7,8 +7,11 @@
 
 namespace multistage {
 
+/// Adam's decays of both moments, and what keeps its division from 0.
 struct adam_options {
-  double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
 };
 
 namespace functor {

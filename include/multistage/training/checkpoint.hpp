@@ -12,12 +12,36 @@ namespace checkpoint_detail {
 inline constexpr const char* format = "multistage-checkpoint-1";
 inline bool is_ours(const std::string& name) { return name.rfind("training.", 0) == 0 || io::is_resample_filter(name); }
 
+/// What the model was trained with, where sampling must match it, under "trained".
+inline void add_facts(io::safetensors_writer& w, const training_facts& facts) {
+  io::json j = io::json::object();
+  if (facts.label_dropout) j["label_dropout"] = *facts.label_dropout;
+  if (facts.augmented) j["augmented"] = *facts.augmented;
+  if (!j.empty()) w.metadata["trained"] = j.dump();
+}
+inline training_facts facts_of(const io::safetensors& f) {
+  training_facts facts;
+  if (!f.metadata().count("trained")) return facts;
+  const io::json j = io::json::parse(f.meta("trained"), nullptr, false);
+  const auto take = [&]<class T>(const char* key, std::optional<T>& to, double most) {
+    if (j.is_object() && !j.contains(key)) return;
+    T v{};
+    require<file_error>(j.is_object() && io::detail::take(j[key], v) && v >= 0 && double(v) <= most, f.path(), ": its metadata 'trained' is broken: '", key,
+                        "' is not from 0 to ", most);
+    to = v;
+  };
+  take("label_dropout", facts.label_dropout, 1);
+  take("augmented", facts.augmented, 65536);
+  return facts;
+}
+
 template <class Scalar, class Backend>
 io::safetensors_writer start(dynamic_model<Scalar, Backend>& model) {
   io::safetensors_writer w;
   io::json config = io::to_json(model.config());
   config["stage_boundaries"] = model.stages().boundaries();
   w.metadata = {{"format", format}, {"config", config.dump()}};
+  add_facts(w, model.trained());
   io::add_parameters(w, "", model.network(), model.parameter_names(), model.averaged_weights().to_host());
   return w;
 }
@@ -86,6 +110,7 @@ dynamic_model<Scalar, Backend> load(const std::string& path, Backend backend, co
     for (std::size_t k = 0; k < g.parameters.size(); ++k)
       if (g.parameters[k].segment == segment) io::read_parameter(f, names[k], g.parameters[k], to, g.parameter_range(segment)[0]);
   });
+  model.set_trained(checkpoint_detail::facts_of(f));
   if (!options.lazy) model.weights();
   return model;
 }
@@ -187,6 +212,8 @@ void resume(const std::string& path, trainer<Scalar, Backend>& t) {
   const auto read = [&](const char* prefix) { return io::read_parameters<Scalar>(f, prefix, model.network(), model.parameter_names(), none); };
   const auto average = read(""), weights = read("training.weights."), first = read("training.first_moment."), second = read("training.second_moment.");
   t.restore(s);
+  if (const auto facts = checkpoint_detail::facts_of(f); facts.label_dropout)  // labels that were left out before count
+    model.set_trained({std::max(*facts.label_dropout, t.options().label_dropout), t.options().augmented});
   const auto put = [&](const std::vector<Scalar>& v, tensor<Scalar, Backend>& to) { model.backend().upload(v.data(), to.data(), index_t(v.size())); };
   put(average, model.averaged_weights());
   put(weights, model.weights());

@@ -10,6 +10,7 @@
 #include "../diffusion/model.hpp"
 #include "../stages/optimal_denoiser_clustering.hpp"
 #include "options.hpp"
+#include "warnings.hpp"
 
 namespace multistage {
 
@@ -65,10 +66,15 @@ class trainer {
     const index_t known = model.label_dim(input_slot::class_labels);
     require<value_error>(index_t(classes_.size()) == (known > 0 ? extents.rows : 0), "trainer: ", classes_.size(), " class labels for ", extents.rows,
                          " images and a model of ", known, " classes; give one label an image if the model has classes, else none");
+    require<value_error>(options_.label_dropout == 0 || known > 0, "trainer: label_dropout = ", options_.label_dropout, " for a model without labels; leave it 0");
     for (std::size_t i = 0; i < classes_.size(); ++i)
       require<value_error>(classes_[i] >= 0 && classes_[i] < known, "trainer: image ", i, " is of class ", classes_[i], ", the model knows 0..", known - 1);
     images_ = tensor<Scalar, Backend>(backend_, extents, std::vector<Scalar>(images.begin(), images.end()));
     probabilities_ = stage_probabilities();
+    detail::warn_of_images(images);
+    detail::warn_of_stages(probabilities_, model_.stages(), options_);
+    const training_facts before = model_.trained();
+    model_.set_trained({std::max(before.label_dropout.value_or(0), options_.label_dropout), options_.augmented});
     importance_ = importance_sampler(options_.importance, model_.stage_count());
     stage_images_.assign(std::size_t(model_.stage_count()), 0.0);
     settled_.assign(std::size_t(model_.network().segments), !model_.has_average());
@@ -277,7 +283,9 @@ class trainer {
     if (const index_t known = model_.label_dim(input_slot::class_labels); known > 0) {
       if (one_hot.empty()) {
         one_hot.assign(std::size_t(rows * known), Scalar(0));
-        for (index_t i = 0; i < rows; ++i) one_hot[i * known + classes_[which[i]]] = Scalar(1);
+        const random_stream dropped(options_.seed, purpose::label_dropout, std::uint64_t(step_));
+        for (index_t i = 0; i < rows; ++i)  // a row without its label learns what guidance compares with
+          if (options_.label_dropout == 0 || dropped.uniform(std::uint64_t(i)) >= options_.label_dropout) one_hot[i * known + classes_[which[i]]] = Scalar(1);
       }
       labels_ = tensor<Scalar, Backend>(backend_, {rows, 1, 1, known}, one_hot);
       labels.class_labels = labels_.data();

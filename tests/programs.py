@@ -1,0 +1,106 @@
+"""Programs and their options: programs.py FOLDER_OF_PROGRAMS TRAIN_PROBE SCRATCH. Every sampler draws with generate; options that are
+unknown, out of range, without effect or of another sampler end with status 2 and say so; nothing is written then."""
+import os, pathlib, subprocess, sys, zipfile
+
+programs, probe, scratch = pathlib.Path(sys.argv[1]).resolve(), sys.argv[2], pathlib.Path(sys.argv[3]).resolve()
+scratch.mkdir(parents=True, exist_ok=True)
+model = scratch / "programs.safetensors"
+model.unlink(missing_ok=True)
+subprocess.run([probe, str(model), "3"], check=True)
+bad = 0
+
+
+def run(program, *options):
+    r = subprocess.run([str(programs / program), *map(str, options)], capture_output=True, text=True, timeout=300, cwd=scratch)
+    return r.returncode, r.stdout + r.stderr
+
+
+def check(condition, *what):
+    global bad
+    if not condition:
+        bad += 1
+        print("FAIL", *what)
+
+
+def pictures(path):
+    with zipfile.ZipFile(path) as z:
+        return z.read(z.namelist()[0])
+
+
+def draw(*options, out="x.npz"):
+    (scratch / out).unlink(missing_ok=True)
+    status, text = run("generate", model, "--seeds", "0-3", "--out", out, *options)
+    check(status == 0, "generate", *options, status, text)
+    return pictures(scratch / out) if status == 0 else b""
+
+
+# Every sampler that is listed draws, with its defaults and with each of its options at its default.
+status, listed = run("generate", "--list-samplers")
+check(status == 0, listed)
+samplers, at = {}, None
+for line in listed.splitlines():
+    if not line.startswith(" "):
+        at = samplers.setdefault(line, [])
+    else:
+        at.append(line.split()[:2])
+check(len(samplers) == 18, "samplers", list(samplers))
+for name, options in samplers.items():
+    few = ["--num-steps", 25 if name == "score_sde" else 4] if ["--num-steps"] in [o[:1] for o in options] else []
+    one = draw("--sampler", name, *few)
+    check(len(set(one[-256:])) > 20, name, "draws one colour")  # 4 pictures of 8 x 8
+    check(draw("--sampler", name, *few, "--batch", 3) == one or name in ("probability_flow",), name, "depends on the batch")
+    check("--num-steps" in [o[0] for o in options] or name == "probability_flow", name, "has no num_steps")
+
+# Old spellings stay; levels take the place of steps.
+check(draw("--steps", 5) == draw("--num-steps", 5), "--steps")
+check(draw("--sampler", "ddim", "--levels", "80,9,1,0.1,0") == draw("--sampler", "ddim", "--levels", "80", "9", "1", "0.1", "0"), "--levels")
+check(draw("--sampler", "ddpm") == draw("--sampler", "ddim", "--eta", 1), "ddpm")
+check(draw("--sampler", "unipc", "--boundary", "align") != draw("--sampler", "unipc"), "--boundary")
+for scale in ("1 2 3", "1,2,3"):
+    draw("--guidance-by-stage", *scale.split())
+
+refused = [
+    ("--sampler", "foo"), ("--sampler", "ddim", "--spacing", "foo"), ("--spacing", "karras"), ("--sampler", "ddim", "--s-churn", 3),
+    ("--sampler", "pfgm", "--augmented", 0), ("--order", 2), ("--eta", 0.5), ("--bogus",), ("--num-steps", 0), ("--num-steps", 1.5),
+    ("--num-steps", "1e3"), ("--rho", "inf"), ("--rho", "1e-3"), ("--rho", "nan"), ("--sigma-min", 80), ("--sigma-min", "nan"), ("--sigma-max", -1),
+    ("--s-churn", "inf"), ("--s-min", 1), ("--s-churn", 1, "--s-min", "nan"), ("--guidance", "nan"), ("--guidance-by-stage", 1, 2),
+    ("--guidance-by-stage", "1,2,3,4"), ("--guidance-low", -1), ("--seeds=-1",), ("--seeds", "3-1"), ("--seeds", ""), ("--batch", 0), ("--threads", -1),
+    ("--clip", "maybe"), ("--label", 0), ("--label", -2), ("--encoder-every", 0), ("--columns", -1), ("--zoom", 0), ("--out", "x.jpg"), ("--out", "x.jpeg"),
+    ("--out", ""), ("--sampler", "gddim", "--lambda", 1, "--order", 2), ("--sampler", "score_sde", "--num-steps", 10), ("--sampler", "score_sde", "--snr", 0.1),
+    ("--sampler", "score_sde", "--schedule", "cosine"), ("--sampler", "ddim", "--levels", "3,2,1", "--num-steps", 4), ("--sampler", "ddim", "--levels", "1,2"),
+    ("--sampler", "ddim", "--schedule", "vp"), ("--sampler", "dpm_solver", "--atol", 0.1), ("--sampler", "restart", "--s-churn", 1),
+    ("--sampler", "restart", "--low", 2, "--high", 1), ("--sampler", "unipc", "--boundary", "somewhere"), ("--sampler", "dpm_solver++", "--method", "heun"),
+    ("--sampler", "edm_ablation", "--num-steps", 1), ("--sampler", "ddim", "--heun", "true"), ("--sampler", "flow_ode")]
+for options in refused:
+    before = sorted(p.name for p in scratch.iterdir())
+    with_out = [] if "--out" in options else ["--out", "refused.npz"]
+    status, text = run("generate", model, *with_out, *options)
+    check(status == 2, "generate", *options, "ended with", status, text)
+    check(len(text.strip()) > 10 and "terminate" not in text, "generate", *options, "says", text)
+    check(sorted(p.name for p in scratch.iterdir()) == before, "generate", *options, "left files behind")
+status, text = run("generate", scratch / "nothing.safetensors")
+check(status == 2 and "nothing.safetensors" in text, "no model", status, text)
+
+# What is odd is warned of, once, with the remedy.
+status, text = run("generate", model, "--seeds", "0-3", "--batch", 1, "--guidance", 2, "--out", "x.npz")
+check(status == 0 and text.count("warning:") == 1 and "twice as much" in text, "guidance without labels", text)
+
+# Every program ends with 2 for bad options and with 0 for --help.
+for program in ("generate", "cluster", "evaluate", "inspect", "architectures", "quickstart"):
+    if not (programs / program).exists():
+        continue
+    check(run(program, "--help")[0] == 0, program, "--help")
+    for options in (("--bogus",), ("--threads", "x") if program != "inspect" and program != "architectures" else ("--bogus=3",)):
+        status, text = run(program, *options)
+        check(status == 2 and text.strip(), program, *options, "ended with", status, text)
+for options in (("--stages", 9), ("--alpha", "nan"), ("--alpha", 2), ("--draws", 1), ("--nodes", 1), ("--seed=-1",), ("--threads", -1), ("--method", "x"), ("--sigma-min", "nan"),
+                ("--sigma-min", 90), ("--threshold", 0), ("--sigma-max", "inf")):
+    if (programs / "cluster").exists():
+        data = scratch / "data.npy"
+        header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (40, 4, 4), }"
+        header += b" " * (117 - len(header)) + b"\n"
+        data.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes((37 * i * i) % 251 for i in range(640)))
+        status, text = run("cluster", data, "--draws", 64, "--nodes", 3, "--out", "clustering", *options) if "--draws" not in options and "--nodes" not in options else run("cluster", data, "--out", "clustering", *options)
+        check(status == 2 and text.strip(), "cluster", *options, "ended with", status, text)
+print(f"{len(samplers)} samplers, {len(refused)} refused lines, {bad} problems")
+sys.exit(bad > 0)
