@@ -274,6 +274,27 @@ TEST_CASE("pictures are written as they are: grey as grey") {
   CHECK_THROWS_AS(io::write_png(dir / "p.png", {0, 0, 3, {}}), ms::value_error);
 }
 
+TEST_CASE("settings that have no effect on a kind of file are refused") {
+  const std::string png = pictures + "rgb8.png";
+  CHECK_THAT(message([&] { io::open_images(png, {.largest = 16}); }), Catch::Contains("leave `largest` out"));
+  CHECK_THAT(message([&] { io::open_images(arrays + "u8.npy", {.array = "a"}); }), Catch::Contains("leave `array` out"));
+  CHECK_THAT(message([&] { io::open_images(arrays + "t-idx3-ubyte", {.latents = true}); }), Catch::Contains("no array of floats"));
+}
+
+TEST_CASE("an archive whose entries share their bytes is refused") {
+  // The same directory entry many times over: each would unpack the same bytes again.
+  const auto sound = io::read_file(arrays + "comp.npz");
+  std::size_t entry = 0;
+  while (!(sound[entry] == 'P' && sound[entry + 1] == 'K' && sound[entry + 2] == 1)) ++entry;
+  const std::vector<unsigned char> one(sound.begin() + std::ptrdiff_t(entry), sound.end() - 22);
+  std::vector<unsigned char> bytes(sound.begin(), sound.begin() + std::ptrdiff_t(entry));
+  for (int i = 0; i < 40; ++i) bytes.insert(bytes.end(), one.begin(), one.end());
+  std::vector<unsigned char> end(sound.end() - 22, sound.end());
+  end[8] = end[10] = 40;
+  bytes.insert(bytes.end(), end.begin(), end.end());
+  CHECK_THAT(message([&] { io::parse_npz("f", bytes); }), Catch::Contains("take more bytes than there are"));
+}
+
 TEST_CASE("a grid that no picture can hold is refused before its images are there") {
   const io::grid_layout l({7, 3, 5, 1}, 4, 2);
   const io::canvas c = io::image_grid(std::vector<double>(7 * 15), {7, 3, 5, 1}, 4, 2);
@@ -384,6 +405,8 @@ TEST_CASE("IDX: four dimensions have channels; labels and bytes behind are refus
   CHECK_THAT(message([&] { io::read_images(arrays + "t-idx1-ubyte"); }), Catch::Contains("labels"));
   CHECK_THAT(message([&] { io::read_images(arrays + "trailing-idx3-ubyte"); }), Catch::Contains("60 bytes, 61 follow"));
   const test::directory dir;
+  io::write_file(dir / "none", std::string("\0\0\x08\x04\0\0\0\0\x8a\0\0\x60\x40\0\0\x02\x10\0\0\0", 20));  // no images, of 2^80 values
+  CHECK_THAT(message([&] { io::read_images(dir / "none"); }), Catch::Contains("too large"));
   io::write_file(dir / "i", std::string("\0\0\x08\x03\0\0\0\x01\0\0\0\x01\0\0\0\x03\x00\x08\x10", 19));
   CHECK(io::read_images(dir / "i", {.largest = 16}).values == std::vector<float>{-1, 0, 1});
   CHECK_THAT(message([&] { io::read_images(dir / "i", {.largest = 15}); }), Catch::Contains("value 2 is 16"));

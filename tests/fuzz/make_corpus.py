@@ -34,6 +34,7 @@ for name, method in (("stored", zipfile.ZIP_STORED), ("deflated", zipfile.ZIP_DE
         z.writestr("labels.npy", npy)
     put("arrays", name, to.getvalue())
 put("arrays", "gzip", gzip.compress((out / "arrays" / "idx").read_bytes(), mtime=0))
+put("arrays", "idx_none", bytes([0, 0, 8, 4]) + struct.pack(">IIII", 0, 0x8A000060, 0x40000002, 0x10000000))  # no images, of 2^80 values
 put("arrays", "cifar", bytes([7]) + bytes(3072))
 pictures = pathlib.Path(__file__).parent.parent / "data" / "pictures" / "files"
 for path in pictures.iterdir():

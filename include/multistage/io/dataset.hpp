@@ -55,6 +55,16 @@ struct held_bytes {
   }
 };
 
+/// Refuses settings that have no effect on a kind of file. @throws value_error
+inline void check_rule(const std::string& path, const image_rule& rule, file_kind kind) {
+  const bool integers = kind == file_kind::npy || kind == file_kind::zip || kind == file_kind::idx;
+  require<value_error>(rule.largest == 0 || integers, path,
+                       ": is no array of integers; its white is 255, leave `largest` out");
+  require<value_error>(rule.array.empty() || kind == file_kind::zip, path, ": is no npz archive; leave `array` out");
+  require<value_error>(!rule.latents || kind == file_kind::npy || kind == file_kind::zip, path,
+                       ": is no array of floats; latent images come as npy or npz");
+}
+
 inline image_source npy_source(const std::string& path, held_bytes held, npy_layout layout,
                                const image_rule& rule) {
   const shape e = image_rule::extents(path, layout.extents);
@@ -63,6 +73,8 @@ inline image_source npy_source(const std::string& path, held_bytes held, npy_lay
                       ", ", e.width, ", ", e.channels,
                       "]: its channels come first; save array.transpose(0, 2, 3, 1)");
   check_pixels(path, std::uint64_t(e.width), std::uint64_t(e.height), rule.most_pixels);
+  require<file_error>(e.channels <= (index_t{1} << 40) / (e.width * e.height), path, ": images of ", e.height,
+                      " x ", e.width, " x ", e.channels, " values are too large");
   return {e, [=, size = e.row_size()](index_t first, index_t n, float* to) {
             layout.read(held.bytes, std::size_t(first * size), std::size_t(n * size), to);
             rule.apply(path, layout.type, std::size_t(first * size), std::size_t(n * size), to);
@@ -93,6 +105,7 @@ inline image_source cifar10_source(const std::vector<std::string>& paths, const 
     index_t end;
   };
   std::vector<part> parts;
+  check_rule(paths.front(), rule, file_kind::none);
   check_pixels(paths.front(), 32, 32, rule.most_pixels);
   for (const std::string& path : paths) {
     const held_bytes held = held_bytes::of_file(path);
@@ -109,6 +122,7 @@ inline image_source cifar10_source(const std::vector<std::string>& paths, const 
 
 /// @param path a folder, or one picture
 inline image_source picture_source(const std::string& path, bool is_folder, const image_rule& rule) {
+  check_rule(path, rule, file_kind::png);
   const auto warnings = std::make_shared<picture_warnings>();
   const picture_options options{rule.most_pixels, warnings.get()};
   picture_folder found;
@@ -139,6 +153,7 @@ inline image_source file_source(const std::string& path, const image_rule& rule)
   const held_bytes held = held_bytes::of_file(path);
   known_kind k = kind_of(held.bytes);
   if (k.kind == file_kind::idx && is_cifar10_after_all(held.bytes)) k = {};
+  check_rule(path, rule, k.kind);
   if (k.kind == file_kind::npy) return npy_source(path, held, parse_npy_layout(path, held.bytes), rule);
   if (k.kind == file_kind::zip) return npz_source(path, held, rule);
   if (k.kind == file_kind::idx) return idx_source(path, held, rule);

@@ -42,11 +42,13 @@ inline idx_layout parse_idx_layout(const std::string& path, std::span<const unsi
   const std::size_t data = 4 + 4 * dimensions;
   if (bytes.size() < data) broken(4, "the extents are cut");
   std::uint64_t count = 1;
+  std::uint64_t product = 1;  // of those that are not 0: an empty set's images have a size, too
   index_t e[4] = {0, 0, 0, 1};
   for (std::size_t d = 0; d < dimensions; ++d) {
     std::uint64_t n = 0;
     for (std::size_t k = 0; k < 4; ++k) n = n << 8 | bytes[4 + 4 * d + k];
-    if (n != 0 && count > (std::uint64_t{1} << 40) / n) broken(4, "the extents are too large");
+    if (n != 0 && product > (std::uint64_t{1} << 40) / n) broken(4, "the extents are too large");
+    product *= std::max<std::uint64_t>(n, 1);
     count *= n;
     e[d] = index_t(n);
   }

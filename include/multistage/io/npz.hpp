@@ -43,7 +43,13 @@ class zip_archive {
     }
     if (at > end || count > (end - at) / 46)
       broken(end, "the directory does not fit into the file");
-    for (; entries_.size() < count; at += 46 + name_ + extra_ + comment_) read_entry(std::size_t(at), end);
+    std::uint64_t taken = 0;  // entries that share their bytes could unpack to any size
+    for (; entries_.size() < count; at += 46 + name_ + extra_ + comment_) {
+      read_entry(std::size_t(at), end);
+      const std::uint64_t left = bytes.size() - taken;
+      if (entries_.back().compressed > left) broken(std::size_t(at), "its files take more bytes than there are");
+      taken += entries_.back().compressed;
+    }
   }
   const std::vector<zip_entry>& entries() const { return entries_; }
 
