@@ -182,4 +182,12 @@ TEST_CASE("gradients in long double") {
             return dot(y.to_host(), r);
           }) < bar);
   }
+  SECTION("GELU by itself") {
+    ms::ops::gelu_backward<ms::eigen, real>(b, tensor(b, s, x).view(), dy.view(), dx.view());
+    CHECK(long_gradient_error(x, dx.to_host(), [&](const auto& v) {
+            tensor y(b, s);
+            ms::ops::gelu<ms::eigen, real>(b, tensor(b, s, v).view(), y.view());
+            return dot(y.to_host(), r);
+          }) < bar);
+  }
 }

@@ -25,10 +25,6 @@ concept expression = std::is_base_of_v<expression_base, std::remove_cvref_t<X>>;
 template <class X>
 concept operand = tensor_like<X> || expression<X>;
 
-/// A tensor that has elements of its own.
-template <class X>
-concept owning = requires { typename X::owns_elements; };
-
 /// The backend of tensors that name none: `default_backend<T>::type`, where T is any type. Defined beside the backend.
 template <class T>
 struct default_backend;
@@ -37,6 +33,18 @@ template <class T, class Extents, class Backend>
 class tensor_view;
 template <class T, class Extents, class Backend>
 class basic_tensor;
+
+namespace detail {
+// Told by the name alone: the interface asks while the tensor is incomplete, and compilers remember the answer.
+template <class X>
+inline constexpr bool owns_elements = false;
+template <class T, class Extents, class Backend>
+inline constexpr bool owns_elements<basic_tensor<T, Extents, Backend>> = true;
+}  // namespace detail
+
+/// A tensor that has elements of its own.
+template <class X>
+concept owning = detail::owns_elements<std::remove_cv_t<X>>;
 
 namespace detail {
 /// Elements that lie one after the other, on the host.
@@ -274,7 +282,6 @@ class basic_tensor : public tensor_base, public tensor_interface<basic_tensor<T,
   using value_type = T;
   using extents_type = Extents;
   using backend_type = Backend;
-  using owns_elements = void;
 
   basic_tensor() = default;
   /// Zeros of the given extents. @throws shape_error for an extent below 0
