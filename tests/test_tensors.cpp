@@ -15,15 +15,9 @@
 namespace ms = multistage;
 
 #if defined(_OPENMP) && !defined(__SANITIZE_THREAD__)  // ThreadSanitizer does not see OpenMP's barriers
-<<<<<<< HEAD
-#define BACKENDS ms::cpu, ms::eigen, ms::thrust_cpp, ms::thrust_omp
+#define ALL_BACKENDS ms::cpu, ms::eigen, ms::thrust_cpp, ms::thrust_omp
 #else
-#define BACKENDS ms::cpu, ms::eigen, ms::thrust_cpp
-=======
-#define ALL_BACKENDS ms::cpu, ms::thrust_cpp, ms::thrust_omp
-#else
-#define ALL_BACKENDS ms::cpu, ms::thrust_cpp
->>>>>>> f388409 (Views keep tensors without a name; operations that return results, tested; a tour of tensors; a network's result must be its stage's own)
+#define ALL_BACKENDS ms::cpu, ms::eigen, ms::thrust_cpp
 #endif
 #define BACKENDS ms::cpu, ms::thrust_cpp
 
