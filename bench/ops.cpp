@@ -53,7 +53,7 @@ void conv(benchmark::State& s) {
   const auto x = k.make(xs), w = k.make({kernel, kernel, s.range(2), s.range(3)});
   auto y = k.make(ys);
   k.run(2.0 * double(xs.rows * ms::ops::conv_macs(ys.height, ys.width, kernel, s.range(2), s.range(3))), ys.size(), [&] {
-    ms::ops::conv<Backend, float>(k.b, x.view(), w.view(), y.view(), {kernel, 1, kernel / 2});
+    ms::ops::conv(k.b, x.view(), w.view(), y.view(), {kernel, 1, kernel / 2});
   });
 }
 template <class Backend>
@@ -64,7 +64,7 @@ void conv_backward(benchmark::State& s) {
   const auto x = k.make(xs), w = k.make({kernel, kernel, s.range(2), s.range(3)}), dy = k.make(ys);
   auto dx = k.make(xs), dw = k.make({kernel, kernel, s.range(2), s.range(3)}), db = k.make({1, 1, 1, s.range(3)});
   k.run(4.0 * double(xs.rows * ms::ops::conv_macs(ys.height, ys.width, kernel, s.range(2), s.range(3))), ys.size(), [&] {
-    ms::ops::conv_backward<Backend, float>(k.b, x.view(), w.view(), dy.view(), dx.view(), dw.view(), db.view(), {kernel, 1, kernel / 2});
+    ms::ops::conv_backward(k.b, x.view(), w.view(), dy.view(), dx.view(), dw.view(), db.view(), {kernel, 1, kernel / 2});
   });
 }
 template <class Backend>
@@ -73,7 +73,7 @@ void matmul(benchmark::State& s) {
   const ms::index_t m = s.range(0), n = s.range(1), d = s.range(2);
   const auto a = k.make({m, 1, 1, d}), b = k.make({d, 1, 1, n});
   auto c = k.make({m, 1, 1, n});
-  k.run(2.0 * double(m * n * d), m * n, [&] { ms::ops::matmul<Backend, float>(k.b, a.view(), b.view(), c.view()); });
+  k.run(2.0 * double(m * n * d), m * n, [&] { ms::ops::matmul(k.b, a.view(), b.view(), c.view()); });
 }
 template <class Backend>
 void group_norm_silu(benchmark::State& s) {
@@ -81,7 +81,7 @@ void group_norm_silu(benchmark::State& s) {
   const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
   const auto x = k.make(xs), w = k.make({1, 1, 1, s.range(2)}), bias = k.make({1, 1, 1, s.range(2)});
   auto y = k.make(xs), stat = k.make({s.range(0), 1, 8, 2});
-  k.run(0, xs.size(), [&] { ms::ops::group_norm<Backend, float>(k.b, x.view(), w.view(), bias.view(), stat.view(), y.view(), {.groups = 8, .silu = true}); });
+  k.run(0, xs.size(), [&] { ms::ops::group_norm(k.b, x.view(), w.view(), bias.view(), stat.view(), y.view(), {.groups = 8, .silu = true}); });
 }
 template <class Backend>
 void group_norm_silu_backward(benchmark::State& s) {
@@ -90,9 +90,9 @@ void group_norm_silu_backward(benchmark::State& s) {
   const auto x = k.make(xs), w = k.make({1, 1, 1, s.range(2)}), bias = k.make({1, 1, 1, s.range(2)}), dy = k.make(xs);
   auto dx = k.make(xs), stat = k.make({s.range(0), 1, 8, 2}), dw = k.make({1, 1, 1, s.range(2)}), db = k.make({1, 1, 1, s.range(2)}),
        partials = k.make({s.range(0), 1, 1, 2 * s.range(2)});
-  ms::ops::group_norm<Backend, float>(k.b, x.view(), w.view(), bias.view(), stat.view(), dx.view(), {.groups = 8, .silu = true});
+  ms::ops::group_norm(k.b, x.view(), w.view(), bias.view(), stat.view(), dx.view(), {.groups = 8, .silu = true});
   k.run(0, xs.size(), [&] {
-    ms::ops::group_norm_backward<Backend, float>(k.b, x.view(), w.view(), bias.view(), stat.view(), {.groups = 8, .silu = true},
+    ms::ops::group_norm_backward(k.b, x.view(), w.view(), bias.view(), stat.view(), {.groups = 8, .silu = true},
                                                  {.dy = dy.data(), .dx = dx.data(), .dweight = dw.data(), .dbias = db.data(), .partials = partials.data()});
   });
 }
@@ -102,7 +102,7 @@ void layer_norm(benchmark::State& s) {
   const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
   const auto x = k.make(xs), w = k.make({1, 1, 1, s.range(2)}), bias = k.make({1, 1, 1, s.range(2)});
   auto y = k.make(xs), stat = k.make({s.range(0) * s.range(1) * s.range(1), 1, 1, 2});
-  k.run(0, xs.size(), [&] { ms::ops::layer_norm<Backend, float>(k.b, x.view(), w.view(), bias.view(), stat.view(), y.view()); });
+  k.run(0, xs.size(), [&] { ms::ops::layer_norm(k.b, x.view(), w.view(), bias.view(), stat.view(), y.view()); });
 }
 template <class Backend>
 void attention(benchmark::State& s) {
@@ -111,7 +111,7 @@ void attention(benchmark::State& s) {
   const auto a = k.make(q), b = k.make(q), c = k.make(q);
   auto y = k.make(q);
   k.run(2.0 * double(q.rows * ms::ops::attention_macs(q.pixels(), q.pixels(), q.channels)), q.size(),
-        [&] { ms::ops::attention<Backend, float>(k.b, a.view(), b.view(), c.view(), y.view(), 1); });
+        [&] { ms::ops::attention(k.b, a.view(), b.view(), c.view(), y.view(), 1); });
 }
 template <class Backend>
 void attention_backward(benchmark::State& s) {
@@ -119,9 +119,9 @@ void attention_backward(benchmark::State& s) {
   const ms::shape q{s.range(0), s.range(1), s.range(1), s.range(2)};
   const auto a = k.make(q), b = k.make(q), c = k.make(q), dy = k.make(q);
   auto y = k.make(q), da = k.make(q), db = k.make(q), dc = k.make(q), lse = k.make({q.rows, 1, q.pixels(), 1});
-  ms::ops::attention<Backend, float>(k.b, a.view(), b.view(), c.view(), y.view(), 1, lse.view());
+  ms::ops::attention(k.b, a.view(), b.view(), c.view(), y.view(), 1, lse.view());
   k.run(5.0 * double(q.rows * ms::ops::attention_macs(q.pixels(), q.pixels(), q.channels)), q.size(), [&] {
-    ms::ops::attention_backward<Backend, float>(k.b, a.view(), b.view(), c.view(), y.view(), 1, lse.view(), dy.view(), da.view(), db.view(), dc.view());
+    ms::ops::attention_backward(k.b, a.view(), b.view(), c.view(), y.view(), 1, lse.view(), dy.view(), da.view(), db.view(), dc.view());
   });
 }
 template <class Backend>
@@ -130,7 +130,7 @@ void resample_down(benchmark::State& s) {
   const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
   const auto x = k.make(xs);
   auto y = k.make({xs.rows, xs.height / 2, xs.width / 2, xs.channels});
-  k.run(0, y.size(), [&] { ms::ops::resample<Backend, float>(k.b, x.view(), y.view(), {{1, 3, 3, 1}}, false); });
+  k.run(0, y.size(), [&] { ms::ops::resample(k.b, x.view(), y.view(), {{1, 3, 3, 1}}, false); });
 }
 template <class Backend>
 void resample_up(benchmark::State& s) {
@@ -138,21 +138,21 @@ void resample_up(benchmark::State& s) {
   const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
   const auto x = k.make(xs);
   auto y = k.make({xs.rows, xs.height * 2, xs.width * 2, xs.channels});
-  k.run(0, y.size(), [&] { ms::ops::resample<Backend, float>(k.b, x.view(), y.view(), {{1, 3, 3, 1}}, true); });
+  k.run(0, y.size(), [&] { ms::ops::resample(k.b, x.view(), y.view(), {{1, 3, 3, 1}}, true); });
 }
 template <class Backend>
 void silu(benchmark::State& s) {
   bench<Backend> k{s};
   const auto x = k.make({1, 1, 1, s.range(0)});
   auto y = k.make({1, 1, 1, s.range(0)});
-  k.run(0, x.size(), [&] { ms::ops::silu<Backend, float>(k.b, x.view(), y.view()); });
+  k.run(0, x.size(), [&] { ms::ops::silu(k.b, x.view(), y.view()); });
 }
 template <class Backend>
 void gelu(benchmark::State& s) {
   bench<Backend> k{s};
   const auto x = k.make({1, 1, 1, s.range(0)});
   auto y = k.make({1, 1, 1, s.range(0)});
-  k.run(0, x.size(), [&] { ms::ops::gelu<Backend, float>(k.b, x.view(), y.view()); });
+  k.run(0, x.size(), [&] { ms::ops::gelu(k.b, x.view(), y.view()); });
 }
 template <class Backend>
 void linear_combination(benchmark::State& s) {
@@ -178,7 +178,7 @@ void embedding(benchmark::State& s) {
   bench<Backend> k{s};
   const auto v = k.make({s.range(0), 1, 1, 1});
   auto y = k.make({s.range(0), 1, 1, s.range(1)});
-  k.run(0, y.size(), [&] { ms::ops::embedding<Backend, float>(k.b, v.view(), y.view()); });
+  k.run(0, y.size(), [&] { ms::ops::embedding(k.b, v.view(), y.view()); });
 }
 template <class Backend>
 void layer_norm_backward(benchmark::State& s) {
@@ -187,9 +187,9 @@ void layer_norm_backward(benchmark::State& s) {
   const ms::index_t tokens = xs.rows * xs.pixels();
   const auto x = k.make(xs), w = k.make({1, 1, 1, s.range(2)}), bias = k.make({1, 1, 1, s.range(2)}), dy = k.make(xs);
   auto dx = k.make(xs), stat = k.make({tokens, 1, 1, 2}), partials = k.make({tokens, 1, 1, 2 * s.range(2)});
-  ms::ops::layer_norm<Backend, float>(k.b, x.view(), w.view(), bias.view(), stat.view(), dx.view());
+  ms::ops::layer_norm(k.b, x.view(), w.view(), bias.view(), stat.view(), dx.view());
   k.run(0, xs.size(), [&] {
-    ms::ops::layer_norm_backward<Backend, float>(k.b, x.view(), w.view(), bias.view(), stat.view(),
+    ms::ops::layer_norm_backward(k.b, x.view(), w.view(), bias.view(), stat.view(),
                                                  {.dy = dy.data(), .dx = dx.data(), .partials = partials.data()});
   });
 }
@@ -198,21 +198,21 @@ void linear(benchmark::State& s) {
   bench<Backend> k{s};
   const auto x = k.make({s.range(0), 1, 1, s.range(1)}), w = k.make({1, 1, s.range(1), s.range(1)});
   auto y = k.make({s.range(0), 1, 1, s.range(1)});
-  k.run(2.0 * double(s.range(0) * s.range(1) * s.range(1)), y.size(), [&] { ms::ops::linear<Backend, float>(k.b, x.view(), w.view(), y.view()); });
+  k.run(2.0 * double(s.range(0) * s.range(1) * s.range(1)), y.size(), [&] { ms::ops::linear(k.b, x.view(), w.view(), y.view()); });
 }
 template <class Backend>
 void silu_backward(benchmark::State& s) {
   bench<Backend> k{s};
   const auto x = k.make({1, 1, 1, s.range(0)}), dy = k.make({1, 1, 1, s.range(0)});
   auto dx = k.make({1, 1, 1, s.range(0)});
-  k.run(0, x.size(), [&] { ms::ops::silu_backward<Backend, float>(k.b, x.view(), dy.view(), dx.view()); });
+  k.run(0, x.size(), [&] { ms::ops::silu_backward(k.b, x.view(), dy.view(), dx.view()); });
 }
 template <class Backend>
 void gelu_backward(benchmark::State& s) {
   bench<Backend> k{s};
   const auto x = k.make({1, 1, 1, s.range(0)}), dy = k.make({1, 1, 1, s.range(0)});
   auto dx = k.make({1, 1, 1, s.range(0)});
-  k.run(0, x.size(), [&] { ms::ops::gelu_backward<Backend, float>(k.b, x.view(), dy.view(), dx.view()); });
+  k.run(0, x.size(), [&] { ms::ops::gelu_backward(k.b, x.view(), dy.view(), dx.view()); });
 }
 template <class Backend>
 void add_row(benchmark::State& s) {
@@ -220,7 +220,7 @@ void add_row(benchmark::State& s) {
   const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
   const auto x = k.make(xs), row = k.make({s.range(0), 1, 1, s.range(2)});
   auto y = k.make(xs);
-  k.run(0, y.size(), [&] { ms::ops::add_row<Backend, float>(k.b, x.view(), row.view(), y.view()); });
+  k.run(0, y.size(), [&] { ms::ops::add_row(k.b, x.view(), row.view(), y.view()); });
 }
 template <class Backend>
 void concat(benchmark::State& s) {
@@ -228,7 +228,7 @@ void concat(benchmark::State& s) {
   const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
   const auto x = k.make(xs), x2 = k.make(xs);
   auto y = k.make({xs.rows, xs.height, xs.width, 2 * xs.channels});
-  k.run(0, y.size(), [&] { ms::ops::concat<Backend, float>(k.b, x.view(), x2.view(), y.view()); });
+  k.run(0, y.size(), [&] { ms::ops::concat(k.b, x.view(), x2.view(), y.view()); });
 }
 template <class Backend>
 void split(benchmark::State& s) {
@@ -236,7 +236,7 @@ void split(benchmark::State& s) {
   const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
   const auto y = k.make({xs.rows, xs.height, xs.width, 2 * xs.channels});
   auto x = k.make(xs);
-  k.run(0, x.size(), [&] { ms::ops::split<Backend, float>(k.b, y.view(), xs.channels, x.view()); });
+  k.run(0, x.size(), [&] { ms::ops::split(k.b, y.view(), xs.channels, x.view()); });
 }
 template <class Backend>
 void import_nchw(benchmark::State& s) {
@@ -251,28 +251,28 @@ void sum_over_pixels(benchmark::State& s) {
   bench<Backend> k{s};
   const auto x = k.make({s.range(0), s.range(1), s.range(1), s.range(2)});
   auto y = k.make({1, 1, 1, s.range(2)});
-  k.run(0, x.size(), [&] { ms::ops::sum_over_pixels<Backend, float>(k.b, x.view(), y.view()); });
+  k.run(0, x.size(), [&] { ms::ops::sum_over_pixels(k.b, x.view(), y.view()); });
 }
 template <class Backend>
 void geglu(benchmark::State& s) {
   bench<Backend> k{s};
   const auto x = k.make({s.range(0), s.range(1), s.range(1), 2 * s.range(2)});
   auto y = k.make({s.range(0), s.range(1), s.range(1), s.range(2)});
-  k.run(0, y.size(), [&] { ms::ops::geglu<Backend, float>(k.b, x.view(), y.view()); });
+  k.run(0, y.size(), [&] { ms::ops::geglu(k.b, x.view(), y.view()); });
 }
 template <class Backend>
 void geglu_backward(benchmark::State& s) {
   bench<Backend> k{s};
   const auto x = k.make({s.range(0), s.range(1), s.range(1), 2 * s.range(2)}), dy = k.make({s.range(0), s.range(1), s.range(1), s.range(2)});
   auto dx = k.make(x.extents());
-  k.run(0, dx.size(), [&] { ms::ops::geglu_backward<Backend, float>(k.b, x.view(), dy.view(), dx.view()); });
+  k.run(0, dx.size(), [&] { ms::ops::geglu_backward(k.b, x.view(), dy.view(), dx.view()); });
 }
 template <class Backend>
 void dropout(benchmark::State& s) {
   bench<Backend> k{s};
   const auto x = k.make({1, 1, 1, s.range(0)});
   auto y = k.make(x.extents());
-  k.run(0, y.size(), [&] { ms::ops::dropout<Backend, float>(k.b, x.view(), y.view(), 0.1, ms::random_stream(3)); });
+  k.run(0, y.size(), [&] { ms::ops::dropout(k.b, x.view(), y.view(), 0.1, ms::random_stream(3)); });
 }
 /// Latent pixels to the nearest of the codes; items are pixels.
 template <class Backend>
@@ -281,7 +281,7 @@ void quantize(benchmark::State& s) {
   const auto z = k.make({1, s.range(0), s.range(0), 3}), codes = k.make({1, 1, s.range(1), 3});
   auto q = k.make(z.extents());
   ms::tensor<ms::index_t, Backend> index(k.b, {1, s.range(0), s.range(0), 1});
-  k.run(0, z.extents().pixels(), [&] { ms::ops::quantize<Backend, float>(k.b, z.view(), codes.view(), index.data(), q.view()); });
+  k.run(0, z.extents().pixels(), [&] { ms::ops::quantize(k.b, z.view(), codes.view(), index.data(), q.view()); });
 }
 template <class Backend>
 void quantize_backward(benchmark::State& s) {
@@ -289,9 +289,9 @@ void quantize_backward(benchmark::State& s) {
   const auto z = k.make({1, s.range(0), s.range(0), 3}), codes = k.make({1, 1, s.range(1), 3}), dq = k.make(z.extents());
   auto q = k.make(z.extents()), dz = k.make(z.extents()), dcodes = k.make(codes.extents());
   ms::tensor<ms::index_t, Backend> index(k.b, {1, s.range(0), s.range(0), 1});
-  ms::ops::quantize<Backend, float>(k.b, z.view(), codes.view(), index.data(), q.view());
+  ms::ops::quantize(k.b, z.view(), codes.view(), index.data(), q.view());
   k.run(0, z.extents().pixels(), [&] {
-    ms::ops::quantize_backward<Backend, float>(k.b, z.view(), codes.view(), index.data(), std::as_const(q).view(), dq.view(), 0.25, dz.view(), dcodes.view());
+    ms::ops::quantize_backward(k.b, z.view(), codes.view(), index.data(), q.view(), dq.view(), 0.25, dz.view(), dcodes.view());
   });
 }
 template <class Backend>
@@ -300,8 +300,8 @@ void gaussian(benchmark::State& s) {
   const auto m = k.make({1, 1, 1, 2 * s.range(0)}), noise = k.make({1, 1, 1, s.range(0)});
   auto z = k.make(noise.extents()), dm = k.make(m.extents());
   k.run(0, z.size(), [&] {
-    ms::ops::sample_gaussian<Backend, float>(k.b, m.view(), noise.view(), z.view());
-    ms::ops::gaussian_backward<Backend, float>(k.b, m.view(), noise.view(), std::as_const(z).view(), 1e-6, dm.view());
+    ms::ops::sample_gaussian(k.b, m.view(), noise.view(), z.view());
+    ms::ops::gaussian_backward(k.b, m.view(), noise.view(), z.view(), 1e-6, dm.view());
   });
 }
 /// Posterior means over a data set; items are queries.

@@ -14,7 +14,7 @@ TEMPLATE_TEST_CASE("gated GELU", "", BACKENDS) {
   const ms::shape in{2, 3, 2, 10}, out{2, 3, 2, 5};
   const auto run = [&](const vec& v) {
     ms::tensor<double, TestType> tx(b, in, v), y(b, out);
-    ms::ops::geglu<TestType, double>(b, std::as_const(tx).view(), y.view());
+    ms::ops::geglu(b, tx.view(), y.view());
     return y.to_host();
   };
   const vec y = run(x);
@@ -25,12 +25,12 @@ TEMPLATE_TEST_CASE("gated GELU", "", BACKENDS) {
     }
   const ms::tensor<double, TestType> tx(b, in, x), tr(b, out, r);
   ms::tensor<double, TestType> dx(b, in, vec(x.size(), 2.0));
-  ms::ops::geglu_backward<TestType, double>(b, tx.view(), tr.view(), dx.view(), true);
+  ms::ops::geglu_backward(b, tx.view(), tr.view(), dx.view(), true);
   vec g = dx.to_host();
   for (double& v : g) v -= 2;
   CHECK(test::gradient_error(
             x, [&](const vec& v) { return test::dot(run(v), r); }, g) < 1e-8);
-  CHECK_THROWS_AS((ms::ops::geglu<TestType, double>(b, tx.view(), dx.view())), ms::shape_error);
+  CHECK_THROWS_AS((ms::ops::geglu(b, tx.view(), dx.view())), ms::shape_error);
 }
 
 TEMPLATE_TEST_CASE("dropout", "", BACKENDS) {
@@ -39,7 +39,7 @@ TEMPLATE_TEST_CASE("dropout", "", BACKENDS) {
   const ms::tensor<double, TestType> x(b, s, vec(10000, 3.0));
   ms::tensor<double, TestType> y(b, s), part(b, {1, 1, 1, 100});
   const ms::random_stream numbers(5, ms::purpose::dropout, 9);
-  ms::ops::dropout<TestType, double>(b, x.view(), y.view(), 0.25, numbers);
+  ms::ops::dropout(b, x.view(), y.view(), 0.25, numbers);
   const vec got = y.to_host();
   double kept = 0;
   for (std::size_t i = 0; i < got.size(); ++i) {
@@ -50,9 +50,9 @@ TEMPLATE_TEST_CASE("dropout", "", BACKENDS) {
   CHECK(kept / 10000 == Approx(0.75).margin(0.02));  // five standard deviations
   // A piece of the stream is the same piece of the whole.
   const ms::tensor<double, TestType> piece(b, {1, 1, 1, 100}, vec(100, 3.0));
-  ms::ops::dropout<TestType, double>(b, piece.view(), part.view(), 0.25, numbers, 500);
+  ms::ops::dropout(b, piece.view(), part.view(), 0.25, numbers, 500);
   CHECK(part.to_host() == vec(got.begin() + 500, got.begin() + 600));
-  CHECK_THROWS_AS((ms::ops::dropout<TestType, double>(b, x.view(), y.view(), 1.0, numbers)), ms::value_error);
+  CHECK_THROWS_AS((ms::ops::dropout(b, x.view(), y.view(), 1.0, numbers)), ms::value_error);
 }
 
 TEMPLATE_TEST_CASE("quantisation takes the nearest code, the lowest on a tie", "", BACKENDS) {
@@ -62,13 +62,13 @@ TEMPLATE_TEST_CASE("quantisation takes the nearest code, the lowest on a tie", "
   const ms::tensor<double, TestType> tz(b, {1, 2, 2, 2}, z), tc(b, {1, 1, 4, 2}, codes);
   ms::tensor<double, TestType> q(b, {1, 2, 2, 2}), dz(b, {1, 2, 2, 2}), dc(b, {1, 1, 4, 2});
   ms::tensor<ms::index_t, TestType> index(b, {1, 2, 2, 1});
-  ms::ops::quantize<TestType, double>(b, tz.view(), tc.view(), index.data(), q.view());
+  ms::ops::quantize(b, tz.view(), tc.view(), index.data(), q.view());
   CHECK(index.to_host() == std::vector<ms::index_t>{0, 1, 2, 0});
   CHECK(q.to_host() == vec{0, 0, 1, 0, 0, 1, 0, 0});
   // With codes held fixed, the loss beta |zq - z|^2 / n + |zq - z|^2 / n has these gradients (beta counts for z alone).
   const vec r = test::normals<double>(8, 3);
   const ms::tensor<double, TestType> tr(b, {1, 2, 2, 2}, r);
-  ms::ops::quantize_backward<TestType, double>(b, tz.view(), tc.view(), index.data(), std::as_const(q).view(), tr.view(), 0.25, dz.view(), dc.view());
+  ms::ops::quantize_backward(b, tz.view(), tc.view(), index.data(), q.view(), tr.view(), 0.25, dz.view(), dc.view());
   const vec gz = dz.to_host(), gc = dc.to_host(), snapped = q.to_host();
   for (std::size_t i = 0; i < 8; ++i) CHECK(gz[i] == Approx(r[i] + 0.25 * 2 * (z[i] - snapped[i]) / 8));
   CHECK(gc[0] == Approx(2.0 / 8 * ((0 - 0.1) + (0 - 0.5))));
@@ -86,7 +86,7 @@ TEMPLATE_TEST_CASE("the Gaussian latent", "", BACKENDS) {
   const auto value = [&](const vec& v) {
     const ms::tensor<double, TestType> tm(b, ms_, v);
     ms::tensor<double, TestType> z(b, zs), kl(b, {2, 1, 1, 1});
-    ms::ops::sample_gaussian<TestType, double>(b, tm.view(), tn.view(), z.view());
+    ms::ops::sample_gaussian(b, tm.view(), tn.view(), z.view());
     ms::ops::gaussian_divergence<TestType, double>(b, tm.view(), kl.data());
     const vec k = kl.to_host();
     return test::dot(z.to_host(), r) + weight * (k[0] + k[1]);
@@ -94,7 +94,7 @@ TEMPLATE_TEST_CASE("the Gaussian latent", "", BACKENDS) {
   const auto gradient = [&](const vec& v) {
     const ms::tensor<double, TestType> tm(b, ms_, v);
     ms::tensor<double, TestType> d(b, ms_);
-    ms::ops::gaussian_backward<TestType, double>(b, tm.view(), tn.view(), tr.view(), weight, d.view());
+    ms::ops::gaussian_backward(b, tm.view(), tn.view(), tr.view(), weight, d.view());
     return d.to_host();
   };
   CHECK(test::gradient_error(m, value, gradient(m)) < 1e-8);
