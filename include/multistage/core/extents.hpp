@@ -16,7 +16,7 @@ inline constexpr index_t dynamic = -1;
 /// N numbers: extents, strides or places along N axes. A std::array that device code can read.
 template <int N>
 struct index_list {
-  index_t value[N > 0 ? N : 1] = {};
+  index_t value[N > 0 ? std::size_t(N) : 1] = {};
 
   constexpr index_list() = default;
   template <std::convertible_to<index_t>... Values>

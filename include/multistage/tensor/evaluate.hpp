@@ -232,7 +232,7 @@ struct assignment {
     index_t size;
     void operator()(index_t k) const {
       constexpr index_t bytes = buffer_bytes(static_cast<const Tree*>(nullptr), piece) + piece * index_t(sizeof(T));
-      alignas(64) unsigned char buffers[bytes];
+      alignas(64) unsigned char buffers[std::size_t(bytes)];
       index_t used = 0;
       const index_t first = k * piece;
       const index_t n = size - first < piece ? size - first : piece;

@@ -11,7 +11,7 @@ namespace multistage {
 /// Some axes of a tensor, counted from 0 or, below 0, from behind: mean(y, axes{0, 1, 2}).
 template <int N>
 struct axes {
-  int value[N];
+  int value[std::size_t(N)];
 };
 template <class... Axes>
 axes(Axes...) -> axes<int(sizeof...(Axes))>;
