@@ -19,7 +19,7 @@ namespace ms = multistage;
 #else
 #define ALL_BACKENDS ms::cpu, ms::eigen, ms::thrust_cpp
 #endif
-#define BACKENDS ms::cpu, ms::thrust_cpp
+#define BACKENDS ms::cpu, ms::eigen, ms::thrust_cpp
 
 namespace {
 
