@@ -140,8 +140,8 @@ struct training {
 template <class Backend, class Make, class Act, class Look>
 long walk(int threads, bool lasting, Make make, Act act, Look look) {
   std::vector<double> undisturbed;
-  // 0: nothing fails. Where there are many (Eigen's expressions take memory a tile), some are passed over from the 200th on.
-  for (long n = 0;; n += n < 200 ? 1 : n / 10) {
+  // 0: nothing fails. Where there are many (Eigen's expressions take memory a tile), some are passed over from the 100th on.
+  for (long n = 0;; n += n < 100 ? 1 : n / 5) {
     bool struck = false, failed = false;
     std::string other;
     std::vector<double> seen;

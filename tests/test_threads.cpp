@@ -133,6 +133,30 @@ TEST_CASE("threads beyond the processors sleep while they wait") {
 }
 
 #if defined(__x86_64__)
+TEST_CASE("a pool's threads compute in their caller's mode, each of them") {
+  ms::thread_pool pool(4);
+  const auto products = [&] {  // one of each thread: no task ends before all have begun
+    std::vector<float> found(4);
+    std::atomic<int> begun{0};
+    pool.parallel_for(4, [&](ms::index_t i) {
+      for (++begun; begun < 4;) std::this_thread::yield();
+      volatile float x = 3e-20f;
+      found[std::size_t(i)] = x * 1e-20f;
+    });
+    return found;
+  };
+  const float tiny = products()[0];
+  CHECK((tiny > 2.99e-40f && tiny < 3.01e-40f));
+  const unsigned before = _mm_getcsr();
+  for (int i = 0; i < 3; ++i) {
+    _mm_setcsr(before | 0x8000);
+    const std::vector<float> flushed = products();
+    _mm_setcsr(before);
+    CHECK(flushed == std::vector<float>(4, 0.0f));
+    CHECK(products() == std::vector<float>(4, tiny));
+  }
+}
+
 TEMPLATE_TEST_CASE("threads compute in their caller's mode", "", BACKENDS) {
   TestType b(4);
   constexpr ms::index_t n = 1 << 16;
