@@ -67,8 +67,7 @@ ms::feature_extractor extractor(const settings& s, const ms::cpu& backend, const
   if (s.features == "random") return ms::random_features(backend, images, s.seed);
   ms::require<ms::value_error>(!s.inception.empty(),
                                "evaluate: --features inception needs --inception FILE; examples/convert_checkpoint.py inception makes it");
-  const ms::io::mapped_file file(s.inception);
-  return ms::inception_features(ms::io::load_inception(s.inception, backend), ms::fingerprint(file.bytes()));
+  return ms::inception_features(ms::io::load_inception(s.inception, backend), ms::fingerprint(ms::io::read_file(s.inception)));
 }
 
 /// How many of its pictures a model is asked about, once it is clear that they fit. @throws shape_error

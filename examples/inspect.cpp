@@ -4,6 +4,7 @@
 #include <iostream>
 #include <multistage/io.hpp>
 #include <multistage/library.hpp>
+#include <set>
 
 #include "command_line.hpp"
 
@@ -83,34 +84,51 @@ void print(const json& j) {
     for (const auto& [key, value] : j["metadata"].items()) std::printf("metadata %-19s %s\n", key.c_str(), value.get<std::string>().substr(0, 400).c_str());
 }
 
+/// A text of the metadata as JSON; null where it is none, which in files of this library is an error.
+json meta_json(const ms::io::safetensors& f, const std::string& key) {
+  try {
+    return f.meta_json(key);
+  } catch (const ms::file_error&) {
+    if (f.metadata().count("format") && f.meta("format").rfind("multistage-", 0) == 0) throw;
+    return json();
+  }
+}
+
 json inspect(const std::string& path) {
   json out{{"file", path}};
   const bool configuration_file = path.size() > 5 && path.substr(path.size() - 5) == ".json";
   if (configuration_file) {
     const auto bytes = ms::io::read_file(path, 1 << 20);
-    const json c = json::parse(bytes.begin(), bytes.end(), nullptr, false);
-    ms::require<ms::file_error>(!c.is_discarded(), path, ": is not JSON");
+    const json c = ms::io::parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path);
     out["network"] = describe_network(ms::io::configuration_from_json(c));
-    if (c.contains("stage_boundaries")) out["stage_boundaries"] = c["stage_boundaries"];
+    if (c.contains("stage_boundaries")) out["stage_boundaries"] = ms::io::partition_from_json(c["stage_boundaries"]).boundaries();
     return out;
   }
   const ms::io::safetensors f(path);
   json rest = json::object();
   for (const auto& [key, value] : f.metadata()) {
-    const json v = json::parse(value, nullptr, false);
-    if (key == "config" && v.is_object() && v.value("network", "") != "autoencoder") {
+    const bool ours = key == "config" || key == "training";
+    const json v = ours ? meta_json(f, key) : json();
+    const bool other = v.is_object() && (v.value("network", json()) == "autoencoder" || v.value("network", json()) == "custom");
+    if (key == "config" && v.is_object() && !other) {
       out["network"] = describe_network(ms::io::configuration_from_json(v));
-      if (v.contains("stage_boundaries")) out["stage_boundaries"] = v["stage_boundaries"];
+      if (v.contains("stage_boundaries")) out["stage_boundaries"] = ms::io::partition_from_json(v["stage_boundaries"]).boundaries();
     } else if (key == "training" && v.is_object())
       out["training"] = v;
     else
       rest[key] = value;
   }
   if (!rest.empty()) out["metadata"] = rest;
-  if (!out.contains("network")) {
-    out["tensors"] = json::array();
-    for (const auto& [name, t] : f.tensors()) out["tensors"].push_back({{"name", name}, {"shape", t.extents}, {"dtype", t.type.name}});
-  }
+  // What stands in the file beside the network's own tensors, of whatever type.
+  std::set<std::string> shown;
+  if (out.contains("network"))
+    for (const json& segment : out["network"]["segments"])
+      for (const json& t : segment["tensors"]) shown.insert(t["name"].get<std::string>());
+  json others = json::array();
+  for (const auto& [name, t] : f.tensors())
+    if (!shown.count(name) && !(out.contains("training") && name.rfind("training.", 0) == 0))
+      others.push_back({{"name", name}, {"shape", t.extents}, {"dtype", t.type.name}});
+  if (!others.empty()) out["tensors"] = others;
   return out;
 }
 

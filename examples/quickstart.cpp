@@ -1,5 +1,5 @@
 // From images to pictures in one page: cluster the noise levels, train a three-stage multi-decoder model, draw, measure, report.
-//   quickstart OUT_DIR [--seconds 60] [--seed 1] [--threads 0] [--backend cpu|eigen|thrust] [--data FILE.npy] [--resume]
+//   quickstart OUT_DIR [--seconds 60] [--seed 1] [--threads 0] [--backend cpu|eigen|thrust] [--data FILE.npy] [--resume [--other-data]]
 #include <CLI/CLI.hpp>
 #include <multistage/eigen.hpp>
 #include <multistage/io.hpp>
@@ -19,6 +19,7 @@ struct settings {
   std::uint64_t seed = 1;
   int threads = 0;
   bool resume = false;
+  bool other_data = false;
   quickstart_origin origin;  // of the run, for its report
 };
 
@@ -32,6 +33,7 @@ int quickstart(Backend backend, const settings& s) {
 
   // 1,797 digits of 8x8; 397 are kept from training, to measure against.
   ms::io::make_directory(s.out);
+  const ms::io::run_lock only_one(s.out);  // a second run in the same directory is refused
   const ms::io::image_set all = ms::io::images_from(ms::io::read_npy(s.data), s.data, {16});
   ms::require<ms::value_error>(all.count() >= 4, s.data, ": has ", all.count(),
                                " images; the quickstart takes 4 or more, two to learn from and two to measure against");
@@ -50,20 +52,21 @@ int quickstart(Backend backend, const settings& s) {
                       train.span(),
                       train.extents,
                       {.learning_rate = 3e-3, .ema_rampup_ratio = 0.1, .batch_size = 128, .levels = {-0.5, 1.4}, .least_stage_share = 0.05, .seed = s.seed}};
+  // The checkpoint is saved now and then, at the end, and when Ctrl-C or a scheduler asks to stop.
   const std::string checkpoint = s.out + "/model.safetensors";
-  if (s.resume) ms::resume(checkpoint, trainer);
   ms::io::json_lines log(s.out + "/log.jsonl", s.resume);
   ms::progress bar("training");
-  const ms::run_result run = ms::run(trainer, ms::seconds(s.seconds), [&](const ms::loss_point& p, double done) {
-    log.write({{"step", p.step}, {"images", p.images}, {"seconds", p.seconds}, {"loss", p.loss}});
-    bar.show(done, quickstart_line(p));
-    return true;
-  });
+  const ms::run_result run = ms::run(
+      trainer, ms::seconds(s.seconds), {.path = checkpoint, .every_seconds = 15, .resume = s.resume, .resumed_with = {.other_images = s.other_data}},
+      [&](const ms::loss_point& p, double done) {
+        log.write({{"step", p.step}, {"images", p.images}, {"seconds", p.seconds}, {"loss", p.loss}});
+        bar.show(done, quickstart_line(p));
+        return true;
+      });
   bar.end();
-  ms::save(checkpoint, trainer);
   if (run.interrupted) {
     std::fprintf(stderr, "interrupted: %s holds everything; go on with the same command and --resume\n", checkpoint.c_str());
-    return 130;
+    return 128 + run.signal;
   }
 
   // A picture for each seed; every evaluation goes to the decoder of its own sigma.
@@ -106,6 +109,7 @@ int main(int argc, char** argv) {
   app.add_option("--backend", s.backend, "that computes")->check(CLI::IsMember({"cpu", "eigen", "thrust"}))->capture_default_str();
   app.add_option("--data", s.data, "images, npy [n, 8, 8] of integers 0..16 or floats -1..1")->capture_default_str();
   app.add_flag("--resume", s.resume, "go on from the model in the directory");
+  app.add_flag("--other-data", s.other_data, "with --resume: go on although the images are others than before");
   return command_line::run(app, argc, argv, [&] {
     if (s.backend == "eigen") return quickstart(ms::eigen(s.threads), s);
     if (s.backend == "thrust") return quickstart(ms::thrust_host(s.threads), s);

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The quickstart for a few seconds: all files are there and sound, Ctrl-C saves, --resume goes on, bad input gets status 2 and one line.
+# The quickstart for a few seconds: all files are there and sound, signals save, --resume goes on, bad input gets status 2 and one line.
 set -euo pipefail
 quickstart=$1 work=$2/quickstart_test
 rm -rf "$work" && mkdir -p "$work"
@@ -58,23 +58,49 @@ mkdir -p "$work/broken" && cp "$work/cut" "$work/broken/model.safetensors"
 fails 'not a sound safetensors file' "$work/broken" --resume --seconds 1
 cmp "$work/cut" "$work/broken/model.safetensors"
 
-# Ctrl-C saves, and --resume goes on from there. A background job of a script ignores SIGINT unless it is given its own handling.
+# Ctrl-C and a scheduler's SIGTERM save, and --resume goes on from there; a second run in the same directory is refused meanwhile. A background job
+# of a script ignores SIGINT unless it is given its own handling.
 python3 - "$quickstart" "$work" <<'P'
-import json, signal, struct, subprocess, sys, time
+import json, os, signal, struct, subprocess, sys, time
 def steps(path):
     with open(path, "rb") as f:
         n = struct.unpack("<Q", f.read(8))[0]
         return json.loads(json.loads(f.read(n))["__metadata__"]["training"])["steps"]
 quickstart, work = sys.argv[1:]
-p = subprocess.Popen([quickstart, work + "/stop", "--seconds", "60"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-time.sleep(4)
-p.send_signal(signal.SIGINT)
-out, err = p.communicate(timeout=60)
-assert p.returncode == 130 and "--resume" in err, (p.returncode, out, err)
-before = steps(work + "/stop/model.safetensors")
-assert before > 0
-subprocess.run([quickstart, work + "/stop", "--seconds", "2", "--resume"], check=True, capture_output=True)
-assert steps(work + "/stop/model.safetensors") > before
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    out = work + "/stop" + str(int(number))
+    p = subprocess.Popen([quickstart, out, "--seconds", "60"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    while not os.path.exists(out + "/log.jsonl") or os.path.getsize(out + "/log.jsonl") == 0:
+        time.sleep(0.1)
+    second = subprocess.run([quickstart, out, "--seconds", "1"], capture_output=True, text=True)
+    assert second.returncode == 2 and f"another run is at work there: process {p.pid} on" in second.stderr, second
+    p.send_signal(number)
+    stdout, stderr = p.communicate(timeout=60)
+    assert p.returncode == 128 + number and "--resume" in stderr, (p.returncode, stdout, stderr)
+    before = steps(out + "/model.safetensors")
+    assert before > 0
+    with open(out + "/log.jsonl", "a") as f:
+        f.write('{"step": 5, "im')  # as a crash would leave it
+    # Without stderr: progress lines must not land in the log.
+    subprocess.run(["bash", "-c", 'exec "$0" "$@" 2>&-', quickstart, out, "--seconds", "2", "--resume"], check=True, stdout=subprocess.DEVNULL)
+    assert steps(out + "/model.safetensors") > before
+    for line in open(out + "/log.jsonl"):
+        assert "loss" in json.loads(line), line
+    assert not [name for name in os.listdir(out) if name.startswith(".")], os.listdir(out)
+# Other images than those of the run are refused, unless they are meant. Noise of eight kinds, that has stages.
+def npy(path, values):
+    h = "{'descr': '|u1', 'fortran_order': False, 'shape': (40, 8, 8), }\n"
+    open(path, "wb").write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(h)) + h.encode() + bytes(values))
+values = [(i * i * 7 + i // 64 * 5) % 17 for i in range(2560)]
+npy(work + "/a.npy", values)
+npy(work + "/b.npy", [(v + 1) % 17 if i % 64 == 0 else v for i, v in enumerate(values)])
+def run(*more):
+    command = [quickstart, work + "/images", "--seconds", "0.5", *more]
+    return subprocess.run(command, capture_output=True, text=True)
+first = run("--data", work + "/a.npy")
+assert first.returncode == 0, first
+other = run("--data", work + "/b.npy", "--resume")
+assert other.returncode == 2 and ("other images" in other.stderr or "another model" in other.stderr), other
 P
 for backend in eigen thrust; do
   "$quickstart" "$work/$backend" --seconds 2 --backend $backend >/dev/null 2>&1

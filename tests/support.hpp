@@ -1,14 +1,12 @@
 // What tests share: tensors of random numbers, comparisons, numerical gradients, and the list of backends.
 #pragma once
-#include <unistd.h>
-
-#include <filesystem>
 #include <functional>
 #include <multistage/eigen.hpp>
 #include <multistage/multistage.hpp>
 #include <multistage/thrust.hpp>
 
 #include "catch.hpp"
+#include "directory.hpp"
 
 namespace ms = multistage;
 
@@ -64,25 +62,6 @@ inline double gradient_error(std::vector<double> at, const std::function<double(
     worst = std::max(worst, std::fabs((above - below) / (2 * h) - gradient[i]));
   }
   return worst / scale;
-}
-
-/// A directory of this test's own, gone at its end.
-struct directory {
-  std::string path = std::filesystem::temp_directory_path() / ("multistage-test-" + std::to_string(::getpid()));
-  directory() { std::filesystem::create_directories(path); }
-  ~directory() { std::filesystem::remove_all(path); }
-  directory(const directory&) = delete;
-  std::string operator/(const char* name) const { return path + "/" + name; }
-};
-
-/// What an error of the library says, or "nothing".
-inline std::string message(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const ms::error& e) {
-    return e.what();
-  }
-  return "nothing";
 }
 
 inline double dot(const std::vector<double>& a, const std::vector<double>& b) {

@@ -3,6 +3,7 @@
 #pragma once
 #include "core/warnings_begin.inc"
 
+#include "core/program.hpp"
 #include "core/progress.hpp"
 #include "io/autoencoder_file.hpp"
 #include "io/canvas.hpp"
@@ -14,6 +15,7 @@
 #include "io/json_lines.hpp"
 #include "io/npy.hpp"
 #include "io/report.hpp"
+#include "io/run_lock.hpp"
 #include "io/safetensors.hpp"
 #include "io/weights.hpp"
 #include "training/checkpoint.hpp"

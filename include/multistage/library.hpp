@@ -1,5 +1,6 @@
 // Everything but the backends, which the umbrellas choose.
 #pragma once
+#include "core/program.hpp"
 #include "diffusion/multi_decoder.hpp"
 #include "ops/copy.hpp"
 #include "ops/matmul.hpp"

@@ -44,3 +44,14 @@ for network in ("song_unet", "adm_unet", "ncsnpp", "ldm_unet"):
                                                "decoder_channels": [8, 4], "decoder_blocks": [1, 2], "decoder_attention": [["attn", "-"], ["-"]], "stage_boundaries": [0.5]}))
 put("configuration", "autoencoder", json.dumps({"network": "autoencoder", "kind": "kl", "resolution": 16, "z_channels": 4, "embed_dim": 4}))
 put("configuration", "list", "[0.5, 2.0]")
+for path in (out / "configuration").iterdir():
+    put("training", path.name, path.read_bytes())
+put("training", "labels", json.dumps({"network": "song_unet", "resolution": 4, "channels": 1, "encoder_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "label_dim": 3,
+                                      "preconditioning": "VPPrecond", "sigma_data": 0.5, "decoder_channels": [8, 8], "stage_boundaries": [1.0]}))
+training = json.dumps({"steps": 1, "images_seen": 4.0, "segment_updates": [1, 1, 1], "seed": 0, "batch_size": 4, "stage_images": [2.0, 2.0], "importance": []})
+put("checkpoint", "sound", "\n\n")
+put("checkpoint", "training", training + "\n\n")
+put("checkpoint", "negative", training.replace('"steps": 1', '"steps": -1') + "\n\n")
+put("checkpoint", "config", "\n" + json.dumps({"network": "song_unet", "resolution": 2, "channels": 1, "encoder_channels": 4, "channel_mult": [1], "num_blocks": 0, "attn_resolutions": [],
+                                               "decoder_channels": [4, 4], "stage_boundaries": [1.0], "sigma_data": 0.5}) + "\n")
+put("checkpoint", "edits", b"\n\n" + bytes(range(90)))

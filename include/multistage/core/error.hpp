@@ -1,7 +1,5 @@
 // Errors of the library: every message says what is wrong, where, why, and what to do about it.
 #pragma once
-#include <cstdio>
-#include <new>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -48,20 +46,6 @@ MULTISTAGE_COLD [[noreturn]] void fail(const Parts&... parts) {
 template <class Error, class... Parts>
 void require(bool condition, const Parts&... parts) {
   if (!condition) fail<Error>(parts...);
-}
-
-/// The body of a program's main: runs f and returns its exit status; for an exception of any kind prints one line and returns 2.
-template <class F>
-int exit_status(F&& f) {
-  try {
-    return f();
-  } catch (const std::bad_alloc&) {
-    std::fputs("error: there is not enough memory; a smaller batch or model takes less\n", stderr);
-    return 2;
-  } catch (const std::exception& e) {
-    std::fprintf(stderr, "error: %s\n", e.what());
-    return 2;
-  }
 }
 
 }  // namespace multistage

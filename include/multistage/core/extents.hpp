@@ -141,6 +141,15 @@ struct shape {
   }
 };
 
+/// Whether extents are at least 0 and their product, with some bytes an element, is a number at all: 2^40 x 2^20 x 8 is none.
+template <extents_like E>
+constexpr bool countable(const E& e) {
+  index_t product = 1;
+  for (int k = 0; k < E::rank(); ++k)
+    if (e[k] < 0 || __builtin_mul_overflow(product, e[k] > 0 ? e[k] : 1, &product)) return false;
+  return product <= index_t{1} << 56;
+}
+
 /// Whether two extents are equal, whatever their types.
 template <extents_like A, extents_like B>
 constexpr bool same_extents(const A& a, const B& b) {

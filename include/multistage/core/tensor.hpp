@@ -351,6 +351,7 @@ class basic_tensor : public tensor_base, public tensor_interface<basic_tensor<T,
   static const Extents& check(const Extents& e) {
     for (int k = 0; k < Extents::rank(); ++k)
       require<shape_error>(e[k] >= 0, "tensor: extents ", e, " must not be negative");
+    require<shape_error>(countable(e), "tensor: extents ", e, " hold more elements than can be counted; make some smaller");
     return e;
   }
   std::optional<Backend> backend_;

@@ -264,6 +264,7 @@ class dynamic_model {
         names_(std::move(d.names)),
         executor_(backend_, std::move(d.structure)),
         weights_(backend_, {1, 1, 1, executor_.network().parameter_elements}) {
+    check(config_.precond);
     require<value_error>(config_.stages.stage_count() == stages_.stage_count(), "model: ", config_.stages.stage_count(), " decoders for a partition of ",
                          stages_.stage_count(), " stages; give one decoder width a stage (stage 0, lowest noise, first)");
     check_image_extents();

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <string>
 
+#include "../core/finite.hpp"
 #include "../schedule/discrete.hpp"
 
 namespace multistage {
@@ -106,6 +107,23 @@ struct preconditioning {
     return {skip, out, alpha, noise};
   }
 };
+
+/// Refuses constants with which no factor is a number. @throws value_error naming the one
+MULTISTAGE_COLD inline void check(const preconditioning& p) {
+  const auto inside = [](const char* name, double value, double least, double most) {
+    require<value_error>(is_finite(value) && value >= least && value <= most, "preconditioning: ", name, " = ", value, " is outside ", least, "..", most);
+  };
+  inside("sigma_data", p.sigma_data, 1e-6, 1e6);
+  if (p.kind == precondition::vp || p.kind == precondition::subvp) {
+    inside("beta_min", p.beta_min, 0, 1e6);
+    inside("beta_max", p.beta_max, 0, 1e6);
+    require<value_error>(p.beta_min < p.beta_max, "preconditioning: beta_min = ", p.beta_min, " is not below beta_max = ", p.beta_max);
+  }
+  inside("num_timesteps", p.num_timesteps, 2, 1e6);
+  inside("beta_start", p.beta_start, 1e-12, 1 - 1e-12);
+  inside("beta_end", p.beta_end, 1e-12, 1 - 1e-12);
+  if (p.kind == precondition::ddpm) discrete_schedule::cached(p.betas, p.beta_start, p.beta_end, p.num_timesteps);
+}
 
 /// What a network of another kind would have predicted: `value`, of kind `from`, at a value x = y + sigma n, as kind `to`. alpha: the signal's scale,
 /// 1 / sqrt(1 + sigma^2) where variance is preserved. All kinds are linear in D, so the way leads over it.

@@ -1,9 +1,12 @@
 // The builder that a network's description speaks to: each verb appends a node. `Names` decides whether names are kept: at run time
 // they are (checkpoints need them), at compile time they would only cost.
 #pragma once
+#include <algorithm>
 #include <string>
 #include <string_view>
 
+#include "../core/error.hpp"
+#include "../core/utf8.hpp"
 #include "fuse.hpp"
 #include "node.hpp"
 
@@ -18,6 +21,7 @@ struct no_names {
   constexpr void pop(std::size_t) {}
   constexpr void parameter(std::string_view, std::string_view) {}
   constexpr void segment(int) {}
+  constexpr void check() const {}
 };
 
 /// Upstream's names: of each parameter, e.g. "enc.8x8_block0.conv0.weight".
@@ -35,6 +39,20 @@ struct name_list {
   void pop(std::size_t size) { prefix.resize(size); }
   void parameter(std::string_view layer, std::string_view kind) {
     parameters.push_back(prefix + std::string(layer) + (layer.empty() ? "" : ".") + std::string(kind));
+  }
+  /// Refuses names under which weights could not be saved and read back: of two parameters alike, of what checkpoints keep beside the
+  /// weights, and none that JSON can hold. @throws value_error
+  MULTISTAGE_COLD void check() const {
+    std::vector<std::string> sorted = parameters;
+    std::sort(sorted.begin(), sorted.end());
+    const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
+    require<value_error>(twice == sorted.end(), "network: two parameters are called '", twice == sorted.end() ? std::string() : *twice,
+                         "'; files could hold only one of them: give the layers names of their own, or record each inside a scope of its own");
+    for (const std::string& name : parameters) {
+      require<value_error>(name != "__metadata__" && name.rfind("training.", 0) != 0, "network: a parameter cannot be called '", name,
+                           "': '__metadata__' and names that begin with 'training.' have a meaning of their own in checkpoints; give the layer another name");
+      require<value_error>(is_utf8(name), "network: the name of parameter ", &name - parameters.data(), " is not UTF-8; names in files must be");
+    }
   }
 
  private:
@@ -165,8 +183,11 @@ class recorder {
 
   /// What was recorded, a node a verb.
   constexpr const graph& recorded() const { return graph_; }
-  /// The recorded graph, fused. @see fuse.hpp
-  constexpr graph finish() const { return fuse(graph_); }
+  /// The recorded graph, fused (fuse.hpp). @throws value_error for names that could not be saved and read back
+  constexpr graph finish() const {
+    names.check();
+    return fuse(graph_);
+  }
 
  private:
   struct scope_guard {

@@ -17,7 +17,8 @@ void save_autoencoder(const std::string& path, autoencoder_model<Scalar, Backend
   model.for_each_parameter([&](const std::string& name, const parameter& p, index_t offset) {
     std::vector<Scalar> values(static_cast<std::size_t>(p.size()));
     for_each_element(p, [&](index_t upstream, index_t own) { values[upstream] = flat[offset + own]; });
-    w.add(name, upstream_extents(p), std::move(values));
+    require_finite(std::span<const Scalar>(values), "autoencoder: tensor '" + name + "'", true);
+    w.add(name, upstream_extents(p), values);
   });
   w.write(path);
 }
@@ -28,9 +29,7 @@ autoencoder_model<Scalar, Backend> load_autoencoder(const std::string& path, Bac
   const safetensors f(path);
   require<file_error>(f.metadata().count("format") && f.meta("format") == autoencoder_format, path, ": is not an autoencoder (metadata format is not '",
                       autoencoder_format, "')");
-  const json config = json::parse(f.meta("config"), nullptr, false);
-  require<file_error>(!config.is_discarded(), path, ": its metadata 'config' is not JSON");
-  autoencoder_model<Scalar, Backend> model(backend, autoencoder_from_json(config), 0);
+  autoencoder_model<Scalar, Backend> model(backend, autoencoder_from_json(f.meta_json("config")), 0);
   graph all;  // the tensors as one list, for one check
   std::vector<std::string> names;
   model.for_each_parameter([&](const std::string& name, const parameter& p, index_t offset) {
@@ -42,7 +41,7 @@ autoencoder_model<Scalar, Backend> load_autoencoder(const std::string& path, Bac
   const auto flat = read_parameters<Scalar>(f, "", all, names, [](const std::string&) { return false; });
   backend.upload(flat.data(), model.weights().data(), index_t(flat.size()));
   if (f.metadata().count("scale_factor")) {
-    const json scale = json::parse(f.meta("scale_factor"), nullptr, false);
+    const json scale = f.meta_json("scale_factor");
     require<file_error>(scale.is_number(), path, ": its metadata 'scale_factor' is not a number");
     model.set_scale_factor(scale.get<double>());
   }

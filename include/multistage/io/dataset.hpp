@@ -15,13 +15,17 @@ namespace detail {
 inline constexpr std::size_t cifar10_record = 3073;
 
 /// How many records there are. @throws file_error, also for a label that no class has
-inline index_t cifar10_count(const std::string& path, std::span<const unsigned char> bytes) {
-  require<file_error>(!bytes.empty() && bytes.size() % cifar10_record == 0, path, ": has ", bytes.size(),
+inline index_t cifar10_count(const std::string& path, const byte_source& source) {
+  require<file_error>(source.size() > 0 && source.size() % cifar10_record == 0, path, ": has ", source.size(),
                       " bytes, no multiple of CIFAR-10's records of ", cifar10_record);
-  const std::size_t n = bytes.size() / cifar10_record;
-  for (std::size_t r = 0; r < n; ++r)
-    require<file_error>(bytes[r * cifar10_record] < 10, path, ": record ", r, " has the label ",
-                        int(bytes[r * cifar10_record]), "; CIFAR-10 has 10 classes");
+  constexpr std::uint64_t at_once = 256;
+  const std::uint64_t n = source.size() / cifar10_record;
+  for (std::uint64_t first = 0; first < n; first += at_once) {
+    const auto bytes = source.bytes(first * cifar10_record, at_once * cifar10_record);
+    for (std::size_t at = 0; at < bytes.size(); at += cifar10_record)
+      require<file_error>(bytes[at] < 10, path, ": record ", first + at / cifar10_record, " has the label ",
+                          int(bytes[at]), "; CIFAR-10 has 10 classes");
+  }
   return index_t(n);
 }
 /// One record's image to [32, 32, 3] in [-1, 1]; returns its label.
@@ -41,19 +45,15 @@ inline std::vector<std::string> cifar10_batches(const std::string& folder) {
   return batches;
 }
 
-/// Bytes of a file, mapped or unpacked, with what owns them.
-struct held_bytes {
-  std::shared_ptr<const void> owner;
-  std::span<const unsigned char> bytes;
+/// Bytes by which kind_of tells kinds: those of tar archives stand at 257.
+inline constexpr std::uint64_t kind_start = 512;
 
-  static held_bytes of_file(const std::string& path) {
-    auto file = std::make_shared<mapped_file>(path);
-    const std::span<const unsigned char> bytes = file->bytes();
-    if (kind_of(bytes).kind != file_kind::gzip) return {std::move(file), bytes};
-    auto unpacked = std::make_shared<std::vector<unsigned char>>(gunzip(path, bytes));
-    return {unpacked, *unpacked};
-  }
-};
+/// Bytes of a file, unpacked where they are gzipped.
+inline byte_source unpacked(const std::string& path) {
+  byte_source file(path);
+  if (kind_of(file.bytes(0, kind_start)).kind != file_kind::gzip) return file;
+  return byte_source(gunzip(path, file.bytes(0, file.size())));
+}
 
 /// Refuses settings that have no effect on a kind of file. @throws value_error
 inline void check_rule(const std::string& path, const image_rule& rule, file_kind kind) {
@@ -65,7 +65,7 @@ inline void check_rule(const std::string& path, const image_rule& rule, file_kin
                        ": is no array of floats; latent images come as npy or npz");
 }
 
-inline image_source npy_source(const std::string& path, held_bytes held, npy_layout layout,
+inline image_source npy_source(const std::string& path, byte_source source, npy_layout layout,
                                const image_rule& rule) {
   const shape e = image_rule::extents(path, layout.extents);
   const bool channels_first = e.channels > 4 && (e.height == 1 || e.height == 3 || e.height == 4);
@@ -76,31 +76,42 @@ inline image_source npy_source(const std::string& path, held_bytes held, npy_lay
   require<file_error>(e.channels <= (index_t{1} << 40) / (e.width * e.height), path, ": images of ", e.height,
                       " x ", e.width, " x ", e.channels, " values are too large");
   return {e, [=, size = e.row_size()](index_t first, index_t n, float* to) {
-            layout.read(held.bytes, std::size_t(first * size), std::size_t(n * size), to);
+            const std::size_t width = layout.width();
+            const auto bytes = source.bytes(layout.data + std::size_t(first * size) * width,
+                                            std::size_t(n * size) * width);
+            layout.convert(bytes.data(), std::size_t(n * size), to);
             rule.apply(path, layout.type, std::size_t(first * size), std::size_t(n * size), to);
           }};
 }
 
-inline image_source npz_source(const std::string& path, held_bytes held, const image_rule& rule) {
-  auto member = std::make_shared<npz_member>(open_npz(path, held.bytes, rule.array));
-  const std::string name = path + ", array " + member->name;
-  const held_bytes part{std::make_shared<std::pair<held_bytes, std::shared_ptr<npz_member>>>(held, member),
-                        member->bytes};
-  return npy_source(name, part, member->layout, rule);
+/// Archives are held in memory: their checksums are of all of an array.
+inline image_source npz_source(const std::string& path, const byte_source& source, const image_rule& rule) {
+  struct holder {
+    std::vector<unsigned char> archive;
+    npz_member member;
+  };
+  const auto held = std::make_shared<holder>();
+  held->archive = source.bytes(0, source.size());
+  held->member = open_npz(path, held->archive, rule.array);
+  return npy_source(path + ", array " + held->member.name, byte_source(held, held->member.bytes),
+                    held->member.layout, rule);
 }
 
-inline image_source idx_source(const std::string& path, held_bytes held, const image_rule& rule) {
-  const idx_layout layout = parse_idx_layout(path, held.bytes);
+inline image_source idx_source(const std::string& path, byte_source source, const image_rule& rule) {
+  const idx_layout layout = parse_idx_layout(path, source.bytes(0, 20), source.size());
   check_pixels(path, std::uint64_t(layout.extents.width), std::uint64_t(layout.extents.height),
                rule.most_pixels);
   return {layout.extents, [=, largest = rule.largest](index_t first, index_t n, float* to) {
-            layout.read(path, held.bytes, first, n, largest, to);
+            const index_t size = layout.extents.row_size();
+            const auto bytes =
+                source.bytes(layout.data + std::uint64_t(first * size), std::uint64_t(n * size));
+            layout.convert(path, bytes.data(), first, n, largest, to);
           }};
 }
 
 inline image_source cifar10_source(const std::vector<std::string>& paths, const image_rule& rule) {
   struct part {
-    held_bytes held;
+    byte_source source;
     index_t begin;
     index_t end;
   };
@@ -108,15 +119,20 @@ inline image_source cifar10_source(const std::vector<std::string>& paths, const 
   check_rule(paths.front(), rule, file_kind::none);
   check_pixels(paths.front(), 32, 32, rule.most_pixels);
   for (const std::string& path : paths) {
-    const held_bytes held = held_bytes::of_file(path);
+    const byte_source source = unpacked(path);
     const index_t begin = parts.empty() ? 0 : parts.back().end;
-    parts.push_back({held, begin, begin + cifar10_count(path, held.bytes)});
+    parts.push_back({source, begin, begin + cifar10_count(path, source)});
   }
   const shape e{parts.back().end, 32, 32, 3};
   return {e, [parts, size = e.row_size()](index_t first, index_t n, float* to) {
-            for (const part& p : parts)
-              for (index_t i = std::max(first, p.begin); i < std::min(first + n, p.end); ++i)
-                read_cifar10(p.held.bytes, i - p.begin, to + (i - first) * size);
+            for (const part& p : parts) {
+              const index_t begin = std::max(first, p.begin);
+              const index_t count = std::min(first + n, p.end) - begin;
+              if (count <= 0) continue;
+              const auto bytes = p.source.bytes(std::uint64_t(begin - p.begin) * cifar10_record,
+                                                std::uint64_t(count) * cifar10_record);
+              for (index_t i = 0; i < count; ++i) read_cifar10(bytes, i, to + (begin - first + i) * size);
+            }
           }};
 }
 
@@ -139,10 +155,10 @@ inline image_source picture_source(const std::string& path, bool is_folder, cons
 }
 
 /// Whether records of CIFAR-10 begin like an IDX file: one of them with the label 0, and red 0, 8, 3.
-inline bool is_cifar10_after_all(std::span<const unsigned char> bytes) {
-  if (bytes.empty() || bytes.size() % cifar10_record != 0) return false;
+inline bool is_cifar10_after_all(const byte_source& source) {
+  if (source.size() == 0 || source.size() % cifar10_record != 0) return false;
   try {
-    parse_idx_layout("", bytes);
+    parse_idx_layout("", source.bytes(0, 20), source.size());
     return false;
   } catch (const file_error&) {
     return true;
@@ -150,17 +166,19 @@ inline bool is_cifar10_after_all(std::span<const unsigned char> bytes) {
 }
 
 inline image_source file_source(const std::string& path, const image_rule& rule) {
-  const held_bytes held = held_bytes::of_file(path);
-  known_kind k = kind_of(held.bytes);
-  if (k.kind == file_kind::idx && is_cifar10_after_all(held.bytes)) k = {};
+  const byte_source source = unpacked(path);
+  known_kind k = kind_of(source.bytes(0, kind_start));
+  if (k.kind == file_kind::idx && is_cifar10_after_all(source)) k = {};
   check_rule(path, rule, k.kind);
-  if (k.kind == file_kind::npy) return npy_source(path, held, parse_npy_layout(path, held.bytes), rule);
-  if (k.kind == file_kind::zip) return npz_source(path, held, rule);
-  if (k.kind == file_kind::idx) return idx_source(path, held, rule);
+  if (k.kind == file_kind::npy)
+    return npy_source(path, source,
+                      parse_npy_layout(path, source.bytes(0, npy_longest_start), source.size()), rule);
+  if (k.kind == file_kind::zip) return npz_source(path, source, rule);
+  if (k.kind == file_kind::idx) return idx_source(path, source, rule);
   if (is_picture(k.kind)) return picture_source(path, false, rule);
-  if (k.kind == file_kind::none && !held.bytes.empty() && held.bytes.size() % cifar10_record == 0)
+  if (k.kind == file_kind::none && source.size() > 0 && source.size() % cifar10_record == 0)
     return cifar10_source({path}, rule);
-  const std::string is = held.bytes.empty()            ? ": is empty"
+  const std::string is = source.size() == 0         ? ": is empty"
                          : k.kind == file_kind::none ? ": is no data set that is known"
                                                      : std::string(": is a ") + k.name;
   fail<file_error>(path, is, "; data sets are npy and npz arrays, IDX files (MNIST), CIFAR-10's .bin, these "
@@ -173,7 +191,7 @@ inline image_source file_source(const std::string& path, const image_rule& rule)
 inline image_set parse_cifar10(const std::string& path, std::span<const unsigned char> bytes,
                                std::vector<int>* labels = nullptr) {
   image_set s;
-  s.extents = {detail::cifar10_count(path, bytes), 32, 32, 3};
+  s.extents = {detail::cifar10_count(path, byte_source(nullptr, bytes)), 32, 32, 3};
   s.values.resize(std::size_t(s.extents.size()));
   for (index_t r = 0; r < s.count(); ++r) {
     const int label = detail::read_cifar10(bytes, r, s.values.data() + r * s.extents.row_size());
@@ -207,7 +225,7 @@ inline image_source with_channels(const std::string& path, image_source images, 
 }
 
 /// Images of any kind of path, in [-1, 1] unless they are latents, NHWC, as a source: arrays, CIFAR-10's
-/// files and pictures stay on the disk and are read block by block. Pictures are grey, one channel, where
+/// files and pictures stay on the disk and are read block by block, npz archives and what is gzipped is held in memory. Pictures are grey, one channel, where
 /// all of a folder are. What is odd about pictures is said when the source is gone.
 /// @throws file_error saying what the path is taken for and why that fails, shape_error
 inline image_source open_images(const std::string& path, const image_rule& rule = {}) {

@@ -12,14 +12,14 @@ struct idx_layout {
   shape extents{0, 0, 0, 0};
   std::size_t data = 0;
 
-  /// Images [first, first + n) in [-1, 1]. @param largest the value of white; 0: 255
-  /// @throws value_error for a value above it
-  void read(const std::string& path, std::span<const unsigned char> bytes, index_t first, index_t n,
-            double largest, float* to) const {
+  /// Images [first, first + n) in [-1, 1]. @param from their bytes. @param largest the value of white;
+  /// 0: 255. @throws value_error for a value above it
+  void convert(const std::string& path, const unsigned char* from, index_t first, index_t n, double largest,
+               float* to) const {
     const index_t size = extents.row_size();
     const float white = largest > 0 ? float(largest) : 255.0f;
     for (index_t i = first * size; i < (first + n) * size; ++i) {
-      const unsigned char v = bytes[data + std::size_t(i)];
+      const unsigned char v = *from++;
       require<value_error>(float(v) <= white, path, ": value ", i, " is ", int(v), ", above the ",
                            white, " that are said to be white");
       *to++ = float(v) / white * 2 - 1;
@@ -27,8 +27,10 @@ struct idx_layout {
   }
 };
 
-/// Of images [n, h, w] or [n, h, w, c] of unsigned bytes. @throws file_error with file, byte and reason
-inline idx_layout parse_idx_layout(const std::string& path, std::span<const unsigned char> bytes) {
+/// Of images [n, h, w] or [n, h, w, c] of unsigned bytes. @param bytes the file's first 20, or all of them.
+/// @param size of all. @throws file_error with file, byte and reason
+inline idx_layout parse_idx_layout(const std::string& path, std::span<const unsigned char> bytes,
+                                   std::uint64_t size) {
   const auto broken = [&](std::size_t at, const std::string& why) {
     fail<file_error>(path, ": not a sound IDX image file: byte ", at, ": ", why);
   };
@@ -52,19 +54,19 @@ inline idx_layout parse_idx_layout(const std::string& path, std::span<const unsi
     count *= n;
     e[d] = index_t(n);
   }
-  if (count != bytes.size() - data)
+  if (count != size - data)
     broken(data, "its extents take " + std::to_string(count) + " bytes, " +
-                     std::to_string(bytes.size() - data) + " follow: the file is cut or broken");
+                     std::to_string(size - data) + " follow: the file is cut or broken");
   return {{e[0], e[1], e[2], e[3]}, data};
 }
 
 /// Images as values in [-1, 1]. @throws file_error with file, byte and reason
 inline image_set parse_idx(const std::string& path, std::span<const unsigned char> bytes) {
-  const idx_layout l = parse_idx_layout(path, bytes);
+  const idx_layout l = parse_idx_layout(path, bytes, bytes.size());
   image_set s;
   s.extents = l.extents;
   s.values.resize(std::size_t(l.extents.size()));
-  l.read(path, bytes, 0, l.extents.rows, 0, s.values.data());
+  l.convert(path, bytes.data() + l.data, 0, l.extents.rows, 0, s.values.data());
   return s;
 }
 /// The same of a file, gzipped or not. @throws file_error

@@ -2,7 +2,7 @@
 // "pooling" in the metadata, "fid" or "torchvision".
 #pragma once
 #include "../metrics/inception.hpp"
-#include "safetensors.hpp"
+#include "weights.hpp"
 
 namespace multistage::io {
 
@@ -24,7 +24,7 @@ inception<Backend> load_inception(const std::string& path, Backend backend) {
       [&](const std::string& name, const std::vector<index_t>& extents) {
         require<file_error>(f.contains(name), path, ": lacks ", name, "; it is not Inception-v3");
         require<file_error>(f.entry(name).extents == extents, path, ": ", name, " has other extents than Inception-v3's");
-        return f.get<float>(name);
+        return read_weights<float>(f, name);
       },
       pooling == "fid" ? inception_pooling::fid : inception_pooling::torchvision, classes);
 }

@@ -6,6 +6,7 @@
 #include "../diffusion/configuration.hpp"
 #include "../networks/autoencoder.hpp"
 #include "../stages/partition.hpp"
+#include "json_text.hpp"
 
 namespace multistage::io {
 
@@ -287,6 +288,7 @@ inline configuration configuration_from_json(const json& j) {
   c.precond.kind = precondition_from(precond);
   detail::settings(r, c.precond);
   r.finish();
+  check(c.precond);
   return c;
 }
 

@@ -1,4 +1,4 @@
-// NumPy's npy format, versions 1 to 3: u1, i1, i2, i4, i8, f4, f8, little-endian, C order.
+// NumPy's npy format, versions 1 to 3: bool, u1, i1, i2, i4, i8, f4, f8, little-endian, C order.
 #pragma once
 #include "images.hpp"
 #include "picture.hpp"
@@ -10,27 +10,29 @@ namespace multistage::io {
 struct npy_layout {
   std::string type;  // "u1", "f4", ...
   std::vector<index_t> extents;
-  std::size_t data = 0, count = 0;  // byte at which values begin; their number
+  std::size_t data = 0;   // byte at which values begin
+  std::size_t count = 0;  // of values
 
-  /// Values [first, first + n) as To.
+  /// Bytes of a value.
+  std::size_t width() const { return std::size_t(type[1] - '0'); }
+  /// n values from their bytes, as To.
   template <class To>
-  void read(std::span<const unsigned char> bytes, std::size_t first, std::size_t n, To* to) const {
-    const auto convert = [&]<class From>(From) {
-      const unsigned char* from = bytes.data() + data + first * sizeof(From);
+  void convert(const unsigned char* from, std::size_t n, To* to) const {
+    const auto as = [&]<class From>(From) {
       for (std::size_t i = 0; i < n; ++i) {
         From v;
         std::memcpy(&v, from + i * sizeof(From), sizeof(From));
         to[i] = To(v);
       }
     };
-    if (type == "u1" || type == "b1") return convert(std::uint8_t{});
-    if (type == "i1") return convert(std::int8_t{});
-    if (type == "i2") return convert(std::int16_t{});
-    if (type == "u2") return convert(std::uint16_t{});
-    if (type == "i4") return convert(std::int32_t{});
-    if (type == "i8") return convert(std::int64_t{});
-    if (type == "f4") return convert(float{});
-    convert(double{});
+    if (type == "u1" || type == "b1") return as(std::uint8_t{});
+    if (type == "i1") return as(std::int8_t{});
+    if (type == "i2") return as(std::int16_t{});
+    if (type == "u2") return as(std::uint16_t{});
+    if (type == "i4") return as(std::int32_t{});
+    if (type == "i8") return as(std::int64_t{});
+    if (type == "f4") return as(float{});
+    as(double{});
   }
 };
 
@@ -40,62 +42,145 @@ struct npy_array {
   std::vector<double> values;
 };
 
+namespace detail {
+
+/// Reads the header of an npy file: a dictionary of Python's with the keys descr, fortran_order and
+/// shape, each once, and no other.
+class npy_header {
+ public:
+  std::string descr;
+  std::vector<index_t> extents;
+  index_t count = 1;
+
+  /// `broken(why)` must throw.
+  template <class Broken>
+  npy_header(std::string text, Broken&& broken) : text_(std::move(text)) {
+    for (const char* key : {"descr", "fortran_order", "shape"})
+      if (text_.find(key) == std::string::npos)
+        broken(std::string("the header lacks '") + key + "'");
+    if (!next('{')) broken("the header is not a dictionary");
+    std::string seen;
+    while (!next('}')) {
+      const std::string key = quoted(broken);
+      if (!next(':')) broken("the header's '" + key.substr(0, 40) + "' has no value");
+      if (seen.find("/" + key + "/") != std::string::npos) broken("'" + key + "' is there twice");
+      seen += "/" + key + "/";
+      if (key == "descr")
+        descr = quoted(broken);
+      else if (key == "fortran_order")
+        read_order(broken);
+      else if (key == "shape")
+        read_shape(broken);
+      else
+        broken("the header's '" + key.substr(0, 40) + "' is unknown");
+      if (!next(',') && !ahead('}')) broken("the header is not a dictionary");
+    }
+    if (text_.find_first_not_of(" \n", at_) != std::string::npos)
+      broken("something follows the header's dictionary");
+    for (const char* key : {"descr", "fortran_order", "shape"})
+      if (seen.find("/" + std::string(key) + "/") == std::string::npos)
+        broken(std::string("the header lacks '") + key + "'");
+  }
+
+ private:
+  bool ahead(char c) {
+    at_ = std::min(text_.find_first_not_of(" \n", at_), text_.size());
+    return at_ < text_.size() && text_[at_] == c;
+  }
+  bool next(char c) {
+    const bool there = ahead(c);
+    if (there) ++at_;
+    return there;
+  }
+  bool next(std::string_view word) {
+    ahead(' ');
+    const bool there = text_.compare(at_, word.size(), word) == 0;
+    if (there) at_ += word.size();
+    return there;
+  }
+  template <class Broken>
+  std::string quoted(Broken&& broken) {
+    const char quote = ahead('"') ? '"' : '\'';
+    const std::size_t from = next(quote) ? at_ : std::string::npos;
+    const std::size_t end = from == std::string::npos ? from : text_.find(quote, from);
+    if (end == std::string::npos)
+      broken("a key or the type of its values is missing or structured");
+    at_ = end + 1;
+    return text_.substr(from, end - from);
+  }
+  template <class Broken>
+  void read_order(Broken&& broken) {
+    if (next("False")) return;
+    broken(next("True") ? "it is in Fortran order; save with numpy.ascontiguousarray"
+                        : "'fortran_order', whether it is in Fortran order, is neither True nor False");
+  }
+  template <class Broken>
+  void read_shape(Broken&& broken) {
+    if (!next('(')) broken("the shape is missing, or no tuple");
+    while (!next(')')) {
+      ahead(' ');
+      const std::size_t end = std::min(text_.find_first_of(",)", at_), text_.size());
+      std::string number = text_.substr(at_, end - at_);
+      number.erase(number.find_last_not_of(" L") + 1);  // Python 2 wrote 3L
+      if (number.empty() || number.find_first_not_of("0123456789") != std::string::npos)
+        broken("the shape holds '" + number.substr(0, 20) + "'; extents are whole numbers from 0");
+      constexpr index_t most = index_t{1} << 40;
+      const index_t n = number.size() > 13 ? most + 1 : index_t(std::stoll(number));
+      // With an extent of 0 the others must be such that their product can be told too.
+      if (n > most || __builtin_mul_overflow(all_, std::max<index_t>(n, 1), &all_) || all_ > most)
+        broken("the shape is too large");
+      count *= n;
+      extents.push_back(n);
+      at_ = end;
+      if (!next(',') && (!ahead(')') || extents.size() == 1))
+        broken("the shape is no tuple");
+    }
+  }
+
+  std::string text_;
+  std::size_t at_ = 0;
+  index_t all_ = 1;
+};
+
+}  // namespace detail
+
+/// The longest start of a file that its header needs; NumPy's own have some hundred bytes.
+inline constexpr std::size_t npy_longest_start = (std::size_t{1} << 20) + 12;
+
+/// @param start the file's first bytes, all or at least npy_longest_start of them. @param size of all.
 /// @throws file_error with file, byte and reason.
-inline npy_layout parse_npy_layout(const std::string& path, std::span<const unsigned char> bytes) {
+inline npy_layout parse_npy_layout(const std::string& path, std::span<const unsigned char> start, std::uint64_t size) {
   const auto broken = [&](std::size_t at, const std::string& why) { fail<file_error>(path, ": not a sound npy file: byte ", at, ": ", why); };
   static constexpr unsigned char magic[] = {0x93, 'N', 'U', 'M', 'P', 'Y'};
-  if (bytes.size() < 10 || std::memcmp(bytes.data(), magic, 6) != 0) broken(0, "it does not begin with the magic of npy");
-  const bool wide = bytes[6] >= 2;
-  if (bytes[6] < 1 || bytes[6] > 3 || (wide && bytes.size() < 12)) broken(6, "version " + std::to_string(bytes[6]) + " is unknown");
-  const std::size_t length = bytes[8] | std::size_t(bytes[9]) << 8 | (wide ? std::size_t(bytes[10]) << 16 | std::size_t(bytes[11]) << 24 : 0),
-                    begin = wide ? 12 : 10;
-  if (length > bytes.size() - begin || length > (1u << 20)) broken(8, "a header of " + std::to_string(length) + " bytes does not fit");
-  const std::string header(bytes.begin() + begin, bytes.begin() + begin + length);
-  const auto after = [&](const char* key) {
-    const std::size_t at = header.find(key);
-    if (at == std::string::npos) broken(begin, std::string("the header lacks ") + key);
-    return header.find(':', at) + 1;
-  };
-  npy_layout a;
-  const std::size_t quote = header.find('\'', after("'descr'"));
-  const std::size_t quote_end = quote == std::string::npos ? quote : header.find('\'', quote + 1);
-  if (quote_end == std::string::npos) broken(begin, "the type of its values is missing or structured");
-  const std::string descr = header.substr(quote + 1, quote_end - quote - 1);
-  if (descr.size() != 3 || descr[0] == '>') broken(begin, "type '" + descr.substr(0, 20) + "' is not supported; save as uint8, int or float, little-endian");
-  a.type = descr.substr(1);
+  if (start.size() < 10 || std::memcmp(start.data(), magic, 6) != 0) broken(0, "it does not begin with the magic of npy");
+  const bool wide = start[6] >= 2;
+  if (start[6] < 1 || start[6] > 3 || (wide && start.size() < 12)) broken(6, "version " + std::to_string(start[6]) + " is unknown");
+  const std::size_t length = start[8] | std::size_t(start[9]) << 8 | (wide ? std::size_t(start[10]) << 16 | std::size_t(start[11]) << 24 : 0);
+  const std::size_t begin = wide ? 12 : 10;
+  if (length > start.size() - begin) broken(8, "a header of " + std::to_string(length) + " bytes does not fit");
+  const char* const text = reinterpret_cast<const char*>(start.data()) + begin;
+  const detail::npy_header header(std::string(text, length), [&](const std::string& why) { broken(begin, why); });
   const auto known = {"u1", "b1", "i1", "i2", "u2", "i4", "i8", "f4", "f8"};
+  npy_layout a;
+  if (header.descr.size() == 3 && header.descr[0] != '>') a.type = header.descr.substr(1);
   if (std::find(known.begin(), known.end(), a.type) == known.end())
-    broken(begin, "type '" + descr + "' is not supported; save as uint8, int or float, little-endian");
-  const std::size_t order = header.find_first_not_of(' ', after("'fortran_order'"));
-  if (order == std::string::npos || header.compare(order, 5, "False") != 0) broken(begin, "it is in Fortran order; save with numpy.ascontiguousarray");
-  std::size_t at = header.find('(', after("'shape'"));
-  const std::size_t close = at == std::string::npos ? at : header.find(')', at);
-  if (close == std::string::npos) broken(begin, "the shape is missing");
-  std::uint64_t count = 1;
-  for (++at; at < close;) {
-    if (header[at] < '0' || header[at] > '9') {
-      ++at;
-      continue;
-    }
-    std::uint64_t n = 0;
-    for (; at < close && header[at] >= '0' && header[at] <= '9'; ++at)
-      if ((n = n * 10 + std::uint64_t(header[at] - '0')) > (std::uint64_t{1} << 40)) broken(begin, "the shape is too large");
-    if (n != 0 && count > (std::uint64_t{1} << 40) / n) broken(begin, "the shape is too large");
-    count *= n;
-    a.extents.push_back(index_t(n));
-  }
-  const std::size_t data = begin + length, size = std::size_t(a.type[1] - '0');
-  if (count * size != bytes.size() - data)
-    broken(data, "its shape takes " + std::to_string(count * size) + " bytes, " + std::to_string(bytes.size() - data) + " follow: the file is cut or broken");
-  a.data = data;
-  a.count = std::size_t(count);
+    broken(begin, "type '" + header.descr.substr(0, 20) + "' is not supported; save as bool, uint8, int or float, little-endian");
+  a.extents = header.extents;
+  a.count = std::size_t(header.count);
+  a.data = begin + length;
+  if (a.count * a.width() != size - a.data)
+    broken(a.data, "its shape takes " + std::to_string(a.count * a.width()) + " bytes, " + std::to_string(size - a.data) + " follow: the file is cut or broken");
   return a;
+}
+/// The same of all bytes.
+inline npy_layout parse_npy_layout(const std::string& path, std::span<const unsigned char> bytes) {
+  return parse_npy_layout(path, bytes, bytes.size());
 }
 /// @throws file_error with file, byte and reason.
 inline npy_array parse_npy(const std::string& path, std::span<const unsigned char> bytes) {
   const npy_layout l = parse_npy_layout(path, bytes);
   npy_array a{l.type, l.extents, std::vector<double>(l.count)};
-  l.read(bytes, 0, l.count, a.values.data());
+  l.convert(bytes.data() + l.data, l.count, a.values.data());
   return a;
 }
 inline npy_array read_npy(const std::string& path) { return parse_npy(path, read_file(path)); }
@@ -118,7 +203,7 @@ inline void write_npy(const std::string& path, const std::vector<index_t>& exten
 
 /// How an array's values become those of images.
 struct image_rule {
-  double largest = 0;    // of arrays of integers in [0, largest]: white; 0: 255
+  double largest = 0;    // of arrays of integers in [0, largest]: white; 0: 255. Of booleans true is white
   bool latents = false;  // floats are latent images, of any size; else they must lie in [-1, 1]
   std::string array{};   // of an npz archive: its name; empty: the only one that can be images
   index_t channels = 0;  // 1: pictures whose channels agree become grey; 3: grey fills them; 0: as they are
@@ -135,7 +220,7 @@ struct image_rule {
     require<value_error>(largest >= 0 && largest < HUGE_VAL, path, ": largest = ", largest, "; it is above 0 and finite, or 0 for 255");
     const bool floats = type[0] == 'f';
     if (floats && latents) return;
-    const double top = largest > 0 ? largest : 255;
+    const double top = type[0] == 'b' ? 1 : largest > 0 ? largest : 255;
     for (std::size_t i = 0; i < n; ++i) {
       const double v = floats ? double(values[i]) : double(values[i]) / top * 2 - 1;
       require<value_error>(v >= -1 && v <= 1, path, ": value ", first + i, " is ", values[i], ", outside ", floats ? "[-1, 1]" : "[0, largest]",

@@ -274,7 +274,7 @@ inline npy_array parse_npz(const std::string& path, std::span<const unsigned cha
                            const std::string& name = {}) {
   const npz_member m = open_npz(path, bytes, name);
   npy_array a{m.layout.type, m.layout.extents, std::vector<double>(m.layout.count)};
-  m.layout.read(m.bytes, 0, m.layout.count, a.values.data());
+  m.layout.convert(m.bytes.data() + m.layout.data, m.layout.count, a.values.data());
   return a;
 }
 

@@ -1,26 +1,57 @@
 // The safetensors format: eight bytes of header length (little-endian), a JSON header {name: {dtype, shape, data_offsets}, ...,
-// "__metadata__": {string: string}}, then the data. Every number of a file is checked before anything is allocated from it.
+// "__metadata__": {string: string}}, then the data. Every number of a file is checked before anything is allocated from it. What the
+// format's own reader refuses is refused: tensors lie one behind the other, without a hole, an overlap or bytes left over.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
 
+#include "../core/utf8.hpp"
 #include "file.hpp"
+#include "json_text.hpp"
 
 namespace multistage::io {
 
-enum class dtype { f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean };
+/// Types of the format. The library reads values of all but `other`, which
+/// may stand in a file beside what is needed.
+enum class dtype {
+  f64,
+  f32,
+  f16,
+  bf16,
+  i64,
+  i32,
+  i16,
+  i8,
+  u64,
+  u32,
+  u16,
+  u8,
+  boolean,
+  other
+};
 
+/// A type's name in files, and its bits.
 struct dtype_info {
   dtype type;
   const char* name;
-  index_t size;
+  int bits;
+
+  /// Whether weights may have it.
+  constexpr bool is_weight() const { return type <= dtype::bf16; }
 };
-inline constexpr dtype_info dtypes[] = {{dtype::f64, "F64", 8}, {dtype::f32, "F32", 4},     {dtype::f16, "F16", 2}, {dtype::bf16, "BF16", 2},
-                                        {dtype::i64, "I64", 8}, {dtype::i32, "I32", 4},     {dtype::i16, "I16", 2}, {dtype::i8, "I8", 1},
-                                        {dtype::u8, "U8", 1},   {dtype::boolean, "BOOL", 1}};
+inline constexpr dtype_info dtypes[] = {
+    {dtype::f64, "F64", 64},      {dtype::f32, "F32", 32},          {dtype::f16, "F16", 16},
+    {dtype::bf16, "BF16", 16},    {dtype::i64, "I64", 64},          {dtype::i32, "I32", 32},
+    {dtype::i16, "I16", 16},      {dtype::i8, "I8", 8},             {dtype::u64, "U64", 64},
+    {dtype::u32, "U32", 32},      {dtype::u16, "U16", 16},          {dtype::u8, "U8", 8},
+    {dtype::boolean, "BOOL", 8},  {dtype::other, "C64", 64},        {dtype::other, "F8_E4M3", 8},
+    {dtype::other, "F8_E5M2", 8}, {dtype::other, "F8_E4M3FNUZ", 8}, {dtype::other, "F8_E5M2FNUZ", 8},
+    {dtype::other, "F8_E8M0", 8}, {dtype::other, "F6_E2M3", 6},     {dtype::other, "F6_E3M2", 6},
+    {dtype::other, "F4", 4}};
 template <class T>
 constexpr dtype dtype_of() {
   if constexpr (std::is_same_v<T, double>)
@@ -50,33 +81,37 @@ inline float half_to_float(std::uint16_t h) {
   return f;
 }
 
+/// bfloat16 to float: its upper half.
+inline float bfloat_to_float(std::uint16_t h) {
+  const std::uint32_t bits = std::uint32_t(h) << 16;
+  float f;
+  std::memcpy(&f, &bits, 4);
+  return f;
+}
+
+/// The header's key that is no tensor's name.
+inline constexpr const char* metadata_key = "__metadata__";
+
 /// One tensor of a file.
 struct tensor_entry {
-  dtype_info type;
-  std::vector<index_t> extents;
-  std::uint64_t begin, end;  // bytes in the data
-  index_t size() const {
-    index_t n = 1;
-    for (index_t e : extents) n *= e;
-    return n;
-  }
+  dtype_info type{};
+  std::vector<index_t> extents{};
+  std::uint64_t begin = 0;  // bytes in the data
+  std::uint64_t end = 0;
+  index_t count = 1;  // of values
+
+  index_t size() const { return count; }
 };
 
-/// A safetensors file, mapped into memory: a tensor's bytes are read when it is asked for. Copies share the mapping.
+/// A safetensors file: its header is read when it is opened, a tensor's bytes when they are asked for.
+/// Copies share the open file.
 /// @throws file_error with file, place and reason for anything that is not right.
 class safetensors {
  public:
-  explicit safetensors(std::string path) : path_(std::move(path)) {
-    const auto file = std::make_shared<const mapped_file>(path_);
-    bytes_ = file->bytes();
-    owner_ = file;
-    parse();
-  }
+  explicit safetensors(std::string path) : path_(std::move(path)), source_(path_) { parse(); }
   /// From memory; `path` names it in messages.
-  safetensors(std::string path, std::vector<unsigned char> bytes) : path_(std::move(path)) {
-    const auto memory = std::make_shared<const std::vector<unsigned char>>(std::move(bytes));
-    bytes_ = *memory;
-    owner_ = memory;
+  safetensors(std::string path, std::vector<unsigned char> bytes)
+      : path_(std::move(path)), source_(std::move(bytes)) {
     parse();
   }
 
@@ -89,171 +124,218 @@ class safetensors {
     if (it == tensors_.end()) fail<file_error>(path_, ": has no tensor '", name, "'");
     return it->second;
   }
-  /// f(pointer to the values): where they lie in the file if it has them in T, else converted.
-  template <class T, class F>
-  void with_values(const std::string& name, F&& f) const {
-    const tensor_entry& t = entry(name);
-    const unsigned char* p = bytes_.data() + data_ + t.begin;
-    if (t.type.type == dtype_of<T>() && reinterpret_cast<std::uintptr_t>(p) % alignof(T) == 0)
-      f(reinterpret_cast<const T*>(p));
-    else
-      f(get<T>(name).data());
-  }
-  /// The values, converted to T.
+  /// The values, converted to T. @throws file_error for types that the library does not compute in
   template <class T>
   std::vector<T> get(const std::string& name) const {
     const tensor_entry& t = entry(name);
-    const unsigned char* p = bytes_.data() + data_ + t.begin;
     std::vector<T> v(static_cast<std::size_t>(t.size()));
-    const auto convert = [&]<class From>(From) {
-      for (std::size_t i = 0; i < v.size(); ++i) {
-        From x;
-        std::memcpy(&x, p + i * sizeof(From), sizeof(From));
-        v[i] = T(x);
-      }
-    };
+    const std::uint64_t at = data_ + t.begin;
     switch (t.type.type) {
       case dtype::f64:
-        convert(double{});
-        break;
+        return convert<double>(at, v), v;
       case dtype::f32:
-        convert(float{});
-        break;
+        return convert<float>(at, v), v;
+      case dtype::f16:
+        return convert<std::uint16_t>(at, v, half_to_float), v;
+      case dtype::bf16:
+        return convert<std::uint16_t>(at, v, bfloat_to_float), v;
       case dtype::i64:
-        convert(std::int64_t{});
-        break;
+        return convert<std::int64_t>(at, v), v;
       case dtype::i32:
-        convert(std::int32_t{});
-        break;
+        return convert<std::int32_t>(at, v), v;
       case dtype::i16:
-        convert(std::int16_t{});
-        break;
+        return convert<std::int16_t>(at, v), v;
       case dtype::i8:
-        convert(std::int8_t{});
-        break;
+        return convert<std::int8_t>(at, v), v;
+      case dtype::u64:
+        return convert<std::uint64_t>(at, v), v;
+      case dtype::u32:
+        return convert<std::uint32_t>(at, v), v;
+      case dtype::u16:
+        return convert<std::uint16_t>(at, v), v;
       case dtype::u8:
       case dtype::boolean:
-        convert(std::uint8_t{});
-        break;
-      case dtype::f16:
-      case dtype::bf16:
-        for (std::size_t i = 0; i < v.size(); ++i) {
-          std::uint16_t h;
-          std::memcpy(&h, p + 2 * i, 2);
-          if (t.type.type == dtype::f16)
-            v[i] = T(half_to_float(h));
-          else {
-            const std::uint32_t bits = std::uint32_t(h) << 16;
-            float f;
-            std::memcpy(&f, &bits, 4);
-            v[i] = T(f);
-          }
-        }
+        return convert<std::uint8_t>(at, v), v;
+      default:
+        fail<file_error>(path_, ": tensor '", name, "' is ", t.type.name,
+                         ", which this library does not compute in; store it as F16, BF16, F32 or F64");
     }
-    return v;
   }
+  /// A text of the metadata. @throws file_error where there is none under this key
   std::string meta(const std::string& key) const {
     const auto it = metadata_.find(key);
     if (it == metadata_.end()) fail<file_error>(path_, ": its metadata has no '", key, "'");
     return it->second;
   }
+  /// A text of the metadata that is JSON itself. @throws file_error
+  nlohmann::json meta_json(const std::string& key) const {
+    return parse_json(meta(key), path_ + ": its metadata '" + key + "'");
+  }
 
  private:
-  [[noreturn]] void broken(std::uint64_t at, const std::string& why) const { fail<file_error>(path_, ": not a sound safetensors file: byte ", at, ": ", why); }
+  [[noreturn]] void broken(std::uint64_t at, const std::string& why) const {
+    fail<file_error>(path_, ": not a sound safetensors file: byte ", at, ": ", why);
+  }
 
-  void parse() {
-    constexpr std::uint64_t most = std::uint64_t{100} << 20;  // the format's own limit
-    if (bytes_.size() < 8) broken(0, "the file has " + std::to_string(bytes_.size()) + " bytes, the header's length takes 8");
-    std::uint64_t length = 0;
-    for (int i = 7; i >= 0; --i) length = length << 8 | bytes_[i];
-    if (length > most || length > bytes_.size() - 8)
-      broken(0, "a header of " + std::to_string(length) + " bytes is said to follow, " + std::to_string(bytes_.size() - 8) + " do");
-    data_ = 8 + length;
-    const char* begin = reinterpret_cast<const char*>(bytes_.data()) + 8;
-    nlohmann::json header;
-    try {
-      header = nlohmann::json::parse(begin, begin + length);
-    } catch (const nlohmann::json::parse_error& e) {
-      broken(8 + e.byte, "the header is not JSON");
-    } catch (const nlohmann::json::exception& e) {
-      broken(8, "the header is not JSON that can be read");
-    }
-    if (!header.is_object()) broken(8, "the header is not a JSON object");
-    const std::uint64_t available = bytes_.size() - data_;
-    for (const auto& [name, value] : header.items()) {
-      if (name == "__metadata__") {
-        if (!value.is_object()) broken(8, "__metadata__ is not an object");
-        for (const auto& [k, v] : value.items()) {
-          if (!v.is_string()) broken(8, "__metadata__ holds something that is not a string");
-          metadata_[k] = v.template get<std::string>();
-        }
-        continue;
-      }
-      tensors_.emplace(name, read_entry(name, value, available));
+  /// Values of type From at a byte, into all of `to`.
+  template <class From, class T>
+  void convert(std::uint64_t at, std::vector<T>& to) const {
+    if constexpr (std::is_same_v<From, T>)
+      source_.read(at, to.data(), to.size() * sizeof(T));
+    else
+      convert<From>(at, to, [](From v) { return v; });
+  }
+  template <class From, class T, class F>
+  void convert(std::uint64_t at, std::vector<T>& to, F&& value) const {
+    constexpr std::size_t most = 1 << 14;
+    std::vector<From> block(std::min(most, to.size()));
+    for (std::size_t i = 0; i < to.size(); i += most) {
+      const std::size_t n = std::min(most, to.size() - i);
+      source_.read(at + i * sizeof(From), block.data(), n * sizeof(From));
+      for (std::size_t k = 0; k < n; ++k) to[i + k] = T(value(block[k]));
     }
   }
+
+  void parse() {
+    constexpr std::uint64_t most = 100'000'000;  // the format's own limit
+    if (source_.size() < 8) broken(0, "the file has " + std::to_string(source_.size()) + " bytes, the header's length takes 8");
+    unsigned char first[8];
+    source_.read(0, first, 8);
+    std::uint64_t length = 0;
+    for (int i = 7; i >= 0; --i) length = length << 8 | first[i];
+    if (length > most || length > source_.size() - 8)
+      broken(0, "a header of " + std::to_string(length) + " bytes is said to follow, " +
+                    std::to_string(source_.size() - 8) + " do, and at most " + std::to_string(most) + " may");
+    data_ = 8 + length;
+    std::string text(std::size_t(length), '\0');
+    source_.read(8, text.data(), text.size());
+    const std::size_t start = text.find_first_not_of(" \t\r\n");
+    if (start == std::string::npos || text[start] != '{') broken(8, "the header is not JSON: not a JSON object");
+    const nlohmann::json header = parse_json(
+        text, [&](std::size_t at, const std::string& why) { broken(8 + at, "the header: " + why); });
+    const std::uint64_t available = source_.size() - data_;
+    for (const auto& [name, value] : header.items()) {
+      if (name != metadata_key) {
+        tensors_.emplace(name, read_entry(name, value, available));
+        continue;
+      }
+      if (value.is_null()) continue;
+      if (!value.is_object()) broken(8, "__metadata__ is not an object");
+      for (const auto& [k, v] : value.items()) {
+        if (!v.is_string()) broken(8, "__metadata__ holds something that is not a string");
+        metadata_[k] = v.template get<std::string>();
+      }
+    }
+    check_layout(available);
+  }
+  /// Tensors must fill the data, one behind the other.
+  void check_layout(std::uint64_t available) const {
+    using entry_type = std::map<std::string, tensor_entry>::value_type;
+    std::vector<const entry_type*> order;
+    for (const entry_type& t : tensors_) order.push_back(&t);
+    std::stable_sort(order.begin(), order.end(), [](const entry_type* a, const entry_type* b) {
+      return std::pair(a->second.begin, a->second.end) < std::pair(b->second.begin, b->second.end);
+    });
+    std::uint64_t end = 0;
+    for (const entry_type* t : order) {
+      if (t->second.begin != end)
+        broken(data_ + t->second.begin,
+               in_tensor(t->first) + "its data begins at byte " + std::to_string(t->second.begin) +
+                   " of the data, what lies before ends at " + std::to_string(end) +
+                   (t->second.begin < end ? ": they overlap" : ": there is a hole"));
+      end = t->second.end;
+    }
+    if (end != available)
+      broken(data_ + end, std::to_string(available - end) + " bytes are left over behind the last tensor" +
+                              (order.empty() ? std::string() : ", '" + order.back()->first.substr(0, 80) + "'"));
+  }
+  static std::string in_tensor(const std::string& name) {
+    return "tensor '" + name.substr(0, 80) + "': ";
+  }
   tensor_entry read_entry(const std::string& name, const nlohmann::json& v, std::uint64_t available) const {
-    const std::string where = "tensor '" + name.substr(0, 80) + "': ";
-    if (!v.is_object() || !v.contains("dtype") || !v.contains("shape") || !v.contains("data_offsets") || !v["dtype"].is_string() || !v["shape"].is_array() ||
-        !v["data_offsets"].is_array() || v["data_offsets"].size() != 2)
+    const std::string where = in_tensor(name);
+    if (!v.is_object() || !v.contains("dtype") || !v.contains("shape") || !v.contains("data_offsets") ||
+        !v["dtype"].is_string() || !v["shape"].is_array() || !v["data_offsets"].is_array() ||
+        v["data_offsets"].size() != 2)
       broken(8, where + "dtype, shape or data_offsets is missing");
     tensor_entry t{};
-    bool known = false;
-    for (const dtype_info& d : dtypes)
-      if (v["dtype"] == d.name) t.type = d, known = true;
-    if (!known) broken(8, where + "dtype '" + v["dtype"].get_ref<const std::string&>().substr(0, 40) + "' is unknown");
-    std::uint64_t bytes = std::uint64_t(t.type.size);
+    const auto known = std::find_if(std::begin(dtypes), std::end(dtypes),
+                                    [&](const dtype_info& d) { return v["dtype"] == d.name; });
+    if (known == std::end(dtypes))
+      broken(8, where + "dtype '" + v["dtype"].get_ref<const std::string&>().substr(0, 40) + "' is unknown");
+    t.type = *known;
+    index_t bits = 0;
     for (const auto& e : v["shape"]) {
       if (!e.is_number_unsigned()) broken(8, where + "an extent is not a whole number");
       const std::uint64_t n = e.template get<std::uint64_t>();
-      if (n > (std::uint64_t{1} << 40) || (n != 0 && bytes > (std::uint64_t{1} << 42) / n)) broken(8, where + "the shape is too large");
-      bytes *= n;
+      if (n > std::uint64_t(std::numeric_limits<index_t>::max()) ||
+          __builtin_mul_overflow(t.count, index_t(n), &t.count))
+        broken(8, where + "the shape is too large");
       t.extents.push_back(index_t(n));
     }
+    if (__builtin_mul_overflow(t.count, index_t(t.type.bits), &bits)) broken(8, where + "the shape is too large");
+    if (bits % 8 != 0) broken(8, where + "its " + std::to_string(bits) + " bits are no whole number of bytes");
     for (const auto& o : v["data_offsets"])
       if (!o.is_number_unsigned()) broken(8, where + "an offset is not a whole number");
     t.begin = v["data_offsets"][0].template get<std::uint64_t>();
     t.end = v["data_offsets"][1].template get<std::uint64_t>();
     if (t.begin > t.end || t.end > available)
-      broken(data_, where + "its data [" + std::to_string(t.begin) + ", " + std::to_string(t.end) + ") lies outside the " + std::to_string(available) +
+      broken(data_, where + "its data [" + std::to_string(t.begin) + ", " + std::to_string(t.end) +
+                        ") lies outside the " + std::to_string(available) +
                         " bytes of data: the file is cut or broken");
-    if (t.end - t.begin != bytes)
-      broken(data_ + t.begin, where + "its shape takes " + std::to_string(bytes) + " bytes, its offsets give " + std::to_string(t.end - t.begin));
+    if (t.end - t.begin != std::uint64_t(bits / 8))
+      broken(data_ + t.begin, where + "its shape takes " + std::to_string(bits / 8) +
+                                  " bytes, its offsets give " + std::to_string(t.end - t.begin));
     return t;
   }
 
   std::string path_;
-  std::shared_ptr<const void> owner_;
-  std::span<const unsigned char> bytes_;
-  std::uint64_t data_ = 0;
+  byte_source source_;
+  std::uint64_t data_ = 0;  // where the data begins
   std::map<std::string, std::string> metadata_;
   std::map<std::string, tensor_entry> tensors_;
 };
 
-/// Collects tensors and writes them as one file, atomically.
+/// Collects tensors and writes them as one file, atomically. What no reader could tell apart or read
+/// is refused when it is given, before any work is done.
 class safetensors_writer {
  public:
   std::map<std::string, std::string> metadata;
 
+  /// @throws shape_error when values and extents differ, value_error for a name that is there already,
+  /// is the metadata's, or is not UTF-8
   template <class T>
-  void add(const std::string& name, std::vector<index_t> extents, std::vector<T> values) {
+  void add(const std::string& name, std::vector<index_t> extents,
+           const std::vector<T>& values) {
+    require<value_error>(name != metadata_key, "safetensors: a tensor cannot be called '", metadata_key,
+                         "', which is the format's own; give it another name");
+    require<value_error>(is_utf8(name), "safetensors: the tensor's name '", shown(name),
+                         "' is not UTF-8; names in files must be");
+    require<value_error>(names_.insert(name).second, "safetensors: two tensors are called '", name,
+                         "'; only one could be read back, give each a name of its own");
     index_t n = 1;
-    for (index_t e : extents) n *= e;
-    require<shape_error>(n == index_t(values.size()), "safetensors: tensor '", name, "' has ", values.size(), " values, its extents hold ", n);
+    bool fits = true;
+    for (const index_t e : extents) fits = fits && e >= 0 && !__builtin_mul_overflow(n, e, &n);
+    require<shape_error>(fits && n == index_t(values.size()), "safetensors: tensor '", name, "' has ",
+                         values.size(), " values, which is not what its extents hold");
     piece p{name, dtype_of<T>(), std::move(extents), std::vector<unsigned char>(values.size() * sizeof(T))};
     if (!values.empty()) std::memcpy(p.bytes.data(), values.data(), p.bytes.size());
     pieces_.push_back(std::move(p));
   }
-  /// @throws file_error; the file that was there before stays then.
+  /// @throws file_error; the file that was there before stays then. value_error for metadata that is not
+  /// UTF-8, before anything is written
   void write(const std::string& path) const {
-    nlohmann::ordered_json header;
-    if (!metadata.empty()) header["__metadata__"] = metadata;
+    for (const auto& [key, text] : metadata)
+      require<value_error>(is_utf8(key) && is_utf8(text), "safetensors: the metadata '", shown(key), "' = '",
+                           shown(text), "' is not UTF-8; texts in files must be");
+    nlohmann::ordered_json header = nlohmann::ordered_json::object();
+    if (!metadata.empty()) header[metadata_key] = metadata;
     std::uint64_t at = 0;
     for (const piece& p : pieces_) {
       const char* type = "";
       for (const dtype_info& d : dtypes)
         if (d.type == p.type) type = d.name;
-      header[p.name] = {{"dtype", type}, {"shape", p.extents}, {"data_offsets", {at, at + p.bytes.size()}}};
+      header.push_back({p.name, {{"dtype", type}, {"shape", p.extents}, {"data_offsets", {at, at + p.bytes.size()}}}});
       at += p.bytes.size();
     }
     std::string text = header.dump();
@@ -274,6 +356,13 @@ class safetensors_writer {
     std::vector<index_t> extents;
     std::vector<unsigned char> bytes;
   };
+  static std::string shown(const std::string& text) {
+    std::string s = text.substr(0, 80);
+    for (char& c : s)
+      if (c < ' ' || c > '~') c = '?';
+    return s;
+  }
+  std::set<std::string> names_;
   std::vector<piece> pieces_;
 };
 

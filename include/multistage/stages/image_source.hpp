@@ -17,7 +17,7 @@ struct image_source {
   /// Of images in memory, which must outlive it. @throws shape_error when their number does not fit
   template <class T>
   static image_source of(std::span<const T> values, shape extents) {
-    require<shape_error>(index_t(values.size()) == extents.size(), "data set: ", values.size(), " values for extents ", extents);
+    require<shape_error>(countable(extents) && index_t(values.size()) == extents.size(), "data set: ", values.size(), " values for extents ", extents);
     return {extents, [values, size = extents.row_size()](index_t first, index_t n, float* to) {
               for (index_t i = 0; i < n * size; ++i) to[i] = float(values[std::size_t(first * size + i)]);
             }};

@@ -1,9 +1,11 @@
 // Checkpoints: one safetensors file with the averaged weights under upstream's own names (what a PyTorch user loads), the weights and
 // Adam's moments under "training.", and in its metadata the configuration, the partition and the counters. Written atomically.
 #pragma once
+#include "../core/warning.hpp"
 #include "../io/json.hpp"
+#include "../io/run_lock.hpp"
 #include "../io/weights.hpp"
-#include "trainer.hpp"
+#include "run.hpp"
 
 namespace multistage {
 
@@ -22,7 +24,7 @@ inline void add_facts(io::safetensors_writer& w, const training_facts& facts) {
 inline training_facts facts_of(const io::safetensors& f) {
   training_facts facts;
   if (!f.metadata().count("trained")) return facts;
-  const io::json j = io::json::parse(f.meta("trained"), nullptr, false);
+  const io::json j = f.meta_json("trained");
   const auto take = [&]<class T>(const char* key, std::optional<T>& to, double most) {
     if (j.is_object() && !j.contains(key)) return;
     T v{};
@@ -46,38 +48,100 @@ io::safetensors_writer start(dynamic_model<Scalar, Backend>& model) {
   return w;
 }
 
-inline io::json parse(const io::safetensors& f, const char* key) {
-  const io::json j = io::json::parse(f.meta(key), nullptr, false);
-  require<file_error>(!j.is_discarded(), f.path(), ": its metadata '", key, "' is not JSON");
-  return j;
-}
-
-inline io::safetensors open(const std::string& path) {
-  io::safetensors f(path);
-  require<file_error>(f.metadata().count("format") && f.meta("format") == format, path, ": is not a checkpoint of this library (metadata format is not '",
+inline const io::safetensors& opened(const io::safetensors& f) {
+  require<file_error>(f.metadata().count("format") && f.meta("format") == format, f.path(), ": is not a checkpoint of this library (metadata format is not '",
                       format, "'); open bare weights with load_weights");
   return f;
+}
+
+/// What make() returns; errors of values, which come from the file's configuration, name the file.
+template <class F>
+auto named(const io::safetensors& f, F&& make) {
+  try {
+    return make();
+  } catch (const value_error& e) {
+    fail<value_error>(f.path(), ": ", e.what());
+  }
+}
+
+/// A file's configuration with its partition, all settings written out. What load refuses, this refuses.
+inline io::json complete(const io::safetensors& f, const io::json& config) {
+  return named(f, [&] {
+    io::json j = io::to_json(io::configuration_from_json(config));
+    j["stage_boundaries"] = io::partition_from_json(config.value("stage_boundaries", io::json())).boundaries();
+    return j;
+  });
+}
+
+/// What a file says of the run that it is to go on.
+template <class State>
+struct training_state {
+  State counters;
+  std::uint64_t seed = 0;
+  index_t batch = 0;
+  std::string images;  // their fingerprint; empty in files of older versions
+};
+
+/// @throws file_error naming the value that is missing, of another kind, or one no run can have had
+template <class State>
+training_state<State> read_training_state(const io::safetensors& f, int segments, int stages) {
+  const io::json j = f.meta_json("training");
+  training_state<State> t;
+  State& s = t.counters;
+  const auto take = [&](const char* key, auto& to) {
+    require<file_error>(j.is_object() && j.contains(key) && io::detail::take(j[key], to), f.path(), ": its training state is broken: '", key,
+                        "' is missing or unfit; use an earlier checkpoint");
+  };
+  take("steps", s.step);
+  take("images_seen", s.images_seen);
+  take("segment_updates", s.updates);
+  take("stage_images", s.stage_images);
+  take("importance", s.importance);
+  take("seed", t.seed);
+  take("batch_size", t.batch);
+  if (j.contains("images")) take("images", t.images);
+  const auto sound = [&](bool holds, const char* key, const auto& value, const char* rule) {
+    require<file_error>(holds, f.path(), ": its training state is broken: '", key, "' holds ", value, "; ", rule, "; use an earlier checkpoint");
+  };
+  constexpr double most = 9e15;  // up to which doubles count one by one
+  const auto count = [&](const char* key, double value) { sound(is_finite(value) && value >= 0 && value <= most, key, value, "it counts from 0"); };
+  count("steps", double(s.step));
+  count("images_seen", s.images_seen);
+  sound(t.batch > 0, "batch_size", t.batch, "it is above 0");
+  sound(int(s.updates.size()) == segments, "segment_updates", s.updates.size(), "there is one number for each segment of the network");
+  sound(int(s.stage_images.size()) == stages, "stage_images", s.stage_images.size(), "there is one number for each stage");
+  for (const index_t u : s.updates) sound(u >= 0 && u <= s.step, "segment_updates", u, "a segment is updated at most once a step");
+  for (const double n : s.stage_images) count("stage_images", n);
+  for (const double v : s.importance) sound(is_finite(v) && v >= 0, "importance", v, "they are mean squares");
+  return t;
 }
 
 /// What differs between two configurations, for messages.
 inline std::string differences(const io::json& file, const io::json& model) {
   std::string text;
+  const auto shown = [](const io::json& from, const std::string& key) {
+    return from.contains(key) ? io::detail::excerpt(from[key]) : std::string("nothing");
+  };
+  const auto note = [&](const std::string& key) {
+    text += "\n  " + key.substr(0, 60) + ": the file has " + shown(file, key) + ", the model " + shown(model, key);
+  };
   for (const auto& [key, value] : model.items())
-    if (!file.contains(key) || file[key] != value)
-      text +=
-          "\n  " + key + ": the file has " + (file.contains(key) ? io::detail::excerpt(file[key]) : "nothing") + ", the model " + io::detail::excerpt(value);
+    if (!file.contains(key) || file[key] != value) note(key);
+  for (const auto& [key, value] : file.items())
+    if (!model.contains(key)) note(key);
   return text;
 }
 
 }  // namespace checkpoint_detail
 
-/// Writes the model: averaged weights, configuration, partition. @throws file_error; an older file stays then.
+/// Writes the model: averaged weights, configuration, partition. @throws numeric_error for weights that are not finite, file_error; an older file
+/// stays then.
 template <class Scalar, class Backend>
 void save(const std::string& path, dynamic_model<Scalar, Backend>& model) {
   checkpoint_detail::start(model).write(path);
 }
 
-/// Writes the model and all that training needs to go on from here.
+/// Writes the model and all that training needs to go on from here. @throws as above, for the moments of Adam too
 template <class Scalar, class Backend>
 void save(const std::string& path, trainer<Scalar, Backend>& t) {
   auto& model = t.model();
@@ -89,7 +153,7 @@ void save(const std::string& path, trainer<Scalar, Backend>& t) {
   const auto c = t.counters();
   w.metadata["training"] = io::json{{"steps", c.step},           {"images_seen", c.images_seen},         {"segment_updates", c.updates},
                                     {"seed", t.options().seed},  {"batch_size", t.options().batch_size}, {"stage_images", c.stage_images},
-                                    {"importance", c.importance}}
+                                    {"importance", c.importance},  {"images", t.images_fingerprint()}}
                                .dump();
   w.write(path);
 }
@@ -98,13 +162,17 @@ struct load_options {
   bool lazy = false;  // read a stage's weights when the stage is first used; the file must stay as it is until then
 };
 
-/// The model of a checkpoint, its structure built from the file's configuration. @throws file_error, value_error
+/// The model of a checkpoint, its structure built from the file's configuration. @throws file_error, value_error, each naming the file
 template <class Scalar = float, class Backend>
-dynamic_model<Scalar, Backend> load(const std::string& path, Backend backend, const load_options& options = {}) {
-  const io::safetensors f = checkpoint_detail::open(path);
-  const io::json j = checkpoint_detail::parse(f, "config");
-  dynamic_model<Scalar, Backend> model(backend, io::configuration_from_json(j),
-                                       io::partition_from_json(j.is_object() ? j.value("stage_boundaries", io::json()) : io::json()), std::nullopt);
+dynamic_model<Scalar, Backend> load(const io::safetensors& f, Backend backend, const load_options& options = {}) {
+  using model_type = dynamic_model<Scalar, Backend>;
+  const io::json j = checkpoint_detail::opened(f).meta_json("config");
+  model_type model = checkpoint_detail::named(f, [&] {
+    configuration c = io::configuration_from_json(j);
+    return model_type(backend, c, io::partition_from_json(j.value("stage_boundaries", io::json())), std::nullopt);
+  });
+  if (f.metadata().count("training"))
+    checkpoint_detail::read_training_state<typename trainer<Scalar, Backend>::state>(f, model.network().segments, model.stage_count());
   io::check_parameters(f, "", model.network(), model.parameter_names(), checkpoint_detail::is_ours);
   model.read_weights_on_demand([f, g = model.network(), names = model.parameter_names()](int segment, Scalar* to) {
     for (std::size_t k = 0; k < g.parameters.size(); ++k)
@@ -113,6 +181,10 @@ dynamic_model<Scalar, Backend> load(const std::string& path, Backend backend, co
   model.set_trained(checkpoint_detail::facts_of(f));
   if (!options.lazy) model.weights();
   return model;
+}
+template <class Scalar = float, class Backend>
+dynamic_model<Scalar, Backend> load(const std::string& path, Backend backend, const load_options& options = {}) {
+  return load<Scalar>(io::safetensors(path), std::move(backend), options);
 }
 
 /// What start_from took over.
@@ -173,52 +245,112 @@ void load_weights(const std::string& path, dynamic_model<Scalar, Backend>& model
   if (model.has_average()) model.backend().upload(flat.data(), model.averaged_weights().data(), index_t(flat.size()));
 }
 
+struct resume_options {
+  bool other_images = false;  // go on although the images are not those that the run was trained on
+};
+
 /// Continues a training run: the next step is the one that the saved run would have made. The checkpoint must be of the same
-/// configuration, partition, seed and batch size. Nothing is changed unless everything fits. @throws file_error saying what differs
+/// configuration, partition, seed, batch size and images. Nothing is changed unless everything fits. @throws file_error, value_error saying what differs
 template <class Scalar, class Backend>
-void resume(const std::string& path, trainer<Scalar, Backend>& t) {
+void resume(const io::safetensors& f, trainer<Scalar, Backend>& t, const resume_options& options = {}) {
   auto& model = t.model();
-  const io::safetensors f = checkpoint_detail::open(path);
   io::json own = io::to_json(model.config());
   own["stage_boundaries"] = model.stages().boundaries();
-  if (const std::string text = checkpoint_detail::differences(checkpoint_detail::parse(f, "config"), own); !text.empty()) {
+  io::json stored = checkpoint_detail::opened(f).meta_json("config");
+  // Of a network of the user's own type files hold the settings as they are.
+  if (!std::holds_alternative<custom_network>(model.config().network)) stored = checkpoint_detail::complete(f, stored);
+  if (const std::string text = checkpoint_detail::differences(stored, own); !text.empty()) {
     std::string tensors;
     try {
-      io::read_parameters<Scalar>(f, "", model.network(), model.parameter_names(), checkpoint_detail::is_ours);
+      io::check_parameters(f, "", model.network(), model.parameter_names(), checkpoint_detail::is_ours);
     } catch (const file_error& e) {
       tensors = std::string("\n") + e.what();
     }
-    fail<file_error>(path, ": is a checkpoint of another model:", text, tensors);
+    fail<file_error>(f.path(), ": is a checkpoint of another model:", text, tensors);
   }
-  require<file_error>(f.metadata().count("training"), path, ": holds a model but no training state; it can be sampled, not resumed");
-  const io::json j = checkpoint_detail::parse(f, "training");
-  typename trainer<Scalar, Backend>::state s;
-  std::uint64_t seed = 0;
-  index_t batch = 0;
-  const auto take = [&](const char* key, auto& to) {
-    require<file_error>(j.is_object() && j.contains(key) && io::detail::take(j[key], to), path, ": its training state is broken: '", key,
-                        "' is missing or unfit");
-  };
-  take("steps", s.step);
-  take("images_seen", s.images_seen);
-  take("segment_updates", s.updates);
-  take("stage_images", s.stage_images);
-  take("importance", s.importance);
-  take("seed", seed);
-  take("batch_size", batch);
-  require<value_error>(seed == t.options().seed && batch == t.options().batch_size, path, ": was trained with seed ", seed, " and batch_size ", batch,
-                       ", this run has ", t.options().seed, " and ", t.options().batch_size, "; a resumed run must have the same");
+  require<file_error>(f.metadata().count("training"), f.path(), ": holds a model but no training state; it can be sampled, not resumed");
+  using state = typename trainer<Scalar, Backend>::state;
+  const auto s = checkpoint_detail::read_training_state<state>(f, model.network().segments, model.stage_count());
+  require<value_error>(s.seed == t.options().seed && s.batch == t.options().batch_size, f.path(), ": was trained with seed ", s.seed, " and batch_size ",
+                       s.batch, ", this run has ", t.options().seed, " and ", t.options().batch_size, "; a resumed run must have the same");
+  require<value_error>(options.other_images || s.images.empty() || s.images == t.images_fingerprint(), f.path(),
+                       ": was trained on other images (fingerprint ", s.images.substr(0, 16), ", this run's are ", t.images_fingerprint(),
+                       "); give the same images and classes, or say that others are meant (other_images, --other-data)");
   const auto none = [](const std::string&) { return true; };
   const auto read = [&](const char* prefix) { return io::read_parameters<Scalar>(f, prefix, model.network(), model.parameter_names(), none); };
-  const auto average = read(""), weights = read("training.weights."), first = read("training.first_moment."), second = read("training.second_moment.");
-  t.restore(s);
-  if (const auto facts = checkpoint_detail::facts_of(f); facts.label_dropout)  // labels that were left out before count
+  const auto average = read("");
+  const auto weights = read("training.weights.");
+  const auto first = read("training.first_moment.");
+  const auto second = read("training.second_moment.");
+  for (const Scalar v : second)
+    require<file_error>(v >= 0, f.path(), ": its tensors training.second_moment.* hold ", v, "; means of squares are not negative; use an earlier checkpoint");
+  const auto facts = checkpoint_detail::facts_of(f);
+  t.restore(s.counters);
+  if (facts.label_dropout)  // labels that were left out before count
     model.set_trained({std::max(*facts.label_dropout, t.options().label_dropout), t.options().augmented});
   const auto put = [&](const std::vector<Scalar>& v, tensor<Scalar, Backend>& to) { model.backend().upload(v.data(), to.data(), index_t(v.size())); };
   put(average, model.averaged_weights());
   put(weights, model.weights());
   put(first, t.first_moment());
   put(second, t.second_moment());
+}
+template <class Scalar, class Backend>
+void resume(const std::string& path, trainer<Scalar, Backend>& t, const resume_options& options = {}) {
+  resume(io::safetensors(path), t, options);
+}
+
+/// Where a run keeps its checkpoint.
+struct run_checkpoint {
+  std::string path;
+  double every_seconds = 60;        // between saves while the run goes on
+  bool resume = false;              // go on from the file, which must be there
+  resume_options resumed_with = {};
+};
+
+/// Trains as run() in training/run.hpp does and keeps a checkpoint: saved now and then, at the end, when a signal asks the program to stop, and when the
+/// observer throws. The path is locked meanwhile (io/run_lock.hpp): a second run with it is refused. A save in between that fails is tried again at the next
+/// turn and warned of; the file that was there stays. @throws as run, save and resume do; a numeric_error says what the file holds
+template <class Scalar, class Backend, class Observe>
+run_result run(trainer<Scalar, Backend>& t, const training_limit& limit, const run_checkpoint& c, Observe&& observe, double window_seconds = 0.5) {
+  require<value_error>(c.every_seconds > 0, "run: a checkpoint every ", c.every_seconds, " seconds; give a number above 0");
+  const io::run_lock lock(c.path);
+  const stop_signals signals;  // until the last save is done
+  if (c.resume) resume(c.path, t, c.resumed_with);
+  using clock = std::chrono::steady_clock;
+  clock::time_point saved_at = clock::now();
+  std::string held = c.resume ? "the state after step " + std::to_string(t.steps()) : "nothing of this run";
+  bool stopped_by_observer = false;
+  const auto save_now = [&] {
+    save(c.path, t);
+    saved_at = clock::now();
+    held = "the state after step " + std::to_string(t.steps());
+  };
+  try {
+    const auto save_now_and_then = [&](const loss_point& p, double done) {
+      stopped_by_observer = true;
+      const bool go_on = observe(p, done);
+      stopped_by_observer = false;
+      if (std::chrono::duration<double>(clock::now() - saved_at).count() < c.every_seconds) return go_on;
+      try {
+        save_now();
+      } catch (const file_error& e) {
+        saved_at = clock::now();
+        warn("run: a checkpoint could not be written and is tried again in ", c.every_seconds, " s: ", e.what());
+      }
+      return go_on;
+    };
+    run_result r = run(t, limit, save_now_and_then, window_seconds);
+    save_now();
+    return r;
+  } catch (const numeric_error& e) {
+    fail<numeric_error>(e.what(), "; ", c.path, " holds ", held);
+  } catch (...) {
+    if (stopped_by_observer) try {
+        save_now();
+      } catch (const error&) {  // what the observer threw says more
+      }
+    throw;
+  }
 }
 
 }  // namespace multistage

@@ -1,9 +1,8 @@
 // A training run: steps until a limit, an interrupt or an observer says stop; what happened is kept as a history of losses by stage.
 #pragma once
-#include <atomic>
 #include <chrono>
-#include <csignal>
 
+#include "../core/signals.hpp"
 #include "trainer.hpp"
 
 namespace multistage {
@@ -24,37 +23,17 @@ struct loss_point {
   std::vector<double> loss;  // NaN for a stage without rows in the window
 };
 
-/// Catches Ctrl-C while it lives: the first one asks the run to stop, a second one ends the process as usual.
-class interrupt_guard {
- public:
-  interrupt_guard() {
-    caught().store(false);
-    before_ = std::signal(SIGINT, [](int) {
-      caught().store(true);
-      std::signal(SIGINT, SIG_DFL);
-    });
-  }
-  ~interrupt_guard() { std::signal(SIGINT, before_); }
-  interrupt_guard(const interrupt_guard&) = delete;
-  interrupt_guard& operator=(const interrupt_guard&) = delete;
-  bool interrupted() const { return caught().load(); }
-
- private:
-  static std::atomic<bool>& caught() {
-    static std::atomic<bool> flag{false};
-    return flag;
-  }
-  void (*before_)(int);
-};
-
+/// What a run did.
 struct run_result {
   std::vector<loss_point> history;
-  double seconds = 0, images = 0;
-  bool interrupted = false;
+  double seconds = 0;
+  double images = 0;
+  bool interrupted = false;  // by a signal
+  int signal = 0;            // which; a program that ends for it returns 128 + its number
   double images_per_second() const { return seconds > 0 ? images / seconds : 0; }
 };
 
-/// Trains until the limit, or until every stage has seen its stage_kimg. `observe(point, share done)` is called at the end of each window of about
+/// Trains until the limit, a signal that asks to stop (core/signals.hpp), or until every stage has seen its stage_kimg. `observe(point, share done)` is called at the end of each window of about
 /// `window_seconds` and returns whether to go on. @throws value_error for a limit that never ends, numeric_error as trainer::step does
 template <class Scalar, class Backend, class Observe>
 run_result run(trainer<Scalar, Backend>& t, const training_limit& limit, Observe&& observe, double window_seconds = 0.5) {
@@ -65,7 +44,7 @@ run_result run(trainer<Scalar, Backend>& t, const training_limit& limit, Observe
   const auto since = [](clock::time_point a) { return std::chrono::duration<double>(clock::now() - a).count(); };
   const clock::time_point begin = clock::now();
   clock::time_point window = begin;
-  const interrupt_guard interrupt;
+  const stop_signals signals;
   run_result r;
   const std::size_t stages = t.probabilities().size();
   std::vector<double> sum(stages, 0.0), rows(stages, 0.0);
@@ -83,7 +62,8 @@ run_result run(trainer<Scalar, Backend>& t, const training_limit& limit, Observe
     if (limit.seconds > 0) done = std::max(done, r.seconds / limit.seconds);
     if (limit.steps > 0) done = std::max(done, double(t.steps() - first_step) / double(limit.steps));
     if (t.done()) done = 1;
-    r.interrupted = interrupt.interrupted();
+    r.signal = signals.caught();
+    r.interrupted = r.signal != 0;
     go_on = done < 1 && !r.interrupted;
     const double length = since(window);
     if (length >= window_seconds || !go_on) {

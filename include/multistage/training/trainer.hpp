@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "../core/build_advice.hpp"
+#include "../core/fingerprint.hpp"
 #include "../diffusion/model.hpp"
 #include "../stages/optimal_denoiser_clustering.hpp"
 #include "options.hpp"
@@ -70,6 +71,9 @@ class trainer {
     for (std::size_t i = 0; i < classes_.size(); ++i)
       require<value_error>(classes_[i] >= 0 && classes_[i] < known, "trainer: image ", i, " is of class ", classes_[i], ", the model knows 0..", known - 1);
     images_ = tensor<Scalar, Backend>(backend_, extents, std::vector<Scalar>(images.begin(), images.end()));
+    const index_t sides[] = {extents.rows, extents.height, extents.width, extents.channels};
+    const std::string parts = fingerprint_of(images) + fingerprint_of(std::span<const index_t>(sides)) + fingerprint_of(classes);
+    images_fingerprint_ = fingerprint_of(std::span<const char>(parts));
     probabilities_ = stage_probabilities();
     detail::warn_of_images(images);
     detail::warn_of_stages(probabilities_, model_.stages(), options_);
@@ -91,6 +95,8 @@ class trainer {
   const trainer_options& options() const { return options_; }
   index_t steps() const { return step_; }
   double images_seen() const { return images_seen_; }
+  /// A hash of the images and their classes, by which a resumed run knows that they are the same.
+  const std::string& images_fingerprint() const { return images_fingerprint_; }
   /// Probability with which a row is drawn from each stage.
   const std::vector<double>& probabilities() const { return probabilities_; }
 
@@ -395,6 +401,7 @@ class trainer {
   Backend backend_;
   trainer_options options_;
   index_t images_count_;
+  std::string images_fingerprint_;
   std::vector<int> classes_;
   std::vector<double> probabilities_;
   tensor<Scalar, Backend> images_, gradient_, first_, second_, x_, target_, labels_;
