@@ -12,12 +12,16 @@ for name in architectures inspect cluster generate evaluate; do
   [ ! -x "$build/examples/$name" ] || "$dir/prefix/bin/multistage-$name" --help >/dev/null || { echo "multistage-$name does not run"; exit 1; }
 done
 [ ! -d "$build/examples" ] || "$dir/prefix/bin/multistage-convert-checkpoint" --help | grep -q to-multistage
+once() {  # what a build that makes training slow says, once however many trainers there are
+  [ "$(grep -c "$1" "$dir/said")" = 1 ] || { echo "'$1' is not said once:"; cat "$dir/said"; exit 1; }
+}
 project() {  # name, lines
   mkdir -p "$dir/$1"
   printf 'cmake_minimum_required(VERSION 3.24)\nproject(consumer CXX)\n%s\nadd_executable(consumer %s/main.cpp)\ntarget_link_libraries(consumer PRIVATE multistage::multistage)\n' "$2" "$here" >"$dir/$1/CMakeLists.txt"
   cmake -S "$dir/$1" -B "$dir/$1/build" -G Ninja -DCMAKE_PREFIX_PATH="$dir/prefix" >"$dir/log" 2>&1 || { cat "$dir/log"; exit 1; }
   cmake --build "$dir/$1/build" >"$dir/log" 2>&1 || { cat "$dir/log"; exit 1; }
-  "$dir/$1/build/consumer"
+  "$dir/$1/build/consumer" 2>"$dir/said" || { cat "$dir/said"; exit 1; }
+  once 'without optimisation'  # nobody chose a build type there
 }
 project find_package 'find_package(multistage REQUIRED)'
 project add_subdirectory "add_subdirectory($source multistage)"
@@ -30,7 +34,8 @@ flags=$(PKG_CONFIG_PATH=$pc pkg-config --cflags --libs multistage)
 "$dir/by_pkg_config"
 PKG_CONFIG_PATH=$pc pkg-config --exists --print-errors multistage-io
 "$compiler" -std=c++20 -O1 "$here/main.cpp" -o "$dir/plain" -I"$source/include" -I/usr/include/eigen3 -pthread
-"$dir/plain"
+"$dir/plain" 2>"$dir/said"
+[ "$(uname -m)" != x86_64 ] || once 'for the oldest x86-64 processors'
 
 # Packages of Eigen that call other versions incompatible, as stand-ins for those not installed: 3.3 to 5 are taken.
 eigen() {  # version
