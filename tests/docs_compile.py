@@ -120,9 +120,10 @@ def help_of(path):
 
 
 def exists(path):
-    if path.startswith("build/"):
-        folder, name = pathlib.Path(path).parts[-2:]
-        return (source / folder / f"{name}.cpp").exists() or (source / folder / f"{name.removeprefix('bench_')}.cpp").exists()
+    parts = pathlib.Path(path).parts
+    if parts[0] == "build":  # of a preset: a program, as its source tells, or the folder
+        names = [parts[-1], parts[-1].removeprefix("bench_")]
+        return parts[1] in presets and (len(parts) == 2 or any((source / parts[-2] / f"{n}{end}").exists() for n in names for end in (".cpp", ".cu")))
     return any((source / f"{path}{end}").exists() for end in ("", ".cpp", ".hpp"))
 
 
