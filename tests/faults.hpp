@@ -8,9 +8,7 @@
 
 #include <atomic>
 #include <cstdlib>
-#include <cstring>
 #include <memory>
-#include <multistage/io.hpp>
 #include <new>
 #include <optional>
 #include <thread>
@@ -30,19 +28,6 @@ bool strikes() {
   struck = true;
   return true;
 }
-/// nlohmann-json's destructors allocate a stack for the values below them, and end the program
-/// where that fails: not for this library to mend. To be seen, the caller must have a symbol: the
-/// test that needs it is compiled without inlining and exports its symbols.
-bool of_json_values(void* caller) {
-  Dl_info info{};
-  return ::dladdr(caller, &info) != 0 && info.dli_sname != nullptr &&
-         std::strstr(info.dli_sname, "basic_json") != nullptr &&
-         std::strstr(info.dli_sname, "allocate") != nullptr;
-}
-bool allocation_fails(void* caller) {
-  if (until.load() <= 0 && !(lasts.load() && struck.load())) return false;
-  return !of_json_values(caller) && strikes();
-}
 void arm(long n, bool lasting) {
   struck = false;
   lasts = lasting;
@@ -60,16 +45,16 @@ bool disarm() {
 extern "C" void* __real_malloc(std::size_t n);
 /// The linker puts this where this program's own code (Eigen's headers) calls malloc.
 extern "C" void* __wrap_malloc(std::size_t n) {
-  return fault::allocation_fails(nullptr) ? nullptr : __real_malloc(n);
+  return fault::strikes() ? nullptr : __real_malloc(n);
 }
 [[gnu::noinline]] void* operator new(std::size_t n) {
-  void* const p = fault::allocation_fails(__builtin_return_address(0)) ? nullptr : __real_malloc(n ? n : 1);
+  void* const p = fault::strikes() ? nullptr : __real_malloc(n ? n : 1);
   if (p == nullptr) throw std::bad_alloc();
   return p;
 }
 [[gnu::noinline]] void* operator new(std::size_t n, std::align_val_t a) {
   const std::size_t align = std::size_t(a), whole = (n + align - 1) / align * align;
-  void* const p = fault::allocation_fails(__builtin_return_address(0)) ? nullptr : std::aligned_alloc(align, whole);
+  void* const p = fault::strikes() ? nullptr : std::aligned_alloc(align, whole);
   if (p == nullptr) throw std::bad_alloc();
   return p;
 }
@@ -78,7 +63,7 @@ extern "C" void* __wrap_malloc(std::size_t n) {
 [[gnu::noinline]] void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
 [[gnu::noinline]] void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
 extern "C" void* mmap(void* address, std::size_t n, int protection, int flags, int file, off_t offset) {
-  if (file < 0 && fault::allocation_fails(nullptr)) return MAP_FAILED;
+  if (file < 0 && fault::strikes()) return MAP_FAILED;
   return reinterpret_cast<void*>(::syscall(SYS_mmap, address, n, protection, flags, file, offset));
 }
 extern "C" int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*run)(void*), void* argument) {
