@@ -450,6 +450,21 @@ TEST_CASE("a view of a tensor that has no name keeps it") {
   CHECK(other(0, 0) == 5);
 }
 
+TEST_CASE("an empty tensor says that it is empty, and so does one that was moved from") {
+  ms::tensor<float, ms::rank<1>> none;
+  CHECK(none.size() == 0);
+  CHECK(none.to_host().empty());
+  CHECK_THROWS_AS(ms::eval(none + 1), ms::value_error);
+  CHECK_THROWS_AS((none = 1), ms::value_error);
+  auto x = ms::iota<float>(5);
+  const auto y = std::move(x);
+  CHECK(y(4) == 4);
+  CHECK(x.size() == 0);
+  CHECK_THROWS_AS(ms::sum(x), ms::value_error);
+  x = 2 * y;  // and may be used again
+  CHECK(x(4) == 8);
+}
+
 TEST_CASE("memory of yours is seen, never copied") {
   std::vector<float> mine{1, 2, 3, 4, 5, 6};
   auto x = ms::wrap(mine, {2, 3});

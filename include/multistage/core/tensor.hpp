@@ -306,16 +306,27 @@ class basic_tensor : public tensor_base, public tensor_interface<basic_tensor<T,
   basic_tensor(const X& x) {
     tensor_construct(*this, x);
   }
-  basic_tensor(basic_tensor&&) = default;
-  basic_tensor& operator=(basic_tensor&&) = default;
+  /// What is moved from is empty, as if just made.
+  basic_tensor(basic_tensor&& from) noexcept
+      : backend_(std::exchange(from.backend_, std::nullopt)), extents_(from.extents_), storage_(std::move(from.storage_)) {}
+  basic_tensor& operator=(basic_tensor&& from) noexcept {
+    storage_ = std::move(from.storage_);
+    extents_ = from.extents_;
+    if (this != &from) backend_ = std::exchange(from.backend_, std::nullopt);
+    return *this;
+  }
 
   T* data() { return Backend::pointer(storage_); }
   const T* data() const { return Backend::pointer(storage_); }
   const Extents& extents() const { return extents_; }
   index_list<Extents::rank()> strides() const { return packed_strides(extents_); }
   index_t size() const { return backend_ ? extents_.size() : 0; }
-  const Backend& backend() const { return backend_.value(); }
-  Backend& backend() { return backend_.value(); }
+  /// @throws value_error for an empty tensor
+  const Backend& backend() const {
+    require<value_error>(backend_.has_value(), "tensor: this one is empty, with neither extents nor memory: make it with extents first");
+    return *backend_;
+  }
+  Backend& backend() { return const_cast<Backend&>(std::as_const(*this).backend()); }
 
   multistage::view<T, Extents> view() { return {data(), extents_}; }
   multistage::view<const T, Extents> view() const { return {data(), extents_}; }
