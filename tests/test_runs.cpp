@@ -608,6 +608,8 @@ TEST_CASE("a fault at any call of a run: what is there is sound, and going on en
       CHECK((last == all || (last == all - 1 && said.find(log_path) != std::string::npos)));
       {
         const io::run_lock nobody_else(path);  // whose name a death at the very end left
+        io::write_file(dir / "next", "");      // a next save, where the run was over already
+        fs::remove(dir / "next");
       }
       CHECK(dir.names() == std::vector<std::string>{"log", "model"});
       if (!reached) break;
