@@ -59,7 +59,7 @@ class trainer {
   /// @throws value_error for data that cannot train, or options out of range; shape_error when images do not fit the model.
   trainer(model_type& model, std::span<const float> images, shape extents, trainer_options options, std::span<const int> classes = {})
       : model_(model), backend_(model.backend()), options_(std::move(options)), images_count_(extents.rows), classes_(classes.begin(), classes.end()) {
-    detail::advise_on_build();
+    if constexpr (Backend::on_host) detail::advise_on_build();
     check(options_, model.stage_count());
     check_images(images, extents);
     require<shape_error>(extents == model.images(extents.rows), "trainer: images are ", extents, ", the model takes ", model.images(extents.rows),
