@@ -87,7 +87,7 @@ void print(const json& j) {
 /// A text of the metadata as JSON; null where it is none, which in files of this library is an error.
 json meta_json(const ms::io::safetensors& f, const std::string& key) {
   try {
-    return f.meta_json(key);
+    return *f.meta_json(key);
   } catch (const ms::file_error&) {
     if (f.metadata().count("format") && f.meta("format").rfind("multistage-", 0) == 0) throw;
     return json();
@@ -99,7 +99,7 @@ json inspect(const std::string& path) {
   const bool configuration_file = path.size() > 5 && path.substr(path.size() - 5) == ".json";
   if (configuration_file) {
     const auto bytes = ms::io::read_file(path, 1 << 20);
-    const json c = ms::io::parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path);
+    const json c = *ms::io::parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path);
     out["network"] = describe_network(ms::io::configuration_from_json(c));
     if (c.contains("stage_boundaries")) out["stage_boundaries"] = ms::io::partition_from_json(c["stage_boundaries"]).boundaries();
     return out;

@@ -123,10 +123,10 @@ struct training {
 /// `look` sees then must be what it sees when nothing fails. Each try is a thread of its own, whose scratch is as new as the objects.
 /// Returns how many allocations there were, about.
 template <class Backend, class Make, class Act, class Look>
-long walk(int threads, bool lasting, Make make, Act act, Look look) {
+long walk(int threads, bool lasting, Make make, Act act, Look look, long each = 100) {
   std::vector<double> undisturbed;
-  // 0: nothing fails. Where there are many (Eigen's expressions take memory a tile), some are passed over from the 100th on.
-  for (long n = 0;; n += n < 100 ? 1 : n / 5) {
+  // 0: nothing fails. Where there are many (Eigen's expressions take memory a tile), some are passed over behind the first `each`.
+  for (long n = 0;; n += n < each ? 1 : n / (each > 100 ? 20 : 5)) {
     bool struck = false, failed = false;
     std::string other;
     std::vector<double> seen;

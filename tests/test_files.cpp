@@ -512,5 +512,5 @@ TEST_CASE("JSON of any depth and with keys twice is refused, saying where") {
   fails("{\"a\": 1e999}", "not JSON that can be read");
   fails("", "not JSON");
   fails("{\"a\": 1} x", "line 1");
-  CHECK(io::parse_json("{\"a\": {\"a\": [{\"a\": 1}, {\"a\": 2}]}}", "f")["a"]["a"][1]["a"] == 2);
+  CHECK((*io::parse_json("{\"a\": {\"a\": [{\"a\": 1}, {\"a\": 2}]}}", "f"))["a"]["a"][1]["a"] == 2);
 }

@@ -106,7 +106,7 @@ std::string text_of(const std::string& path) {
   const auto bytes = io::read_file(path);
   return {bytes.begin(), bytes.end()};
 }
-ms::index_t steps_in(const std::string& path) { return io::safetensors(path).meta_json("training").at("steps").get<ms::index_t>(); }
+ms::index_t steps_in(const std::string& path) { return io::safetensors(path).meta_json("training")->at("steps").get<ms::index_t>(); }
 
 /// Runs f in a process of its own, which ends without destructors; returns how it ended.
 template <class F>
@@ -603,7 +603,7 @@ TEST_CASE("a fault at any call of a run: what is there is sound, and going on en
       CHECK(text_of(path) == expected);
       std::ifstream log(log_path);
       ms::index_t last = 0;
-      for (std::string line; std::getline(log, line);) last = io::parse_json(line, log_path).at("step").get<ms::index_t>();
+      for (std::string line; std::getline(log, line);) last = io::parse_json(line, log_path)->at("step").get<ms::index_t>();
       // A line that could not be written is lost; the state after its step is not.
       CHECK((last == all || (last == all - 1 && said.find(log_path) != std::string::npos)));
       {

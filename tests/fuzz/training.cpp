@@ -46,7 +46,7 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   try {
     const auto j = ms::io::parse_json({reinterpret_cast<const char*>(data), size}, "fuzz");
     const ms::configuration c = ms::io::configuration_from_json(j);
-    train_and_sample(c, ms::io::partition_from_json(j.value("stage_boundaries", ms::io::json())));
+    train_and_sample(c, ms::io::partition_from_json(j->value("stage_boundaries", ms::io::json())));
   } catch (const ms::error&) {
   }
   return 0;

@@ -41,7 +41,7 @@ autoencoder_model<Scalar, Backend> load_autoencoder(const std::string& path, Bac
   const auto flat = read_parameters<Scalar>(f, "", all, names, [](const std::string&) { return false; });
   backend.upload(flat.data(), model.weights().data(), index_t(flat.size()));
   if (f.metadata().count("scale_factor")) {
-    const json scale = f.meta_json("scale_factor");
+    const json scale = *f.meta_json("scale_factor");
     require<file_error>(scale.is_number(), path, ": its metadata 'scale_factor' is not a number");
     model.set_scale_factor(scale.get<double>());
   }

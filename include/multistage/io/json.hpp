@@ -83,7 +83,7 @@ class reader {
     int i = 0;
     std::string known;
     for (const char* c : choices) {
-      if (j_.at(key) == c) return void(to = E(i));
+      if (is_text(j_.at(key), c)) return void(to = E(i));
       ++i;
       known += std::string(known.empty() ? "" : ", ") + c;
     }
@@ -110,8 +110,8 @@ class writer {
   json j = json::object();
 
   template <class T>
-  void setting(const char* key, const T& from) {
-    j[key] = from;
+  void setting(const char* key, T&& from) {
+    j[key] = std::forward<T>(from);
   }
   template <std::size_t N>
   void list(const char* key, const std::array<int, N>& from) {
@@ -242,9 +242,9 @@ inline void read_attention(const json& lists, decoders& d) {
                          " is not a list of at most 64 blocks");
     d.attention[s].given = true;
     for (std::size_t i = 0; i < lists[s].size(); ++i) {
-      require<value_error>(lists[s][i] == "attn" || lists[s][i] == "-", "configuration: 'decoder_attention' holds ", excerpt(lists[s][i]),
+      require<value_error>(is_text(lists[s][i], "attn") || is_text(lists[s][i], "-"), "configuration: 'decoder_attention' holds ", excerpt(lists[s][i]),
                            "; known: \"attn\", \"-\"");
-      d.attention[s].blocks |= std::uint64_t(lists[s][i] == "attn") << i;
+      d.attention[s].blocks |= std::uint64_t(is_text(lists[s][i], "attn")) << i;
     }
   }
 }
@@ -307,13 +307,13 @@ inline json to_json(const configuration& c) {
       json list = json::array();
       const std::uint64_t blocks = c.stages.attention[s].blocks;
       for (int i = 0; i < 64 && blocks >> i != 0; ++i) list.push_back(blocks >> i & 1 ? "attn" : "-");
-      lists.push_back(list);
+      lists.push_back(std::move(list));
     }
-    w.setting("decoder_attention", lists);
+    w.setting("decoder_attention", std::move(lists));
   }
   w.setting("preconditioning", to_string(c.precond.kind));
   detail::settings(w, copy.precond);
-  return w.j;
+  return std::move(w.j);
 }
 
 /// An autoencoder's configuration from JSON. @throws value_error naming the key.
@@ -330,7 +330,7 @@ inline json to_json(const autoencoder& a) {
   autoencoder copy = a;
   detail::settings(w, copy);
   w.j["network"] = "autoencoder";
-  return w.j;
+  return std::move(w.j);
 }
 
 /// The partition of a JSON list of boundaries in sigma; null or an empty list is one stage.

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <concepts>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "../core/error.hpp"
@@ -15,35 +15,51 @@ namespace multistage::io {
 
 namespace detail {
 
-/// Thrown out of the JSON library's parser and caught by parse_json.
-struct json_refusal {
-  std::string reason;
-};
-
-/// Watches a parser's events.
-class json_watch {
- public:
-  static constexpr std::size_t deepest = 127;  // serde_json's; configurations need 4
-
-  bool operator()(int, nlohmann::json::parse_event_t event, nlohmann::json& value) {
-    using kind = nlohmann::json::parse_event_t;
-    if (event == kind::object_start || event == kind::array_start) {
-      if (keys_.size() == deepest)
-        throw json_refusal{"it nests deeper than " + std::to_string(deepest) + " levels"};
-      keys_.emplace_back();
-    } else if (event == kind::object_end || event == kind::array_end) {
-      keys_.pop_back();
-    } else if (event == kind::key) {
-      const std::string& key = value.get_ref<const std::string&>();
-      if (!keys_.back().insert(key).second)
-        throw json_refusal{"'" + key.substr(0, 80) + "' is there twice"};
-    }
-    return true;
+/// Takes a value apart, so that what is left of it is empty. The JSON library's destructor takes
+/// memory for each container that is not, and ends the program where there is none.
+inline void take_apart(nlohmann::json& value) noexcept {
+  if (auto* const array = value.get_ptr<nlohmann::json::array_t*>()) {
+    for (nlohmann::json& element : *array) take_apart(element);
+    array->clear();
+  } else if (auto* const object = value.get_ptr<nlohmann::json::object_t*>()) {
+    for (auto& member : *object) take_apart(member.second);
+    object->clear();
   }
+}
+
+}  // namespace detail
+
+/// Whether a value is this text. (The JSON library's own comparison copies the text, and ends the
+/// program where there is no memory for it.)
+inline bool is_text(const nlohmann::json& value, std::string_view text) {
+  const auto* const held = value.get_ptr<const std::string*>();
+  return held && *held == text;
+}
+
+/// Owns a JSON value and can be destroyed when there is no memory left, which the JSON library's own
+/// values cannot. What this library reads and writes goes through it.
+class json_document {
+ public:
+  json_document() = default;
+  explicit json_document(nlohmann::json value) : value_(std::move(value)) {}
+  json_document(json_document&& other) noexcept : value_(std::move(other.value_)) {}
+  json_document& operator=(json_document&& other) noexcept {
+    value_.swap(other.value_);
+    return *this;
+  }
+  ~json_document() { detail::take_apart(value_); }
+
+  const nlohmann::json& operator*() const { return value_; }
+  const nlohmann::json* operator->() const { return &value_; }
+  operator const nlohmann::json&() const { return value_; }
+  /// The value, to be changed.
+  nlohmann::json& edit() { return value_; }
 
  private:
-  std::vector<std::set<std::string>> keys_;  // of what is open
+  nlohmann::json value_;
 };
+
+namespace detail {
 
 /// What the JSON library says of a text, without its own prefix and without bytes no terminal likes.
 inline std::string json_reason(const std::string& what) {
@@ -54,30 +70,94 @@ inline std::string json_reason(const std::string& what) {
   return text.substr(0, 160);
 }
 
+/// Builds a document from a parser's events, until one is refused.
+class json_builder : public nlohmann::json_sax<nlohmann::json> {
+  using json = nlohmann::json;
+
+ public:
+  static constexpr std::size_t deepest = 127;  // serde_json's; configurations need 4
+
+  json_document document;
+  std::string reason;    // why it was refused
+  std::size_t byte = 0;  // where in the text; 0: not known
+
+  bool null() override { return put(nullptr); }
+  bool boolean(bool value) override { return put(value); }
+  bool number_integer(json::number_integer_t value) override { return put(value); }
+  bool number_unsigned(json::number_unsigned_t value) override { return put(value); }
+  bool number_float(json::number_float_t value, const std::string&) override { return put(value); }
+  bool string(std::string& value) override { return put(std::move(value)); }
+  bool binary(json::binary_t&) override { return refuse("it holds binary values"); }
+  bool start_object(std::size_t) override { return open(json::object()); }
+  bool start_array(std::size_t) override { return open(json::array()); }
+  bool end_object() override { return close(); }
+  bool end_array() override { return close(); }
+  bool key(std::string& name) override {
+    if (open_.back()->contains(name)) return refuse("'" + name.substr(0, 80) + "' is there twice");
+    key_ = std::move(name);
+    return true;
+  }
+  bool parse_error(std::size_t, const std::string&, const json::exception& e) override {
+    const auto* const syntax = dynamic_cast<const json::parse_error*>(&e);
+    byte = syntax ? syntax->byte : 0;
+    return refuse((syntax ? "it is not JSON: " : "it is not JSON that can be read: ") +
+                  json_reason(e.what()));
+  }
+
+ private:
+  bool refuse(std::string why) {
+    reason = std::move(why);
+    return false;
+  }
+  template <class T>
+  bool put(T&& value) {
+    place() = std::forward<T>(value);
+    return true;
+  }
+  bool open(json container) {
+    if (open_.size() == deepest)
+      return refuse("it nests deeper than " + std::to_string(deepest) + " levels");
+    json& at = place();
+    at = std::move(container);
+    open_.push_back(&at);
+    return true;
+  }
+  bool close() {
+    open_.pop_back();
+    return true;
+  }
+  /// Where the next value goes.
+  json& place() {
+    if (open_.empty()) return document.edit();
+    json& parent = *open_.back();
+    if (parent.is_object()) return parent[key_];
+    parent.push_back(nullptr);
+    return parent.back();
+  }
+
+  std::vector<json*> open_;  // what is not yet at its end; a parent does not grow while a child is open
+  std::string key_;
+};
+
 }  // namespace detail
 
 /// The value of a JSON text. For one that is none, `broken(byte, reason)` is called, which must throw;
 /// `byte` is the place in the text, 0 where it is not known.
 template <std::invocable<std::size_t, const std::string&> Broken>
-nlohmann::json parse_json(std::string_view text, Broken&& broken) {
+json_document parse_json(std::string_view text, Broken&& broken) {
   // The JSON library takes a NUL for the end of the text, and skips a byte order mark.
   const std::size_t nul = text.find('\0');
   if (nul != std::string_view::npos) broken(nul + 1, "it holds a NUL");
-  try {
-    return nlohmann::json::parse(text.begin(), text.end(), detail::json_watch());
-  } catch (const detail::json_refusal& r) {
-    broken(std::size_t{0}, r.reason);
-  } catch (const nlohmann::json::parse_error& e) {
-    broken(e.byte, "it is not JSON: " + detail::json_reason(e.what()));
-  } catch (const nlohmann::json::exception& e) {
-    broken(std::size_t{0}, "it is not JSON that can be read: " + detail::json_reason(e.what()));
-  }
+  detail::json_builder builder;
+  if (nlohmann::json::sax_parse(text.begin(), text.end(), &builder))
+    return std::move(builder.document);
+  broken(builder.byte, builder.reason);
   fail<error>("parse_json: a refusal must throw");
 }
 
 /// The value of a JSON text. @param where names it in messages: a file, and a place in it.
 /// @throws file_error saying where and why
-inline nlohmann::json parse_json(std::string_view text, const std::string& where) {
+inline json_document parse_json(std::string_view text, const std::string& where) {
   return parse_json(text, [&](std::size_t byte, const std::string& reason) {
     const std::size_t end = std::min(byte, text.size());
     std::size_t line = 1;

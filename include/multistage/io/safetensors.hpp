@@ -8,6 +8,8 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <set>
+#include <string>
 
 #include "../core/utf8.hpp"
 #include "file.hpp"
@@ -168,7 +170,7 @@ class safetensors {
     return it->second;
   }
   /// A text of the metadata that is JSON itself. @throws file_error
-  nlohmann::json meta_json(const std::string& key) const {
+  json_document meta_json(const std::string& key) const {
     return parse_json(meta(key), path_ + ": its metadata '" + key + "'");
   }
 
@@ -211,10 +213,10 @@ class safetensors {
     source_.read(8, text.data(), text.size());
     const std::size_t start = text.find_first_not_of(" \t\r\n");
     if (start == std::string::npos || text[start] != '{') broken(8, "the header is not JSON: not a JSON object");
-    const nlohmann::json header = parse_json(
+    const json_document header = parse_json(
         text, [&](std::size_t at, const std::string& why) { broken(8 + at, "the header: " + why); });
     const std::uint64_t available = source_.size() - data_;
-    for (const auto& [name, value] : header.items()) {
+    for (const auto& [name, value] : header->items()) {
       if (name != metadata_key) {
         tensors_.emplace(name, read_entry(name, value, available));
         continue;
@@ -260,7 +262,7 @@ class safetensors {
       broken(8, where + "dtype, shape or data_offsets is missing");
     tensor_entry t{};
     const auto known = std::find_if(std::begin(dtypes), std::end(dtypes),
-                                    [&](const dtype_info& d) { return v["dtype"] == d.name; });
+                                    [&](const dtype_info& d) { return is_text(v["dtype"], d.name); });
     if (known == std::end(dtypes))
       broken(8, where + "dtype '" + v["dtype"].get_ref<const std::string&>().substr(0, 40) + "' is unknown");
     t.type = *known;

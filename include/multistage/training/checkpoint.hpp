@@ -16,15 +16,16 @@ inline bool is_ours(const std::string& name) { return name.rfind("training.", 0)
 
 /// What the model was trained with, where sampling must match it, under "trained".
 inline void add_facts(io::safetensors_writer& w, const training_facts& facts) {
-  io::json j = io::json::object();
-  if (facts.label_dropout) j["label_dropout"] = *facts.label_dropout;
-  if (facts.augmented) j["augmented"] = *facts.augmented;
-  if (!j.empty()) w.metadata["trained"] = j.dump();
+  io::json_document j;
+  if (facts.label_dropout) j.edit()["label_dropout"] = *facts.label_dropout;
+  if (facts.augmented) j.edit()["augmented"] = *facts.augmented;
+  if (!j->empty()) w.metadata["trained"] = j->dump();
 }
 inline training_facts facts_of(const io::safetensors& f) {
   training_facts facts;
   if (!f.metadata().count("trained")) return facts;
-  const io::json j = f.meta_json("trained");
+  const io::json_document document = f.meta_json("trained");
+  const io::json& j = *document;
   const auto take = [&]<class T>(const char* key, std::optional<T>& to, double most) {
     if (j.is_object() && !j.contains(key)) return;
     T v{};
@@ -40,9 +41,9 @@ inline training_facts facts_of(const io::safetensors& f) {
 template <class Scalar, class Backend>
 io::safetensors_writer start(dynamic_model<Scalar, Backend>& model) {
   io::safetensors_writer w;
-  io::json config = io::to_json(model.config());
-  config["stage_boundaries"] = model.stages().boundaries();
-  w.metadata = {{"format", format}, {"config", config.dump()}};
+  io::json_document config(io::to_json(model.config()));
+  config.edit()["stage_boundaries"] = model.stages().boundaries();
+  w.metadata = {{"format", format}, {"config", config->dump()}};
   add_facts(w, model.trained());
   io::add_parameters(w, "", model.network(), model.parameter_names(), model.averaged_weights().to_host());
   return w;
@@ -64,11 +65,17 @@ auto named(const io::safetensors& f, F&& make) {
   }
 }
 
+/// The partition that a configuration carries; without one, a single stage.
+inline partition partition_of(const io::json& config) {
+  return config.contains("stage_boundaries") ? io::partition_from_json(config["stage_boundaries"])
+                                             : partition();
+}
+
 /// A file's configuration with its partition, all settings written out. What load refuses, this refuses.
-inline io::json complete(const io::safetensors& f, const io::json& config) {
+inline io::json_document complete(const io::safetensors& f, const io::json& config) {
   return named(f, [&] {
-    io::json j = io::to_json(io::configuration_from_json(config));
-    j["stage_boundaries"] = io::partition_from_json(config.value("stage_boundaries", io::json())).boundaries();
+    io::json_document j(io::to_json(io::configuration_from_json(config)));
+    j.edit()["stage_boundaries"] = partition_of(config).boundaries();
     return j;
   });
 }
@@ -85,7 +92,8 @@ struct training_state {
 /// @throws file_error naming the value that is missing, of another kind, or one no run can have had
 template <class State>
 training_state<State> read_training_state(const io::safetensors& f, int segments, int stages) {
-  const io::json j = f.meta_json("training");
+  const io::json_document document = f.meta_json("training");
+  const io::json& j = *document;
   training_state<State> t;
   State& s = t.counters;
   const auto take = [&](const char* key, auto& to) {
@@ -151,10 +159,17 @@ void save(const std::string& path, trainer<Scalar, Backend>& t) {
   add("training.first_moment.", t.first_moment().to_host());
   add("training.second_moment.", t.second_moment().to_host());
   const auto c = t.counters();
-  w.metadata["training"] = io::json{{"steps", c.step},           {"images_seen", c.images_seen},         {"segment_updates", c.updates},
-                                    {"seed", t.options().seed},  {"batch_size", t.options().batch_size}, {"stage_images", c.stage_images},
-                                    {"importance", c.importance},  {"images", t.images_fingerprint()}}
-                               .dump();
+  io::json_document counters;
+  io::json& j = counters.edit();
+  j["steps"] = c.step;
+  j["images_seen"] = c.images_seen;
+  j["segment_updates"] = c.updates;
+  j["seed"] = t.options().seed;
+  j["batch_size"] = t.options().batch_size;
+  j["stage_images"] = c.stage_images;
+  j["importance"] = c.importance;
+  j["images"] = t.images_fingerprint();
+  w.metadata["training"] = j.dump();
   w.write(path);
 }
 
@@ -166,10 +181,11 @@ struct load_options {
 template <class Scalar = float, class Backend>
 dynamic_model<Scalar, Backend> load(const io::safetensors& f, Backend backend, const load_options& options = {}) {
   using model_type = dynamic_model<Scalar, Backend>;
-  const io::json j = checkpoint_detail::opened(f).meta_json("config");
+  const io::json_document document = checkpoint_detail::opened(f).meta_json("config");
+  const io::json& j = *document;
   model_type model = checkpoint_detail::named(f, [&] {
     configuration c = io::configuration_from_json(j);
-    return model_type(backend, c, io::partition_from_json(j.value("stage_boundaries", io::json())), std::nullopt);
+    return model_type(backend, c, checkpoint_detail::partition_of(j), std::nullopt);
   });
   if (f.metadata().count("training"))
     checkpoint_detail::read_training_state<typename trainer<Scalar, Backend>::state>(f, model.network().segments, model.stage_count());
@@ -254,9 +270,9 @@ struct resume_options {
 template <class Scalar, class Backend>
 void resume(const io::safetensors& f, trainer<Scalar, Backend>& t, const resume_options& options = {}) {
   auto& model = t.model();
-  io::json own = io::to_json(model.config());
-  own["stage_boundaries"] = model.stages().boundaries();
-  io::json stored = checkpoint_detail::opened(f).meta_json("config");
+  io::json_document own(io::to_json(model.config()));
+  own.edit()["stage_boundaries"] = model.stages().boundaries();
+  io::json_document stored = checkpoint_detail::opened(f).meta_json("config");
   // Of a network of the user's own type files hold the settings as they are.
   if (!std::holds_alternative<custom_network>(model.config().network)) stored = checkpoint_detail::complete(f, stored);
   if (const std::string text = checkpoint_detail::differences(stored, own); !text.empty()) {
