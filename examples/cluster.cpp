@@ -59,6 +59,7 @@ int cluster(const settings& s, const Schedule& schedule) {
   ms::io::make_directory(s.out);
   for (const char* name : {"/clustering.json", "/similarity.png", "/curves.png"}) ms::io::check_writable(s.out + name);
   ms::image_source images = ms::io::open_images(s.data, s.images);
+  ms::require<ms::value_error>(s.limit != 1, "cluster: --limit 1 leaves one image, whose denoisers are all alike; give 2 or more, or 0 for all");
   if (s.limit > 0) images.extents.rows = std::min(images.extents.rows, s.limit);
   std::vector<float> latents;
   if (!s.autoencoder.empty()) images = encoded(images, s.autoencoder, backend, latents);
@@ -102,7 +103,7 @@ int cluster(const settings& s, const Schedule& schedule) {
     out["stage_counts"] = table;
   } else {
     constexpr ms::index_t n = 1000;
-    const auto first = s.method == "timestep" ? ms::cluster_by_timestep(n, s.stages) : ms::cluster_by_snr(n, s.stages, schedule);
+    const auto first = s.method == "timestep" ? ms::cluster_by_timestep(n, s.stages) : ms::cluster_by_snr(n, s.stages, schedule, t_min, t_max);
     for (std::size_t k = 1; k < first.size(); ++k) times.push_back(t_min + (t_max - t_min) * double(first[k]) / double(n));
   }
   const ms::partition stages = ms::partition::from_times(schedule, times);
@@ -139,8 +140,8 @@ int main(int argc, char** argv) {
   add_image_options(app, s.images);
   app.add_flag("--latents", s.images.latents, "floats of an array are latent images, which may leave [-1, 1]");
   app.add_option("--autoencoder", s.autoencoder, "encodes the pictures; what is clustered are their latents");
-  app.add_option("--limit", s.limit, "use the first images only; 0: all")->check(CLI::NonNegativeNumber)->capture_default_str();
-  app.add_option("--seed", s.clustering.seed)->check(CLI::NonNegativeNumber)->capture_default_str();
+  app.add_option("--limit", s.limit, "use so many of the first images, at least 2; 0: all")->check(CLI::Range(ms::index_t{0}, ms::index_t{1} << 40))->capture_default_str();
+  app.add_option("--seed", s.clustering.seed)->check(CLI::Range(std::uint64_t{0}, ~std::uint64_t{0}))->capture_default_str();
   app.add_option("--threads", s.threads, "0: one a processor that may be used")->check(CLI::Range(0, 1024))->capture_default_str();
   app.add_option("--out", s.out, "directory for clustering.json and the pictures")->capture_default_str();
   return command_line::run(app, argc, argv, [&] {

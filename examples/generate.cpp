@@ -9,6 +9,7 @@
 #include "command_line.hpp"
 
 namespace ms = multistage;
+using json = ms::io::json;
 
 namespace {
 
@@ -92,6 +93,32 @@ void with_sampler(const settings& s, const command_line::named_options& options,
   ms::require<ms::value_error>(found, "generate: sampler '", s.sampler, "' is unknown; known: ", sampler_names());
 }
 
+/// Refuses options of `sample` that were given and have no effect. @throws value_error
+void check_given(const settings& s, const command_line::named_options& options, bool columns, bool zoom) {
+  const std::vector<std::string> given = options.given();
+  const auto has = [&](const char* name) { return std::find(given.begin(), given.end(), name) != given.end(); };
+  const auto needs = [&](bool good, const std::string& flag, const char* why) {
+    ms::require<ms::value_error>(good, "generate: ", flag, " has no effect ", why, "; leave it out, or give both");
+  };
+  const ms::guidance& guide = s.sampling.guide;
+  bool guides = guide.scale_by_stage.empty() && guide.scale != 1;
+  for (const double w : guide.scale_by_stage) guides = guides || w != 1;
+  for (const char* name : {"guidance_low", "guidance_high"})
+    needs(!has(name) || guides, command_line::flag_of(name), "without --guidance or --guidance-by-stage other than 1");
+  needs(s.weak.empty() || guides, "--weak-model", "without --guidance or --guidance-by-stage other than 1");
+  ms::require<ms::value_error>(!(has("guidance") && has("guidance_by_stage")), "generate: --guidance-by-stage takes the place of --guidance; give one of them");
+  for (const char* name : {"encoder_low", "encoder_high"})
+    needs(!has(name) || s.sampling.reuse.every > 1, command_line::flag_of(name), "without --encoder-every of 2 or more");
+  const auto ascend = [](const char* what, double low, double high) {
+    ms::require<ms::value_error>(low < high, "generate: --", what, "-low ", low, " is not below --", what, "-high ", high, ": nothing lies between them");
+  };
+  ascend("guidance", guide.sigma_low, guide.sigma_high);
+  ascend("encoder", s.sampling.reuse.sigma_low, s.sampling.reuse.sigma_high);
+  for (const auto& [was_given, flag] : {std::pair{columns, "--columns"}, std::pair{zoom, "--zoom"}})
+    ms::require<ms::value_error>(!was_given || std::filesystem::path(s.out).extension() == ".png" || std::filesystem::path(s.out).extension() == ".PNG", "generate: ", flag,
+                                 " is of a grid, and --out ", s.out, " is none; leave it out");
+}
+
 enum class output { grid, archive, folder };
 /// What a path asks for. @throws value_error for a name that looks like another kind of file
 output output_of(const std::string& path) {
@@ -103,6 +130,54 @@ output output_of(const std::string& path) {
   ms::require<ms::value_error>(!path.empty() && (extension.empty() || std::filesystem::is_directory(p)), "generate: --out ", path,
                                " is no .png and no .npz; a folder's name has no dot, or ends in /");
   return output::folder;
+}
+
+/// A hash of a file that need not fit in memory; empty for no file.
+std::string hash_of(const std::string& path) {
+  if (path.empty()) return "";
+  const ms::io::byte_source file(path);
+  std::string parts;
+  constexpr std::uint64_t block = std::uint64_t{1} << 24;
+  for (std::uint64_t at = 0; at < file.size(); at += block) parts += ms::fingerprint(file.bytes(at, block));
+  return ms::fingerprint_of(std::span<const char>(parts));
+}
+
+/// What makes a seed's picture what it is, for the folder's record.
+template <class Sampler>
+json origin_of(const settings& s, const Sampler& sampler) {
+  json j{{"model", hash_of(s.model)}, {"weak model", hash_of(s.weak)}, {"autoencoder", hash_of(s.autoencoder)}, {"sampler", s.sampler}};
+  const auto note = [&](const ms::option& o, const auto& value) {
+    if (o.name != std::string("batch") && !not_numbers.count(o.name)) j[command_line::flag_of(o.name)] = ms::option_text(value);
+  };
+  Sampler::fields(sampler, note);
+  ms::sampling_options::fields(s.sampling, note);
+  return j;
+}
+
+/// Whether a path holds a PNG, or its beginning.
+bool is_png(const std::string& path) {
+  if (!std::filesystem::is_regular_file(path)) return false;
+  const ms::io::byte_source file(path);
+  const std::vector<unsigned char> start = file.bytes(0, 8);
+  return start == std::vector<unsigned char>{0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
+}
+
+/// Refuses to go on with a folder of pictures that were drawn otherwise, and notes how those of this one are drawn. @throws value_error
+void claim(const std::string& folder, const json& origin, bool holds_pictures) {
+  const std::string record = folder + "/.generate.json";
+  if (std::filesystem::exists(record)) {
+    const auto bytes = ms::io::read_file(record, 1 << 20);
+    const ms::io::json_document before = ms::io::parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, record);
+    std::string differs;
+    for (const auto& [key, value] : origin.items())
+      if (!before->is_object() || before->value(key, json()) != value) differs += (differs.empty() ? "" : ", ") + key;
+    ms::require<ms::value_error>(differs.empty() || !holds_pictures, "generate: the pictures in ", folder, " were drawn otherwise (", differs,
+                                 "); give the same model and options to go on with it, or another folder");
+    if (differs.empty()) return;
+  } else {
+    ms::require<ms::value_error>(!holds_pictures, "generate: ", folder, " holds pictures of these seeds and no record of how they were drawn; give another folder");
+  }
+  ms::io::write_file(record, origin.dump(1) + "\n");
 }
 
 template <class Sampler>
@@ -123,7 +198,8 @@ int generate(settings s, const ms::cpu& b, model_type& model, const Sampler& sam
   if (folder) {
     ms::io::make_directory(s.out);
     const std::size_t asked = seeds.size();
-    std::erase_if(seeds, [&](std::uint64_t seed) { return std::filesystem::exists(name(seed)); });
+    std::erase_if(seeds, [&](std::uint64_t seed) { return is_png(name(seed)); });
+    claim(s.out, origin_of(s, sampler), seeds.size() < asked);
     if (seeds.size() < asked) std::printf("%zu of %zu pictures are there already\n", asked - seeds.size(), asked);
   }
   // What would fail at the end fails now: a grid that is no picture, latents as PNGs, a path that cannot be written.
@@ -194,8 +270,8 @@ int main(int argc, char** argv) {
   app.add_option("--weak-model", s.weak, "a smaller model as the weak side of guidance (autoguidance)");
   app.add_option("--autoencoder", s.autoencoder, "decodes latent pictures");
   app.add_option("--threads", s.threads, "0: one a processor that may be used")->check(CLI::Range(0, 1024))->capture_default_str();
-  app.add_option("--columns", s.columns, "of the grid; 0: as many as rows")->check(CLI::Range(0, 100000))->capture_default_str();
-  app.add_option("--zoom", s.zoom, "of the grid")->check(CLI::Range(1, 1000))->capture_default_str();
+  const auto* columns = app.add_option("--columns", s.columns, "of the grid; 0: as many as rows")->check(CLI::Range(0, 100000))->capture_default_str();
+  const auto* zoom = app.add_option("--zoom", s.zoom, "of the grid")->check(CLI::Range(1, 1000))->capture_default_str();
   return command_line::run(app, argc, argv, [&] {
     if (list) {
       list_samplers();
@@ -205,6 +281,7 @@ int main(int argc, char** argv) {
     of_sampling.set("sample", s.sampling);
     ms::parse_seeds(s.seeds);
     output_of(s.out);
+    check_given(s, of_sampling, columns->count() > 0, zoom->count() > 0);
     with_sampler(s, of_samplers, {}, [](const auto&) {});  // bad options are told before the model is opened
     const ms::cpu b(s.threads);
     model_type model = ms::load<float>(s.model, b, {.lazy = true});

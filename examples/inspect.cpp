@@ -19,6 +19,9 @@ std::string extents_text(const std::vector<ms::index_t>& e) {
   return s.empty() ? "scalar" : s;
 }
 
+/// A value in a line; what is not UTF-8 is replaced.
+std::string text_of(const json& j) { return j.dump(-1, ' ', false, json::error_handler_t::replace); }
+
 /// The network of a configuration as JSON: segments with their tensors, and totals.
 json describe_network(const ms::configuration& c) {
   const ms::described_network d = ms::record(c);
@@ -59,7 +62,7 @@ void print(const json& j) {
     std::printf("%-28s %.2f MB sampling, %.2f MB training, for each image of a batch\n", "activations",
                 n["activation_bytes_per_image"]["sampling"].get<double>() / 1e6, n["activation_bytes_per_image"]["training"].get<double>() / 1e6);
     std::printf("%-28s\n", "configuration");
-    for (const auto& [key, value] : n["configuration"].items()) std::printf("  %-26s %s\n", key.c_str(), value.dump().c_str());
+    for (const auto& [key, value] : n["configuration"].items()) std::printf("  %-26s %s\n", key.c_str(), text_of(value).c_str());
   }
   if (j.contains("stage_boundaries")) {
     std::string s;
@@ -74,7 +77,7 @@ void print(const json& j) {
     std::snprintf(text, sizeof text, "(%g, inf)", before);
     std::printf("%-28s %s\n", "stages in sigma", (s + text).c_str());
   }
-  if (j.contains("training")) std::printf("%-28s %s\n", "training state", j["training"].dump().c_str());
+  if (j.contains("training")) std::printf("%-28s %s\n", "training state", text_of(j["training"]).c_str());
   if (j.contains("tensors")) {
     std::printf("tensors (%zu)\n", j["tensors"].size());
     for (const json& t : j["tensors"])
@@ -143,7 +146,7 @@ int main(int argc, char** argv) {
   return command_line::run(app, argc, argv, [&] {
     const json j = inspect(path);
     if (as_json)
-      std::cout << j.dump(1) << '\n';
+      std::cout << j.dump(1, ' ', false, json::error_handler_t::replace) << '\n';  // a path may be any bytes
     else
       print(j);
     return 0;

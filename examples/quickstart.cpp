@@ -41,11 +41,23 @@ int quickstart(Backend backend, const settings& s) {
 
   // Three stages, by how alike the optimal denoisers are: no network is needed for that.
   const ms::vp_schedule vp;
-  const ms::clustering found = ms::cluster_by_optimal_denoiser(backend, train.span(), train.extents, {.alpha = 0.95, .seed = s.seed}, vp);
+  const std::string checkpoint = s.out + "/model.safetensors";
+  ms::clustering found;
+  double sigma_data = train.standard_deviation();
+  if (s.resume) {  // the run's own: clustered anew, by another build or from other images, they might differ in a digit
+    const auto before = ms::load<float>(checkpoint, backend, {.lazy = true});
+    ms::require<ms::file_error>(before.stage_count() == 3, checkpoint, ": is a checkpoint of another model, of ", before.stage_count(), " stages; the quickstart's has 3");
+    found.stages = before.stages();
+    found.t1 = vp.t(found.stages.boundaries()[0]);
+    found.t2 = vp.t(found.stages.boundaries()[1]);
+    sigma_data = before.config().precond.sigma_data;
+  } else {
+    found = ms::cluster_by_optimal_denoiser(backend, train.span(), train.extents, {.alpha = 0.95, .seed = s.seed}, vp);
+  }
   std::printf("stages end at sigma %.3g and %.3g (VP t %.3f and %.3f)\n", found.stages.boundaries()[0], found.stages.boundaries()[1], found.t1, found.t2);
 
   // All stages train in one run; a batch mixes them.
-  model net(found.stages, ms::seed{s.seed}, train.standard_deviation(), backend);
+  model net(found.stages, ms::seed{s.seed}, sigma_data, backend);
   std::printf("%lld parameters (%lld shared), %.1f / %.1f / %.1f million multiply-accumulates an image\n", (long long)model::parameters,
               (long long)model::shared_parameters, model::macs(0) * 1e-6, model::macs(1) * 1e-6, model::macs(2) * 1e-6);
   ms::trainer trainer{net,
@@ -53,7 +65,6 @@ int quickstart(Backend backend, const settings& s) {
                       train.extents,
                       {.learning_rate = 3e-3, .ema_rampup_ratio = 0.1, .batch_size = 128, .levels = {-0.5, 1.4}, .least_stage_share = 0.05, .seed = s.seed}};
   // The checkpoint is saved now and then, at the end, and when Ctrl-C or a scheduler asks to stop.
-  const std::string checkpoint = s.out + "/model.safetensors";
   ms::io::json_lines log(s.out + "/log.jsonl", s.resume);
   ms::progress bar("training");
   const ms::run_result run = ms::run(
@@ -104,7 +115,7 @@ int main(int argc, char** argv) {
   CLI::App app{"Trains a three-stage multi-decoder diffusion model on small images and draws with it"};
   app.add_option("out", s.out, "directory for pictures, model and report")->capture_default_str();
   app.add_option("--seconds", s.seconds, "of training")->check(CLI::Range(0.1, 1e6))->capture_default_str();
-  app.add_option("--seed", s.seed, "of weights, order of the data and noise")->check(CLI::NonNegativeNumber)->capture_default_str();
+  app.add_option("--seed", s.seed, "of weights, order of the data and noise")->check(CLI::Range(std::uint64_t{0}, ~std::uint64_t{0}))->capture_default_str();
   app.add_option("--threads", s.threads, "that compute; 0: one per processor that may be used")->check(CLI::Range(0, 1024))->capture_default_str();
   app.add_option("--backend", s.backend, "that computes")->check(CLI::IsMember({"cpu", "eigen", "thrust"}))->capture_default_str();
   app.add_option("--data", s.data, "images, npy [n, 8, 8] of integers 0..16 or floats -1..1")->capture_default_str();

@@ -160,7 +160,7 @@ inline void quickstart_report(const std::string& out, const multistage::clusteri
              {"compiler", origin.compiler},
              {"commit", origin.commit},
              {"evaluations", pictures.evaluations}};
-  io::write_file(out + "/metrics.json", j.dump(1) + "\n");
+  io::write_file(out + "/metrics.json", j.dump(1, ' ', false, io::json::error_handler_t::replace) + "\n");
 
   io::report r("A three-stage diffusion model, " + text(m.seconds, "%.0f") + " seconds old");
   const std::string digits =

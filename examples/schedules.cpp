@@ -4,11 +4,15 @@
 #include <multistage/multistage.hpp>
 #include <multistage/schedule/any_schedule.hpp>
 
+#include "command_line.hpp"
+
 namespace ms = multistage;
 
 int main(int argc, char** argv) {
-  return ms::exit_status([&] {
-    const std::string out = argc > 1 ? argv[1] : "schedules";
+  std::string out = "schedules";
+  CLI::App app{"Draws every schedule as sigma over t, and how each spacing lays twenty steps"};
+  app.add_option("OUT_DIR", out, "directory for both pictures")->capture_default_str();
+  return command_line::run(app, argc, argv, [&] {
     ms::io::make_directory(out);
     std::vector<ms::io::curve> curves;
     for (const char* name : {"vp", "sub_vp", "cosine", "ddpm", "flow", "ve"}) {

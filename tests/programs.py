@@ -1,6 +1,6 @@
 """Programs and their options: programs.py FOLDER_OF_PROGRAMS TRAIN_PROBE SCRATCH. Every sampler draws with generate; options that are
 unknown, out of range, without effect or of another sampler end with status 2 and say so; nothing is written then."""
-import os, pathlib, subprocess, sys, zipfile
+import os, pathlib, shutil, subprocess, sys, zipfile
 
 programs, probe, scratch = pathlib.Path(sys.argv[1]).resolve(), sys.argv[2], pathlib.Path(sys.argv[3]).resolve()
 scratch.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,11 @@ refused = [
     ("--sampler", "score_sde", "--schedule", "cosine"), ("--sampler", "ddim", "--levels", "3,2,1", "--num-steps", 4), ("--sampler", "ddim", "--levels", "1,2"),
     ("--sampler", "ddim", "--schedule", "vp"), ("--sampler", "dpm_solver", "--atol", 0.1), ("--sampler", "restart", "--s-churn", 1),
     ("--sampler", "restart", "--low", 2, "--high", 1), ("--sampler", "unipc", "--boundary", "somewhere"), ("--sampler", "dpm_solver++", "--method", "heun"),
-    ("--sampler", "edm_ablation", "--num-steps", 1), ("--sampler", "ddim", "--heun", "true"), ("--sampler", "flow_ode")]
+    ("--sampler", "edm_ablation", "--num-steps", 1), ("--sampler", "ddim", "--heun", "true"), ("--sampler", "flow_ode"),
+    ("--guidance-low", 1), ("--guidance-high", 1), ("--guidance", 2, "--guidance-low", 3, "--guidance-high", 2), ("--weak-model", "programs.safetensors"),
+    ("--guidance", 2, "--guidance-by-stage", "1,2,3"), ("--encoder-low", 1), ("--encoder-high", 1),
+    ("--encoder-every", 2, "--encoder-low", 3, "--encoder-high", 2), ("--s-churn", 1, "--s-min", 2, "--s-max", 1), ("--columns", 2), ("--zoom", 2),
+    ("--sigma-max", "1e30"), ("--sampler", "ddim", "--levels", "1e30,1")]
 for options in refused:
     before = sorted(p.name for p in scratch.iterdir())
     with_out = [] if "--out" in options else ["--out", "refused.npz"]
@@ -81,16 +85,34 @@ for options in refused:
 status, text = run("generate", scratch / "nothing.safetensors")
 check(status == 2 and "nothing.safetensors" in text, "no model", status, text)
 
+# A folder is gone on with only as it was begun, and what is no PNG is drawn.
+folder = scratch / "folder"
+shutil.rmtree(folder, ignore_errors=True)
+into = lambda *options: run("generate", model, "--out", "folder", "--sampler", "ddim", *options)
+status, text = into("--seeds", "0-3", "--num-steps", 4)
+check(status == 0 and len(list(folder.glob("*.png"))) == 4, "folder", status, text)
+whole = (folder / "000001.png").read_bytes()
+(folder / "000001.png").write_bytes(b"")
+(folder / "000002.png").write_bytes(b"text")
+status, text = into("--seeds", "0-4", "--num-steps", 4, "--batch", 2)
+check(status == 0 and "2 of 5 pictures" in text and (folder / "000001.png").read_bytes() == whole, "folder gone on with", status, text)
+for other in (("--num-steps", 5), ("--num-steps", 4, "--clip", "pictures"), ("--num-steps", 4, "--eta", 1)):
+    status, text = into("--seeds", "0-5", *other)
+    check(status == 2 and "drawn otherwise" in text and not (folder / "000005.png").exists(), "folder of others", *other, status, text)
+(folder / ".generate.json").unlink()
+status, text = into("--seeds", "0-5", "--num-steps", 4)
+check(status == 2 and "no record" in text, "folder without a record", status, text)
+
 # What is odd is warned of, once, with the remedy.
 status, text = run("generate", model, "--seeds", "0-3", "--batch", 1, "--guidance", 2, "--out", "x.npz")
 check(status == 0 and text.count("warning:") == 1 and "twice as much" in text, "guidance without labels", text)
 
 # Every program ends with 2 for bad options and with 0 for --help.
-for program in ("generate", "cluster", "evaluate", "inspect", "architectures", "quickstart"):
+for program in ("generate", "cluster", "evaluate", "inspect", "architectures", "quickstart", "schedules"):
     if not (programs / program).exists():
         continue
     check(run(program, "--help")[0] == 0, program, "--help")
-    for options in (("--bogus",), ("--threads", "x") if program != "inspect" and program != "architectures" else ("--bogus=3",)):
+    for options in (("--bogus",), ("--threads", "x") if program not in ("inspect", "architectures", "schedules") else ("--bogus=3",)):
         status, text = run(program, *options)
         check(status == 2 and text.strip(), program, *options, "ended with", status, text)
 for options in (("--stages", 9), ("--alpha", "nan"), ("--alpha", 2), ("--draws", 1), ("--nodes", 1), ("--seed=-1",), ("--threads", -1), ("--method", "x"), ("--sigma-min", "nan"),
@@ -101,6 +123,18 @@ for options in (("--stages", 9), ("--alpha", "nan"), ("--alpha", 2), ("--draws",
         header += b" " * (117 - len(header)) + b"\n"
         data.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes((37 * i * i) % 251 for i in range(640)))
         status, text = run("cluster", data, "--draws", 64, "--nodes", 3, "--out", "clustering", *options) if "--draws" not in options and "--nodes" not in options else run("cluster", data, "--out", "clustering", *options)
-        check(status == 2 and text.strip(), "cluster", *options, "ended with", status, text)
+        check(status == 2 and text.strip() and len(text) < 2000, "cluster", *options, "ended with", status, text)
+if (programs / "cluster").exists():
+    few = ("--draws", 64, "--nodes", 5, "--out", "clustering")
+    status, text = run("cluster", data, "--method", "snr", "--schedule", "flow", *few)
+    check(status == 0 and "stage" in text, "cluster by snr along flow", status, text)
+    status, text = run("cluster", data, "--limit", 1, *few)
+    check(status == 2 and "2 or more" in text, "cluster --limit 1", status, text)
+    dark = scratch / "dark.npy"
+    dark.write_bytes(data.read_bytes()[:128] + bytes((37 * i * i) % 17 for i in range(640)))
+    status, text = run("cluster", dark, "--method", "timestep", *few)
+    check(status == 0 and text.count("warning:") == 1 and "--largest 16" in text, "integers that go to 16", status, text)
+    status, text = run("cluster", dark, "--method", "timestep", "--largest", 16, *few)
+    check(status == 0 and "warning:" not in text, "integers that go to 16, said aloud", status, text)
 print(f"{len(samplers)} samplers, {len(refused)} refused lines, {bad} problems")
 sys.exit(bad > 0)

@@ -100,7 +100,11 @@ def run(*more):
 first = run("--data", work + "/a.npy")
 assert first.returncode == 0, first
 other = run("--data", work + "/b.npy", "--resume")
-assert other.returncode == 2 and ("other images" in other.stderr or "another model" in other.stderr), other
+assert other.returncode == 2 and "other images" in other.stderr, other
+seeded = run("--data", work + "/a.npy", "--resume", "--seed", "2")
+assert seeded.returncode == 2 and "seed" in seeded.stderr, seeded
+meant = run("--data", work + "/b.npy", "--resume", "--other-data")
+assert meant.returncode == 0, meant
 P
 for backend in eigen thrust; do
   "$quickstart" "$work/$backend" --seconds 2 --backend $backend >/dev/null 2>&1

@@ -179,3 +179,40 @@ TEST_CASE("adaptive steps stop at boundaries when asked to") {
   s.crossing = {g.stages, ms::boundary_policy::align};
   CHECK(run(s, g, 9.0) == Approx(g.exact(9.0, 20, 0.05)).margin(1e-3));
 }
+
+TEST_CASE("boundaries that are neighbours, where no inner level fits between them") {
+  const double next = std::nextafter(1.0, 2.0);
+  const gaussian_stages g{ms::partition({1.0, next}), {0.3, 0.3, 0.3}, {0.25, 0.25, 0.25}};
+  for (const ms::dpm_method method : {ms::dpm_method::singlestep, ms::dpm_method::singlestep_fixed, ms::dpm_method::multistep})
+    for (const int order : {1, 2, 3}) {
+      CAPTURE(int(method), order);
+      ms::dpm_solver s{.num_steps = 30, .sigma_min = 0.05, .sigma_max = 20, .order = order, .method = method};
+      s.crossing = {g.stages, ms::boundary_policy::align};
+      const double end = g.exact(9.0, 20, 0.05);
+      CHECK(run(s, g, 9.0) == Approx(end).margin(order == 1 ? 0.2 : 0.02));
+    }
+}
+
+TEST_CASE("levels that all but coincide are no history for multistep methods") {
+  // A network computes in float: its values differ by more than the levels do, here by a part in 10^5.
+  struct rounding {
+    double exact(double x, double sigma) const { return 0.3 + 0.25 / (0.25 + sigma * sigma) * (x - 0.3); }
+    double operator()(double x, double sigma) const { return exact(x, sigma) + 1e-5 * std::sin(1e9 * sigma); }
+  };
+  const auto end = [](const auto& s) {
+    ms::cpu b(1);
+    ms::tensor<double, ms::cpu> x(b, {1, 1, 1, 1}, std::vector<double>{36.0});
+    s(
+        b, x.view(), [](ms::view<const double> at, double sigma, ms::view<double> d) { d.data[0] = rounding()(at.data[0], sigma); },
+        [](int, ms::view<double> z) { z.data[0] = 0; }, [](int, double, ms::view<const double>, ms::view<const double>) { return true; });
+    return x.data()[0];
+  };
+  for (const double gap : {1e-4, 1e-7, 1e-10})
+    for (const int order : {2, 3}) {
+      CAPTURE(gap, order);
+      const std::vector<double> levels{80, 40, 20, 10, 5, 5 - gap, 2, 1, 0.5, 0.2, 0.1, 0.05}, plain{80, 40, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05};
+      CHECK(end(ms::unipc{.levels = levels, .order = order}) == Approx(end(ms::unipc{.levels = plain, .order = order})).margin(0.05));
+      CHECK(end(ms::dpm_solver{.levels = levels, .order = order}) == Approx(end(ms::dpm_solver{.levels = plain, .order = order})).margin(0.05));
+      CHECK(end(ms::deis{.levels = levels, .order = order}) == Approx(end(ms::deis{.levels = plain, .order = order})).margin(0.05));
+    }
+}

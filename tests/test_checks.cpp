@@ -2,6 +2,7 @@
 // silence.
 #include <array>
 
+#include <multistage/ops/eager.hpp>
 #include <multistage/ops/gaussian.hpp>
 #include <multistage/ops/quantize.hpp>
 
@@ -199,6 +200,24 @@ TEST_CASE("a network must read and return images as large as its settings say") 
   CHECK(made([] { ms::multi_decoder<wrong_extents{}, ms::decoders{8}>(ms::partition{}, ms::seed{1}); }) == "nothing");
   CHECK_THAT(made([] { ms::multi_decoder<wrong_extents{.reads = 8}, ms::decoders{8}>(ms::partition{}, ms::seed{1}); }), Contains("input image"));
   CHECK_THAT(made([] { ms::multi_decoder<wrong_extents{.returns = 2}, ms::decoders{8}>(ms::partition{}, ms::seed{1}); }), Contains("result"));
+}
+
+TEST_CASE("resampling refuses filters with which nothing can be computed, and images they do not fit") {
+  ms::cpu b(1);
+  ms::tensor<float, ms::cpu> x(b, {1, 4, 4, 2}), y(b, {1, 4, 4, 2}), pixel(b, {1, 1, 1, 2});
+  using filter = ms::ops::resample_filter;
+  for (const filter& f : {filter{.rate = 0}, {.rate = -2}, {.taps = {}}, {.taps = {1, -1}}, {.padding = 1 << 30}, {.rate = 1 << 30}})
+    for (const bool up : {false, true}) {
+      CAPTURE(f.rate, f.taps[0], f.padding, up);
+      CHECK_THROWS_AS(ms::ops::resample(b, x.cview(), y.view(), f, up), ms::value_error);
+      CHECK_THROWS_AS(up ? ms::upsample(x, f) : ms::downsample(x, f), ms::value_error);
+      CHECK_THAT(recorded([&](ms::recorder<ms::name_list>& r, ms::feature at) { return r.resample(at, f, up); }), Contains("out of range"));
+    }
+  CHECK_THROWS_AS(ms::downsample(pixel), ms::shape_error);
+  CHECK_THAT(message([&] { ms::downsample(pixel); }), Contains("does not fit an image of 1 x 1"));
+  CHECK(ms::upsample(pixel).extents() == ms::shape{1, 2, 2, 2});
+  CHECK_THAT(recorded([&](ms::recorder<ms::name_list>& r, ms::feature at) { return r.resample(at, {.taps = {1, 1, 1, 1, 1, 1, 1}, .padding = 0}, false); }),
+             Contains("vanishes"));
 }
 
 TEST_CASE("frames of scratch never meet, and give back what they took") {

@@ -171,7 +171,7 @@ TEST_CASE("options that do not go together are refused by name") {
   says([] { ms::edm_heun{.sigma_min = 1, .sigma_max = 1}.sigmas(); }, "sigma_min = 1, sigma_max = 1");
   says([] { ms::edm_heun{.s_min = not_a_number}.sigmas(); }, "s_min = nan");
   says([] { ms::edm_heun{.s_churn = infinity}.sigmas(); }, "s_churn = inf");
-  says([] { ms::edm_heun{.sigma_max = 1e300, .rho = 0.5}.sigmas(); }, "noise level 0");
+  says([] { ms::edm_heun{.sigma_max = 1e300, .rho = 0.5}.sigmas(); }, "sigma_max = 1e+300");
   says([] { ms::edm_heun{.num_steps = 1'000'000, .sigma_min = 1, .sigma_max = 1 + 1e-12}.sigmas(); }, "levels must descend");
   says([] { ms::edm_heun{.levels = {3, 2, 2}}.sigmas(); }, "noise level 2 is 2");
   says([] { ms::ddim{.sigma_min = 9, .sigma_max = 8}.sigmas(); }, "sigma_min = 9, sigma_max = 8");
@@ -464,4 +464,62 @@ TEST_CASE("Poisson flow is drawn with the dimensions it was trained with, or it 
   double worst = 0;
   for (std::size_t i = 0; i < a.size(); ++i) worst = std::max(worst, std::fabs(a[i] - b[i]));
   CHECK(worst < 0.3);
+}
+
+TEST_CASE("upper ends of ranges name the option, not the model") {
+  const auto says = [](auto&& f, const char* text) { CHECK_THAT(test::message(f), Catch::Contains(text)); };
+  says([] { ms::ddim{.sigma_max = 1e30}.sigmas(); }, "sigma_max = 1e+30; it must be at least 0 and at most 1000000");
+  says([] { ms::edm_heun{.sigma_max = 1e7}.sigmas(); }, "sigma_max = 10000000");
+  says([] { ms::probability_flow{.sigma_max = 1e7}.sigmas(); }, "sigma_max = 10000000");
+  says([] { ms::ddim{.levels = {1e30, 1}}.sigmas(); }, "levels = 1e+30");
+  says([] { ms::edm_heun{.s_churn = 1, .s_noise = 1e9}.sigmas(); }, "s_noise = 1e+09");
+  says([] { ms::edm_heun{.s_churn = 1, .s_min = 2, .s_max = 1}.sigmas(); }, "s_min = 2, s_max = 1");
+  says([] { ms::score_sde{.corrector = ms::sde_corrector::langevin, .snr = 1e9}.sigmas(); }, "snr = 1e+09");
+  says([] { ms::score_sde{.eps = 1e-30}.sigmas(); }, "eps = 1e-30");
+  says([] { ms::dpm_solver{.adaptive = {.t_err = 9}}.sigmas(); }, "t_err = 9");
+  says([] { ms::dpm_solver{.adaptive = {.atol = 1e9}}.sigmas(); }, "atol = 1e+09");
+  says([] { ms::score_sde{.schedule = ms::ve_schedule{1e-3, 1e9}}.sigmas(); }, "sigma_max = 1e+09");
+}
+
+TEST_CASE("a schedule whose own parameters leave it no noise levels is refused where it is chosen") {
+  const auto says = [](auto&& f, const char* text) { CHECK_THAT(test::message(f), Catch::Contains(text)); };
+  says([] { ms::any_schedule(ms::ve_schedule{0, 50}); }, "schedule ve: sigma goes from");
+  says([] { ms::any_schedule(ms::ve_schedule{50, 0.01}); }, "must ascend");
+  says([] { ms::any_schedule(ms::vp_schedule{.beta_min = 0, .beta_max = 0}); }, "schedule vp: sigma");
+  says([] { ms::any_schedule(ms::vp_schedule{.beta_min = 5, .beta_max = 5}); }, "beta_max must differ");
+  says([] { ms::any_schedule(ms::flow_schedule{.t_end = 1}); }, "to inf at t = 1");
+  says([] { ms::any_schedule(ms::edm_schedule{80, 0.002}); }, "its times go from 80 to 0.002");
+}
+
+TEST_CASE("stages by SNR lie among the times that are asked for, also where sigma is infinite at 1") {
+  // Of flow's -lambda = ln(t / (1 - t)), odd around t = 1/2: from 0.1 to 0.9 two clusters meet in the middle.
+  const auto first = ms::cluster_by_snr(1000, 2, ms::flow_schedule{}, 0.1, 0.9);
+  REQUIRE(first.size() == 2);
+  CHECK(std::abs(int(first[1]) - 500) <= 2);
+  CHECK(ms::cluster_by_snr(1000, 3, ms::flow_schedule{}).size() == 3);
+  CHECK(ms::cluster_by_snr(1000, 3) == ms::cluster_by_snr(1000, 3, ms::vp_schedule{}, 0, 1));
+}
+
+TEST_CASE("arrays whose values do not look like pictures are warned of, once") {
+  const auto array = [](const char* type, double top) {
+    ms::io::npy_array a;
+    a.extents = {2, 4, 4};
+    a.type = type;
+    for (int i = 0; i < 32; ++i) a.values.push_back(top * (i % 17) / 16);
+    return a;
+  };
+  warnings w;
+  ms::io::images_from(array("u1", 16), "digits.npy");
+  ms::io::images_from(array("u1", 16), "digits.npy");
+  CHECK(w.about("go no higher than 16 of 255") == 1);
+  CHECK(w.about("--largest 16") == 1);
+  ms::io::images_from(array("u1", 16), "a.npy", {.largest = 16});
+  ms::io::images_from(array("u1", 64), "b.npy");
+  ms::io::images_from(array("b1", 0), "c.npy");
+  CHECK(w.texts.size() == 1);
+  ms::io::images_from(array("f4", 1), "d.npy");
+  CHECK(w.about("d.npy: no value is below 0") == 1);
+  ms::io::images_from(array("f4", 1), "e.npy", {.latents = true});
+  ms::io::images_from(array("f4", -1), "f.npy");
+  CHECK(w.texts.size() == 2);
 }

@@ -47,6 +47,8 @@ constexpr number_range between(double low, double high) { return {low, high, tru
 constexpr number_range inside(double low, double high) { return {low, high, false, false}; }
 /// (low, infinity)
 constexpr number_range above(double low) { return {low, number_range::infinity, false, false}; }
+/// (low, high]
+constexpr number_range above(double low, double high) { return {low, high, false, true}; }
 /// [low, infinity)
 constexpr number_range at_least(double low) { return {low, number_range::infinity, true, false}; }
 /// [low, infinity]: infinity says "no limit".

@@ -17,6 +17,12 @@ struct seed {
 };
 
 namespace detail {
+/// Whether a schedule says how its models are preconditioned.
+template <class S>
+concept has_preconditioning = std::is_default_constructible_v<S> && requires(const S& s) {
+  { preconditioning_for(s, 0.5) } -> std::convertible_to<preconditioning>;
+};
+
 /// Cost and fitness of a network, from one reading.
 template <class Net>
 constexpr cost_counter count(const Net& net, const decoders& d) {
@@ -108,6 +114,10 @@ class multi_decoder : public detail::model_base<Scalar, Backend>::type {
                 "multistage: resolution must be divisible by 2 for every level of channel_mult below the first; pad the images or use fewer levels");
   static constexpr cost_counter facts = detail::count_by_stage<Network, Decoders>(std::make_index_sequence<std::size_t(Decoders.stage_count())>());
   static constexpr misfit where = facts.where;
+  static_assert(detail::has_preconditioning<Schedule>,
+                "multistage: this type is no schedule of a model: choose edm_schedule, vp_schedule, sub_vp_schedule, ve_schedule, cosine_schedule, "
+                "flow_schedule or ddpm_schedule (for discrete_schedule), or give a type of your own a function preconditioning_for(const schedule&, "
+                "double sigma_data) beside it (diffusion/schedules.hpp)");
   using part = std::conditional_t<where.segment == 0, detail::encoder, detail::decoder_of_stage<where.segment - 1>>;
   static_assert(detail::group_norm<facts.problem != graph_problem::groups, part, detail::at_resolution<where.height, where.width>,
                                    detail::channels<where.channels>, detail::groups<where.divisor>>::said);
@@ -118,7 +128,7 @@ class multi_decoder : public detail::model_base<Scalar, Backend>::type {
                 "divide_row and embedding a single one");
   static_assert(facts.problem != graph_problem::attributes,
                 "multistage: a setting is out of range: kernels and strides are at least 1, padding at least 0, dropout in [0, 1), epsilon "
-                "above 0, embeddings have an even number of channels from 4");
+                "above 0, embeddings have an even number of channels from 4, resampling filters have taps that do not add up to 0");
   static_assert(facts.problem != graph_problem::empty && facts.problem != graph_problem::extents,
                 "multistage: feature maps that meet differ in size or vanish; check resolution, channel_mult and resample_filter");
 
@@ -138,7 +148,12 @@ class multi_decoder : public detail::model_base<Scalar, Backend>::type {
   static constexpr index_t macs(int stage) { return facts.segments[0].macs + facts.segments[1 + stage].macs; }
 
   /// The configuration as run-time values. @param sigma_data standard deviation of the images.
-  static configuration make_configuration(double sigma_data = 0.5) { return configure(Network, Decoders, preconditioning_for(Schedule{}, sigma_data)); }
+  static configuration make_configuration(double sigma_data = 0.5) {
+    if constexpr (detail::has_preconditioning<Schedule>)
+      return configure(Network, Decoders, preconditioning_for(Schedule{}, sigma_data));
+    else
+      return {};  // refused above
+  }
 
   /// @param stages as many as there are decoders. @throws value_error otherwise.
   explicit multi_decoder(partition stages, multistage::seed s = {}, double sigma_data = 0.5, Backend backend = Backend())

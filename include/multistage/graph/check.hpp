@@ -24,6 +24,8 @@ constexpr bool attributes_fit(const node& n) {
     case op::group_norm:
     case op::layer_norm:
       return n.epsilon > 0;
+    case op::resample:
+      return n.filter.sound();
     default:
       return true;
   }
@@ -120,7 +122,7 @@ constexpr const char* to_string(graph_problem p) {
              "embedding a single one";
     case graph_problem::attributes:
       return "a setting is out of range: kernels and strides are at least 1, padding at least 0, dropout in [0, 1), epsilon above 0, embeddings "
-             "have an even number of channels from 4";
+             "have an even number of channels from 4, resampling filters have taps that do not add up to 0 and a rate of at least 1";
     case graph_problem::foreign:
       return "an operation reads a feature that is not there for it: one of another stage's decoder, or none; give what encode returns or "
              "decode has made";

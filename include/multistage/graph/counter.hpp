@@ -81,6 +81,10 @@ class cost_counter {
     return made(x.channels + y.channels, x.height, x.width);
   }
   constexpr feature resample(feature x, const ops::resample_filter& f, bool up) {
+    node n{.kind = op::resample};
+    n.filter = f;
+    attributes(n);
+    if (!f.sound()) return x;
     const feature y = made(x.channels, int(up ? f.up(x.height) : f.down(x.height)), int(up ? f.up(x.width) : f.down(x.width)));
     segments[segment_].macs += ops::resample_macs(f, up, x.height, x.width, x.channels);
     return y;

@@ -75,13 +75,14 @@ inline image_source npy_source(const std::string& path, byte_source source, npy_
   check_pixels(path, std::uint64_t(e.width), std::uint64_t(e.height), rule.most_pixels);
   require<file_error>(e.channels <= (index_t{1} << 40) / (e.width * e.height), path, ": images of ", e.height,
                       " x ", e.width, " x ", e.channels, " values are too large");
-  return {e, [=, size = e.row_size()](index_t first, index_t n, float* to) {
+  image_source images{e, [=, size = e.row_size()](index_t first, index_t n, float* to) {
             const std::size_t width = layout.width();
             const auto bytes = source.bytes(layout.data + std::size_t(first * size) * width,
                                             std::size_t(n * size) * width);
             layout.convert(bytes.data(), std::size_t(n * size), to);
             rule.apply(path, layout.type, std::size_t(first * size), std::size_t(n * size), to);
           }};
+  return rule.judged(layout.type) ? watched(std::move(images), path, rule.white(layout.type)) : images;
 }
 
 /// Archives are held in memory: their checksums are of all of an array.
@@ -101,12 +102,13 @@ inline image_source idx_source(const std::string& path, byte_source source, cons
   const idx_layout layout = parse_idx_layout(path, source.bytes(0, 20), source.size());
   check_pixels(path, std::uint64_t(layout.extents.width), std::uint64_t(layout.extents.height),
                rule.most_pixels);
-  return {layout.extents, [=, largest = rule.largest](index_t first, index_t n, float* to) {
+  image_source images{layout.extents, [=, largest = rule.largest](index_t first, index_t n, float* to) {
             const index_t size = layout.extents.row_size();
             const auto bytes =
                 source.bytes(layout.data + std::uint64_t(first * size), std::uint64_t(n * size));
             layout.convert(path, bytes.data(), first, n, largest, to);
           }};
+  return watched(std::move(images), path, rule.largest > 0 ? rule.largest : 255);
 }
 
 inline image_source cifar10_source(const std::vector<std::string>& paths, const image_rule& rule) {

@@ -3,6 +3,7 @@
 #include "images.hpp"
 #include "picture.hpp"
 #include "safetensors.hpp"
+#include "value_range.hpp"
 
 namespace multistage::io {
 
@@ -214,6 +215,10 @@ struct image_rule {
     require<file_error>(e.size() == 3 || e.size() == 4, path, ": has ", e.size(), " dimensions; images are [n, height, width] or [n, height, width, channels]");
     return {e[0], e[1], e[2], e.size() == 4 ? e[3] : 1};
   }
+  /// Whether arrays of a type are warned of where their values do not look like pictures.
+  bool judged(const std::string& type) const { return type[0] != 'b' && !(type[0] == 'f' && latents); }
+  /// The integer that is white in arrays of a type; 0 for floats.
+  double white(const std::string& type) const { return type[0] == 'f' ? 0 : largest > 0 ? largest : 255; }
   /// n values in place, the first of which is value `first` of the file. @throws value_error
   template <class T>
   void apply(const std::string& path, const std::string& type, std::size_t first, std::size_t n, T* values) const {
@@ -236,6 +241,11 @@ inline image_set images_from(npy_array a, const std::string& path, const image_r
   s.extents = image_rule::extents(path, a.extents);
   rule.apply(path, a.type, 0, a.values.size(), a.values.data());
   s.values.assign(a.values.begin(), a.values.end());
+  if (rule.judged(a.type)) {
+    detail::value_range range(path, rule.white(a.type));
+    range.add(s.span());
+    range.report();
+  }
   return s;
 }
 

@@ -1,5 +1,6 @@
 // A report: one HTML page that carries its pictures inside, with words on what each means.
 #pragma once
+#include "../core/utf8.hpp"
 #include "file.hpp"
 
 namespace multistage::io {
@@ -41,9 +42,23 @@ class report {
   void save(const std::string& path) const { write_file(path, html()); }
 
  private:
+  /// As text of HTML; what is not UTF-8 (a path may be any bytes) becomes U+FFFD.
   static std::string escape(const std::string& s) {
     std::string out;
-    for (char c : s) {
+    for (std::size_t i = 0; i < s.size();) {
+      std::size_t length = 1;
+      while (length <= 4 && !is_utf8(std::string_view(s).substr(i, length))) ++length;
+      if (length > 4 || i + length > s.size()) {
+        out += "\xef\xbf\xbd";
+        ++i;
+        continue;
+      }
+      if (length > 1) {
+        out += s.substr(i, length);
+        i += length;
+        continue;
+      }
+      const char c = s[i++];
       if (c == '&')
         out += "&amp;";
       else if (c == '<')

@@ -153,6 +153,7 @@ template <detail::image_like X>
 auto downsample(const X& x, const ops::resample_filter& filter = {}) {
   const detail::packed_image<X> from(x);
   const shape& s = (*from).extents;
+  ops::check_filter(filter, false, s.height, s.width);
   auto y = detail::image_beside(x, {s.rows, filter.down(s.height), filter.down(s.width), s.channels});
   ops::resample(y.backend(), *from, y.view(), filter, false);
   return y;
@@ -161,6 +162,7 @@ template <detail::image_like X>
 auto upsample(const X& x, const ops::resample_filter& filter = {}) {
   const detail::packed_image<X> from(x);
   const shape& s = (*from).extents;
+  ops::check_filter(filter, true, s.height, s.width);
   auto y = detail::image_beside(x, {s.rows, filter.up(s.height), filter.up(s.width), s.channels});
   ops::resample(y.backend(), *from, y.view(), filter, true);
   return y;

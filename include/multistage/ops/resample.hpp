@@ -18,9 +18,31 @@ struct resample_filter {
 
   constexpr int size() const { return length(taps); }
   constexpr int pad() const { return padding < 0 ? (size() - 1) / 2 : padding; }
-  constexpr index_t down(index_t extent) const { return (extent + 2 * pad() - size()) / rate + 1; }
+  /// Whether its numbers are in range: taps whose sum is not 0, a rate of at least 1, padding that is no more than its taps.
+  constexpr bool sound() const {
+    int sum = 0;
+    for (int i = 0; i < size(); ++i) {
+      if (taps[std::size_t(i)] < -4096 || taps[std::size_t(i)] > 4096) return false;
+      sum += taps[std::size_t(i)];
+    }
+    return size() >= 1 && sum != 0 && rate >= 1 && rate <= 1024 && padding <= size();
+  }
+  /// 0 where the filter does not fit into the image with its zeros.
+  constexpr index_t down(index_t extent) const {
+    const index_t room = extent + 2 * pad() - size();
+    return room < 0 || rate < 1 ? 0 : room / rate + 1;
+  }
   constexpr index_t up(index_t extent) const { return rate * (extent - 1) + size() - 2 * pad(); }
 };
+
+/// Refuses filters with which nothing can be computed, and images that they do not fit. @throws value_error, shape_error
+inline void check_filter(const resample_filter& f, bool up, index_t height, index_t width) {
+  require<value_error>(f.sound(), "resample: a filter of ", f.size(), " taps, rate ", f.rate, " and padding ", f.padding,
+                       "; taps lie within +-4096 and do not add up to 0, the rate is 1 to 1024, the padding at most as many as the taps");
+  const index_t least = std::min(up ? f.up(height) : f.down(height), up ? f.up(width) : f.down(width));
+  require<shape_error>(least >= 1 || height == 0 || width == 0, "resample: a filter of ", f.size(), " taps and padding ", f.pad(),
+                       " does not fit an image of ", height, " x ", width, "; give a larger image or more padding");
+}
 
 /// Multiply-accumulates of one image of the given input extents.
 constexpr index_t resample_macs(const resample_filter& f, bool up, index_t height, index_t width, index_t channels) {
@@ -58,11 +80,12 @@ constexpr resample_problem<T> make_resample_problem(const T* x, const shape& fro
 }
 
 /// y = x resampled, [rows, h, w, c] -> [rows, filter.down(h) or up(h), ...]. With `backward`, y is dx (of the forward's input extents)
-/// and x is dy. @throws shape_error when extents do not fit.
+/// and x is dy. @throws shape_error when extents do not fit, value_error for a filter out of range.
 template <class Backend, class T>
 void resample(Backend& b, input<T> x, view<T> y, const resample_filter& filter, bool up, bool backward = false, bool accumulate = false) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, resample, T);
   const shape in = backward ? y.extents : x.extents;
+  check_filter(filter, up, in.height, in.width);
   const shape out =
       up ? shape{in.rows, filter.up(in.height), filter.up(in.width), in.channels} : shape{in.rows, filter.down(in.height), filter.down(in.width), in.channels};
   expect("resample", backward ? "dy" : "x", x, backward ? out : in);

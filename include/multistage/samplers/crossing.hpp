@@ -28,11 +28,17 @@ struct stage_crossing {
     return policy == boundary_policy::carry || now <= 0 || stages.stage(before) == stages.stage(now);
   }
 
-  /// The order, of at most k, of a step to level `to` from the newest of `history`. A step onto a
+  /// The order, of at most k, of a step to level `to` from the newest of `history`. Values at levels that
+  /// lie a hundred times nearer to each other (in ln sigma) than the step is long are no history: what
+  /// they differ by, rounding and all, would be stretched as far. With align, a step onto a
   /// boundary that is more than twice as long (in ln sigma) as the one before it is of first order: a
   /// polynomial does not reach so far beyond its values.
   int order(int k, const std::vector<double>& history, double to) const {
-    if (policy != boundary_policy::align || k == 1 || history.size() < 2 || to <= 0) return k;
+    if (k == 1 || history.size() < 2 || to <= 0) return k;
+    const double h = std::log(history[0] / to);
+    for (int j = 1; j < k && std::size_t(j) < history.size(); ++j)
+      if (std::log(history[std::size_t(j)] / history[std::size_t(j) - 1]) < 0.01 * h) k = j;
+    if (policy != boundary_policy::align) return k;
     const std::vector<double>& all = stages.boundaries();
     if (std::find(all.begin(), all.end(), to) == all.end()) return k;
     return std::log(history[0] / to) > 2 * std::log(history[1] / history[0]) ? 1 : k;

@@ -46,11 +46,11 @@ struct dpm_solver {
     visit(option{"predict_data", "DPM-Solver++, which extrapolates D; else the noise"}, s.predict_data);
     visit(option{"lower_order_final", "multistep below ten steps: low orders at the end"}, s.lower_order_final);
     visit(option{"denoise_to_zero", "one more evaluation at the end, whose D is the result"}, s.denoise_to_zero);
-    visit(option{"atol", "absolute tolerance of adaptive steps", above(0)}, s.adaptive.atol);
-    visit(option{"rtol", "relative tolerance of adaptive steps", at_least(0)}, s.adaptive.rtol);
+    visit(option{"atol", "absolute tolerance of adaptive steps", above(0, 1e3)}, s.adaptive.atol);
+    visit(option{"rtol", "relative tolerance of adaptive steps", between(0, 1e3)}, s.adaptive.rtol);
     visit(option{"theta", "safety factor of adaptive steps", inside(0, 1)}, s.adaptive.theta);
-    visit(option{"h_init", "first adaptive step in ln sigma", above(0)}, s.adaptive.h_init);
-    visit(option{"t_err", "how near in t adaptive steps must come to the end", above(0)}, s.adaptive.t_err);
+    visit(option{"h_init", "first adaptive step in ln sigma", above(0, 100)}, s.adaptive.h_init);
+    visit(option{"t_err", "how near in t adaptive steps must come to the end", above(0, 1)}, s.adaptive.t_err);
     sampling::crossing_field(s, visit);
   }
 
@@ -199,7 +199,8 @@ struct dpm_solver {
     bool singlestep(const std::vector<double>& s, const std::vector<int>& orders) {
       for (std::size_t i = 0; i + 1 < s.size(); ++i) {
         if (!first(s[i], values[0])) return false;
-        if (orders[i] == 1) {
+        // Between levels that are all but equal (two boundaries may be) no inner one fits, and the first order is exact.
+        if (orders[i] == 1 || std::log(s[i] / s[i + 1]) < 1e-6) {
           one(w.x.data, s[i], s[i + 1], values[0], w.x.data);
           continue;
         }

@@ -38,13 +38,13 @@ struct edm_ablation {
     visit(option{"discretization", "where the steps lie"}, s.discretization);
     visit(option{"schedule", "sigma(t)"}, s.schedule);
     visit(option{"scaling", "s(t)"}, s.scaling);
-    visit(option{"sigma_min", "lowest noise level above 0; 0: the discretization's own", at_least(0)}, s.sigma_min);
-    visit(option{"sigma_max", "highest noise level; 0: the discretization's own", at_least(0)}, s.sigma_max);
+    visit(option{"sigma_min", "lowest noise level above 0; 0: the discretization's own", between(0, 1e6)}, s.sigma_min);
+    visit(option{"sigma_max", "highest noise level; 0: the discretization's own", between(0, 1e6)}, s.sigma_max);
     visit(option{"network_sigma_min", "lowest noise level that the network was trained for", above(0)}, s.network_sigma_min);
     visit(option{"network_sigma_max", "highest noise level that the network was trained for", above(0)}, s.network_sigma_max);
     visit(option{"rho", "how the steps of discretization edm crowd towards low noise", between(0.1, 1000)}, s.rho);
     visit(option{"epsilon_s", "where the times of discretization vp end", inside(0, 1)}, s.epsilon_s);
-    visit(option{"levels", "the ends of the steps, descending, in the place of the discretization", at_least(0)}, s.levels);
+    visit(option{"levels", "the ends of the steps, descending, in the place of the discretization", between(0, 1e6)}, s.levels);
   }
 
   /// Why an option does nothing beside these others; null where it does something.

@@ -32,10 +32,10 @@ MULTISTAGE_COLD inline std::vector<double> karras_levels(const char* sampler, in
 template <class Sampler, class Visit>
 void karras_fields(Sampler& s, Visit& visit) {
   visit(option{"num_steps", "steps from the highest noise level to 0", between(1, 1'000'000)}, s.num_steps);
-  visit(option{"sigma_min", "lowest noise level above 0", above(0)}, s.sigma_min);
-  visit(option{"sigma_max", "highest noise level", above(0)}, s.sigma_max);
+  visit(option{"sigma_min", "lowest noise level above 0", above(0, 1e6)}, s.sigma_min);
+  visit(option{"sigma_max", "highest noise level", above(0, 1e6)}, s.sigma_max);
   visit(option{"rho", "how the steps crowd towards low noise", between(0.1, 1000)}, s.rho);
-  visit(option{"levels", "the ends of the steps, descending, in the place of the options above", at_least(0)}, s.levels);
+  visit(option{"levels", "the ends of the steps, descending, in the place of the options above", between(0, 1e6)}, s.levels);
 }
 /// The levels of a sampler with these options: its own list, or equation 5's.
 template <class Sampler>
@@ -65,7 +65,7 @@ struct edm_heun {
     visit(option{"s_churn", "how much noise is put back, in all", at_least(0)}, s.s_churn);
     visit(option{"s_min", "no noise is put back below this level", at_least(0)}, s.s_min);
     visit(option{"s_max", "no noise is put back above this level", or_infinite(0)}, s.s_max);
-    visit(option{"s_noise", "standard deviation of that noise", at_least(0)}, s.s_noise);
+    visit(option{"s_noise", "standard deviation of that noise", between(0, 100)}, s.s_noise);
   }
 
   /// Why an option does nothing beside these others; null where it does something.
@@ -75,7 +75,10 @@ struct edm_heun {
   }
 
   /// The noise levels, descending. @throws value_error naming the option that is out of range.
-  std::vector<double> sigmas() const { return sampling::karras_levels_of(name(), *this); }
+  std::vector<double> sigmas() const {
+    require<value_error>(s_churn == 0 || s_min <= s_max, name(), ": s_min = ", s_min, ", s_max = ", s_max, "; noise is put back between them: s_min must not be above s_max");
+    return sampling::karras_levels_of(name(), *this);
+  }
 
   /// Work space of Heun's method, shared with samplers that are made of it.
   template <class Backend>

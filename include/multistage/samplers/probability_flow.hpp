@@ -17,8 +17,8 @@ struct rk45_options {
 
   template <class Self, class Visit>
   static void fields(Self& s, Visit&& visit) {
-    visit(option{"rtol", "relative tolerance", above(0)}, s.rtol);
-    visit(option{"atol", "absolute tolerance", above(0)}, s.atol);
+    visit(option{"rtol", "relative tolerance", above(0, 1e3)}, s.rtol);
+    visit(option{"atol", "absolute tolerance", above(0, 1e3)}, s.atol);
     visit(option{"most_steps", "steps after which it gives up", between(1, 1e9)}, s.most_steps);
   }
 };
@@ -97,8 +97,8 @@ struct probability_flow {
   static constexpr const char* name() { return "probability_flow"; }
   template <class Self, class Visit>
   static void fields(Self& s, Visit&& visit) {
-    visit(option{"sigma_min", "lowest noise level", above(0)}, s.sigma_min);
-    visit(option{"sigma_max", "highest noise level", above(0)}, s.sigma_max);
+    visit(option{"sigma_min", "lowest noise level", above(0, 1e6)}, s.sigma_min);
+    visit(option{"sigma_max", "highest noise level", above(0, 1e6)}, s.sigma_max);
     rk45_options::fields(s.tolerance, visit);
   }
 

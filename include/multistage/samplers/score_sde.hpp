@@ -30,8 +30,8 @@ struct score_sde {
     visit(option{"schedule", "the process: vp, sub_vp or ve"}, s.schedule);
     visit(option{"predictor", "the step down"}, s.predictor);
     visit(option{"corrector", "Langevin dynamics at each level"}, s.corrector);
-    visit(option{"eps", "the time at which it ends", inside(0, 1)}, s.eps);
-    visit(option{"snr", "signal-to-noise ratio of Langevin steps", above(0)}, s.snr);
+    visit(option{"eps", "the time at which it ends", between(1e-9, 0.99)}, s.eps);
+    visit(option{"snr", "signal-to-noise ratio of Langevin steps", above(0, 100)}, s.snr);
     visit(option{"corrector_steps", "Langevin steps at each level", between(1, 1'000'000)}, s.corrector_steps);
     visit(option{"batch_norms", "Langevin's norms averaged over the batch, as the reference has it"}, s.batch_norms);
     visit(option{"denoise", "the result is the last mean, without its noise"}, s.denoise);
@@ -124,6 +124,9 @@ struct sde_process {
     require<value_error>(o.predictor != sde_predictor::none || o.corrector != sde_corrector::none, "score_sde: neither a predictor nor a corrector; choose one");
     require<value_error>(o.predictor != sde_predictor::ancestral || !std::is_same_v<Schedule, sub_vp_schedule>,
                          "score_sde: ancestral steps do not exist for sub-VP");
+    if constexpr (explodes)
+      require<value_error>(schedule.sigma_min > 0 && schedule.sigma_min < schedule.sigma_max && schedule.sigma_max <= 1e6, "score_sde: the schedule's sigma_min = ",
+                           schedule.sigma_min, ", sigma_max = ", schedule.sigma_max, "; they ascend, above 0 and up to 10^6");
     if constexpr (!explodes) {  // the discrete process has variances beta_k, of which none exceeds 1
       const auto possible = [](double beta) { return beta >= 0 && beta <= 1e6; };
       require<value_error>(possible(schedule.beta_min) && possible(schedule.beta_max), "score_sde: beta_min = ", schedule.beta_min,

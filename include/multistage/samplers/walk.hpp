@@ -32,11 +32,11 @@ namespace sampling {
 template <class Sampler, class Visit>
 void level_fields(Sampler& s, Visit& visit) {
   visit(option{"num_steps", "steps from the highest noise level to the lowest", between(1, 1'000'000)}, s.num_steps);
-  visit(option{"sigma_min", "lowest noise level above 0; 0: the schedule's own", at_least(0)}, s.sigma_min);
-  visit(option{"sigma_max", "highest noise level; 0: the schedule's own", at_least(0)}, s.sigma_max);
+  visit(option{"sigma_min", "lowest noise level above 0; 0: the schedule's own", between(0, 1e6)}, s.sigma_min);
+  visit(option{"sigma_max", "highest noise level; 0: the schedule's own", between(0, 1e6)}, s.sigma_max);
   visit(option{"spacing", "how the levels lie between them"}, s.steps);
   visit(option{"schedule", "in whose time spacings divide, and what is a polynomial in t"}, s.schedule);
-  visit(option{"levels", "the ends of the steps, descending, in the place of the options above", at_least(0)}, s.levels);
+  visit(option{"levels", "the ends of the steps, descending, in the place of the options above", between(0, 1e6)}, s.levels);
 }
 /// What multistep methods do between stages, likewise.
 template <class Sampler, class Visit>

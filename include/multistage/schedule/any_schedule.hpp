@@ -60,7 +60,7 @@ class any_schedule {
   using choice = std::variant<edm_schedule, vp_schedule, sub_vp_schedule, ve_schedule, cosine_schedule, flow_schedule, ddpm_schedule, custom_schedule>;
 
   any_schedule() = default;
-  /// Of a schedule's value, also of a type of the user's own.
+  /// Of a schedule's value, also of a type of the user's own. @throws value_error for parameters that leave it no noise levels
   template <class S>
     requires(!std::same_as<S, any_schedule> && !std::convertible_to<S, std::string> && noise_schedule<S>)
   any_schedule(S s) : schedule_(kept(std::move(s))) {}
@@ -90,6 +90,10 @@ class any_schedule {
  private:
   template <class S>
   static choice kept(S s) {
+    if constexpr (requires { S::name(); })
+      check_schedule(S::name(), s);
+    else
+      check_schedule("custom", s);
     if constexpr (std::is_constructible_v<named, S>)
       return choice(std::move(s));
     else

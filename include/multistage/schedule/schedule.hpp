@@ -4,6 +4,9 @@
 #include <cmath>
 #include <concepts>
 
+#include "../core/error.hpp"
+#include "../core/finite.hpp"
+
 namespace multistage {
 
 template <class S>
@@ -14,6 +17,19 @@ concept noise_schedule = requires(const S& s, double v) {
   { s.t_min() } -> std::convertible_to<double>;
   { s.t_max() } -> std::convertible_to<double>;
 };
+
+/// Refuses a schedule whose own parameters leave it no noise levels (ve_schedule{0, 50}). @throws value_error
+template <noise_schedule S>
+MULTISTAGE_COLD void check_schedule(const char* name, const S& s) {
+  const double first = s.t_min(), last = s.t_max();
+  require<value_error>(is_finite(first) && is_finite(last) && first < last, "schedule ", name, ": its times go from ", first, " to ", last,
+                       "; they must ascend and be finite");
+  const double low = s.sigma(first), high = s.sigma(last);
+  require<value_error>(is_finite(low) && is_finite(high) && low >= 0 && low < high, "schedule ", name, ": sigma goes from ", low, " at t = ", first,
+                       " to ", high, " at t = ", last, "; it must ascend and be finite: check the schedule's own parameters");
+  require<value_error>(is_finite(double(s.t(high))), "schedule ", name, ": its time of sigma ", high, " is ", s.t(high),
+                       "; check the schedule's own parameters (of vp beta_min and beta_max must differ)");
+}
 
 /// Half the log-SNR at a time, and the time of a half log-SNR.
 template <noise_schedule S>

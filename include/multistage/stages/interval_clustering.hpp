@@ -70,12 +70,18 @@ inline std::vector<index_t> cluster_by_timestep(index_t n, int clusters) {
   for (index_t i = 1; i <= n; ++i) t.push_back(double(i));
   return interval_clustering(n, clusters, spread_cost(t));
 }
-/// The same by the half log-SNR of a schedule at times i / n; it falls with t, so its negative is what ascends.
+/// The same by the half log-SNR of a schedule at the n times t_first + i / n (t_last - t_first); it falls with t, so its negative is what
+/// ascends. @throws value_error where the noise at a time is not finite
+template <class Schedule = vp_schedule>
+std::vector<index_t> cluster_by_snr(index_t n, int clusters, const Schedule& schedule, double t_first, double t_last) {
+  std::vector<double> minus_lambda;
+  for (index_t i = 1; i <= n; ++i) minus_lambda.push_back(std::log(schedule.sigma(t_first + (t_last - t_first) * (double(i) / double(n)))));
+  return interval_clustering(n, clusters, spread_cost(minus_lambda, 2));
+}
+/// At times from 0 to the schedule's last.
 template <class Schedule = vp_schedule>
 std::vector<index_t> cluster_by_snr(index_t n, int clusters, const Schedule& schedule = {}) {
-  std::vector<double> minus_lambda;
-  for (index_t i = 1; i <= n; ++i) minus_lambda.push_back(std::log(schedule.sigma(double(i) / double(n))));
-  return interval_clustering(n, clusters, spread_cost(minus_lambda, 2));
+  return cluster_by_snr(n, clusters, schedule, 0, schedule.t_max());
 }
 /// The same by an affinity matrix [n, n] of gradients. @throws value_error unless it is square
 inline std::vector<index_t> cluster_by_gradient(const std::vector<double>& affinity, int clusters) {

@@ -18,6 +18,9 @@ MULTISTAGE_COLD inline void warn_of_images(std::span<const float> images) {
          "; pictures are expected in [-1, 1] (bytes: v / 127.5 - 1), latent images scaled to a standard deviation near 1 (scale_factor)");
   else if (*least >= 0 && *most <= 1)
     warn("trainer: no image has a value below 0, they go from ", *least, " to ", *most, "; pictures are expected in [-1, 1]: give 2 v - 1");
+  else if (*most <= 0)
+    warn("trainer: no image has a value above 0, they go from ", *least, " to ", *most,
+         "; pictures are expected in all of [-1, 1]: where integers were read whose white is not 255, name it (image_rule::largest, --largest)");
 }
 
 /// Stages that hardly get rows. @param probabilities of a row, by stage
