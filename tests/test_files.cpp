@@ -6,6 +6,8 @@
 #include <sys/wait.h>
 
 #include <atomic>
+#include <chrono>
+#include <cmath>
 #include <csignal>
 #include <fstream>
 #include <multistage/graph/recorder.hpp>
@@ -231,6 +233,76 @@ TEST_CASE("a file that is cut or changed while it is used is an error that names
              Catch::Contains("data_batch_1.bin") && Catch::Contains("cut"));
 }
 
+TEST_CASE("a file rewritten in place with its old time is an error; one that lost its name is whole") {
+  const directory dir;
+  io::safetensors_writer w;
+  w.add<float>("x", {4}, {1, 2, 3, 4});
+  w.write(dir / "w");
+  const io::safetensors f(dir / "w");
+  CHECK(f.get<float>("x")[3] == 4);
+  const auto time = fs::last_write_time(dir / "w");
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // coarser clocks of file systems
+  {
+    std::fstream file(dir / "w", std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(-4, std::ios::end);
+    file << "abcd";
+  }
+  fs::last_write_time(dir / "w", time);
+  REQUIRE(fs::last_write_time(dir / "w") == time);
+  CHECK_THAT(message([&] { f.get<float>("x"); }), Catch::Contains(dir / "w") && Catch::Contains("changed"));
+  const io::safetensors kept(dir / "w");
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  fs::remove(dir / "w");
+  CHECK(kept.get<float>("x")[0] == 1);
+}
+
+TEST_CASE("a path with a NUL byte is refused, not cut short") {
+  const directory dir;
+  const std::string path = dir / std::string("a\0b", 3);
+  for (const auto& use : std::vector<std::function<void()>>{
+           [&] { io::write_file(path, "x"); }, [&] { io::read_file(path); },
+           [&] { io::make_directory(path); }, [&] { io::run_lock lock(path); },
+           [&] { io::json_lines log(path); }})
+    CHECK_THAT(message(use), Catch::Contains(dir / "a\\0b") && Catch::Contains("NUL"));
+  CHECK(dir.names().empty());
+}
+
+TEST_CASE("what a dead run of another user left locks nobody out") {
+  if (::geteuid() != 0) return;  // only root can be another user
+  const directory dir;
+  fs::permissions(dir.path, fs::perms::all);
+  const std::string lock_file = dir / ".model.lock";
+  const auto by_another = [&](const std::function<bool()>& f) {
+    return in_child([&] {
+      if (::setgid(65'534) != 0 || ::setuid(65'534) != 0) ::_exit(2);
+      ::_exit(f() ? 0 : 1);
+    });
+  };
+  io::write_file(lock_file, "process 1 on a machine that is gone");
+  fs::permissions(lock_file, fs::perms(0644));
+  CHECK(by_another([&] {
+          const io::run_lock lock(dir / "model");
+          return message([&] { io::run_lock second(dir / "model"); }).find("another run") != std::string::npos;
+        }) == 0);
+  CHECK(dir.names().empty());
+  {  // a living one still does
+    const io::run_lock living(dir / "model");
+    fs::permissions(lock_file, fs::perms(0644));
+    CHECK(by_another([&] {
+            return message([&] { io::run_lock second(dir / "model"); })
+                       .find("another run is at work there: process " + std::to_string(::getppid())) !=
+                   std::string::npos;
+          }) == 0);
+  }
+  io::write_file(lock_file, "");
+  fs::permissions(lock_file, fs::perms(0600));
+  CHECK(by_another([&] {
+          return message([&] { io::run_lock lock(dir / "model"); })
+                     .find(".model.lock: Permission denied; if no run is at work there, remove that file") !=
+                 std::string::npos;
+        }) == 0);
+}
+
 TEST_CASE("a log's torn last line goes when the log is gone on with, a whole one stays") {
   const directory dir;
   const std::string path = dir / "log.jsonl";
@@ -388,6 +460,67 @@ TEST_CASE("every integer type reads as its numbers") {
   CHECK(f.get<double>("i8") == std::vector<double>{-5});
 }
 
+TEST_CASE("every type that is written has its own name in the file and reads as its numbers") {
+  const directory dir;
+  io::safetensors_writer w;
+  w.add<double>("F64", {1}, {-2.5});
+  w.add<float>("F32", {1}, {-2.5f});
+  w.add<std::int64_t>("I64", {2}, {-5, 5});
+  w.add<std::int32_t>("I32", {1}, {-70'000});
+  w.add<std::int16_t>("I16", {1}, {-300});
+  w.add<std::int8_t>("I8", {1}, {-2});
+  w.add<std::uint64_t>("U64", {1}, {std::uint64_t{1} << 63});
+  w.add<std::uint32_t>("U32", {1}, {4'000'000'000});
+  w.add<std::uint16_t>("U16", {1}, {60'000});
+  w.add<std::uint8_t>("U8", {1}, {200});
+  w.add<bool>("BOOL", {3}, {true, false, true});
+  w.write(dir / "f");
+  const io::safetensors f(dir / "f");
+  CHECK(f.tensors().size() == 11);
+  for (const auto& [name, entry] : f.tensors()) CHECK(entry.type.name == name);
+  CHECK(f.get<std::int64_t>("I64") == std::vector<std::int64_t>{-5, 5});
+  CHECK(f.get<int>("I32") == std::vector<int>{-70'000});
+  CHECK(f.get<int>("I16") == std::vector<int>{-300});
+  CHECK(f.get<int>("I8") == std::vector<int>{-2});
+  CHECK(f.get<double>("U64") == std::vector<double>{0x1p63});
+  CHECK(f.get<std::int64_t>("U32") == std::vector<std::int64_t>{4'000'000'000});
+  CHECK(f.get<int>("U16") == std::vector<int>{60'000});
+  CHECK(f.get<int>("U8") == std::vector<int>{200});
+  CHECK(f.get<bool>("BOOL") == std::vector<bool>{true, false, true});
+  CHECK(f.get<std::int8_t>("F64") == std::vector<std::int8_t>{-2});
+}
+
+TEST_CASE("values that the type asked for has not are refused, naming the tensor") {
+  const directory dir;
+  io::safetensors_writer w;
+  w.add<double>("reals", {3}, {1, 2147483648.0, 3});
+  w.add<double>("nan", {1}, {std::numeric_limits<double>::quiet_NaN()});
+  w.add<double>("large", {1}, {-1e39});
+  w.add<std::int64_t>("whole", {2}, {7, -1});
+  w.add<std::int32_t>("wide", {1}, {128});
+  w.add<double>("least", {1}, {-2147483648.0});
+  w.write(dir / "f");
+  const io::safetensors f(dir / "f");
+  const auto refused = [&]<class T>(const char* name, T) {
+    CHECK_THAT(message([&] { f.get<T>(name); }),
+               Catch::Contains(dir / "f" + ": tensor '" + name + "': value "));
+  };
+  refused("reals", int{});
+  refused("nan", int{});
+  refused("nan", std::uint8_t{});
+  refused("large", float{});
+  refused("large", std::int64_t{});
+  refused("whole", std::uint64_t{});
+  refused("whole", std::uint8_t{});
+  refused("wide", std::int8_t{});
+  CHECK_THAT(message([&] { f.get<int>("reals"); }), Catch::Contains("value 1 is 2.14748365e+09"));
+  CHECK(f.get<unsigned>("reals") == std::vector<unsigned>{1, 2147483648u, 3});
+  CHECK(f.get<int>("least") == std::vector<int>{std::numeric_limits<int>::min()});
+  CHECK(f.get<std::uint8_t>("wide") == std::vector<std::uint8_t>{128});
+  CHECK(f.get<double>("large") == std::vector<double>{-1e39});
+  CHECK(std::isnan(f.get<float>("nan")[0]));
+}
+
 TEST_CASE("what no reader could tell apart or read is refused when it is given to the writer") {
   const directory dir;
   io::safetensors_writer w;
@@ -489,6 +622,30 @@ TEST_CASE("a network whose weights could not be read back is refused when it is 
   };
   CHECK(message([&] { linear("metadata"); }) == "nothing");
   CHECK_THAT(message([&] { linear("__metadata__"); }), Catch::Contains("'__metadata__'"));
+}
+
+TEST_CASE("arrays that nobody could read are refused before anything is written") {
+  const directory dir;
+  const ms::index_t large = ms::index_t{1} << 40;
+  for (const std::vector<ms::index_t>& extents : std::vector<std::vector<ms::index_t>>{
+           {2, 2}, {7}, {}, {-2, -3}, {-1, 0}, {large, large, 6}, {0, large, 2}, std::vector<ms::index_t>(65, 1)}) {
+    CHECK_THROWS_AS(io::write_npy(dir / "a.npy", extents, std::vector<double>(6)), ms::shape_error);
+    CHECK_THROWS_AS(io::write_npz(dir / "a.npz", "a", extents, std::vector<unsigned char>(6)), ms::shape_error);
+  }
+  CHECK_THAT(message([&] { io::write_npy(dir / "a.npy", {2, 2}, std::vector<double>(6)); }),
+             Catch::Contains("a.npy: cannot be written: 6 values"));
+  CHECK(dir.names().empty());
+  io::write_npy(dir / "none.npy", {0, 3}, {});
+  CHECK(io::read_npy(dir / "none.npy").extents == std::vector<ms::index_t>{0, 3});
+  io::write_npy(dir / "one.npy", {}, std::vector<double>{2.5});
+  CHECK(io::read_npy(dir / "one.npy").values == std::vector<double>{2.5});
+  for (const char* type : {"xf4", ">f4", "?f4", " f4"})
+    CHECK_THAT(message([&] { io::parse_npy("f", npy(npy_header(type, "(1,)"), 4)); }),
+               Catch::Contains("type '" + std::string(type) + "' is not supported"));
+  for (const char* type : {"<f4", "=f4", "|f4"})
+    CHECK(io::parse_npy("f", npy(npy_header(type, "(1,)"), 4)).type == "f4");
+  CHECK_THROWS_AS(io::images_from({"f8", {2, 2, 2}, std::vector<double>(7)}, "f"), ms::shape_error);
+  CHECK_THROWS_AS(io::images_from({"f8", {2, -2, -2}, std::vector<double>(8)}, "f"), ms::shape_error);
 }
 
 TEST_CASE("extents whose product overflows are refused") {

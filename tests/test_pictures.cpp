@@ -307,6 +307,30 @@ TEST_CASE("a grid that no picture can hold is refused before its images are ther
   CHECK_THAT(message([&] { io::grid_layout({40001, 8, 8, 1}, 1, 12); }), Catch::Contains("40001 rows of 1 images") && Catch::Contains("to a folder"));
   CHECK_THAT(message([&] { io::grid_layout({1, 1 << 20, 1 << 20, 3}, 1, 1 << 20); }), Catch::Contains("more than the 32767"));
   CHECK_THROWS_AS(io::grid_layout({4, 8, 8, 1}, 0, 1), ms::value_error);
+  for (const ms::shape none : {ms::shape{1, 1, 0, 1}, ms::shape{1, -4, 1, 1}, ms::shape{1, ms::index_t{1} << 62, 4, 1}})
+    CHECK_THROWS_AS(io::grid_layout(none, 1, 1), ms::value_error);
+}
+
+TEST_CASE("figures read no value that is not there, and show grey and RGB only") {
+  const std::vector<double> values(2 * 3 * 3 * 4, 0.5);
+  const auto grid = [&](ms::shape extents, std::size_t n) {
+    return message([&] { io::image_grid(std::span(values).first(n), extents, 2, 1); });
+  };
+  CHECK(grid({2, 3, 3, 1}, 18) == "nothing");
+  CHECK(grid({2, 3, 3, 3}, 54) == "nothing");
+  for (const std::size_t n : {0, 17, 19}) CHECK_THAT(grid({2, 3, 3, 1}, n), Catch::Contains("image_grid: " + std::to_string(n) + " values"));
+  for (const ms::index_t channels : {2, 4})
+    CHECK_THAT(grid({2, 3, 3, channels}, std::size_t(18 * channels)), Catch::Contains(std::to_string(channels) + " channels; 1 (grey) or 3 (RGB)"));
+  const auto cells = [&](std::size_t columns, std::size_t n) {
+    return message([&] {
+      io::trajectories(std::vector<std::vector<double>>(columns, std::vector<double>(n)), {1, 2}, ms::partition(), {2, 3, 3, 1}, 1, "t");
+    });
+  };
+  CHECK(cells(2, 18) == "nothing");
+  CHECK_THAT(cells(1, 18), Catch::Contains("1 columns for 2"));
+  CHECK_THAT(cells(2, 9), Catch::Contains("trajectories: 9 values"));
+  CHECK_THROWS_AS(io::heat_map(std::vector<double>(4), {1, 2}, {}, "t", "l", {1}), ms::value_error);
+  CHECK_THROWS_AS(io::line_chart({{"k", {1, 2}, {1}, {}}}, "t", "x", "y", false), ms::value_error);
 }
 
 TEST_CASE("npz archives of every making are what NumPy reads") {

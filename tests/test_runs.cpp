@@ -12,6 +12,7 @@
 #include <multistage/io/json_lines.hpp>
 #include <multistage/multistage.hpp>
 #include <multistage/training/checkpoint.hpp>
+#include <thread>
 
 #include "catch.hpp"
 #include "directory.hpp"
@@ -213,6 +214,40 @@ TEST_CASE("load and resume refuse states that no run can have had, naming file a
   for (const io::json& v : {io::json(-1), io::json(1.5)}) refused_state("seed", v);
   for (const io::json& v : {io::json(0), io::json(-8)}) refused_state("batch_size", v);
   refused_state("images", 5);
+  refused_state("images", "");
+  // The counters against each other.
+  const double seen = io::safetensors(good).meta_json("training")->at("images_seen").get<double>();
+  refused_state("images_seen", seen + 0.5);
+  refused_state("images_seen", 1);
+  refused_state("images_seen", 0);
+  for (const io::json& v : {io::json{seen, seen}, io::json{0.0, 0.0}, io::json{seen - 1, 0.0}}) refused_state("stage_images", v);
+  refused("segment_updates", true, [&](tensors&, auto& metadata) {  // of a stage without images
+    io::json j = io::json::parse(metadata["training"]);
+    j["stage_images"] = io::json{seen, 0.0};
+    j["segment_updates"] = io::json{2, 2, 2};
+    metadata["training"] = j.dump();
+  });
+  refused("stage_images", true, [&](tensors&, auto& metadata) {  // images that no stage saw
+    io::json j = io::json::parse(metadata["training"]);
+    j["images_seen"] = seen + 1;
+    metadata["training"] = j.dump();
+  });
+  refused("images_seen", true, [&](tensors&, auto& metadata) {  // images without a step
+    io::json j = io::json::parse(metadata["training"]);
+    j["steps"] = 0;
+    j["segment_updates"] = io::json{0, 0, 0};
+    metadata["training"] = j.dump();
+  });
+  refused("segment 0 was never updated", false, [&](tensors&, auto& metadata) {
+    io::json j = io::json::parse(metadata["training"]);
+    j["segment_updates"][0] = 0;
+    metadata["training"] = j.dump();
+  });
+  refused("loss_importance", false, [&](tensors&, auto& metadata) {  // resume names the file
+    io::json j = io::json::parse(metadata["training"]);
+    j["importance"] = io::json{1.0, 1.0};
+    metadata["training"] = j.dump();
+  });
   const auto refused_config = [&](const char* key, const io::json& value) {
     refused(key, true, [&](tensors&, auto& metadata) {
       io::json j = io::json::parse(metadata["config"]);
@@ -332,6 +367,49 @@ TEST_CASE("a stage that is read lazily from a file that was cut is an error that
   auto lazy = ms::load<float>(dir / "model", ms::cpu(1), {.lazy = true});
   fs::resize_file(dir / "model", fs::file_size(dir / "model") / 4);
   CHECK_THAT(message([&] { lazy.weights(); }), Catch::Contains(dir / "model") && Catch::Contains("cut"));
+}
+
+TEST_CASE("what reads or writes a model waits its turn: no torn checkpoints from a second thread") {
+  const directory dir;
+  const std::string path = dir / "model";
+  training t;
+  t.steps(1);
+  ms::save(path, t.trainer);
+  const std::string before = text_of(path);
+  t.steps(1);
+  const auto weights = t.model.weights().to_host();
+  std::vector<std::string> said;
+  {
+    const auto at_work = t.model.use();
+    std::thread second([&] {
+      said = {message([&] { ms::save(path, t.trainer); }), message([&] { ms::save(path, t.model); }),
+              message([&] { ms::resume(path, t.trainer); }), message([&] { ms::load_weights(path, t.model); }),
+              message([&] { ms::start_from(path, t.model); })};
+    });
+    second.join();
+    CHECK(text_of(path) == before);
+    ms::save(path, t.trainer);  // whose turn it is may
+    CHECK(steps_in(path) == 2);
+    ms::resume(path, t.trainer);
+  }
+  CHECK(said.size() == 5);
+  for (const std::string& s : said) CHECK_THAT(s, Catch::Contains("in use by another thread"));
+  CHECK(t.model.weights().to_host() == weights);
+  CHECK(t.trainer.steps() == 2);
+}
+
+TEST_CASE("a run whose checkpoint could not be written is refused before its first step") {
+  const directory dir;
+  std::filesystem::create_directory(dir / "folder");
+  training t;
+  for (const std::string& path : {dir.path, dir / "folder", dir / "folder/", dir / "none/model", std::string("/dev/null"), std::string()}) {
+    const std::string said = message([&] {
+      ms::run(t.trainer, ms::training_limit{.steps = 1}, {.path = path}, [](const ms::loss_point&, double) { return true; });
+    });
+    CHECK_THAT(said, Catch::Contains(path + ": cannot be written"));
+  }
+  CHECK(t.trainer.steps() == 0);
+  CHECK(dir.names() == std::vector<std::string>{"folder"});
 }
 
 TEST_CASE("a run keeps its checkpoint: in between, at its end, and when the observer throws") {

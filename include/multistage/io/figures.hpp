@@ -20,6 +20,15 @@ inline std::string number(double v) {
   return text;
 }
 
+/// @throws shape_error for values that are no images of those extents, or none that can be seen
+inline void check_images(const char* figure, std::size_t values, const shape& extents) {
+  require<shape_error>(countable(extents) && index_t(values) == extents.size(), figure, ": ", values,
+                       " values for images ", extents, "; give as many as the extents say");
+  require<shape_error>(extents.channels == 1 || extents.channels == 3, figure, ": images of ",
+                       extents.channels, " channels; 1 (grey) or 3 (RGB) can be shown, latent images are"
+                       " decoded first");
+}
+
 /// A plotting area with linear or logarithmic axes.
 struct axes {
   canvas& c;
@@ -83,9 +92,12 @@ struct grid_layout {
     require<value_error>(columns >= 1 && zoom >= 1 && extents.rows >= 1, "image_grid: ", extents.rows,
                          " images, ", columns, " columns, zoom ", zoom, "; all must be above 0");
     constexpr index_t largest = 32767;  // cairo's
-    const index_t cell[2] = {extents.width * zoom + gap, extents.height * zoom + gap};
+    const bool seen = extents.width >= 1 && extents.height >= 1 && extents.width <= largest &&
+                      extents.height <= largest;
+    const index_t cell[2] = {(seen ? extents.width * zoom : 0) + gap,
+                             (seen ? extents.height * zoom : 0) + gap};
     const index_t rows = divide_up(extents.rows, columns);
-    const bool fits = cell[0] <= largest && cell[1] <= largest && columns <= largest / cell[0] &&
+    const bool fits = seen && cell[0] <= largest && cell[1] <= largest && columns <= largest / cell[0] &&
                       rows <= largest / cell[1] && gap + columns * cell[0] <= largest &&
                       top + rows * cell[1] <= largest;
     require<value_error>(fits, "image_grid: ", rows, " rows of ", columns, " images of ", extents.width,
@@ -99,9 +111,11 @@ struct grid_layout {
   }
 };
 
-/// Images in rows of `columns`, each value `zoom` pixels wide. @throws value_error for a grid that is no picture
+/// Images in rows of `columns`, each value `zoom` pixels wide. @throws value_error for a grid that is no
+/// picture, shape_error unless there are as many values as the extents say, of one channel or three
 inline canvas image_grid(std::span<const double> values, shape extents, int columns, int zoom, const std::string& title = {}) {
   const grid_layout l(extents, columns, zoom, !title.empty());
+  figure_detail::check_images("image_grid", values.size(), extents);
   canvas c(l.width, l.height);
   if (!title.empty()) c.text(grid_layout::gap + 2, 17, title, 14);
   for (index_t i = 0; i < extents.rows; ++i)
@@ -117,6 +131,8 @@ inline canvas heat_map(const std::vector<double>& matrix, const std::vector<doub
   const int n = int(nodes.size()), cell = std::max(1, 546 / std::max(n, 1)), size = n * cell, left = 84, top = 52;
   require<value_error>(n >= 2 && matrix.size() == std::size_t(n) * n, "heat_map: ", matrix.size(), " values for ", n,
                        " nodes; at least two nodes and a square matrix are needed");
+  require<value_error>(sigmas.empty() || sigmas.size() == nodes.size(), "heat_map: ", sigmas.size(),
+                       " sigmas for ", n, " nodes; give one for each, or none");
   canvas c(left + size + 130, top + size + 92);
   c.text(left, 24, title, 15);
   for (int i = 0; i < n; ++i)
@@ -163,6 +179,9 @@ inline canvas line_chart(const std::vector<curve>& curves, const std::string& ti
     return std::isfinite(k.x[i]) && std::isfinite(k.y[i]) && (!log_y || k.y[i] > 0) && (!log_x || k.x[i] > 0);
   };
   for (const curve& k : curves)
+    require<value_error>(k.x.size() == k.y.size(), "line_chart: curve '", k.name, "' has ", k.x.size(),
+                         " x and ", k.y.size(), " y; give as many of each");
+  for (const curve& k : curves)
     for (std::size_t i = 0; i < k.x.size(); ++i)
       if (good(k, i)) x0 = std::min(x0, k.x[i]), x1 = std::max(x1, k.x[i]), y0 = std::min(y0, k.y[i]), y1 = std::max(y1, k.y[i]);
   if (!(x0 <= x1)) x0 = log_x ? 1 : 0, x1 = log_x ? 10 : 1, y0 = log_y ? 0.1 : 0, y1 = 1;
@@ -202,8 +221,12 @@ inline canvas line_chart(const std::vector<curve>& curves, const std::string& ti
 
 /// How pictures come about: a row for each picture, a column for each noise level, x0-hat in each cell, columns framed by their stage.
 /// @param cells [columns][rows, h, w, c]
+/// @throws shape_error unless each noise level has a cell of those extents, of one channel or three
 inline canvas trajectories(const std::vector<std::vector<double>>& cells, const std::vector<double>& sigmas, const partition& stages, shape extents, int zoom,
                            const std::string& title) {
+  require<shape_error>(cells.size() == sigmas.size(), "trajectories: ", cells.size(), " columns for ",
+                       sigmas.size(), " noise levels; give one for each");
+  for (const auto& cell : cells) figure_detail::check_images("trajectories", cell.size(), extents);
   const int columns = int(sigmas.size()), gap = 6, w = int(extents.width) * zoom, h = int(extents.height) * zoom, top = 84, left = 10;
   canvas c(left + columns * (w + gap) + 4, top + int(extents.rows) * (h + gap) + 8);
   c.text(left, 22, title, 15);

@@ -83,6 +83,16 @@ inline bool write_all(int file, const void* data, std::size_t size) {
   return true;
 }
 
+/// Refuses a path that holds a NUL byte: the system's calls would take what stands before it, another
+/// path. Returns it. @throws file_error
+inline const std::string& checked(const std::string& path) {
+  const std::size_t nul = path.find('\0');
+  if (nul != std::string::npos)
+    fail<file_error>(path.substr(0, nul), "\\0", path.substr(nul + 1).c_str(),
+                     ": the path holds a NUL byte, which no file's name can; name another");
+  return path;
+}
+
 /// fsync; true as well where a file system knows no such thing.
 inline bool reached_disk(int file) {
   return retried([&] { return ::fsync(file); }) == 0 || errno == EINVAL || errno == ENOSYS ||
@@ -106,7 +116,7 @@ struct place {
 
 /// @throws file_error when the directory cannot be opened, or the path is something other than a file.
 inline place find_place(const std::string& path) {
-  std::filesystem::path at(path);
+  std::filesystem::path at(checked(path));
   std::error_code problem;
   for (int links = 0; std::filesystem::is_symlink(at, problem); ++links) {
     if (links == 40) fail<file_error>(path, ": cannot be written: too many symbolic links");
@@ -131,6 +141,14 @@ inline place find_place(const std::string& path) {
   else if (errno != ENOENT)
     fail<file_error>(path, ": cannot be written: ", std::strerror(errno));
   return found;
+}
+
+/// Refuses, before any work, a path that no save could be written to: a directory, a device, a place
+/// that is not there or not to be changed. @throws file_error
+inline void check_writable(const std::string& path) {
+  const place where = find_place(path);
+  if (::faccessat(where.directory.get(), ".", W_OK | X_OK, AT_EACCESS) != 0)
+    fail<file_error>(path, ": cannot be written: its directory: ", std::strerror(errno));
 }
 
 inline constexpr std::string_view partial = ".partial.";
@@ -214,7 +232,8 @@ class input_file {
  public:
   /// @throws file_error when there is no such file, or it is a directory, pipe or device.
   explicit input_file(std::string path)
-      : path_(std::move(path)), file_(detail::open_at(AT_FDCWD, path_, O_RDONLY | O_NONBLOCK)) {
+      : path_(std::move(path)),
+        file_(detail::open_at(AT_FDCWD, detail::checked(path_), O_RDONLY | O_NONBLOCK)) {
     if (!file_) fail<file_error>(path_, ": cannot be opened: ", std::strerror(errno));
     require<file_error>(::fstat(file_.get(), &opened_) == 0 && S_ISREG(opened_.st_mode), path_,
                         ": is not a regular file");
@@ -242,9 +261,13 @@ class input_file {
     struct stat now {};
     require<file_error>(::fstat(file_.get(), &now) == 0 && now.st_size >= opened_.st_size, path_,
                         ": the file was cut while it was in use; make it anew");
-    const bool same = now.st_size == opened_.st_size &&
-                      now.st_mtim.tv_sec == opened_.st_mtim.tv_sec &&
-                      now.st_mtim.tv_nsec == opened_.st_mtim.tv_nsec;
+    const auto alike = [](const struct timespec& a, const struct timespec& b) {
+      return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+    };
+    // A time of writing can be set back (cp -p, tar), the inode's cannot. That moves too when another
+    // file takes the name, by which this one loses a link and nothing else.
+    const bool same = now.st_size == opened_.st_size && alike(now.st_mtim, opened_.st_mtim) &&
+                      (alike(now.st_ctim, opened_.st_ctim) || now.st_nlink != opened_.st_nlink);
     require<file_error>(same, path_, ": was changed after it was opened; open it again");
   }
 
@@ -378,7 +401,7 @@ inline void write_file(const std::string& path, std::string_view text) {
 /// Makes a directory if needed and checks that files can be made in it. @throws file_error
 inline void make_directory(const std::string& path) {
   std::error_code problem;
-  std::filesystem::create_directories(path, problem);
+  std::filesystem::create_directories(detail::checked(path), problem);
   if (!std::filesystem::is_directory(path, problem))
     fail<file_error>(path, ": cannot be made a directory",
                      problem ? ": " + problem.message() : std::string());

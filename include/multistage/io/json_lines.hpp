@@ -13,7 +13,7 @@ class json_lines {
   /// @param append keeps the whole lines that are there. @throws file_error when it cannot be written
   explicit json_lines(std::string path, bool append = false)
       : path_(std::move(path)),
-        file_(detail::open_at(AT_FDCWD, path_,
+        file_(detail::open_at(AT_FDCWD, detail::checked(path_),
                               O_RDWR | O_CREAT | O_APPEND | O_NOCTTY | (append ? 0 : O_TRUNC), 0666)) {
     if (!file_) fail<file_error>(path_, ": cannot be written: ", std::strerror(errno));
     if (append) mend();

@@ -163,7 +163,8 @@ inline npy_layout parse_npy_layout(const std::string& path, std::span<const unsi
   const detail::npy_header header(std::string(text, length), [&](const std::string& why) { broken(begin, why); });
   const auto known = {"u1", "b1", "i1", "i2", "u2", "i4", "i8", "f4", "f8"};
   npy_layout a;
-  if (header.descr.size() == 3 && header.descr[0] != '>') a.type = header.descr.substr(1);
+  if (header.descr.size() == 3 && std::string_view("<|=").find(header.descr[0]) != std::string_view::npos)
+    a.type = header.descr.substr(1);
   if (std::find(known.begin(), known.end(), a.type) == known.end())
     broken(begin, "type '" + header.descr.substr(0, 20) + "' is not supported; save as bool, uint8, int or float, little-endian");
   a.extents = header.extents;
@@ -186,10 +187,36 @@ inline npy_array parse_npy(const std::string& path, std::span<const unsigned cha
 }
 inline npy_array read_npy(const std::string& path) { return parse_npy(path, read_file(path)); }
 
-/// Writes float64 values.
+namespace detail {
+
+/// Extents as a tuple of Python's, without its brackets. @throws shape_error for extents that hold
+/// another number of values than there are, or that no reader takes
+inline std::string npy_shape(const std::string& path, const std::vector<index_t>& extents,
+                             std::size_t values) {
+  constexpr std::size_t most = 64;  // NumPy's
+  require<shape_error>(extents.size() <= most, path, ": cannot be written: ", extents.size(),
+                       " dimensions, more than the ", most, " that an array can have");
+  std::string text;
+  index_t count = 1;
+  index_t all = 1;  // with 1 for 0: the others must be such that their product can be told
+  bool countable = true;
+  for (const index_t e : extents) {
+    text += std::to_string(e) + ",";
+    countable = countable && e >= 0 && !__builtin_mul_overflow(all, std::max<index_t>(e, 1), &all) &&
+                all <= index_t{1} << 40;
+    count = countable ? count * e : 0;
+  }
+  require<shape_error>(countable && std::size_t(count) == values, path, ": cannot be written: ", values,
+                       " values, which is not what the extents (", text, ") hold");
+  return text;
+}
+
+}  // namespace detail
+
+/// Writes float64 values. @throws shape_error, before anything is written, unless the extents hold as
+/// many values as there are; file_error
 inline void write_npy(const std::string& path, const std::vector<index_t>& extents, std::span<const double> values) {
-  std::string shape_text;
-  for (index_t e : extents) shape_text += std::to_string(e) + ",";
+  const std::string shape_text = detail::npy_shape(path, extents, values.size());
   std::string header = "{'descr': '<f8', 'fortran_order': False, 'shape': (" + shape_text + "), }";
   header.resize(std::size_t(round_up(index_t(header.size()) + 11, 64)) - 11, ' ');
   header += '\n';
@@ -235,10 +262,14 @@ struct image_rule {
   }
 };
 
-/// Images from an array, as values in [-1, 1] unless they are latents. @throws file_error, value_error
+/// Images from an array, as values in [-1, 1] unless they are latents. @throws file_error, value_error,
+/// shape_error for an array whose extents hold another number of values
 inline image_set images_from(npy_array a, const std::string& path, const image_rule& rule = {}) {
   image_set s;
   s.extents = image_rule::extents(path, a.extents);
+  require<shape_error>(countable(s.extents) && index_t(a.values.size()) == s.extents.size(), path, ": ",
+                       a.values.size(), " values for images ", s.extents,
+                       "; give as many as the extents say");
   rule.apply(path, a.type, 0, a.values.size(), a.values.data());
   s.values.assign(a.values.begin(), a.values.end());
   if (rule.judged(a.type)) {

@@ -135,12 +135,12 @@ class zip_archive {
 }  // namespace detail
 
 /// Writes one array of unsigned bytes, e.g. pictures [n, h, w, c], as NAME.npy inside an archive,
-/// atomically. @param wide size from which zip64's fields are written. @throws file_error
+/// atomically. @param wide size from which zip64's fields are written. @throws shape_error, before
+/// anything is written, unless the extents hold as many values as there are; file_error
 inline void write_npz(const std::string& path, const std::string& name,
                       const std::vector<index_t>& extents, std::span<const unsigned char> values,
                       std::uint64_t wide = 0xffffffff) {
-  std::string shape_text;
-  for (const index_t e : extents) shape_text += std::to_string(e) + ",";
+  const std::string shape_text = detail::npy_shape(path, extents, values.size());
   std::string header = "{'descr': '|u1', 'fortran_order': False, 'shape': (" + shape_text + "), }";
   header.resize(std::size_t(round_up(index_t(header.size()) + 11, 64)) - 11, ' ');
   header += '\n';

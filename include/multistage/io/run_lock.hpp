@@ -16,7 +16,7 @@ class run_lock {
   /// @throws file_error naming the process and machine that hold the place.
   explicit run_lock(const std::string& path) {
     std::error_code problem;
-    if (std::filesystem::is_directory(path, problem)) {
+    if (std::filesystem::is_directory(detail::checked(path), problem)) {
       directory_ = detail::open_at(AT_FDCWD, path, O_PATH | O_DIRECTORY);
       name_ = ".run.lock";
     } else {
@@ -37,7 +37,14 @@ class run_lock {
   /// One try; false when the lock's file was removed meanwhile by the run that held it.
   bool taken(const std::string& path) {
     file_ = detail::open_at(directory_.get(), name_, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0666);
-    if (!file_) fail<file_error>(path, ": cannot be locked: ", name_, ": ", std::strerror(errno));
+    // What a dead run of another user left may be locked, if not written.
+    const bool own_words = bool(file_) || errno != EACCES;
+    if (!own_words)
+      file_ = detail::open_at(directory_.get(), name_, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+    if (!file_)
+      fail<file_error>(path, ": cannot be locked: ", name_, ": ", std::strerror(errno),
+                       "; if no run is at work there, remove that file, or give this run a place of its"
+                       " own");
     const auto lock = [&] { return ::flock(file_.get(), LOCK_EX | LOCK_NB); };
     if (detail::retried(lock) != 0) {
       if (errno == EWOULDBLOCK)
@@ -52,6 +59,7 @@ class run_lock {
         own.st_ino != named.st_ino || own.st_dev != named.st_dev)
       return false;
     held_ = true;
+    if (!own_words) return true;
     const std::string text = introduction();
     // Who holds the lock is said for people; the lock holds without it.
     (void)!::ftruncate(file_.get(), 0);

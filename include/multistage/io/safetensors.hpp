@@ -11,6 +11,7 @@
 #include <set>
 #include <string>
 
+#include "../core/finite.hpp"
 #include "../core/utf8.hpp"
 #include "file.hpp"
 #include "json_text.hpp"
@@ -54,16 +55,40 @@ inline constexpr dtype_info dtypes[] = {
     {dtype::other, "F8_E5M2", 8}, {dtype::other, "F8_E4M3FNUZ", 8}, {dtype::other, "F8_E5M2FNUZ", 8},
     {dtype::other, "F8_E8M0", 8}, {dtype::other, "F6_E2M3", 6},     {dtype::other, "F6_E3M2", 6},
     {dtype::other, "F4", 4}};
+/// The type of files that values of T have.
 template <class T>
 constexpr dtype dtype_of() {
+  static_assert(std::is_same_v<T, double> || std::is_same_v<T, float> ||
+                    (std::is_integral_v<T> && sizeof(T) <= 8),
+                "multistage: safetensors files take double, float, integers of at most 8 bytes and bool");
+  constexpr dtype with_sign[] = {dtype::i8, dtype::i16, dtype::i32, dtype::i64};
+  constexpr dtype without[] = {dtype::u8, dtype::u16, dtype::u32, dtype::u64};
+  constexpr int size = sizeof(T) == 1 ? 0 : sizeof(T) == 2 ? 1 : sizeof(T) == 4 ? 2 : 3;
   if constexpr (std::is_same_v<T, double>)
     return dtype::f64;
   else if constexpr (std::is_same_v<T, float>)
     return dtype::f32;
-  else if constexpr (std::is_same_v<T, std::int64_t>)
-    return dtype::i64;
+  else if constexpr (std::is_same_v<T, bool>)
+    return dtype::boolean;
   else
-    return dtype::u8;
+    return std::is_signed_v<T> ? with_sign[size] : without[size];
+}
+
+/// Whether a value is one of T's: converted to an integer it stays below T's ends, and to a floating
+/// type finite.
+template <class T, class From>
+constexpr bool is_value_of(From v) {
+  if constexpr (std::is_floating_point_v<From> && std::is_integral_v<T> && !std::is_same_v<T, bool>) {
+    constexpr From end = From(std::uint64_t{1} << (std::numeric_limits<T>::digits - 1)) * 2;
+    return v < end && (std::is_signed_v<T> ? v >= -end : v > -1);  // no NaN either
+  } else if constexpr (std::is_integral_v<From> && std::is_integral_v<T> && !std::is_same_v<T, bool>) {
+    return From(T(v)) == v && (T(v) < T(0)) == (v < From(0));
+  } else if constexpr (std::is_floating_point_v<T> && std::is_floating_point_v<From> &&
+                       sizeof(From) > sizeof(T)) {
+    constexpr double most = double(std::numeric_limits<T>::max());
+    return !is_finite(v) || (double(v) <= most && double(v) >= -most);
+  }
+  return true;
 }
 
 /// Half precision to float.
@@ -126,7 +151,8 @@ class safetensors {
     if (it == tensors_.end()) fail<file_error>(path_, ": has no tensor '", name, "'");
     return it->second;
   }
-  /// The values, converted to T. @throws file_error for types that the library does not compute in
+  /// The values, converted to T. @throws file_error for types that the library does not compute in, and
+  /// for values that T has not
   template <class T>
   std::vector<T> get(const std::string& name) const {
     const tensor_entry& t = entry(name);
@@ -134,30 +160,30 @@ class safetensors {
     const std::uint64_t at = data_ + t.begin;
     switch (t.type.type) {
       case dtype::f64:
-        return convert<double>(at, v), v;
+        return convert<double>(name, at, v), v;
       case dtype::f32:
-        return convert<float>(at, v), v;
+        return convert<float>(name, at, v), v;
       case dtype::f16:
-        return convert<std::uint16_t>(at, v, half_to_float), v;
+        return convert<std::uint16_t>(name, at, v, half_to_float), v;
       case dtype::bf16:
-        return convert<std::uint16_t>(at, v, bfloat_to_float), v;
+        return convert<std::uint16_t>(name, at, v, bfloat_to_float), v;
       case dtype::i64:
-        return convert<std::int64_t>(at, v), v;
+        return convert<std::int64_t>(name, at, v), v;
       case dtype::i32:
-        return convert<std::int32_t>(at, v), v;
+        return convert<std::int32_t>(name, at, v), v;
       case dtype::i16:
-        return convert<std::int16_t>(at, v), v;
+        return convert<std::int16_t>(name, at, v), v;
       case dtype::i8:
-        return convert<std::int8_t>(at, v), v;
+        return convert<std::int8_t>(name, at, v), v;
       case dtype::u64:
-        return convert<std::uint64_t>(at, v), v;
+        return convert<std::uint64_t>(name, at, v), v;
       case dtype::u32:
-        return convert<std::uint32_t>(at, v), v;
+        return convert<std::uint32_t>(name, at, v), v;
       case dtype::u16:
-        return convert<std::uint16_t>(at, v), v;
+        return convert<std::uint16_t>(name, at, v), v;
       case dtype::u8:
       case dtype::boolean:
-        return convert<std::uint8_t>(at, v), v;
+        return convert<std::uint8_t>(name, at, v), v;
       default:
         fail<file_error>(path_, ": tensor '", name, "' is ", t.type.name,
                          ", which this library does not compute in; store it as F16, BF16, F32 or F64");
@@ -181,20 +207,27 @@ class safetensors {
 
   /// Values of type From at a byte, into all of `to`.
   template <class From, class T>
-  void convert(std::uint64_t at, std::vector<T>& to) const {
+  void convert(const std::string& name, std::uint64_t at, std::vector<T>& to) const {
     if constexpr (std::is_same_v<From, T>)
       source_.read(at, to.data(), to.size() * sizeof(T));
     else
-      convert<From>(at, to, [](From v) { return v; });
+      convert<From>(name, at, to, [](From v) { return v; });
   }
   template <class From, class T, class F>
-  void convert(std::uint64_t at, std::vector<T>& to, F&& value) const {
+  void convert(const std::string& name, std::uint64_t at, std::vector<T>& to, F&& value) const {
     constexpr std::size_t most = 1 << 14;
     std::vector<From> block(std::min(most, to.size()));
     for (std::size_t i = 0; i < to.size(); i += most) {
       const std::size_t n = std::min(most, to.size() - i);
       source_.read(at + i * sizeof(From), block.data(), n * sizeof(From));
-      for (std::size_t k = 0; k < n; ++k) to[i + k] = T(value(block[k]));
+      for (std::size_t k = 0; k < n; ++k) {
+        const auto v = value(block[k]);
+        if (!is_value_of<T>(v))
+          fail<file_error>(path_, ": ", in_tensor(name), "value ", i + k, " is ", +v,
+                           std::is_integral_v<T> ? ", beyond the integers that are asked for"
+                                                 : ", not finite in the precision that is asked for");
+        to[i + k] = T(v);
+      }
     }
   }
 
@@ -321,7 +354,10 @@ class safetensors_writer {
     require<shape_error>(fits && n == index_t(values.size()), "safetensors: tensor '", name, "' has ",
                          values.size(), " values, which is not what its extents hold");
     piece p{name, dtype_of<T>(), std::move(extents), std::vector<unsigned char>(values.size() * sizeof(T))};
-    if (!values.empty()) std::memcpy(p.bytes.data(), values.data(), p.bytes.size());
+    if constexpr (std::is_same_v<T, bool>)  // a vector of bits
+      std::copy(values.begin(), values.end(), p.bytes.begin());
+    else if (!values.empty())
+      std::memcpy(p.bytes.data(), values.data(), p.bytes.size());
     pieces_.push_back(std::move(p));
   }
   /// @throws file_error; the file that was there before stays then. value_error for metadata that is not

@@ -1,6 +1,8 @@
 // Checkpoints: one safetensors file with the averaged weights under upstream's own names (what a PyTorch user loads), the weights and
 // Adam's moments under "training.", and in its metadata the configuration, the partition and the counters. Written atomically.
 #pragma once
+#include <cmath>
+
 #include "../core/warning.hpp"
 #include "../io/json.hpp"
 #include "../io/run_lock.hpp"
@@ -121,6 +123,18 @@ training_state<State> read_training_state(const io::safetensors& f, int segments
   for (const index_t u : s.updates) sound(u >= 0 && u <= s.step, "segment_updates", u, "a segment is updated at most once a step");
   for (const double n : s.stage_images) count("stage_images", n);
   for (const double v : s.importance) sound(is_finite(v) && v >= 0, "importance", v, "they are mean squares");
+  // The counters against each other. A step may be given a batch of any size from outside.
+  sound(s.images_seen == std::floor(s.images_seen), "images_seen", s.images_seen, "images are counted one by one");
+  sound(s.step > 0 ? s.images_seen >= double(s.step) : s.images_seen == 0, "images_seen", s.images_seen,
+        "each of the steps saw one at least, and nothing else did");
+  double of_stages = 0;
+  for (const double n : s.stage_images) of_stages += n;
+  sound(std::fabs(of_stages - s.images_seen) <= 1e-9 * s.images_seen, "stage_images", of_stages,
+        "together they are images_seen");
+  for (std::size_t k = 0; segments == stages + 1 && k < s.stage_images.size(); ++k)
+    sound(double(s.updates[k + 1]) <= s.stage_images[k], "segment_updates", s.updates[k + 1],
+          "an update takes an image of the segment's stage");
+  sound(!j.contains("images") || !t.images.empty(), "images", "nothing", "it is the images' fingerprint");
   return t;
 }
 
@@ -143,9 +157,10 @@ inline std::string differences(const io::json& file, const io::json& model) {
 }  // namespace checkpoint_detail
 
 /// Writes the model: averaged weights, configuration, partition. @throws numeric_error for weights that are not finite, file_error; an older file
-/// stays then.
+/// stays then. state_error while another thread uses the model, as all below do.
 template <class Scalar, class Backend>
 void save(const std::string& path, dynamic_model<Scalar, Backend>& model) {
+  const auto visit = model.use();  // a step in another thread would change weights under way
   checkpoint_detail::start(model).write(path);
 }
 
@@ -153,6 +168,7 @@ void save(const std::string& path, dynamic_model<Scalar, Backend>& model) {
 template <class Scalar, class Backend>
 void save(const std::string& path, trainer<Scalar, Backend>& t) {
   auto& model = t.model();
+  const auto visit = model.use();
   io::safetensors_writer w = checkpoint_detail::start(model);
   const auto add = [&](const char* prefix, const std::vector<Scalar>& flat) { io::add_parameters(w, prefix, model.network(), model.parameter_names(), flat); };
   add("training.weights.", model.weights().to_host());
@@ -222,6 +238,7 @@ struct start_report {
 /// @throws file_error when the file does not hold that unified network.
 template <class Scalar, class Backend>
 start_report start_from(const std::string& path, dynamic_model<Scalar, Backend>& model) {
+  const auto visit = model.use();
   const io::safetensors f(path);
   configuration single = model.config();
   single.stages = {.widths = {std::visit([](const auto& n) { return n.encoder_channels; }, single.network)}};
@@ -255,6 +272,7 @@ start_report start_from(const std::string& path, dynamic_model<Scalar, Backend>&
 /// @throws file_error listing missing, unexpected and misshapen tensors together.
 template <class Scalar, class Backend>
 void load_weights(const std::string& path, dynamic_model<Scalar, Backend>& model) {
+  const auto visit = model.use();
   const io::safetensors f(path);
   const auto flat = io::read_parameters<Scalar>(f, "", model.network(), model.parameter_names(), checkpoint_detail::is_ours);
   model.backend().upload(flat.data(), model.weights().data(), index_t(flat.size()));
@@ -270,6 +288,7 @@ struct resume_options {
 template <class Scalar, class Backend>
 void resume(const io::safetensors& f, trainer<Scalar, Backend>& t, const resume_options& options = {}) {
   auto& model = t.model();
+  const auto visit = model.use();
   io::json_document own(io::to_json(model.config()));
   own.edit()["stage_boundaries"] = model.stages().boundaries();
   io::json_document stored = checkpoint_detail::opened(f).meta_json("config");
@@ -300,8 +319,16 @@ void resume(const io::safetensors& f, trainer<Scalar, Backend>& t, const resume_
   const auto second = read("training.second_moment.");
   for (const Scalar v : second)
     require<file_error>(v >= 0, f.path(), ": its tensors training.second_moment.* hold ", v, "; means of squares are not negative; use an earlier checkpoint");
+  for (int segment = 0; segment < model.network().segments; ++segment) {
+    if (s.counters.updates[std::size_t(segment)] > 0) continue;
+    const auto [begin, end] = model.network().parameter_range(segment);
+    for (index_t i = begin; i < end; ++i)
+      require<file_error>(first[std::size_t(i)] == 0 && second[std::size_t(i)] == 0, f.path(),
+                          ": its training state is broken: 'segment_updates' says that segment ", segment,
+                          " was never updated, its moments of Adam are not 0; use an earlier checkpoint");
+  }
   const auto facts = checkpoint_detail::facts_of(f);
-  t.restore(s.counters);
+  checkpoint_detail::named(f, [&] { t.restore(s.counters); });
   if (facts.label_dropout)  // labels that were left out before count
     model.set_trained({std::max(*facts.label_dropout, t.options().label_dropout), t.options().augmented});
   const auto put = [&](const std::vector<Scalar>& v, tensor<Scalar, Backend>& to) { model.backend().upload(v.data(), to.data(), index_t(v.size())); };
@@ -329,6 +356,7 @@ struct run_checkpoint {
 template <class Scalar, class Backend, class Observe>
 run_result run(trainer<Scalar, Backend>& t, const training_limit& limit, const run_checkpoint& c, Observe&& observe, double window_seconds = 0.5) {
   require<value_error>(c.every_seconds > 0, "run: a checkpoint every ", c.every_seconds, " seconds; give a number above 0");
+  io::detail::check_writable(c.path);  // before the work, not after it
   const io::run_lock lock(c.path);
   const stop_signals signals;  // until the last save is done
   if (c.resume) resume(c.path, t, c.resumed_with);

@@ -158,6 +158,7 @@ class trainer {
   step_report step(const training_batch<Scalar>& batch) {
     const auto visit = model_.use();
     const index_t count = index_t(batch.sigmas.size());
+    require<value_error>(count > 0, "trainer: a batch without sigmas; give it one row at least");
     const tensor<Scalar, Backend> images(backend_, model_.images(count), batch.images), noise(backend_, model_.images(count), batch.noise);
     std::vector<row> rows;
     for (index_t r = 0; r < count; ++r) rows.push_back({.image = r, .sigma = batch.sigmas[std::size_t(r)]});
