@@ -103,9 +103,14 @@ inline void quickstart_report(const std::string& out, const multistage::clusteri
 
   multistage::shape first = pictures.extents;
   first.rows = std::min<multistage::index_t>(100, first.rows);
-  const std::string samples_png = write("samples.png", io::image_grid(samples, first, 20, 5));
+  const auto grid_of_first = [](const std::vector<double>& values, const multistage::shape& few) {
+    return io::image_grid(std::span(values).first(std::size_t(few.size())), few, 20, 5);
+  };
+  const std::string samples_png = write("samples.png", grid_of_first(samples, first));
   const std::string real_png =
-      io::image_grid(real.as_double(), {std::min<multistage::index_t>(100, real.count()), first.height, first.width, first.channels}, 20, 5).png();
+      grid_of_first(real.as_double(), {std::min<multistage::index_t>(100, real.count()), first.height,
+                                       first.width, first.channels})
+          .png();
   // Rows of samples, each above the row of the training images nearest to them.
   const multistage::index_t columns = 20, size = first.row_size(), pairs = std::min<multistage::index_t>(3, first.rows / columns);
   const std::vector<double> seen = train.as_double();
@@ -139,7 +144,9 @@ inline void quickstart_report(const std::string& out, const multistage::clusteri
 
   multistage::shape few = pictures.extents;
   few.rows = std::min(quickstart_trajectories::pictures, few.rows);
-  const std::string paths_png = write("denoising.png", io::trajectories(paths.cells, paths.sigmas, found.stages, few, 6,
+  std::vector<std::vector<double>> cells = paths.cells;  // each of a whole batch
+  for (auto& cell : cells) cell.resize(std::size_t(few.size()));
+  const std::string paths_png = write("denoising.png", io::trajectories(cells, paths.sigmas, found.stages, few, 6,
                                                                         "What the network takes for the picture, at each sigma of the sampler"));
 
   io::json j{{"frechet_samples", m.frechet_samples},
