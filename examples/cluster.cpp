@@ -141,7 +141,7 @@ int main(int argc, char** argv) {
   app.add_flag("--latents", s.images.latents, "floats of an array are latent images, which may leave [-1, 1]");
   app.add_option("--autoencoder", s.autoencoder, "encodes the pictures; what is clustered are their latents");
   app.add_option("--limit", s.limit, "use so many of the first images, at least 2; 0: all")->check(CLI::Range(ms::index_t{0}, ms::index_t{1} << 40))->capture_default_str();
-  app.add_option("--seed", s.clustering.seed)->check(CLI::Range(std::uint64_t{0}, ~std::uint64_t{0}))->capture_default_str();
+  app.add_option("--seed", s.clustering.seed)->check(command_line::seed_number())->capture_default_str();
   app.add_option("--threads", s.threads, "0: one a processor that may be used")->check(CLI::Range(0, 1024))->capture_default_str();
   app.add_option("--out", s.out, "directory for clustering.json and the pictures")->capture_default_str();
   return command_line::run(app, argc, argv, [&] {

@@ -3,6 +3,8 @@
 #pragma once
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
+#include <cstdint>
 #include <map>
 #include <multistage/core/options.hpp>
 #include <set>
@@ -21,6 +23,17 @@ int run(CLI::App& app, int argc, char** argv, F&& f) {
     return app.exit(e) == 0 ? 0 : 2;
   }
   return multistage::exit_status(f);
+}
+
+/// Takes the whole numbers that a seed can be; read as a number alone, "-1" would be one.
+inline CLI::Validator seed_number() {
+  const auto problem = [](std::string& text) {
+    std::uint64_t value = 0;
+    const char* end = text.data() + text.size();
+    const auto [at, status] = std::from_chars(text.data(), end, value);
+    return status == std::errc() && at == end ? std::string() : "'" + text + "' is no whole number from 0 to 2^64 - 1";
+  };
+  return CLI::Validator(problem, "0 to 2^64 - 1");
 }
 
 /// "--num-steps" of "num_steps".

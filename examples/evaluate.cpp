@@ -178,7 +178,7 @@ int main(int argc, char** argv) {
   app.add_option("--k", s.k, "neighbours of precision and recall")->check(CLI::Range(1, 100))->capture_default_str();
   app.add_option("--kid-subsets", s.subsets, "random subsets for KID's standard error")->check(CLI::Range(2, 10000))->capture_default_str();
   app.add_option("--kid-size", s.subset_size, "their size")->check(CLI::Range(2, 1000000))->capture_default_str();
-  app.add_option("--seed", s.seed, "of the subsets, of random features, of the likelihood's signs")->check(CLI::Range(std::uint64_t{0}, ~std::uint64_t{0}))->capture_default_str();
+  app.add_option("--seed", s.seed, "of the subsets, of random features, of the likelihood's signs")->check(command_line::seed_number())->capture_default_str();
   add_image_options(app, s.reference_rule, "reference");
   add_image_options(app, s.generated_rule, "generated");
   app.add_option("--likelihood", s.likelihood, "a checkpoint: also how likely it finds the reference");

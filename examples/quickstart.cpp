@@ -115,7 +115,7 @@ int main(int argc, char** argv) {
   CLI::App app{"Trains a three-stage multi-decoder diffusion model on small images and draws with it"};
   app.add_option("out", s.out, "directory for pictures, model and report")->capture_default_str();
   app.add_option("--seconds", s.seconds, "of training")->check(CLI::Range(0.1, 1e6))->capture_default_str();
-  app.add_option("--seed", s.seed, "of weights, order of the data and noise")->check(CLI::Range(std::uint64_t{0}, ~std::uint64_t{0}))->capture_default_str();
+  app.add_option("--seed", s.seed, "of weights, order of the data and noise")->check(command_line::seed_number())->capture_default_str();
   app.add_option("--threads", s.threads, "that compute; 0: one per processor that may be used")->check(CLI::Range(0, 1024))->capture_default_str();
   app.add_option("--backend", s.backend, "that computes")->check(CLI::IsMember({"cpu", "eigen", "thrust"}))->capture_default_str();
   app.add_option("--data", s.data, "images, npy [n, 8, 8] of integers 0..16 or floats -1..1")->capture_default_str();

@@ -80,4 +80,15 @@ cp "$digits" "$odd"
 python3 -c 'import json; assert json.load(open("clustering/clustering.json", encoding="utf-8"))["data"] == "odd \ufffd path.npy"'
 "$examples/evaluate" "$odd" "$odd" --reference-largest 16 --generated-largest 16 --json >odd.json 2>log || { cat log; exit 1; }
 python3 -c 'import json; assert json.load(open("odd.json", encoding="utf-8"))["frechet_distance"] == 0'
+# The quickstart's JSON and page, too.
+out=$(printf 'odd \377 out')
+"$examples/quickstart" "$out" --seconds 1 >log 2>&1 || { cat log; exit 1; }
+python3 - <<'P'
+import json
+folder = b"odd \xff out/"
+assert "odd \ufffd out" in json.load(open(folder + b"metrics.json", encoding="utf-8"))["command"]
+assert "odd \ufffd out" in open(folder + b"report.html", encoding="utf-8").read()
+P
+"$examples/inspect" "$out/model.safetensors" --json >inspected.json 2>log || { cat log; exit 1; }
+python3 -c 'import json; assert "\ufffd" in json.load(open("inspected.json", encoding="utf-8"))["file"]'
 echo "programs on pictures: all good"
