@@ -19,8 +19,24 @@ std::string extents_text(const std::vector<ms::index_t>& e) {
   return s.empty() ? "scalar" : s;
 }
 
+/// A text of a file as a terminal may have it: control characters, also those of two bytes (U+0080 to
+/// U+009F), are written as \xNN.
+std::string printable(const std::string& text) {
+  std::string s;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const auto next = static_cast<unsigned char>(i + 1 < text.size() ? text[i + 1] : 0);
+    const bool pair = byte == 0xc2 && next >= 0x80 && next < 0xa0;
+    const bool control = byte < 0x20 || byte == 0x7f || pair;
+    char code[8];
+    std::snprintf(code, sizeof code, "\\x%02x", unsigned(pair ? next : byte));
+    s += control ? std::string(code) : std::string(1, text[i]);
+    i += pair ? 1 : 0;
+  }
+  return s;
+}
 /// A value in a line; what is not UTF-8 is replaced.
-std::string text_of(const json& j) { return j.dump(-1, ' ', false, json::error_handler_t::replace); }
+std::string text_of(const json& j) { return printable(j.dump(-1, ' ', false, json::error_handler_t::replace)); }
 
 /// The network of a configuration as JSON: segments with their tensors, and totals.
 json describe_network(const ms::configuration& c) {
@@ -46,7 +62,7 @@ json describe_network(const ms::configuration& c) {
 }
 
 void print(const json& j) {
-  if (j.contains("file")) std::printf("%s\n", j["file"].get<std::string>().c_str());
+  if (j.contains("file")) std::printf("%s\n", printable(j["file"].get<std::string>()).c_str());
   if (j.contains("network")) {
     const json& n = j["network"];
     for (const json& segment : n["segments"]) {
@@ -55,14 +71,14 @@ void print(const json& j) {
       std::printf("\n%s: %.3f M parameters, %.4f GMACs an image\n", name.c_str(), segment["parameters"].get<double>() / 1e6,
                   segment["macs"].get<double>() / 1e9);
       for (const json& t : segment["tensors"])
-        std::printf("  %-64s %-18s %10lld %14lld\n", t["name"].get<std::string>().c_str(), extents_text(t["shape"]).c_str(), t["parameters"].get<long long>(),
+        std::printf("  %-64s %-18s %10lld %14lld\n", printable(t["name"].get<std::string>()).c_str(), extents_text(t["shape"]).c_str(), t["parameters"].get<long long>(),
                     t["macs"].get<long long>());
     }
     std::printf("\n%-28s %.3f M (%.1f MB in float32)\n", "parameters", n["parameters"].get<double>() / 1e6, n["weight_bytes"].get<double>() / 1e6);
     std::printf("%-28s %.2f MB sampling, %.2f MB training, for each image of a batch\n", "activations",
                 n["activation_bytes_per_image"]["sampling"].get<double>() / 1e6, n["activation_bytes_per_image"]["training"].get<double>() / 1e6);
     std::printf("%-28s\n", "configuration");
-    for (const auto& [key, value] : n["configuration"].items()) std::printf("  %-26s %s\n", key.c_str(), text_of(value).c_str());
+    for (const auto& [key, value] : n["configuration"].items()) std::printf("  %-26s %s\n", printable(key).c_str(), text_of(value).c_str());
   }
   if (j.contains("stage_boundaries")) {
     std::string s;
@@ -81,10 +97,10 @@ void print(const json& j) {
   if (j.contains("tensors")) {
     std::printf("tensors (%zu)\n", j["tensors"].size());
     for (const json& t : j["tensors"])
-      std::printf("  %-64s %-18s %s\n", t["name"].get<std::string>().c_str(), extents_text(t["shape"]).c_str(), t["dtype"].get<std::string>().c_str());
+      std::printf("  %-64s %-18s %s\n", printable(t["name"].get<std::string>()).c_str(), extents_text(t["shape"]).c_str(), t["dtype"].get<std::string>().c_str());
   }
   if (j.contains("metadata"))
-    for (const auto& [key, value] : j["metadata"].items()) std::printf("metadata %-19s %s\n", key.c_str(), value.get<std::string>().substr(0, 400).c_str());
+    for (const auto& [key, value] : j["metadata"].items()) std::printf("metadata %-19s %s\n", printable(key).c_str(), printable(value.get<std::string>().substr(0, 400)).c_str());
 }
 
 /// A text of the metadata as JSON; null where it is none, which in files of this library is an error.

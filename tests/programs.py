@@ -136,5 +136,12 @@ if (programs / "cluster").exists():
     check(status == 0 and text.count("warning:") == 1 and "--largest 16" in text, "integers that go to 16", status, text)
     status, text = run("cluster", dark, "--method", "timestep", "--largest", 16, *few)
     check(status == 0 and "warning:" not in text, "integers that go to 16, said aloud", status, text)
+# Names of a file reach the terminal without their control characters.
+if (programs / "inspect").exists():
+    header = ('{"a\\u001b[31m\\u0007\\u009b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"__metadata__":{"k\\u001b":"v\\r\\u007f"}}').encode()
+    (scratch / "odd.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"x")
+    status, text = run("inspect", "odd.safetensors")
+    check(status == 0 and r"a\x1b[31m\x07\x9b " in text, "inspect, names", status, text)
+    check(r"k\x1b" in text and r"v\x0d\x7f" in text and not any(ord(c) < 32 and c != "\n" or 127 <= ord(c) < 160 for c in text), "inspect", text)
 print(f"{len(samplers)} samplers, {len(refused)} refused lines, {bad} problems")
 sys.exit(bad > 0)
