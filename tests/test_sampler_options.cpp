@@ -522,4 +522,10 @@ TEST_CASE("arrays whose values do not look like pictures are warned of, once") {
   ms::io::images_from(array("f4", 1), "e.npy", {.latents = true});
   ms::io::images_from(array("f4", -1), "f.npy");
   CHECK(w.texts.size() == 2);
+  // What training is given lies on both sides of 0, too.
+  const std::vector<float> dark{-1, -0.9f, -0.87f}, both{-1, -0.9f, 0.1f};
+  ms::detail::warn_of_images(both);
+  CHECK(w.texts.size() == 2);
+  ms::detail::warn_of_images(dark);
+  CHECK(w.about("no image has a value above 0") == 1);
 }
