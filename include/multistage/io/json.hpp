@@ -107,19 +107,19 @@ class reader {
 /// Writes the keys that reader reads, so that each network lists its settings once.
 class writer {
  public:
-  json j = json::object();
+  json_document document{json::object()};
 
   template <class T>
   void setting(const char* key, T&& from) {
-    j[key] = std::forward<T>(from);
+    document.edit()[key] = std::forward<T>(from);
   }
   template <std::size_t N>
   void list(const char* key, const std::array<int, N>& from) {
-    j[key] = std::vector<int>(from.begin(), from.begin() + length(from));
+    document.edit()[key] = std::vector<int>(from.begin(), from.begin() + length(from));
   }
   template <class E>
   void choice(const char* key, const E& from, std::initializer_list<const char*> choices) {
-    j[key] = *(choices.begin() + int(from));
+    document.edit()[key] = *(choices.begin() + int(from));
   }
   void skip(std::initializer_list<const char*>) {}
 };
@@ -302,18 +302,18 @@ inline json to_json(const configuration& c) {
   w.list("decoder_channels", c.stages.widths);
   if (length(c.stages.blocks) > 0) w.list("decoder_blocks", c.stages.blocks);
   if (c.stages.attention[0].given) {
-    json lists = json::array();
+    json_document lists(json::array());
     for (int s = 0; s < c.stages.stage_count(); ++s) {
-      json list = json::array();
+      json_document list(json::array());
       const std::uint64_t blocks = c.stages.attention[s].blocks;
-      for (int i = 0; i < 64 && blocks >> i != 0; ++i) list.push_back(blocks >> i & 1 ? "attn" : "-");
-      lists.push_back(std::move(list));
+      for (int i = 0; i < 64 && blocks >> i != 0; ++i) list.edit().push_back(blocks >> i & 1 ? "attn" : "-");
+      lists.edit().push_back(std::move(list.edit()));
     }
-    w.setting("decoder_attention", std::move(lists));
+    w.setting("decoder_attention", std::move(lists.edit()));
   }
   w.setting("preconditioning", to_string(c.precond.kind));
   detail::settings(w, copy.precond);
-  return std::move(w.j);
+  return std::move(w.document.edit());
 }
 
 /// An autoencoder's configuration from JSON. @throws value_error naming the key.
@@ -329,8 +329,8 @@ inline json to_json(const autoencoder& a) {
   detail::writer w;
   autoencoder copy = a;
   detail::settings(w, copy);
-  w.j["network"] = "autoencoder";
-  return std::move(w.j);
+  w.document.edit()["network"] = "autoencoder";
+  return std::move(w.document.edit());
 }
 
 /// The partition of a JSON list of boundaries in sigma; null or an empty list is one stage.

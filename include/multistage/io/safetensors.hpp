@@ -366,17 +366,7 @@ class safetensors_writer {
     for (const auto& [key, text] : metadata)
       require<value_error>(is_utf8(key) && is_utf8(text), "safetensors: the metadata '", shown(key), "' = '",
                            shown(text), "' is not UTF-8; texts in files must be");
-    nlohmann::ordered_json header = nlohmann::ordered_json::object();
-    if (!metadata.empty()) header[metadata_key] = metadata;
-    std::uint64_t at = 0;
-    for (const piece& p : pieces_) {
-      const char* type = "";
-      for (const dtype_info& d : dtypes)
-        if (d.type == p.type) type = d.name;
-      header.push_back({p.name, {{"dtype", type}, {"shape", p.extents}, {"data_offsets", {at, at + p.bytes.size()}}}});
-      at += p.bytes.size();
-    }
-    std::string text = header.dump();
+    std::string text = header();
     text.resize(std::size_t(round_up(index_t(text.size()), 8)), ' ');  // data aligned to eight bytes
     unsigned char length[8];
     for (int i = 0; i < 8; ++i) length[i] = static_cast<unsigned char>(text.size() >> (8 * i));
@@ -394,6 +384,35 @@ class safetensors_writer {
     std::vector<index_t> extents;
     std::vector<unsigned char> bytes;
   };
+  /// The header's JSON, written piece by piece: the JSON library's own values cannot be destroyed
+  /// when there is no memory left.
+  std::string header() const {
+    const auto quoted = [](const std::string& text) { return nlohmann::json(text).dump(); };
+    std::string text = "{";
+    const auto next = [&] { text += text.back() == '{' ? "" : ","; };
+    if (!metadata.empty()) {
+      text += quoted(metadata_key) + ":{";
+      for (const auto& [key, value] : metadata) {
+        next();
+        text += quoted(key) + ":" + quoted(value);
+      }
+      text += "}";
+    }
+    std::uint64_t at = 0;
+    for (const piece& p : pieces_) {
+      const char* type = "";
+      for (const dtype_info& d : dtypes)
+        if (d.type == p.type) type = d.name;
+      std::string shape;
+      for (const index_t e : p.extents) shape += (shape.empty() ? "" : ",") + std::to_string(e);
+      next();
+      text += quoted(p.name) + ":{\"dtype\":\"" + type + "\",\"shape\":[" + shape +
+              "],\"data_offsets\":[" + std::to_string(at) + "," +
+              std::to_string(at + p.bytes.size()) + "]}";
+      at += p.bytes.size();
+    }
+    return text + "}";
+  }
   static std::string shown(const std::string& text) {
     std::string s = text.substr(0, 80);
     for (char& c : s)

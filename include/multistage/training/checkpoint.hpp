@@ -18,7 +18,7 @@ inline bool is_ours(const std::string& name) { return name.rfind("training.", 0)
 
 /// What the model was trained with, where sampling must match it, under "trained".
 inline void add_facts(io::safetensors_writer& w, const training_facts& facts) {
-  io::json_document j;
+  io::json_document j(io::json::object());
   if (facts.label_dropout) j.edit()["label_dropout"] = *facts.label_dropout;
   if (facts.augmented) j.edit()["augmented"] = *facts.augmented;
   if (!j->empty()) w.metadata["trained"] = j->dump();
@@ -175,7 +175,7 @@ void save(const std::string& path, trainer<Scalar, Backend>& t) {
   add("training.first_moment.", t.first_moment().to_host());
   add("training.second_moment.", t.second_moment().to_host());
   const auto c = t.counters();
-  io::json_document counters;
+  io::json_document counters(io::json::object());
   io::json& j = counters.edit();
   j["steps"] = c.step;
   j["images_seen"] = c.images_seen;
