@@ -111,15 +111,15 @@ class writer {
 
   template <class T>
   void setting(const char* key, T&& from) {
-    document.edit()[key] = std::forward<T>(from);
+    document.set(key, std::forward<T>(from));
   }
   template <std::size_t N>
   void list(const char* key, const std::array<int, N>& from) {
-    document.edit()[key] = std::vector<int>(from.begin(), from.begin() + length(from));
+    document.set(key, std::vector<int>(from.begin(), from.begin() + length(from)));
   }
   template <class E>
   void choice(const char* key, const E& from, std::initializer_list<const char*> choices) {
-    document.edit()[key] = *(choices.begin() + int(from));
+    document.set(key, *(choices.begin() + int(from)));
   }
   void skip(std::initializer_list<const char*>) {}
 };

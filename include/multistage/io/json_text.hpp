@@ -54,6 +54,12 @@ class json_document {
   operator const nlohmann::json&() const { return value_; }
   /// The value, to be changed.
   nlohmann::json& edit() { return value_; }
+  /// Sets a member of an object. (In that order: a value must not wait, whole, for memory for its key.)
+  template <class T>
+  void set(const std::string& key, T&& value) {
+    nlohmann::json& at = value_[key];
+    at = std::forward<T>(value);
+  }
 
  private:
   nlohmann::json value_;

@@ -19,8 +19,8 @@ inline bool is_ours(const std::string& name) { return name.rfind("training.", 0)
 /// What the model was trained with, where sampling must match it, under "trained".
 inline void add_facts(io::safetensors_writer& w, const training_facts& facts) {
   io::json_document j(io::json::object());
-  if (facts.label_dropout) j.edit()["label_dropout"] = *facts.label_dropout;
-  if (facts.augmented) j.edit()["augmented"] = *facts.augmented;
+  if (facts.label_dropout) j.set("label_dropout", *facts.label_dropout);
+  if (facts.augmented) j.set("augmented", *facts.augmented);
   if (!j->empty()) w.metadata["trained"] = j->dump();
 }
 inline training_facts facts_of(const io::safetensors& f) {
@@ -44,7 +44,7 @@ template <class Scalar, class Backend>
 io::safetensors_writer start(dynamic_model<Scalar, Backend>& model) {
   io::safetensors_writer w;
   io::json_document config(io::to_json(model.config()));
-  config.edit()["stage_boundaries"] = model.stages().boundaries();
+  config.set("stage_boundaries", model.stages().boundaries());
   w.metadata = {{"format", format}, {"config", config->dump()}};
   add_facts(w, model.trained());
   io::add_parameters(w, "", model.network(), model.parameter_names(), model.averaged_weights().to_host());
@@ -77,7 +77,7 @@ inline partition partition_of(const io::json& config) {
 inline io::json_document complete(const io::safetensors& f, const io::json& config) {
   return named(f, [&] {
     io::json_document j(io::to_json(io::configuration_from_json(config)));
-    j.edit()["stage_boundaries"] = partition_of(config).boundaries();
+    j.set("stage_boundaries", partition_of(config).boundaries());
     return j;
   });
 }
@@ -176,16 +176,15 @@ void save(const std::string& path, trainer<Scalar, Backend>& t) {
   add("training.second_moment.", t.second_moment().to_host());
   const auto c = t.counters();
   io::json_document counters(io::json::object());
-  io::json& j = counters.edit();
-  j["steps"] = c.step;
-  j["images_seen"] = c.images_seen;
-  j["segment_updates"] = c.updates;
-  j["seed"] = t.options().seed;
-  j["batch_size"] = t.options().batch_size;
-  j["stage_images"] = c.stage_images;
-  j["importance"] = c.importance;
-  j["images"] = t.images_fingerprint();
-  w.metadata["training"] = j.dump();
+  counters.set("steps", c.step);
+  counters.set("images_seen", c.images_seen);
+  counters.set("segment_updates", c.updates);
+  counters.set("seed", t.options().seed);
+  counters.set("batch_size", t.options().batch_size);
+  counters.set("stage_images", c.stage_images);
+  counters.set("importance", c.importance);
+  counters.set("images", t.images_fingerprint());
+  w.metadata["training"] = counters->dump();
   w.write(path);
 }
 
@@ -290,7 +289,7 @@ void resume(const io::safetensors& f, trainer<Scalar, Backend>& t, const resume_
   auto& model = t.model();
   const auto visit = model.use();
   io::json_document own(io::to_json(model.config()));
-  own.edit()["stage_boundaries"] = model.stages().boundaries();
+  own.set("stage_boundaries", model.stages().boundaries());
   io::json_document stored = checkpoint_detail::opened(f).meta_json("config");
   // Of a network of the user's own type files hold the settings as they are.
   if (!std::holds_alternative<custom_network>(model.config().network)) stored = checkpoint_detail::complete(f, stored);
