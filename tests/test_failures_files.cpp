@@ -104,7 +104,7 @@ TEST_CASE("a save whose memory fails leaves the file there was") {
           auto model = ms::load(s->path, ms::cpu(1));
           return weights_of(model);
         },
-        each);
+        300);
     CHECK(points > 100);
   }
 }
