@@ -190,9 +190,9 @@ class tensor_interface {
   template <class T, class E, class... Places>
   decltype(auto) element(const view<T, E>& v, Places... places) const {
     static_assert(sizeof...(Places) == std::size_t(E::rank()), "multistage: an element is named by one index an axis");
-    const index_list<E::rank()> place(places...);
+    const index_t place[sizeof...(Places) + 1] = {index_t(places)..., 0};
     index_t offset = 0;
-    for (int k = 0; k < E::rank(); ++k) {
+    for (int k = 0; k < int(sizeof...(Places)); ++k) {
       if (place[k] < 0 || place[k] >= v.extents[k])
         fail<value_error>("tensor: index ", place[k], " of axis ", k, " is outside ", v.extents);
       offset += place[k] * v.strides[k];
