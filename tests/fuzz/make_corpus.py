@@ -44,6 +44,8 @@ for network in ("song_unet", "adm_unet", "ncsnpp", "ldm_unet"):
                                                "decoder_channels": [8, 4], "decoder_blocks": [1, 2], "decoder_attention": [["attn", "-"], ["-"]], "stage_boundaries": [0.5]}))
 put("configuration", "autoencoder", json.dumps({"network": "autoencoder", "kind": "kl", "resolution": 16, "z_channels": 4, "embed_dim": 4}))
 put("configuration", "list", "[0.5, 2.0]")
+put("seeds", "list", "0-63,100")
+put("seeds", "descends", "5-3")
 for path in (out / "configuration").iterdir():
     put("training", path.name, path.read_bytes())
 put("training", "labels", json.dumps({"network": "song_unet", "resolution": 4, "channels": 1, "encoder_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "label_dim": 3,
