@@ -121,7 +121,7 @@ int main(int argc, char**) {
   for (const failure& f : failures) {
     const bool all = argc > 1 || std::strcmp(f.variable, "EMU_FAIL_MALLOC") == 0;
     int at = 1, walked = 0;
-    for (int s = as_it_should; s != nothing_failed; at += all ? 1 : 1 + at / 16, ++walked) {
+    for (int s = as_it_should; s != nothing_failed; at += all ? 1 : 1 + at / 4, ++walked) {
       s = in_child([&] {
         setenv(f.variable, std::to_string(at).c_str(), 1);
         return child(f, right);
