@@ -96,7 +96,9 @@ int main(int argc, char** argv) {
   on(multistage::cuda());
 #else
   on(multistage::cpu());
+#ifndef MULTISTAGE_TEST_CPU_ALONE
   on(multistage::eigen());
+#endif
 #endif
 #ifdef MULTISTAGE_TEST_THRUST
   on(multistage::thrust_cpp());

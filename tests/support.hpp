@@ -10,7 +10,9 @@
 
 namespace ms = multistage;
 
-#if defined(_OPENMP) && !defined(__SANITIZE_THREAD__)  // ThreadSanitizer does not see OpenMP's barriers
+#if defined(MULTISTAGE_TEST_CPU_ALONE)  // tests/run.sh --quick
+#define BACKENDS ms::cpu
+#elif defined(_OPENMP) && !defined(__SANITIZE_THREAD__)  // ThreadSanitizer does not see OpenMP's barriers
 #define BACKENDS ms::cpu, ms::eigen, ms::thrust_cpp, ms::thrust_omp
 #else
 #define BACKENDS ms::cpu, ms::eigen, ms::thrust_cpp
