@@ -404,7 +404,10 @@ class safetensors_writer {
       for (const dtype_info& d : dtypes)
         if (d.type == p.type) type = d.name;
       std::string shape;
-      for (const index_t e : p.extents) shape += (shape.empty() ? "" : ",") + std::to_string(e);
+      for (const index_t e : p.extents) {
+        if (!shape.empty()) shape += ',';
+        shape += std::to_string(e);
+      }
       next();
       text += quoted(p.name) + ":{\"dtype\":\"" + type + "\",\"shape\":[" + shape +
               "],\"data_offsets\":[" + std::to_string(at) + "," +
