@@ -1,4 +1,5 @@
 // this view is const
+// lines: 120
 #include <multistage/tensor.hpp>
 namespace ms = multistage;
 int main() {

@@ -1,4 +1,5 @@
 // these extents differ from those of the type
+// lines: 60
 #include <multistage/tensor.hpp>
 namespace ms = multistage;
 int main() {
