@@ -1,5 +1,6 @@
-// What tests of files share: a directory of their own, and what an error says.
+// What tests of files share: a directory of their own, a process of their own, and what an error says.
 #pragma once
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -29,6 +30,23 @@ struct directory {
     return list;
   }
 };
+
+/// Runs f in a process of its own, which ends without destructors; returns how it ended.
+template <class F>
+int in_child(F&& f) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    try {
+      f();
+    } catch (...) {
+      ::_exit(99);
+    }
+    ::_exit(0);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return status;
+}
 
 /// What an error of the library says, or "nothing".
 inline std::string message(const std::function<void()>& f) {

@@ -33,22 +33,7 @@ std::string text_of(const std::string& path) {
 }
 std::vector<unsigned char> bytes_of(const std::string& s) { return {s.begin(), s.end()}; }
 
-/// Runs f in a process of its own, which ends without destructors; returns how it ended.
-template <class F>
-int in_child(F&& f) {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    try {
-      f();
-    } catch (...) {
-      ::_exit(99);
-    }
-    ::_exit(0);
-  }
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  return status;
-}
+using test::in_child;
 
 /// A safetensors file of a header and some data.
 std::vector<unsigned char> with_header(const std::string& header, std::size_t data = 0) {

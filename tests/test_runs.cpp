@@ -109,22 +109,7 @@ std::string text_of(const std::string& path) {
 }
 ms::index_t steps_in(const std::string& path) { return io::safetensors(path).meta_json("training")->at("steps").get<ms::index_t>(); }
 
-/// Runs f in a process of its own, which ends without destructors; returns how it ended.
-template <class F>
-int in_child(F&& f) {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    try {
-      f();
-    } catch (...) {
-      ::_exit(99);
-    }
-    ::_exit(0);
-  }
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  return status;
-}
+using test::in_child;
 
 /// A checkpoint as it is, but for what `edit` changes of its tensors and its metadata.
 using tensors = std::map<std::string, std::pair<std::vector<ms::index_t>, std::vector<double>>>;
