@@ -167,17 +167,7 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
   const int right_depth = lane / 8 % 2 * 4;
   float sum[Tile::tiles_down][Tile::tiles_across][4] = {};
 
-#pragma unroll
-  for (int step = 0; step < Tile::steps - 1; ++step) {
-    if (step < steps) load(step);
-    end_of_step();
-  }
-  for (int step = 0; step < steps; ++step) {
-    wait_for_steps<Tile::steps - 2>();
-    __syncthreads();  // the step has arrived for all, and all are done with the one whose memory is
-                      // filled next
-    if (step + Tile::steps - 1 < steps) load(step + Tile::steps - 1);
-    end_of_step();
+  const auto multiply = [&](int step) {
     const float* const left =
         memory + step % Tile::steps * step_floats + left_row * line + left_depth;
     const float* const right =
@@ -215,7 +205,8 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
         }
       }
     }
-  }
+  };
+  for_each_step<Tile>(steps, load, multiply);
 
   // The results, two neighbouring columns a thread and row.
 #pragma unroll

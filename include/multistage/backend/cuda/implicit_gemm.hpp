@@ -119,4 +119,23 @@ __device__ void multiply_add_exactly(float (*sum)[4], const float (&a_high)[4],
     for (int i = 0; i < 4; ++i) sum[n][i] += part[n][i];
 }
 
+/// The steps of a product: `load(step)` starts a step's copies, Tile::steps - 1 steps ahead of
+/// `multiply(step)`, which finds them arrived. A step's place in shared memory is step % Tile::steps.
+template <class Tile, class Load, class Multiply>
+__device__ void for_each_step(int steps, Load& load, const Multiply& multiply) {
+#pragma unroll
+  for (int step = 0; step < Tile::steps - 1; ++step) {
+    if (step < steps) load(step);
+    end_of_step();
+  }
+  for (int step = 0; step < steps; ++step) {
+    wait_for_steps<Tile::steps - 2>();
+    __syncthreads();  // the step has arrived for all, and all are done with the one whose memory is
+                      // filled next
+    if (step + Tile::steps - 1 < steps) load(step + Tile::steps - 1);
+    end_of_step();
+    multiply(step);
+  }
+}
+
 }  // namespace multistage::cuda_kernel

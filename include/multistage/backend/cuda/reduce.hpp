@@ -1,7 +1,6 @@
 // Sums on a GPU, in orders fixed by the extents: by pixels of each row (a block takes 32 channels
 // and cuts the pixels among its warps), and of everything (a block takes a run of elements).
 #pragma once
-#include <vector>
 
 #include "../thrust/reduce.hpp"
 #include "block.hpp"
@@ -91,11 +90,7 @@ double reduce_sum(const cuda& b, index_t n, const T* x, bool squares) {
   double* partial = b.template workspace<double>(1, blocks);
   cuda_launch("sum_run", cuda_kernel::sum_run<T>, cuda_kernel::grid(blocks), 256, 0, x, n, run,
               squares, partial);
-  std::vector<double> host(static_cast<std::size_t>(blocks));
-  b.download(partial, host.data(), blocks);
-  double total = 0;
-  for (double p : host) total += p;
-  return total;
+  return total_of(b, partial, blocks);
 }
 
 }  // namespace multistage

@@ -95,17 +95,7 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
 
   const thread_place<Tile> place;
   float sum[Tile::tiles_down][Tile::tiles_across][4] = {};
-#pragma unroll
-  for (int step = 0; step < Tile::steps - 1; ++step) {
-    if (step < steps) load(step);
-    end_of_step();
-  }
-  for (int step = 0; step < steps; ++step) {
-    wait_for_steps<Tile::steps - 2>();
-    __syncthreads();  // the step has arrived for all, and all are done with the one whose memory is
-                      // filled next
-    if (step + Tile::steps - 1 < steps) load(step + Tile::steps - 1);
-    end_of_step();
+  const auto multiply = [&](int step) {
     const float* const left = memory + step % Tile::steps * (left_floats + right_floats);
     const float* const right = left + left_floats;
 #pragma unroll
@@ -140,7 +130,8 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
             multiply_add(sum[down][across], a_high, b_high[across][0], b_high[across][1]);
       }
     }
-  }
+  };
+  for_each_step<Tile>(steps, load, multiply);
 
   float* const result = p.result + ((p.shares > 1 ? index_t(share) * taps : index_t{0}) + tap) *
                                        p.channels * p.columns;

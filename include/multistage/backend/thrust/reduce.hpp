@@ -56,6 +56,16 @@ void row_sums(const thrust_backend<System>& b, index_t rows, index_t pixels, ind
   b.for_each_index(rows * channels, thrust_kernel::sum_rows<T>{x, rows * pixels, pixels, channels, y, accumulate});
 }
 
+/// The sum of blocks' sums, on the host, in their order.
+template <class System>
+double total_of(const thrust_backend<System>& b, const double* partial, index_t blocks) {
+  std::vector<double> host(static_cast<std::size_t>(blocks));
+  b.download(partial, host.data(), blocks);
+  double total = 0;
+  for (const double sum : host) total += sum;
+  return total;
+}
+
 /// Sum of x or of x^2, in double.
 template <class System, class T>
 double reduce_sum(const thrust_backend<System>& b, index_t n, const T* x, bool squares) {
@@ -64,11 +74,7 @@ double reduce_sum(const thrust_backend<System>& b, index_t n, const T* x, bool s
   if (blocks == 0) return 0;
   double* partial = b.template workspace<double>(1, blocks);
   b.for_each_index(blocks, block{x, n, squares, partial});
-  std::vector<double> host(static_cast<std::size_t>(blocks));
-  b.download(partial, host.data(), blocks);
-  double total = 0;
-  for (double p : host) total += p;
-  return total;
+  return total_of(b, partial, blocks);
 }
 
 }  // namespace multistage
