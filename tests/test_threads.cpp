@@ -133,6 +133,18 @@ TEST_CASE("threads beyond the processors sleep while they wait") {
 }
 
 #if defined(__x86_64__)
+TEST_CASE("a thread that wakes when its pool ends does not take up the last job again") {
+  std::atomic<bool> over{true};
+  std::atomic<long> late{0};
+  for (int k = 0; k < 3'000; ++k) {
+    ms::thread_pool pool(4);
+    over = false;
+    pool.parallel_for(3, [&](ms::index_t) { late += over ? 1 : 0; });
+    over = true;
+  }
+  CHECK(late == 0);
+}
+
 TEST_CASE("a pool's threads compute in their caller's mode, each of them") {
   ms::thread_pool pool(4);
   const auto products = [&] {  // one of each thread: no task ends before all have begun

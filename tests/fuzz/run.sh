@@ -13,8 +13,8 @@ echo 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long)
 "$compiler" -fsanitize=fuzzer "$work/probe.cpp" -o "$work/probe" 2>/dev/null || { echo "skipped: clang++ has no libFuzzer"; exit 77; }
 targets=("${@:3}")
 [ ${#targets[@]} -gt 0 ] || targets=($(cd "$root/tests/fuzz" && basename -s .cpp *.cpp))
-rm -rf "$work/seeds"
-python3 "$root/tests/fuzz/make_corpus.py" "$work/seeds"
+rm -rf "$work/corpus"
+python3 "$root/tests/fuzz/make_corpus.py" "$work/corpus"
 # Libraries of pictures, where they are.
 packages=(libpng zlib)
 flags=(-std=c++20 -O1 -g1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Wno-missing-braces -I"$root/include" -isystem /usr/include/eigen3)
@@ -22,10 +22,10 @@ pkg-config --exists libjpeg && packages+=(libjpeg) && flags+=(-DMULTISTAGE_JPEG)
 pkg-config --exists libwebp libwebpdemux && packages+=(libwebp libwebpdemux) && flags+=(-DMULTISTAGE_WEBP)
 printf '%s\n' "${targets[@]}" | xargs -P 2 -I{} "$compiler" "${flags[@]}" $(pkg-config --cflags "${packages[@]}") "$root/tests/fuzz/{}.cpp" -o "$work/{}" $(pkg-config --libs "${packages[@]}") -pthread
 for target in "${targets[@]}"; do
-  mkdir -p "$work/$target.found" "$work/seeds/$target"
+  mkdir -p "$work/$target.found" "$work/corpus/$target"
   echo "== $target, $seconds s"
   "$work/$target" -max_total_time="$seconds" -max_len=4096 -malloc_limit_mb=16 -rss_limit_mb=1024 -timeout=5 -print_final_stats=1 -verbosity=0 \
-    -artifact_prefix="$work/$target-" "$work/$target.found" "$work/seeds/$target" 2>"$work/$target.log" || { tail -n 40 "$work/$target.log"; exit 1; }
+    -artifact_prefix="$work/$target-" "$work/$target.found" "$work/corpus/$target" 2>"$work/$target.log" || { tail -n 40 "$work/$target.log"; exit 1; }
   sed -n 's/^stat::number_of_executed_units: */   executions: /p' "$work/$target.log"
 done
 echo "no crash, no hang, no allocation beyond 16 MiB"

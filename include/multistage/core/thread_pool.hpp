@@ -74,7 +74,7 @@ class thread_pool {
     /// One job: its tasks, done by all.
     void work_off(index_t count, void (*run)(void*, index_t), void* body) {
       std::lock_guard<std::mutex> one_caller(callers_);
-      ticket_.store(next_generation() | 0xffffffffu, std::memory_order_seq_cst);  // closed while the job's fields change
+      ticket_.store(next_generation() | closed, std::memory_order_seq_cst);  // closed while the job's fields change
       run_.store(run, std::memory_order_relaxed);
       body_.store(body, std::memory_order_relaxed);
       mode_.store(floating_point_mode(), std::memory_order_relaxed);
@@ -106,6 +106,7 @@ class thread_pool {
    private:
     // A ticket is (generation << 32 | next task). A task is claimed by compare-and-swap of the whole ticket, so that a thread that wakes
     // late cannot take a task of a job whose body it did not read.
+    static constexpr std::uint64_t closed = 0xffffffff;  // more than any number of tasks
     std::uint64_t next_generation() { return (((ticket_.load(std::memory_order_relaxed) >> 32) + 1) & 0xffffffffu) << 32; }
 
     bool claim() {
@@ -149,7 +150,8 @@ class thread_pool {
     }
     void dismiss() {
       stop_.store(true);
-      ticket_.store(next_generation(), std::memory_order_release);
+      // Closed: a thread that wakes only now must not take the last job up again, whose body is gone.
+      ticket_.store(next_generation() | closed, std::memory_order_release);
       ticket_.notify_all();
       for (auto& thread : threads_) thread.join();
       threads_.clear();
