@@ -1,5 +1,5 @@
-// Microbenchmarks of every operation, forward and backward, on every host backend. Counters: FLOP/s (for products, as the direct
-// algorithm counts them), and items/s (values written).
+// Microbenchmarks of every operation, forward and backward, on every host backend. Counters:
+// FLOP/s (for products, as the direct algorithm counts them), and items/s (values written).
 //   build/native/bench/bench_ops --benchmark_filter=conv
 #include <benchmark/benchmark.h>
 
@@ -28,7 +28,10 @@ struct bench {
       f();
       benchmark::ClobberMemory();
     }
-    if (flop > 0) state.counters["FLOP/s"] = benchmark::Counter(flop, benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::OneK::kIs1000);
+    if (flop > 0)
+      state.counters["FLOP/s"] =
+          benchmark::Counter(flop, benchmark::Counter::kIsIterationInvariantRate,
+                             benchmark::Counter::OneK::kIs1000);
     state.SetItemsProcessed(state.iterations() * items);
   }
 };
@@ -43,86 +46,138 @@ void conv_shapes(benchmark::internal::Benchmark* b) {
       ->Args({4, 32, 16, 16, 3})
       ->Args({4, 32, 384, 192, 1})
       ->Args({4, 32, 3, 128, 3});
-  b->ArgNames({"rows", "side", "in", "out", "kernel"})->UseRealTime()->Unit(benchmark::kMicrosecond);
+  b->ArgNames({"rows", "side", "in", "out", "kernel"})
+      ->UseRealTime()
+      ->Unit(benchmark::kMicrosecond);
 }
 template <class Backend>
 void conv(benchmark::State& s) {
   bench<Backend> k{s};
-  const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)}, ys{s.range(0), s.range(1), s.range(1), s.range(3)};
+  const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
+  const ms::shape ys{s.range(0), s.range(1), s.range(1), s.range(3)};
   const int kernel = int(s.range(4));
-  const auto x = k.make(xs), w = k.make({kernel, kernel, s.range(2), s.range(3)});
+  const auto x = k.make(xs);
+  const auto w = k.make({kernel, kernel, s.range(2), s.range(3)});
   auto y = k.make(ys);
-  k.run(2.0 * double(xs.rows * ms::ops::conv_macs(ys.height, ys.width, kernel, s.range(2), s.range(3))), ys.size(), [&] {
-    ms::ops::conv(k.b, x.view(), w.view(), y.view(), {kernel, 1, kernel / 2});
-  });
+  k.run(2.0 * double(xs.rows *
+                     ms::ops::conv_macs(ys.height, ys.width, kernel, s.range(2), s.range(3))),
+        ys.size(), [&] {
+          ms::ops::conv(k.b, x.view(), w.view(), y.view(), {kernel, 1, kernel / 2});
+        });
 }
 template <class Backend>
 void conv_backward(benchmark::State& s) {
   bench<Backend> k{s};
-  const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)}, ys{s.range(0), s.range(1), s.range(1), s.range(3)};
+  const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
+  const ms::shape ys{s.range(0), s.range(1), s.range(1), s.range(3)};
   const int kernel = int(s.range(4));
-  const auto x = k.make(xs), w = k.make({kernel, kernel, s.range(2), s.range(3)}), dy = k.make(ys);
-  auto dx = k.make(xs), dw = k.make({kernel, kernel, s.range(2), s.range(3)}), db = k.make({1, 1, 1, s.range(3)});
-  k.run(4.0 * double(xs.rows * ms::ops::conv_macs(ys.height, ys.width, kernel, s.range(2), s.range(3))), ys.size(), [&] {
-    ms::ops::conv_backward(k.b, x.view(), w.view(), dy.view(), dx.view(), dw.view(), db.view(), {kernel, 1, kernel / 2});
-  });
+  const auto x = k.make(xs);
+  const auto w = k.make({kernel, kernel, s.range(2), s.range(3)});
+  const auto dy = k.make(ys);
+  auto dx = k.make(xs);
+  auto dw = k.make({kernel, kernel, s.range(2), s.range(3)});
+  auto db = k.make({1, 1, 1, s.range(3)});
+  k.run(4.0 * double(xs.rows *
+                     ms::ops::conv_macs(ys.height, ys.width, kernel, s.range(2), s.range(3))),
+        ys.size(), [&] {
+          ms::ops::conv_backward(k.b, x.view(), w.view(), dy.view(), dx.view(), dw.view(),
+                                 db.view(), {kernel, 1, kernel / 2});
+        });
 }
 template <class Backend>
 void matmul(benchmark::State& s) {
   bench<Backend> k{s};
-  const ms::index_t m = s.range(0), n = s.range(1), d = s.range(2);
-  const auto a = k.make({m, 1, 1, d}), b = k.make({d, 1, 1, n});
+  const ms::index_t m = s.range(0);
+  const ms::index_t n = s.range(1);
+  const ms::index_t d = s.range(2);
+  const auto a = k.make({m, 1, 1, d});
+  const auto b = k.make({d, 1, 1, n});
   auto c = k.make({m, 1, 1, n});
-  k.run(2.0 * double(m * n * d), m * n, [&] { ms::ops::matmul(k.b, a.view(), b.view(), c.view()); });
+  k.run(2.0 * double(m * n * d), m * n,
+        [&] { ms::ops::matmul(k.b, a.view(), b.view(), c.view()); });
 }
 template <class Backend>
 void group_norm_silu(benchmark::State& s) {
   bench<Backend> k{s};
   const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
-  const auto x = k.make(xs), w = k.make({1, 1, 1, s.range(2)}), bias = k.make({1, 1, 1, s.range(2)});
-  auto y = k.make(xs), stat = k.make({s.range(0), 1, 8, 2});
-  k.run(0, xs.size(), [&] { ms::ops::group_norm(k.b, x.view(), w.view(), bias.view(), stat.view(), y.view(), {.groups = 8, .silu = true}); });
+  const auto x = k.make(xs);
+  const auto w = k.make({1, 1, 1, s.range(2)});
+  const auto bias = k.make({1, 1, 1, s.range(2)});
+  auto y = k.make(xs);
+  auto stat = k.make({s.range(0), 1, 8, 2});
+  k.run(0, xs.size(), [&] {
+    ms::ops::group_norm(k.b, x.view(), w.view(), bias.view(), stat.view(), y.view(),
+                        {.groups = 8, .silu = true});
+  });
 }
 template <class Backend>
 void group_norm_silu_backward(benchmark::State& s) {
   bench<Backend> k{s};
   const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
-  const auto x = k.make(xs), w = k.make({1, 1, 1, s.range(2)}), bias = k.make({1, 1, 1, s.range(2)}), dy = k.make(xs);
-  auto dx = k.make(xs), stat = k.make({s.range(0), 1, 8, 2}), dw = k.make({1, 1, 1, s.range(2)}), db = k.make({1, 1, 1, s.range(2)}),
-       partials = k.make({s.range(0), 1, 1, 2 * s.range(2)});
-  ms::ops::group_norm(k.b, x.view(), w.view(), bias.view(), stat.view(), dx.view(), {.groups = 8, .silu = true});
+  const auto x = k.make(xs);
+  const auto w = k.make({1, 1, 1, s.range(2)});
+  const auto bias = k.make({1, 1, 1, s.range(2)});
+  const auto dy = k.make(xs);
+  auto dx = k.make(xs);
+  auto stat = k.make({s.range(0), 1, 8, 2});
+  auto dw = k.make({1, 1, 1, s.range(2)});
+  auto db = k.make({1, 1, 1, s.range(2)});
+  auto partials = k.make({s.range(0), 1, 1, 2 * s.range(2)});
+  ms::ops::group_norm(k.b, x.view(), w.view(), bias.view(), stat.view(), dx.view(),
+                      {.groups = 8, .silu = true});
   k.run(0, xs.size(), [&] {
-    ms::ops::group_norm_backward(k.b, x.view(), w.view(), bias.view(), stat.view(), {.groups = 8, .silu = true},
-                                                 {.dy = dy.data(), .dx = dx.data(), .dweight = dw.data(), .dbias = db.data(), .partials = partials.data()});
+    ms::ops::group_norm_backward(k.b, x.view(), w.view(), bias.view(), stat.view(),
+                                 {.groups = 8, .silu = true},
+                                 {.dy = dy.data(),
+                                  .dx = dx.data(),
+                                  .dweight = dw.data(),
+                                  .dbias = db.data(),
+                                  .partials = partials.data()});
   });
 }
 template <class Backend>
 void layer_norm(benchmark::State& s) {
   bench<Backend> k{s};
   const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
-  const auto x = k.make(xs), w = k.make({1, 1, 1, s.range(2)}), bias = k.make({1, 1, 1, s.range(2)});
-  auto y = k.make(xs), stat = k.make({s.range(0) * s.range(1) * s.range(1), 1, 1, 2});
-  k.run(0, xs.size(), [&] { ms::ops::layer_norm(k.b, x.view(), w.view(), bias.view(), stat.view(), y.view()); });
+  const auto x = k.make(xs);
+  const auto w = k.make({1, 1, 1, s.range(2)});
+  const auto bias = k.make({1, 1, 1, s.range(2)});
+  auto y = k.make(xs);
+  auto stat = k.make({s.range(0) * s.range(1) * s.range(1), 1, 1, 2});
+  k.run(0, xs.size(), [&] {
+    ms::ops::layer_norm(k.b, x.view(), w.view(), bias.view(), stat.view(), y.view());
+  });
 }
 template <class Backend>
 void attention(benchmark::State& s) {
   bench<Backend> k{s};
   const ms::shape q{s.range(0), s.range(1), s.range(1), s.range(2)};
-  const auto a = k.make(q), b = k.make(q), c = k.make(q);
+  const auto a = k.make(q);
+  const auto b = k.make(q);
+  const auto c = k.make(q);
   auto y = k.make(q);
-  k.run(2.0 * double(q.rows * ms::ops::attention_macs(q.pixels(), q.pixels(), q.channels)), q.size(),
-        [&] { ms::ops::attention(k.b, a.view(), b.view(), c.view(), y.view(), 1); });
+  k.run(2.0 * double(q.rows * ms::ops::attention_macs(q.pixels(), q.pixels(), q.channels)),
+        q.size(), [&] { ms::ops::attention(k.b, a.view(), b.view(), c.view(), y.view(), 1); });
 }
 template <class Backend>
 void attention_backward(benchmark::State& s) {
   bench<Backend> k{s};
   const ms::shape q{s.range(0), s.range(1), s.range(1), s.range(2)};
-  const auto a = k.make(q), b = k.make(q), c = k.make(q), dy = k.make(q);
-  auto y = k.make(q), da = k.make(q), db = k.make(q), dc = k.make(q), lse = k.make({q.rows, 1, q.pixels(), 1});
+  const auto a = k.make(q);
+  const auto b = k.make(q);
+  const auto c = k.make(q);
+  const auto dy = k.make(q);
+  auto y = k.make(q);
+  auto da = k.make(q);
+  auto db = k.make(q);
+  auto dc = k.make(q);
+  auto lse = k.make({q.rows, 1, q.pixels(), 1});
   ms::ops::attention(k.b, a.view(), b.view(), c.view(), y.view(), 1, lse.view());
-  k.run(5.0 * double(q.rows * ms::ops::attention_macs(q.pixels(), q.pixels(), q.channels)), q.size(), [&] {
-    ms::ops::attention_backward(k.b, a.view(), b.view(), c.view(), y.view(), 1, lse.view(), dy.view(), da.view(), db.view(), dc.view());
-  });
+  k.run(5.0 * double(q.rows * ms::ops::attention_macs(q.pixels(), q.pixels(), q.channels)),
+        q.size(), [&] {
+          ms::ops::attention_backward(k.b, a.view(), b.view(), c.view(), y.view(), 1,
+                                      lse.view(), dy.view(), da.view(), db.view(), dc.view());
+        });
 }
 template <class Backend>
 void resample_down(benchmark::State& s) {
@@ -130,7 +185,9 @@ void resample_down(benchmark::State& s) {
   const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
   const auto x = k.make(xs);
   auto y = k.make({xs.rows, xs.height / 2, xs.width / 2, xs.channels});
-  k.run(0, y.size(), [&] { ms::ops::resample(k.b, x.view(), y.view(), {{1, 3, 3, 1}}, false); });
+  k.run(0, y.size(), [&] {
+    ms::ops::resample(k.b, x.view(), y.view(), {{1, 3, 3, 1}}, false);
+  });
 }
 template <class Backend>
 void resample_up(benchmark::State& s) {
@@ -157,15 +214,20 @@ void gelu(benchmark::State& s) {
 template <class Backend>
 void linear_combination(benchmark::State& s) {
   bench<Backend> k{s};
-  const auto x = k.make({1, 1, 1, s.range(0)}), z = k.make({1, 1, 1, s.range(0)});
+  const auto x = k.make({1, 1, 1, s.range(0)});
+  const auto z = k.make({1, 1, 1, s.range(0)});
   auto y = k.make({1, 1, 1, s.range(0)});
-  k.run(0, x.size(), [&] { ms::ops::linear_combination<Backend, float>(k.b, x.size(), y.data(), {{2.0f, x.data()}, {3.0f, z.data()}}); });
+  k.run(0, x.size(), [&] {
+    ms::ops::linear_combination<Backend, float>(k.b, x.size(), y.data(),
+                                                {{2.0f, x.data()}, {3.0f, z.data()}});
+  });
 }
 template <class Backend>
 void sum(benchmark::State& s) {
   bench<Backend> k{s};
   const auto x = k.make({1, 1, 1, s.range(0)});
-  k.run(0, x.size(), [&] { benchmark::DoNotOptimize(ms::ops::sum<Backend, float>(k.b, x.view())); });
+  k.run(0, x.size(),
+        [&] { benchmark::DoNotOptimize(ms::ops::sum<Backend, float>(k.b, x.view())); });
 }
 template <class Backend>
 void normal_numbers(benchmark::State& s) {
@@ -185,32 +247,42 @@ void layer_norm_backward(benchmark::State& s) {
   bench<Backend> k{s};
   const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
   const ms::index_t tokens = xs.rows * xs.pixels();
-  const auto x = k.make(xs), w = k.make({1, 1, 1, s.range(2)}), bias = k.make({1, 1, 1, s.range(2)}), dy = k.make(xs);
-  auto dx = k.make(xs), stat = k.make({tokens, 1, 1, 2}), partials = k.make({tokens, 1, 1, 2 * s.range(2)});
+  const auto x = k.make(xs);
+  const auto w = k.make({1, 1, 1, s.range(2)});
+  const auto bias = k.make({1, 1, 1, s.range(2)});
+  const auto dy = k.make(xs);
+  auto dx = k.make(xs);
+  auto stat = k.make({tokens, 1, 1, 2});
+  auto partials = k.make({tokens, 1, 1, 2 * s.range(2)});
   ms::ops::layer_norm(k.b, x.view(), w.view(), bias.view(), stat.view(), dx.view());
   k.run(0, xs.size(), [&] {
-    ms::ops::layer_norm_backward(k.b, x.view(), w.view(), bias.view(), stat.view(),
-                                                 {.dy = dy.data(), .dx = dx.data(), .partials = partials.data()});
+    ms::ops::layer_norm_backward(
+        k.b, x.view(), w.view(), bias.view(), stat.view(),
+        {.dy = dy.data(), .dx = dx.data(), .partials = partials.data()});
   });
 }
 template <class Backend>
 void linear(benchmark::State& s) {
   bench<Backend> k{s};
-  const auto x = k.make({s.range(0), 1, 1, s.range(1)}), w = k.make({1, 1, s.range(1), s.range(1)});
+  const auto x = k.make({s.range(0), 1, 1, s.range(1)});
+  const auto w = k.make({1, 1, s.range(1), s.range(1)});
   auto y = k.make({s.range(0), 1, 1, s.range(1)});
-  k.run(2.0 * double(s.range(0) * s.range(1) * s.range(1)), y.size(), [&] { ms::ops::linear(k.b, x.view(), w.view(), y.view()); });
+  k.run(2.0 * double(s.range(0) * s.range(1) * s.range(1)), y.size(),
+        [&] { ms::ops::linear(k.b, x.view(), w.view(), y.view()); });
 }
 template <class Backend>
 void silu_backward(benchmark::State& s) {
   bench<Backend> k{s};
-  const auto x = k.make({1, 1, 1, s.range(0)}), dy = k.make({1, 1, 1, s.range(0)});
+  const auto x = k.make({1, 1, 1, s.range(0)});
+  const auto dy = k.make({1, 1, 1, s.range(0)});
   auto dx = k.make({1, 1, 1, s.range(0)});
   k.run(0, x.size(), [&] { ms::ops::silu_backward(k.b, x.view(), dy.view(), dx.view()); });
 }
 template <class Backend>
 void gelu_backward(benchmark::State& s) {
   bench<Backend> k{s};
-  const auto x = k.make({1, 1, 1, s.range(0)}), dy = k.make({1, 1, 1, s.range(0)});
+  const auto x = k.make({1, 1, 1, s.range(0)});
+  const auto dy = k.make({1, 1, 1, s.range(0)});
   auto dx = k.make({1, 1, 1, s.range(0)});
   k.run(0, x.size(), [&] { ms::ops::gelu_backward(k.b, x.view(), dy.view(), dx.view()); });
 }
@@ -218,7 +290,8 @@ template <class Backend>
 void add_row(benchmark::State& s) {
   bench<Backend> k{s};
   const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
-  const auto x = k.make(xs), row = k.make({s.range(0), 1, 1, s.range(2)});
+  const auto x = k.make(xs);
+  const auto row = k.make({s.range(0), 1, 1, s.range(2)});
   auto y = k.make(xs);
   k.run(0, y.size(), [&] { ms::ops::add_row(k.b, x.view(), row.view(), y.view()); });
 }
@@ -226,7 +299,8 @@ template <class Backend>
 void concat(benchmark::State& s) {
   bench<Backend> k{s};
   const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
-  const auto x = k.make(xs), x2 = k.make(xs);
+  const auto x = k.make(xs);
+  const auto x2 = k.make(xs);
   auto y = k.make({xs.rows, xs.height, xs.width, 2 * xs.channels});
   k.run(0, y.size(), [&] { ms::ops::concat(k.b, x.view(), x2.view(), y.view()); });
 }
@@ -263,7 +337,8 @@ void geglu(benchmark::State& s) {
 template <class Backend>
 void geglu_backward(benchmark::State& s) {
   bench<Backend> k{s};
-  const auto x = k.make({s.range(0), s.range(1), s.range(1), 2 * s.range(2)}), dy = k.make({s.range(0), s.range(1), s.range(1), s.range(2)});
+  const auto x = k.make({s.range(0), s.range(1), s.range(1), 2 * s.range(2)});
+  const auto dy = k.make({s.range(0), s.range(1), s.range(1), s.range(2)});
   auto dx = k.make(x.extents());
   k.run(0, dx.size(), [&] { ms::ops::geglu_backward(k.b, x.view(), dy.view(), dx.view()); });
 }
@@ -272,33 +347,43 @@ void dropout(benchmark::State& s) {
   bench<Backend> k{s};
   const auto x = k.make({1, 1, 1, s.range(0)});
   auto y = k.make(x.extents());
-  k.run(0, y.size(), [&] { ms::ops::dropout(k.b, x.view(), y.view(), 0.1, ms::random_stream(3)); });
+  k.run(0, y.size(),
+        [&] { ms::ops::dropout(k.b, x.view(), y.view(), 0.1, ms::random_stream(3)); });
 }
 /// Latent pixels to the nearest of the codes; items are pixels.
 template <class Backend>
 void quantize(benchmark::State& s) {
   bench<Backend> k{s};
-  const auto z = k.make({1, s.range(0), s.range(0), 3}), codes = k.make({1, 1, s.range(1), 3});
+  const auto z = k.make({1, s.range(0), s.range(0), 3});
+  const auto codes = k.make({1, 1, s.range(1), 3});
   auto q = k.make(z.extents());
   ms::tensor<ms::index_t, Backend> index(k.b, {1, s.range(0), s.range(0), 1});
-  k.run(0, z.extents().pixels(), [&] { ms::ops::quantize(k.b, z.view(), codes.view(), index.data(), q.view()); });
+  k.run(0, z.extents().pixels(),
+        [&] { ms::ops::quantize(k.b, z.view(), codes.view(), index.data(), q.view()); });
 }
 template <class Backend>
 void quantize_backward(benchmark::State& s) {
   bench<Backend> k{s};
-  const auto z = k.make({1, s.range(0), s.range(0), 3}), codes = k.make({1, 1, s.range(1), 3}), dq = k.make(z.extents());
-  auto q = k.make(z.extents()), dz = k.make(z.extents()), dcodes = k.make(codes.extents());
+  const auto z = k.make({1, s.range(0), s.range(0), 3});
+  const auto codes = k.make({1, 1, s.range(1), 3});
+  const auto dq = k.make(z.extents());
+  auto q = k.make(z.extents());
+  auto dz = k.make(z.extents());
+  auto dcodes = k.make(codes.extents());
   ms::tensor<ms::index_t, Backend> index(k.b, {1, s.range(0), s.range(0), 1});
   ms::ops::quantize(k.b, z.view(), codes.view(), index.data(), q.view());
   k.run(0, z.extents().pixels(), [&] {
-    ms::ops::quantize_backward(k.b, z.view(), codes.view(), index.data(), q.view(), dq.view(), 0.25, dz.view(), dcodes.view());
+    ms::ops::quantize_backward(k.b, z.view(), codes.view(), index.data(), q.view(), dq.view(),
+                               0.25, dz.view(), dcodes.view());
   });
 }
 template <class Backend>
 void gaussian(benchmark::State& s) {
   bench<Backend> k{s};
-  const auto m = k.make({1, 1, 1, 2 * s.range(0)}), noise = k.make({1, 1, 1, s.range(0)});
-  auto z = k.make(noise.extents()), dm = k.make(m.extents());
+  const auto m = k.make({1, 1, 1, 2 * s.range(0)});
+  const auto noise = k.make({1, 1, 1, s.range(0)});
+  auto z = k.make(noise.extents());
+  auto dm = k.make(m.extents());
   k.run(0, z.size(), [&] {
     ms::ops::sample_gaussian(k.b, m.view(), noise.view(), z.view());
     ms::ops::gaussian_backward(k.b, m.view(), noise.view(), z.view(), 1e-6, dm.view());
@@ -308,62 +393,105 @@ void gaussian(benchmark::State& s) {
 template <class Backend>
 void optimal_denoiser(benchmark::State& s) {
   bench<Backend> k{s};
-  const auto y = k.make({s.range(0), 1, 1, s.range(1)}), x = k.make({64, 1, 1, s.range(1)});
+  const auto y = k.make({s.range(0), 1, 1, s.range(1)});
+  const auto x = k.make({64, 1, 1, s.range(1)});
   auto d = k.make({64, 1, 1, s.range(1)});
   const ms::optimal_denoiser<float, Backend> best(k.b, y.view());
   const std::vector<double> sigmas(64, 5.0);
-  k.run(4.0 * 64 * double(s.range(0) * s.range(1)), 64, [&] { best(x.view(), sigmas, d.view()); });
+  k.run(4.0 * 64 * double(s.range(0) * s.range(1)), 64,
+        [&] { best(x.view(), sigmas, d.view()); });
 }
 
 void image_shapes(benchmark::internal::Benchmark* b) {
-  b->ArgNames({"rows", "side", "channels"})->Args({64, 8, 48})->Args({4, 32, 256})->UseRealTime()->Unit(benchmark::kMicrosecond);
+  b->ArgNames({"rows", "side", "channels"})
+      ->Args({64, 8, 48})
+      ->Args({4, 32, 256})
+      ->UseRealTime()
+      ->Unit(benchmark::kMicrosecond);
 }
 void attention_shapes(benchmark::internal::Benchmark* b) {
-  b->ArgNames({"rows", "side", "channels"})->Args({64, 4, 64})->Args({4, 16, 256})->UseRealTime()->Unit(benchmark::kMicrosecond);
+  b->ArgNames({"rows", "side", "channels"})
+      ->Args({64, 4, 64})
+      ->Args({4, 16, 256})
+      ->UseRealTime()
+      ->Unit(benchmark::kMicrosecond);
 }
 void lengths(benchmark::internal::Benchmark* b) {
-  b->ArgName("values")->Arg(1 << 12)->Arg(1 << 20)->UseRealTime()->Unit(benchmark::kMicrosecond);
+  b->ArgName("values")->Arg(1 << 12)->Arg(1 << 20)->UseRealTime()->Unit(
+      benchmark::kMicrosecond);
 }
 
-#define MULTISTAGE_BENCH_ON(backend)                                                                                                                                       \
-  BENCHMARK_TEMPLATE(conv, backend)->Apply(conv_shapes);                                                                                                                   \
-  BENCHMARK_TEMPLATE(conv_backward, backend)->Apply(conv_shapes);                                                                                                          \
-  BENCHMARK_TEMPLATE(matmul, backend)->ArgNames({"rows", "columns", "inner"})->Args({1024, 512, 512})->Args({64, 128, 128})->UseRealTime()->Unit(benchmark::kMicrosecond); \
-  BENCHMARK_TEMPLATE(group_norm_silu, backend)->Apply(image_shapes);                                                                                                       \
-  BENCHMARK_TEMPLATE(group_norm_silu_backward, backend)->Apply(image_shapes);                                                                                              \
-  BENCHMARK_TEMPLATE(layer_norm, backend)->Apply(image_shapes);                                                                                                            \
-  BENCHMARK_TEMPLATE(layer_norm_backward, backend)->Apply(image_shapes);                                                                                                   \
-  BENCHMARK_TEMPLATE(linear, backend)->ArgNames({"rows", "channels"})->Args({64, 128})->UseRealTime()->Unit(benchmark::kMicrosecond);                                      \
-  BENCHMARK_TEMPLATE(silu_backward, backend)->Apply(lengths);                                                                                                              \
-  BENCHMARK_TEMPLATE(gelu_backward, backend)->Apply(lengths);                                                                                                              \
-  BENCHMARK_TEMPLATE(add_row, backend)->Apply(image_shapes);                                                                                                               \
-  BENCHMARK_TEMPLATE(concat, backend)->Apply(image_shapes);                                                                                                                \
-  BENCHMARK_TEMPLATE(split, backend)->Apply(image_shapes);                                                                                                                 \
-  BENCHMARK_TEMPLATE(import_nchw, backend)->Apply(image_shapes);                                                                                                           \
-  BENCHMARK_TEMPLATE(sum_over_pixels, backend)->Apply(image_shapes);                                                                                                       \
-  BENCHMARK_TEMPLATE(attention, backend)->Apply(attention_shapes);                                                                                                         \
-  BENCHMARK_TEMPLATE(attention_backward, backend)->Apply(attention_shapes);                                                                                                \
-  BENCHMARK_TEMPLATE(geglu, backend)->Apply(image_shapes);                                                                                                                 \
-  BENCHMARK_TEMPLATE(geglu_backward, backend)->Apply(image_shapes);                                                                                                        \
-  BENCHMARK_TEMPLATE(dropout, backend)->Apply(lengths);                                                                                                                    \
-  BENCHMARK_TEMPLATE(quantize, backend)->ArgNames({"side", "codes"})->Args({64, 8192})->UseRealTime()->Unit(benchmark::kMicrosecond);                                      \
-  BENCHMARK_TEMPLATE(quantize_backward, backend)->ArgNames({"side", "codes"})->Args({64, 8192})->UseRealTime()->Unit(benchmark::kMicrosecond);                             \
-  BENCHMARK_TEMPLATE(gaussian, backend)->Apply(lengths);                                                                                                                   \
-  BENCHMARK_TEMPLATE(resample_down, backend)->Apply(image_shapes);                                                                                                         \
-  BENCHMARK_TEMPLATE(resample_up, backend)->Apply(image_shapes);                                                                                                           \
-  BENCHMARK_TEMPLATE(silu, backend)->Apply(lengths);                                                                                                                       \
-  BENCHMARK_TEMPLATE(gelu, backend)->Apply(lengths);                                                                                                                       \
-  BENCHMARK_TEMPLATE(linear_combination, backend)->Apply(lengths);                                                                                                         \
-  BENCHMARK_TEMPLATE(sum, backend)->Apply(lengths);                                                                                                                        \
-  BENCHMARK_TEMPLATE(normal_numbers, backend)->Apply(lengths);                                                                                                             \
-  BENCHMARK_TEMPLATE(embedding, backend)->ArgNames({"rows", "channels"})->Args({64, 128})->UseRealTime()->Unit(benchmark::kMicrosecond);                                   \
-  BENCHMARK_TEMPLATE(optimal_denoiser, backend)->ArgNames({"images", "values"})->Args({1400, 64})->Args({10000, 3072})->UseRealTime()->Unit(benchmark::kMillisecond)
+#define MULTISTAGE_BENCH_ON(backend)                                          \
+  BENCHMARK_TEMPLATE(conv, backend)->Apply(conv_shapes);                      \
+  BENCHMARK_TEMPLATE(conv_backward, backend)->Apply(conv_shapes);             \
+  BENCHMARK_TEMPLATE(matmul, backend)                                         \
+      ->ArgNames({"rows", "columns", "inner"})                                \
+      ->Args({1024, 512, 512})                                                \
+      ->Args({64, 128, 128})                                                  \
+      ->UseRealTime()                                                         \
+      ->Unit(benchmark::kMicrosecond);                                        \
+  BENCHMARK_TEMPLATE(group_norm_silu, backend)->Apply(image_shapes);          \
+  BENCHMARK_TEMPLATE(group_norm_silu_backward, backend)->Apply(image_shapes); \
+  BENCHMARK_TEMPLATE(layer_norm, backend)->Apply(image_shapes);               \
+  BENCHMARK_TEMPLATE(layer_norm_backward, backend)->Apply(image_shapes);      \
+  BENCHMARK_TEMPLATE(linear, backend)                                         \
+      ->ArgNames({"rows", "channels"})                                        \
+      ->Args({64, 128})                                                       \
+      ->UseRealTime()                                                         \
+      ->Unit(benchmark::kMicrosecond);                                        \
+  BENCHMARK_TEMPLATE(silu_backward, backend)->Apply(lengths);                 \
+  BENCHMARK_TEMPLATE(gelu_backward, backend)->Apply(lengths);                 \
+  BENCHMARK_TEMPLATE(add_row, backend)->Apply(image_shapes);                  \
+  BENCHMARK_TEMPLATE(concat, backend)->Apply(image_shapes);                   \
+  BENCHMARK_TEMPLATE(split, backend)->Apply(image_shapes);                    \
+  BENCHMARK_TEMPLATE(import_nchw, backend)->Apply(image_shapes);              \
+  BENCHMARK_TEMPLATE(sum_over_pixels, backend)->Apply(image_shapes);          \
+  BENCHMARK_TEMPLATE(attention, backend)->Apply(attention_shapes);            \
+  BENCHMARK_TEMPLATE(attention_backward, backend)->Apply(attention_shapes);   \
+  BENCHMARK_TEMPLATE(geglu, backend)->Apply(image_shapes);                    \
+  BENCHMARK_TEMPLATE(geglu_backward, backend)->Apply(image_shapes);           \
+  BENCHMARK_TEMPLATE(dropout, backend)->Apply(lengths);                       \
+  BENCHMARK_TEMPLATE(quantize, backend)                                       \
+      ->ArgNames({"side", "codes"})                                           \
+      ->Args({64, 8192})                                                      \
+      ->UseRealTime()                                                         \
+      ->Unit(benchmark::kMicrosecond);                                        \
+  BENCHMARK_TEMPLATE(quantize_backward, backend)                              \
+      ->ArgNames({"side", "codes"})                                           \
+      ->Args({64, 8192})                                                      \
+      ->UseRealTime()                                                         \
+      ->Unit(benchmark::kMicrosecond);                                        \
+  BENCHMARK_TEMPLATE(gaussian, backend)->Apply(lengths);                      \
+  BENCHMARK_TEMPLATE(resample_down, backend)->Apply(image_shapes);            \
+  BENCHMARK_TEMPLATE(resample_up, backend)->Apply(image_shapes);              \
+  BENCHMARK_TEMPLATE(silu, backend)->Apply(lengths);                          \
+  BENCHMARK_TEMPLATE(gelu, backend)->Apply(lengths);                          \
+  BENCHMARK_TEMPLATE(linear_combination, backend)->Apply(lengths);            \
+  BENCHMARK_TEMPLATE(sum, backend)->Apply(lengths);                           \
+  BENCHMARK_TEMPLATE(normal_numbers, backend)->Apply(lengths);                \
+  BENCHMARK_TEMPLATE(embedding, backend)                                      \
+      ->ArgNames({"rows", "channels"})                                        \
+      ->Args({64, 128})                                                       \
+      ->UseRealTime()                                                         \
+      ->Unit(benchmark::kMicrosecond);                                        \
+  BENCHMARK_TEMPLATE(optimal_denoiser, backend)                               \
+      ->ArgNames({"images", "values"})                                        \
+      ->Args({1400, 64})                                                      \
+      ->Args({10000, 3072})                                                   \
+      ->UseRealTime()                                                         \
+      ->Unit(benchmark::kMillisecond)
 
 // What stands above the table of results.
 const bool explained = [] {
-  benchmark::AddCustomContext("names", "operation<backend>/sizes; side: rows and columns of square images, in and out: channels, kernel: side of the kernel");
-  benchmark::AddCustomContext("columns", "Time is wall time a call, CPU the calling thread's; FLOP/s counts the direct algorithm's, items/s the values written");
-  benchmark::AddCustomContext("a warning 'Library was built as DEBUG'", "is of Debian's package of Google Benchmark, whose timer it concerns; not of multistage");
+  benchmark::AddCustomContext("names",
+                              "operation<backend>/sizes; side: rows and columns of square "
+                              "images, in and out: channels, kernel: side of the kernel");
+  benchmark::AddCustomContext("columns",
+                              "Time is wall time a call, CPU the calling thread's; FLOP/s "
+                              "counts the direct algorithm's, items/s the values written");
+  benchmark::AddCustomContext(
+      "a warning 'Library was built as DEBUG'",
+      "is of Debian's package of Google Benchmark, whose timer it concerns; not of multistage");
   return true;
 }();
 

@@ -1,5 +1,6 @@
-// Matrix products of all shapes on one thread, C [m, n] = A [m, k] B [k, n] in GFLOP/s: by cpu's own kernels, by Eigen as a user would
-// write it, and by the Eigen backend (Eigen's, 32 rows at a time). Time is the thread's own, the best of many runs.
+// Matrix products of all shapes on one thread, C [m, n] = A [m, k] B [k, n] in GFLOP/s: by
+// cpu's own kernels, by Eigen as a user would write it, and by the Eigen backend (Eigen's, 32
+// rows at a time). Time is the thread's own, the best of many runs.
 #include <Eigen/Core>
 #include <cstdio>
 #include <ctime>
@@ -17,7 +18,8 @@ double thread_seconds() {
   return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
 }
 
-/// The best of runs for half a second, each of some repetitions that take a millisecond together.
+/// The best of runs for half a second, each of some repetitions that take a millisecond
+/// together.
 template <class F>
 double best_seconds(F&& f) {
   f();
@@ -30,7 +32,8 @@ double best_seconds(F&& f) {
   double best = HUGE_VAL;
   for (const double stop = thread_seconds() + 0.5; thread_seconds() < stop;) {
     begin = thread_seconds();
-    for (int i = 0; i < repetitions; ++i) f();
+    for (int i = 0; i < repetitions; ++i)
+      f();
     best = std::min(best, (thread_seconds() - begin) / repetitions);
   }
   return best;
@@ -38,7 +41,9 @@ double best_seconds(F&& f) {
 
 struct product {
   const char* what;
-  ms::index_t m, n, k;
+  ms::index_t m;
+  ms::index_t n;
+  ms::index_t k;
 };
 constexpr product products[] = {
     {"square", 64, 64, 64},
@@ -76,7 +81,8 @@ int main() {
     const double ours = best_seconds([&] { multiply(cpu, left, right, result); });
     const double plain = best_seconds([&] { c.noalias() = a * b; });
     const double backend = best_seconds([&] { multiply(eigen, left, right, result); });
-    std::printf("%-20s %6lld x %4lld x %5lld %8.1f %8.1f %8.1f\n", p.what, (long long)p.m, (long long)p.n, (long long)p.k, flop / ours * 1e-9,
-                flop / plain * 1e-9, flop / backend * 1e-9);
+    std::printf("%-20s %6lld x %4lld x %5lld %8.1f %8.1f %8.1f\n", p.what, (long long)p.m,
+                (long long)p.n, (long long)p.k, flop / ours * 1e-9, flop / plain * 1e-9,
+                flop / backend * 1e-9);
   }
 }

@@ -1,9 +1,9 @@
-// The GPU's side of the race against PyTorch (bench/race_torch.py --device cuda): forward passes or
-// training steps of a network.
+// The GPU's side of the race against PyTorch (bench/race_torch.py --device cuda): forward
+// passes or training steps of a network.
 //   race_cuda --network NAME --batch N [--train] [--tf32] [--repeats N] [--profile]
 // Prints a JSON line a stage: {"network", "stage", "batch", "precision", "forward_s" or
-// "train_step_s", "gflop_per_s", "bytes"}; times are the median of the repeats, after passes that
-// are not counted; bytes are what the device's memory holds in all.
+// "train_step_s", "gflop_per_s", "bytes"}; times are the median of the repeats, after passes
+// that are not counted; bytes are what the device's memory holds in all.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
@@ -27,7 +27,8 @@ const char* name_of(ms::op kind) {
 
 template <class Pass>
 double median_seconds(int repeats, const ms::cuda& b, Pass&& pass) {
-  for (int i = 0; i < 3; ++i) pass();
+  for (int i = 0; i < 3; ++i)
+    pass();
   std::vector<double> seconds;
   for (int i = 0; i < repeats; ++i) {
     b.synchronize();
@@ -59,7 +60,8 @@ void race(const options& o, int s) {
   const double sigma = bench::sigma_in(s);
   std::map<std::string, double> by_kind;
   const auto observe = [&](bool on) {
-    if (!o.profile) return;
+    if (!o.profile)
+      return;
     model.engine().observer = nullptr;
     if (on)
       model.engine().observer = [&](int node, ms::step_kind kind, double seconds) {
@@ -74,7 +76,8 @@ void race(const options& o, int s) {
   const auto timed = [&](auto&& pass) {
     seconds = median_seconds(o.repeats, b, pass);
     observe(true);
-    if (o.profile) pass();
+    if (o.profile)
+      pass();
     observe(false);
   };
   if (o.train) {
@@ -102,7 +105,8 @@ void race(const options& o, int s) {
   const double macs =
       double(ms::cost_of_stage(model.network(), s).macs) * double(o.batch) * (o.train ? 3 : 1);
   std::printf(
-      "{\"network\": \"%s\", \"stage\": %d, \"batch\": %lld, \"precision\": \"%s\", \"%s\": %.6g, "
+      "{\"network\": \"%s\", \"stage\": %d, \"batch\": %lld, \"precision\": \"%s\", \"%s\": "
+      "%.6g, "
       "\"gflop_per_s\": %.4g, \"bytes\": %zu}\n",
       o.network.c_str(), s, static_cast<long long>(o.batch), o.tf32 ? "tf32" : "full",
       o.train ? "train_step_s" : "forward_s", seconds, 2 * macs / seconds / 1e9, all - left);
@@ -128,7 +132,8 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(1, 10000))
       ->capture_default_str();
   app.add_option("--stage", stage, "this stage alone");
-  app.add_flag("--train", o.train, "time a training step: forward, backward, Adam and the average");
+  app.add_flag("--train", o.train,
+               "time a training step: forward, backward, Adam and the average");
   app.add_flag("--tf32", o.tf32,
                "products of 11 significant bits, PyTorch's default for convolutions");
   app.add_flag("--profile", o.profile,
@@ -136,7 +141,8 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   return ms::exit_status([&] {
     for (int s = 0; s < bench::network(o.network).stages.stage_count(); ++s)
-      if (stage < 0 || stage == s) race(o, s);
+      if (stage < 0 || stage == s)
+        race(o, s);
     return 0;
   });
 }

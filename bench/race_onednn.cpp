@@ -1,7 +1,9 @@
-// Layers of the paper's networks against oneDNN's (Debian: libdnnl-dev), in turn, on as many threads as there are cores:
+// Layers of the paper's networks against oneDNN's (Debian: libdnnl-dev), in turn, on as many
+// threads as there are cores:
 //   race_onednn [--repeats N] [--batch N]
-// oneDNN gets the memory formats it asks for, and its weights in them, before time is taken; we get ours kept where sampling keeps them. GFLOP/s count the
-// multiplications of the direct form. Winograd of oneDNN's is tried where it has one; "-" where it says it has none.
+// oneDNN gets the memory formats it asks for, and its weights in them, before time is taken; we
+// get ours kept where sampling keeps them. GFLOP/s count the multiplications of the direct
+// form. Winograd of oneDNN's is tried where it has one; "-" where it says it has none.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
@@ -19,7 +21,10 @@ namespace ms = multistage;
 namespace {
 
 struct layer {
-  ms::index_t in, out, side, kernel;
+  ms::index_t in;
+  ms::index_t out;
+  ms::index_t side;
+  ms::index_t kernel;
 };
 
 constexpr int passes = 3;
@@ -28,16 +33,25 @@ const char* const pass_names[passes] = {"forward", "input gradient", "weight gra
 /// One convolution of oneDNN's, ready to run.
 class theirs {
  public:
-  theirs(dnnl::engine e, const layer& l, ms::index_t batch, int pass, dnnl::algorithm algorithm) : stream_(e) {
+  theirs(dnnl::engine e, const layer& l, ms::index_t batch, int pass, dnnl::algorithm algorithm)
+      : stream_(e) {
     using namespace dnnl;
-    const auto any = [](memory::dims d) { return memory::desc(d, memory::data_type::f32, memory::format_tag::any); };
-    const memory::desc x = any({batch, l.in, l.side, l.side}), w = any({l.out, l.in, l.kernel, l.kernel}), y = any({batch, l.out, l.side, l.side});
-    const memory::dims one{1, 1}, pad{l.kernel / 2, l.kernel / 2};
-    const auto forward =
-        convolution_forward::primitive_desc({pass == 0 ? prop_kind::forward_inference : prop_kind::forward_training, algorithm, x, w, y, one, pad, pad}, e);
+    const auto any = [](memory::dims d) {
+      return memory::desc(d, memory::data_type::f32, memory::format_tag::any);
+    };
+    const memory::desc x = any({batch, l.in, l.side, l.side});
+    const memory::desc w = any({l.out, l.in, l.kernel, l.kernel});
+    const memory::desc y = any({batch, l.out, l.side, l.side});
+    const memory::dims one{1, 1};
+    const memory::dims pad{l.kernel / 2, l.kernel / 2};
+    const auto forward = convolution_forward::primitive_desc(
+        {pass == 0 ? prop_kind::forward_inference : prop_kind::forward_training, algorithm, x,
+         w, y, one, pad, pad},
+        e);
     const auto take = [&](int argument, const memory::desc& d) {
       memory m(d, e);
-      std::fill_n(static_cast<float*>(m.get_data_handle()), d.get_size() / sizeof(float), 0.25f);
+      std::fill_n(static_cast<float*>(m.get_data_handle()), d.get_size() / sizeof(float),
+                  0.25f);
       arguments_.emplace(argument, m);
     };
     if (pass == 0) {
@@ -46,13 +60,15 @@ class theirs {
       take(DNNL_ARG_DST, forward.dst_desc());
       primitive_ = convolution_forward(forward);
     } else if (pass == 1) {
-      const auto d = convolution_backward_data::primitive_desc({algorithm, x, w, y, one, pad, pad}, e, forward);
+      const auto d = convolution_backward_data::primitive_desc(
+          {algorithm, x, w, y, one, pad, pad}, e, forward);
       take(DNNL_ARG_DIFF_SRC, d.diff_src_desc());
       take(DNNL_ARG_WEIGHTS, d.weights_desc());
       take(DNNL_ARG_DIFF_DST, d.diff_dst_desc());
       primitive_ = convolution_backward_data(d);
     } else {
-      const auto d = convolution_backward_weights::primitive_desc({algorithm, x, w, y, one, pad, pad}, e, forward);
+      const auto d = convolution_backward_weights::primitive_desc(
+          {algorithm, x, w, y, one, pad, pad}, e, forward);
       take(DNNL_ARG_SRC, d.src_desc());
       take(DNNL_ARG_DIFF_WEIGHTS, d.diff_weights_desc());
       take(DNNL_ARG_DIFF_DST, d.diff_dst_desc());
@@ -70,7 +86,11 @@ class theirs {
   std::unordered_map<int, dnnl::memory> arguments_;
 };
 
-std::optional<theirs> make(dnnl::engine e, const layer& l, ms::index_t batch, int pass, dnnl::algorithm algorithm) {
+std::optional<theirs> make(dnnl::engine e,
+                           const layer& l,
+                           ms::index_t batch,
+                           int pass,
+                           dnnl::algorithm algorithm) {
   try {
     return theirs(e, l, batch, pass, algorithm);
   } catch (const dnnl::error&) {
@@ -88,8 +108,22 @@ class ours {
         y_(b, {batch, l.side, l.side, l.out}),
         dx_(b, x_.extents()),
         dw_(b, w_.extents()),
-        problem_{batch, l.side, l.side, l.in, 0, l.side, l.side, l.out, int(l.kernel), 1, int(l.kernel / 2), x_.data(), nullptr, w_.data()} {
-    for (ms::tensor<float, ms::cpu>* t : {&x_, &w_, &y_}) std::fill_n(t->data(), t->size(), 0.25f);
+        problem_{batch,
+                 l.side,
+                 l.side,
+                 l.in,
+                 0,
+                 l.side,
+                 l.side,
+                 l.out,
+                 int(l.kernel),
+                 1,
+                 int(l.kernel / 2),
+                 x_.data(),
+                 nullptr,
+                 w_.data()} {
+    for (ms::tensor<float, ms::cpu>* t : {&x_, &w_, &y_})
+      std::fill_n(t->data(), t->size(), 0.25f);
     problem_.y = y_.data();
     if (const ms::index_t size = conv_prepared_size(b_, problem_)) {
       kept_ = ms::tensor<float, ms::cpu>(b_, {1, 1, 1, size});
@@ -102,14 +136,20 @@ class ours {
       p.prepared = kept_.size() ? kept_.data() : nullptr;
       conv_forward(b_, p);
     } else if (pass == 1)
-      conv_backward_input(b_, problem_, y_.data(), dx_.data(), false, static_cast<float*>(nullptr), false);
+      conv_backward_input(b_, problem_, y_.data(), dx_.data(), false,
+                          static_cast<float*>(nullptr), false);
     else
       conv_backward_weight(b_, problem_, y_.data(), dw_.data());
   }
 
  private:
   ms::cpu b_;
-  ms::tensor<float, ms::cpu> x_, w_, y_, dx_, dw_, kept_;
+  ms::tensor<float, ms::cpu> x_;
+  ms::tensor<float, ms::cpu> w_;
+  ms::tensor<float, ms::cpu> y_;
+  ms::tensor<float, ms::cpu> dx_;
+  ms::tensor<float, ms::cpu> dw_;
+  ms::tensor<float, ms::cpu> kept_;
   ms::conv_problem<float> problem_;
 };
 
@@ -119,38 +159,55 @@ int main(int argc, char** argv) {
   CLI::App app{"Convolutions of the paper's networks against oneDNN's"};
   int repeats = 10;
   ms::index_t batch = 4;
-  app.add_option("--repeats", repeats, "of which the best counts")->check(CLI::Range(1, 10000))->capture_default_str();
+  app.add_option("--repeats", repeats, "of which the best counts")
+      ->check(CLI::Range(1, 10000))
+      ->capture_default_str();
   app.add_option("--batch", batch)->check(CLI::Range(1, 4096))->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   return ms::exit_status([&] {
-    const layer layers[] = {{256, 256, 32, 3}, {384, 384, 32, 3}, {640, 384, 32, 3}, {384, 384, 16, 3}, {640, 384, 16, 3},
-                            {384, 384, 8, 3},  {32, 32, 32, 3},   {96, 96, 8, 3},    {640, 384, 32, 1}, {256, 768, 16, 1}};
+    const layer layers[] = {{256, 256, 32, 3}, {384, 384, 32, 3}, {640, 384, 32, 3},
+                            {384, 384, 16, 3}, {640, 384, 16, 3}, {384, 384, 8, 3},
+                            {32, 32, 32, 3},   {96, 96, 8, 3},    {640, 384, 32, 1},
+                            {256, 768, 16, 1}};
     const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
     const ms::cpu b;
-    std::printf("oneDNN %d.%d.%d, %d threads, batch %lld; GFLOP/s of the direct form\n", dnnl::version()->major, dnnl::version()->minor, dnnl::version()->patch,
+    std::printf("oneDNN %d.%d.%d, %d threads, batch %lld; GFLOP/s of the direct form\n",
+                dnnl::version()->major, dnnl::version()->minor, dnnl::version()->patch,
                 b.threads(), static_cast<long long>(batch));
-    std::printf("%-24s %-16s %8s %8s %8s %8s\n", "layer", "pass", "ours", "direct", "winograd", "ratio");
+    std::printf("%-24s %-16s %8s %8s %8s %8s\n", "layer", "pass", "ours", "direct", "winograd",
+                "ratio");
     for (const layer& l : layers) {
       ours mine(b, l, batch);
-      const double flops = 2e-9 * double(batch * l.side * l.side * l.kernel * l.kernel * l.in * l.out);
+      const double flops =
+          2e-9 * double(batch * l.side * l.side * l.kernel * l.kernel * l.in * l.out);
       for (int pass = 0; pass < passes; ++pass) {
         auto direct = make(engine, l, batch, pass, dnnl::algorithm::convolution_direct);
-        auto winograd = l.kernel == 3 ? make(engine, l, batch, pass, dnnl::algorithm::convolution_winograd) : std::nullopt;
-        double s = HUGE_VAL, s_direct = HUGE_VAL, s_winograd = HUGE_VAL;
-        // In turn. Either side's idle threads look for work for a while, which would take the other's time: let them fall asleep, then wake up one's own.
+        auto winograd =
+            l.kernel == 3 ? make(engine, l, batch, pass, dnnl::algorithm::convolution_winograd)
+                          : std::nullopt;
+        double s = HUGE_VAL;
+        double s_direct = HUGE_VAL;
+        double s_winograd = HUGE_VAL;
+        // In turn. Either side's idle threads look for work for a while, which would take the
+        // other's time: let them fall asleep, then wake up one's own.
         const auto timed = [&](double& best, auto&& f) {
           std::this_thread::sleep_for(std::chrono::milliseconds(20));
           const double once = std::min(bench::seconds_of(2, f), best);
-          best = std::min(once, bench::seconds_of(int(std::clamp(3e-3 / once, 1.0, 1000.0)), f));
+          best =
+              std::min(once, bench::seconds_of(int(std::clamp(3e-3 / once, 1.0, 1000.0)), f));
         };
         for (int i = 0; i < repeats; ++i) {
           timed(s, [&] { mine(pass); });
-          if (direct) timed(s_direct, *direct);
-          if (winograd) timed(s_winograd, *winograd);
+          if (direct)
+            timed(s_direct, *direct);
+          if (winograd)
+            timed(s_winograd, *winograd);
         }
         char name[64];
-        std::snprintf(name, sizeof name, "%lldx%lld %lld -> %lld at %lldx%lld", static_cast<long long>(l.kernel), static_cast<long long>(l.kernel),
-                      static_cast<long long>(l.in), static_cast<long long>(l.out), static_cast<long long>(l.side), static_cast<long long>(l.side));
+        std::snprintf(name, sizeof name, "%lldx%lld %lld -> %lld at %lldx%lld",
+                      static_cast<long long>(l.kernel), static_cast<long long>(l.kernel),
+                      static_cast<long long>(l.in), static_cast<long long>(l.out),
+                      static_cast<long long>(l.side), static_cast<long long>(l.side));
         const auto rate = [&](double t) {
           char text[16];
           if (std::isfinite(t))
@@ -159,7 +216,8 @@ int main(int argc, char** argv) {
             std::snprintf(text, sizeof text, "-");
           return std::string(text);
         };
-        std::printf("%-24s %-16s %8s %8s %8s %8.2f\n", name, pass_names[pass], rate(s).c_str(), rate(s_direct).c_str(), rate(s_winograd).c_str(),
+        std::printf("%-24s %-16s %8s %8s %8s %8.2f\n", name, pass_names[pass], rate(s).c_str(),
+                    rate(s_direct).c_str(), rate(s_winograd).c_str(),
                     std::min(s_direct, s_winograd) / s);
       }
     }

@@ -1,6 +1,8 @@
-// What samplers take outside the network: each walks its noise levels over 64 pictures of the quickstart (8 x 8 x 1) with a denoiser that does nothing; the
-// time is that of one evaluation, and share_of_forward is its share of the quickstart network's forward pass in its cheapest stage. Then the parts of
-// `sample` around the sampler, schedules and lists of noise levels, and draws of training's noise levels, and the measures.
+// What samplers take outside the network: each walks its noise levels over 64 pictures of the
+// quickstart (8 x 8 x 1) with a denoiser that does nothing; the time is that of one evaluation,
+// and share_of_forward is its share of the quickstart network's forward pass in its cheapest
+// stage. Then the parts of `sample` around the sampler, schedules and lists of noise levels,
+// and draws of training's noise levels, and the measures.
 #include <benchmark/benchmark.h>
 
 #include <multistage/metrics/features.hpp>
@@ -16,10 +18,16 @@ namespace {
 constexpr ms::index_t rows = 64;
 const ms::shape pictures{rows, 8, 8, 1};
 
-/// Seconds of the quickstart network's forward pass over the pictures in stage 2, the best of some.
+/// Seconds of the quickstart network's forward pass over the pictures in stage 2, the best of
+/// some.
 double forward_seconds() {
   static const double seconds = [] {
-    ms::multi_decoder<ms::song_unet{.resolution = 8, .channels = 1, .encoder_channels = 32, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {4}},
+    ms::multi_decoder<ms::song_unet{.resolution = 8,
+                                    .channels = 1,
+                                    .encoder_channels = 32,
+                                    .channel_mult = {1, 2},
+                                    .num_blocks = 1,
+                                    .attn_resolutions = {4}},
                       ms::decoders{{48, 32, 16}}>
         net(ms::partition({0.55, 42.0}), ms::seed{1});
     ms::cpu b = net.backend();
@@ -29,7 +37,9 @@ double forward_seconds() {
     for (int i = 0; i < 30; ++i) {
       const auto begin = std::chrono::steady_clock::now();
       net.denoise(std::as_const(x).view(), sigmas, d.view(), {}, rows);
-      best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+      best = std::min(
+          best,
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
     }
     return best;
   }();
@@ -47,42 +57,53 @@ void walk(benchmark::State& s, const Sampler& sampler) {
     ms::ops::fill<ms::cpu, double>(b, x.view(), 1.0);
     sampler(
         b, x.view(), [&](ms::view<const double>, double, ms::view<double>) { ++evaluations; },
-        [&](int k, ms::view<double> z) { ms::fill_normal(b, ms::random_stream(1, std::uint64_t(k)), z.extents.size(), z.data); },
+        [&](int k, ms::view<double> z) {
+          ms::fill_normal(b, ms::random_stream(1, std::uint64_t(k)), z.extents.size(), z.data);
+        },
         [](int, double, ms::view<const double>, ms::view<const double>) { return true; });
   }
-  const double each = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / double(std::max<std::int64_t>(1, evaluations));
+  const double each =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() /
+      double(std::max<std::int64_t>(1, evaluations));
   s.SetItemsProcessed(evaluations);
   s.counters["us_an_evaluation"] = each * 1e6;
   s.counters["share_of_forward"] = each / forward;
 }
 
-/// What `sample` does around an evaluation: noise levels, the check that the result is finite; and once a picture, its latents.
+/// What `sample` does around an evaluation: noise levels, the check that the result is finite;
+/// and once a picture, its latents.
 void check_finite(benchmark::State& s) {
   ms::cpu b;
   const ms::tensor<double, ms::cpu> d(b, pictures);
   double sum = 0;
-  for (auto _ : s) benchmark::DoNotOptimize(sum += ms::ops::sum<ms::cpu, double>(b, d.view()));
+  for (auto _ : s)
+    benchmark::DoNotOptimize(sum += ms::ops::sum<ms::cpu, double>(b, d.view()));
 }
 void latents(benchmark::State& s) {
   ms::cpu b;
   ms::tensor<double, ms::cpu> x(b, pictures);
   for (auto _ : s)
-    for (ms::index_t r = 0; r < rows; ++r) ms::fill_normal(b, ms::random_stream(std::uint64_t(r), ms::purpose::latents, 0), 64, x.data() + r * 64);
+    for (ms::index_t r = 0; r < rows; ++r)
+      ms::fill_normal(b, ms::random_stream(std::uint64_t(r), ms::purpose::latents, 0), 64,
+                      x.data() + r * 64);
 }
 
 template <class Schedule>
 void convert(benchmark::State& s, const Schedule& schedule) {
-  double t = schedule.t_min(), sum = 0;
+  double t = schedule.t_min();
+  double sum = 0;
   const double step = (schedule.t_max() - t) / 1000;
   for (auto _ : s) {
     double at = t;
-    for (int i = 0; i < 1000; ++i, at += step) sum += schedule.t(schedule.sigma(at));
+    for (int i = 0; i < 1000; ++i, at += step)
+      sum += schedule.t(schedule.sigma(at));
     benchmark::DoNotOptimize(sum);
   }
   s.SetItemsProcessed(1000 * s.iterations());
 }
 void levels(benchmark::State& s, ms::spacing spacing) {
-  for (auto _ : s) benchmark::DoNotOptimize(ms::noise_levels(ms::vp_schedule{}, spacing, 1, 1e-3, 20));
+  for (auto _ : s)
+    benchmark::DoNotOptimize(ms::noise_levels(ms::vp_schedule{}, spacing, 1, 1e-3, 20));
 }
 void draws(benchmark::State& s, ms::level_distribution d) {
   ms::noise_level_draws l;
@@ -90,28 +111,38 @@ void draws(benchmark::State& s, ms::level_distribution d) {
   const ms::partition p({2.5, 7.6});
   double sum = 0;
   std::uint64_t i = 0;
-  for (auto _ : s) benchmark::DoNotOptimize(sum += l.draw(p, int(i % 3), ms::random_stream(1).uniform(i))), ++i;
+  for (auto _ : s)
+    benchmark::DoNotOptimize(sum += l.draw(p, int(i % 3), ms::random_stream(1).uniform(i))),
+        ++i;
 }
 
 /// A measure of two sets of 1,000 rows of 64 features.
 template <class Measure>
 void measure(benchmark::State& s, Measure&& f) {
   std::vector<double> a(64'000), b(64'000);
-  for (std::size_t i = 0; i < a.size(); ++i) a[i] = ms::random_stream(1).normal(i), b[i] = ms::random_stream(2).normal(i);
-  for (auto _ : s) benchmark::DoNotOptimize(f(a, b));
+  for (std::size_t i = 0; i < a.size(); ++i)
+    a[i] = ms::random_stream(1).normal(i), b[i] = ms::random_stream(2).normal(i);
+  for (auto _ : s)
+    benchmark::DoNotOptimize(f(a, b));
 }
 
 std::vector<double> list(bool to_zero) {
   auto l = ms::noise_levels(ms::edm_schedule{}, ms::spacing::karras, 80, 0.002, 20);
-  if (to_zero) l.push_back(0);
+  if (to_zero)
+    l.push_back(0);
   return l;
 }
 
 const int registered = [] {
-  const auto add = [](const char* name, auto sampler) { benchmark::RegisterBenchmark(name, [=](benchmark::State& s) { walk(s, sampler); })->UseRealTime(); };
+  const auto add = [](const char* name, auto sampler) {
+    benchmark::RegisterBenchmark(name, [=](benchmark::State& s) {
+      walk(s, sampler);
+    })->UseRealTime();
+  };
   add("edm_heun", ms::edm_heun{});
   add("edm_heun, churn", ms::edm_heun{.s_churn = 40});
-  add("edm_ablation", ms::edm_ablation{.schedule = ms::ablation_schedule::vp, .scaling = ms::ablation_scaling::vp});
+  add("edm_ablation", ms::edm_ablation{.schedule = ms::ablation_schedule::vp,
+                                       .scaling = ms::ablation_scaling::vp});
   add("ddim", ms::ddim{.levels = list(true)});
   add("ddim, eta 1", ms::ddim{.levels = list(true), .eta = 1});
   add("gddim", ms::gddim{.levels = list(false)});
@@ -129,26 +160,41 @@ const int registered = [] {
   }
   add("dpm_solver_sde", ms::dpm_solver_sde{.levels = list(true)});
   add("score_sde, reverse diffusion", ms::score_sde{.num_steps = 20});
-  add("score_sde, Langevin", ms::score_sde{.num_steps = 20, .corrector = ms::sde_corrector::langevin});
+  add("score_sde, Langevin",
+      ms::score_sde{.num_steps = 20, .corrector = ms::sde_corrector::langevin});
   add("restart", ms::restart{});
   benchmark::RegisterBenchmark("sample: is it finite", check_finite)->UseRealTime();
   benchmark::RegisterBenchmark("sample: latents of 64 pictures", latents)->UseRealTime();
-  benchmark::RegisterBenchmark("vp: sigma and back", [](benchmark::State& s) { convert(s, ms::vp_schedule{}); });
-  benchmark::RegisterBenchmark("sub_vp: sigma and back", [](benchmark::State& s) { convert(s, ms::sub_vp_schedule{}); });
-  benchmark::RegisterBenchmark("cosine: sigma and back", [](benchmark::State& s) { convert(s, ms::cosine_schedule{}); });
-  benchmark::RegisterBenchmark("ddpm: sigma and back", [](benchmark::State& s) { convert(s, ms::ddpm_schedule{}); });
+  benchmark::RegisterBenchmark("vp: sigma and back",
+                               [](benchmark::State& s) { convert(s, ms::vp_schedule{}); });
+  benchmark::RegisterBenchmark("sub_vp: sigma and back",
+                               [](benchmark::State& s) { convert(s, ms::sub_vp_schedule{}); });
+  benchmark::RegisterBenchmark("cosine: sigma and back",
+                               [](benchmark::State& s) { convert(s, ms::cosine_schedule{}); });
+  benchmark::RegisterBenchmark("ddpm: sigma and back",
+                               [](benchmark::State& s) { convert(s, ms::ddpm_schedule{}); });
   for (int k = 0; k <= int(ms::spacing::beta); ++k)
-    benchmark::RegisterBenchmark((std::string("noise_levels: ") + ms::to_string(ms::spacing(k))).c_str(),
-                                 [k](benchmark::State& s) { levels(s, ms::spacing(k)); });
-  benchmark::RegisterBenchmark("draws: log_normal", [](benchmark::State& s) { draws(s, ms::level_distribution::log_normal); });
-  benchmark::RegisterBenchmark("draws: time_kneed", [](benchmark::State& s) { draws(s, ms::level_distribution::time_kneed); });
+    benchmark::RegisterBenchmark(
+        (std::string("noise_levels: ") + ms::to_string(ms::spacing(k))).c_str(),
+        [k](benchmark::State& s) { levels(s, ms::spacing(k)); });
+  benchmark::RegisterBenchmark("draws: log_normal", [](benchmark::State& s) {
+    draws(s, ms::level_distribution::log_normal);
+  });
+  benchmark::RegisterBenchmark("draws: time_kneed", [](benchmark::State& s) {
+    draws(s, ms::level_distribution::time_kneed);
+  });
   using features = std::vector<double>;
   const auto metric = [](const char* name, auto f) {
-    benchmark::RegisterBenchmark(name, [=](benchmark::State& s) { measure(s, f); })->Unit(benchmark::kMillisecond);
+    benchmark::RegisterBenchmark(name, [=](benchmark::State& s) {
+      measure(s, f);
+    })->Unit(benchmark::kMillisecond);
   };
-  metric("frechet_distance", [](const features& a, const features& b) { return ms::frechet_distance(a, b, 64); });
+  metric("frechet_distance",
+         [](const features& a, const features& b) { return ms::frechet_distance(a, b, 64); });
   metric("kid", [](const features& a, const features& b) { return ms::kid(a, b, 64); });
-  metric("neighbourhoods", [](const features& a, const features& b) { return ms::neighbourhoods(a, b, 64).precision; });
+  metric("neighbourhoods", [](const features& a, const features& b) {
+    return ms::neighbourhoods(a, b, 64).precision;
+  });
   return 0;
 }();
 

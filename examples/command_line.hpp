@@ -1,5 +1,5 @@
-// Command lines of the programs: the options of a struct by the names that its `fields` gives them, and
-// one way to end: status 0, or 2 with what is wrong.
+// Command lines of the programs: the options of a struct by the names that its `fields` gives
+// them, and one way to end: status 0, or 2 with what is wrong.
 #pragma once
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -13,8 +13,8 @@
 
 namespace command_line {
 
-/// The body of main behind the options: reads the command line, runs f() and gives the exit status, 2
-/// for options and files that are no good.
+/// The body of main behind the options: reads the command line, runs f() and gives the exit
+/// status, 2 for options and files that are no good.
 template <class F>
 int run(CLI::App& app, int argc, char** argv, F&& f) {
   try {
@@ -31,7 +31,9 @@ inline CLI::Validator seed_number() {
     std::uint64_t value = 0;
     const char* end = text.data() + text.size();
     const auto [at, status] = std::from_chars(text.data(), end, value);
-    return status == std::errc() && at == end ? std::string() : "'" + text + "' is no whole number from 0 to 2^64 - 1";
+    return status == std::errc() && at == end
+               ? std::string()
+               : "'" + text + "' is no whole number from 0 to 2^64 - 1";
   };
   return CLI::Validator(problem, "0 to 2^64 - 1");
 }
@@ -42,25 +44,32 @@ inline std::string flag_of(std::string name) {
   return "--" + name;
 }
 
-/// Options whose names, meanings and ranges stand in structs of options. What was given is kept as text
-/// until it is known for which struct it is.
+/// Options whose names, meanings and ranges stand in structs of options. What was given is kept
+/// as text until it is known for which struct it is.
 class named_options {
  public:
   /// Takes the options of a struct, those named in `without` aside. Structs may share options.
   template <class Options>
   void add(CLI::App& app, const Options& defaults, const std::set<std::string>& without = {}) {
     Options::fields(defaults, [&]<class T>(const multistage::option& o, const T& value) {
-      if (without.count(o.name)) return;
-      if (const auto it = given_.find(o.name); it != given_.end()) {  // of several structs, which may mean different things by it
-        if (it->second.option->get_description() != help(o, value)) it->second.option->type_name("VALUE")->description("depends on the sampler; see --list-samplers");
+      if (without.count(o.name))
+        return;
+      if (const auto it = given_.find(o.name);
+          it != given_.end()) {  // of several structs, which may mean different things by it
+        if (it->second.option->get_description() != help(o, value))
+          it->second.option->type_name("VALUE")->description(
+              "depends on the sampler; see --list-samplers");
         return;
       }
       constexpr bool list = std::is_same_v<T, std::vector<double>>;
       std::string flags = flag_of(o.name);
       for (const auto& [name, other] : short_names)
-        if (name == std::string(o.name)) flags += std::string(",") + other;
+        if (name == std::string(o.name))
+          flags += std::string(",") + other;
       auto& [texts, option] = given_[o.name];
-      option = app.add_option(flags, texts, help(o, value))->type_name(type_of(value))->expected(1, list ? 1000 : 1);
+      option = app.add_option(flags, texts, help(o, value))
+                   ->type_name(type_of(value))
+                   ->expected(1, list ? 1000 : 1);
     });
   }
 
@@ -69,10 +78,14 @@ class named_options {
   void set(const char* owner, Options& options) const {
     Options::fields(options, [&](const multistage::option& o, auto& value) {
       const auto it = given_.find(o.name);
-      if (it == given_.end() || it->second.option->count() == 0) return;
+      if (it == given_.end() || it->second.option->count() == 0)
+        return;
       std::string text;
-      for (const std::string& part : it->second.texts) text += (text.empty() ? "" : ",") + part;
-      multistage::set_option(multistage::option{flag_names_.emplace(flag_of(o.name)).first->c_str(), o.meaning}, value, text);
+      for (const std::string& part : it->second.texts)
+        text += (text.empty() ? "" : ",") + part;
+      multistage::set_option(
+          multistage::option{flag_names_.emplace(flag_of(o.name)).first->c_str(), o.meaning},
+          value, text);
     });
     multistage::check_options(owner, options);
   }
@@ -80,30 +93,37 @@ class named_options {
   std::vector<std::string> given() const {
     std::vector<std::string> names;
     for (const auto& [name, one] : given_)
-      if (one.option->count() > 0) names.push_back(name);
+      if (one.option->count() > 0)
+        names.push_back(name);
     return names;
   }
 
  private:
-  static constexpr std::pair<const char*, const char*> short_names[] = {{"num_steps", "--steps"}, {"s_churn", "--churn"}};
+  static constexpr std::pair<const char*, const char*> short_names[] = {
+      {"num_steps", "--steps"},
+      {"s_churn", "--churn"}};
   struct entry {
     std::vector<std::string> texts;
     CLI::Option* option = nullptr;
   };
   template <class T>
   static std::string type_of(const T& value) {
-    if constexpr (std::is_same_v<T, bool>) return "true|false";
-    if constexpr (std::is_same_v<T, std::vector<double>>) return "NUMBER,...";
+    if constexpr (std::is_same_v<T, bool>)
+      return "true|false";
+    if constexpr (std::is_same_v<T, std::vector<double>>)
+      return "NUMBER,...";
     if constexpr (multistage::named_choice<T>) {
       std::string s;
-      for (const char* name : option_names(value)) s += std::string(s.empty() ? "" : "|") + name;
+      for (const char* name : option_names(value))
+        s += std::string(s.empty() ? "" : "|") + name;
       return s;
     }
     return std::is_arithmetic_v<T> ? "NUMBER" : "NAME";
   }
   template <class T>
   static std::string help(const multistage::option& o, const T&) {
-    const bool ranged = std::is_arithmetic_v<T> && !std::is_same_v<T, bool> && o.range.text() != "finite";
+    const bool ranged =
+        std::is_arithmetic_v<T> && !std::is_same_v<T, bool> && o.range.text() != "finite";
     return std::string(o.meaning) + (ranged ? " (" + o.range.text() + ")" : "");
   }
   std::map<std::string, entry> given_;

@@ -1,4 +1,5 @@
-// How the quickstart's run came about, so that its report tells what it shows: command, machine, compiler, commit.
+// How the quickstart's run came about, so that its report tells what it shows: command,
+// machine, compiler, commit.
 #pragma once
 #include <sys/utsname.h>
 
@@ -19,16 +20,21 @@ struct quickstart_origin {
 
 /// A word as a shell takes it back.
 inline std::string quickstart_quoted(const std::string& word) {
-  if (!word.empty() && word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=+:,") == std::string::npos)
+  if (!word.empty() &&
+      word.find_first_not_of(
+          "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=+:,") ==
+          std::string::npos)
     return word;
   std::string quoted = "'";
-  for (const char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  for (const char c : word)
+    quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
   return quoted + "'";
 }
 
 inline quickstart_origin quickstart_origin_of(int argc, const char* const* argv) {
   quickstart_origin origin;
-  for (int i = 0; i < argc; ++i) origin.command += (i > 0 ? " " : "") + quickstart_quoted(argv[i]);
+  for (int i = 0; i < argc; ++i)
+    origin.command += (i > 0 ? " " : "") + quickstart_quoted(argv[i]);
   origin.machine = "unknown processor";
   std::ifstream processors("/proc/cpuinfo");
   for (std::string line; std::getline(processors, line);)
@@ -37,7 +43,8 @@ inline quickstart_origin quickstart_origin_of(int argc, const char* const* argv)
       break;
     }
   origin.machine += ", " + std::to_string(std::thread::hardware_concurrency()) + " threads";
-  if (utsname system{}; uname(&system) == 0) origin.machine += std::string(", ") + system.sysname + " " + system.release;
+  if (utsname system{}; uname(&system) == 0)
+    origin.machine += std::string(", ") + system.sysname + " " + system.release;
 #ifdef __clang__
   origin.compiler = __VERSION__;
 #else

@@ -1,4 +1,5 @@
-// Draws every schedule as sigma over t, and how each spacing lays twenty steps: schedules [OUT_DIR]
+// Draws every schedule as sigma over t, and how each spacing lays twenty steps: schedules
+// [OUT_DIR]
 #include <cstdio>
 #include <multistage/io.hpp>
 #include <multistage/multistage.hpp>
@@ -25,14 +26,20 @@ int main(int argc, char** argv) {
       }
       curves.push_back(std::move(c));
     }
-    ms::io::line_chart(curves, "Noise over signal along each schedule", "t", "sigma", true).save(out + "/schedules.png");
+    ms::io::line_chart(curves, "Noise over signal along each schedule", "t", "sigma", true)
+        .save(out + "/schedules.png");
     std::vector<ms::io::curve> steps;
     for (int k = 0; k <= int(ms::spacing::beta); ++k) {
-      ms::io::curve c{ms::to_string(ms::spacing(k)), {}, ms::noise_levels(ms::vp_schedule{}, ms::spacing(k), 1, 1e-3, 20), ms::io::stage_colour(k)};
-      for (std::size_t i = 0; i < c.y.size(); ++i) c.x.push_back(double(i));
+      ms::io::curve c{ms::to_string(ms::spacing(k)),
+                      {},
+                      ms::noise_levels(ms::vp_schedule{}, ms::spacing(k), 1, 1e-3, 20),
+                      ms::io::stage_colour(k)};
+      for (std::size_t i = 0; i < c.y.size(); ++i)
+        c.x.push_back(double(i));
       steps.push_back(std::move(c));
     }
-    ms::io::line_chart(steps, "Twenty steps of the VP schedule", "step", "sigma", true).save(out + "/spacings.png");
+    ms::io::line_chart(steps, "Twenty steps of the VP schedule", "step", "sigma", true)
+        .save(out + "/spacings.png");
     std::printf("written: %s/schedules.png, %s/spacings.png\n", out.c_str(), out.c_str());
     return 0;
   });

@@ -1,6 +1,6 @@
 // The CUDA backend's kernels against the Thrust backend's functors on the host in double, which
-// share no code with them: every primitive on problems of odd and even extents. Exits with 77 where
-// there is no GPU.
+// share no code with them: every primitive on problems of odd and even extents. Exits with 77
+// where there is no GPU.
 //   cuda_primitives [--all]   --all: large problems too, for a GPU
 #include <cmath>
 #include <cstdio>
@@ -28,7 +28,9 @@ struct array {
     const std::vector<T> host(values.begin(), values.end());
     b.upload(host.data(), data(), size);
   }
-  T* data() const { return Backend::pointer(storage); }
+  T* data() const {
+    return Backend::pointer(storage);
+  }
   std::vector<double> to_host(const Backend& b) const {
     std::vector<T> host(static_cast<std::size_t>(size));
     b.download(data(), host.data(), size);
@@ -44,8 +46,10 @@ std::vector<double> numbers(std::uint64_t seed, index_t n, double scale = 1) {
 }
 
 /// |got - expected| / |expected| in the Euclidean norm must stay under `allowed`.
-void compare(const std::string& what, const std::vector<double>& got,
-             const std::vector<double>& expected, double allowed) {
+void compare(const std::string& what,
+             const std::vector<double>& got,
+             const std::vector<double>& expected,
+             double allowed) {
   double error = 0;
   double norm = 0;
   double worst = 0;
@@ -56,16 +60,25 @@ void compare(const std::string& what, const std::vector<double>& got,
     worst = std::max(worst, std::abs(d));
   }
   const double relative = std::sqrt(error / std::max(norm, 1e-300));
-  const bool ok = got.size() == expected.size() && relative <= allowed && std::isfinite(relative);
+  const bool ok =
+      got.size() == expected.size() && relative <= allowed && std::isfinite(relative);
   ++checks;
-  if (!ok) ++failures;
+  if (!ok)
+    ++failures;
   std::printf("%s %-64s %.2e of %.0e (largest difference %.2e)\n", ok ? "ok  " : "FAIL",
               what.c_str(), relative, allowed, worst);
 }
 
 struct conv_case {
-  index_t rows, height, width, channels, channels2, out;
-  int kernel, stride, padding;
+  index_t rows;
+  index_t height;
+  index_t width;
+  index_t channels;
+  index_t channels2;
+  index_t out;
+  int kernel;
+  int stride;
+  int padding;
   bool extras;
 };
 
@@ -117,8 +130,8 @@ void check_conv(const ms::cuda& gpu, const conv_case& c) {
   const std::string name = "conv " + std::to_string(c.kernel) + "x" + std::to_string(c.kernel) +
                            "/" + std::to_string(c.stride) + " " + std::to_string(c.rows) + "x" +
                            std::to_string(c.height) + "x" + std::to_string(c.width) + " " +
-                           std::to_string(c.channels) + "+" + std::to_string(c.channels2) + "->" +
-                           std::to_string(c.out);
+                           std::to_string(c.channels) + "+" + std::to_string(c.channels2) +
+                           "->" + std::to_string(c.out);
   const auto expected = run_conv<ms::thrust_cpp, double>(ms::thrust_cpp(), c);
   const char* const parts[] = {" y", " dx", " dx2", " dw"};
   for (const ms::product_precision precision :
@@ -136,8 +149,13 @@ void check_conv(const ms::cuda& gpu, const conv_case& c) {
 }
 
 struct norm_case {
-  index_t rows, pixels, channels, channels2, groups;
-  bool silu, modulation;
+  index_t rows;
+  index_t pixels;
+  index_t channels;
+  index_t channels2;
+  index_t groups;
+  bool silu;
+  bool modulation;
   double offset;
 };
 
@@ -146,9 +164,10 @@ std::vector<std::vector<double>> run_norm(const Backend& b, const norm_case& c) 
   const index_t all = c.channels + c.channels2;
   const index_t places = c.rows * c.pixels;
   std::vector<double> shifted = numbers(1, places * c.channels);
-  for (double& v : shifted) v = double(float(v + c.offset));
-  array<Backend, T> x(b, shifted), x2(b, numbers(2, places * c.channels2)), w(b, numbers(3, all)),
-      bias(b, numbers(4, all));
+  for (double& v : shifted)
+    v = double(float(v + c.offset));
+  array<Backend, T> x(b, shifted), x2(b, numbers(2, places * c.channels2)),
+      w(b, numbers(3, all)), bias(b, numbers(4, all));
   array<Backend, T> modulation(b, numbers(5, c.rows * 2 * all, 0.3)),
       statistics(b, numbers(6, c.rows * c.groups * 2));
   array<Backend, T> y(b, numbers(7, places * all)), dy(b, numbers(8, places * all)),
@@ -188,19 +207,24 @@ std::vector<std::vector<double>> run_norm(const Backend& b, const norm_case& c) 
 }
 
 void check_norm(const ms::cuda& gpu, const norm_case& c, double allowed) {
-  const std::string name = "norm " + std::to_string(c.rows) + "x" + std::to_string(c.pixels) + " " +
-                           std::to_string(c.channels) + "+" + std::to_string(c.channels2) + "/" +
-                           std::to_string(c.groups) + (c.silu ? " silu" : "") +
-                           (c.modulation ? " modulated" : "");
+  const std::string name = "norm " + std::to_string(c.rows) + "x" + std::to_string(c.pixels) +
+                           " " + std::to_string(c.channels) + "+" +
+                           std::to_string(c.channels2) + "/" + std::to_string(c.groups) +
+                           (c.silu ? " silu" : "") + (c.modulation ? " modulated" : "");
   const auto expected = run_norm<ms::thrust_cpp, double>(ms::thrust_cpp(), c);
   const auto got = run_norm<ms::cuda, float>(gpu, c);
   const char* const parts[] = {" statistics", " y", " dx", " dx2", " dw", " db", " dm"};
   for (int part = 0; part < 7; ++part)
-    if (!expected[part].empty()) compare(name + parts[part], got[part], expected[part], allowed);
+    if (!expected[part].empty())
+      compare(name + parts[part], got[part], expected[part], allowed);
 }
 
 struct attention_case {
-  index_t rows, heads, queries, keys, head_dim;
+  index_t rows;
+  index_t heads;
+  index_t queries;
+  index_t keys;
+  index_t head_dim;
   bool self;
 };
 
@@ -210,7 +234,8 @@ std::vector<std::vector<double>> run_attention(const Backend& b, const attention
   const index_t step = c.self ? 3 * channels : channels;
   const index_t q_size = c.rows * c.queries * step;
   const index_t k_size = c.rows * c.keys * channels;
-  array<Backend, T> q(b, numbers(1, q_size)), k(b, numbers(2, k_size)), v(b, numbers(3, k_size));
+  array<Backend, T> q(b, numbers(1, q_size)), k(b, numbers(2, k_size)),
+      v(b, numbers(3, k_size));
   array<Backend, T> y(b, numbers(4, c.rows * c.queries * channels)),
       lse(b, numbers(5, c.rows * c.heads * c.queries));
   array<Backend, T> dy(b, numbers(6, c.rows * c.queries * channels)), dq(b, numbers(7, q_size)),
@@ -239,13 +264,14 @@ std::vector<std::vector<double>> run_attention(const Backend& b, const attention
 
 void check_attention(const ms::cuda& gpu, const attention_case& c) {
   const std::string name = std::string(c.self ? "self" : "cross") + "-attention " +
-                           std::to_string(c.rows) + " rows " + std::to_string(c.heads) + " heads " +
-                           std::to_string(c.queries) + "x" + std::to_string(c.keys) + "x" +
-                           std::to_string(c.head_dim);
+                           std::to_string(c.rows) + " rows " + std::to_string(c.heads) +
+                           " heads " + std::to_string(c.queries) + "x" +
+                           std::to_string(c.keys) + "x" + std::to_string(c.head_dim);
   const auto expected = run_attention<ms::thrust_cpp, double>(ms::thrust_cpp(), c);
   const auto got = run_attention<ms::cuda, float>(gpu, c);
   const char* const parts[] = {" y", " lse", " dq", " dk", " dv"};
-  for (int part = 0; part < 5; ++part) compare(name + parts[part], got[part], expected[part], 5e-6);
+  for (int part = 0; part < 5; ++part)
+    compare(name + parts[part], got[part], expected[part], 5e-6);
 }
 
 struct square_term {
@@ -266,19 +292,21 @@ void check_sums(const ms::cuda& gpu, index_t rows, index_t pixels, index_t chann
   array<ms::thrust_cpp, double> hx(host, values), hy(host, numbers(2, rows * channels)),
       hcolumns(host, numbers(3, channels));
   row_sums(gpu, rows, pixels, channels, static_cast<const float*>(x.data()), y.data(), true);
-  row_sums(host, rows, pixels, channels, static_cast<const double*>(hx.data()), hy.data(), true);
+  row_sums(host, rows, pixels, channels, static_cast<const double*>(hx.data()), hy.data(),
+           true);
   compare(name + " by row", y.to_host(gpu), hy.to_host(host), 2e-6);
   column_sums(gpu, rows * pixels, channels, static_cast<const float*>(x.data()), columns.data(),
               true);
-  column_sums(host, rows * pixels, channels, static_cast<const double*>(hx.data()), hcolumns.data(),
-              true);
+  column_sums(host, rows * pixels, channels, static_cast<const double*>(hx.data()),
+              hcolumns.data(), true);
   compare(name + " by column", columns.to_host(gpu), hcolumns.to_host(host), 2e-6);
   for (const bool squares : {false, true})
     compare(name + (squares ? " of squares" : " of all"),
             {reduce_sum(gpu, x.size, static_cast<const float*>(x.data()), squares)},
             {reduce_sum(host, hx.size, static_cast<const double*>(hx.data()), squares)}, 1e-12);
   array<ms::cuda, double> sums(gpu, numbers(4, rows));
-  sum_by_row(gpu, rows, pixels * channels, square_term{x.data(), pixels * channels}, sums.data());
+  sum_by_row(gpu, rows, pixels * channels, square_term{x.data(), pixels * channels},
+             sums.data());
   std::vector<double> expected(std::size_t(rows), 0.0);
   for (index_t i = 0; i < index_t(values.size()); ++i)
     expected[std::size_t(i / (pixels * channels))] +=
@@ -288,10 +316,12 @@ void check_sums(const ms::cuda& gpu, index_t rows, index_t pixels, index_t chann
 
 int run(bool all) {
   const ms::cuda gpu;
-  for (const conv_case& c :
-       {conv_case{2, 5, 7, 8, 0, 12, 3, 1, 1, true}, conv_case{3, 6, 6, 3, 0, 5, 3, 1, 1, false},
-        conv_case{2, 4, 4, 36, 20, 68, 1, 1, 0, true}, conv_case{2, 8, 6, 16, 0, 24, 3, 2, 1, true},
-        conv_case{5, 1, 1, 40, 0, 33, 1, 1, 0, true}, conv_case{1, 9, 9, 4, 0, 4, 5, 3, 2, false}})
+  for (const conv_case& c : {conv_case{2, 5, 7, 8, 0, 12, 3, 1, 1, true},
+                             conv_case{3, 6, 6, 3, 0, 5, 3, 1, 1, false},
+                             conv_case{2, 4, 4, 36, 20, 68, 1, 1, 0, true},
+                             conv_case{2, 8, 6, 16, 0, 24, 3, 2, 1, true},
+                             conv_case{5, 1, 1, 40, 0, 33, 1, 1, 0, true},
+                             conv_case{1, 9, 9, 4, 0, 4, 5, 3, 2, false}})
     check_conv(gpu, c);
   check_norm(gpu, {2, 20, 12, 0, 3, true, true, 0}, 5e-6);
   check_norm(gpu, {2, 20, 12, 8, 5, true, false, 3}, 5e-6);

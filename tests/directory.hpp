@@ -1,4 +1,5 @@
-// What tests of files share: a directory of their own, a process of their own, and what an error says.
+// What tests of files share: a directory of their own, a process of their own, and what an
+// error says.
 #pragma once
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,16 +17,26 @@ namespace test {
 
 /// A directory of this test's own, gone at its end.
 struct directory {
-  std::string path = std::filesystem::temp_directory_path() / ("multistage-test-" + std::to_string(::getpid()));
-  directory() { std::filesystem::create_directories(path); }
-  ~directory() { std::filesystem::remove_all(path); }
+  std::string path = std::filesystem::temp_directory_path() /
+                     ("multistage-test-" + std::to_string(::getpid()));
+  directory() {
+    std::filesystem::create_directories(path);
+  }
+  ~directory() {
+    std::filesystem::remove_all(path);
+  }
   directory(const directory&) = delete;
-  std::string operator/(const char* name) const { return path + "/" + name; }
-  std::string operator/(const std::string& name) const { return path + "/" + name; }
+  std::string operator/(const char* name) const {
+    return path + "/" + name;
+  }
+  std::string operator/(const std::string& name) const {
+    return path + "/" + name;
+  }
   /// Names in it, sorted.
   std::vector<std::string> names() const {
     std::vector<std::string> list;
-    for (const auto& e : std::filesystem::directory_iterator(path)) list.push_back(e.path().filename().string());
+    for (const auto& e : std::filesystem::directory_iterator(path))
+      list.push_back(e.path().filename().string());
     std::sort(list.begin(), list.end());
     return list;
   }

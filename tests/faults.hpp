@@ -1,5 +1,6 @@
 // Memory and threads that cannot be had, on demand: replaces the allocation functions, mmap and
-// pthread_create of the program that includes this, and walks through the allocations of an action.
+// pthread_create of the program that includes this, and walks through the allocations of an
+// action.
 #pragma once
 #include <dlfcn.h>
 #include <pthread.h>
@@ -18,14 +19,16 @@
 
 namespace fault {
 
-std::atomic<long> until{0};     // allocations, or threads, until the one that fails; 0: none does
-std::atomic<bool> lasts{false}; // whether those after it fail too
+std::atomic<long> until{0};  // allocations, or threads, until the one that fails; 0: none does
+std::atomic<bool> lasts{false};  // whether those after it fail too
 std::atomic<bool> struck{false};
 std::atomic<int> threads_left{-1};  // that can be started; below 0: any number
 
 bool strikes() {
-  if (until.load() <= 0) return lasts.load() && struck.load();
-  if (until.fetch_sub(1) != 1) return false;
+  if (until.load() <= 0)
+    return lasts.load() && struck.load();
+  if (until.fetch_sub(1) != 1)
+    return false;
   struck = true;
   return true;
 }
@@ -50,34 +53,62 @@ extern "C" void* __wrap_malloc(std::size_t n) {
 }
 [[gnu::noinline]] void* operator new(std::size_t n) {
   void* const p = fault::strikes() ? nullptr : __real_malloc(n ? n : 1);
-  if (p == nullptr) throw std::bad_alloc();
+  if (p == nullptr)
+    throw std::bad_alloc();
   return p;
 }
 [[gnu::noinline]] void* operator new(std::size_t n, std::align_val_t a) {
-  const std::size_t align = std::size_t(a), whole = (n + align - 1) / align * align;
+  const std::size_t align = std::size_t(a);
+  const std::size_t whole = (n + align - 1) / align * align;
   void* const p = fault::strikes() ? nullptr : std::aligned_alloc(align, whole);
-  if (p == nullptr) throw std::bad_alloc();
+  if (p == nullptr)
+    throw std::bad_alloc();
   return p;
 }
-[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
-extern "C" void* mmap(void* address, std::size_t n, int protection, int flags, int file, off_t offset) {
-  if (file < 0 && fault::strikes()) return MAP_FAILED;
-  return reinterpret_cast<void*>(::syscall(SYS_mmap, address, n, protection, flags, file, offset));
+[[gnu::noinline]] void operator delete(void* p) noexcept {
+  std::free(p);
 }
-extern "C" int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*run)(void*), void* argument) {
+[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept {
+  std::free(p);
+}
+[[gnu::noinline]] void operator delete(void* p, std::align_val_t) noexcept {
+  std::free(p);
+}
+[[gnu::noinline]] void operator delete(void* p, std::size_t, std::align_val_t) noexcept {
+  std::free(p);
+}
+extern "C" void* mmap(void* address,
+                      std::size_t n,
+                      int protection,
+                      int flags,
+                      int file,
+                      off_t offset) {
+  if (file < 0 && fault::strikes())
+    return MAP_FAILED;
+  return reinterpret_cast<void*>(
+      ::syscall(SYS_mmap, address, n, protection, flags, file, offset));
+}
+extern "C" int pthread_create(pthread_t* thread,
+                              const pthread_attr_t* attributes,
+                              void* (*run)(void*),
+                              void* argument) {
   using function = int (*)(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*);
   static const function real = reinterpret_cast<function>(::dlsym(RTLD_NEXT, "pthread_create"));
-  if (fault::threads_left.load() == 0) return EAGAIN;
-  if (fault::threads_left.load() > 0) --fault::threads_left;
+  if (fault::threads_left.load() == 0)
+    return EAGAIN;
+  if (fault::threads_left.load() > 0)
+    --fault::threads_left;
   return real(thread, attributes, run, argument);
 }
 
 namespace {
 
-constexpr ms::song_unet tiny{.resolution = 4, .channels = 1, .encoder_channels = 8, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {2}};
+constexpr ms::song_unet tiny{.resolution = 4,
+                             .channels = 1,
+                             .encoder_channels = 8,
+                             .channel_mult = {1, 2},
+                             .num_blocks = 1,
+                             .attn_resolutions = {2}};
 constexpr ms::decoders three{{12, 8, 4}};
 const ms::shape picture{1, 4, 4, 1};
 
@@ -85,11 +116,13 @@ template <class Backend>
 using model_of = ms::dynamic_model<float, Backend>;
 template <class Backend>
 std::unique_ptr<model_of<Backend>> make_model(const Backend& b) {
-  return std::make_unique<model_of<Backend>>(b, ms::configuration{tiny, three, {}}, ms::partition({0.5, 20.0}), 1);
+  return std::make_unique<model_of<Backend>>(b, ms::configuration{tiny, three, {}},
+                                             ms::partition({0.5, 20.0}), 1);
 }
 std::vector<float> pictures(ms::index_t n) {
   std::vector<float> v = test::normals<float>(n * 16, 6);
-  for (float& x : v) x = std::clamp(0.5f * x, -1.0f, 1.0f);
+  for (float& x : v)
+    x = std::clamp(0.5f * x, -1.0f, 1.0f);
   return v;
 }
 template <class T>
@@ -105,7 +138,11 @@ struct training {
   explicit training(const Backend& b) : model(make_model(b)) {}
   void start() {
     trainer.emplace(*model, std::span<const float>(images), ms::shape{20, 4, 4, 1},
-                    ms::trainer_options{.learning_rate = 2e-3, .lr_rampup_kimg = 0, .batch_size = 8, .importance = {.bins = 2}, .seed = 4});
+                    ms::trainer_options{.learning_rate = 2e-3,
+                                        .lr_rampup_kimg = 0,
+                                        .batch_size = 8,
+                                        .importance = {.bins = 2},
+                                        .seed = 4});
   }
   /// All that a run carries on, after one more step.
   std::vector<double> state() {
@@ -120,42 +157,49 @@ struct training {
   }
 };
 
-/// Fails the allocations of `act` one after the other, alone or with all that follow. After a failure `act` is done again; what
-/// `look` sees then must be what it sees when nothing fails. Each try is a thread of its own, whose scratch is as new as the objects.
-/// Returns how many allocations there were, about.
+/// Fails the allocations of `act` one after the other, alone or with all that follow. After a
+/// failure `act` is done again; what `look` sees then must be what it sees when nothing fails.
+/// Each try is a thread of its own, whose scratch is as new as the objects. Returns how many
+/// allocations there were, about.
 template <class Backend, class Make, class Act, class Look>
 long walk(int threads, bool lasting, Make make, Act act, Look look, long each = 100) {
   std::vector<double> undisturbed;
-  // 0: nothing fails. Where there are many (Eigen's expressions take memory a tile), some are passed over behind the first `each`.
+  // 0: nothing fails. Where there are many (Eigen's expressions take memory a tile), some are
+  // passed over behind the first `each`.
   for (long n = 0;; n += n < each ? 1 : n / (each > 100 ? 20 : 5)) {
-    bool struck = false, failed = false;
+    bool struck = false;
+    bool failed = false;
     std::string other;
     std::vector<double> seen;
     std::thread([&] {
       try {
         auto object = make(Backend(threads));
-        if (n > 0) fault::arm(n, lasting);
+        if (n > 0)
+          fault::arm(n, lasting);
         try {
           act(object);
         } catch (const std::bad_alloc&) {
           failed = true;
         }
         struck = fault::disarm();
-        if (failed) act(object);
+        if (failed)
+          act(object);
         seen = look(object);
       } catch (const std::exception& e) {
         fault::disarm();
         other = e.what();
       }
     }).join();
-    INFO("allocation " << n << (lasting ? " and all that follow" : "") << ", " << threads << " threads; " << other);
+    INFO("allocation " << n << (lasting ? " and all that follow" : "") << ", " << threads
+                       << " threads; " << other);
     REQUIRE(other.empty());
     REQUIRE(!seen.empty());
     if (n == 0)
       undisturbed = seen;
     else
       REQUIRE((seen == undisturbed));  // in brackets: thousands of numbers would be printed
-    if (n > 0 && !struck) return n - 1;
+    if (n > 0 && !struck)
+      return n - 1;
   }
 }
 /// One failure on one thread, and one that lasts on several.

@@ -1,5 +1,6 @@
-// golden_check FILE_OR_DIRECTORY... [--backend NAME]: rebuilds each golden case from the file's configuration alone, on every backend
-// that was built, and holds all outputs, losses and gradients against the file.
+// golden_check FILE_OR_DIRECTORY... [--backend NAME]: rebuilds each golden case from the file's
+// configuration alone, on every backend that was built, and holds all outputs, losses and
+// gradients against the file.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 
@@ -21,18 +22,30 @@ namespace {
 
 template <class Backend>
 golden::outputs run(const golden::golden_case& g, Backend backend) {
-  if (g.family == "edm_unet") return golden::run_edm_unet(g, backend);
-  if (g.family == "ncsnpp" || g.family == "ldm_unet") return golden::run_raw_network(g, backend);
-  if (g.family == "autoencoder") return golden::run_autoencoder(g, backend);
-  if (g.family == "samplers") return golden::run_samplers(g, backend);
-  if (g.family == "schedules") return golden::run_schedules(g);
-  if (g.family == "losses") return golden::run_losses(g);
-  if (g.family == "metrics") return golden::run_metrics(g);
-  if (g.family == "random") return golden::run_random(g, backend);
-  if (g.family == "clustering" && g.file.contains("input.images")) return golden::run_optimal_denoiser(g, backend);
-  if (g.family == "clustering" && g.config.contains("matrices")) return golden::run_n_stage(g);
-  if (g.family == "clustering" && g.config.contains("size_limits")) return golden::run_interval_programme(g);
-  multistage::fail<multistage::value_error>("family '", g.family, "', case '", g.name, "' is not supported by this library yet");
+  if (g.family == "edm_unet")
+    return golden::run_edm_unet(g, backend);
+  if (g.family == "ncsnpp" || g.family == "ldm_unet")
+    return golden::run_raw_network(g, backend);
+  if (g.family == "autoencoder")
+    return golden::run_autoencoder(g, backend);
+  if (g.family == "samplers")
+    return golden::run_samplers(g, backend);
+  if (g.family == "schedules")
+    return golden::run_schedules(g);
+  if (g.family == "losses")
+    return golden::run_losses(g);
+  if (g.family == "metrics")
+    return golden::run_metrics(g);
+  if (g.family == "random")
+    return golden::run_random(g, backend);
+  if (g.family == "clustering" && g.file.contains("input.images"))
+    return golden::run_optimal_denoiser(g, backend);
+  if (g.family == "clustering" && g.config.contains("matrices"))
+    return golden::run_n_stage(g);
+  if (g.family == "clustering" && g.config.contains("size_limits"))
+    return golden::run_interval_programme(g);
+  multistage::fail<multistage::value_error>("family '", g.family, "', case '", g.name,
+                                            "' is not supported by this library yet");
 }
 
 template <class Backend>
@@ -42,11 +55,14 @@ bool check(const std::string& path, Backend backend) {
     const golden::outputs got = run(g, backend);
     const golden::verdict v = golden::compare(g, got, true);
     const bool ok = v.compared > 0 && v.failed == 0 && v.missing == 0;
-    std::printf("%s %s/%s on %s: %d outputs, worst %.2g of what is allowed (%s)%s\n", ok ? "ok  " : "FAIL", g.family.c_str(), g.name.c_str(),
-                std::string(Backend::name).c_str(), v.compared, v.worst, v.worst_name.c_str(), v.compared == 0 ? "; nothing was compared" : "");
+    std::printf("%s %s/%s on %s: %d outputs, worst %.2g of what is allowed (%s)%s\n",
+                ok ? "ok  " : "FAIL", g.family.c_str(), g.name.c_str(),
+                std::string(Backend::name).c_str(), v.compared, v.worst, v.worst_name.c_str(),
+                v.compared == 0 ? "; nothing was compared" : "");
     return ok;
   } catch (const std::exception& e) {
-    std::printf("FAIL %s on %s: %s\n", path.c_str(), std::string(Backend::name).c_str(), e.what());
+    std::printf("FAIL %s on %s: %s\n", path.c_str(), std::string(Backend::name).c_str(),
+                e.what());
     return false;
   }
 }
@@ -58,7 +74,9 @@ int main(int argc, char** argv) {
   std::vector<std::string> paths;
   std::string only;
   app.add_option("paths", paths, "golden files, or directories of them")->required();
-  app.add_option("--backend", only, "run on this backend alone: cpu, eigen, thrust (all its systems), thrust_cpp, thrust_omp");
+  app.add_option("--backend", only,
+                 "run on this backend alone: cpu, eigen, thrust (all its systems), thrust_cpp, "
+                 "thrust_omp");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
@@ -75,17 +93,21 @@ int main(int argc, char** argv) {
       files.push_back(p);
     else
       for (const auto& e : std::filesystem::recursive_directory_iterator(p))
-        if (e.path().extension() == ".safetensors") files.push_back(e.path().string());
+        if (e.path().extension() == ".safetensors")
+          files.push_back(e.path().string());
   }
   std::sort(files.begin(), files.end());
-  int passed = 0, failed = 0;
+  int passed = 0;
+  int failed = 0;
   bool any = false;
   const auto on = [&](auto backend) {
     // "thrust" means all of its systems
     const std::string name(decltype(backend)::name);
-    if (!only.empty() && only != name && name.rfind(only + "_", 0) != 0) return;
+    if (!only.empty() && only != name && name.rfind(only + "_", 0) != 0)
+      return;
     any = true;
-    for (const auto& f : files) check(f, backend) ? ++passed : ++failed;
+    for (const auto& f : files)
+      check(f, backend) ? ++passed : ++failed;
   };
 #ifdef __CUDACC__
   int devices = 0;

@@ -6,8 +6,10 @@
 #include <atomic>
 #include <cerrno>
 
-extern "C" int pthread_create(pthread_t* thread, const pthread_attr_t* attributes,
-                              void* (*run)(void*), void* argument) {
+extern "C" int pthread_create(pthread_t* thread,
+                              const pthread_attr_t* attributes,
+                              void* (*run)(void*),
+                              void* argument) {
   using function = int (*)(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*);
   static const function real = reinterpret_cast<function>(::dlsym(RTLD_NEXT, "pthread_create"));
   static std::atomic<int> left{3};

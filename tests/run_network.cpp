@@ -1,6 +1,7 @@
-// Runs a checkpoint on given inputs, for comparisons with other implementations: run_network CHECKPOINT IN.safetensors OUT.safetensors
-// IN holds x [n, c, h, w] and t [n] (the network's own label), or sigma [n] (then D(x; sigma) is computed), and context [n, tokens, dim] where the
-// network has one; for an autoencoder and for Inception only x.
+// Runs a checkpoint on given inputs, for comparisons with other implementations: run_network
+// CHECKPOINT IN.safetensors OUT.safetensors IN holds x [n, c, h, w] and t [n] (the network's
+// own label), or sigma [n] (then D(x; sigma) is computed), and context [n, tokens, dim] where
+// the network has one; for an autoencoder and for Inception only x.
 #include <cstdio>
 #include <multistage/io.hpp>
 #include <multistage/multistage.hpp>
@@ -11,19 +12,25 @@ namespace {
 
 std::vector<float> nhwc(const ms::io::safetensors& f, const ms::shape& s) {
   const auto v = f.get<float>("x");
-  ms::require<ms::shape_error>(ms::index_t(v.size()) == s.size(), "x has ", v.size(), " values, expected ", s);
+  ms::require<ms::shape_error>(ms::index_t(v.size()) == s.size(), "x has ", v.size(),
+                               " values, expected ", s);
   std::vector<float> out(v.size());
   const auto at = ms::nchw(v.data(), s);
   ms::index_t i = 0;
   for (ms::index_t n = 0; n < s.rows; ++n)
     for (ms::index_t h = 0; h < s.height; ++h)
       for (ms::index_t w = 0; w < s.width; ++w)
-        for (ms::index_t c = 0; c < s.channels; ++c) out[i++] = at.data[n * at.strides[0] + h * at.strides[1] + w * at.strides[2] + c * at.strides[3]];
+        for (ms::index_t c = 0; c < s.channels; ++c)
+          out[i++] = at.data[n * at.strides[0] + h * at.strides[1] + w * at.strides[2] +
+                             c * at.strides[3]];
   return out;
 }
 
 template <class T>
-void add(ms::io::safetensors_writer& w, const char* name, const std::vector<T>& values, const ms::shape& s) {
+void add(ms::io::safetensors_writer& w,
+         const char* name,
+         const std::vector<T>& values,
+         const ms::shape& s) {
   std::vector<float> out(values.size());
   const auto at = ms::nchw(out.data(), s);
   ms::index_t i = 0;
@@ -31,7 +38,8 @@ void add(ms::io::safetensors_writer& w, const char* name, const std::vector<T>& 
     for (ms::index_t h = 0; h < s.height; ++h)
       for (ms::index_t q = 0; q < s.width; ++q)
         for (ms::index_t c = 0; c < s.channels; ++c)
-          at.data[n * at.strides[0] + h * at.strides[1] + q * at.strides[2] + c * at.strides[3]] = float(values[i++]);
+          at.data[n * at.strides[0] + h * at.strides[1] + q * at.strides[2] +
+                  c * at.strides[3]] = float(values[i++]);
   w.add(name, {s.rows, s.channels, s.height, s.width}, out);
 }
 
@@ -90,7 +98,8 @@ int run(const std::string& checkpoint, const std::string& input, const std::stri
 
 int main(int argc, char** argv) {
   return ms::exit_status([&] {
-    ms::require<ms::value_error>(argc == 4, "usage: run_network CHECKPOINT IN.safetensors OUT.safetensors");
+    ms::require<ms::value_error>(
+        argc == 4, "usage: run_network CHECKPOINT IN.safetensors OUT.safetensors");
     return run(argv[1], argv[2], argv[3]);
   });
 }

@@ -1,4 +1,5 @@
-// What tests share: tensors of random numbers, comparisons, numerical gradients, and the list of backends.
+// What tests share: tensors of random numbers, comparisons, numerical gradients, and the list
+// of backends.
 #pragma once
 #include <functional>
 #include <multistage/eigen.hpp>
@@ -12,7 +13,8 @@ namespace ms = multistage;
 
 #if defined(MULTISTAGE_TEST_CPU_ALONE)  // tests/run.sh --quick
 #define BACKENDS ms::cpu
-#elif defined(_OPENMP) && !defined(__SANITIZE_THREAD__)  // ThreadSanitizer does not see OpenMP's barriers
+#elif defined(_OPENMP) && \
+    !defined(__SANITIZE_THREAD__)  // ThreadSanitizer does not see OpenMP's barriers
 #define BACKENDS ms::cpu, ms::eigen, ms::thrust_cpp, ms::thrust_omp
 #else
 #define BACKENDS ms::cpu, ms::eigen, ms::thrust_cpp
@@ -25,7 +27,8 @@ template <class T>
 std::vector<T> normals(ms::index_t n, std::uint64_t key) {
   std::vector<T> v(std::size_t(n), T(0));
   const ms::random_stream r(99, key);
-  for (ms::index_t i = 0; i < n; ++i) v[i] = T(r.normal(std::uint64_t(i)));
+  for (ms::index_t i = 0; i < n; ++i)
+    v[i] = T(r.normal(std::uint64_t(i)));
   return v;
 }
 template <class T, class Backend>
@@ -37,25 +40,32 @@ ms::tensor<T, Backend> random_tensor(const Backend& b, ms::shape s, std::uint64_
 template <class A, class B>
 double distance(const std::vector<A>& got, const std::vector<B>& want) {
   REQUIRE(got.size() == want.size());
-  double worst = 0, scale = 1e-30;
+  double worst = 0;
+  double scale = 1e-30;
   for (std::size_t i = 0; i < want.size(); ++i) {
-    if (!(std::fabs(double(got[i]) - double(want[i])) <= 1e30)) return HUGE_VAL;
+    if (!(std::fabs(double(got[i]) - double(want[i])) <= 1e30))
+      return HUGE_VAL;
     worst = std::max(worst, std::fabs(double(got[i]) - double(want[i])));
     scale = std::max(scale, std::fabs(double(want[i])));
   }
   return worst / scale;
 }
 
-/// Central differences of a scalar function at some elements of `at` (all if few), against an analytic gradient. Returns the worst error
-/// as a share of the largest gradient.
-inline double gradient_error(std::vector<double> at, const std::function<double(const std::vector<double>&)>& f, const std::vector<double>& gradient,
+/// Central differences of a scalar function at some elements of `at` (all if few), against an
+/// analytic gradient. Returns the worst error as a share of the largest gradient.
+inline double gradient_error(std::vector<double> at,
+                             const std::function<double(const std::vector<double>&)>& f,
+                             const std::vector<double>& gradient,
                              std::size_t most = 40) {
   REQUIRE(at.size() == gradient.size());
-  double scale = 1e-30, worst = 0;
-  for (double g : gradient) scale = std::max(scale, std::fabs(g));
+  double scale = 1e-30;
+  double worst = 0;
+  for (double g : gradient)
+    scale = std::max(scale, std::fabs(g));
   const std::size_t step = std::max<std::size_t>(1, at.size() / most);
   for (std::size_t i = 0; i < at.size(); i += step) {
-    const double keep = at[i], h = 1e-5;
+    const double keep = at[i];
+    const double h = 1e-5;
     at[i] = keep + h;
     const double above = f(at);
     at[i] = keep - h;
@@ -69,7 +79,8 @@ inline double gradient_error(std::vector<double> at, const std::function<double(
 inline double dot(const std::vector<double>& a, const std::vector<double>& b) {
   REQUIRE(a.size() == b.size());
   double s = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) s += a[i] * b[i];
+  for (std::size_t i = 0; i < a.size(); ++i)
+    s += a[i] * b[i];
   return s;
 }
 

@@ -1,9 +1,8 @@
-// Operations that return their results, on operands of any strides, against the same by plain loops; and that operations deduce what they
-// are given.
-#include <multistage/operations.hpp>
-
+// Operations that return their results, on operands of any strides, against the same by plain
+// loops; and that operations deduce what they are given.
 #include <multistage/backend/thrust/backend.hpp>
 #include <multistage/backend/thrust/systems.hpp>
+#include <multistage/operations.hpp>
 
 #include "catch.hpp"
 
@@ -24,11 +23,16 @@ auto draw(const Backend& b, std::uint64_t key, index_t n0, index_t n1, index_t n
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("operations take any strides and return what their definitions say", "", ms::cpu, ms::thrust_cpp) {
+TEMPLATE_TEST_CASE("operations take any strides and return what their definitions say",
+                   "",
+                   ms::cpu,
+                   ms::thrust_cpp) {
   TestType b;
-  const auto planar = draw(b, 1, 2, 3, 6, 5);                        // NCHW
-  const auto x = planar.template permute<0, 2, 3, 1>();              // NHWC, seen
-  const auto w = draw(b, 2, 4, 3, 3, 3).template permute<1, 2, 3, 0>();  // [kernel, kernel, in, out], from PyTorch's order
+  const auto planar = draw(b, 1, 2, 3, 6, 5);            // NCHW
+  const auto x = planar.template permute<0, 2, 3, 1>();  // NHWC, seen
+  const auto w =
+      draw(b, 2, 4, 3, 3, 3)
+          .template permute<1, 2, 3, 0>();  // [kernel, kernel, in, out], from PyTorch's order
   const auto bias = ms::normal<double>({4}, ms::random_stream(3), b);
   const auto hx = x.to(ms::cpu());
   const auto hw = w.to(ms::cpu());
@@ -44,13 +48,16 @@ TEMPLATE_TEST_CASE("operations take any strides and return what their definition
             for (index_t u = 0; u < 3; ++u)
               for (index_t v = 0; v < 3; ++v)
                 for (index_t c = 0; c < 3; ++c) {
-                  const index_t p = i * stride + u - 1, q = j * stride + v - 1;
-                  if (p >= 0 && p < 6 && q >= 0 && q < 5) s += hx(n, p, q, c) * hw(u, v, c, o);
+                  const index_t p = i * stride + u - 1;
+                  const index_t q = j * stride + v - 1;
+                  if (p >= 0 && p < 6 && q >= 0 && q < 5)
+                    s += hx(n, p, q, c) * hw(u, v, c, o);
                 }
             CHECK(y(n, i, j, o) == Approx(s).margin(1e-12));
           }
   }
-  const auto left = planar.template at<0>(0).template at<1>(2);  // [3, 5] with a stride between rows
+  const auto left =
+      planar.template at<0>(0).template at<1>(2);  // [3, 5] with a stride between rows
   const auto right = planar.template at<0>(1).template at<1>(1).transpose();  // [5, 3]
   const auto product = ms::matmul(left, right).to(ms::cpu());
   const auto hl = left.to(ms::cpu());
@@ -58,11 +65,13 @@ TEMPLATE_TEST_CASE("operations take any strides and return what their definition
   for (index_t i = 0; i < 3; ++i)
     for (index_t j = 0; j < 3; ++j) {
       double s = 0;
-      for (index_t k = 0; k < 5; ++k) s += hl(i, k) * hr(k, j);
+      for (index_t k = 0; k < 5; ++k)
+        s += hl(i, k) * hr(k, j);
       CHECK(product(i, j) == Approx(s));
     }
   const auto three = bias.template slice<0>(0, 3);
-  CHECK(distance(ms::linear(left, right, three), ms::eval(ms::matmul(left, right) + three)) < 1e-15);
+  CHECK(distance(ms::linear(left, right, three), ms::eval(ms::matmul(left, right) + three)) <
+        1e-15);
 
   const auto weight = ms::full({6}, 1.5, b);
   const auto shift = ms::full({6}, 0.25, b);
@@ -72,17 +81,20 @@ TEMPLATE_TEST_CASE("operations take any strides and return what their definition
   const auto grouped = wide.template reverse<1>().copy().reshape({2, 30, 2, 3});
   const auto mean = ms::mean(grouped, ms::axes{1, 3}, ms::keep);
   const auto variance = ms::mean(ms::square(grouped - mean), ms::axes{1, 3}, ms::keep);
-  CHECK(distance(normed.reshape({2, 30, 2, 3}), ms::eval(1.5 * (grouped - mean) / ms::sqrt(variance + 1e-5) + 0.25)) < 1e-12);
+  CHECK(distance(normed.reshape({2, 30, 2, 3}),
+                 ms::eval(1.5 * (grouped - mean) / ms::sqrt(variance + 1e-5) + 0.25)) < 1e-12);
 
   const auto small = ms::downsample(x.template slice<2>(0, 4));
   const auto parts = x.template slice<2>(0, 4).copy().reshape({2, 3, 2, 2, 2, 3});
   CHECK(distance(small, ms::mean(parts, ms::axes{2, 4})) < 1e-14);
   CHECK(distance(ms::downsample(ms::upsample(small)), small) < 1e-14);
   const auto gated = ms::geglu(wide);
-  CHECK(distance(gated, ms::eval(wide.template slice<3>(0, 3) * ms::gelu(wide.template slice<3>(3, 6)))) < 1e-14);
+  CHECK(distance(gated, ms::eval(wide.template slice<3>(0, 3) *
+                                 ms::gelu(wide.template slice<3>(3, 6)))) < 1e-14);
 
   const auto tokens = ms::normal<double>({2, 7, 8}, ms::random_stream(5), b);
-  const auto keys = ms::normal<double>({2, 8, 9}, ms::random_stream(6), b).template permute<0, 2, 1>();  // [2, 9, 8]
+  const auto keys = ms::normal<double>({2, 8, 9}, ms::random_stream(6), b)
+                        .template permute<0, 2, 1>();  // [2, 9, 8]
   const auto attended = ms::attention(tokens, keys, keys, 2);
   for (index_t row = 0; row < 2; ++row)
     for (const index_t head : {0, 1}) {
@@ -90,13 +102,16 @@ TEMPLATE_TEST_CASE("operations take any strides and return what their definition
       const auto k = keys.template at<0>(row).template slice<1>(4 * head, 4 * head + 4);
       const auto scores = ms::eval(ms::exp(0.5 * ms::matmul(q, k.transpose())));
       const auto share = ms::eval(scores / ms::sum(scores, ms::axes{1}, ms::keep));
-      CHECK(distance(attended.template at<0>(row).template slice<1>(4 * head, 4 * head + 4), ms::matmul(share, k)) < 1e-13);
+      CHECK(distance(attended.template at<0>(row).template slice<1>(4 * head, 4 * head + 4),
+                     ms::matmul(share, k)) < 1e-13);
     }
   const auto waves = ms::embedding(ms::iota<double>(3, 0.5, 1.0, b), 8);
   CHECK(waves.to(ms::cpu())(1, 4) == Approx(std::cos(1.5)));
 }
 
-TEST_CASE("operations deduce their arguments: tensors, const or not, are operands; views are results") {
+TEST_CASE(
+    "operations deduce their arguments: tensors, const or not, are operands; views are "
+    "results") {
   ms::cpu b;
   ms::tensor<float> x = ms::normal<float>({1, 4, 4, 8}, ms::random_stream(1)), y(x.extents());
   ms::ops::silu(b, x, y.view());
@@ -105,7 +120,8 @@ TEST_CASE("operations deduce their arguments: tensors, const or not, are operand
   ms::ops::map_backward<ms::gelu_function>(b, x, std::as_const(y), y.view());
   ms::ops::fill(b, y.view(), 2);  // an int is what a float takes
   CHECK(ms::sum(y) == 256);
-  ms::tensor<float> w = ms::normal<float>({1, 1, 8, 2}, ms::random_stream(2)), z({1, 4, 4, 2}), dw(w.extents());
+  ms::tensor<float> w = ms::normal<float>({1, 1, 8, 2}, ms::random_stream(2)), z({1, 4, 4, 2}),
+                    dw(w.extents());
   ms::ops::conv(b, x, w, z.view(), {1, 1, 0}, {.scale = 2});
   ms::ops::conv_backward(b, x, w, z, {}, dw.view(), {}, {1, 1, 0});
   CHECK(ms::norm(z / 2 - ms::conv(x, w, {.padding = 0})) < 1e-5);
@@ -114,7 +130,8 @@ TEST_CASE("operations deduce their arguments: tensors, const or not, are operand
 TEST_CASE("what eager operations refuse") {
   const auto x = ms::normal<float>({1, 4, 4, 8}, ms::random_stream(1));
   const auto w = ms::normal<float>({3, 3, 7, 2}, ms::random_stream(2));
-  CHECK_THROWS_WITH(ms::conv(x, w), Catch::Contains("weight") && Catch::Contains("[3, 3, 8, 2]"));
+  CHECK_THROWS_WITH(ms::conv(x, w),
+                    Catch::Contains("weight") && Catch::Contains("[3, 3, 8, 2]"));
   CHECK_THROWS_AS(ms::matmul(x.at<0>(0).at<0>(0), x.at<0>(0).at<0>(0)), ms::shape_error);
   CHECK_THROWS_AS(ms::geglu(x.slice<3>(0, 7)), ms::shape_error);
   const auto seven = ms::zeros<float>({7});

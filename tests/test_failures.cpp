@@ -16,7 +16,8 @@ TEMPLATE_TEST_CASE("a training step whose memory fails changes nothing", "", BAC
 
 TEMPLATE_TEST_CASE("a trainer whose memory fails leaves the model as it was", "", BACKENDS) {
   walk_all<TestType>(
-      10, [](const TestType& b) { return std::make_unique<training<TestType>>(b); }, [](auto& t) { t->start(); }, [](auto& t) { return t->state(); });
+      10, [](const TestType& b) { return std::make_unique<training<TestType>>(b); },
+      [](auto& t) { t->start(); }, [](auto& t) { return t->state(); });
 }
 
 TEMPLATE_TEST_CASE("pictures are the same after a sampling whose memory failed", "", BACKENDS) {
@@ -25,11 +26,19 @@ TEMPLATE_TEST_CASE("pictures are the same after a sampling whose memory failed",
     std::vector<double> images;
   };
   walk_all<TestType>(
-      40, [](const TestType& b) { return drawing{make_model(b), {}}; },
-      [](drawing& d) { d.images = ms::sample(*d.model, ms::edm_heun{.num_steps = 2}, {.seeds = "0-2", .reuse = {.every = 2}}).images; },
+      40,
+      [](const TestType& b) {
+        return drawing{make_model(b), {}};
+      },
+      [](drawing& d) {
+        d.images = ms::sample(*d.model, ms::edm_heun{.num_steps = 2},
+                              {.seeds = "0-2", .reuse = {.every = 2}})
+                       .images;
+      },
       [](drawing& d) {
         std::vector<double> all = d.images;
-        append(all, ms::sample(*d.model, ms::edm_heun{.num_steps = 3}, {.seeds = "0-8"}).images);
+        append(all,
+               ms::sample(*d.model, ms::edm_heun{.num_steps = 3}, {.seeds = "0-8"}).images);
         return all;
       });
 }
@@ -67,9 +76,14 @@ TEMPLATE_TEST_CASE("a clustering whose memory fails can be asked for again", "",
   };
   const std::vector<float> images = pictures(600);  // more than a block
   walk_all<TestType>(
-      20, [](const TestType& b) { return search{b, {}}; },
+      20,
+      [](const TestType& b) {
+        return search{b, {}};
+      },
       [&](search& s) {
-        const auto c = ms::cluster_by_optimal_denoiser(s.backend, std::span<const float>(images), ms::shape{600, 4, 4, 1}, {.alpha = 0.9, .threshold = 0.02, .draws = 48});
+        const auto c = ms::cluster_by_optimal_denoiser(
+            s.backend, std::span<const float>(images), ms::shape{600, 4, 4, 1},
+            {.alpha = 0.9, .threshold = 0.02, .draws = 48});
         s.found = c.mean_low;
         append(s.found, c.stages.boundaries());
       },
@@ -92,7 +106,8 @@ TEMPLATE_TEST_CASE("an optimal denoiser grows whole or not at all", "", BACKENDS
       8,
       [](const TestType& b) {
         denoiser d{b, test::random_tensor<double>(b, {30, 4, 4, 1}, 1), nullptr};
-        d.best = std::make_unique<ms::optimal_denoiser<double, TestType>>(b, std::as_const(d.images).view());
+        d.best = std::make_unique<ms::optimal_denoiser<double, TestType>>(
+            b, std::as_const(d.images).view());
         d.of(2);
         return d;
       },
@@ -134,7 +149,9 @@ TEST_CASE("threads that cannot be started: those that were are joined, and the e
   for (int have = 0; have < 7; ++have) {
     fault::threads_left = have;
     const std::string text = test::message([] { ms::thread_pool pool(8); });
-    CHECK_THAT(text, Catch::Contains("of 8 threads the system gives only " + std::to_string(have + 1)) && Catch::Contains("ulimit -u"));
+    CHECK_THAT(text, Catch::Contains("of 8 threads the system gives only " +
+                                     std::to_string(have + 1)) &&
+                         Catch::Contains("ulimit -u"));
     CHECK_THROWS_AS(ms::cpu(9), ms::state_error);
     fault::threads_left = -1;
   }
@@ -169,7 +186,10 @@ TEST_CASE("where no thread can be had to read ahead, images are read when they a
   const std::vector<float> images = pictures(1300);  // three blocks
   const ms::cpu backend(1);
   const auto found = [&] {
-    return ms::cluster_by_optimal_denoiser(backend, std::span<const float>(images), ms::shape{1300, 4, 4, 1}, {.alpha = 0.9, .threshold = 0.02, .draws = 48}).mean_low;
+    return ms::cluster_by_optimal_denoiser(backend, std::span<const float>(images),
+                                           ms::shape{1300, 4, 4, 1},
+                                           {.alpha = 0.9, .threshold = 0.02, .draws = 48})
+        .mean_low;
   };
   const std::vector<double> usual = found();
   fault::threads_left = 0;

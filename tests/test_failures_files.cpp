@@ -1,5 +1,6 @@
-// Every allocation of saving, loading and resuming fails once, alone and with all that follow; what
-// comes after must be as if nothing had happened, and the file the one there was or the new one.
+// Every allocation of saving, loading and resuming fails once, alone and with all that follow;
+// what comes after must be as if nothing had happened, and the file the one there was or the
+// new one.
 #include <multistage/io.hpp>
 
 #include "faults.hpp"
@@ -41,7 +42,10 @@ TEST_CASE("a load whose memory fails can be asked for again") {
   for (const bool lasting : {false, true}) {
     const bool lazy = lasting;
     const long points = walk<ms::cpu>(
-        1, lasting, [](const ms::cpu& b) { return loading{b, std::nullopt}; },
+        1, lasting,
+        [](const ms::cpu& b) {
+          return loading{b, std::nullopt};
+        },
         [&](loading& l) {
           l.model.emplace(ms::load(saved.path, l.backend, {.lazy = lazy}));
           l.model->weights();

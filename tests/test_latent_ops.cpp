@@ -10,8 +10,10 @@ using vec = std::vector<double>;
 
 TEMPLATE_TEST_CASE("gated GELU", "", BACKENDS) {
   TestType b;
-  const vec x = test::normals<double>(2 * 6 * 10, 1), r = test::normals<double>(2 * 6 * 5, 2);
-  const ms::shape in{2, 3, 2, 10}, out{2, 3, 2, 5};
+  const vec x = test::normals<double>(2 * 6 * 10, 1);
+  const vec r = test::normals<double>(2 * 6 * 5, 2);
+  const ms::shape in{2, 3, 2, 10};
+  const ms::shape out{2, 3, 2, 5};
   const auto run = [&](const vec& v) {
     ms::tensor<double, TestType> tx(b, in, v), y(b, out);
     ms::ops::geglu(b, tx.view(), y.view());
@@ -21,13 +23,15 @@ TEMPLATE_TEST_CASE("gated GELU", "", BACKENDS) {
   for (std::size_t p = 0; p < 12; ++p)
     for (std::size_t c = 0; c < 5; ++c) {
       const double g = x[p * 10 + 5 + c];
-      REQUIRE(y[p * 5 + c] == Approx(x[p * 10 + c] * 0.5 * g * (1 + std::erf(g / std::sqrt(2.0)))));
+      REQUIRE(y[p * 5 + c] ==
+              Approx(x[p * 10 + c] * 0.5 * g * (1 + std::erf(g / std::sqrt(2.0)))));
     }
   const ms::tensor<double, TestType> tx(b, in, x), tr(b, out, r);
   ms::tensor<double, TestType> dx(b, in, vec(x.size(), 2.0));
   ms::ops::geglu_backward(b, tx.view(), tr.view(), dx.view(), true);
   vec g = dx.to_host();
-  for (double& v : g) v -= 2;
+  for (double& v : g)
+    v -= 2;
   CHECK(test::gradient_error(
             x, [&](const vec& v) { return test::dot(run(v), r); }, g) < 1e-8);
   CHECK_THROWS_AS((ms::ops::geglu(b, tx.view(), dx.view())), ms::shape_error);
@@ -65,12 +69,17 @@ TEMPLATE_TEST_CASE("quantisation takes the nearest code, the lowest on a tie", "
   ms::ops::quantize(b, tz.view(), tc.view(), index.data(), q.view());
   CHECK(index.to_host() == std::vector<ms::index_t>{0, 1, 2, 0});
   CHECK(q.to_host() == vec{0, 0, 1, 0, 0, 1, 0, 0});
-  // With codes held fixed, the loss beta |zq - z|^2 / n + |zq - z|^2 / n has these gradients (beta counts for z alone).
+  // With codes held fixed, the loss beta |zq - z|^2 / n + |zq - z|^2 / n has these gradients
+  // (beta counts for z alone).
   const vec r = test::normals<double>(8, 3);
   const ms::tensor<double, TestType> tr(b, {1, 2, 2, 2}, r);
-  ms::ops::quantize_backward(b, tz.view(), tc.view(), index.data(), q.view(), tr.view(), 0.25, dz.view(), dc.view());
-  const vec gz = dz.to_host(), gc = dc.to_host(), snapped = q.to_host();
-  for (std::size_t i = 0; i < 8; ++i) CHECK(gz[i] == Approx(r[i] + 0.25 * 2 * (z[i] - snapped[i]) / 8));
+  ms::ops::quantize_backward(b, tz.view(), tc.view(), index.data(), q.view(), tr.view(), 0.25,
+                             dz.view(), dc.view());
+  const vec gz = dz.to_host();
+  const vec gc = dc.to_host();
+  const vec snapped = q.to_host();
+  for (std::size_t i = 0; i < 8; ++i)
+    CHECK(gz[i] == Approx(r[i] + 0.25 * 2 * (z[i] - snapped[i]) / 8));
   CHECK(gc[0] == Approx(2.0 / 8 * ((0 - 0.1) + (0 - 0.5))));
   CHECK(gc[2] == Approx(2.0 / 8 * (1 - 0.9)));
   CHECK(gc[6] == 0);
@@ -79,8 +88,10 @@ TEMPLATE_TEST_CASE("quantisation takes the nearest code, the lowest on a tie", "
 TEMPLATE_TEST_CASE("the Gaussian latent", "", BACKENDS) {
   TestType b;
   vec m = test::normals<double>(2 * 3 * 4, 1);
-  const vec noise = test::normals<double>(2 * 3 * 2, 2), r = test::normals<double>(2 * 3 * 2, 3);
-  const ms::shape ms_{2, 3, 1, 4}, zs{2, 3, 1, 2};
+  const vec noise = test::normals<double>(2 * 3 * 2, 2);
+  const vec r = test::normals<double>(2 * 3 * 2, 3);
+  const ms::shape ms_{2, 3, 1, 4};
+  const ms::shape zs{2, 3, 1, 2};
   const ms::tensor<double, TestType> tn(b, zs, noise), tr(b, zs, r);
   const double weight = 0.3;
   const auto value = [&](const vec& v) {

@@ -1,5 +1,5 @@
-// Pictures and arrays as people have them, against what Pillow and NumPy read (tests/data/make_pictures.py
-// says how the expected values were made).
+// Pictures and arrays as people have them, against what Pillow and NumPy read
+// (tests/data/make_pictures.py says how the expected values were made).
 #include <multistage/io/dataset.hpp>
 #include <multistage/io/figures.hpp>
 #include <optional>
@@ -17,10 +17,12 @@ const std::string arrays = MULTISTAGE_TEST_DATA "/arrays/";
 bool can_be_read(const std::string& name) {
   const std::string end = name.substr(name.size() - 4);
 #ifndef MULTISTAGE_JPEG
-  if (end == ".jpg") return false;
+  if (end == ".jpg")
+    return false;
 #endif
 #ifndef MULTISTAGE_WEBP
-  if (end == "webp") return false;
+  if (end == "webp")
+    return false;
 #endif
   return end.size() == 4;
 }
@@ -42,8 +44,11 @@ void copy(const std::string& name, const std::string& to) {
 /// What is warned of while it lives.
 struct heard {
   std::vector<std::string> texts;
-  ms::warning_handler before = ms::set_warning_handler([this](const std::string& s) { texts.push_back(s); });
-  ~heard() { ms::set_warning_handler(before); }
+  ms::warning_handler before =
+      ms::set_warning_handler([this](const std::string& s) { texts.push_back(s); });
+  ~heard() {
+    ms::set_warning_handler(before);
+  }
 };
 
 }  // namespace
@@ -55,7 +60,8 @@ TEST_CASE("pictures of every kind are read as Pillow reads them") {
   int compared = 0;
   for (const auto& entry : archive.entries()) {
     const std::string name = entry.name.substr(0, entry.name.size() - 4);
-    if (!can_be_read(name)) continue;
+    if (!can_be_read(name))
+      continue;
     const io::npy_array want = io::parse_npz("expected.npz", expected, name);
     INFO(name);
     const io::picture got = io::read_picture(pictures + name);
@@ -67,7 +73,8 @@ TEST_CASE("pictures of every kind are read as Pillow reads them") {
       worst = std::max(worst, std::abs(int(got.bytes[i]) - int(want.values[i])));
     CHECK(worst <= (exact ? 0 : 2));
     const io::picture_header header = io::read_picture_header(pictures + name);
-    CHECK((header.height == got.height && header.width == got.width && header.channels == got.channels));
+    CHECK((header.height == got.height && header.width == got.width &&
+           header.channels == got.channels));
     ++compared;
   }
   CHECK(compared >= 30);
@@ -88,13 +95,18 @@ TEST_CASE("pictures that cannot be read are refused with what is wrong") {
     INFO(name);
     CHECK_THROWS_AS(io::read_picture(pictures + name), ms::file_error);
     if (can_be_read(name))
-      CHECK_THAT(message([&] { io::read_picture(pictures + name); }), Catch::Contains(name) && Catch::Contains(why));
+      CHECK_THAT(message([&] { io::read_picture(pictures + name); }),
+                 Catch::Contains(name) && Catch::Contains(why));
     else
-      CHECK_THAT(message([&] { io::read_picture(pictures + name); }), Catch::Contains("when the program is built"));
+      CHECK_THAT(message([&] { io::read_picture(pictures + name); }),
+                 Catch::Contains("when the program is built"));
   }
   const test::directory dir;
   for (const auto& [text, why] : std::vector<std::pair<std::string, std::string>>{
-           {"", "is empty"}, {"GIF89a", "is a GIF"}, {"<html>", "begins with the bytes 3c 68 74 6d"}, {"\x89PNG\r\n\x1a\n", "header is cut"}}) {
+           {"", "is empty"},
+           {"GIF89a", "is a GIF"},
+           {"<html>", "begins with the bytes 3c 68 74 6d"},
+           {"\x89PNG\r\n\x1a\n", "header is cut"}}) {
     io::write_file(dir / "x.png", text);
     CHECK_THAT(message([&] { io::read_picture(dir / "x.png"); }), Catch::Contains(why));
     CHECK_THROWS_AS(io::read_images(dir.path), ms::file_error);
@@ -102,7 +114,8 @@ TEST_CASE("pictures that cannot be read are refused with what is wrong") {
 }
 
 TEST_CASE("a PNG with any byte changed or cut anywhere is an error or a picture of its size") {
-  // A PNG's checksums cover its header and pixels: a changed byte there is never another picture.
+  // A PNG's checksums cover its header and pixels: a changed byte there is never another
+  // picture.
   const auto sound = io::read_file(pictures + "rgb8.png");
   const io::picture want = io::decode_png("f", sound);
   int refused = 0;
@@ -114,7 +127,8 @@ TEST_CASE("a PNG with any byte changed or cut anywhere is an error or a picture 
     CHECK(other.value_or(want.bytes) == want.bytes);
     io::picture_warnings warnings;
     const io::picture_options options{io::default_most_pixels, &warnings};
-    const auto cut = unless_refused([&] { return io::decode_png("f", std::span(sound).first(i), options).bytes; });
+    const auto cut = unless_refused(
+        [&] { return io::decode_png("f", std::span(sound).first(i), options).bytes; });
     CHECK(cut.value_or(want.bytes) == want.bytes);
     CHECK(warnings.count() == cut.has_value());
     heard quiet;
@@ -123,11 +137,14 @@ TEST_CASE("a PNG with any byte changed or cut anywhere is an error or a picture 
   CHECK(refused > int(sound.size()) - 40);
 }
 
-TEST_CASE("the limit on pixels holds for every kind, before anything is allocated, and can be raised") {
+TEST_CASE(
+    "the limit on pixels holds for every kind, before anything is allocated, and can be "
+    "raised") {
   const test::directory dir;
   const auto check = [](const std::string& path, std::uint64_t pixels) {
     INFO(path);
-    CHECK_THAT(message([&] { io::open_images(path, {.most_pixels = pixels - 1}); }), Catch::Contains("more than the"));
+    CHECK_THAT(message([&] { io::open_images(path, {.most_pixels = pixels - 1}); }),
+               Catch::Contains("more than the"));
     CHECK(io::read_images(path, {.most_pixels = pixels}).extents.rows >= 1);
   };
   check(arrays + "u8.npy", 20);
@@ -168,7 +185,8 @@ TEST_CASE("folders: what is a picture, its bytes say") {
     const io::image_set set = io::read_images(odd);
     CHECK(set.extents == ms::shape{4, 8, 8, 3});
     CHECK(h.texts.empty());
-    io::write_file(odd + "z.gif", "GIF89a");  // a picture that nobody reads is not lost in silence
+    io::write_file(odd + "z.gif",
+                   "GIF89a");  // a picture that nobody reads is not lost in silence
     CHECK(io::read_images(odd).extents.rows == 4);
     REQUIRE(h.texts.size() == 1);
     CHECK_THAT(h.texts[0], Catch::Contains("z.gif: is a GIF and was left out"));
@@ -177,7 +195,8 @@ TEST_CASE("folders: what is a picture, its bytes say") {
   CHECK_THAT(message([&] { io::read_images(odd); }), Catch::Contains("link.png: is no file"));
   CHECK_THAT(message([&] { io::read_images(fresh("none")); }), Catch::Contains("holds no PNG"));
 
-  // Grey is grey where all are, and fills the colours where one is not; sizes are compared at once.
+  // Grey is grey where all are, and fills the colours where one is not; sizes are compared at
+  // once.
   const std::string grey = fresh("grey");
   copy("grey8.png", grey + "a.png");
   copy("grey16.png", grey + "b.png");
@@ -189,15 +208,19 @@ TEST_CASE("folders: what is a picture, its bytes say") {
   const io::image_set three = io::read_images(grey);
   CHECK(three.extents == ms::shape{3, 8, 8, 3});
   for (std::size_t i = 0; i < one.values.size(); ++i)
-    for (std::size_t c = 0; c < 3; ++c) CHECK(three.values[3 * i + c] == one.values[i]);
+    for (std::size_t c = 0; c < 3; ++c)
+      CHECK(three.values[3 * i + c] == one.values[i]);
   CHECK(io::read_images(dir / "grey", {.channels = 3}).values == three.values);
-  CHECK_THAT(message([&] { io::read_images(dir / "grey", {.channels = 1}); }), Catch::Contains("picture 2 has colours"));
+  CHECK_THAT(message([&] { io::read_images(dir / "grey", {.channels = 1}); }),
+             Catch::Contains("picture 2 has colours"));
   std::filesystem::remove(grey + "c.png");
   const io::image_set filled = io::read_images(dir / "grey", {.channels = 3});
   CHECK(std::equal(filled.values.begin(), filled.values.end(), three.values.begin()));
-  CHECK_THAT(message([&] { io::read_images(arrays + "u8.npy", {.channels = 4}); }), Catch::Contains("cannot be made ones of 4"));
+  CHECK_THAT(message([&] { io::read_images(arrays + "u8.npy", {.channels = 4}); }),
+             Catch::Contains("cannot be made ones of 4"));
   copy("exif_before.png", grey + "c.png");
-  CHECK_THAT(message([&] { io::open_images(grey); }), Catch::Contains("c.png: is 5 x 7") && Catch::Contains("make all one size"));
+  CHECK_THAT(message([&] { io::open_images(grey); }),
+             Catch::Contains("c.png: is 5 x 7") && Catch::Contains("make all one size"));
 }
 
 #ifdef MULTISTAGE_JPEG
@@ -211,45 +234,60 @@ TEST_CASE("what libjpeg only warns of is read, counted once a file and said at t
   {
     const ms::image_source images = io::open_images(dir.path);
     std::vector<float> values(std::size_t(images.extents.size()));
-    for (int time = 0; time < 3; ++time) images.read(0, 4, values.data());
+    for (int time = 0; time < 3; ++time)
+      images.read(0, 4, values.data());
     CHECK(h.texts.empty());
   }
   REQUIRE(h.texts.size() == 1);
-  CHECK_THAT(h.texts[0], Catch::Contains("3 files are not quite sound") && Catch::Contains("b.jpg: Premature end of JPEG file"));
+  CHECK_THAT(h.texts[0], Catch::Contains("3 files are not quite sound") &&
+                             Catch::Contains("b.jpg: Premature end of JPEG file"));
 }
 
 TEST_CASE("a JPEG that is one colour in one scan after the other is refused after 500") {
-  // 600 empty refinement scans behind a sound progressive file: libjpeg would go over the picture each time.
+  // 600 empty refinement scans behind a sound progressive file: libjpeg would go over the
+  // picture each time.
   auto bytes = io::read_file(pictures + "progressive.jpg");
   const std::vector<unsigned char> marker{0xff, 0xda};
   const auto last = std::find_end(bytes.begin(), bytes.end(), marker.begin(), marker.end());
   const std::vector<unsigned char> scan(last, bytes.end() - 2);
-  for (int i = 0; i < 600; ++i) bytes.insert(bytes.end() - 2, scan.begin(), scan.end());
-  CHECK_THAT(message([&] { io::decode_jpeg("f", bytes); }), Catch::Contains("more than 500 scans"));
+  for (int i = 0; i < 600; ++i)
+    bytes.insert(bytes.end() - 2, scan.begin(), scan.end());
+  CHECK_THAT(message([&] { io::decode_jpeg("f", bytes); }),
+             Catch::Contains("more than 500 scans"));
 }
 #endif
 
-TEST_CASE("EXIF's orientation: either order of bytes, every type that programs write, and anything broken is upright") {
-  const auto exif = [](bool little, unsigned type, unsigned orientation, unsigned directory = 8) {
+TEST_CASE(
+    "EXIF's orientation: either order of bytes, every type that programs write, and anything "
+    "broken is upright") {
+  const auto exif = [](bool little, unsigned type, unsigned orientation,
+                       unsigned directory = 8) {
     std::vector<unsigned char> b;
     const auto put = [&](std::size_t v, int n) {
-      for (int i = 0; i < n; ++i) b.push_back(static_cast<unsigned char>(v >> 8 * (little ? i : n - 1 - i)));
+      for (int i = 0; i < n; ++i)
+        b.push_back(static_cast<unsigned char>(v >> 8 * (little ? i : n - 1 - i)));
     };
-    b = {little ? (unsigned char)'I' : (unsigned char)'M', little ? (unsigned char)'I' : (unsigned char)'M'};
+    b = {little ? (unsigned char)'I' : (unsigned char)'M',
+         little ? (unsigned char)'I' : (unsigned char)'M'};
     put(42, 2), put(directory, 4), put(2, 2);
-    put(0x010f, 2), put(2, 2), put(4, 4), put(0x41424300, 4);  // the camera's maker stands before it
+    put(0x010f, 2), put(2, 2), put(4, 4),
+        put(0x41424300, 4);  // the camera's maker stands before it
     const int size = type == 1 ? 1 : type == 3 ? 2 : 4;
-    put(0x0112, 2), put(type, 2), put(1, 4), put(orientation, size), put(0, 4 - size), put(0, 4);
+    put(0x0112, 2), put(type, 2), put(1, 4), put(orientation, size), put(0, 4 - size),
+        put(0, 4);
     return b;
   };
   using io::detail::exif_orientation;
   for (const bool little : {false, true})
     for (unsigned o = 1; o <= 8; ++o) {
-      for (const unsigned type : {1, 3, 4}) CHECK(exif_orientation(exif(little, type, o)) == int(o));
+      for (const unsigned type : {1, 3, 4})
+        CHECK(exif_orientation(exif(little, type, o)) == int(o));
       CHECK(exif_orientation(exif(little, 2, o)) == 1);  // text
-      for (const unsigned directory : {9u, 37u, 38u, 1000u, 0xffffffffu}) exif_orientation(exif(little, 3, o, directory));
+      for (const unsigned directory : {9u, 37u, 38u, 1000u, 0xffffffffu})
+        exif_orientation(exif(little, 3, o, directory));
       const auto whole = exif(little, 3, o);
-      for (std::size_t n = 0; n < 34; ++n) CHECK(exif_orientation(std::span(whole).first(n)) == 1);
+      for (std::size_t n = 0; n < 34; ++n)
+        CHECK(exif_orientation(std::span(whole).first(n)) == 1);
     }
   CHECK(exif_orientation(exif(true, 3, 0)) == 1);
   CHECK(exif_orientation(exif(true, 3, 9)) == 1);
@@ -259,40 +297,53 @@ TEST_CASE("pictures are written as they are: grey as grey") {
   const test::directory dir;
   for (const ms::index_t channels : {1, 3}) {
     io::picture p{4, 6, channels, {}};
-    for (ms::index_t i = 0; i < 24 * channels; ++i) p.bytes.push_back(static_cast<unsigned char>(i * 7));
+    for (ms::index_t i = 0; i < 24 * channels; ++i)
+      p.bytes.push_back(static_cast<unsigned char>(i * 7));
     io::write_png(dir / "p.png", p);
     const auto bytes = io::read_file(dir / "p.png");
-    CHECK(bytes[24] == 8);                          // IHDR: bits of a channel,
-    CHECK(bytes[25] == (channels == 1 ? 0 : 2));    // kind of colour
+    CHECK(bytes[24] == 8);                        // IHDR: bits of a channel,
+    CHECK(bytes[25] == (channels == 1 ? 0 : 2));  // kind of colour
     const io::picture back = io::read_picture(dir / "p.png");
     CHECK(back.channels == channels);
     CHECK(back.bytes == p.bytes);
     CHECK(io::read_images(dir.path).extents == ms::shape{1, 4, 6, channels});
   }
-  CHECK_THAT(message([&] { io::write_png(dir / "p.png", {1, 1, 4, {1, 2, 3, 4}}); }), Catch::Contains("4 channels"));
-  CHECK_THAT(message([&] { io::write_png(dir / "p.png", {2, 1, 3, {1, 2, 3, 4}}); }), Catch::Contains("4 bytes"));
+  CHECK_THAT(message([&] {
+               io::write_png(dir / "p.png", {1, 1, 4, {1, 2, 3, 4}});
+             }),
+             Catch::Contains("4 channels"));
+  CHECK_THAT(message([&] {
+               io::write_png(dir / "p.png", {2, 1, 3, {1, 2, 3, 4}});
+             }),
+             Catch::Contains("4 bytes"));
   CHECK_THROWS_AS(io::write_png(dir / "p.png", {0, 0, 3, {}}), ms::value_error);
 }
 
 TEST_CASE("settings that have no effect on a kind of file are refused") {
   const std::string png = pictures + "rgb8.png";
-  CHECK_THAT(message([&] { io::open_images(png, {.largest = 16}); }), Catch::Contains("leave `largest` out"));
-  CHECK_THAT(message([&] { io::open_images(arrays + "u8.npy", {.array = "a"}); }), Catch::Contains("leave `array` out"));
-  CHECK_THAT(message([&] { io::open_images(arrays + "t-idx3-ubyte", {.latents = true}); }), Catch::Contains("no array of floats"));
+  CHECK_THAT(message([&] { io::open_images(png, {.largest = 16}); }),
+             Catch::Contains("leave `largest` out"));
+  CHECK_THAT(message([&] { io::open_images(arrays + "u8.npy", {.array = "a"}); }),
+             Catch::Contains("leave `array` out"));
+  CHECK_THAT(message([&] { io::open_images(arrays + "t-idx3-ubyte", {.latents = true}); }),
+             Catch::Contains("no array of floats"));
 }
 
 TEST_CASE("an archive whose entries share their bytes is refused") {
   // The same directory entry many times over: each would unpack the same bytes again.
   const auto sound = io::read_file(arrays + "comp.npz");
   std::size_t entry = 0;
-  while (!(sound[entry] == 'P' && sound[entry + 1] == 'K' && sound[entry + 2] == 1)) ++entry;
+  while (!(sound[entry] == 'P' && sound[entry + 1] == 'K' && sound[entry + 2] == 1))
+    ++entry;
   const std::vector<unsigned char> one(sound.begin() + std::ptrdiff_t(entry), sound.end() - 22);
   std::vector<unsigned char> bytes(sound.begin(), sound.begin() + std::ptrdiff_t(entry));
-  for (int i = 0; i < 40; ++i) bytes.insert(bytes.end(), one.begin(), one.end());
+  for (int i = 0; i < 40; ++i)
+    bytes.insert(bytes.end(), one.begin(), one.end());
   std::vector<unsigned char> end(sound.end() - 22, sound.end());
   end[8] = end[10] = 40;
   bytes.insert(bytes.end(), end.begin(), end.end());
-  CHECK_THAT(message([&] { io::parse_npz("f", bytes); }), Catch::Contains("take more bytes than there are"));
+  CHECK_THAT(message([&] { io::parse_npz("f", bytes); }),
+             Catch::Contains("take more bytes than there are"));
 }
 
 TEST_CASE("a grid that no picture can hold is refused before its images are there") {
@@ -300,14 +351,26 @@ TEST_CASE("a grid that no picture can hold is refused before its images are ther
   const io::canvas c = io::image_grid(std::vector<double>(7 * 15), {7, 3, 5, 1}, 4, 2);
   CHECK((l.width == 4 + 4 * 14 && l.height == 4 + 2 * 10));
   CHECK((c.width() == l.width && c.height() == l.height));
-  // Columns of 8 pixels and a gap of 4 beside each: 2730 of them are 32764 wide, cairo takes 32767.
+  // Columns of 8 pixels and a gap of 4 beside each: 2730 of them are 32764 wide, cairo takes
+  // 32767.
   const ms::index_t most = 2730;
-  CHECK(io::image_grid(std::vector<double>(std::size_t(most)), {most, 1, 1, 1}, int(most), 8).width() == 32764);
-  CHECK_THAT(message([&] { io::grid_layout({most + 1, 1, 1, 1}, int(most + 1), 8); }), Catch::Contains("more than the 32767 pixels a side"));
-  CHECK_THAT(message([&] { io::grid_layout({40001, 8, 8, 1}, 1, 12); }), Catch::Contains("40001 rows of 1 images") && Catch::Contains("to a folder"));
-  CHECK_THAT(message([&] { io::grid_layout({1, 1 << 20, 1 << 20, 3}, 1, 1 << 20); }), Catch::Contains("more than the 32767"));
+  CHECK(io::image_grid(std::vector<double>(std::size_t(most)), {most, 1, 1, 1}, int(most), 8)
+            .width() == 32764);
+  CHECK_THAT(message([&] {
+               io::grid_layout({most + 1, 1, 1, 1}, int(most + 1), 8);
+             }),
+             Catch::Contains("more than the 32767 pixels a side"));
+  CHECK_THAT(message([&] {
+               io::grid_layout({40001, 8, 8, 1}, 1, 12);
+             }),
+             Catch::Contains("40001 rows of 1 images") && Catch::Contains("to a folder"));
+  CHECK_THAT(message([&] {
+               io::grid_layout({1, 1 << 20, 1 << 20, 3}, 1, 1 << 20);
+             }),
+             Catch::Contains("more than the 32767"));
   CHECK_THROWS_AS(io::grid_layout({4, 8, 8, 1}, 0, 1), ms::value_error);
-  for (const ms::shape none : {ms::shape{1, 1, 0, 1}, ms::shape{1, -4, 1, 1}, ms::shape{1, ms::index_t{1} << 62, 4, 1}})
+  for (const ms::shape none : {ms::shape{1, 1, 0, 1}, ms::shape{1, -4, 1, 1},
+                               ms::shape{1, ms::index_t{1} << 62, 4, 1}})
     CHECK_THROWS_AS(io::grid_layout(none, 1, 1), ms::value_error);
 }
 
@@ -318,45 +381,60 @@ TEST_CASE("figures read no value that is not there, and show grey and RGB only")
   };
   CHECK(grid({2, 3, 3, 1}, 18) == "nothing");
   CHECK(grid({2, 3, 3, 3}, 54) == "nothing");
-  for (const std::size_t n : {0, 17, 19}) CHECK_THAT(grid({2, 3, 3, 1}, n), Catch::Contains("image_grid: " + std::to_string(n) + " values"));
+  for (const std::size_t n : {0, 17, 19})
+    CHECK_THAT(grid({2, 3, 3, 1}, n),
+               Catch::Contains("image_grid: " + std::to_string(n) + " values"));
   for (const ms::index_t channels : {2, 4})
-    CHECK_THAT(grid({2, 3, 3, channels}, std::size_t(18 * channels)), Catch::Contains(std::to_string(channels) + " channels; 1 (grey) or 3 (RGB)"));
+    CHECK_THAT(grid({2, 3, 3, channels}, std::size_t(18 * channels)),
+               Catch::Contains(std::to_string(channels) + " channels; 1 (grey) or 3 (RGB)"));
   const auto cells = [&](std::size_t columns, std::size_t n) {
     return message([&] {
-      io::trajectories(std::vector<std::vector<double>>(columns, std::vector<double>(n)), {1, 2}, ms::partition(), {2, 3, 3, 1}, 1, "t");
+      io::trajectories(std::vector<std::vector<double>>(columns, std::vector<double>(n)),
+                       {1, 2}, ms::partition(), {2, 3, 3, 1}, 1, "t");
     });
   };
   CHECK(cells(2, 18) == "nothing");
   CHECK_THAT(cells(1, 18), Catch::Contains("1 columns for 2"));
   CHECK_THAT(cells(2, 9), Catch::Contains("trajectories: 9 values"));
-  CHECK_THROWS_AS(io::heat_map(std::vector<double>(4), {1, 2}, {}, "t", "l", {1}), ms::value_error);
-  CHECK_THROWS_AS(io::line_chart({{"k", {1, 2}, {1}, {}}}, "t", "x", "y", false), ms::value_error);
+  CHECK_THROWS_AS(io::heat_map(std::vector<double>(4), {1, 2}, {}, "t", "l", {1}),
+                  ms::value_error);
+  CHECK_THROWS_AS(io::line_chart({{"k", {1, 2}, {1}, {}}}, "t", "x", "y", false),
+                  ms::value_error);
 }
 
 TEST_CASE("npz archives of every making are what NumPy reads") {
   const io::image_set want = io::read_images(arrays + "u8.npy");
   REQUIRE(want.extents == ms::shape{3, 4, 5, 3});
-  // By numpy.savez, savez_compressed, zip, a stream, with zip64's fields, and behind a folder's entry.
-  for (const char* name : {"one.npz", "comp.npz", "arr2.npz", "plainzip.npz", "stream.npz", "zip64meta.npz", "dir_first.npz", "labels_first.npz"}) {
+  // By numpy.savez, savez_compressed, zip, a stream, with zip64's fields, and behind a folder's
+  // entry.
+  for (const char* name : {"one.npz", "comp.npz", "arr2.npz", "plainzip.npz", "stream.npz",
+                           "zip64meta.npz", "dir_first.npz", "labels_first.npz"}) {
     INFO(name);
     const io::image_set got = io::read_images(arrays + name);
     CHECK(got.extents == want.extents);
     CHECK(got.values == want.values);
   }
-  CHECK_THAT(message([&] { io::read_images(arrays + "badcrc.npz"); }), Catch::Contains("arr_0.npy differs from its checksum"));
-  CHECK_THAT(message([&] { io::read_images(arrays + "objz.npz"); }), Catch::Contains("array a") && Catch::Contains("'|O' is not supported"));
+  CHECK_THAT(message([&] { io::read_images(arrays + "badcrc.npz"); }),
+             Catch::Contains("arr_0.npy differs from its checksum"));
+  CHECK_THAT(message([&] { io::read_images(arrays + "objz.npz"); }),
+             Catch::Contains("array a") && Catch::Contains("'|O' is not supported"));
   CHECK_THAT(message([&] { io::read_images(arrays + "mnist_like.npz"); }),
-             Catch::Contains("several arrays") && Catch::Contains("x_train [4, 3, 3]") && Catch::Contains("x_test [2, 3, 3]"));
+             Catch::Contains("several arrays") && Catch::Contains("x_train [4, 3, 3]") &&
+                 Catch::Contains("x_test [2, 3, 3]"));
   const io::image_set train = io::read_images(arrays + "mnist_like.npz", {.array = "x_train"});
   CHECK(train.extents == ms::shape{4, 3, 3, 1});
   double sum = 0;
-  for (const float v : train.values) sum += std::lround((v + 1) * 127.5);
+  for (const float v : train.values)
+    sum += std::lround((v + 1) * 127.5);
   CHECK(sum == 5627);  // NumPy's
-  CHECK_THAT(message([&] { io::read_images(arrays + "mnist_like.npz", {.array = "z"}); }), Catch::Contains("no array named z") && Catch::Contains("x_test"));
-  CHECK_THAT(message([&] { io::read_images(arrays + "mnist_like.npz", {.array = "y_test"}); }), Catch::Contains("has 1 dimensions"));
+  CHECK_THAT(message([&] { io::read_images(arrays + "mnist_like.npz", {.array = "z"}); }),
+             Catch::Contains("no array named z") && Catch::Contains("x_test"));
+  CHECK_THAT(message([&] { io::read_images(arrays + "mnist_like.npz", {.array = "y_test"}); }),
+             Catch::Contains("has 1 dimensions"));
 }
 
-TEST_CASE("an npz archive with any byte changed or cut anywhere is an error or the same array") {
+TEST_CASE(
+    "an npz archive with any byte changed or cut anywhere is an error or the same array") {
   const auto want = io::read_images(arrays + "u8.npy").values;
   const test::directory dir;
   for (const char* name : {"one.npz", "comp.npz", "stream.npz"}) {
@@ -369,7 +447,8 @@ TEST_CASE("an npz archive with any byte changed or cut anywhere is an error or t
       refused += !a;
       if (a) {
         REQUIRE(a->extents == std::vector<ms::index_t>{3, 4, 5, 3});
-        for (std::size_t k = 0; k < want.size(); ++k) REQUIRE(float(a->values[k] / 255 * 2 - 1) == want[k]);
+        for (std::size_t k = 0; k < want.size(); ++k)
+          REQUIRE(float(a->values[k] / 255 * 2 - 1) == want[k]);
       }
       CHECK_THROWS_AS(io::parse_npz("f", std::span(sound).first(i)), ms::file_error);
     }
@@ -377,7 +456,8 @@ TEST_CASE("an npz archive with any byte changed or cut anywhere is an error or t
   }
 }
 
-TEST_CASE("npz archives are written as NumPy's zipfile reads them, also those of 4 GiB and more") {
+TEST_CASE(
+    "npz archives are written as NumPy's zipfile reads them, also those of 4 GiB and more") {
   const test::directory dir;
   const std::vector<unsigned char> values{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
   io::write_npz(dir / "narrow.npz", "samples", {1, 2, 2, 3}, values);
@@ -387,7 +467,8 @@ TEST_CASE("npz archives are written as NumPy's zipfile reads them, also those of
     CHECK(a.extents == std::vector<ms::index_t>{1, 2, 2, 3});
     CHECK(a.values == std::vector<double>(values.begin(), values.end()));
     // Files of the same content that numpy.load and zipfile's testzip accepted.
-    CHECK(io::read_file(dir / name) == io::read_file(arrays + ("written_" + std::string(name))));
+    CHECK(io::read_file(dir / name) ==
+          io::read_file(arrays + ("written_" + std::string(name))));
   }
 }
 
@@ -408,7 +489,8 @@ TEST_CASE("gzip: IDX files as they are published, members one behind the other, 
   CHECK(io::gunzip("f", twice) == both);
   twice.push_back('x');
   CHECK_THROWS_AS(io::gunzip("f", twice), ms::file_error);
-  CHECK_THAT(message([&] { io::gunzip("f", packed, 50); }), Catch::Contains("more than 50 bytes"));
+  CHECK_THAT(message([&] { io::gunzip("f", packed, 50); }),
+             Catch::Contains("more than 50 bytes"));
   std::size_t refused = 0;
   for (std::size_t i = 0; i < packed.size(); ++i) {
     CHECK_THROWS_AS(io::gunzip("f", std::span(packed).first(i)), ms::file_error);
@@ -421,25 +503,34 @@ TEST_CASE("gzip: IDX files as they are published, members one behind the other, 
   CHECK(refused > packed.size() - 40);
 }
 
-TEST_CASE("IDX: four dimensions have channels; labels and bytes behind are refused; white may be less than 255") {
+TEST_CASE(
+    "IDX: four dimensions have channels; labels and bytes behind are refused; white may be "
+    "less than 255") {
   const io::image_set colours = io::read_images(arrays + "t-idx4-ubyte");
   CHECK(colours.extents == ms::shape{3, 4, 5, 3});
   const io::image_set same = io::read_images(arrays + "u8.npy");
   CHECK(test::distance(colours.values, same.values) < 1e-6);
-  CHECK_THAT(message([&] { io::read_images(arrays + "t-idx1-ubyte"); }), Catch::Contains("labels"));
-  CHECK_THAT(message([&] { io::read_images(arrays + "trailing-idx3-ubyte"); }), Catch::Contains("60 bytes, 61 follow"));
+  CHECK_THAT(message([&] { io::read_images(arrays + "t-idx1-ubyte"); }),
+             Catch::Contains("labels"));
+  CHECK_THAT(message([&] { io::read_images(arrays + "trailing-idx3-ubyte"); }),
+             Catch::Contains("60 bytes, 61 follow"));
   const test::directory dir;
-  io::write_file(dir / "none", std::string("\0\0\x08\x04\0\0\0\0\x8a\0\0\x60\x40\0\0\x02\x10\0\0\0", 20));  // no images, of 2^80 values
+  io::write_file(dir / "none",
+                 std::string("\0\0\x08\x04\0\0\0\0\x8a\0\0\x60\x40\0\0\x02\x10\0\0\0",
+                             20));  // no images, of 2^80 values
   CHECK_THAT(message([&] { io::read_images(dir / "none"); }), Catch::Contains("too large"));
-  io::write_file(dir / "i", std::string("\0\0\x08\x03\0\0\0\x01\0\0\0\x01\0\0\0\x03\x00\x08\x10", 19));
+  io::write_file(dir / "i",
+                 std::string("\0\0\x08\x03\0\0\0\x01\0\0\0\x01\0\0\0\x03\x00\x08\x10", 19));
   CHECK(io::read_images(dir / "i", {.largest = 16}).values == std::vector<float>{-1, 0, 1});
-  CHECK_THAT(message([&] { io::read_images(dir / "i", {.largest = 15}); }), Catch::Contains("value 2 is 16"));
+  CHECK_THAT(message([&] { io::read_images(dir / "i", {.largest = 15}); }),
+             Catch::Contains("value 2 is 16"));
 }
 
 TEST_CASE("files are what their bytes say, whatever they are called") {
   const test::directory dir;
   const auto as = [&](const std::string& from, const char* name) {
-    std::filesystem::copy_file(from, dir / name, std::filesystem::copy_options::overwrite_existing);
+    std::filesystem::copy_file(from, dir / name,
+                               std::filesystem::copy_options::overwrite_existing);
     return io::read_images(dir / name).values;
   };
   const auto want = io::read_images(arrays + "u8.npy").values;
@@ -458,13 +549,18 @@ TEST_CASE("files are what their bytes say, whatever they are called") {
   CHECK(set.values[3] == 8 / 127.5f - 1);
   cifar[3073] = 10;
   io::write_file(dir / "records", cifar);
-  CHECK_THAT(message([&] { io::open_images(dir / "records"); }), Catch::Contains("record 1 has the label 10"));  // before any work
+  CHECK_THAT(message([&] { io::open_images(dir / "records"); }),
+             Catch::Contains("record 1 has the label 10"));  // before any work
   for (const auto& [text, why] : std::vector<std::pair<std::string, std::string>>{
-           {"\x80\x02}", "is a Python pickle"}, {"", "is empty"}, {"hello", "is no data set that is known"}, {std::string(257, 'x') + "ustar", "is a tar archive"}}) {
+           {"\x80\x02}", "is a Python pickle"},
+           {"", "is empty"},
+           {"hello", "is no data set that is known"},
+           {std::string(257, 'x') + "ustar", "is a tar archive"}}) {
     io::write_file(dir / "x.npy", text);
     CHECK_THAT(message([&] { io::read_images(dir / "x.npy"); }), Catch::Contains(why));
   }
   // Channels first are no pictures of five channels.
   io::write_npy(dir / "nchw.npy", {2, 3, 4, 5}, std::vector<double>(120, 0.5));
-  CHECK_THAT(message([&] { io::open_images(dir / "nchw.npy"); }), Catch::Contains("transpose(0, 2, 3, 1)"));
+  CHECK_THAT(message([&] { io::open_images(dir / "nchw.npy"); }),
+             Catch::Contains("transpose(0, 2, 3, 1)"));
 }

@@ -5,11 +5,15 @@
 
 TEST_CASE("sigma and t are inverse to each other") {
   const ms::vp_schedule vp;
-  for (double t = 1e-3; t <= 1; t += 0.01) CHECK(vp.t(vp.sigma(t)) == Approx(t).epsilon(1e-12));
-  for (double s : {0.002, 0.5, 2.5103, 80.0, 152.0}) CHECK(vp.sigma(vp.t(s)) == Approx(s).epsilon(1e-12));
-  CHECK(vp.sigma(0.442) == Approx(2.5103).epsilon(1e-4));  // the paper's boundaries of CIFAR-10, in t and in sigma
+  for (double t = 1e-3; t <= 1; t += 0.01)
+    CHECK(vp.t(vp.sigma(t)) == Approx(t).epsilon(1e-12));
+  for (double s : {0.002, 0.5, 2.5103, 80.0, 152.0})
+    CHECK(vp.sigma(vp.t(s)) == Approx(s).epsilon(1e-12));
+  CHECK(vp.sigma(0.442) ==
+        Approx(2.5103).epsilon(1e-4));  // the paper's boundaries of CIFAR-10, in t and in sigma
   CHECK(vp.sigma(0.636) == Approx(7.6577).epsilon(1e-4));
-  const double s = vp.signal(0.3), q = vp.sigma(0.3);
+  const double s = vp.signal(0.3);
+  const double q = vp.sigma(0.3);
   CHECK(s * s * (1 + q * q) == Approx(1));
 }
 
@@ -27,42 +31,56 @@ TEST_CASE("a partition covers every sigma once") {
   }
   const ms::vp_schedule vp;
   CHECK(ms::partition::from_times(vp, {0.442, 0.631}).times(vp)[1] == Approx(0.631));
-  for (const std::vector<double>& bad : std::vector<std::vector<double>>{{2, 1}, {1, 1}, {0, 1}, {-1}, {NAN}, {HUGE_VAL}})
+  for (const std::vector<double>& bad :
+       std::vector<std::vector<double>>{{2, 1}, {1, 1}, {0, 1}, {-1}, {NAN}, {HUGE_VAL}})
     CHECK_THROWS_AS(ms::partition(bad), ms::value_error);
-  CHECK_THROWS_WITH(ms::partition({2, 1}), Catch::Contains("boundary 1 is 1, not above the one before it, 2"));
+  CHECK_THROWS_WITH(ms::partition({2, 1}),
+                    Catch::Contains("boundary 1 is 1, not above the one before it, 2"));
 }
 
 TEMPLATE_TEST_CASE("the optimal denoiser is the posterior mean", "", BACKENDS) {
   TestType b;
-  const ms::index_t n = 1300, d = 5, m = 300;  // several blocks of both
-  const auto y = test::normals<double>(n * d, 1), x = test::normals<double>(m * d, 2);
+  // several blocks of both
+  const ms::index_t n = 1300;
+  const ms::index_t d = 5;
+  const ms::index_t m = 300;
+  const auto y = test::normals<double>(n * d, 1);
+  const auto x = test::normals<double>(m * d, 2);
   const ms::tensor<double, TestType> images(b, {n, 1, 1, d}, y), queries(b, {m, 1, 1, d}, x);
   ms::tensor<double, TestType> got(b, {m, 1, 1, d});
   std::vector<double> sigmas;
-  for (ms::index_t q = 0; q < m; ++q) sigmas.push_back(0.01 * std::pow(1.04, double(q)));
+  for (ms::index_t q = 0; q < m; ++q)
+    sigmas.push_back(0.01 * std::pow(1.04, double(q)));
   ms::optimal_denoiser<double, TestType>(b, images.view())(queries.view(), sigmas, got.view());
   const auto host = got.to_host();
   double worst = 0;
   for (ms::index_t q = 0; q < m; ++q) {
     std::vector<double> logit(std::size_t(n), 0.0), mean(std::size_t(d), 0.0);
-    double most = -HUGE_VAL, sum = 0;
+    double most = -HUGE_VAL;
+    double sum = 0;
     for (ms::index_t i = 0; i < n; ++i) {
-      for (ms::index_t k = 0; k < d; ++k) logit[i] -= std::pow(x[q * d + k] - y[i * d + k], 2) / (2 * sigmas[q] * sigmas[q]);
+      for (ms::index_t k = 0; k < d; ++k)
+        logit[i] -= std::pow(x[q * d + k] - y[i * d + k], 2) / (2 * sigmas[q] * sigmas[q]);
       most = std::max(most, logit[i]);
     }
     for (ms::index_t i = 0; i < n; ++i) {
       const double w = std::exp(logit[i] - most);
       sum += w;
-      for (ms::index_t k = 0; k < d; ++k) mean[k] += w * y[i * d + k];
+      for (ms::index_t k = 0; k < d; ++k)
+        mean[k] += w * y[i * d + k];
     }
-    for (ms::index_t k = 0; k < d; ++k) worst = std::max(worst, std::fabs(mean[k] / sum - host[q * d + k]));
+    for (ms::index_t k = 0; k < d; ++k)
+      worst = std::max(worst, std::fabs(mean[k] / sum - host[q * d + k]));
   }
   CHECK(worst < 1e-9);
 }
 
-TEMPLATE_TEST_CASE("a few queries, and images from a source, have the same posterior mean", "", BACKENDS) {
+TEMPLATE_TEST_CASE("a few queries, and images from a source, have the same posterior mean",
+                   "",
+                   BACKENDS) {
   TestType b;
-  const ms::index_t n = 1300, d = 70;
+  const ms::index_t n = 1300;
+  const ms::index_t d = 70;
   const auto y = test::normals<float>(n * d, 1);
   const ms::image_source source = ms::image_source::of(std::span<const float>(y), {n, 1, 1, d});
   const std::vector<double> wide(y.begin(), y.end());
@@ -70,10 +88,12 @@ TEMPLATE_TEST_CASE("a few queries, and images from a source, have the same poste
   const ms::optimal_denoiser<double, TestType> memory(b, images.view()), streamed(b, source);
   const auto queries = test::random_tensor<double>(b, {300, 1, 1, d}, 2);
   std::vector<double> sigmas;
-  for (int q = 0; q < 300; ++q) sigmas.push_back(0.01 * std::pow(1.03, q));
+  for (int q = 0; q < 300; ++q)
+    sigmas.push_back(0.01 * std::pow(1.03, q));
   const auto run = [&](const auto& denoiser, ms::index_t first, ms::index_t rows) {
     ms::tensor<double, TestType> got(b, {rows, 1, 1, d});
-    denoiser(queries.view().rows(first, rows), std::span(sigmas).subspan(std::size_t(first), std::size_t(rows)), got.view());
+    denoiser(queries.view().rows(first, rows),
+             std::span(sigmas).subspan(std::size_t(first), std::size_t(rows)), got.view());
     return got.to_host();
   };
   const auto all = run(memory, 0, 300);
@@ -102,7 +122,8 @@ TEMPLATE_TEST_CASE("a few queries, and images from a source, have the same poste
 TEST_CASE("standard errors of similarities are those of means over draws") {
   const auto images = test::normals<float>(30 * 6, 3);
   const auto run = [&](std::uint64_t seed, ms::index_t draws) {
-    return ms::similarity_between_times(ms::cpu(2), std::span<const float>(images), ms::shape{30, 1, 1, 6}, 6,
+    return ms::similarity_between_times(ms::cpu(2), std::span<const float>(images),
+                                        ms::shape{30, 1, 1, 6}, 6,
                                         {.threshold = 0.1, .draws = draws, .seed = seed});
   };
   // Over repetitions with other seeds the means spread as the errors say.
@@ -110,12 +131,17 @@ TEST_CASE("standard errors of similarities are those of means over draws") {
   std::vector<double> sum(36, 0.0), squares(36, 0.0), said(36, 0.0);
   for (int r = 0; r < repetitions; ++r) {
     const auto f = run(std::uint64_t(r), 200);
-    for (std::size_t i = 0; i < 36; ++i) sum[i] += f.matrix[i], squares[i] += f.matrix[i] * f.matrix[i], said[i] += f.standard_errors[i] / repetitions;
+    for (std::size_t i = 0; i < 36; ++i)
+      sum[i] += f.matrix[i], squares[i] += f.matrix[i] * f.matrix[i],
+          said[i] += f.standard_errors[i] / repetitions;
   }
   for (std::size_t i = 0; i < 36; ++i) {
-    const double mean = sum[i] / repetitions, spread = std::sqrt(std::max(0.0, squares[i] / repetitions - mean * mean));
-    CHECK(spread == Approx(said[i]).epsilon(0.4).margin(1e-6));  // sixty repetitions know a spread to a tenth
-    if (i % 7 == 0) CHECK(said[i] == Approx(0).margin(1e-9));    // a level is like itself
+    const double mean = sum[i] / repetitions;
+    const double spread = std::sqrt(std::max(0.0, squares[i] / repetitions - mean * mean));
+    CHECK(spread == Approx(said[i]).epsilon(0.4).margin(
+                        1e-6));  // sixty repetitions know a spread to a tenth
+    if (i % 7 == 0)
+      CHECK(said[i] == Approx(0).margin(1e-9));  // a level is like itself
   }
 }
 
@@ -123,17 +149,23 @@ TEST_CASE("clustering finds the two ends of a data set and refuses what has none
   ms::cpu b(2);
   const auto v = test::normals<float>(60 * 16, 3);
   std::vector<float> images;
-  for (float x : v) images.push_back(std::clamp(x, -1.0f, 1.0f));
+  for (float x : v)
+    images.push_back(std::clamp(x, -1.0f, 1.0f));
   const ms::shape s{60, 4, 4, 1};
-  const ms::clustering c = ms::cluster_by_optimal_denoiser(b, std::span<const float>(images), s, {.draws = 400});
+  const ms::clustering c =
+      ms::cluster_by_optimal_denoiser(b, std::span<const float>(images), s, {.draws = 400});
   CHECK(c.stages.stage_count() == 3);
   CHECK(c.t1 < c.t2);
   CHECK(c.stages.boundaries()[0] == Approx(ms::vp_schedule().sigma(c.t1)));
-  const ms::clustering strict = ms::cluster_by_optimal_denoiser(b, std::span<const float>(images), s, {.alpha = 0.99, .draws = 400});
+  const ms::clustering strict = ms::cluster_by_optimal_denoiser(
+      b, std::span<const float>(images), s, {.alpha = 0.99, .draws = 400});
   CHECK(strict.t1 <= c.t1);  // a higher alpha makes the outer stages smaller
   CHECK(strict.t2 >= c.t2);
-  const auto fails = [&](std::vector<float> values, ms::shape extents, ms::clustering_options o, const char* text) {
-    CHECK_THROWS_WITH(ms::cluster_by_optimal_denoiser(b, std::span<const float>(values), extents, o), Catch::Contains(text));
+  const auto fails = [&](std::vector<float> values, ms::shape extents, ms::clustering_options o,
+                         const char* text) {
+    CHECK_THROWS_WITH(
+        ms::cluster_by_optimal_denoiser(b, std::span<const float>(values), extents, o),
+        Catch::Contains(text));
   };
   fails({}, {0, 4, 4, 1}, {}, "no images");
   fails(std::vector<float>(32, 0.5f), {2, 4, 4, 1}, {}, "all 2 images are equal");
@@ -150,7 +182,9 @@ TEST_CASE("the exact N-stage partition beats every other") {
   std::vector<double> matrix(std::size_t(n * n));
   const auto noise = test::normals<double>(n * n, 4);
   for (ms::index_t i = 0; i < n; ++i)
-    for (ms::index_t j = 0; j < n; ++j) matrix[i * n + j] = std::exp(-std::fabs(double(i - j)) / 3) + 0.1 * (noise[i * n + j] + noise[j * n + i]);
+    for (ms::index_t j = 0; j < n; ++j)
+      matrix[i * n + j] =
+          std::exp(-std::fabs(double(i - j)) / 3) + 0.1 * (noise[i * n + j] + noise[j * n + i]);
   for (int stages = 1; stages <= 4; ++stages) {
     double best = -1e9;
     std::vector<ms::index_t> cut(std::size_t(stages) + 1, 0);
@@ -161,13 +195,15 @@ TEST_CASE("the exact N-stage partition beats every other") {
         for (int s = 0; s < stages; ++s) {
           double block = 0;
           for (ms::index_t i = cut[s]; i < cut[s + 1]; ++i)
-            for (ms::index_t j = cut[s]; j < cut[s + 1]; ++j) block += matrix[i * n + j];
+            for (ms::index_t j = cut[s]; j < cut[s + 1]; ++j)
+              block += matrix[i * n + j];
           sum += block / std::pow(double(cut[s + 1] - cut[s]), 2);
         }
         best = std::max(best, sum);
         return;
       }
-      for (cut[k] = cut[k - 1] + 1; cut[k] < n; ++cut[k]) go(k + 1);
+      for (cut[k] = cut[k - 1] + 1; cut[k] < n; ++cut[k])
+        go(k + 1);
     };
     go(1);
     CHECK(ms::n_stage_partition(matrix, stages).objective == Approx(best));
@@ -180,16 +216,19 @@ TEST_CASE("the exact N-stage partition beats every other") {
 TEST_CASE("interval clustering finds the least cost within its size limits") {
   const auto noise = test::normals<double>(12, 8);
   std::vector<double> u;
-  for (double v : noise) u.push_back((u.empty() ? 0 : u.back()) + std::fabs(v));
+  for (double v : noise)
+    u.push_back((u.empty() ? 0 : u.back()) + std::fabs(v));
   const ms::spread_cost cost(u);
   double direct = 0;
-  for (int t = 3; t < 9; ++t) direct += std::fabs(u[6] - u[t]);
+  for (int t = 3; t < 9; ++t)
+    direct += std::fabs(u[6] - u[t]);
   CHECK(cost(3, 9) == Approx(direct));
   const auto first = ms::interval_clustering(12, 3, cost);
   double best = HUGE_VAL;
   for (ms::index_t a = 3; a < 12; ++a)
     for (ms::index_t b = std::max<ms::index_t>(a + 2, 5); b <= 10; ++b)
-      if (b - a <= 6 && 12 - b <= 6) best = std::min(best, cost(0, a) + cost(a, b) + cost(b, 12));
+      if (b - a <= 6 && 12 - b <= 6)
+        best = std::min(best, cost(0, a) + cost(a, b) + cost(b, 12));
   CHECK(cost(0, first[1]) + cost(first[1], first[2]) + cost(first[2], 12) == Approx(best));
   CHECK_THROWS_AS(ms::interval_clustering(5, 6, cost), ms::value_error);
   CHECK_THROWS_AS(ms::cluster_by_gradient({1, 2, 3}, 1), ms::value_error);
@@ -200,7 +239,8 @@ TEST_CASE("noise levels are drawn inside their stage, with the right probabiliti
   const ms::noise_level_draws levels;
   const auto probability = levels.stage_probabilities(p);
   double sum = 0;
-  for (double q : probability) sum += q;
+  for (double q : probability)
+    sum += q;
   CHECK(sum == Approx(1));
   // scipy.stats.norm(-1.2, 1.2): cdf(ln .3), cdf(ln 1) - cdf(ln .3), sf(ln 300)
   CHECK(probability[0] == Approx(0.49867923606489956).epsilon(1e-12));
@@ -233,22 +273,26 @@ TEST_CASE("stages merge and split") {
 TEST_CASE("each further stage gains, and the counts agree with the exact partition") {
   std::vector<double> m(100);
   for (int i = 0; i < 10; ++i)
-    for (int j = 0; j < 10; ++j) m[std::size_t(10 * i + j)] = std::exp(-0.3 * std::abs(i - j));
+    for (int j = 0; j < 10; ++j)
+      m[std::size_t(10 * i + j)] = std::exp(-0.3 * std::abs(i - j));
   const auto choices = ms::choose_stage_count(m, 10);
   REQUIRE(choices.size() == 10);
   for (std::size_t k = 0; k < 10; ++k) {
     CHECK(choices[k].objective == ms::n_stage_partition(m, int(k) + 1).objective);
-    if (k > 0) CHECK(choices[k].mean > choices[k - 1].mean);
+    if (k > 0)
+      CHECK(choices[k].mean > choices[k - 1].mean);
   }
   CHECK(choices[9].mean == Approx(1));  // every node alone
 }
 
 TEST_CASE("the bootstrap's intervals hold the boundaries and narrow with more draws") {
   std::vector<float> images(30 * 4);
-  for (std::size_t i = 0; i < images.size(); ++i) images[i] = float(std::tanh(ms::random_stream(3).normal(i)));
+  for (std::size_t i = 0; i < images.size(); ++i)
+    images[i] = float(std::tanh(ms::random_stream(3).normal(i)));
   const auto width = [&](ms::index_t draws) {
-    const auto c =
-        ms::cluster_by_optimal_denoiser(ms::cpu(2), std::span<const float>(images), ms::shape{30, 2, 2, 1}, {.alpha = 0.9, .threshold = 0.05, .draws = draws});
+    const auto c = ms::cluster_by_optimal_denoiser(
+        ms::cpu(2), std::span<const float>(images), ms::shape{30, 2, 2, 1},
+        {.alpha = 0.9, .threshold = 0.05, .draws = draws});
     const auto b = ms::bootstrap_boundaries(c, 0.9, 200, 5);
     CHECK(b.t1_low <= c.t1);
     CHECK(c.t1 <= b.t1_high);

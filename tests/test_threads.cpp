@@ -1,5 +1,5 @@
-// Threads and what surrounds them: how many a process may keep busy, the mode they compute in, fork,
-// and objects that serve one of them at a time.
+// Threads and what surrounds them: how many a process may keep busy, the mode they compute in,
+// fork, and objects that serve one of them at a time.
 #include <sched.h>
 #include <sys/wait.h>
 
@@ -22,11 +22,19 @@ struct fake_system {
     std::filesystem::create_directories(std::filesystem::path(root + path).parent_path());
     std::ofstream(root + path) << text;
   }
-  double quota() const { return ms::processors_detail::quota(root); }
+  double quota() const {
+    return ms::processors_detail::quota(root);
+  }
 };
-const char* const version2 = "31 23 0:28 / /sys/fs/cgroup rw,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
+const char* const version2 =
+    "31 23 0:28 / /sys/fs/cgroup rw,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
 
-constexpr ms::song_unet tiny{.resolution = 8, .channels = 1, .encoder_channels = 16, .channel_mult = {1, 2}, .num_blocks = 1, .attn_resolutions = {4}};
+constexpr ms::song_unet tiny{.resolution = 8,
+                             .channels = 1,
+                             .encoder_channels = 16,
+                             .channel_mult = {1, 2},
+                             .num_blocks = 1,
+                             .attn_resolutions = {4}};
 template <class Backend>
 ms::dynamic_model<float, Backend> make_model(const Backend& b) {
   return {b, ms::configuration{tiny, {{16, 8}}, {}}, ms::partition({1.0}), 1};
@@ -35,7 +43,8 @@ template <class Backend>
 std::vector<double> denoised(ms::dynamic_model<float, Backend>& m, double scale) {
   Backend& b = m.backend();
   std::vector<double> values = test::normals<double>(6 * 64, 3);
-  for (double& v : values) v *= scale;
+  for (double& v : values)
+    v *= scale;
   const ms::tensor<double, Backend> x(b, m.images(6), values);
   ms::tensor<double, Backend> d(b, m.images(6));
   m.denoise(x.view(), std::vector<double>(6, 0.5), d.view());
@@ -83,8 +92,11 @@ TEST_CASE("control groups of version 2: the least quota of a group and those abo
 
 TEST_CASE("control groups in a container: the mount's root is the container's group") {
   const fake_system s;
-  s.write("/proc/self/mountinfo", "40 30 0:30 /docker/ab12 /sys/fs/cgroup/cpu,cpuacct ro,nosuid - cgroup cgroup rw,cpu,cpuacct\n"
-                                  "41 30 0:31 /docker/ab12 /sys/fs/cgroup/cpuset ro,nosuid - cgroup cgroup rw,cpuset\n");
+  s.write(
+      "/proc/self/mountinfo",
+      "40 30 0:30 /docker/ab12 /sys/fs/cgroup/cpu,cpuacct ro,nosuid - cgroup cgroup "
+      "rw,cpu,cpuacct\n"
+      "41 30 0:31 /docker/ab12 /sys/fs/cgroup/cpuset ro,nosuid - cgroup cgroup rw,cpuset\n");
   s.write("/proc/self/cgroup", "5:cpuset:/docker/ab12\n4:cpu,cpuacct:/docker/ab12\n");
   s.write("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n");
   s.write("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n");
@@ -95,7 +107,8 @@ TEST_CASE("control groups in a container: the mount's root is the container's gr
   s.write("/sys/fs/cgroup/cpu,cpuacct/inner/cpu.cfs_period_us", "50000\n");
   s.write("/sys/fs/cgroup/cpu,cpuacct/inner/cpu.cfs_quota_us", "100000\n");
   CHECK(s.quota() == 2);
-  // A name that only begins alike, and a path out of the namespace: the mount's own root counts.
+  // A name that only begins alike, and a path out of the namespace: the mount's own root
+  // counts.
   s.write("/proc/self/cgroup", "4:cpu,cpuacct:/docker/ab12x\n");
   CHECK(s.quota() == 2.5);
   s.write("/proc/self/cgroup", "4:cpu,cpuacct:/../other\n");
@@ -110,7 +123,8 @@ TEST_CASE("0 threads: as many as the affinity allows") {
   cpu_set_t one;
   CPU_ZERO(&one);
   for (int i = 0; i < CPU_SETSIZE && CPU_COUNT(&one) == 0; ++i)
-    if (CPU_ISSET(i, &before)) CPU_SET(i, &one);
+    if (CPU_ISSET(i, &before))
+      CPU_SET(i, &one);
   REQUIRE(::sched_setaffinity(0, sizeof one, &one) == 0);
   CHECK(ms::usable_processors() == 1);
   CHECK(ms::cpu(0).threads() == 1);
@@ -125,7 +139,8 @@ TEST_CASE("threads beyond the processors sleep while they wait") {
   const std::clock_t begin = std::clock();
   // One task sleeps; nobody may spend the time of the others by looking.
   b.pool().parallel_for(many, [&](ms::index_t i) {
-    if (i == 0) std::this_thread::sleep_for(std::chrono::milliseconds(500)), ++late;
+    if (i == 0)
+      std::this_thread::sleep_for(std::chrono::milliseconds(500)), ++late;
   });
   const double spent = double(std::clock() - begin) / CLOCKS_PER_SEC;
   CHECK(late == 1);
@@ -151,7 +166,8 @@ TEST_CASE("a pool's threads compute in their caller's mode, each of them") {
     std::vector<float> found(4);
     std::atomic<int> begun{0};
     pool.parallel_for(4, [&](ms::index_t i) {
-      for (++begun; begun < 4;) std::this_thread::yield();
+      for (++begun; begun < 4;)
+        std::this_thread::yield();
       volatile float x = 3e-20f;
       found[std::size_t(i)] = x * 1e-20f;
     });
@@ -173,10 +189,12 @@ TEMPLATE_TEST_CASE("threads compute in their caller's mode", "", BACKENDS) {
   TestType b(4);
   constexpr ms::index_t n = 1 << 16;
   const auto compute = [&] {  // products that are denormal, and quotients that are rounded
-    ms::tensor<float, TestType> x(b, {1, 1, 1, n}, std::vector<float>(std::size_t(n), 3e-20f)), y(b, {1, 1, 1, n});
+    ms::tensor<float, TestType> x(b, {1, 1, 1, n}, std::vector<float>(std::size_t(n), 3e-20f)),
+        y(b, {1, 1, 1, n});
     ms::ops::linear_combination<TestType, float>(b, n, y.data(), {{1e-20f, x.data()}});
     ms::ops::linear_combination<TestType, float>(b, n, x.data(), {{1 / 3.0f, x.data()}});
-    const std::vector<float> all = y.to_host(), others = x.to_host();
+    const std::vector<float> all = y.to_host();
+    const std::vector<float> others = x.to_host();
     CHECK(std::count(all.begin(), all.end(), all[0]) == n);
     CHECK(std::count(others.begin(), others.end(), others[0]) == n);
     return std::pair{all[0], others[0]};
@@ -201,14 +219,17 @@ TEMPLATE_TEST_CASE("threads compute in their caller's mode", "", BACKENDS) {
 }
 #endif
 
-TEMPLATE_TEST_CASE("a network's bits do not depend on which thread has which mode", "", BACKENDS) {
+TEMPLATE_TEST_CASE("a network's bits do not depend on which thread has which mode",
+                   "",
+                   BACKENDS) {
   auto m = make_model(TestType(4));
   const auto usual = denoised(m, 1);
 #if defined(__x86_64__)
   const unsigned before = _mm_getcsr();
   _mm_setcsr(before | 0x8040);
   const auto first = denoised(m, 1e-38);
-  for (int i = 0; i < 20; ++i) CHECK((denoised(m, 1e-38) == first));
+  for (int i = 0; i < 20; ++i)
+    CHECK((denoised(m, 1e-38) == first));
   _mm_setcsr(before);
 #endif
   CHECK((denoised(m, 1) == usual));
@@ -219,24 +240,31 @@ TEST_CASE("a model in use by one thread is refused to another") {
   auto m = make_model(b);
   const std::vector<float> images = [] {
     std::vector<float> v = test::normals<float>(10 * 64, 1);
-    for (float& x : v) x = std::clamp(x, -1.0f, 1.0f);
+    for (float& x : v)
+      x = std::clamp(x, -1.0f, 1.0f);
     return v;
   }();
-  ms::trainer trainer{m, std::span<const float>(images), ms::shape{10, 8, 8, 1}, {.batch_size = 4}};
+  ms::trainer trainer{
+      m, std::span<const float>(images), ms::shape{10, 8, 8, 1}, {.batch_size = 4}};
   const auto elsewhere = [](const std::function<void()>& f) {
     std::string text;
     std::thread([&] { text = test::message(f); }).join();
     return text;
   };
-  const auto sample = [&] { ms::sample(m, ms::edm_heun{.num_steps = 2}, {.seeds = "0"}); };
+  const auto sample = [&] {
+    ms::sample(m, ms::edm_heun{.num_steps = 2}, {.seeds = "0"});
+  };
   int asked = 0;
   ms::sample(m, ms::edm_heun{.num_steps = 2},
              {.seeds = "0", .observer = [&](const ms::sampling_step&) {
                 ++asked;
-                CHECK_THAT(elsewhere([&] { denoised(m, 1); }), Catch::Contains("model: is in use by another thread"));
+                CHECK_THAT(elsewhere([&] { denoised(m, 1); }),
+                           Catch::Contains("model: is in use by another thread"));
                 CHECK_THAT(elsewhere(sample), Catch::Contains("in use by another thread"));
-                CHECK_THAT(elsewhere([&] { trainer.step(); }), Catch::Contains("in use by another thread"));
-                CHECK_THAT(elsewhere([&] { m.weights(); }), Catch::Contains("in use by another thread"));
+                CHECK_THAT(elsewhere([&] { trainer.step(); }),
+                           Catch::Contains("in use by another thread"));
+                CHECK_THAT(elsewhere([&] { m.weights(); }),
+                           Catch::Contains("in use by another thread"));
                 denoised(m, 1);  // the user itself may
                 return true;
               }});
@@ -247,9 +275,12 @@ TEST_CASE("a model in use by one thread is refused to another") {
 
   // Two at once: each either computes what one alone computes, or is told.
   const auto want = denoised(m, 1);
-  std::atomic<int> right{0}, wrong{0}, told{0};
+  std::atomic<int> right{0};
+  std::atomic<int> wrong{0};
+  std::atomic<int> told{0};
   const auto many = [&] {
-    for (int i = 0; i < 200; ++i) try {
+    for (int i = 0; i < 200; ++i)
+      try {
         denoised(m, 1) == want ? ++right : ++wrong;
       } catch (const ms::state_error&) {
         ++told;
@@ -269,14 +300,18 @@ TEST_CASE("a model in use by one thread is refused to another") {
 
 TEMPLATE_TEST_CASE("models of two threads may share a backend", "", ms::cpu, ms::thrust_cpp) {
   const TestType b(2);
-  auto one = make_model(b), two = make_model(b);
-  const auto want = denoised(one, 1), far = denoised(two, 3);
+  auto one = make_model(b);
+  auto two = make_model(b);
+  const auto want = denoised(one, 1);
+  const auto far = denoised(two, 3);
   bool same = true;
   std::thread other([&] {
-    for (int i = 0; i < 100; ++i) same = same && denoised(two, 3) == far;
+    for (int i = 0; i < 100; ++i)
+      same = same && denoised(two, 3) == far;
   });
   bool here = true;
-  for (int i = 0; i < 100; ++i) here = here && denoised(one, 1) == want;
+  for (int i = 0; i < 100; ++i)
+    here = here && denoised(one, 1) == want;
   other.join();
   CHECK(same);
   CHECK(here);
@@ -285,7 +320,8 @@ TEMPLATE_TEST_CASE("models of two threads may share a backend", "", ms::cpu, ms:
 TEST_CASE("an optimal denoiser in use is refused too") {
   const ms::cpu b(1);
   const auto images = test::random_tensor<double>(b, {600, 1, 1, 4}, 1);
-  const ms::image_source source{{600, 1, 1, 4}, [&](ms::index_t first, ms::index_t n, float* to) {
+  const ms::image_source source{{600, 1, 1, 4},
+                                [&](ms::index_t first, ms::index_t n, float* to) {
                                   std::copy_n(images.data() + first * 4, n * 4, to);
                                   std::this_thread::sleep_for(std::chrono::milliseconds(200));
                                 }};
@@ -297,29 +333,38 @@ TEST_CASE("an optimal denoiser in use is refused too") {
   };
   std::thread first(ask);
   std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  CHECK_THAT(test::message(ask), Catch::Contains("optimal_denoiser: is in use by another thread"));
+  CHECK_THAT(test::message(ask),
+             Catch::Contains("optimal_denoiser: is in use by another thread"));
   first.join();
   ask();
 }
 
-#if !defined(__SANITIZE_THREAD__)  // ThreadSanitizer does not follow threads into a child of fork
+#if !defined( \
+    __SANITIZE_THREAD__)  // ThreadSanitizer does not follow threads into a child of fork
 TEST_CASE("a child of fork computes on threads of its own") {
   auto m = make_model(ms::cpu(3));
   const auto want = denoised(m, 1);
-  const auto right = [&] { return denoised(m, 1) == want ? 5 : 6; };
+  const auto right = [&] {
+    return denoised(m, 1) == want ? 5 : 6;
+  };
   CHECK(status_of_child(right) == 5);
   CHECK(status_of_child([&] { return status_of_child(right); }) == 5);  // and its child
   CHECK((denoised(m, 1) == want));
 
   // While another thread is at work in the pool, which holds its mutex.
   auto busy = make_model(m.backend());
-  std::atomic<bool> stop{false}, begun{false};
+  std::atomic<bool> stop{false};
+  std::atomic<bool> begun{false};
   std::thread other([&] {
-    while (!stop) denoised(busy, 1), begun = true;
+    while (!stop)
+      denoised(busy, 1), begun = true;
   });
-  while (!begun) std::this_thread::yield();
-  for (int i = 0; i < 20; ++i) CHECK(status_of_child(right) == 5);
-  // Of a model that the other thread was in the middle of, the child is told, or it was just free.
+  while (!begun)
+    std::this_thread::yield();
+  for (int i = 0; i < 20; ++i)
+    CHECK(status_of_child(right) == 5);
+  // Of a model that the other thread was in the middle of, the child is told, or it was just
+  // free.
   for (int i = 0; i < 20; ++i) {
     const int status = status_of_child([&] { return denoised(busy, 1) == want ? 5 : 6; });
     CHECK((status == 5 || status == 7));
@@ -353,7 +398,8 @@ TEST_CASE("a task that forks: its child is told that the others are lost") {
   try {
     pool.parallel_for(200, [&](ms::index_t) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
-      if (std::this_thread::get_id() != caller || status >= 0 || child) return;
+      if (std::this_thread::get_id() != caller || status >= 0 || child)
+        return;
       const pid_t id = ::fork();
       child = id == 0;
       if (child) {
@@ -365,10 +411,12 @@ TEST_CASE("a task that forks: its child is told that the others are lost") {
       status = WIFEXITED(s) ? WEXITSTATUS(s) : 1000 + WTERMSIG(s);
     });
   } catch (const ms::state_error&) {
-    if (child) ::_exit(7);
+    if (child)
+      ::_exit(7);
     throw;
   }
-  if (child) ::_exit(6);
+  if (child)
+    ::_exit(6);
   CHECK(status == 7);
 }
 

@@ -8,14 +8,20 @@ double other_unit();
 
 double on_eigen() {
   multistage::eigen b(1);
-  multistage::tensor<float, multistage::eigen> x(b, {1, 4, 4, 8}), w(b, {3, 3, 8, 8}), y(b, {1, 4, 4, 8});
+  multistage::tensor<float, multistage::eigen> x(b, {1, 4, 4, 8}), w(b, {3, 3, 8, 8}),
+      y(b, {1, 4, 4, 8});
   multistage::ops::conv<multistage::eigen, float>(b, x.view(), w.view(), y.view());
   return multistage::ops::sum<multistage::eigen, float>(b, y.view());
 }
 
 int main() {
   multistage::cpu b(1);
-  multistage::tensor<float, multistage::cpu> x(b, {1, 4, 4, 8}), w(b, {3, 3, 8, 8}), y(b, {1, 4, 4, 8});
+  multistage::tensor<float, multistage::cpu> x(b, {1, 4, 4, 8}), w(b, {3, 3, 8, 8}),
+      y(b, {1, 4, 4, 8});
   multistage::ops::conv<multistage::cpu, float>(b, x.view(), w.view(), y.view());
-  return multistage::ops::sum<multistage::cpu, float>(b, y.view()) + other_unit() + on_eigen() == 0 ? 0 : 1;
+  return multistage::ops::sum<multistage::cpu, float>(b, y.view()) + other_unit() +
+                     on_eigen() ==
+                 0
+             ? 0
+             : 1;
 }

@@ -1,9 +1,8 @@
-// multistage on Eigen's expressions: the portable reference, for any compiler, processor and real scalar. The same lines with the
-// backend argument multistage::eigen; may stand beside <multistage/multistage.hpp>.
+// multistage on Eigen's expressions: the portable reference, for any compiler, processor and
+// real scalar. The same lines with the backend argument multistage::eigen; may stand beside
+// <multistage/multistage.hpp>.
 #pragma once
-#include "core/warnings_begin.inc"
-
 #include "backend/eigen/backend.hpp"
-#include "library.hpp"
-
+#include "core/warnings_begin.inc"
 #include "core/warnings_end.inc"
+#include "library.hpp"

@@ -1,10 +1,10 @@
-// multistage: multi-stage, multi-decoder diffusion models (arXiv 2312.09181) on the CPU. Needs Eigen and threads, nothing else.
-// Metrics are in <multistage/metrics/...>, files, PNG and JSON in <multistage/io.hpp>; the GPU in <multistage/cuda.hpp>; any Thrust system in
-// <multistage/thrust.hpp>; the portable reference, for any processor and real scalar, in <multistage/eigen.hpp>.
+// multistage: multi-stage, multi-decoder diffusion models (arXiv 2312.09181) on the CPU. Needs
+// Eigen and threads, nothing else. Metrics are in <multistage/metrics/...>, files, PNG and JSON
+// in <multistage/io.hpp>; the GPU in <multistage/cuda.hpp>; any Thrust system in
+// <multistage/thrust.hpp>; the portable reference, for any processor and real scalar, in
+// <multistage/eigen.hpp>.
 #pragma once
-#include "core/warnings_begin.inc"
-
 #include "backend/cpu/backend.hpp"
-#include "library.hpp"
-
+#include "core/warnings_begin.inc"
 #include "core/warnings_end.inc"
+#include "library.hpp"

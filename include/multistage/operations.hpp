@@ -1,4 +1,5 @@
-// Tensors and the operations that networks are made of, by themselves, on the CPU: y = conv(x, w, {.stride = 2}). docs/operations.md.
+// Tensors and the operations that networks are made of, by themselves, on the CPU: y = conv(x,
+// w, {.stride = 2}). docs/operations.md.
 #pragma once
 #include "backend/cpu/backend.hpp"
 #include "ops/copy.hpp"

@@ -118,7 +118,8 @@ template <class T, bool In, bool Out>
 inline T add_carry(uint64_t& cc, T a, T b) {
   using U = uns<T>;
   const unsigned __int128 s = (unsigned __int128)(U)a + (U)b + (In ? cc : 0);
-  if (Out) cc = uint64_t(s >> (8 * sizeof(T))) & 1;
+  if (Out)
+    cc = uint64_t(s >> (8 * sizeof(T))) & 1;
   return T(U(s));
 }
 template <class T>
@@ -133,7 +134,8 @@ template <class T, bool In, bool Out>
 inline T sub_borrow(uint64_t& cc, T a, T b) {
   using U = uns<T>;
   const unsigned __int128 s = (unsigned __int128)(U)a - (U)b - (In ? cc : 0);
-  if (Out) cc = uint64_t(s >> (8 * sizeof(T))) & 1;
+  if (Out)
+    cc = uint64_t(s >> (8 * sizeof(T))) & 1;
   return T(U(s));
 }
 template <class T>
@@ -151,7 +153,8 @@ inline T int_div(thread& t, int line, T a, T b) {
     return T(-1);
   }
   if constexpr (std::is_signed_v<T>)
-    if (b == T(-1)) return T(-uns<T>(a));
+    if (b == T(-1))
+      return T(-uns<T>(a));
   return T(a / b);
 }
 template <class T>
@@ -161,7 +164,8 @@ inline T int_rem(thread& t, int line, T a, T b) {
     return a;
   }
   if constexpr (std::is_signed_v<T>)
-    if (b == T(-1)) return 0;
+    if (b == T(-1))
+      return 0;
   return T(a % b);
 }
 template <class T>
@@ -192,7 +196,8 @@ inline T shl_(T a, uint32_t n) {
 }
 template <class T>
 inline T shr_(T a, uint32_t n) {
-  if (n >= 8 * sizeof(T)) return std::is_signed_v<T> && a < 0 ? T(-1) : T(0);
+  if (n >= 8 * sizeof(T))
+    return std::is_signed_v<T> && a < 0 ? T(-1) : T(0);
   return T(a >> n);
 }
 template <class T>
@@ -225,7 +230,8 @@ inline T bfe_(T a, uint32_t pos, uint32_t len) {
 template <class T>
 inline T brev_(T a) {
   T r = 0;
-  for (uint32_t i = 0; i < 8 * sizeof(T); ++i) r |= T((a >> i & 1) << (8 * sizeof(T) - 1 - i));
+  for (uint32_t i = 0; i < 8 * sizeof(T); ++i)
+    r |= T((a >> i & 1) << (8 * sizeof(T) - 1 - i));
   return r;
 }
 inline uint32_t shf_l_clamp(uint32_t a, uint32_t b, uint32_t n) {
@@ -245,7 +251,8 @@ inline uint32_t shf_r_wrap(uint32_t a, uint32_t b, uint32_t n) {
 inline uint32_t lop3_(uint32_t a, uint32_t b, uint32_t c, uint32_t t) {
   uint32_t r = 0;
   for (int i = 0; i < 8; ++i)
-    if (t >> i & 1) r |= (i & 4 ? a : ~a) & (i & 2 ? b : ~b) & (i & 1 ? c : ~c);
+    if (t >> i & 1)
+      r |= (i & 4 ? a : ~a) & (i & 2 ? b : ~b) & (i & 1 ? c : ~c);
   return r;
 }
 inline uint32_t prmt_(uint32_t a, uint32_t b, uint32_t c) {
@@ -254,18 +261,25 @@ inline uint32_t prmt_(uint32_t a, uint32_t b, uint32_t c) {
   for (int i = 0; i < 4; ++i) {
     const uint32_t s = c >> (4 * i) & 15;
     uint32_t x = v >> (8 * (s & 7)) & 255;
-    if (s & 8) x = x & 128 ? 255 : 0;
+    if (s & 8)
+      x = x & 128 ? 255 : 0;
     r |= x << (8 * i);
   }
   return r;
 }
 
 // reals
-inline float fma_rn(float a, float b, float c) { return std::fma(a, b, c); }
-inline double fma_rn(double a, double b, double c) { return std::fma(a, b, c); }
+inline float fma_rn(float a, float b, float c) {
+  return std::fma(a, b, c);
+}
+inline double fma_rn(double a, double b, double c) {
+  return std::fma(a, b, c);
+}
 inline float fma_rm(float a, float b, float c) {  // towards minus infinity
-  const double p = double(a) * double(b), s = p + double(c);
-  const double bb = s - p, e = (p - (s - bb)) + (double(c) - bb);
+  const double p = double(a) * double(b);
+  const double s = p + double(c);
+  const double bb = s - p;
+  const double e = (p - (s - bb)) + (double(c) - bb);
   float f = float(s);
   if (std::isfinite(f) && (double(f) > s || (double(f) == s && e < 0)))
     f = std::nextafter(f, -std::numeric_limits<float>::infinity());
@@ -273,10 +287,13 @@ inline float fma_rm(float a, float b, float c) {  // towards minus infinity
 }
 inline double rcp_approx_f64(double x) {
   const double r = 1.0 / x;
-  if (!std::isfinite(r) || r == 0) return r;
+  if (!std::isfinite(r) || r == 0)
+    return r;
   return std::bit_cast<double>(std::bit_cast<uint64_t>(r) & 0xffffffff00000000ull);
 }
-inline double flush(double x) { return x; }
+inline double flush(double x) {
+  return x;
+}
 inline float flush(float x) {
   return std::fpclassify(x) == FP_SUBNORMAL ? std::copysign(0.0f, x) : x;
 }
@@ -284,13 +301,23 @@ template <class T>
 inline T saturate(T x) {
   return x >= 0 ? (x <= 1 ? x : T(1)) : T(0);  // NaN becomes 0
 }
-// The approximations of a device, here as exact as the host's: what depends on their errors does
-// not show.
-inline float ex2_(float x) { return std::exp2(x); }
-inline float lg2_(float x) { return std::log2(x); }
-inline float sin_(float x) { return std::sin(x); }
-inline float cos_(float x) { return std::cos(x); }
-inline float tanh_(float x) { return std::tanh(x); }
+// The approximations of a device, here as exact as the host's: what depends on their errors
+// does not show.
+inline float ex2_(float x) {
+  return std::exp2(x);
+}
+inline float lg2_(float x) {
+  return std::log2(x);
+}
+inline float sin_(float x) {
+  return std::sin(x);
+}
+inline float cos_(float x) {
+  return std::cos(x);
+}
+inline float tanh_(float x) {
+  return std::tanh(x);
+}
 // Reals of 16 bits, in registers of 16 bits.
 inline float from_half(uint16_t h) {
   _Float16 v;
@@ -303,16 +330,20 @@ inline uint16_t to_half(float x) {
   std::memcpy(&h, &v, 2);
   return h;
 }
-inline float from_bfloat(uint16_t h) { return std::bit_cast<float>(uint32_t(h) << 16); }
+inline float from_bfloat(uint16_t h) {
+  return std::bit_cast<float>(uint32_t(h) << 16);
+}
 inline uint16_t to_bfloat(float x) {
   const uint32_t u = std::bit_cast<uint32_t>(x);
-  if (std::isnan(x)) return 0x7fff;
+  if (std::isnan(x))
+    return 0x7fff;
   return uint16_t((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 // tf32: ten bits of fraction; .rna rounds ties away from zero.
 inline uint32_t to_tf32(float x) {
   const uint32_t u = std::bit_cast<uint32_t>(x);
-  if (!std::isfinite(x)) return u;
+  if (!std::isfinite(x))
+    return u;
   return (u + 0x1000u) & 0xffffe000u;
 }
 template <class T>
@@ -333,7 +364,9 @@ template <class D, class S, mode M, bool Sat>
 inline D cvt(S x) {
   if constexpr (std::is_integral_v<S> && std::is_integral_v<D>) {
     if constexpr (Sat) {
-      const __int128 v = x, lo = std::numeric_limits<D>::min(), hi = std::numeric_limits<D>::max();
+      const __int128 v = x;
+      const __int128 lo = std::numeric_limits<D>::min();
+      const __int128 hi = std::numeric_limits<D>::max();
       return D(v < lo ? lo : v > hi ? hi : v);
     }
     return D(x);
@@ -352,10 +385,13 @@ inline D cvt(S x) {
       static_assert(M == mode::rpi);
       r = std::ceil(x);
     }
-    if (std::isnan(r)) return sizeof(D) == 8 ? D(0x8000000000000000ull) : D(0);
+    if (std::isnan(r))
+      return sizeof(D) == 8 ? D(0x8000000000000000ull) : D(0);
     const long double v = r;
-    if (v <= (long double)std::numeric_limits<D>::min()) return std::numeric_limits<D>::min();
-    if (v >= (long double)std::numeric_limits<D>::max()) return std::numeric_limits<D>::max();
+    if (v <= (long double)std::numeric_limits<D>::min())
+      return std::numeric_limits<D>::min();
+    if (v >= (long double)std::numeric_limits<D>::max())
+      return std::numeric_limits<D>::max();
     return D(r);
   } else {
     D r;
@@ -371,7 +407,8 @@ inline D cvt(S x) {
       static_assert(M == mode::rn || M == mode::none);
       r = D(x);
     }
-    if constexpr (Sat) r = std::isnan(r) || r <= 0 ? D(0) : r >= 1 ? D(1) : r;
+    if constexpr (Sat)
+      r = std::isnan(r) || r <= 0 ? D(0) : r >= 1 ? D(1) : r;
     return r;
   }
 }

@@ -10,8 +10,8 @@
 
 #include "state.hpp"
 
-// Saves what a function must preserve on the stack, leaves the stack pointer in *save, and goes on
-// where `load` was saved.
+// Saves what a function must preserve on the stack, leaves the stack pointer in *save, and goes
+// on where `load` was saved.
 extern "C" void emu_switch(void** save, void* load);
 asm(R"(
 .text
@@ -47,7 +47,8 @@ char* stacks() {
   static char* const memory = [] {
     void* p = mmap(nullptr, stack_bytes * most_threads, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) std::perror("emu: stacks"), std::abort();
+    if (p == MAP_FAILED)
+      std::perror("emu: stacks"), std::abort();
     for (uint32_t i = 0; i < most_threads; ++i)
       mprotect(static_cast<char*>(p) + i * stack_bytes, 4096, PROT_NONE);
     return static_cast<char*>(p);
@@ -74,18 +75,22 @@ void make_shared_memory(const kernel_entry& k, const thread& t) {
 
 }  // namespace
 
-void block::run(const kernel_entry& kernel, const char* parameters, const thread& like,
+void block::run(const kernel_entry& kernel,
+                const char* parameters,
+                const thread& like,
                 turns order) {
   static block b;  // keeps its memory
   b.kernel_ = &kernel;
   b.parameters_ = parameters;
   b.failed_ = false;
   b.alive_ = like.ntid[0] * like.ntid[1] * like.ntid[2];
-  for (waiting& w : b.barriers_) w = waiting{};
+  for (waiting& w : b.barriers_)
+    w = waiting{};
   make_shared_memory(kernel, like);
   b.fibers_.resize(b.alive_);
   const uint64_t time = tick();
-  for (uint32_t warp = 0; warp < 32; ++warp) b.living_lanes_[warp] = b.waiting_lanes_[warp] = 0;
+  for (uint32_t warp = 0; warp < 32; ++warp)
+    b.living_lanes_[warp] = b.waiting_lanes_[warp] = 0;
   for (uint32_t i = 0; i < b.alive_; ++i) {
     b.living_lanes_[i / 32] |= 1u << (i % 32);
     fiber& f = b.fibers_[i];
@@ -114,7 +119,8 @@ void block::start(uint32_t index) {
   void** p = reinterpret_cast<void**>(top) - 1;  // at enter() the stack is as after a call
   *p = nullptr;
   *--p = reinterpret_cast<void*>(&block::enter);
-  for (int i = 0; i < 6; ++i) *--p = nullptr;
+  for (int i = 0; i < 6; ++i)
+    *--p = nullptr;
   fibers_[index].stack_pointer = p;
 }
 
@@ -132,25 +138,32 @@ void block::enter() {
   std::abort();  // an ended thread is not run
 }
 
-void block::yield(fiber& f) { emu_switch(&f.stack_pointer, scheduler_); }
+void block::yield(fiber& f) {
+  emu_switch(&f.stack_pointer, scheduler_);
+}
 
 void block::loop(turns order) {
   const uint32_t n = alive_;
   uint32_t step = 1;
   if (order == turns::shuffled)
-    for (step = n * 5 / 8 | 1; std::gcd(step, n) != 1;) step += 2;
+    for (step = n * 5 / 8 | 1; std::gcd(step, n) != 1;)
+      step += 2;
   while (alive_ > 0) {
     bool any = false;
     for (uint32_t k = 0; k < n && !failed_; ++k) {
-      const uint32_t i = order == turns::backward ? n - 1 - k : uint32_t(uint64_t(k) * step % n);
-      if (fibers_[i].now != state::ready) continue;
+      const uint32_t i =
+          order == turns::backward ? n - 1 - k : uint32_t(uint64_t(k) * step % n);
+      if (fibers_[i].now != state::ready)
+        continue;
       any = true;
       entering_block = this;
       entering_index = i;
       emu_switch(&scheduler_, fibers_[i].stack_pointer);
     }
-    if (failed_) throw fault{};
-    if (!any && !try_release_all()) stuck();
+    if (failed_)
+      throw fault{};
+    if (!any && !try_release_all())
+      stuck();
   }
 }
 
@@ -159,7 +172,8 @@ void block::ended(fiber& f) {
   living_lanes_[f.self.warp()] &= ~(1u << f.self.lane());
   --alive_;
   perform(f.self, f.copies);
-  for (const auto& g : f.groups) perform(f.self, g);
+  for (const auto& g : f.groups)
+    perform(f.self, g);
   // those who waited for this thread alone
   for (fiber& other : fibers_)
     if (other.now == state::in_warp && other.self.warp() == f.self.warp() &&
@@ -171,8 +185,13 @@ void block::barrier(thread& t, int line, uint32_t id, uint32_t count, bool waits
   arrive(t, line, id, count, false, waits);
 }
 
-void block::barrier_reduce(thread& t, int line, uint32_t id, uint32_t count, bool value,
-                           uint32_t& trues, uint32_t& all) {
+void block::barrier_reduce(thread& t,
+                           int line,
+                           uint32_t id,
+                           uint32_t count,
+                           bool value,
+                           uint32_t& trues,
+                           uint32_t& all) {
   arrive(t, line, id, count, value, true);
   trues = barriers_[id].last_trues;
   all = barriers_[id].last_all;
@@ -180,20 +199,25 @@ void block::barrier_reduce(thread& t, int line, uint32_t id, uint32_t count, boo
 
 void block::arrive(thread& t, int line, uint32_t id, uint32_t count, bool value, bool waits) {
   fiber& f = fibers_[t.linear];
-  if (id >= 16) t.bad(id, 0, line, "number of a barrier");
+  if (id >= 16)
+    t.bad(id, 0, line, "number of a barrier");
   waiting& w = barriers_[id];
-  if (w.arrived > 0 && w.line != line && count == 0) w.differ = true;
-  if (w.arrived == 0) w.line = line;
+  if (w.arrived > 0 && w.line != line && count == 0)
+    w.differ = true;
+  if (w.arrived == 0)
+    w.line = line;
   ++w.arrived;
   w.trues += value;
   f.line = line;
   f.id = id;
-  if (waits) f.now = state::at_barrier;
+  if (waits)
+    f.now = state::at_barrier;
   if (w.arrived == (count ? count : uint32_t(fibers_.size()))) {
     release(id, w);
     return;  // the last one goes on at once
   }
-  if (waits) yield(f);
+  if (waits)
+    yield(f);
 }
 
 void block::release(uint32_t id, waiting& w) {
@@ -210,12 +234,13 @@ void block::release(uint32_t id, waiting& w) {
   w = waiting{0, 0, w.trues, w.arrived, 0, false};
 }
 
-/// Nothing runs any more: a barrier waits for threads that have ended. A device goes on; it is a
-/// fault of the program all the same.
+/// Nothing runs any more: a barrier waits for threads that have ended. A device goes on; it is
+/// a fault of the program all the same.
 bool block::try_release_all() {
   for (uint32_t id = 0; id < 16; ++id) {
     waiting& w = barriers_[id];
-    if (w.arrived == 0 || w.arrived != alive_) continue;
+    if (w.arrived == 0 || w.arrived != alive_)
+      continue;
     find("DIVERGENT BARRIER: some threads of the block have ended, " +
              kernel_place{kernel_->name, w.line}.text(),
          std::to_string(fibers_.size() - alive_) + " of " + std::to_string(fibers_.size()) +
@@ -238,20 +263,24 @@ void block::meet(thread& t, int line, uint32_t mask, exchange& mine, void (*toge
   f.mine = &mine;
   f.together = together;
   waiting_lanes_[t.warp()] |= 1u << t.lane();
-  if (!try_meet(t.warp(), f)) yield(f);
+  if (!try_meet(t.warp(), f))
+    yield(f);
 }
 
 /// Does what the lanes of `f`'s mask came for, if all of them are there.
 bool block::try_meet(uint32_t warp, fiber& f) {
-  if (f.mask & living_lanes_[warp] & ~waiting_lanes_[warp]) return false;
+  if (f.mask & living_lanes_[warp] & ~waiting_lanes_[warp])
+    return false;
   lanes all{};
   all.line = f.line;
   all.asked = f.mask;
   for (uint32_t lane = 0; lane < 32; ++lane) {
     const uint32_t i = warp * 32 + lane;
-    if (!(f.mask >> lane & 1) || i >= fibers_.size() || fibers_[i].now == state::ended) continue;
+    if (!(f.mask >> lane & 1) || i >= fibers_.size() || fibers_[i].now == state::ended)
+      continue;
     fiber& other = fibers_[i];
-    if (other.now != state::in_warp || other.line != f.line || other.mask != f.mask) return false;
+    if (other.now != state::in_warp || other.line != f.line || other.mask != f.mask)
+      return false;
     all.of[lane] = other.mine;
     all.threads[lane] = &other.self;
     all.mask |= 1u << lane;
@@ -288,7 +317,8 @@ void block::stuck() {
     uint32_t count = 0;
     const fiber* first = nullptr;
     for (const fiber& f : fibers_)
-      if (f.now == s && ++count && !first) first = &f;
+      if (f.now == s && ++count && !first)
+        first = &f;
     if (first)
       text += std::to_string(count) + " threads wait at " + names[int(s)] + ", the first, " +
               std::to_string(first->self.linear) + ", at " +
@@ -302,12 +332,16 @@ void block::stuck() {
 void block::copy_later(thread& t, int line, uint64_t to, uint64_t from, int bytes, int given) {
   const auto allocated = [&](int n) {
     for (int i = 0; i < n; ++i)
-      if (reinterpret_cast<unsigned char*>(shared_shadow)[to + i] == not_allocated) return false;
+      if (reinterpret_cast<unsigned char*>(shared_shadow)[to + i] == not_allocated)
+        return false;
     return true;
   };
-  if (to % bytes != 0) t.misaligned(to, bytes, line);
-  if (given > 0 && from % bytes != 0) t.misaligned(from, bytes, line);
-  if (to + bytes > shared_size || !allocated(bytes)) t.bad(to, bytes, line, "cp.async, to");
+  if (to % bytes != 0)
+    t.misaligned(to, bytes, line);
+  if (given > 0 && from % bytes != 0)
+    t.misaligned(from, bytes, line);
+  if (to + bytes > shared_size || !allocated(bytes))
+    t.bad(to, bytes, line, "cp.async, to");
   t.note_writes(to, bytes, line);
   std::memset(reinterpret_cast<void*>(shared_shadow + to), uninitialised, std::size_t(bytes));
   std::memset(reinterpret_cast<void*>(shared_base + to), 0xff, std::size_t(bytes));
@@ -323,7 +357,8 @@ void block::perform(thread& t, const std::vector<copy>& copies) {
     else
       for (int i = 0; i < c.given; i += 4)  // sizes that are no multiple of 4 are not copied so
         std::memcpy(to + i, t.load<global_space, 4, 1>(c.from + i, c.line), 4);
-    std::memset(reinterpret_cast<void*>(shared_shadow + c.to), initialised, std::size_t(c.bytes));
+    std::memset(reinterpret_cast<void*>(shared_shadow + c.to), initialised,
+                std::size_t(c.bytes));
     t.note_writes(c.to, c.bytes, c.line);
   }
 }

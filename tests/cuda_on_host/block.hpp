@@ -1,5 +1,5 @@
-// A block whose threads meet: each thread is a fiber that runs until it waits; barriers release the
-// block, and what a warp does together is done when its last lane arrives.
+// A block whose threads meet: each thread is a fiber that runs until it waits; barriers release
+// the block, and what a warp does together is done when its last lane arrives.
 #pragma once
 #include <cstdint>
 #include <deque>
@@ -32,24 +32,33 @@ enum class turns { forward, backward, shuffled };
 class block {
  public:
   /// Runs all threads of one block. @param like what its threads have in common. @throws fault
-  static void run(const kernel_entry& kernel, const char* parameters, const thread& like,
+  static void run(const kernel_entry& kernel,
+                  const char* parameters,
+                  const thread& like,
                   turns order);
 
-  /// bar.sync, or bar.arrive with `waits` false. @param count threads that take part; 0 for all.
+  /// bar.sync, or bar.arrive with `waits` false. @param count threads that take part; 0 for
+  /// all.
   void barrier(thread& t, int line, uint32_t id, uint32_t count, bool waits);
   /// bar.red: the number of threads whose `value` is true, and how many there were.
-  void barrier_reduce(thread& t, int line, uint32_t id, uint32_t count, bool value, uint32_t& trues,
+  void barrier_reduce(thread& t,
+                      int line,
+                      uint32_t id,
+                      uint32_t count,
+                      bool value,
+                      uint32_t& trues,
                       uint32_t& all);
   /// Waits for all lanes of `mask` that have not ended; the last to arrive runs `together`.
   void meet(thread& t, int line, uint32_t mask, exchange& mine, void (*together)(lanes&));
   /// bar.warp.sync
   void warp_sync(thread& t, int line, uint32_t mask);
 
-  /// cp.async: `bytes` to shared memory, of which `given` come from global memory and the rest are
-  /// zeros. They arrive when something waits for them, and are undefined until then.
+  /// cp.async: `bytes` to shared memory, of which `given` come from global memory and the rest
+  /// are zeros. They arrive when something waits for them, and are undefined until then.
   void copy_later(thread& t, int line, uint64_t to, uint64_t from, int bytes, int given);
   void commit_copies(thread& t);
-  /// cp.async.wait_group. @param pending how many of the latest groups may still be on their way.
+  /// cp.async.wait_group. @param pending how many of the latest groups may still be on their
+  /// way.
   void wait_copies(thread& t, int pending);
   /// cp.async.wait_all
   void wait_all_copies(thread& t);

@@ -1,6 +1,7 @@
 // Kernels that use what a GPU has beyond threads that do not know of each other, each against
-// values computed here: shared memory, barriers, shuffles, votes, atomic operations, wide accesses,
-// approximations, copies that arrive later, matrix instructions. It runs on a GPU as well.
+// values computed here: shared memory, barriers, shuffles, votes, atomic operations, wide
+// accesses, approximations, copies that arrive later, matrix instructions. It runs on a GPU as
+// well.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -17,7 +18,8 @@ namespace {
 int failures = 0;
 
 void checked(cudaError_t e, const char* what) {
-  if (e == cudaSuccess) return;
+  if (e == cudaSuccess)
+    return;
   std::printf("FAIL %s: %s\n", what, cudaGetErrorString(e));
   ++failures;
 }
@@ -28,12 +30,17 @@ class array {
  public:
   explicit array(const std::vector<T>& host) : size_(host.size()) {
     checked(cudaMalloc(&data_, size_ * sizeof(T)), "cudaMalloc");
-    checked(cudaMemcpy(data_, host.data(), size_ * sizeof(T), cudaMemcpyHostToDevice), "upload");
+    checked(cudaMemcpy(data_, host.data(), size_ * sizeof(T), cudaMemcpyHostToDevice),
+            "upload");
   }
   explicit array(std::size_t n) : array(std::vector<T>(n, T(0))) {}
   array(const array&) = delete;
-  ~array() { cudaFree(data_); }
-  operator T*() const { return data_; }
+  ~array() {
+    cudaFree(data_);
+  }
+  operator T*() const {
+    return data_;
+  }
   std::vector<T> host() const {
     std::vector<T> h(size_);
     checked(cudaMemcpy(h.data(), data_, size_ * sizeof(T), cudaMemcpyDeviceToHost), "download");
@@ -47,13 +54,15 @@ class array {
 
 /// Holds got[i] against want(i); `within` is relative to 1 + |want|.
 template <class T>
-void expect(const char* name, const std::vector<T>& got, const std::function<double(int)>& want,
+void expect(const char* name,
+            const std::vector<T>& got,
+            const std::function<double(int)>& want,
             double within = 0) {
   for (int i = 0; i < int(got.size()); ++i) {
     const double w = want(i);
     if (!(std::abs(double(got[std::size_t(i)]) - w) <= within * (1 + std::abs(w)))) {
-      std::printf("FAIL %s: element %d is %.9g, not %.9g\n", name, i, double(got[std::size_t(i)]),
-                  w);
+      std::printf("FAIL %s: element %d is %.9g, not %.9g\n", name, i,
+                  double(got[std::size_t(i)]), w);
       ++failures;
       return;
     }
@@ -82,7 +91,8 @@ __global__ void block_sums(const float* x, float* sums, int per) {
   int* counts = reinterpret_cast<int*>(partial + blockDim.x);
   float s = 0;
   int n = 0;
-  for (int i = int(threadIdx.x); i < per; i += int(blockDim.x)) s += x[blockIdx.x * per + i], ++n;
+  for (int i = int(threadIdx.x); i < per; i += int(blockDim.x))
+    s += x[blockIdx.x * per + i], ++n;
   partial[threadIdx.x] = s;
   counts[threadIdx.x] = n;
   for (unsigned half = blockDim.x / 2; half > 0; half /= 2) {
@@ -92,19 +102,22 @@ __global__ void block_sums(const float* x, float* sums, int per) {
       counts[threadIdx.x] += counts[threadIdx.x + half];
     }
   }
-  if (threadIdx.x == 0) sums[blockIdx.x] = partial[0] / float(counts[0]);
+  if (threadIdx.x == 0)
+    sums[blockIdx.x] = partial[0] / float(counts[0]);
 }
 
 __global__ void large_shared(float* y) {
   extern __shared__ float s[];
-  for (int i = int(threadIdx.x); i < 20000; i += 128) s[i] = float(i);
+  for (int i = int(threadIdx.x); i < 20000; i += 128)
+    s[i] = float(i);
   __syncthreads();
   y[threadIdx.x] = s[19999 - threadIdx.x];
 }
 
 __global__ void transpose(const float* x, float* y, int n) {
   __shared__ float tile[16][17];
-  const int i = int(blockIdx.y * 16 + threadIdx.y), j = int(blockIdx.x * 16 + threadIdx.x);
+  const int i = int(blockIdx.y * 16 + threadIdx.y);
+  const int j = int(blockIdx.x * 16 + threadIdx.x);
   tile[threadIdx.y][threadIdx.x] = x[i * n + j];
   __syncthreads();
   y[int(blockIdx.x * 16 + threadIdx.y) * n + int(blockIdx.y * 16 + threadIdx.x)] =
@@ -114,7 +127,8 @@ __global__ void transpose(const float* x, float* y, int n) {
 __global__ void counting_barriers(int* y) {
   const int i = int(threadIdx.x);
   const int count = __syncthreads_count(i % 3 == 0);
-  const int all = __syncthreads_and(i < 96), any = __syncthreads_or(i == 7);
+  const int all = __syncthreads_and(i < 96);
+  const int any = __syncthreads_or(i == 7);
   y[i] = count * 100 + all * 10 + any;
 }
 
@@ -135,7 +149,8 @@ __global__ void named_barriers(int* y) {
 
 __global__ void local_arrays(const int* which, int* y) {
   int mine[32];
-  for (int i = 0; i < 32; ++i) mine[i] = i * int(threadIdx.x);
+  for (int i = 0; i < 32; ++i)
+    mine[i] = i * int(threadIdx.x);
   __syncthreads();
   const int at = which[threadIdx.x];
   mine[at] += 1;
@@ -146,7 +161,9 @@ __global__ void local_arrays(const int* which, int* y) {
 // --- warps
 
 __global__ void shuffles(const int* x, int* y) {
-  const int i = int(threadIdx.x), v = x[i], n = int(blockDim.x);
+  const int i = int(threadIdx.x);
+  const int v = x[i];
+  const int n = int(blockDim.x);
   y[0 * n + i] = __shfl_sync(0xffffffffu, v, (i * 5) & 31);
   y[1 * n + i] = __shfl_up_sync(0xffffffffu, v, 3);
   y[2 * n + i] = __shfl_down_sync(0xffffffffu, v, 5);
@@ -159,7 +176,8 @@ __global__ void shuffles(const int* x, int* y) {
 
 __global__ void double_sums(const double* x, double* y) {
   double v = x[threadIdx.x];
-  for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(0xffffffffu, v, step);
+  for (int step = 16; step > 0; step /= 2)
+    v += __shfl_xor_sync(0xffffffffu, v, step);
   y[threadIdx.x] = v;
 }
 
@@ -168,7 +186,8 @@ __global__ void half_warps(const int* x, int* y) {
   const int i = int(threadIdx.x);
   int v = x[i];
   if ((i & 31) < 16)
-    for (int step = 8; step > 0; step /= 2) v += __shfl_xor_sync(0x0000ffffu, v, step);
+    for (int step = 8; step > 0; step /= 2)
+      v += __shfl_xor_sync(0x0000ffffu, v, step);
   else
     v = int(__ballot_sync(0xffff0000u, v % 2 == 0));
   y[i] = v;
@@ -179,16 +198,20 @@ __global__ void softmax(float* x) {
   float* const row = x + threadIdx.x / 32 * 32;
   const int lane = int(threadIdx.x % 32);
   float most = row[0];
-  if (row[lane] > most) most = row[lane];
+  if (row[lane] > most)
+    most = row[lane];
   for (int step = 16; step > 0; step /= 2)
     most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, step));
   float sum = expf(row[lane] - most);
-  for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+  for (int step = 16; step > 0; step /= 2)
+    sum += __shfl_xor_sync(0xffffffffu, sum, step);
   row[lane] = expf(row[lane] - most) / sum;
 }
 
 __global__ void votes(const int* x, int* y) {
-  const int i = int(threadIdx.x), v = x[i], n = int(blockDim.x);
+  const int i = int(threadIdx.x);
+  const int v = x[i];
+  const int n = int(blockDim.x);
   y[0 * n + i] = int(__ballot_sync(0xffffffffu, v > 10));
   y[1 * n + i] = __any_sync(0xffffffffu, v == 3) + 2 * __all_sync(0xffffffffu, v >= 0);
   y[2 * n + i] = int(__match_any_sync(0xffffffffu, v % 4));
@@ -211,10 +234,18 @@ __global__ void warp_exchange(const int* x, int* y) {
 
 // --- atomic operations
 
-__global__ void atomics(const int* x, int* counts, float* sum, double* wide, int* most, int* least,
-                        unsigned* ring, unsigned long long* large, int* bits) {
+__global__ void atomics(const int* x,
+                        int* counts,
+                        float* sum,
+                        double* wide,
+                        int* most,
+                        int* least,
+                        unsigned* ring,
+                        unsigned long long* large,
+                        int* bits) {
   __shared__ int local[8];
-  if (threadIdx.x < 8) local[threadIdx.x] = 0;
+  if (threadIdx.x < 8)
+    local[threadIdx.x] = 0;
   __syncthreads();
   const int v = x[blockIdx.x * blockDim.x + threadIdx.x];
   atomicAdd(&local[v & 7], 1);
@@ -226,7 +257,8 @@ __global__ void atomics(const int* x, int* counts, float* sum, double* wide, int
   atomicAdd(large, 1ull << 33);
   atomicOr(bits, 1 << (v & 15));
   __syncthreads();
-  if (threadIdx.x < 8) atomicAdd(&counts[threadIdx.x], local[threadIdx.x]);
+  if (threadIdx.x < 8)
+    atomicAdd(&counts[threadIdx.x], local[threadIdx.x]);
 }
 
 // the greatest float by compare and swap; the last to arrive is told by atomicExch
@@ -235,7 +267,8 @@ __global__ void swaps(const float* x, unsigned* greatest, int* last) {
   unsigned old = atomicAdd(greatest, 0u);
   while (__uint_as_float(old) < v) {
     const unsigned seen = atomicCAS(greatest, old, __float_as_uint(v));
-    if (seen == old) break;
+    if (seen == old)
+      break;
     old = seen;
   }
   atomicExch(last, 5);
@@ -243,7 +276,11 @@ __global__ void swaps(const float* x, unsigned* greatest, int* last) {
 
 // --- wide accesses
 
-__global__ void wide(const float4* a, const double2* b, const uint4* c, float4* x, double2* y,
+__global__ void wide(const float4* a,
+                     const double2* b,
+                     const uint4* c,
+                     float4* x,
+                     double2* y,
                      uint2* z) {
   const int i = int(threadIdx.x);
   const float4 f = __ldg(a + i);
@@ -301,15 +338,18 @@ __global__ void pipeline(const float* x, float* y, int tiles) {
   __shared__ alignas(16) float s[4][128];
   const int i = int(threadIdx.x);
   const auto fetch = [&](int tile) {
-    if (tile < tiles) copy_async<16>(&s[tile % 4][4 * i], x + tile * 128 + 4 * i, 16);
+    if (tile < tiles)
+      copy_async<16>(&s[tile % 4][4 * i], x + tile * 128 + 4 * i, 16);
     asm volatile("cp.async.commit_group;" ::: "memory");
   };
-  for (int tile = 0; tile < 3; ++tile) fetch(tile);
+  for (int tile = 0; tile < 3; ++tile)
+    fetch(tile);
   float sum = 0;
   for (int tile = 0; tile < tiles; ++tile) {
     asm volatile("cp.async.wait_group 2;" ::: "memory");
     __syncthreads();
-    for (int k = 0; k < 4; ++k) sum += s[tile % 4][(4 * i + k + 37) % 128];
+    for (int k = 0; k < 4; ++k)
+      sum += s[tile % 4][(4 * i + k + 37) % 128];
     fetch(tile + 3);
   }
   y[i] = sum;
@@ -324,7 +364,8 @@ __global__ void padded_copies(const float* x, float* y) {
   asm volatile("cp.async.wait_all;" ::: "memory");
   __syncthreads();
   float sum = s[31 - i][0];
-  for (int k = 0; k < 4; ++k) sum = 3 * sum + wide[31 - i][k];
+  for (int k = 0; k < 4; ++k)
+    sum = 3 * sum + wide[31 - i][k];
   y[i] = sum;
 }
 
@@ -338,14 +379,20 @@ __device__ unsigned tf32(float v) {
 
 // c [16, 8] = a [16, 8] b [8, 8] + c
 __global__ void multiply_tf32(const float* a, const float* b, const float* c, float* d) {
-  const int lane = int(threadIdx.x), g = lane / 4, t = lane % 4;
-  const unsigned a0 = tf32(a[g * 8 + t]), a1 = tf32(a[(g + 8) * 8 + t]);
-  const unsigned a2 = tf32(a[g * 8 + t + 4]), a3 = tf32(a[(g + 8) * 8 + t + 4]);
-  const unsigned b0 = tf32(b[t * 8 + g]), b1 = tf32(b[(t + 4) * 8 + g]);
+  const int lane = int(threadIdx.x);
+  const int g = lane / 4;
+  const int t = lane % 4;
+  const unsigned a0 = tf32(a[g * 8 + t]);
+  const unsigned a1 = tf32(a[(g + 8) * 8 + t]);
+  const unsigned a2 = tf32(a[g * 8 + t + 4]);
+  const unsigned a3 = tf32(a[(g + 8) * 8 + t + 4]);
+  const unsigned b0 = tf32(b[t * 8 + g]);
+  const unsigned b1 = tf32(b[(t + 4) * 8 + g]);
   float s[4] = {c[g * 8 + 2 * t], c[g * 8 + 2 * t + 1], c[(g + 8) * 8 + 2 * t],
                 c[(g + 8) * 8 + 2 * t + 1]};
   asm volatile(
-      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+      "{%8,%9}, "
       "{%0,%1,%2,%3};"
       : "+f"(s[0]), "+f"(s[1]), "+f"(s[2]), "+f"(s[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
@@ -358,16 +405,21 @@ __global__ void multiply_tf32(const float* a, const float* b, const float* c, fl
 // the same with a [16, 16] and b [16, 8] of bfloat16, fetched by ldmatrix
 __global__ void multiply_bf16(const float* a, const float* b, float* d) {
   __shared__ alignas(16) unsigned short left[16][16], right[16][8];
-  const int lane = int(threadIdx.x), g = lane / 4, t = lane % 4;
+  const int lane = int(threadIdx.x);
+  const int g = lane / 4;
+  const int t = lane % 4;
   const auto narrow = [](float v) {
     unsigned short r;
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r) : "f"(v));
     return r;
   };
-  for (int i = lane; i < 256; i += 32) left[i / 16][i % 16] = narrow(a[i]);
-  for (int i = lane; i < 128; i += 32) right[i / 8][i % 8] = narrow(b[i]);
+  for (int i = lane; i < 256; i += 32)
+    left[i / 16][i % 16] = narrow(a[i]);
+  for (int i = lane; i < 128; i += 32)
+    right[i / 8][i % 8] = narrow(b[i]);
   __syncwarp();
-  unsigned x[4], y[2];
+  unsigned x[4];
+  unsigned y[2];
   const unsigned at = unsigned(__cvta_generic_to_shared(&left[lane % 16][lane / 16 * 8]));
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
@@ -382,7 +434,8 @@ __global__ void multiply_bf16(const float* a, const float* b, float* d) {
       "{%8,%9}, {%0,%1,%2,%3};"
       : "+f"(s[0]), "+f"(s[1]), "+f"(s[2]), "+f"(s[3])
       : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"(y[0]), "r"(y[1]));
-  for (int k = 0; k < 4; ++k) d[(g + 8 * (k / 2)) * 8 + 2 * t + k % 2] = s[k];
+  for (int k = 0; k < 4; ++k)
+    d[(g + 8 * (k / 2)) * 8 + 2 * t + k % 2] = s[k];
 }
 
 /// Rounded to `bits` of fraction, ties away from zero.
@@ -403,12 +456,14 @@ void test_shared() {
       "averages by a tree of barriers", sums.host(),
       [&](int b) {
         double s = 0;
-        for (int i = 0; i < 1024; ++i) s += x[std::size_t(b * 1024 + i)];
+        for (int i = 0; i < 1024; ++i)
+          s += x[std::size_t(b * 1024 + i)];
         return s / 1024;
       },
       1e-6);
-  checked(cudaFuncSetAttribute(large_shared, cudaFuncAttributeMaxDynamicSharedMemorySize, 80000),
-          "cudaFuncSetAttribute");
+  checked(
+      cudaFuncSetAttribute(large_shared, cudaFuncAttributeMaxDynamicSharedMemorySize, 80000),
+      "cudaFuncSetAttribute");
   large_shared<<<1, 128, 80000>>>(large);
   expect("80000 bytes of dynamic shared memory", large.host(), [](int i) { return 19999 - i; });
   transpose<<<dim3(4, 4), dim3(16, 16)>>>(in, out, 64);
@@ -418,9 +473,11 @@ void test_shared() {
   counting_barriers<<<1, 128>>>(counted);
   expect("barriers that count", counted.host(), [](int) { return 43 * 100 + 0 + 1; });
   named_barriers<<<1, 128>>>(named);
-  expect("named barriers", named.host(), [](int i) { return i < 64 ? 1 : (127 - i) * (127 - i); });
+  expect("named barriers", named.host(),
+         [](int i) { return i < 64 ? 1 : (127 - i) * (127 - i); });
   std::vector<int> which(64);
-  for (int i = 0; i < 64; ++i) which[std::size_t(i)] = i * 11 % 32;
+  for (int i = 0; i < 64; ++i)
+    which[std::size_t(i)] = i * 11 % 32;
   local_arrays<<<1, 64>>>(array<int>(which), local);
   expect("arrays of a thread across barriers", local.host(), [&](int i) {
     const int at = which[std::size_t(i)];
@@ -431,21 +488,36 @@ void test_shared() {
 void test_warps() {
   constexpr int n = 64;
   std::vector<int> x(n);
-  for (int i = 0; i < n; ++i) x[std::size_t(i)] = i * 17 % 41;
+  for (int i = 0; i < n; ++i)
+    x[std::size_t(i)] = i * 17 % 41;
   array<int> in(x), out(8 * n), voted(5 * n), halves(n), exchanged(n);
   shuffles<<<1, n>>>(in, out);
   expect("shuffles", out.host(), [&](int at) {
-    const int i = at % n, lane = i & 31, base = i - lane, l8 = lane & 7, b8 = i - l8;
-    const int from[] = {
-        base + (i * 5 & 31), lane < 3 ? i : i - 3, lane > 26 ? i : i + 5, base + (lane ^ 9), b8 + 2,
-        l8 < 1 ? i : i - 1,  l8 > 6 ? i : i + 1,   b8 + (l8 ^ 1)};
+    const int i = at % n;
+    const int lane = i & 31;
+    const int base = i - lane;
+    const int l8 = lane & 7;
+    const int b8 = i - l8;
+    const int from[] = {base + (i * 5 & 31),
+                        lane < 3 ? i : i - 3,
+                        lane > 26 ? i : i + 5,
+                        base + (lane ^ 9),
+                        b8 + 2,
+                        l8 < 1 ? i : i - 1,
+                        l8 > 6 ? i : i + 1,
+                        b8 + (l8 ^ 1)};
     return x[std::size_t(from[at / n])];
   });
   votes<<<1, n>>>(in, voted);
   expect("votes", voted.host(), [&](int at) {
-    const int i = at % n, base = i & ~31;
-    unsigned ballot = 0, match = 0, sum = 0;
-    int any = 0, all = 1, most = 0;
+    const int i = at % n;
+    const int base = i & ~31;
+    unsigned ballot = 0;
+    unsigned match = 0;
+    unsigned sum = 0;
+    int any = 0;
+    int all = 1;
+    int most = 0;
     for (int l = 0; l < 32; ++l) {
       const int v = x[std::size_t(base + l)];
       ballot |= unsigned(v > 10) << l;
@@ -463,8 +535,10 @@ void test_warps() {
     const int base = i & ~31;
     int sum = 0;
     unsigned even = 0;
-    for (int l = 0; l < 16; ++l) sum += x[std::size_t(base + l)];
-    for (int l = 16; l < 32; ++l) even |= unsigned(x[std::size_t(base + l)] % 2 == 0) << l;
+    for (int l = 0; l < 16; ++l)
+      sum += x[std::size_t(base + l)];
+    for (int l = 16; l < 32; ++l)
+      even |= unsigned(x[std::size_t(base + l)] % 2 == 0) << l;
     return (i & 31) < 16 ? sum : int(even);
   });
   warp_exchange<<<1, n>>>(in, exchanged);
@@ -476,23 +550,27 @@ void test_warps() {
       "softmax by shuffles", weights.host(),
       [&](int i) {
         double s = 0;
-        for (int l = 0; l < 32; ++l) s += std::exp(scores[std::size_t((i & ~31) + l)]);
+        for (int l = 0; l < 32; ++l)
+          s += std::exp(scores[std::size_t((i & ~31) + l)]);
         return std::exp(scores[std::size_t(i)]) / s;
       },
       1e-6);
   std::vector<double> d(32);
-  for (int i = 0; i < 32; ++i) d[std::size_t(i)] = 1.0 / (i + 1);
+  for (int i = 0; i < 32; ++i)
+    d[std::size_t(i)] = 1.0 / (i + 1);
   array<double> sums(32);
   double_sums<<<1, 32>>>(array<double>(d), sums);
   double all = 0;
-  for (const double v : d) all += v;
+  for (const double v : d)
+    all += v;
   expect(
       "shuffled doubles", sums.host(), [&](int) { return all; }, 1e-15);
 }
 
 void test_atomics() {
   std::vector<int> x(512);
-  for (int i = 0; i < 512; ++i) x[std::size_t(i)] = (i * 37 + 11) % 503 - 100;
+  for (int i = 0; i < 512; ++i)
+    x[std::size_t(i)] = (i * 37 + 11) % 503 - 100;
   array<int> in(x), counts(8), most(std::vector<int>{-1000}), least(std::vector<int>{1000}),
       bits(1);
   array<float> sum(1);
@@ -500,8 +578,11 @@ void test_atomics() {
   array<unsigned> ring(1);
   array<unsigned long long> large(1);
   atomics<<<4, 128>>>(in, counts, sum, half, most, least, ring, large, bits);
-  int want_counts[8] = {}, total = 0, want_bits = 0;
-  for (const int v : x) ++want_counts[v & 7], total += v, want_bits |= 1 << (v & 15);
+  int want_counts[8] = {};
+  int total = 0;
+  int want_bits = 0;
+  for (const int v : x)
+    ++want_counts[v & 7], total += v, want_bits |= 1 << (v & 15);
   expect("atomicAdd in shared and global memory", counts.host(),
          [&](int i) { return want_counts[i]; });
   expect("atomicAdd of float", sum.host(), [&](int) { return total; });
@@ -539,8 +620,8 @@ void test_arithmetic() {
   std::vector<double> got;
   for (int i = 0; i < 32; ++i) {
     const auto at = std::size_t(i);
-    for (double v : {double(x.host()[at].x), double(x.host()[at].y), y.host()[at].x, y.host()[at].y,
-                     double(z.host()[at].x), double(z.host()[at].y)})
+    for (double v : {double(x.host()[at].x), double(x.host()[at].y), y.host()[at].x,
+                     y.host()[at].y, double(z.host()[at].x), double(z.host()[at].y)})
       got.push_back(v);
   }
   expect("wide loads and stores", got, [](int at) {
@@ -583,7 +664,8 @@ void test_copies() {
       [&](int i) {
         double s = 0;
         for (int t = 0; t < tiles; ++t)
-          for (int k = 0; k < 4; ++k) s += x[std::size_t(t * 128 + (4 * i + k + 37) % 128)];
+          for (int k = 0; k < 4; ++k)
+            s += x[std::size_t(t * 128 + (4 * i + k + 37) % 128)];
         return s;
       },
       1e-5);
@@ -593,14 +675,17 @@ void test_copies() {
       [&](int i) {
         const int o = 31 - i;
         double s = o % 2 ? x[std::size_t(o)] : 0;
-        for (int k = 0; k < 4; ++k) s = 3 * s + (k < o % 5 ? x[std::size_t(4 * o + k)] : 0);
+        for (int k = 0; k < 4; ++k)
+          s = 3 * s + (k < o % 5 ? x[std::size_t(4 * o + k)] : 0);
         return s;
       },
       1e-5);
 }
 
 void test_matrices() {
-  const auto a = reals(256, 2), b = reals(128, 3), c = reals(128, 4);
+  const auto a = reals(256, 2);
+  const auto b = reals(128, 3);
+  const auto c = reals(128, 4);
   array<float> left(a), right(b), add(c), d(128), e(128);
   multiply_tf32<<<1, 32>>>(left, right, add, d);
   expect(

@@ -22,9 +22,9 @@ std::string demangled(const std::string& name) {
 
 std::string access_text(const thread& t, uint64_t a, int n) {
   char b[320];
-  std::snprintf(b, sizeof b, "%d bytes at %#llx (%s), block %u thread %u of grid %u x block %u", n,
-                (unsigned long long)a, whereabouts(a).c_str(), t.ctaid[0], t.tid[0], t.nctaid[0],
-                t.ntid[0]);
+  std::snprintf(b, sizeof b, "%d bytes at %#llx (%s), block %u thread %u of grid %u x block %u",
+                n, (unsigned long long)a, whereabouts(a).c_str(), t.ctaid[0], t.tid[0],
+                t.nctaid[0], t.ntid[0]);
   return b;
 }
 
@@ -33,7 +33,8 @@ std::string running_at(int line) {
   return kernel_place{k ? k->entry->name : "?", line}.text();
 }
 
-[[noreturn]] void end_kernel(const std::string& what, const std::string& detail,
+[[noreturn]] void end_kernel(const std::string& what,
+                             const std::string& detail,
                              cudaError_t error) {
   find(what, detail);
   stick(error);
@@ -45,11 +46,14 @@ class sequence {
  public:
   sequence(uint64_t n, turns order) : n_(n), order_(order) {
     if (order == turns::shuffled)
-      for (step_ = n * 5 / 8 | 1; std::gcd(step_, n) != 1;) step_ += 2;
+      for (step_ = n * 5 / 8 | 1; std::gcd(step_, n) != 1;)
+        step_ += 2;
   }
   uint64_t operator()(uint64_t k) const {
-    if (order_ == turns::forward) return k;
-    if (order_ == turns::backward) return n_ - 1 - k;
+    if (order_ == turns::forward)
+      return k;
+    if (order_ == turns::backward)
+      return n_ - 1 - k;
     return uint64_t((unsigned __int128)k * step_ % n_);
   }
 
@@ -66,7 +70,11 @@ void place_block(thread& t, uint64_t index, dim3 grid) {
 }
 
 /// Threads that never meet, one after the other, whatever their block.
-void run_alone(const kernel_entry& k, const char* parameters, thread t, dim3 grid, dim3 threads,
+void run_alone(const kernel_entry& k,
+               const char* parameters,
+               thread t,
+               dim3 grid,
+               dim3 threads,
                turns order) {
   const uint64_t per = uint64_t(threads.x) * threads.y * threads.z;
   const sequence at(per * grid.x * grid.y * grid.z, order);
@@ -90,13 +98,17 @@ void run_alone(const kernel_entry& k, const char* parameters, thread t, dim3 gri
 std::string brief_name(const std::string& mangled) {
   const std::string all = demangled(mangled);
   const auto at = all.find("multistage::");
-  if (at == std::string::npos) return all.substr(0, 160);
+  if (at == std::string::npos)
+    return all.substr(0, 160);
   std::string r;
   int depth = 0;
   for (std::size_t i = at; i < all.size(); ++i) {
-    if (all[i] == '<') ++depth;
-    if (all[i] == '>' && --depth < 0) break;
-    if (all[i] == ',' && depth == 0) break;
+    if (all[i] == '<')
+      ++depth;
+    if (all[i] == '>' && --depth < 0)
+      break;
+    if (all[i] == ',' && depth == 0)
+      break;
     r += all[i];
   }
   return r;
@@ -107,12 +119,17 @@ std::string kernel_place::text() const {
   return brief_name(name) + " (" + (k ? k->file : "?") + ":" + std::to_string(line) + ")";
 }
 
-void run_kernel(kernel& k, dim3 grid, dim3 threads, uint32_t dynamic_shared,
+void run_kernel(kernel& k,
+                dim3 grid,
+                dim3 threads,
+                uint32_t dynamic_shared,
                 const std::vector<char>& parameters) {
   state& s = device();
-  if (failed()) return;
+  if (failed())
+    return;
   ++k.launches;
-  if (++s.launches == s.asked.fail_launch) return stick(cudaErrorIllegalAddress);
+  if (++s.launches == s.asked.fail_launch)
+    return stick(cudaErrorIllegalAddress);
   const auto before = std::chrono::steady_clock::now();
   const uint64_t blocks = uint64_t(grid.x) * grid.y * grid.z;
   k.threads += blocks * threads.x * threads.y * threads.z;
@@ -144,15 +161,19 @@ void run_kernel(kernel& k, dim3 grid, dim3 threads, uint32_t dynamic_shared,
 kernel* kernel_of(const void* host_function) {
   state& s = device();
   const auto name = s.names.find(host_function);
-  if (name == s.names.end()) return nullptr;
+  if (name == s.names.end())
+    return nullptr;
   const auto k = s.kernels.find(name->second);
   if (k == s.kernels.end())
     return std::fprintf(stderr, "EMU: kernel without PTX: %s\n", name->second.c_str()), nullptr;
   return &k->second;
 }
 
-registrar::registrar(const char* file, const kernel_entry* kernels, int count,
-                     const global_entry* globals, int variables) {
+registrar::registrar(const char* file,
+                     const kernel_entry* kernels,
+                     int count,
+                     const global_entry* globals,
+                     int variables) {
   const char* slash = std::strrchr(file, '/');
   state& s = device_unready();
   for (int i = 0; i < count; ++i) {
@@ -188,9 +209,12 @@ void thread::undefined(uint64_t a, int n, int line) {
 void thread::race(uint64_t a, int n, int line, const char* what, uint64_t other) {
   const uint64_t who = race_tag::who(other);
   std::string name = "several threads";
-  if (who < 1024) name = "thread " + std::to_string(who);
-  if (who == race_tag::by_atomic) name = "an atomic operation";
-  if (team && race_tag::time(other) < block_start) name += " of another block";
+  if (who < 1024)
+    name = "thread " + std::to_string(who);
+  if (who == race_tag::by_atomic)
+    name = "an atomic operation";
+  if (team && race_tag::time(other) < block_start)
+    name += " of another block";
   emu::find(std::string("RACE: ") + what + ", " + running_at(line),
             access_text(*this, a, n) + "; the other: " + name);
 }

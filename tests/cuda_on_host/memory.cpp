@@ -1,5 +1,5 @@
-// The device's memory: one file mapped twice, at addresses that the host may not touch and at those
-// of the emulator; no address is given out twice.
+// The device's memory: one file mapped twice, at addresses that the host may not touch and at
+// those of the emulator; no address is given out twice.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -16,7 +16,8 @@ namespace {
 void reserve(uint64_t at, uint64_t bytes, int rights, int flags, int file) {
   void* const want = reinterpret_cast<void*>(at);
   void* got = mmap(want, bytes, rights, flags | MAP_FIXED_NOREPLACE | MAP_NORESERVE, file, 0);
-  if (got != want) std::perror("emu: mmap"), std::abort();
+  if (got != want)
+    std::perror("emu: mmap"), std::abort();
 }
 
 void reserve_private(uint64_t at, uint64_t bytes) {
@@ -28,7 +29,8 @@ void reserve_private(uint64_t at, uint64_t bytes) {
 void map_memory() {
   state& s = device_unready();
   s.file = memfd_create("device", 0);
-  if (ftruncate(s.file, off_t(global_size)) != 0) std::perror("emu: ftruncate"), std::abort();
+  if (ftruncate(s.file, off_t(global_size)) != 0)
+    std::perror("emu: ftruncate"), std::abort();
   reserve(global_base, global_size, PROT_NONE, MAP_SHARED, s.file);
   reserve(global_alias, global_size, PROT_READ | PROT_WRITE, MAP_SHARED, s.file);
   reserve_private(global_shadow, global_size);
@@ -68,20 +70,24 @@ void release(uint64_t a) {
   std::memset(shadow(reinterpret_cast<void*>(a)), not_allocated, bytes);
   const uint64_t first = (a - global_base + page - 1) / page * page;
   const uint64_t last = (a - global_base + bytes) / page * page;
-  if (last <= first) return;
+  if (last <= first)
+    return;
   const uint64_t n = last - first;
   fallocate(s.file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off_t(first), off_t(n));
   madvise(reinterpret_cast<void*>(global_shadow + first), n, MADV_DONTNEED);
   madvise(reinterpret_cast<void*>(global_tags + 4 * first), 4 * n, MADV_DONTNEED);
 }
 
-bool on_device(const void* p) { return reinterpret_cast<uint64_t>(p) - global_base < global_size; }
+bool on_device(const void* p) {
+  return reinterpret_cast<uint64_t>(p) - global_base < global_size;
+}
 
 bool in_allocation(const void* p, uint64_t bytes) {
   const state& s = device();
   const uint64_t a = reinterpret_cast<uint64_t>(p);
   auto it = s.live.upper_bound(a);
-  if (!on_device(p) || it == s.live.begin()) return false;
+  if (!on_device(p) || it == s.live.begin())
+    return false;
   --it;
   return a + bytes <= it->first + it->second;
 }
@@ -90,18 +96,23 @@ std::string whereabouts(uint64_t a) {
   const state& s = device();
   if (a - shared_base < shared_size)
     return "byte " + std::to_string(a - shared_base) + " of shared memory";
-  if (a - local_base < local_size) return "local memory of a thread";
+  if (a - local_base < local_size)
+    return "local memory of a thread";
   const auto in = [&](const std::map<uint64_t, uint64_t>& m, const char* kind) -> std::string {
     auto it = m.upper_bound(a);
-    if (it == m.begin()) return "";
+    if (it == m.begin())
+      return "";
     --it;
-    if (a >= it->first + it->second + 4096) return "";
-    return std::string(kind) + " allocation of " + std::to_string(it->second) + " bytes, at byte " +
-           std::to_string(a - it->first);
+    if (a >= it->first + it->second + 4096)
+      return "";
+    return std::string(kind) + " allocation of " + std::to_string(it->second) +
+           " bytes, at byte " + std::to_string(a - it->first);
   };
   std::string r = in(s.live, "live");
-  if (r.empty()) r = in(s.freed, "freed");
-  if (!r.empty()) return r;
+  if (r.empty())
+    r = in(s.freed, "freed");
+  if (!r.empty())
+    return r;
   return on_device(reinterpret_cast<void*>(a)) ? "no allocation" : "not a device address";
 }
 

@@ -34,28 +34,34 @@ constexpr error_text error_texts[] = {
     {cudaErrorInvalidConfiguration, "cudaErrorInvalidConfiguration",
      "invalid configuration argument"},
     {cudaErrorInvalidDevice, "cudaErrorInvalidDevice", "invalid device ordinal"},
-    {cudaErrorInvalidDeviceFunction, "cudaErrorInvalidDeviceFunction", "invalid device function"},
+    {cudaErrorInvalidDeviceFunction, "cudaErrorInvalidDeviceFunction",
+     "invalid device function"},
     {cudaErrorIllegalAddress, "cudaErrorIllegalAddress",
      "an illegal memory access was encountered"},
     {cudaErrorMisalignedAddress, "cudaErrorMisalignedAddress", "misaligned address"},
     {cudaErrorLaunchOutOfResources, "cudaErrorLaunchOutOfResources",
      "too many resources requested for launch"},
-    {cudaErrorLaunchTimeout, "cudaErrorLaunchTimeout", "the launch timed out and was terminated"},
+    {cudaErrorLaunchTimeout, "cudaErrorLaunchTimeout",
+     "the launch timed out and was terminated"},
     {cudaErrorLaunchFailure, "cudaErrorLaunchFailure", "unspecified launch failure"}};
 
 const error_text& text_of(cudaError_t error) {
   static constexpr error_text unknown{cudaErrorUnknown, "cudaErrorUnknown", "unknown error"};
   for (const error_text& t : error_texts)
-    if (t.error == error) return t;
+    if (t.error == error)
+      return t;
   return unknown;
 }
 
-uint32_t most_shared() { return device().asked.architecture >= 90 ? 227 * 1024 : 163 * 1024; }
+uint32_t most_shared() {
+  return device().asked.architecture >= 90 ? 227 * 1024 : 163 * 1024;
+}
 
 /// Shared memory that a kernel declares by itself.
 uint32_t static_shared(const emu::kernel& k) {
   uint32_t bytes = 0;
-  for (int i = 0; i < k.entry->shared_variables; ++i) bytes += k.entry->shared[i].size;
+  for (int i = 0; i < k.entry->shared_variables; ++i)
+    bytes += k.entry->shared[i].size;
   return bytes;
 }
 
@@ -64,8 +70,8 @@ cudaError_t check_launch(const emu::kernel& k, dim3 grid, dim3 block, std::size_
   const uint64_t threads = uint64_t(block.x) * block.y * block.z;
   const int* most = k.entry->most_threads;
   const std::string name = emu::brief_name(k.entry->name);
-  if (!grid.x || !grid.y || !grid.z || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 ||
-      !block.x || !block.y || !block.z || threads > 1024 || block.z > 64) {
+  if (!grid.x || !grid.y || !grid.z || grid.x > 0x7fffffffu || grid.y > 65535 ||
+      grid.z > 65535 || !block.x || !block.y || !block.z || threads > 1024 || block.z > 64) {
     emu::find("INVALID CONFIGURATION of " + name,
               std::to_string(grid.x) + " x " + std::to_string(block.x));
     return cudaErrorInvalidConfiguration;
@@ -100,9 +106,11 @@ bool kind_fits(cudaMemcpyKind kind, bool to_device, bool from_device) {
 void copy_on_device(void* to, const void* from, std::size_t n) {
   const auto a = reinterpret_cast<uint64_t>(to);
   const auto b = reinterpret_cast<uint64_t>(from);
-  if (a < b + n && b < a + n) emu::find("cudaMemcpyAsync: the regions OVERLAP", std::to_string(n));
+  if (a < b + n && b < a + n)
+    emu::find("cudaMemcpyAsync: the regions OVERLAP", std::to_string(n));
   emu::enqueue([=] {
-    if (emu::failed()) return;
+    if (emu::failed())
+      return;
     if (std::memchr(emu::shadow(from), emu::uninitialised, n))
       emu::find("UNINITIALISED bytes copied from device to device", emu::whereabouts(b));
     std::memmove(emu::alias(to), emu::alias(from), n);
@@ -123,18 +131,29 @@ void** __cudaRegisterFatBinary(void*) {
 void __cudaRegisterFatBinaryEnd(void**) {}
 void __cudaUnregisterFatBinary(void**) {}
 void __cudaRegisterVar(void**, char*, char*, const char*, int, size_t, int, int) {}
-void __cudaRegisterFunction(void**, const char* host, char*, const char* name, int, uint3*, uint3*,
-                            dim3*, dim3*, int*) {
+void __cudaRegisterFunction(void**,
+                            const char* host,
+                            char*,
+                            const char* name,
+                            int,
+                            uint3*,
+                            uint3*,
+                            dim3*,
+                            dim3*,
+                            int*) {
   emu::device_unready().names[host] = name;
 }
 
-unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t shared,
+unsigned __cudaPushCallConfiguration(dim3 grid,
+                                     dim3 block,
+                                     size_t shared,
                                      struct CUstream_st* stream) {
   configurations().push_back({grid, block, shared, stream});
   return 0;
 }
 cudaError_t __cudaPopCallConfiguration(dim3* grid, dim3* block, size_t* shared, void* stream) {
-  if (configurations().empty()) return cudaErrorMissingConfiguration;
+  if (configurations().empty())
+    return cudaErrorMissingConfiguration;
   const configuration c = configurations().back();
   configurations().pop_back();
   *grid = c.grid;
@@ -151,16 +170,23 @@ cudaError_t __cudaGetKernel(cudaKernel_t* k, const void* host) {
 
 // --- launches
 
-cudaError_t __cudaLaunchKernel(cudaKernel_t handle, dim3 grid, dim3 block, void** arguments,
-                               size_t shared, cudaStream_t) {
+cudaError_t __cudaLaunchKernel(cudaKernel_t handle,
+                               dim3 grid,
+                               dim3 block,
+                               void** arguments,
+                               size_t shared,
+                               cudaStream_t) {
   const emu::lock guard;
   emu::state& s = device();
   if (++s.calls["kernel launches"] == s.asked.refuse_launch && !s.sticky)
     return give(cudaErrorLaunchOutOfResources);
-  if (s.sticky) return give(s.sticky);
+  if (s.sticky)
+    return give(s.sticky);
   auto* k = reinterpret_cast<emu::kernel*>(handle);
-  if (!k) return give(cudaErrorInvalidDeviceFunction);
-  if (const cudaError_t e = check_launch(*k, grid, block, shared)) return give(e);
+  if (!k)
+    return give(cudaErrorInvalidDeviceFunction);
+  if (const cudaError_t e = check_launch(*k, grid, block, shared))
+    return give(e);
   std::vector<char> parameters(std::size_t(k->entry->parameter_bytes));
   for (int i = 0; i < k->entry->parameters; ++i) {
     const emu::parameter_layout& at = k->entry->layout[i];
@@ -174,23 +200,36 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t handle, dim3 grid, dim3 block, void*
   });
   return cudaSuccess;
 }
-cudaError_t __cudaLaunchKernel_ptsz(cudaKernel_t k, dim3 grid, dim3 block, void** arguments,
-                                    size_t shared, cudaStream_t stream) {
+cudaError_t __cudaLaunchKernel_ptsz(cudaKernel_t k,
+                                    dim3 grid,
+                                    dim3 block,
+                                    void** arguments,
+                                    size_t shared,
+                                    cudaStream_t stream) {
   return __cudaLaunchKernel(k, grid, block, arguments, shared, stream);
 }
-cudaError_t cudaLaunchKernel(const void* host, dim3 grid, dim3 block, void** arguments,
-                             size_t shared, cudaStream_t stream) {
+cudaError_t cudaLaunchKernel(const void* host,
+                             dim3 grid,
+                             dim3 block,
+                             void** arguments,
+                             size_t shared,
+                             cudaStream_t stream) {
   cudaKernel_t k;
-  if (const cudaError_t e = __cudaGetKernel(&k, host)) return give(e);
+  if (const cudaError_t e = __cudaGetKernel(&k, host))
+    return give(e);
   return __cudaLaunchKernel(k, grid, block, arguments, shared, stream);
 }
-cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* c, const void* host, void** arguments) {
-  return cudaLaunchKernel(host, c->gridDim, c->blockDim, arguments, c->dynamicSmemBytes, c->stream);
+cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* c,
+                                const void* host,
+                                void** arguments) {
+  return cudaLaunchKernel(host, c->gridDim, c->blockDim, arguments, c->dynamicSmemBytes,
+                          c->stream);
 }
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, const void* host) {
   const emu::lock guard;
   const emu::kernel* k = emu::kernel_of(host);
-  if (!k) return give(cudaErrorInvalidDeviceFunction);
+  if (!k)
+    return give(cudaErrorInvalidDeviceFunction);
   *a = cudaFuncAttributes{};
   a->ptxVersion = a->binaryVersion = device().asked.architecture;
   a->maxThreadsPerBlock = k->entry->most_threads[0];
@@ -202,19 +241,26 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, const void* host) {
 cudaError_t cudaFuncSetAttribute(const void* host, cudaFuncAttribute attribute, int value) {
   const emu::lock guard;
   emu::kernel* k = emu::kernel_of(host);
-  if (!k) return give(cudaErrorInvalidDeviceFunction);
-  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
+  if (!k)
+    return give(cudaErrorInvalidDeviceFunction);
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize)
+    return cudaSuccess;
   if (value < 0 || uint32_t(value) + static_shared(*k) > most_shared())
     return give(cudaErrorInvalidValue);
   k->most_dynamic_shared = uint32_t(value);
   return cudaSuccess;
 }
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, const void*,
-                                                                   int threads, size_t, unsigned) {
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks,
+                                                                   const void*,
+                                                                   int threads,
+                                                                   size_t,
+                                                                   unsigned) {
   *blocks = threads > 0 ? 2048 / threads : 0;
   return cudaSuccess;
 }
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* f, int threads,
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks,
+                                                          const void* f,
+                                                          int threads,
                                                           size_t shared) {
   return cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(blocks, f, threads, shared, 0);
 }
@@ -232,8 +278,12 @@ cudaError_t cudaPeekAtLastError() {
   const emu::lock guard;
   return device().sticky ? device().sticky : device().last;
 }
-const char* cudaGetErrorString(cudaError_t e) { return text_of(e).text; }
-const char* cudaGetErrorName(cudaError_t e) { return text_of(e).name; }
+const char* cudaGetErrorString(cudaError_t e) {
+  return text_of(e).text;
+}
+const char* cudaGetErrorName(cudaError_t e) {
+  return text_of(e).name;
+}
 
 // --- the device, streams and events: one device, and one order of all work
 
@@ -245,7 +295,9 @@ cudaError_t cudaGetDevice(int* d) {
   *d = 0;
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int d) { return d == 0 ? cudaSuccess : give(cudaErrorInvalidDevice); }
+cudaError_t cudaSetDevice(int d) {
+  return d == 0 ? cudaSuccess : give(cudaErrorInvalidDevice);
+}
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   const emu::lock guard;
   const int architecture = device().asked.architecture;
@@ -312,19 +364,29 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   *stream = static_cast<cudaStream_t>(std::malloc(1));
   return cudaSuccess;
 }
-cudaError_t cudaStreamCreate(cudaStream_t* stream) { return cudaStreamCreateWithFlags(stream, 0); }
+cudaError_t cudaStreamCreate(cudaStream_t* stream) {
+  return cudaStreamCreateWithFlags(stream, 0);
+}
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   std::free(stream);
   return cudaSuccess;
 }
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {
+  return cudaSuccess;
+}
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   *event = static_cast<cudaEvent_t>(std::malloc(1));
   return cudaSuccess;
 }
-cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, 0); }
-cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaDeviceSynchronize(); }
+cudaError_t cudaEventCreate(cudaEvent_t* event) {
+  return cudaEventCreateWithFlags(event, 0);
+}
+cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) {
+  return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t) {
+  return cudaDeviceSynchronize();
+}
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) {
   *milliseconds = 0;
   return cudaSuccess;
@@ -346,9 +408,11 @@ cudaError_t cudaMalloc(void** p, size_t n) {
   const emu::lock guard;
   emu::state& s = device();
   const bool fails = ++s.calls["cudaMalloc"] == s.asked.fail_malloc;
-  if (s.sticky) return give(s.sticky);
+  if (s.sticky)
+    return give(s.sticky);
   *p = nullptr;
-  if (n == 0) return cudaSuccess;
+  if (n == 0)
+    return cudaSuccess;
   if (fails || n > s.asked.memory || s.used + n > s.asked.memory)
     return give(cudaErrorMemoryAllocation);
   *p = reinterpret_cast<void*>(emu::allocate(n, 256));
@@ -359,7 +423,8 @@ cudaError_t cudaFree(void* p) {
   emu::state& s = device();
   ++s.calls["cudaFree"];
   emu::flush();
-  if (!p) return emu::stuck_error();
+  if (!p)
+    return emu::stuck_error();
   const auto a = reinterpret_cast<uint64_t>(p);
   if (!s.live.count(a)) {
     emu::find("cudaFree of what is not allocated", emu::whereabouts(a));
@@ -368,8 +433,12 @@ cudaError_t cudaFree(void* p) {
   emu::release(a);
   return emu::stuck_error();
 }
-cudaError_t cudaMallocAsync(void** p, size_t n, cudaStream_t) { return cudaMalloc(p, n); }
-cudaError_t cudaFreeAsync(void* p, cudaStream_t) { return cudaFree(p); }
+cudaError_t cudaMallocAsync(void** p, size_t n, cudaStream_t) {
+  return cudaMalloc(p, n);
+}
+cudaError_t cudaFreeAsync(void* p, cudaStream_t) {
+  return cudaFree(p);
+}
 cudaError_t cudaMallocHost(void** p, size_t n) {
   *p = std::malloc(n);
   return *p ? cudaSuccess : give(cudaErrorMemoryAllocation);
@@ -379,13 +448,18 @@ cudaError_t cudaFreeHost(void* p) {
   return cudaSuccess;
 }
 
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t n, cudaMemcpyKind kind,
+cudaError_t cudaMemcpyAsync(void* to,
+                            const void* from,
+                            size_t n,
+                            cudaMemcpyKind kind,
                             cudaStream_t) {
   const emu::lock guard;
   emu::state& s = device();
   ++s.calls["cudaMemcpyAsync kind " + std::to_string(int(kind))];
-  if (s.sticky) return give(s.sticky);
-  if (n == 0) return cudaSuccess;
+  if (s.sticky)
+    return give(s.sticky);
+  if (n == 0)
+    return cudaSuccess;
   const bool to_device = emu::on_device(to);
   const bool from_device = emu::on_device(from);
   if (!kind_fits(kind, to_device, from_device) || (to_device && !emu::in_allocation(to, n)) ||
@@ -396,17 +470,19 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t n, cudaMemcpyKind
                   emu::whereabouts(reinterpret_cast<uint64_t>(from)));
     return give(cudaErrorInvalidValue);
   }
-  if (to_device && from_device) return copy_on_device(to, from, n), cudaSuccess;
+  if (to_device && from_device)
+    return copy_on_device(to, from, n), cudaSuccess;
   emu::flush();
-  if (s.sticky) return give(s.sticky);
+  if (s.sticky)
+    return give(s.sticky);
   if (to_device) {
     std::memcpy(emu::alias(to), from, n);
     std::memset(emu::shadow(to), emu::initialised, n);
   } else if (from_device) {
     if (std::memchr(emu::shadow(from), emu::uninitialised, n))
-      emu::find(
-          "UNINITIALISED bytes copied to the host",
-          emu::whereabouts(reinterpret_cast<uint64_t>(from)) + ", " + std::to_string(n) + " bytes");
+      emu::find("UNINITIALISED bytes copied to the host",
+                emu::whereabouts(reinterpret_cast<uint64_t>(from)) + ", " + std::to_string(n) +
+                    " bytes");
     std::memcpy(to, emu::alias(from), n);
   } else {
     std::memmove(to, from, n);
@@ -421,14 +497,17 @@ cudaError_t cudaMemcpy(void* to, const void* from, size_t n, cudaMemcpyKind kind
 }
 cudaError_t cudaMemsetAsync(void* p, int value, size_t n, cudaStream_t) {
   const emu::lock guard;
-  if (device().sticky) return give(device().sticky);
+  if (device().sticky)
+    return give(device().sticky);
   if (n > 0 && !emu::in_allocation(p, n)) {
-    emu::find("cudaMemsetAsync: INVALID VALUE",
-              std::to_string(n) + " bytes at " + emu::whereabouts(reinterpret_cast<uint64_t>(p)));
+    emu::find(
+        "cudaMemsetAsync: INVALID VALUE",
+        std::to_string(n) + " bytes at " + emu::whereabouts(reinterpret_cast<uint64_t>(p)));
     return give(cudaErrorInvalidValue);
   }
   emu::enqueue([=] {
-    if (emu::failed()) return;
+    if (emu::failed())
+      return;
     std::memset(emu::alias(p), value, n);
     std::memset(emu::shadow(p), emu::initialised, n);
   });

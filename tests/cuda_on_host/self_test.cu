@@ -1,5 +1,5 @@
-// Programs with a fault each, all of which the emulator must find: self_test NUMBER. Each states
-// what must be found (self_test.sh reads it); the number 0 has none.
+// Programs with a fault each, all of which the emulator must find: self_test NUMBER. Each
+// states what must be found (self_test.sh reads it); the number 0 has none.
 #include <cuda_runtime.h>
 
 #include <cstdio>
@@ -7,9 +7,15 @@
 
 // --- threads that know nothing of each other
 
-__global__ void beyond(float* x, int n) { x[blockIdx.x * blockDim.x + threadIdx.x] = float(n); }
-__global__ void plus_one(const float* x, float* y) { y[threadIdx.x] = x[threadIdx.x] + 1; }
-__global__ void two_write(float* x) { x[threadIdx.x / 2] = float(threadIdx.x); }
+__global__ void beyond(float* x, int n) {
+  x[blockIdx.x * blockDim.x + threadIdx.x] = float(n);
+}
+__global__ void plus_one(const float* x, float* y) {
+  y[threadIdx.x] = x[threadIdx.x] + 1;
+}
+__global__ void two_write(float* x) {
+  x[threadIdx.x / 2] = float(threadIdx.x);
+}
 __global__ void write_what_is_read(float* x, float* y) {
   y[threadIdx.x] = x[(threadIdx.x + 1) % blockDim.x];
   x[threadIdx.x] = 2;
@@ -18,7 +24,9 @@ __global__ void misaligned(const float* x, float* y) {
   const float4 v = *reinterpret_cast<const float4*>(x + threadIdx.x);
   y[threadIdx.x] = v.x + v.w;
 }
-__global__ void copy(const float* x, float* y) { y[threadIdx.x] = x[threadIdx.x]; }
+__global__ void copy(const float* x, float* y) {
+  y[threadIdx.x] = x[threadIdx.x];
+}
 
 __global__ void constant_that_changes(float* y) {
   y[threadIdx.x] = 1;
@@ -31,13 +39,15 @@ template <bool Barrier>
 __global__ void reverse(const float* x, float* y) {
   __shared__ float s[64];
   s[threadIdx.x] = x[threadIdx.x];
-  if (Barrier) __syncthreads();
+  if (Barrier)
+    __syncthreads();
   y[threadIdx.x] = s[63 - threadIdx.x];
 }
 __global__ void barrier_for_some(const float* x, float* y) {
   __shared__ float s[64];
   s[threadIdx.x] = x[threadIdx.x];
-  if (threadIdx.x < 32) __syncthreads();
+  if (threadIdx.x < 32)
+    __syncthreads();
   y[threadIdx.x] = s[threadIdx.x] + 1;
 }
 __global__ void two_barriers(const float* x, float* y) {
@@ -61,7 +71,8 @@ __global__ void beyond_shared(float* y, int at) {
 }
 __global__ void undefined_shared(float* y) {
   __shared__ float s[64];
-  if (threadIdx.x != 5) s[threadIdx.x] = 1;
+  if (threadIdx.x != 5)
+    s[threadIdx.x] = 1;
   __syncthreads();
   y[threadIdx.x] = s[63 - threadIdx.x];
 }
@@ -86,11 +97,13 @@ __global__ void blocks_meet(float* y) {
   __shared__ float s[32];
   s[threadIdx.x] = y[0];
   __syncthreads();
-  if (threadIdx.x == 0) y[0] = s[31] + 1;
+  if (threadIdx.x == 0)
+    y[0] = s[31] + 1;
 }
 __global__ void atomic_and_plain(int* y) {
   atomicAdd(y, 1);
-  if (threadIdx.x == 3) y[1] = y[0];
+  if (threadIdx.x == 3)
+    y[1] = y[0];
 }
 
 // --- warps
@@ -108,13 +121,15 @@ __global__ void warp_by_shuffle(const float* x, float* y) {
 }
 __global__ void shuffle_for_some(const float* x, float* y) {
   float v = x[threadIdx.x];
-  if (threadIdx.x % 32 < 16) v += __shfl_xor_sync(0xffffffffu, v, 1);
+  if (threadIdx.x % 32 < 16)
+    v += __shfl_xor_sync(0xffffffffu, v, 1);
   __syncthreads();
   y[threadIdx.x] = v;
 }
 __global__ void shuffle_from_nobody(const float* x, float* y) {
   float v = x[threadIdx.x];
-  if (threadIdx.x % 32 < 16) v += __shfl_xor_sync(0x0000ffffu, v, 16);
+  if (threadIdx.x % 32 < 16)
+    v += __shfl_xor_sync(0x0000ffffu, v, 16);
   y[threadIdx.x] = v;
 }
 
@@ -127,7 +142,8 @@ __global__ void late(const float* x, float* y) {
   const unsigned at = unsigned(__cvta_generic_to_shared(s + 4 * threadIdx.x));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(x) : "memory");
   asm volatile("cp.async.commit_group;" ::: "memory");
-  if (Wait) asm volatile("cp.async.wait_group 0;" ::: "memory");
+  if (Wait)
+    asm volatile("cp.async.wait_group 0;" ::: "memory");
   y[threadIdx.x] = s[4 * threadIdx.x];
 }
 __global__ void late_for_others(const float* x, float* y) {
@@ -145,7 +161,8 @@ int main(int, char** argv) {
   float host[64] = {};
   cudaMalloc(&x, sizeof host);
   cudaMalloc(&y, sizeof host);
-  if (number != 2) cudaMemcpy(x, host, sizeof host, cudaMemcpyHostToDevice);
+  if (number != 2)
+    cudaMemcpy(x, host, sizeof host, cudaMemcpyHostToDevice);
   cudaMemset(y, 0, sizeof host);
   switch (number) {
     case 0:
@@ -182,10 +199,12 @@ int main(int, char** argv) {
     case 10:  // finds: RACE: reads what another thread of this kernel wrote, void reverse
       reverse<false><<<1, 64>>>(x, y);
       break;
-    case 11:  // finds: DIVERGENT BARRIER: some threads of the block have ended, barrier_for_some
+    case 11:  // finds: DIVERGENT BARRIER: some threads of the block have ended,
+              // barrier_for_some
       barrier_for_some<<<1, 64>>>(x, y);
       break;
-    case 12:  // finds: DIVERGENT BARRIER: threads of a block meet at different ones, two_barriers
+    case 12:  // finds: DIVERGENT BARRIER: threads of a block meet at different ones,
+              // two_barriers
       two_barriers<<<1, 64>>>(x, y);
       break;
     case 13:  // finds: ILLEGAL ADDRESS, load in beyond_shared
@@ -227,7 +246,8 @@ int main(int, char** argv) {
     case 25:  // finds: RACE: reads what another thread of this kernel wrote, late_for_others
       late_for_others<<<1, 64>>>(x, y);
       break;
-    case 26:  // finds: RACE: reads by ld.global.nc what this kernel wrote, constant_that_changes
+    case 26:  // finds: RACE: reads by ld.global.nc what this kernel wrote,
+              // constant_that_changes
       constant_that_changes<<<1, 64>>>(y);
       break;
     case 27:  // finds: RACE: reads what another thread of this kernel wrote, warp_by_shuffle

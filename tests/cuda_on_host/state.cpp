@@ -66,18 +66,21 @@ void report() {
   std::fprintf(stderr,
                "EMU: %llu launches of %zu of %zu kernels, %llu threads, %.1f s; %llu products, "
                "%.2f GFLOP, %.1f s; wall %.1f s; %llu allocations, peak %.1f MiB; %s%s\n",
-               (unsigned long long)s.launches, used, s.kernels.size(), (unsigned long long)threads,
-               seconds, (unsigned long long)s.products, s.product_flop * 1e-9, s.product_seconds,
-               wall.count(), (unsigned long long)s.allocations, double(s.peak) / 1048576,
+               (unsigned long long)s.launches, used, s.kernels.size(),
+               (unsigned long long)threads, seconds, (unsigned long long)s.products,
+               s.product_flop * 1e-9, s.product_seconds, wall.count(),
+               (unsigned long long)s.allocations, double(s.peak) / 1048576,
                s.asked.eager ? "eager" : "lazy", races);
   if (s.used)
     std::fprintf(stderr, "EMU: %llu bytes of device memory not freed at exit\n",
                  (unsigned long long)s.used);
-  if (std::getenv("EMU_KERNELS")) report_kernels(s);
+  if (std::getenv("EMU_KERNELS"))
+    report_kernels(s);
   std::fprintf(stderr, "EMU: %zu findings\n", s.findings.size());
   for (const auto& [what, count] : s.findings)
     std::fprintf(stderr, "EMU: %10llu x %s\n", (unsigned long long)count, what.c_str());
-  if (s.findings.empty()) return;
+  if (s.findings.empty())
+    return;
   std::fflush(nullptr);
   std::_Exit(86);  // whatever the program says of itself
 }
@@ -107,7 +110,8 @@ state& device_unready() {
 
 state& device() {
   state& s = device_unready();
-  if (s.ready) return s;
+  if (s.ready)
+    return s;
   s.ready = true;
   s.asked = read_options();
   map_memory();
@@ -120,22 +124,31 @@ lock::lock() : guard_(mutex()) {}
 
 void find(const std::string& what, const std::string& detail) {
   uint64_t& n = device().findings[what];
-  if (++n == 1) std::fprintf(stderr, "EMU: %s: %s\n", what.c_str(), detail.c_str());
+  if (++n == 1)
+    std::fprintf(stderr, "EMU: %s: %s\n", what.c_str(), detail.c_str());
 }
 
-void stick(cudaError_t error) { device().sticky = error; }
-bool failed() { return device().sticky != cudaSuccess; }
+void stick(cudaError_t error) {
+  device().sticky = error;
+}
+bool failed() {
+  return device().sticky != cudaSuccess;
+}
 
 cudaError_t give(cudaError_t error) {
-  if (error != cudaSuccess) device().last = error;
+  if (error != cudaSuccess)
+    device().last = error;
   return error;
 }
-cudaError_t stuck_error() { return give(device().sticky); }
+cudaError_t stuck_error() {
+  return give(device().sticky);
+}
 
 void enqueue(std::function<void()> work) {
   state& s = device();
   s.queue.push_back(std::move(work));
-  if (s.asked.eager) flush();
+  if (s.asked.eager)
+    flush();
 }
 
 void flush() {

@@ -113,7 +113,10 @@ struct kernel_place {
   std::string text() const;
 };
 std::string brief_name(const std::string& mangled);
-void run_kernel(kernel& k, dim3 grid, dim3 threads, uint32_t dynamic_shared,
+void run_kernel(kernel& k,
+                dim3 grid,
+                dim3 threads,
+                uint32_t dynamic_shared,
                 const std::vector<char>& parameters);
 kernel* kernel_of(const void* host_function);
 

@@ -23,9 +23,15 @@ struct race_tag {
   static constexpr uint64_t several_blocks = 1025;
   static constexpr uint64_t by_atomic = 1026;
   static constexpr uint64_t several_of_warp = 1056;  ///< plus the warp
-  static constexpr uint64_t make(uint64_t time, uint64_t who) { return time << who_bits | who; }
-  static constexpr uint64_t time(uint64_t tag) { return tag >> who_bits; }
-  static constexpr uint64_t who(uint64_t tag) { return tag & who_mask; }
+  static constexpr uint64_t make(uint64_t time, uint64_t who) {
+    return time << who_bits | who;
+  }
+  static constexpr uint64_t time(uint64_t tag) {
+    return tag >> who_bits;
+  }
+  static constexpr uint64_t who(uint64_t tag) {
+    return tag & who_mask;
+  }
 };
 
 struct thread {
@@ -45,8 +51,8 @@ struct thread {
   uint64_t barrier;       ///< what is older was done before the block's last barrier
   uint64_t warp_sync;     ///< likewise for the lanes of warp_mask
   uint32_t warp_mask;
-  uint64_t
-      warp_met;  ///< what the lanes of met_mask had read before they last did something together
+  uint64_t warp_met;  ///< what the lanes of met_mask had read before they last did something
+                      ///< together
   uint32_t met_mask;
 
   uint64_t local_first;
@@ -55,20 +61,31 @@ struct thread {
   [[noreturn]] void trap(int line);
   [[noreturn]] void unsupported(int line);
   /// An illegal address: ends the kernel.
-  [[noreturn, gnu::cold, gnu::noinline]] void bad(uint64_t a, int n, int line, const char* what);
+  [[noreturn, gnu::cold, gnu::noinline]] void bad(uint64_t a,
+                                                  int n,
+                                                  int line,
+                                                  const char* what);
   [[noreturn, gnu::cold, gnu::noinline]] void misaligned(uint64_t a, int n, int line);
   /// These are reported and go on.
   [[gnu::cold, gnu::noinline]] void undefined(uint64_t a, int n, int line);
-  [[gnu::cold, gnu::noinline]] void race(uint64_t a, int n, int line, const char* what,
+  [[gnu::cold, gnu::noinline]] void race(uint64_t a,
+                                         int n,
+                                         int line,
+                                         const char* what,
                                          uint64_t other);
   [[gnu::cold, gnu::noinline]] void zero_division(int line);
 
   void check_parameter(const char* p, int size, uint64_t a, int n, int line) {
-    if (a < uint64_t(p) || a + n > uint64_t(p) + size) bad(a, n, line, "parameter space");
+    if (a < uint64_t(p) || a + n > uint64_t(p) + size)
+      bad(a, n, line, "parameter space");
   }
 
-  uint32_t lane() const { return linear & 31; }
-  uint32_t warp() const { return linear / 32; }
+  uint32_t lane() const {
+    return linear & 31;
+  }
+  uint32_t warp() const {
+    return linear / 32;
+  }
 
   /// Where N bytes at `a` can be read by the emulator.
   template <int Space, int Size, int Count>
@@ -79,13 +96,15 @@ struct thread {
     const place at = find<Space>(a, n, line, "load");
     if (!all_are<n>(at.shadow, initialised)) [[unlikely]] {
       for (int i = 0; i < n; ++i)
-        if (at.shadow[i] == not_allocated) bad(a, n, line, "load");
+        if (at.shadow[i] == not_allocated)
+          bad(a, n, line, "load");
       undefined(a, n, line);
     }
 #ifdef EMU_RACE
     if constexpr (Size >= 4)
       if (at.tags)
-        for (int i = 0; i < n / 4; ++i) note_read(at.tags[i], at.of_block, a, n, line);
+        for (int i = 0; i < n / 4; ++i)
+          note_read(at.tags[i], at.of_block, a, n, line);
 #endif
     return at.bytes;
   }
@@ -117,7 +136,8 @@ struct thread {
 #ifdef EMU_RACE
     if constexpr (Size >= 4)
       if (at.tags)
-        for (int i = 0; i < n / 4; ++i) note_write(at.tags[i], at.of_block, a, n, line);
+        for (int i = 0; i < n / 4; ++i)
+          note_write(at.tags[i], at.of_block, a, n, line);
 #endif
     return at.bytes;
   }
@@ -129,7 +149,8 @@ struct thread {
     const place at = find<Space>(a, Size, line, "atomic operation");
     if (!all_are<Size>(at.shadow, initialised)) [[unlikely]] {
       for (int i = 0; i < Size; ++i)
-        if (at.shadow[i] == not_allocated) bad(a, Size, line, "atomic operation");
+        if (at.shadow[i] == not_allocated)
+          bad(a, Size, line, "atomic operation");
       undefined(a, Size, line);
       std::memset(at.shadow, initialised, Size);
     }
@@ -137,8 +158,8 @@ struct thread {
     if (at.tags)
       for (int i = 0; i < Size / 4; ++i) {
         access_tags& tags = at.tags[i];
-        if (race_tag::who(tags.writer) != race_tag::by_atomic && !ordered(tags.writer, at.of_block))
-            [[unlikely]]
+        if (race_tag::who(tags.writer) != race_tag::by_atomic &&
+            !ordered(tags.writer, at.of_block)) [[unlikely]]
           race(a, Size, line, "updates by an atomic operation what another thread wrote",
                tags.writer);
         if (!ordered(tags.reader, at.of_block)) [[unlikely]]
@@ -151,11 +172,13 @@ struct thread {
   }
   /// Notes that this thread writes bytes it has checked, as far as races go (copies that arrive
   /// later).
-  void note_writes([[maybe_unused]] uint64_t shared_offset, [[maybe_unused]] int n,
+  void note_writes([[maybe_unused]] uint64_t shared_offset,
+                   [[maybe_unused]] int n,
                    [[maybe_unused]] int line) {
 #ifdef EMU_RACE
     auto* tags = reinterpret_cast<access_tags*>(shared_tags) + shared_offset / 4;
-    for (int i = 0; i < n / 4; ++i) note_write(tags[i], true, shared_offset, n, line);
+    for (int i = 0; i < n / 4; ++i)
+      note_write(tags[i], true, shared_offset, n, line);
 #endif
   }
 
@@ -179,7 +202,8 @@ struct thread {
     if constexpr (Space == shared_space || Space == generic_space) {
       const uint64_t at = Space == shared_space ? a : a - shared_base;
       if (at < shared_size) {
-        if (!team) bad(a, n, line, "shared memory in a kernel that has none");
+        if (!team)
+          bad(a, n, line, "shared memory in a kernel that has none");
         return {reinterpret_cast<char*>(shared_base + at),
                 reinterpret_cast<unsigned char*>(shared_shadow + at),
                 reinterpret_cast<access_tags*>(shared_tags) + at / 4, true};
@@ -188,27 +212,33 @@ struct thread {
     if constexpr (Space == local_space || Space == generic_space)
       if (a >= local_first && a + n <= local_top)
         return {reinterpret_cast<char*>(a),
-                reinterpret_cast<unsigned char*>(local_shadow + (a - local_base)), nullptr, true};
+                reinterpret_cast<unsigned char*>(local_shadow + (a - local_base)), nullptr,
+                true};
     bad(a, n, line, what);
   }
 
   /// Whether what a tag records happened before anything this thread does now.
   bool ordered(uint64_t tag, bool of_block) const {
     const uint64_t time = race_tag::time(tag);
-    if (time < launch_start) return true;
+    if (time < launch_start)
+      return true;
     const uint64_t who = race_tag::who(tag);
-    if (time < block_start) return of_block;
-    if (!of_block && who == race_tag::several_blocks) return false;
-    if (time < barrier || who == linear) return true;
+    if (time < block_start)
+      return of_block;
+    if (!of_block && who == race_tag::several_blocks)
+      return false;
+    if (time < barrier || who == linear)
+      return true;
     return time < warp_sync && among(who, warp_mask);
   }
   /// Whether a tag names lanes of this warp that are all in `mask`.
   bool among(uint64_t who, uint32_t mask) const {
-    if (who < 1024) return who / 32 == warp() && (mask >> (who & 31) & 1);
+    if (who < 1024)
+      return who / 32 == warp() && (mask >> (who & 31) & 1);
     return who == race_tag::several_of_warp + warp() && mask == 0xffffffffu;
   }
-  /// Whether what a reader's tag records is over: ordered, or read before the lanes last met, since
-  /// a lane's shuffle takes what it has read. (A shuffle orders nothing else.)
+  /// Whether what a reader's tag records is over: ordered, or read before the lanes last met,
+  /// since a lane's shuffle takes what it has read. (A shuffle orders nothing else.)
   bool read_before(uint64_t tag, bool of_block) const {
     const uint64_t time = race_tag::time(tag);
     return ordered(tag, of_block) ||
@@ -242,13 +272,17 @@ struct thread {
 class frame {
  public:
   uint64_t base;
-  frame(thread& t, int n) : base((t.local_top + 15) / 16 * 16), thread_(t), before_(t.local_top) {
-    if (base + n > t.local_first + local_per_thread) t.bad(base, n, 0, "local memory is full");
+  frame(thread& t, int n)
+      : base((t.local_top + 15) / 16 * 16), thread_(t), before_(t.local_top) {
+    if (base + n > t.local_first + local_per_thread)
+      t.bad(base, n, 0, "local memory is full");
     t.local_top = base + n;
     std::memset(reinterpret_cast<void*>(local_shadow + (base - local_base)), uninitialised, n);
     std::memset(reinterpret_cast<void*>(base), 0xff, n);
   }
-  ~frame() { thread_.local_top = before_; }
+  ~frame() {
+    thread_.local_top = before_;
+  }
 
  private:
   thread& thread_;

@@ -1,5 +1,5 @@
-// Any bytes as an npy array, an npz archive, a gzip file, an IDX file or CIFAR-10's records, and as images
-// of each.
+// Any bytes as an npy array, an npz archive, a gzip file, an IDX file or CIFAR-10's records,
+// and as images of each.
 #include <multistage/io/dataset.hpp>
 
 namespace ms = multistage;
@@ -21,6 +21,8 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   try_to([&] { ms::io::parse_npz("fuzz", bytes, "images"); });
   try_to([&] { ms::io::parse_idx("fuzz", bytes); });
   try_to([&] { ms::io::parse_cifar10("fuzz", bytes); });
-  try_to([&] { ms::io::parse_idx("fuzz", ms::io::gunzip("fuzz", bytes, std::uint64_t{1} << 22)); });
+  try_to([&] {
+    ms::io::parse_idx("fuzz", ms::io::gunzip("fuzz", bytes, std::uint64_t{1} << 22));
+  });
   return 0;
 }

@@ -1,5 +1,6 @@
-// Any text as a list of seeds: an error of the library, or seeds that are the same when they are
-// written out one by one. Texts are kept short, so that lists stay within the fuzzer's memory.
+// Any text as a list of seeds: an error of the library, or seeds that are the same when they
+// are written out one by one. Texts are kept short, so that lists stay within the fuzzer's
+// memory.
 #include <cstdlib>
 #include <multistage/core/seeds.hpp>
 #include <string>
@@ -11,9 +12,11 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   std::size_t digits = 0;
   for (const char c : text) {
     digits = c >= '0' && c <= '9' ? digits + 1 : 0;
-    if (digits == 5 && text.find('-') != std::string::npos) return 0;  // a range of many
+    if (digits == 5 && text.find('-') != std::string::npos)
+      return 0;  // a range of many
   }
-  if (size > 60) return 0;
+  if (size > 60)
+    return 0;
   try {
     const ms::seed_list seeds(text);
     std::string written;
@@ -21,7 +24,8 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
       written += written.empty() ? "" : ",";
       written += std::to_string(seed);
     }
-    if (!(ms::seed_list(written) == seeds)) std::abort();
+    if (!(ms::seed_list(written) == seeds))
+      std::abort();
   } catch (const ms::value_error&) {
   }
   return 0;

@@ -1,4 +1,5 @@
-// Golden family edm_unet: networks, losses, gradients and training, rebuilt from a file's configuration.
+// Golden family edm_unet: networks, losses, gradients and training, rebuilt from a file's
+// configuration.
 #pragma once
 #include "network_case.hpp"
 
@@ -10,11 +11,14 @@ outputs run_edm_unet(const golden_case& g, Backend backend) {
   outputs got;
   const ms::configuration config = ms::io::configuration_from_json(g.config);
   const bool multi = config.stages.stage_count() > 1;
-  ms::dynamic_model<scalar, Backend> model(backend, config, ms::io::partition_from_json(g.config.value("stage_boundaries", json())), 1);
+  ms::dynamic_model<scalar, Backend> model(
+      backend, config, ms::io::partition_from_json(g.config.value("stage_boundaries", json())),
+      1);
   const ms::graph& net = model.network();
   const auto weights = load_weights<scalar>(g, net, model.parameter_names());
   backend.upload(weights.data(), model.weights().data(), ms::index_t(weights.size()));
-  const auto add_tensors = [&](const std::string& prefix, const std::vector<scalar>& flat, int only_stage) {
+  const auto add_tensors = [&](const std::string& prefix, const std::vector<scalar>& flat,
+                               int only_stage) {
     add_parameters(got, prefix, net, model.parameter_names(), flat, only_stage);
   };
 
@@ -32,12 +36,14 @@ outputs run_edm_unet(const golden_case& g, Backend backend) {
     ms::trainer trainer{model, std::span<const float>(reorder(first, images, true)), images, o};
     for (int i = 0; i < t.at("steps").get<int>(); ++i) {
       const std::string q = "step" + std::to_string(i) + ".";
-      ms::training_batch<scalar> b{reorder(g.input<scalar>(q + "images"), images, true), reorder(g.input<scalar>(q + "noise"), images, true),
+      ms::training_batch<scalar> b{reorder(g.input<scalar>(q + "images"), images, true),
+                                   reorder(g.input<scalar>(q + "noise"), images, true),
                                    g.input(q + "sigma")};
       const ms::step_report r = trainer.step(b);
       double loss = 0;
       for (std::size_t s = 0; s < r.loss.size(); ++s)
-        if (r.rows[s] > 0) loss += r.loss[s] * double(r.rows[s]) / double(o.batch_size);
+        if (r.rows[s] > 0)
+          loss += r.loss[s] * double(r.rows[s]) / double(o.batch_size);
       got["output.losses"].push_back(loss);
     }
     add_tensors("output.final.", model.weights().to_host(), -1);
@@ -49,13 +55,17 @@ outputs run_edm_unet(const golden_case& g, Backend backend) {
     const std::string q = multi ? "stage" + std::to_string(s) + "." : "";
     const std::vector<double> sigmas = g.input(q + "sigma");
     const ms::shape images = model.images(ms::index_t(sigmas.size()));
-    const ms::tensor<double, Backend> x(backend, images, reorder(g.input(q + "x"), images, true));
-    ms::tensor<scalar, Backend> class_labels, augment_labels;
+    const ms::tensor<double, Backend> x(backend, images,
+                                        reorder(g.input(q + "x"), images, true));
+    ms::tensor<scalar, Backend> class_labels;
+    ms::tensor<scalar, Backend> augment_labels;
     ms::conditioning<scalar> labels;
     const auto read_labels = [&](const char* name, auto& to, const scalar*& pointer) {
-      if (!g.has_input(q + name)) return;
+      if (!g.has_input(q + name))
+        return;
       const auto v = g.input<scalar>(q + name);
-      to = ms::tensor<scalar, Backend>(backend, {images.rows, 1, 1, ms::index_t(v.size()) / images.rows}, v);
+      to = ms::tensor<scalar, Backend>(
+          backend, {images.rows, 1, 1, ms::index_t(v.size()) / images.rows}, v);
       pointer = to.data();
     };
     read_labels("class_labels", class_labels, labels.class_labels);
@@ -67,27 +77,31 @@ outputs run_edm_unet(const golden_case& g, Backend backend) {
 
     // Raw results, loss and gradients by the training path.
     const ms::routing r = model.route(sigmas);
-    const auto target = reorder(g.input(q + "target"), images, true), noisy = x.to_host();
+    const auto target = reorder(g.input(q + "target"), images, true);
+    const auto noisy = x.to_host();
     ms::tensor<scalar, Backend> gradients(backend, model.weights().extents());
     const auto in = model.prepare(x.data(), sigmas, r, labels);
     std::vector<double> raw(std::size_t(images.size()));
     double loss = 0;
-    model.engine().differentiate(model.weights().data(), gradients.data(), in, r.rows_by_stage,
-                                 [&](int, ms::index_t first, ms::index_t rows, const scalar* f, scalar* df) {
-                                   const ms::index_t size = images.row_size();
-                                   std::vector<scalar> host(std::size_t(rows * size)), gradient(host.size());
-                                   backend.download(f, host.data(), rows * size);
-                                   for (ms::index_t i = 0; i < rows * size; ++i) {
-                                     const ms::index_t row = r.order[first + i / size], at = row * size + i % size;
-                                     const ms::preconditioning_factors k = config.precond.at(sigmas[row]);
-                                     const double w = (sigmas[row] * sigmas[row] + 0.25) / (0.25 * sigmas[row] * sigmas[row]);
-                                     const double e = k.skip * noisy[at] + k.out * host[i] - target[at];
-                                     raw[at] = host[i];
-                                     loss += w * e * e / double(images.rows);
-                                     gradient[i] = scalar(2 * w * e * k.out / double(images.rows));
-                                   }
-                                   backend.upload(gradient.data(), df, rows * size);
-                                 });
+    model.engine().differentiate(
+        model.weights().data(), gradients.data(), in, r.rows_by_stage,
+        [&](int, ms::index_t first, ms::index_t rows, const scalar* f, scalar* df) {
+          const ms::index_t size = images.row_size();
+          std::vector<scalar> host(std::size_t(rows * size)), gradient(host.size());
+          backend.download(f, host.data(), rows * size);
+          for (ms::index_t i = 0; i < rows * size; ++i) {
+            const ms::index_t row = r.order[first + i / size];
+            const ms::index_t at = row * size + i % size;
+            const ms::preconditioning_factors k = config.precond.at(sigmas[row]);
+            const double w =
+                (sigmas[row] * sigmas[row] + 0.25) / (0.25 * sigmas[row] * sigmas[row]);
+            const double e = k.skip * noisy[at] + k.out * host[i] - target[at];
+            raw[at] = host[i];
+            loss += w * e * e / double(images.rows);
+            gradient[i] = scalar(2 * w * e * k.out / double(images.rows));
+          }
+          backend.upload(gradient.data(), df, rows * size);
+        });
     got["output." + q + "raw"] = reorder(raw, images, false);
     got["output." + q + "loss"] = {loss};
     add_tensors("grad." + q, gradients.to_host(), s);

@@ -17,8 +17,12 @@ struct silu_function {
     const T s = T(1) / (T(1) + exp(-x));
     return s * (T(1) + x * (T(1) - s));
   }
-  MULTISTAGE_HD static float exp(float x) { return ::expf(x); }
-  MULTISTAGE_HD static double exp(double x) { return ::exp(x); }
+  MULTISTAGE_HD static float exp(float x) {
+    return ::expf(x);
+  }
+  MULTISTAGE_HD static double exp(double x) {
+    return ::exp(x);
+  }
   /// Other scalars, on the host: long double's, or those of the type's own namespace.
   template <class T>
   static T exp(const T& x) {
@@ -43,9 +47,12 @@ struct gelu_function {
   template <class T>
   MULTISTAGE_HD static T derivative(T x) {
     const wide<T> d = x;
-    return T(0.5 * (1 + erf(d * half_root<wide<T>>)) + d * normal_peak<wide<T>> * silu_function::exp(-0.5 * d * d));
+    return T(0.5 * (1 + erf(d * half_root<wide<T>>)) +
+             d * normal_peak<wide<T>> * silu_function::exp(-0.5 * d * d));
   }
-  MULTISTAGE_HD static double erf(double x) { return ::erf(x); }
+  MULTISTAGE_HD static double erf(double x) {
+    return ::erf(x);
+  }
   /// Other scalars, on the host.
   template <class T>
   static T erf(const T& x) {

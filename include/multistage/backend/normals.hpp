@@ -1,4 +1,5 @@
-// Standard normal numbers, a Philox block (four of them) at an index: one functor for every backend's loop over indices.
+// Standard normal numbers, a Philox block (four of them) at an index: one functor for every
+// backend's loop over indices.
 #pragma once
 #include "../core/random.hpp"
 
@@ -6,10 +7,13 @@ namespace multistage {
 
 /// Makes the random words by the library's own Philox.
 struct philox_words {
-  MULTISTAGE_HD static philox_block block(const random_stream& s, std::uint64_t i) { return s.block(i); }
+  MULTISTAGE_HD static philox_block block(const random_stream& s, std::uint64_t i) {
+    return s.block(i);
+  }
 };
 
-/// to[i] = element i of the stream's standard normal numbers, for the four i of a block, below n.
+/// to[i] = element i of the stream's standard normal numbers, for the four i of a block, below
+/// n.
 /// @tparam Words makes the words of a block.
 template <class Words, class T>
 struct normals {
@@ -19,11 +23,14 @@ struct normals {
   MULTISTAGE_HD void operator()(index_t block) const {
     const philox_block words = Words::block(stream, std::uint64_t(block));
     for (int pair = 0; pair < 4; pair += 2) {
-      double sine = 0, cosine = 0;
+      double sine = 0;
+      double cosine = 0;
       random_stream::normal_pair(words.word[pair], words.word[pair + 1], sine, cosine);
       const index_t i = 4 * block + pair;
-      if (i < n) to[i] = T(sine);
-      if (i + 1 < n) to[i + 1] = T(cosine);
+      if (i < n)
+        to[i] = T(sine);
+      if (i + 1 < n)
+        to[i + 1] = T(cosine);
     }
   }
 };

@@ -1,14 +1,17 @@
-// What every header stands on: the language that is needed, the library's integers, and what a functor needs
-// so that the same source runs on the host and, under nvcc, on a device.
+// What every header stands on: the language that is needed, the library's integers, and what a
+// functor needs so that the same source runs on the host and, under nvcc, on a device.
 #pragma once
 
-// An include that cannot be found ends the compilation at once; an #error alone would be followed by hundreds of lines.
+// An include that cannot be found ends the compilation at once; an #error alone would be
+// followed by hundreds of lines.
 #if (defined(_MSVC_LANG) ? _MSVC_LANG : __cplusplus) < 202002L
-#error "multistage: C++20 is needed: compile with -std=c++20 (CMake: target_compile_features(PROGRAM PRIVATE cxx_std_20))"
+#error \
+    "multistage: C++20 is needed: compile with -std=c++20 (CMake: target_compile_features(PROGRAM PRIVATE cxx_std_20))"
 #include "compile with -std=c++20"
 #endif
 #if !defined(__cpp_exceptions) && !defined(__CUDACC__)
-#error "multistage: exceptions are needed, errors are reported by them: compile without -fno-exceptions"
+#error \
+    "multistage: exceptions are needed, errors are reported by them: compile without -fno-exceptions"
 #include "compile without -fno-exceptions"
 #endif
 
@@ -17,7 +20,8 @@
 #include <cstdint>
 
 #if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ && !defined(__CUDA_ARCH__)
-#error "multistage: this unit is compiled for finite numbers only (-ffast-math, -Ofast or \
+#error \
+    "multistage: this unit is compiled for finite numbers only (-ffast-math, -Ofast or \
 -ffinite-math-only), so that NaN and infinity would go unnoticed; put -fno-finite-math-only behind it"
 #endif
 
@@ -33,7 +37,8 @@
 #define MULTISTAGE_RESTRICT
 #endif
 
-// What runs once, when a model is made or an error is thrown: compiled for size, which saves a user's compiler seconds.
+// What runs once, when a model is made or an error is thrown: compiled for size, which saves a
+// user's compiler seconds.
 #if defined(__GNUC__) || defined(__clang__)
 #define MULTISTAGE_COLD [[gnu::cold]]
 #else
@@ -41,8 +46,8 @@
 #endif
 
 // The instruction set that a unit is compiled for, as the name of the inline namespace of what
-// differs with it: the cpu backend, and so all that has it as a template argument. Without it the
-// linker would take one of two functions of one name, and vectors of the other's width.
+// differs with it: the cpu backend, and so all that has it as a template argument. Without it
+// the linker would take one of two functions of one name, and vectors of the other's width.
 #if defined(__AVX512F__)
 #define MULTISTAGE_ISA avx512
 #elif defined(__AVX2__) && defined(__FMA__)
@@ -64,11 +69,13 @@ namespace multistage {
 /// Extents, offsets and counts.
 using index_t = std::int64_t;
 
-/// Lists inside template arguments are arrays that end at their first zero; this is how many entries that leaves.
+/// Lists inside template arguments are arrays that end at their first zero; this is how many
+/// entries that leaves.
 template <class T, std::size_t N>
 constexpr int length(const std::array<T, N>& list) {
   int n = 0;
-  while (n < int(N) && list[n] != T{}) ++n;
+  while (n < int(N) && list[n] != T{})
+    ++n;
   return n;
 }
 
@@ -76,11 +83,16 @@ constexpr int length(const std::array<T, N>& list) {
 template <class T, std::size_t N>
 constexpr bool contains(const std::array<T, N>& list, T value) {
   for (int i = 0; i < length(list); ++i)
-    if (list[i] == value) return true;
+    if (list[i] == value)
+      return true;
   return false;
 }
 
-MULTISTAGE_HD constexpr index_t divide_up(index_t a, index_t b) { return (a + b - 1) / b; }
-MULTISTAGE_HD constexpr index_t round_up(index_t a, index_t b) { return divide_up(a, b) * b; }
+MULTISTAGE_HD constexpr index_t divide_up(index_t a, index_t b) {
+  return (a + b - 1) / b;
+}
+MULTISTAGE_HD constexpr index_t round_up(index_t a, index_t b) {
+  return divide_up(a, b) * b;
+}
 
 }  // namespace multistage

@@ -4,7 +4,8 @@
 
 namespace multistage {
 
-/// std::vector; where libstdc++ checks its containers (_GLIBCXX_DEBUG), whose checked one is not for constant expressions, the one beneath.
+/// std::vector; where libstdc++ checks its containers (_GLIBCXX_DEBUG), whose checked one is
+/// not for constant expressions, the one beneath.
 #ifdef _GLIBCXX_DEBUG
 template <class T>
 using constant_vector = std::__cxx1998::vector<T>;

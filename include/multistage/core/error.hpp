@@ -28,7 +28,8 @@ struct file_error : error {
 struct numeric_error : error {
   using error::error;
 };
-/// What was asked for cannot be had now: another thread is using it, or the system gives no more.
+/// What was asked for cannot be had now: another thread is using it, or the system gives no
+/// more.
 struct state_error : error {
   using error::error;
 };
@@ -45,7 +46,8 @@ MULTISTAGE_COLD [[noreturn]] void fail(const Parts&... parts) {
 /// Throws `Error` with the parts as message unless `condition` holds.
 template <class Error, class... Parts>
 void require(bool condition, const Parts&... parts) {
-  if (!condition) fail<Error>(parts...);
+  if (!condition)
+    fail<Error>(parts...);
 }
 
 }  // namespace multistage

@@ -1,5 +1,5 @@
-// How large a tensor is along each of its axes, as std::mdspan has it: extents known at compile time are part of the type and checked
-// there, others are `dynamic` and checked at run time.
+// How large a tensor is along each of its axes, as std::mdspan has it: extents known at compile
+// time are part of the type and checked there, others are `dynamic` and checked at run time.
 #pragma once
 #include <concepts>
 #include <ostream>
@@ -20,22 +20,34 @@ struct index_list {
 
   constexpr index_list() = default;
   template <std::convertible_to<index_t>... Values>
-    requires(sizeof...(Values) == N && N > 0)
-  MULTISTAGE_HD constexpr index_list(Values... values) : value{index_t(values)...} {}
+  requires(sizeof...(Values) == N && N > 0) MULTISTAGE_HD constexpr index_list(Values... values)
+      : value{index_t(values)...} {}
 
-  static constexpr int size() { return N; }
-  MULTISTAGE_HD constexpr index_t& operator[](int axis) { return value[axis]; }
-  MULTISTAGE_HD constexpr const index_t& operator[](int axis) const { return value[axis]; }
-  constexpr const index_t* begin() const { return value; }
-  constexpr const index_t* end() const { return value + N; }
+  static constexpr int size() {
+    return N;
+  }
+  MULTISTAGE_HD constexpr index_t& operator[](int axis) {
+    return value[axis];
+  }
+  MULTISTAGE_HD constexpr const index_t& operator[](int axis) const {
+    return value[axis];
+  }
+  constexpr const index_t* begin() const {
+    return value;
+  }
+  constexpr const index_t* end() const {
+    return value + N;
+  }
   MULTISTAGE_HD friend constexpr bool operator==(const index_list& a, const index_list& b) {
     for (int k = 0; k < N; ++k)
-      if (a.value[k] != b.value[k]) return false;
+      if (a.value[k] != b.value[k])
+        return false;
     return true;
   }
 };
 
-/// What serves as extents: a fixed number of axes, each with an extent that may be known to the compiler.
+/// What serves as extents: a fixed number of axes, each with an extent that may be known to the
+/// compiler.
 template <class E>
 concept extents_like = requires(const E& e) {
   { E::rank() } -> std::convertible_to<int>;
@@ -48,13 +60,15 @@ namespace detail {
 template <class E>
 MULTISTAGE_HD constexpr index_t product(const E& e) {
   index_t n = 1;
-  for (int k = 0; k < E::rank(); ++k) n *= e[k];
+  for (int k = 0; k < E::rank(); ++k)
+    n *= e[k];
   return n;
 }
 template <class E>
 void print_extents(std::ostream& out, const E& e) {
   out << '[';
-  for (int k = 0; k < E::rank(); ++k) out << (k ? ", " : "") << e[k];
+  for (int k = 0; k < E::rank(); ++k)
+    out << (k ? ", " : "") << e[k];
   out << ']';
 }
 }  // namespace detail
@@ -62,9 +76,12 @@ void print_extents(std::ostream& out, const E& e) {
 /// Extents along sizeof...(Extents) axes, the last one varying fastest: extents<2, dynamic, 8>.
 template <index_t... Extents>
 struct extents {
-  static_assert(((Extents >= dynamic) && ...), "multistage: an extent is at least 0, or multistage::dynamic");
+  static_assert(((Extents >= dynamic) && ...),
+                "multistage: an extent is at least 0, or multistage::dynamic");
 
-  MULTISTAGE_HD static constexpr int rank() { return int(sizeof...(Extents)); }
+  MULTISTAGE_HD static constexpr int rank() {
+    return int(sizeof...(Extents));
+  }
   /// The extent where the compiler knows it, else `dynamic`.
   MULTISTAGE_HD static constexpr index_t static_extent(int axis) {
     constexpr index_t known[sizeof...(Extents) > 0 ? sizeof...(Extents) : 1] = {Extents...};
@@ -75,25 +92,33 @@ struct extents {
   constexpr extents() : value_(index_list<rank()>((Extents == dynamic ? 0 : Extents)...)) {}
   /// One number an axis. @throws shape_error where one differs from what the type says
   template <std::convertible_to<index_t>... Values>
-    requires(sizeof...(Values) == sizeof...(Extents) && sizeof...(Values) > 0)
-  constexpr extents(Values... values) : extents(index_list<rank()>(values...)) {}
+  requires(sizeof...(Values) == sizeof...(Extents) &&
+           sizeof...(Values) > 0) constexpr extents(Values... values)
+      : extents(index_list<rank()>(values...)) {}
   constexpr explicit extents(const index_list<rank()>& values) : value_(values) {
     for (int k = 0; k < rank(); ++k)
       if (static_extent(k) != dynamic && value_[k] != static_extent(k))
-        fail<shape_error>("extents: axis ", k, " has ", value_[k], ", its type says ", static_extent(k));
+        fail<shape_error>("extents: axis ", k, " has ", value_[k], ", its type says ",
+                          static_extent(k));
   }
-  /// From others of as many axes. What both types know is compared at compile time. @throws shape_error
+  /// From others of as many axes. What both types know is compared at compile time. @throws
+  /// shape_error
   template <extents_like Other>
-    requires(Other::rank() == int(sizeof...(Extents)) && !std::is_same_v<Other, extents>)
-  constexpr extents(const Other& other) : extents(list_of(other)) {
-    static_assert(fits<Other>(), "multistage: these extents differ from those of the type; see the template arguments of both");
+  requires(Other::rank() == int(sizeof...(Extents)) &&
+           !std::is_same_v<Other, extents>) constexpr extents(const Other& other)
+      : extents(list_of(other)) {
+    static_assert(fits<Other>(),
+                  "multistage: these extents differ from those of the type; see the template "
+                  "arguments of both");
   }
 
   MULTISTAGE_HD constexpr index_t operator[](int axis) const {
     return static_extent(axis) == dynamic ? value_[axis] : static_extent(axis);
   }
   /// Elements in all.
-  MULTISTAGE_HD constexpr index_t size() const { return detail::product(*this); }
+  MULTISTAGE_HD constexpr index_t size() const {
+    return detail::product(*this);
+  }
 
   friend std::ostream& operator<<(std::ostream& out, const extents& e) {
     detail::print_extents(out, e);
@@ -104,13 +129,16 @@ struct extents {
   template <class Other>
   static constexpr index_list<rank()> list_of(const Other& other) {
     index_list<rank()> list;
-    for (int k = 0; k < rank(); ++k) list[k] = other[k];
+    for (int k = 0; k < rank(); ++k)
+      list[k] = other[k];
     return list;
   }
   template <class Other>
   static constexpr bool fits() {
     for (int k = 0; k < rank(); ++k)
-      if (static_extent(k) != dynamic && Other::static_extent(k) != dynamic && static_extent(k) != Other::static_extent(k)) return false;
+      if (static_extent(k) != dynamic && Other::static_extent(k) != dynamic &&
+          static_extent(k) != Other::static_extent(k))
+        return false;
     return true;
   }
   index_list<rank()> value_;
@@ -118,22 +146,33 @@ struct extents {
 template <class... Values>
 extents(Values...) -> extents<(sizeof(Values) > 0 ? dynamic : dynamic)...>;
 
-/// Extents of images, [rows, height, width, channels] (NHWC), all known at run time: the extents of four axes, with names.
+/// Extents of images, [rows, height, width, channels] (NHWC), all known at run time: the
+/// extents of four axes, with names.
 struct shape {
   index_t rows = 1;
   index_t height = 1;
   index_t width = 1;
   index_t channels = 1;
 
-  MULTISTAGE_HD static constexpr int rank() { return 4; }
-  MULTISTAGE_HD static constexpr index_t static_extent(int) { return dynamic; }
+  MULTISTAGE_HD static constexpr int rank() {
+    return 4;
+  }
+  MULTISTAGE_HD static constexpr index_t static_extent(int) {
+    return dynamic;
+  }
   MULTISTAGE_HD constexpr index_t operator[](int axis) const {
     return axis == 0 ? rows : axis == 1 ? height : axis == 2 ? width : channels;
   }
-  constexpr index_t pixels() const { return height * width; }
+  constexpr index_t pixels() const {
+    return height * width;
+  }
   /// Elements of one row.
-  constexpr index_t row_size() const { return height * width * channels; }
-  MULTISTAGE_HD constexpr index_t size() const { return rows * height * width * channels; }
+  constexpr index_t row_size() const {
+    return height * width * channels;
+  }
+  MULTISTAGE_HD constexpr index_t size() const {
+    return rows * height * width * channels;
+  }
   friend constexpr bool operator==(const shape&, const shape&) = default;
   friend std::ostream& operator<<(std::ostream& out, const shape& s) {
     detail::print_extents(out, s);
@@ -141,21 +180,25 @@ struct shape {
   }
 };
 
-/// Whether extents are at least 0 and their product, with some bytes an element, is a number at all: 2^40 x 2^20 x 8 is none.
+/// Whether extents are at least 0 and their product, with some bytes an element, is a number at
+/// all: 2^40 x 2^20 x 8 is none.
 template <extents_like E>
 constexpr bool countable(const E& e) {
   index_t product = 1;
   for (int k = 0; k < E::rank(); ++k)
-    if (e[k] < 0 || __builtin_mul_overflow(product, e[k] > 0 ? e[k] : 1, &product)) return false;
+    if (e[k] < 0 || __builtin_mul_overflow(product, e[k] > 0 ? e[k] : 1, &product))
+      return false;
   return product <= index_t{1} << 56;
 }
 
 /// Whether two extents are equal, whatever their types.
 template <extents_like A, extents_like B>
 constexpr bool same_extents(const A& a, const B& b) {
-  if (A::rank() != B::rank()) return false;
+  if (A::rank() != B::rank())
+    return false;
   for (int k = 0; k < A::rank(); ++k)
-    if (a[k] != b[k]) return false;
+    if (a[k] != b[k])
+      return false;
   return true;
 }
 template <index_t... A, extents_like B>
@@ -188,7 +231,8 @@ constexpr E make_extents(const index_list<E::rank()>& list) {
   else
     return E(list);
 }
-/// Extents of type E from others with as many axes. @throws shape_error where they differ from what E knows
+/// Extents of type E from others with as many axes. @throws shape_error where they differ from
+/// what E knows
 template <extents_like E, extents_like Other>
 constexpr E convert_extents(const Other& other) {
   if constexpr (std::is_same_v<E, shape>)

@@ -1,5 +1,5 @@
-// Whether numbers are finite, read off their bits: a compiler that is told that there is neither
-// infinity nor NaN (-ffast-math, -ffinite-math-only) turns std::isfinite into `true`.
+// Whether numbers are finite, read off their bits: a compiler that is told that there is
+// neither infinity nor NaN (-ffast-math, -ffinite-math-only) turns std::isfinite into `true`.
 #pragma once
 #include <bit>
 #include <cstddef>
@@ -24,7 +24,8 @@ constexpr bool is_finite(T value) {
 template <class T>
 std::size_t first_not_finite(std::span<const T> values) {
   std::size_t i = 0;
-  while (i < values.size() && is_finite(values[i])) ++i;
+  while (i < values.size() && is_finite(values[i]))
+    ++i;
   return i;
 }
 

@@ -1,5 +1,5 @@
-// The mode in which a thread computes: rounding, flush-to-zero, and which exceptions trap. Every
-// thread has its own, so whoever hands work to other threads hands on the mode with it.
+// The mode in which a thread computes: rounding, flush-to-zero, and which exceptions trap.
+// Every thread has its own, so whoever hands work to other threads hands on the mode with it.
 #pragma once
 #include <cstdint>
 #if defined(__SSE2__)
@@ -10,8 +10,8 @@
 
 namespace multistage {
 
-/// The calling thread's mode, without the flags of what has happened so far. (x86: MXCSR; the x87
-/// unit's own word, which only long double uses, is not part of it.)
+/// The calling thread's mode, without the flags of what has happened so far. (x86: MXCSR; the
+/// x87 unit's own word, which only long double uses, is not part of it.)
 inline std::uint64_t floating_point_mode() {
 #if defined(__SSE2__)
   return _mm_getcsr() & ~0x3fu;
@@ -24,9 +24,11 @@ inline std::uint64_t floating_point_mode() {
 #endif
 }
 
-/// Makes `mode`, another thread's, the calling thread's; costs next to nothing when it is already.
+/// Makes `mode`, another thread's, the calling thread's; costs next to nothing when it is
+/// already.
 inline void set_floating_point_mode(std::uint64_t mode) {
-  if (mode == floating_point_mode()) return;
+  if (mode == floating_point_mode())
+    return;
 #if defined(__SSE2__)
   _mm_setcsr(unsigned(mode) | (_mm_getcsr() & 0x3fu));
 #elif defined(__aarch64__)

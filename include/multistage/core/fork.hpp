@@ -10,8 +10,8 @@ namespace fork_detail {
 inline std::atomic<unsigned> count{0};
 }
 
-/// How many calls of fork() lie between the first process of this program and this one: what has
-/// threads notes it, and finds another number when it is asked in a child.
+/// How many calls of fork() lie between the first process of this program and this one: what
+/// has threads notes it, and finds another number when it is asked in a child.
 inline unsigned fork_depth() {
   static const int watching =
       ::pthread_atfork(nullptr, nullptr, [] { fork_detail::count.fetch_add(1); });

@@ -1,5 +1,5 @@
-// For objects that compute in memory of their own: a second thread that comes while one is at work
-// is told so, instead of both getting wrong numbers.
+// For objects that compute in memory of their own: a second thread that comes while one is at
+// work is told so, instead of both getting wrong numbers.
 #pragma once
 #include <atomic>
 #include <thread>
@@ -14,7 +14,9 @@ class one_user {
  public:
   one_user() = default;
   one_user(const one_user&) noexcept {}
-  one_user& operator=(const one_user&) noexcept { return *this; }
+  one_user& operator=(const one_user&) noexcept {
+    return *this;
+  }
 
   /// The time of one use; it ends with this value.
   class [[nodiscard]] visit {
@@ -22,7 +24,8 @@ class one_user {
     explicit visit(std::atomic<std::thread::id>* user) : user_(user) {}
     visit(visit&& other) noexcept : user_(std::exchange(other.user_, nullptr)) {}
     ~visit() {
-      if (user_ != nullptr) user_->store(std::thread::id(), std::memory_order_release);
+      if (user_ != nullptr)
+        user_->store(std::thread::id(), std::memory_order_release);
     }
 
    private:
@@ -35,8 +38,10 @@ class one_user {
   visit enter(const char* what) const {
     const std::thread::id me = std::this_thread::get_id();
     std::thread::id user;
-    if (user_.compare_exchange_strong(user, me, std::memory_order_acquire)) return visit(&user_);
-    require<state_error>(user == me, what, ": is in use by another thread; give each thread one of its ",
+    if (user_.compare_exchange_strong(user, me, std::memory_order_acquire))
+      return visit(&user_);
+    require<state_error>(user == me, what,
+                         ": is in use by another thread; give each thread one of its ",
                          "own (they may share a backend), or let them take turns with a mutex");
     return visit(nullptr);
   }

@@ -1,7 +1,7 @@
 // Options of algorithms, named once. A struct of options has
 //   template <class Self, class Visit> static void fields(Self& s, Visit&& visit)
-// which calls visit(option{name, meaning, range}, s.member) for each of them. That list is what the
-// library checks, what error texts say, and what programs take on their command lines.
+// which calls visit(option{name, meaning, range}, s.member) for each of them. That list is what
+// the library checks, what error texts say, and what programs take on their command lines.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -33,26 +33,43 @@ struct number_range {
   std::string text() const {
     std::ostringstream s;
     s.precision(15);
-    if (low > -infinity) s << (has_low ? "at least " : "above ") << low;
-    if (has_high && high == infinity) return s.str();
-    if (low > -infinity) s << " and ";
-    if (high == infinity) s << "finite";
-    if (high < infinity) s << (has_high ? "at most " : "below ") << high;
+    if (low > -infinity)
+      s << (has_low ? "at least " : "above ") << low;
+    if (has_high && high == infinity)
+      return s.str();
+    if (low > -infinity)
+      s << " and ";
+    if (high == infinity)
+      s << "finite";
+    if (high < infinity)
+      s << (has_high ? "at most " : "below ") << high;
     return s.str();
   }
 };
 /// [low, high]
-constexpr number_range between(double low, double high) { return {low, high, true, true}; }
+constexpr number_range between(double low, double high) {
+  return {low, high, true, true};
+}
 /// (low, high)
-constexpr number_range inside(double low, double high) { return {low, high, false, false}; }
+constexpr number_range inside(double low, double high) {
+  return {low, high, false, false};
+}
 /// (low, infinity)
-constexpr number_range above(double low) { return {low, number_range::infinity, false, false}; }
+constexpr number_range above(double low) {
+  return {low, number_range::infinity, false, false};
+}
 /// (low, high]
-constexpr number_range above(double low, double high) { return {low, high, false, true}; }
+constexpr number_range above(double low, double high) {
+  return {low, high, false, true};
+}
 /// [low, infinity)
-constexpr number_range at_least(double low) { return {low, number_range::infinity, true, false}; }
+constexpr number_range at_least(double low) {
+  return {low, number_range::infinity, true, false};
+}
 /// [low, infinity]: infinity says "no limit".
-constexpr number_range or_infinite(double low) { return {low, number_range::infinity, true, true}; }
+constexpr number_range or_infinite(double low) {
+  return {low, number_range::infinity, true, true};
+}
 
 /// One option: its name, what it means, and the numbers it may be (any finite one by default).
 struct option {
@@ -61,15 +78,19 @@ struct option {
   number_range range{};
 };
 
-/// An enumeration whose values have names: `option_names(E)` lists them in order, found by its argument.
+/// An enumeration whose values have names: `option_names(E)` lists them in order, found by its
+/// argument.
 template <class E>
-concept named_choice = std::is_enum_v<E> && requires(E e) { option_names(e)[0]; };
+concept named_choice = std::is_enum_v<E> && requires(E e) {
+  option_names(e)[0];
+};
 
 /// The name of a value. @throws value_error for one that the enumeration does not have
 template <named_choice E>
 constexpr const char* to_string(E e) {
   constexpr auto names = option_names(E{});
-  if (std::size_t(e) >= names.size()) fail<value_error>("choice ", int(e), " is outside 0..", names.size() - 1);
+  if (std::size_t(e) >= names.size())
+    fail<value_error>("choice ", int(e), " is outside 0..", names.size() - 1);
   return names[std::size_t(e)];
 }
 /// The value of a name. @throws value_error that lists the names there are
@@ -78,7 +99,8 @@ E choice_from(const std::string& what, const std::string& name) {
   constexpr auto names = option_names(E{});
   std::string known;
   for (std::size_t i = 0; i < names.size(); ++i) {
-    if (name == names[i]) return E(int(i));
+    if (name == names[i])
+      return E(int(i));
     known += std::string(i ? ", " : "") + names[i];
   }
   fail<value_error>(what, " '", name, "' is unknown; known: ", known);
@@ -96,17 +118,22 @@ void check_option(const char* owner, const option& o, const T& v) {
     check_number(owner, o, double(v));
   } else if constexpr (named_choice<T>) {
     constexpr std::size_t count = option_names(T{}).size();
-    require<value_error>(std::size_t(v) < count, owner, ": ", o.name, " = ", int(v), " is no choice of ", count);
+    require<value_error>(std::size_t(v) < count, owner, ": ", o.name, " = ", int(v),
+                         " is no choice of ", count);
   } else if constexpr (std::is_same_v<T, std::vector<double>>) {
-    for (const double one : v) check_number(owner, o, one);
+    for (const double one : v)
+      check_number(owner, o, one);
   }
 }
 }  // namespace detail
 
-/// Checks every option of a struct. @throws value_error naming owner, option, value, range and meaning
+/// Checks every option of a struct. @throws value_error naming owner, option, value, range and
+/// meaning
 template <class Options>
 void check_options(const char* owner, const Options& options) {
-  Options::fields(options, [&](const option& o, const auto& value) { detail::check_option(owner, o, value); });
+  Options::fields(options, [&](const option& o, const auto& value) {
+    detail::check_option(owner, o, value);
+  });
 }
 
 namespace detail {
@@ -124,18 +151,20 @@ T number_from(const option& o, const std::string& text) {
     v = T(std::strtod(text.c_str(), &at));
     read = !text.empty() && at == end && !std::isspace(static_cast<unsigned char>(text[0]));
   }
-  require<value_error>(read, o.name, ": '", text, "' is not a ", std::is_integral_v<T> ? "whole number" : "number", " that it can hold (",
+  require<value_error>(read, o.name, ": '", text, "' is not a ",
+                       std::is_integral_v<T> ? "whole number" : "number", " that it can hold (",
                        o.meaning, ")");
   return v;
 }
 }  // namespace detail
 
-/// Sets an option from text: a number, true or false, a name, or numbers with commas between them. Its
-/// range is check_options' matter. @throws value_error
+/// Sets an option from text: a number, true or false, a name, or numbers with commas between
+/// them. Its range is check_options' matter. @throws value_error
 template <class T>
 void set_option(const option& o, T& value, const std::string& text) {
   if constexpr (std::is_same_v<T, bool>) {
-    require<value_error>(text == "true" || text == "false", o.name, ": '", text, "' is neither true nor false (", o.meaning, ")");
+    require<value_error>(text == "true" || text == "false", o.name, ": '", text,
+                         "' is neither true nor false (", o.meaning, ")");
     value = text == "true";
   } else if constexpr (std::is_arithmetic_v<T>) {
     value = detail::number_from<T>(o, text);
@@ -166,7 +195,8 @@ std::string option_text(const T& value) {
     return to_string(value);
   } else if constexpr (std::is_same_v<T, std::vector<double>>) {
     std::string s;
-    for (const double v : value) s += (s.empty() ? "" : ",") + option_text(v);
+    for (const double v : value)
+      s += (s.empty() ? "" : ",") + option_text(v);
     return s;
   } else {
     return value.name();

@@ -1,5 +1,5 @@
-// What the main of a program needs: its exit status, one line for an error, and output that is not lost
-// in silence.
+// What the main of a program needs: its exit status, one line for an error, and output that is
+// not lost in silence.
 #pragma once
 #include <sys/stat.h>
 
@@ -14,21 +14,24 @@
 namespace multistage {
 
 namespace detail {
-/// Writes what is left of stdout. False, with errno, where it is lost; a pipe's reader that went away
+/// Writes what is left of stdout. False, with errno, where it is lost; a pipe's reader that
+/// went away
 /// (`| head`) and a stdout that was closed from the start lose nothing that anybody waits for.
 inline bool output_is_out() {
   errno = 0;
-  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return true;
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0)
+    return true;
   const int why = errno;
   struct stat output {};
-  if (::fstat(1, &output) != 0 || S_ISFIFO(output.st_mode) || S_ISSOCK(output.st_mode)) return true;
+  if (::fstat(1, &output) != 0 || S_ISFIFO(output.st_mode) || S_ISSOCK(output.st_mode))
+    return true;
   errno = why;
   return false;
 }
 }  // namespace detail
 
-/// The body of a program's main: runs f and returns its exit status; for an exception of any kind, or
-/// output that cannot be written, prints one line and returns 2.
+/// The body of a program's main: runs f and returns its exit status; for an exception of any
+/// kind, or output that cannot be written, prints one line and returns 2.
 template <class F>
 int exit_status(F&& f) {
   const write_signals_ignored writing;
@@ -36,13 +39,15 @@ int exit_status(F&& f) {
   try {
     status = f();
   } catch (const std::bad_alloc&) {
-    std::fprintf(stderr, "error: there is not enough memory; a smaller batch or model takes less\n");
+    std::fprintf(stderr,
+                 "error: there is not enough memory; a smaller batch or model takes less\n");
   } catch (const std::exception& e) {
     std::fprintf(stderr, "error: %s\n", e.what());
   } catch (...) {
     std::fprintf(stderr, "error: of a kind that is not known\n");
   }
-  if (detail::output_is_out()) return status;
+  if (detail::output_is_out())
+    return status;
   std::fprintf(stderr, "error: the output cannot be written: %s\n",
                errno != 0 ? std::strerror(errno) : "is the disk full?");
   return 2;

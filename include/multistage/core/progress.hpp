@@ -1,4 +1,5 @@
-// A progress line on stderr: redrawn in place on a terminal, a plain line every few seconds elsewhere.
+// A progress line on stderr: redrawn in place on a terminal, a plain line every few seconds
+// elsewhere.
 #pragma once
 #include <unistd.h>
 
@@ -11,10 +12,13 @@ namespace multistage {
 class progress {
  public:
   /// @param every seconds between plain lines.
-  explicit progress(std::string label, double every = 10) : label_(std::move(label)), every_(every), terminal_(::isatty(2) != 0) {
+  explicit progress(std::string label, double every = 10)
+      : label_(std::move(label)), every_(every), terminal_(::isatty(2) != 0) {
     std::fflush(stdout);  // what was said before stands before
   }
-  ~progress() { end(); }
+  ~progress() {
+    end();
+  }
   progress(const progress&) = delete;
   progress& operator=(const progress&) = delete;
 
@@ -27,8 +31,10 @@ class progress {
     if (terminal_) {
       constexpr int width = 24;
       std::string bar(width, ' ');
-      for (int i = 0; i < int(share * width); ++i) bar[i] = '#';
-      std::fprintf(stderr, "\r\x1b[K%s [%s] %s  %s", label_.c_str(), bar.c_str(), times, text.c_str());
+      for (int i = 0; i < int(share * width); ++i)
+        bar[i] = '#';
+      std::fprintf(stderr, "\r\x1b[K%s [%s] %s  %s", label_.c_str(), bar.c_str(), times,
+                   text.c_str());
       std::fflush(stderr);
       open_ = true;
     } else if (now - last_ >= every_ || share >= 1) {
@@ -38,15 +44,20 @@ class progress {
   }
   /// Leaves the last state standing.
   void end() {
-    if (open_) std::fputc('\n', stderr);
+    if (open_)
+      std::fputc('\n', stderr);
     open_ = false;
   }
 
  private:
-  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count(); }
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+  }
   std::string label_;
-  double every_, last_ = -1e9;
-  bool terminal_, open_ = false;
+  double every_;
+  double last_ = -1e9;
+  bool terminal_;
+  bool open_ = false;
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 

@@ -1,6 +1,7 @@
-// Counter-based random numbers: Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3",
-// SC 2011). A number is a pure function of (seed, stream, element): the same words on every backend, for any batch size and any
-// number of threads. The words equal cuRAND's Philox generator at curand_init(seed, stream, element).
+// Counter-based random numbers: Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random
+// numbers: as easy as 1, 2, 3", SC 2011). A number is a pure function of (seed, stream,
+// element): the same words on every backend, for any batch size and any number of threads. The
+// words equal cuRAND's Philox generator at curand_init(seed, stream, element).
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -14,12 +15,20 @@ struct philox_block {
   std::uint32_t word[4];
 };
 
-/// The 10-round bijection. @param counter four words, low word first. @param key two words, low word first.
-MULTISTAGE_HD constexpr philox_block philox4x32_10(philox_block counter, std::uint32_t key0, std::uint32_t key1) {
-  std::uint32_t c0 = counter.word[0], c1 = counter.word[1], c2 = counter.word[2], c3 = counter.word[3];
+/// The 10-round bijection. @param counter four words, low word first. @param key two words, low
+/// word first.
+MULTISTAGE_HD constexpr philox_block philox4x32_10(philox_block counter,
+                                                   std::uint32_t key0,
+                                                   std::uint32_t key1) {
+  std::uint32_t c0 = counter.word[0];
+  std::uint32_t c1 = counter.word[1];
+  std::uint32_t c2 = counter.word[2];
+  std::uint32_t c3 = counter.word[3];
   for (int round = 0; round < 10; ++round) {
-    const std::uint64_t p0 = std::uint64_t{0xD2511F53u} * c0, p1 = std::uint64_t{0xCD9E8D57u} * c2;
-    const std::uint32_t n0 = std::uint32_t(p1 >> 32) ^ c1 ^ key0, n2 = std::uint32_t(p0 >> 32) ^ c3 ^ key1;
+    const std::uint64_t p0 = std::uint64_t{0xD2511F53u} * c0;
+    const std::uint64_t p1 = std::uint64_t{0xCD9E8D57u} * c2;
+    const std::uint32_t n0 = std::uint32_t(p1 >> 32) ^ c1 ^ key0;
+    const std::uint32_t n2 = std::uint32_t(p0 >> 32) ^ c3 ^ key1;
     c1 = std::uint32_t(p1);
     c3 = std::uint32_t(p0);
     c0 = n0;
@@ -31,43 +40,71 @@ MULTISTAGE_HD constexpr philox_block philox4x32_10(philox_block counter, std::ui
 }
 
 /// What a stream of numbers is for; keeps the streams of different uses apart.
-enum class purpose : std::uint64_t { weights = 1, latents, churn, data_order, noise_level, training_noise, dropout, clustering, split, augmented_noise, label_dropout };
+enum class purpose : std::uint64_t {
+  weights = 1,
+  latents,
+  churn,
+  data_order,
+  noise_level,
+  training_noise,
+  dropout,
+  clustering,
+  split,
+  augmented_noise,
+  label_dropout
+};
 
 /// The numbers of one (seed, stream). An immutable value; elements are read in any order.
 struct random_stream {
   std::uint64_t seed = 0;
   std::uint64_t stream = 0;
 
-  MULTISTAGE_HD constexpr random_stream(std::uint64_t seed_, std::uint64_t stream_ = 0) : seed(seed_), stream(stream_) {}
+  MULTISTAGE_HD constexpr random_stream(std::uint64_t seed_, std::uint64_t stream_ = 0)
+      : seed(seed_), stream(stream_) {}
   /// @param step tells apart the draws of one purpose; below 2^48.
-  MULTISTAGE_HD constexpr random_stream(std::uint64_t seed_, purpose use, std::uint64_t step) : seed(seed_), stream((std::uint64_t(use) << 48) | step) {}
+  MULTISTAGE_HD constexpr random_stream(std::uint64_t seed_, purpose use, std::uint64_t step)
+      : seed(seed_), stream((std::uint64_t(use) << 48) | step) {}
 
   MULTISTAGE_HD constexpr philox_block block(std::uint64_t i) const {
-    return philox4x32_10({{std::uint32_t(i), std::uint32_t(i >> 32), std::uint32_t(stream), std::uint32_t(stream >> 32)}}, std::uint32_t(seed),
-                         std::uint32_t(seed >> 32));
+    return philox4x32_10({{std::uint32_t(i), std::uint32_t(i >> 32), std::uint32_t(stream),
+                           std::uint32_t(stream >> 32)}},
+                         std::uint32_t(seed), std::uint32_t(seed >> 32));
   }
   /// A uniform word.
-  MULTISTAGE_HD constexpr std::uint32_t word(std::uint64_t element) const { return block(element / 4).word[element % 4]; }
+  MULTISTAGE_HD constexpr std::uint32_t word(std::uint64_t element) const {
+    return block(element / 4).word[element % 4];
+  }
 
   /// Maps a word into the open interval (0, 1).
-  MULTISTAGE_HD static constexpr double to_uniform(std::uint32_t word) { return (word + 0.5) * 0x1p-32; }
+  MULTISTAGE_HD static constexpr double to_uniform(std::uint32_t word) {
+    return (word + 0.5) * 0x1p-32;
+  }
   /// Uniform in (0, 1).
-  MULTISTAGE_HD constexpr double uniform(std::uint64_t element) const { return to_uniform(word(element)); }
+  MULTISTAGE_HD constexpr double uniform(std::uint64_t element) const {
+    return to_uniform(word(element));
+  }
   /// Uniform integer in [0, bound), for bound < 2^32 (bias below bound / 2^32).
-  MULTISTAGE_HD constexpr std::uint32_t below(std::uint64_t element, std::uint32_t bound) const {
+  MULTISTAGE_HD constexpr std::uint32_t below(std::uint64_t element,
+                                              std::uint32_t bound) const {
     return std::uint32_t((std::uint64_t(word(element)) * bound) >> 32);
   }
   /// Two standard normals of two words by Box-Muller, in double.
-  MULTISTAGE_HD static void normal_pair(std::uint32_t word0, std::uint32_t word1, double& sine, double& cosine) {
-    const double radius = ::sqrt(-2.0 * ::log(to_uniform(word0))), angle = 6.283185307179586476925286766559 * to_uniform(word1);
+  MULTISTAGE_HD static void normal_pair(std::uint32_t word0,
+                                        std::uint32_t word1,
+                                        double& sine,
+                                        double& cosine) {
+    const double radius = ::sqrt(-2.0 * ::log(to_uniform(word0)));
+    const double angle = 6.283185307179586476925286766559 * to_uniform(word1);
     sine = radius * ::sin(angle);
     cosine = radius * ::cos(angle);
   }
-  /// Standard normal: elements 2k and 2k + 1 share a radius; even ones are its sine, odd ones its cosine.
+  /// Standard normal: elements 2k and 2k + 1 share a radius; even ones are its sine, odd ones
+  /// its cosine.
   MULTISTAGE_HD double normal(std::uint64_t element) const {
     const philox_block b = block(element / 4);
     const unsigned pair = unsigned(element % 4) / 2 * 2;
-    double sine = 0, cosine = 0;
+    double sine = 0;
+    double cosine = 0;
     normal_pair(b.word[pair], b.word[pair + 1], sine, cosine);
     return element % 2 == 0 ? sine : cosine;
   }

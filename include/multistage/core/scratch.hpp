@@ -4,9 +4,10 @@
 
 namespace multistage {
 
-/// `elements` of memory in `held`, which keeps what it has when that is enough. How much there is
-/// is read from `held` itself and noted nowhere else, so that a failed allocation leaves no promise
-/// behind: `held` is empty then, and the next call asks anew. Contents are lost when it grows.
+/// `elements` of memory in `held`, which keeps what it has when that is enough. How much there
+/// is is read from `held` itself and noted nowhere else, so that a failed allocation leaves no
+/// promise behind: `held` is empty then, and the next call asks anew. Contents are lost when it
+/// grows.
 /// @throws what the backend throws when it has no memory
 template <class Tensor, class Backend>
 auto* grown(Tensor& held, const Backend& backend, index_t elements) {

@@ -13,8 +13,8 @@
 
 namespace multistage {
 
-/// Seeds from text like "0-63,70": single numbers and ranges, in that order. @throws value_error for
-/// anything else, or more than 10^7.
+/// Seeds from text like "0-63,70": single numbers and ranges, in that order. @throws
+/// value_error for anything else, or more than 10^7.
 inline std::vector<std::uint64_t> parse_seeds(std::string_view text) {
   constexpr std::uint64_t most = 10'000'000;
   std::vector<std::uint64_t> seeds;
@@ -22,7 +22,8 @@ inline std::vector<std::uint64_t> parse_seeds(std::string_view text) {
   const auto number = [&] {
     std::uint64_t v = 0;
     const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), v);
-    require<value_error>(status == std::errc(), "seeds: '", all, "' is not a list like 0-63,70 of numbers from 0 to 2^64 - 1");
+    require<value_error>(status == std::errc(), "seeds: '", all,
+                         "' is not a list like 0-63,70 of numbers from 0 to 2^64 - 1");
     text.remove_prefix(std::size_t(end - text.data()));
     return v;
   };
@@ -33,17 +34,22 @@ inline std::vector<std::uint64_t> parse_seeds(std::string_view text) {
       text.remove_prefix(1);
       last = number();
     }
-    require<value_error>(last >= first && last - first < most && seeds.size() + (last - first) < most, "seeds: '", all,
-                         "' holds a range that descends or more than ", most, " seeds");
+    require<value_error>(
+        last >= first && last - first < most && seeds.size() + (last - first) < most,
+        "seeds: '", all, "' holds a range that descends or more than ", most, " seeds");
     for (std::uint64_t s = first;; ++s) {
       seeds.push_back(s);
-      if (s == last) break;
+      if (s == last)
+        break;
     }
-    if (text.empty()) break;
-    require<value_error>(text.front() == ',' && text.size() > 1, "seeds: '", all, "' is not a list like 0-63,70");
+    if (text.empty())
+      break;
+    require<value_error>(text.front() == ',' && text.size() > 1, "seeds: '", all,
+                         "' is not a list like 0-63,70");
     text.remove_prefix(1);
   }
-  require<value_error>(!seeds.empty(), "seeds: the list is empty; give at least one, e.g. 0-63");
+  require<value_error>(!seeds.empty(),
+                       "seeds: the list is empty; give at least one, e.g. 0-63");
   return seeds;
 }
 
@@ -57,8 +63,8 @@ concept seed_range = requires(const Range& r) {
   r.end();
 };
 
-/// A list of seeds, which owns what it was made from. @throws value_error for text that is none, for a
-/// negative number, and for an empty list
+/// A list of seeds, which owns what it was made from. @throws value_error for text that is
+/// none, for a negative number, and for an empty list
 class seed_list {
  public:
   /// The seed 0 alone.
@@ -75,15 +81,22 @@ class seed_list {
     take(seeds);
   }
   template <class Range>
-    requires(!std::same_as<Range, seed_list> && seed_range<Range>)
-  seed_list(const Range& seeds) {
+  requires(!std::same_as<Range, seed_list> && seed_range<Range>) seed_list(const Range& seeds) {
     take(seeds);
   }
 
-  std::size_t size() const { return seeds_.size(); }
-  std::uint64_t operator[](std::size_t i) const { return seeds_[i]; }
-  auto begin() const { return seeds_.begin(); }
-  auto end() const { return seeds_.end(); }
+  std::size_t size() const {
+    return seeds_.size();
+  }
+  std::uint64_t operator[](std::size_t i) const {
+    return seeds_[i];
+  }
+  auto begin() const {
+    return seeds_.begin();
+  }
+  auto end() const {
+    return seeds_.end();
+  }
   friend bool operator==(const seed_list&, const seed_list&) = default;
 
  private:
@@ -91,10 +104,12 @@ class seed_list {
   void take(const Range& seeds) {
     for (const auto s : seeds) {
       if constexpr (std::is_signed_v<std::remove_cvref_t<decltype(s)>>)
-        require<value_error>(s >= 0, "seeds: ", s, " is negative; seeds are numbers from 0 to 2^64 - 1");
+        require<value_error>(s >= 0, "seeds: ", s,
+                             " is negative; seeds are numbers from 0 to 2^64 - 1");
       seeds_.push_back(std::uint64_t(s));
     }
-    require<value_error>(!seeds_.empty(), "seeds: the list is empty; give at least one, e.g. 0-63");
+    require<value_error>(!seeds_.empty(),
+                         "seeds: the list is empty; give at least one, e.g. 0-63");
   }
   std::vector<std::uint64_t> seeds_;
 };

@@ -1,4 +1,5 @@
-// Views of views: part of an axis, axes in another order, other extents over the same elements. No element is copied.
+// Views of views: part of an axis, axes in another order, other extents over the same elements.
+// No element is copied.
 #pragma once
 #include <cstddef>
 #include <utility>
@@ -9,9 +10,11 @@ namespace multistage {
 namespace detail {
 
 template <index_t... E>
-using canonical = std::conditional_t<sizeof...(E) == 4 && ((E == dynamic) && ...), shape, extents<E...>>;
+using canonical =
+    std::conditional_t<sizeof...(E) == 4 && ((E == dynamic) && ...), shape, extents<E...>>;
 
-/// E with another extent along one axis; without that axis; with a new axis of one element before it.
+/// E with another extent along one axis; without that axis; with a new axis of one element
+/// before it.
 template <class E, int Axis, index_t New, class I = std::make_integer_sequence<int, E::rank()>>
 struct with_extent;
 template <class E, int Axis, index_t New, int... I>
@@ -28,10 +31,14 @@ template <class E, int Axis, class I = std::make_integer_sequence<int, E::rank()
 struct with_axis;
 template <class E, int Axis, int... I>
 struct with_axis<E, Axis, std::integer_sequence<int, I...>> {
-  using type = canonical<(I == Axis ? 1 : E::static_extent(I < Axis ? I : I == 0 ? 0 : I - 1))...>;
+  using type = canonical<(I == Axis ? 1
+                                    : E::static_extent(I < Axis ? I
+                                                       : I == 0 ? 0
+                                                                : I - 1))...>;
 };
 
-/// From the extents and strides of `v`, axis by axis: take(axis of the result) gives the axis of v, or -1 for a new one.
+/// From the extents and strides of `v`, axis by axis: take(axis of the result) gives the axis
+/// of v, or -1 for a new one.
 template <class E, class T, class Old, class Take>
 constexpr view<T, E> rearranged(const view<T, Old>& v, Take&& take) {
   index_list<E::rank()> extents;
@@ -47,24 +54,31 @@ constexpr view<T, E> rearranged(const view<T, Old>& v, Take&& take) {
 /// Every step-th element of [first, last) of one axis.
 template <int Axis, class T, class E>
 constexpr auto slice(const view<T, E>& v, index_t first, index_t last, index_t step) {
-  static_assert(Axis >= 0 && Axis < E::rank(), "multistage: slice: there is no such axis; they count from 0");
-  require<shape_error>(0 <= first && first <= last && last <= v.extents[Axis] && step >= 1, "slice: [", first, ", ", last, ") by ", step,
-                       " of axis ", Axis, " of ", v.extents, "; 0 <= first <= last <= the axis' extent is needed, and a step from 1");
+  static_assert(Axis >= 0 && Axis < E::rank(),
+                "multistage: slice: there is no such axis; they count from 0");
+  require<shape_error>(0 <= first && first <= last && last <= v.extents[Axis] && step >= 1,
+                       "slice: [", first, ", ", last, ") by ", step, " of axis ", Axis, " of ",
+                       v.extents,
+                       "; 0 <= first <= last <= the axis' extent is needed, and a step from 1");
   using result = typename with_extent<E, Axis, dynamic>::type;
   index_list<E::rank()> extents;
-  for (int k = 0; k < E::rank(); ++k) extents[k] = k == Axis ? divide_up(last - first, step) : v.extents[k];
+  for (int k = 0; k < E::rank(); ++k)
+    extents[k] = k == Axis ? divide_up(last - first, step) : v.extents[k];
   index_list<E::rank()> strides = v.strides;
   strides[Axis] *= step;
-  return view<T, result>(v.data + first * v.strides[Axis], make_extents<result>(extents), strides);
+  return view<T, result>(v.data + first * v.strides[Axis], make_extents<result>(extents),
+                         strides);
 }
 
 /// One place of an axis, which goes.
 template <int Axis, class T, class E>
 constexpr auto at(const view<T, E>& v, index_t place) {
-  static_assert(Axis >= 0 && Axis < E::rank(), "multistage: at: there is no such axis; they count from 0");
-  require<shape_error>(0 <= place && place < v.extents[Axis], "at: place ", place, " of axis ", Axis, " of ", v.extents,
-                       "; places count from 0");
-  auto rest = rearranged<typename without_axis<E, Axis>::type>(v, [](int k) { return k < Axis ? k : k + 1; });
+  static_assert(Axis >= 0 && Axis < E::rank(),
+                "multistage: at: there is no such axis; they count from 0");
+  require<shape_error>(0 <= place && place < v.extents[Axis], "at: place ", place, " of axis ",
+                       Axis, " of ", v.extents, "; places count from 0");
+  auto rest = rearranged<typename without_axis<E, Axis>::type>(
+      v, [](int k) { return k < Axis ? k : k + 1; });
   rest.data += place * v.strides[Axis];
   return rest;
 }
@@ -72,17 +86,23 @@ constexpr auto at(const view<T, E>& v, index_t place) {
 /// A new axis of one element before `Axis`.
 template <int Axis, class T, class E>
 constexpr auto expand(const view<T, E>& v) {
-  static_assert(Axis >= 0 && Axis <= E::rank(), "multistage: expand: there is no such place for an axis");
-  return rearranged<typename with_axis<E, Axis>::type>(v, [](int k) { return k < Axis ? k : k == Axis ? -1 : k - 1; });
+  static_assert(Axis >= 0 && Axis <= E::rank(),
+                "multistage: expand: there is no such place for an axis");
+  return rearranged<typename with_axis<E, Axis>::type>(v, [](int k) {
+    return k < Axis ? k : k == Axis ? -1 : k - 1;
+  });
 }
 
 template <int... Axes, class T, class E>
 constexpr auto permute(const view<T, E>& v) {
   constexpr bool good = [] {
-    if (sizeof...(Axes) != std::size_t(E::rank())) return false;
+    if (sizeof...(Axes) != std::size_t(E::rank()))
+      return false;
     bool seen[E::rank() > 0 ? E::rank() : 1] = {};
     bool all = true;
-    ((Axes >= 0 && Axes < E::rank() && !seen[Axes] ? void(seen[Axes] = true) : void(all = false)), ...);
+    ((Axes >= 0 && Axes < E::rank() && !seen[Axes] ? void(seen[Axes] = true)
+                                                   : void(all = false)),
+     ...);
     return all;
   }();
   static_assert(good, "multistage: permute names every axis once, e.g. permute<0, 3, 1, 2>()");
@@ -97,8 +117,10 @@ constexpr auto transpose(const view<T, E>& v, std::integer_sequence<int, I...>) 
 
 template <int Axis, class T, class E>
 constexpr view<T, E> reverse(view<T, E> v) {
-  static_assert(Axis >= 0 && Axis < E::rank(), "multistage: reverse: there is no such axis; they count from 0");
-  if (v.extents[Axis] > 0) v.data += (v.extents[Axis] - 1) * v.strides[Axis];
+  static_assert(Axis >= 0 && Axis < E::rank(),
+                "multistage: reverse: there is no such axis; they count from 0");
+  if (v.extents[Axis] > 0)
+    v.data += (v.extents[Axis] - 1) * v.strides[Axis];
   v.strides[Axis] = -v.strides[Axis];
   return v;
 }
@@ -107,9 +129,11 @@ constexpr view<T, E> reverse(view<T, E> v) {
 template <class From, class To>
 constexpr bool spreads(const From& from, const To& to) {
   const int skip = To::rank() - From::rank();
-  if (skip < 0) return false;
+  if (skip < 0)
+    return false;
   for (int k = 0; k < From::rank(); ++k)
-    if (from[k] != 1 && from[k] != to[k + skip]) return false;
+    if (from[k] != 1 && from[k] != to[k + skip])
+      return false;
   return true;
 }
 /// The strides of v spread to `to`.
@@ -117,22 +141,25 @@ template <class T, class E, class To>
 constexpr index_list<To::rank()> spread_strides(const view<T, E>& v, const To& to) {
   constexpr int skip = To::rank() - E::rank();
   index_list<To::rank()> strides;
-  for (int k = 0; k < E::rank(); ++k) strides[k + skip] = v.extents[k] == 1 && to[k + skip] != 1 ? 0 : v.strides[k];
+  for (int k = 0; k < E::rank(); ++k)
+    strides[k + skip] = v.extents[k] == 1 && to[k + skip] != 1 ? 0 : v.strides[k];
   return strides;
 }
 template <class To, class T, class E>
 constexpr view<T, To> broadcast(const view<T, E>& v, const To& to) {
-  require<shape_error>(spreads(v.extents, to), "broadcast: ", v.extents, " does not spread to ", to,
-                       "; seen from the last axis, extents must be equal or 1");
+  require<shape_error>(spreads(v.extents, to), "broadcast: ", v.extents, " does not spread to ",
+                       to, "; seen from the last axis, extents must be equal or 1");
   return {v.data, to, spread_strides(v, to)};
 }
 
-/// Strides that give the same elements in the same order other extents. @throws shape_error where there are none
+/// Strides that give the same elements in the same order other extents. @throws shape_error
+/// where there are none
 template <class To, class T, class E>
 constexpr view<T, To> reshape(const view<T, E>& v, const To& to) {
-  require<shape_error>(v.extents.size() == to.size(), "reshape: ", v.extents, " has ", v.extents.size(), " elements, ", to, " has ",
-                       to.size());
-  if (v.contiguous()) return {v.data, to};
+  require<shape_error>(v.extents.size() == to.size(), "reshape: ", v.extents, " has ",
+                       v.extents.size(), " elements, ", to, " has ", to.size());
+  if (v.contiguous())
+    return {v.data, to};
   index_list<To::rank()> strides;
   int at = E::rank() - 1;  // axes of v that are used up from the last one on
   int k = To::rank() - 1;
@@ -142,7 +169,8 @@ constexpr view<T, To> reshape(const view<T, E>& v, const To& to) {
       strides[k--] = 0;
       continue;
     }
-    while (at >= 0 && v.extents[at] == 1) --at;
+    while (at >= 0 && v.extents[at] == 1)
+      --at;
     // A run of v's axes that lie as one, and the axes of the result that cut it.
     index_t have = v.extents[at];
     const index_t step = v.strides[at];
@@ -153,7 +181,8 @@ constexpr view<T, To> reshape(const view<T, E>& v, const To& to) {
       if (have < want) {
         const int next = at - 1;
         int from = next;
-        while (from >= 0 && v.extents[from] == 1) --from;
+        while (from >= 0 && v.extents[from] == 1)
+          --from;
         good = from >= 0 && v.strides[from] == step * have;
         if (good) {
           have *= v.extents[from];
@@ -170,7 +199,8 @@ constexpr view<T, To> reshape(const view<T, E>& v, const To& to) {
     }
     --at;
   }
-  require<shape_error>(good, "reshape: a view ", v.extents, " whose elements do not lie one after the other cannot be seen as ", to,
+  require<shape_error>(good, "reshape: a view ", v.extents,
+                       " whose elements do not lie one after the other cannot be seen as ", to,
                        "; copy() it first");
   return {v.data, to, strides};
 }

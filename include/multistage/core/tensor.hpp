@@ -1,5 +1,6 @@
-// Tensors: elements of one type in the memory of a backend, with any number of axes. `tensor` owns them; `tensor_view` shows some of them
-// through strides, without copying. Both are computed with as one writes it down (tensor/expression.hpp); what kernels get is a `view`.
+// Tensors: elements of one type in the memory of a backend, with any number of axes. `tensor`
+// owns them; `tensor_view` shows some of them through strides, without copying. Both are
+// computed with as one writes it down (tensor/expression.hpp); what kernels get is a `view`.
 #pragma once
 #include <initializer_list>
 #include <memory>
@@ -25,7 +26,8 @@ concept expression = std::is_base_of_v<expression_base, std::remove_cvref_t<X>>;
 template <class X>
 concept operand = tensor_like<X> || expression<X>;
 
-/// The backend of tensors that name none: `default_backend<T>::type`, where T is any type. Defined beside the backend.
+/// The backend of tensors that name none: `default_backend<T>::type`, where T is any type.
+/// Defined beside the backend.
 template <class T>
 struct default_backend;
 
@@ -35,7 +37,8 @@ template <class T, class Extents, class Backend>
 class basic_tensor;
 
 namespace detail {
-// Told by the name alone: the interface asks while the tensor is incomplete, and compilers remember the answer.
+// Told by the name alone: the interface asks while the tensor is incomplete, and compilers
+// remember the answer.
 template <class X>
 inline constexpr bool owns_elements = false;
 template <class T, class Extents, class Backend>
@@ -53,10 +56,12 @@ auto downloaded(const X& x) {
   using T = typename X::value_type;
   std::vector<T> host(static_cast<std::size_t>(x.size()));
   if constexpr (!std::is_same_v<T, bool>) {
-    if (x.size() > 0) x.backend().download(x.data(), host.data(), x.size());
+    if (x.size() > 0)
+      x.backend().download(x.data(), host.data(), x.size());
   } else {  // vector<bool> has no memory of bools
     const auto bytes = std::make_unique<bool[]>(host.size());
-    if (x.size() > 0) x.backend().download(x.data(), bytes.get(), x.size());
+    if (x.size() > 0)
+      x.backend().download(x.data(), bytes.get(), x.size());
     host.assign(bytes.get(), bytes.get() + host.size());
   }
   return host;
@@ -67,21 +72,24 @@ auto downloaded(const X& x) {
 template <class Self>
 class tensor_interface {
  public:
-  // Each of these exists three times: for tensors, for const ones, and for those without a name, whose views keep them.
-#define MULTISTAGE_VIEW(head, name_and_parameters, ...)                                             \
-  head auto name_and_parameters& {                                                                  \
-    const auto v = self().view();                                                                   \
-    return bound(__VA_ARGS__);                                                                      \
-  }                                                                                                 \
-  head auto name_and_parameters const& {                                                            \
-    const auto v = self().view();                                                                   \
-    return bound(__VA_ARGS__);                                                                      \
-  }                                                                                                 \
-  head auto name_and_parameters&& {                                                                 \
-    return kept([&](const auto& v) { return __VA_ARGS__; });                                        \
+  // Each of these exists three times: for tensors, for const ones, and for those without a
+  // name, whose views keep them.
+#define MULTISTAGE_VIEW(head, name_and_parameters, ...)      \
+  head auto name_and_parameters& {                           \
+    const auto v = self().view();                            \
+    return bound(__VA_ARGS__);                               \
+  }                                                          \
+  head auto name_and_parameters const& {                     \
+    const auto v = self().view();                            \
+    return bound(__VA_ARGS__);                               \
+  }                                                          \
+  head auto name_and_parameters&& {                          \
+    return kept([&](const auto& v) { return __VA_ARGS__; }); \
   }
   /// Every step-th place of [first, last) of one axis: y.slice<1>(0, 4). @throws shape_error
-  MULTISTAGE_VIEW(template <int Axis>, slice(index_t first, index_t last, index_t step = 1), detail::slice<Axis>(v, first, last, step))
+  MULTISTAGE_VIEW(template <int Axis>,
+                  slice(index_t first, index_t last, index_t step = 1),
+                  detail::slice<Axis>(v, first, last, step))
   /// One place of an axis, which goes: an image of a batch is y.at<0>(3). @throws shape_error
   MULTISTAGE_VIEW(template <int Axis>, at(index_t place), detail::at<Axis>(v, place))
   /// A new axis of one element before `Axis`.
@@ -93,16 +101,24 @@ class tensor_interface {
   /// One axis from its end.
   MULTISTAGE_VIEW(template <int Axis>, reverse(), detail::reverse<Axis>(v))
   /// Axes of one element, and new ones in front, repeated to these extents. @throws shape_error
-  MULTISTAGE_VIEW(template <std::size_t N>, broadcast(const index_t (&extents)[N]),
+  MULTISTAGE_VIEW(template <std::size_t N>,
+                  broadcast(const index_t (&extents)[N]),
                   detail::broadcast(v, make_extents<rank<int(N)>>(list_of(extents))))
-  MULTISTAGE_VIEW(template <extents_like E>, broadcast(const E& extents), detail::broadcast(v, extents))
-  /// The same elements in the same order with other extents; one of them may be `dynamic`: what is left. @throws shape_error where the
-  /// elements do not lie so that strides say it
-  MULTISTAGE_VIEW(template <std::size_t N>, reshape(const index_t (&extents)[N]), reshaped(v, list_of(extents)))
-  MULTISTAGE_VIEW(template <extents_like E>, reshape(const E& extents), detail::reshape(v, extents))
+  MULTISTAGE_VIEW(template <extents_like E>,
+                  broadcast(const E& extents),
+                  detail::broadcast(v, extents))
+  /// The same elements in the same order with other extents; one of them may be `dynamic`: what
+  /// is left. @throws shape_error where the elements do not lie so that strides say it
+  MULTISTAGE_VIEW(template <std::size_t N>,
+                  reshape(const index_t (&extents)[N]),
+                  reshaped(v, list_of(extents)))
+  MULTISTAGE_VIEW(template <extents_like E>,
+                  reshape(const E& extents),
+                  detail::reshape(v, extents))
 #undef MULTISTAGE_VIEW
 
-  /// One element: a reference where the backend's memory is the host's, a copy otherwise. @throws value_error outside the extents
+  /// One element: a reference where the backend's memory is the host's, a copy otherwise.
+  /// @throws value_error outside the extents
   template <std::convertible_to<index_t>... Places>
   decltype(auto) operator()(Places... places) {
     return element(self().view(), places...);
@@ -113,7 +129,9 @@ class tensor_interface {
   }
 
   /// A tensor of its own with these elements. @see tensor/evaluate.hpp
-  auto copy() const { return tensor_copy(self()); }
+  auto copy() const {
+    return tensor_copy(self());
+  }
   /// The same on another backend.
   template <class Other>
   auto to(const Other& backend) const {
@@ -127,17 +145,23 @@ class tensor_interface {
       return tensor_to_host(self());
   }
   /// The elements as a span. @throws shape_error where they do not lie one after the other
-  auto span() & { return span_of(self().view()); }
-  auto span() const& { return span_of(self().view()); }
-  auto span() &&
-    requires(!owning<Self>)
-  {
+  auto span() & {
+    return span_of(self().view());
+  }
+  auto span() const& {
+    return span_of(self().view());
+  }
+  auto span() && requires(!owning<Self>) {
     return span_of(self().view());
   }
 
  private:
-  Self& self() { return static_cast<Self&>(*this); }
-  const Self& self() const { return static_cast<const Self&>(*this); }
+  Self& self() {
+    return static_cast<Self&>(*this);
+  }
+  const Self& self() const {
+    return static_cast<const Self&>(*this);
+  }
   template <class T, class E>
   auto bound(const view<T, E>& v) const {
     using viewed = tensor_view<T, E, typename Self::backend_type>;
@@ -152,8 +176,8 @@ class tensor_interface {
       const auto owner = std::make_shared<Self>(std::move(self()));
       const auto v = f(owner->view());
       using view_type = std::remove_const_t<decltype(v)>;
-      return tensor_view<typename view_type::element_type, typename view_type::extents_type, typename Self::backend_type>(
-          owner->backend(), v, owner);
+      return tensor_view<typename view_type::element_type, typename view_type::extents_type,
+                         typename Self::backend_type>(owner->backend(), v, owner);
     } else {
       return bound(f(self().view()));
     }
@@ -165,7 +189,8 @@ class tensor_interface {
   template <std::size_t N>
   static index_list<int(N)> list_of(const index_t (&extents)[N]) {
     index_list<int(N)> list;
-    for (int k = 0; k < int(N); ++k) list[k] = extents[k];
+    for (int k = 0; k < int(N); ++k)
+      list[k] = extents[k];
     return list;
   }
   template <class T, class E, int N>
@@ -181,42 +206,51 @@ class tensor_interface {
       open = k;
     }
     if (open >= 0) {
-      require<shape_error>(known > 0 && v.extents.size() % known == 0, "reshape: ", v.extents, " has ", v.extents.size(),
-                           " elements, which ", known, " does not divide");
+      require<shape_error>(known > 0 && v.extents.size() % known == 0, "reshape: ", v.extents,
+                           " has ", v.extents.size(), " elements, which ", known,
+                           " does not divide");
       list[open] = v.extents.size() / known;
     }
     return detail::reshape(v, make_extents<rank<N>>(list));
   }
   template <class T, class E, class... Places>
   decltype(auto) element(const view<T, E>& v, Places... places) const {
-    static_assert(sizeof...(Places) == std::size_t(E::rank()), "multistage: an element is named by one index an axis");
+    static_assert(sizeof...(Places) == std::size_t(E::rank()),
+                  "multistage: an element is named by one index an axis");
     const index_t place[sizeof...(Places) + 1] = {index_t(places)..., 0};
     index_t offset = 0;
     for (int k = 0; k < int(sizeof...(Places)); ++k) {
       if (place[k] < 0 || place[k] >= v.extents[k])
-        fail<value_error>("tensor: index ", place[k], " of axis ", k, " is outside ", v.extents);
+        fail<value_error>("tensor: index ", place[k], " of axis ", k, " is outside ",
+                          v.extents);
       offset += place[k] * v.strides[k];
     }
     if constexpr (Self::backend_type::on_host) {
       return v.data[offset];
     } else {
       std::remove_const_t<T> value;
-      self().backend().download(static_cast<const std::remove_const_t<T>*>(v.data + offset), &value, 1);
+      self().backend().download(static_cast<const std::remove_const_t<T>*>(v.data + offset),
+                                &value, 1);
       return value;
     }
   }
   template <class T, class E>
   static std::span<T> span_of(const view<T, E>& v) {
-    static_assert(Self::backend_type::on_host, "multistage: a span needs memory of the host; to_host() or .to(multistage::cpu()) copies");
-    require<shape_error>(v.contiguous(), "span: the elements of this view ", v.extents, " do not lie one after the other; copy() it first");
+    static_assert(Self::backend_type::on_host,
+                  "multistage: a span needs memory of the host; to_host() or "
+                  ".to(multistage::cpu()) copies");
+    require<shape_error>(v.contiguous(), "span: the elements of this view ", v.extents,
+                         " do not lie one after the other; copy() it first");
     return {v.data, std::size_t(v.extents.size())};
   }
 };
 
-/// Elements of a tensor, or of memory of yours, seen through strides. Copying it copies no element; assigning to it assigns to the elements
-/// it shows, which must live as long as it is used.
+/// Elements of a tensor, or of memory of yours, seen through strides. Copying it copies no
+/// element; assigning to it assigns to the elements it shows, which must live as long as it is
+/// used.
 template <class T, class Extents, class Backend>
-class tensor_view : public tensor_base, public tensor_interface<tensor_view<T, Extents, Backend>> {
+class tensor_view : public tensor_base,
+                    public tensor_interface<tensor_view<T, Extents, Backend>> {
  public:
   using element_type = T;
   using value_type = std::remove_const_t<T>;
@@ -224,25 +258,44 @@ class tensor_view : public tensor_base, public tensor_interface<tensor_view<T, E
   using backend_type = Backend;
 
   /// @param owner what keeps the elements alive, where nothing else does
-  tensor_view(const Backend& backend, const multistage::view<T, Extents>& v, std::shared_ptr<const void> owner = nullptr)
+  tensor_view(const Backend& backend,
+              const multistage::view<T, Extents>& v,
+              std::shared_ptr<const void> owner = nullptr)
       : backend_(backend), view_(v), owner_(std::move(owner)) {}
   tensor_view(const tensor_view&) = default;
 
-  T* data() const { return view_.data; }
-  const Extents& extents() const { return view_.extents; }
-  const index_list<Extents::rank()>& strides() const { return view_.strides; }
-  index_t size() const { return view_.extents.size(); }
-  const Backend& backend() const { return backend_; }
-  const multistage::view<T, Extents>& view() const { return view_; }
-  multistage::view<const value_type, Extents> cview() const { return view_; }
-  const std::shared_ptr<const void>& owner() const { return owner_; }
+  T* data() const {
+    return view_.data;
+  }
+  const Extents& extents() const {
+    return view_.extents;
+  }
+  const index_list<Extents::rank()>& strides() const {
+    return view_.strides;
+  }
+  index_t size() const {
+    return view_.extents.size();
+  }
+  const Backend& backend() const {
+    return backend_;
+  }
+  const multistage::view<T, Extents>& view() const {
+    return view_;
+  }
+  multistage::view<const value_type, Extents> cview() const {
+    return view_;
+  }
+  const std::shared_ptr<const void>& owner() const {
+    return owner_;
+  }
   template <class U, extents_like E>
-    requires std::is_convertible_v<multistage::view<T, Extents>, multistage::view<U, E>>
+  requires std::is_convertible_v<multistage::view<T, Extents>, multistage::view<U, E>>
   operator multistage::view<U, E>() const {
     return view_;
   }
 
-  /// The elements take the values of x, spread where an axis of x has one element. @throws shape_error
+  /// The elements take the values of x, spread where an axis of x has one element. @throws
+  /// shape_error
   template <operand X>
   const tensor_view& operator=(const X& x) const {
     tensor_assign(*this, x);
@@ -258,7 +311,7 @@ class tensor_view : public tensor_base, public tensor_interface<tensor_view<T, E
   }
   /// Every element takes the value.
   template <class S>
-    requires std::is_convertible_v<S, value_type>
+  requires std::is_convertible_v<S, value_type>
   const tensor_view& operator=(const S& value) const {
     tensor_fill(*this, value_type(value));
     return *this;
@@ -270,12 +323,15 @@ class tensor_view : public tensor_base, public tensor_interface<tensor_view<T, E
   std::shared_ptr<const void> owner_;
 };
 
-/// An owning tensor of `T` in the memory of `Backend`, its elements one after the other, the last axis fastest. Movable; copies are
-/// explicit (`copy`). Written `tensor<float>`, `tensor<float, rank<3>>`, `tensor<float, extents<2, dynamic, 8>, cuda>`; @see tensor
+/// An owning tensor of `T` in the memory of `Backend`, its elements one after the other, the
+/// last axis fastest. Movable; copies are explicit (`copy`). Written `tensor<float>`,
+/// `tensor<float, rank<3>>`, `tensor<float, extents<2, dynamic, 8>, cuda>`; @see tensor
 template <class T, class Extents, class Backend>
-class basic_tensor : public tensor_base, public tensor_interface<basic_tensor<T, Extents, Backend>> {
+class basic_tensor : public tensor_base,
+                     public tensor_interface<basic_tensor<T, Extents, Backend>> {
   static_assert(std::is_trivially_copyable_v<T> && !std::is_const_v<T>,
-                "multistage: elements of a tensor are plain values that are not const: numbers, bool, or types of as simple a kind");
+                "multistage: elements of a tensor are plain values that are not const: "
+                "numbers, bool, or types of as simple a kind");
 
  public:
   using element_type = T;
@@ -286,74 +342,99 @@ class basic_tensor : public tensor_base, public tensor_interface<basic_tensor<T,
   basic_tensor() = default;
   /// Zeros of the given extents. @throws shape_error for an extent below 0
   basic_tensor(Backend backend, const Extents& e)
-      : backend_(std::move(backend)), extents_(check(e)), storage_(backend_->template allocate<T>(e.size())) {}
+      : backend_(std::move(backend)),
+        extents_(check(e)),
+        storage_(backend_->template allocate<T>(e.size())) {}
   /// From host values, the last axis fastest. @throws shape_error when their number differs
-  basic_tensor(Backend backend, const Extents& e, std::span<const T> host) : basic_tensor(std::move(backend), e) {
-    require<shape_error>(index_t(host.size()) == e.size(), "tensor: ", host.size(), " values given for extents ", e, ", which hold ",
-                         e.size());
-    if (e.size() > 0) backend_->upload(host.data(), data(), e.size());
+  basic_tensor(Backend backend, const Extents& e, std::span<const T> host)
+      : basic_tensor(std::move(backend), e) {
+    require<shape_error>(index_t(host.size()) == e.size(), "tensor: ", host.size(),
+                         " values given for extents ", e, ", which hold ", e.size());
+    if (e.size() > 0)
+      backend_->upload(host.data(), data(), e.size());
   }
   /// The same on a default backend.
   explicit basic_tensor(const Extents& e) : basic_tensor(Backend(), e) {}
-  explicit basic_tensor(index_t size)
-    requires(Extents::rank() == 1)
+  explicit basic_tensor(index_t size) requires(Extents::rank() == 1)
       : basic_tensor(Backend(), Extents(size)) {}
   basic_tensor(const Extents& e, std::span<const T> host) : basic_tensor(Backend(), e, host) {}
-  basic_tensor(const Extents& e, std::initializer_list<T> host) : basic_tensor(Backend(), e, {host.begin(), host.size()}) {}
+  basic_tensor(const Extents& e, std::initializer_list<T> host)
+      : basic_tensor(Backend(), e, {host.begin(), host.size()}) {}
   /// The values of an expression or of another view, on its backend.
   template <operand X>
-    requires(!std::is_same_v<X, basic_tensor>)
-  basic_tensor(const X& x) {
+  requires(!std::is_same_v<X, basic_tensor>) basic_tensor(const X& x) {
     tensor_construct(*this, x);
   }
   /// What is moved from is empty, as if just made.
   basic_tensor(basic_tensor&& from) noexcept
-      : backend_(std::exchange(from.backend_, std::nullopt)), extents_(from.extents_), storage_(std::move(from.storage_)) {}
+      : backend_(std::exchange(from.backend_, std::nullopt)),
+        extents_(from.extents_),
+        storage_(std::move(from.storage_)) {}
   basic_tensor& operator=(basic_tensor&& from) noexcept {
     storage_ = std::move(from.storage_);
     extents_ = from.extents_;
-    if (this != &from) backend_ = std::exchange(from.backend_, std::nullopt);
+    if (this != &from)
+      backend_ = std::exchange(from.backend_, std::nullopt);
     return *this;
   }
 
-  T* data() { return Backend::pointer(storage_); }
-  const T* data() const { return Backend::pointer(storage_); }
-  const Extents& extents() const { return extents_; }
-  index_list<Extents::rank()> strides() const { return packed_strides(extents_); }
-  index_t size() const { return backend_ ? extents_.size() : 0; }
+  T* data() {
+    return Backend::pointer(storage_);
+  }
+  const T* data() const {
+    return Backend::pointer(storage_);
+  }
+  const Extents& extents() const {
+    return extents_;
+  }
+  index_list<Extents::rank()> strides() const {
+    return packed_strides(extents_);
+  }
+  index_t size() const {
+    return backend_ ? extents_.size() : 0;
+  }
   /// @throws value_error for an empty tensor
   const Backend& backend() const {
-    require<value_error>(backend_.has_value(), "tensor: this one is empty, with neither extents nor memory: make it with extents first");
+    require<value_error>(backend_.has_value(),
+                         "tensor: this one is empty, with neither extents nor memory: make it "
+                         "with extents first");
     return *backend_;
   }
-  Backend& backend() { return const_cast<Backend&>(std::as_const(*this).backend()); }
+  Backend& backend() {
+    return const_cast<Backend&>(std::as_const(*this).backend());
+  }
 
-  multistage::view<T, Extents> view() { return {data(), extents_}; }
-  multistage::view<const T, Extents> view() const { return {data(), extents_}; }
+  multistage::view<T, Extents> view() {
+    return {data(), extents_};
+  }
+  multistage::view<const T, Extents> view() const {
+    return {data(), extents_};
+  }
   /// The same, const whatever this is.
-  multistage::view<const T, Extents> cview() const { return {data(), extents_}; }
+  multistage::view<const T, Extents> cview() const {
+    return {data(), extents_};
+  }
   template <class U, extents_like E>
-    requires std::is_convertible_v<multistage::view<T, Extents>, multistage::view<U, E>>
+  requires std::is_convertible_v<multistage::view<T, Extents>, multistage::view<U, E>>
   operator multistage::view<U, E>() {
     return view();
   }
   template <class U, extents_like E>
-    requires std::is_convertible_v<multistage::view<const T, Extents>, multistage::view<U, E>>
+  requires std::is_convertible_v<multistage::view<const T, Extents>, multistage::view<U, E>>
   operator multistage::view<U, E>() const {
     return view();
   }
 
   /// The tensor takes the extents and the values of x, which may read the tensor itself.
   template <operand X>
-    requires(!std::is_same_v<X, basic_tensor>)
-  basic_tensor& operator=(const X& x) {
+  requires(!std::is_same_v<X, basic_tensor>) basic_tensor& operator=(const X& x) {
     tensor_take(*this, x);
     return *this;
   }
   /// Every element takes the value; the extents stay.
   template <class S>
-    requires(std::is_convertible_v<S, T> && std::is_arithmetic_v<S>)
-  basic_tensor& operator=(const S& value) {
+  requires(std::is_convertible_v<S, T>&& std::is_arithmetic_v<S>) basic_tensor& operator=(
+      const S& value) {
     tensor_fill(*this, T(value));
     return *this;
   }
@@ -362,7 +443,8 @@ class basic_tensor : public tensor_base, public tensor_interface<basic_tensor<T,
   static const Extents& check(const Extents& e) {
     for (int k = 0; k < Extents::rank(); ++k)
       require<shape_error>(e[k] >= 0, "tensor: extents ", e, " must not be negative");
-    require<shape_error>(countable(e), "tensor: extents ", e, " hold more elements than can be counted; make some smaller");
+    require<shape_error>(countable(e), "tensor: extents ", e,
+                         " hold more elements than can be counted; make some smaller");
     return e;
   }
   std::optional<Backend> backend_;
@@ -371,7 +453,8 @@ class basic_tensor : public tensor_base, public tensor_interface<basic_tensor<T,
 
   static index_list<Extents::rank()> packed_zeros() {
     index_list<Extents::rank()> list;
-    for (int k = 0; k < Extents::rank(); ++k) list[k] = Extents::static_extent(k) == dynamic ? 0 : Extents::static_extent(k);
+    for (int k = 0; k < Extents::rank(); ++k)
+      list[k] = Extents::static_extent(k) == dynamic ? 0 : Extents::static_extent(k);
     return list;
   }
 };
@@ -380,7 +463,9 @@ namespace detail {
 struct none;
 template <class T, class A, class B>
 struct tensor_of {  // A is a backend: four axes
-  static_assert(std::is_same_v<B, none>, "multistage: a tensor is tensor<T, Extents, Backend>, or tensor<T, Backend> of four axes");
+  static_assert(std::is_same_v<B, none>,
+                "multistage: a tensor is tensor<T, Extents, Backend>, or tensor<T, Backend> of "
+                "four axes");
   using type = basic_tensor<T, shape, A>;
 };
 template <class T, extents_like E, class B>
@@ -393,8 +478,9 @@ struct tensor_of<T, E, none> {
 };
 }  // namespace detail
 
-/// The type of a tensor by its element type and, in this order and each with a default, its extents (a `shape`) and its backend (`cpu`):
-/// tensor<float>, tensor<float, cuda>, tensor<double, rank<2>>, tensor<float, extents<dynamic, 8>, thrust_host>.
+/// The type of a tensor by its element type and, in this order and each with a default, its
+/// extents (a `shape`) and its backend (`cpu`): tensor<float>, tensor<float, cuda>,
+/// tensor<double, rank<2>>, tensor<float, extents<dynamic, 8>, thrust_host>.
 template <class T, class Extents = shape, class Backend = detail::none>
 using tensor = typename detail::tensor_of<T, Extents, Backend>::type;
 

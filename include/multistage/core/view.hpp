@@ -1,5 +1,6 @@
-// A view: a pointer with extents and strides over memory that somebody else owns. It is what operations take and kernels read; views that
-// know their backend, and so can be computed with, are in tensor.hpp.
+// A view: a pointer with extents and strides over memory that somebody else owns. It is what
+// operations take and kernels read; views that know their backend, and so can be computed with,
+// are in tensor.hpp.
 #pragma once
 #include <type_traits>
 
@@ -7,14 +8,16 @@
 
 namespace multistage {
 
-/// A view of elements in a backend's memory. `T` may be const; strides are in elements and may be any, also 0 (the same element again) and
-/// negative. Copying it copies no element.
+/// A view of elements in a backend's memory. `T` may be const; strides are in elements and may
+/// be any, also 0 (the same element again) and negative. Copying it copies no element.
 template <class T, class Extents = shape>
 struct view {
   using element_type = T;
   using value_type = std::remove_const_t<T>;
   using extents_type = Extents;
-  static constexpr int rank() { return Extents::rank(); }
+  static constexpr int rank() {
+    return Extents::rank();
+  }
 
   T* data = nullptr;
   Extents extents{};
@@ -22,21 +25,28 @@ struct view {
 
   constexpr view() = default;
   /// Elements that lie one after the other.
-  constexpr view(T* data_, const Extents& e) : data(data_), extents(e), strides(packed_strides(e)) {}
-  constexpr view(T* data_, const Extents& e, const index_list<Extents::rank()>& s) : data(data_), extents(e), strides(s) {}
-  /// A mutable view reads as a const one; extents may be known to one type and not to the other. @throws shape_error
+  constexpr view(T* data_, const Extents& e)
+      : data(data_), extents(e), strides(packed_strides(e)) {}
+  constexpr view(T* data_, const Extents& e, const index_list<Extents::rank()>& s)
+      : data(data_), extents(e), strides(s) {}
+  /// A mutable view reads as a const one; extents may be known to one type and not to the
+  /// other. @throws shape_error
   template <class U, class Other>
-    requires(std::is_convertible_v<U (*)[], T (*)[]> && Other::rank() == Extents::rank() &&
-             !(std::is_same_v<U, T> && std::is_same_v<Other, Extents>))
-  constexpr view(const view<U, Other>& v) : data(v.data), extents(convert_extents<Extents>(v.extents)), strides(v.strides) {}
+  requires(std::is_convertible_v<U (*)[], T (*)[]>&& Other::rank() == Extents::rank() &&
+           !(std::is_same_v<U, T> &&
+             std::is_same_v<Other, Extents>)) constexpr view(const view<U, Other>& v)
+      : data(v.data), extents(convert_extents<Extents>(v.extents)), strides(v.strides) {}
 
-  /// Whether the elements lie one after the other, the last axis fastest, as operations need them.
+  /// Whether the elements lie one after the other, the last axis fastest, as operations need
+  /// them.
   constexpr bool contiguous() const {
     index_t step = 1;
     bool packed = true;
     for (int k = rank() - 1; k >= 0; --k) {
-      if (extents[k] == 0) return true;
-      if (extents[k] != 1 && strides[k] != step) packed = false;
+      if (extents[k] == 0)
+        return true;
+      if (extents[k] != 1 && strides[k] != step)
+        packed = false;
       step *= extents[k];
     }
     return packed;
@@ -44,14 +54,18 @@ struct view {
   /// [first, first + count) of the first axis.
   constexpr view rows(index_t first, index_t count) const {
     index_list<rank()> list;
-    for (int k = 0; k < rank(); ++k) list[k] = extents[k];
+    for (int k = 0; k < rank(); ++k)
+      list[k] = extents[k];
     list[0] = count;
     return {data + first * strides[0], make_extents<Extents>(list), strides};
   }
-  constexpr explicit operator bool() const { return data != nullptr; }
+  constexpr explicit operator bool() const {
+    return data != nullptr;
+  }
 };
 
-/// A view over memory in NCHW order, with NHWC extents `s`: copying from it imports, copying to it exports.
+/// A view over memory in NCHW order, with NHWC extents `s`: copying from it imports, copying to
+/// it exports.
 template <class T>
 constexpr view<T> nchw(T* data, shape s) {
   return {data, s, {s.row_size(), s.width, 1, s.height * s.width}};

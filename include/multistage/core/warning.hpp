@@ -1,5 +1,5 @@
-// Warnings: what is allowed but hardly meant. Each is said once, with its remedy, on stderr or to a
-// function of the user's.
+// Warnings: what is allowed but hardly meant. Each is said once, with its remedy, on stderr or
+// to a function of the user's.
 #pragma once
 #include <cstdio>
 #include <functional>
@@ -34,7 +34,8 @@ MULTISTAGE_COLD inline void say_once(const std::string& text) {
   warning_handler handler;
   {
     const std::lock_guard lock(state.guard);
-    if (!state.said.insert(text).second) return;
+    if (!state.said.insert(text).second)
+      return;
     handler = state.handler;
   }
   if (!handler) {
@@ -51,8 +52,8 @@ MULTISTAGE_COLD inline void say_once(const std::string& text) {
 }
 }  // namespace detail
 
-/// Sends warnings to `handler` from now on, or with none to stderr, and returns the one before. What
-/// was said to that one is said anew.
+/// Sends warnings to `handler` from now on, or with none to stderr, and returns the one before.
+/// What was said to that one is said anew.
 inline warning_handler set_warning_handler(warning_handler handler) {
   detail::warning_state& state = detail::warnings();
   const std::lock_guard lock(state.guard);
@@ -60,8 +61,8 @@ inline warning_handler set_warning_handler(warning_handler handler) {
   return std::exchange(state.handler, std::move(handler));
 }
 
-/// Warns with the parts streamed one after the other: what is odd, where, and the remedy. The same text
-/// is said once.
+/// Warns with the parts streamed one after the other: what is odd, where, and the remedy. The
+/// same text is said once.
 template <class... Parts>
 MULTISTAGE_COLD void warn(const Parts&... parts) {
   std::ostringstream text;

@@ -1,5 +1,6 @@
-// The multi-stage, multi-decoder model as a type (arXiv 2312.09181, section 4): network, decoders, schedule, backend and scalar are
-// template arguments, its cost a compile-time constant. It is a dynamic_model that knows its structure early.
+// The multi-stage, multi-decoder model as a type (arXiv 2312.09181, section 4): network,
+// decoders, schedule, backend and scalar are template arguments, its cost a compile-time
+// constant. It is a dynamic_model that knows its structure early.
 #pragma once
 #include "../graph/counter.hpp"
 #include "model.hpp"
@@ -30,7 +31,8 @@ constexpr cost_counter count(const Net& net, const decoders& d) {
   describe(c, net, d);
   return c;
 }
-/// A constant of its own for each stage: compilers bound the steps of one evaluation, and a network of many stages takes many.
+/// A constant of its own for each stage: compilers bound the steps of one evaluation, and a
+/// network of many stages takes many.
 template <auto Network, decoders Decoders>
 inline constexpr cost_counter counted = count(Network, Decoders);
 
@@ -40,10 +42,12 @@ constexpr cost_counter count_by_stage(std::index_sequence<Stage...>) {
   const auto take = [&](int stage, const cost_counter& one) {
     all.segments[0] = one.segments[0];
     all.segments[1 + stage] = one.segments[1];
-    if (all.problem != graph_problem::none || one.problem == graph_problem::none) return;
+    if (all.problem != graph_problem::none || one.problem == graph_problem::none)
+      return;
     all.problem = one.problem;
     all.where = one.where;
-    if (one.where.segment > 0) all.where.segment = 1 + stage;
+    if (one.where.segment > 0)
+      all.where.segment = 1 + stage;
   };
   (take(int(Stage), counted<Network, Decoders.only(int(Stage))>), ...);
   return all;
@@ -64,73 +68,105 @@ struct encoder;
 
 template <bool Divides, class... Layer>
 struct group_norm {
-  static_assert(Divides,
-                "multistage: norm groups do not divide a layer's channels: choose encoder_channels and decoder widths that are multiples of "
-                "norm_groups, or another norm_groups; the layer is named as detail::group_norm<...>");
+  static_assert(
+      Divides,
+      "multistage: norm groups do not divide a layer's channels: choose encoder_channels and "
+      "decoder widths that are multiples of "
+      "norm_groups, or another norm_groups; the layer is named as detail::group_norm<...>");
   static constexpr bool said = true;  // the sentence above is enough
 };
 template <bool Divides, class... Layer>
 struct attention {
   static_assert(Divides,
-                "multistage: attention heads do not divide the channels: choose widths that are multiples of a head's channels "
-                "(channels_per_head, num_head_channels) or of num_heads; the layer is named as detail::attention<...>");
+                "multistage: attention heads do not divide the channels: choose widths that "
+                "are multiples of a head's channels "
+                "(channels_per_head, num_head_channels) or of num_heads; the layer is named as "
+                "detail::attention<...>");
   static constexpr bool said = true;  // the sentence above is enough
 };
 
-/// The model behind a type: a dynamic_model where backend and scalar are such, else a sentence and something that takes any arguments, so that
-/// nothing more is said.
+/// The model behind a type: a dynamic_model where backend and scalar are such, else a sentence
+/// and something that takes any arguments, so that nothing more is said.
 template <class Scalar, class Backend>
 struct model_base {
   struct type {
     explicit type(const auto&...) {}
   };
   static_assert(std::is_class_v<Backend> && backend<Backend>,
-                "multistage: the template argument behind the schedule is the backend: multistage::cpu, eigen, thrust_host, cuda, or a type that "
+                "multistage: the template argument behind the schedule is the backend: "
+                "multistage::cpu, eigen, thrust_host, cuda, or a type that "
                 "meets the concept multistage::backend (backend/concept.hpp)");
 };
 template <class Scalar, class Backend>
-  requires(std::is_class_v<Backend> && backend<Backend>)
-struct model_base<Scalar, Backend> {
+requires(std::is_class_v<Backend>&& backend<Backend>) struct model_base<Scalar, Backend> {
   struct refused {
     explicit refused(const auto&...) {}
   };
   static constexpr bool computes = supports<Backend, operation::conv, Scalar>;
-  using type = typename std::conditional_t<computes, std::type_identity<dynamic_model<Scalar, Backend>>, std::type_identity<refused>>::type;
+  using type = typename std::conditional_t<computes,
+                                           std::type_identity<dynamic_model<Scalar, Backend>>,
+                                           std::type_identity<refused>>::type;
   static_assert(supports<Backend, operation::conv, Scalar>,
-                "multistage: this backend does not compute networks in this scalar type: choose float or double, the last template argument; "
+                "multistage: this backend does not compute networks in this scalar type: "
+                "choose float or double, the last template argument; "
                 "multistage::eigen computes in any real scalar");
 };
 }  // namespace detail
 
-/// @tparam Network a network's configuration, e.g. song_unet{...}. @tparam Decoders widths by stage, stage 0 (lowest noise) first.
-/// @tparam Schedule chooses the preconditioning: one of the library's schedules, or a type of one's own (diffusion/schedules.hpp).
-template <auto Network, decoders Decoders, class Schedule = edm_schedule, class Backend = cpu, class Scalar = float>
+/// @tparam Network a network's configuration, e.g. song_unet{...}. @tparam Decoders widths by
+/// stage, stage 0 (lowest noise) first.
+/// @tparam Schedule chooses the preconditioning: one of the library's schedules, or a type of
+/// one's own (diffusion/schedules.hpp).
+template <auto Network,
+          decoders Decoders,
+          class Schedule = edm_schedule,
+          class Backend = cpu,
+          class Scalar = float>
 class multi_decoder : public detail::model_base<Scalar, Backend>::type {
   using base = typename detail::model_base<Scalar, Backend>::type;
   static_assert(Decoders.stage_count() >= 1,
-                "multistage: give at least one decoder width: decoders{192, 128, 16} makes three stages, stage 0 (lowest noise) first");
-  static_assert(Network.depth() >= 1, "multistage: channel_mult is empty; give one multiplier a level, e.g. {1, 2}");
+                "multistage: give at least one decoder width: decoders{192, 128, 16} makes "
+                "three stages, stage 0 (lowest noise) first");
+  static_assert(Network.depth() >= 1,
+                "multistage: channel_mult is empty; give one multiplier a level, e.g. {1, 2}");
   static_assert(Network.depth() < 1 || Network.resolution % (1 << (Network.depth() - 1)) == 0,
-                "multistage: resolution must be divisible by 2 for every level of channel_mult below the first; pad the images or use fewer levels");
-  static constexpr cost_counter facts = detail::count_by_stage<Network, Decoders>(std::make_index_sequence<std::size_t(Decoders.stage_count())>());
+                "multistage: resolution must be divisible by 2 for every level of channel_mult "
+                "below the first; pad the images or use fewer levels");
+  static constexpr cost_counter facts = detail::count_by_stage<Network, Decoders>(
+      std::make_index_sequence<std::size_t(Decoders.stage_count())>());
   static constexpr misfit where = facts.where;
   static_assert(detail::has_preconditioning<Schedule>,
-                "multistage: this type is no schedule of a model: choose edm_schedule, vp_schedule, sub_vp_schedule, ve_schedule, cosine_schedule, "
-                "flow_schedule or ddpm_schedule (for discrete_schedule), or give a type of your own a function preconditioning_for(const schedule&, "
+                "multistage: this type is no schedule of a model: choose edm_schedule, "
+                "vp_schedule, sub_vp_schedule, ve_schedule, cosine_schedule, "
+                "flow_schedule or ddpm_schedule (for discrete_schedule), or give a type of "
+                "your own a function preconditioning_for(const schedule&, "
                 "double sigma_data) beside it (diffusion/schedules.hpp)");
-  using part = std::conditional_t<where.segment == 0, detail::encoder, detail::decoder_of_stage<where.segment - 1>>;
-  static_assert(detail::group_norm<facts.problem != graph_problem::groups, part, detail::at_resolution<where.height, where.width>,
-                                   detail::channels<where.channels>, detail::groups<where.divisor>>::said);
-  static_assert(detail::attention<facts.problem != graph_problem::heads, part, detail::at_resolution<where.height, where.width>,
-                                  detail::channels<where.channels>, detail::heads<where.divisor>>::said);
+  using part = std::conditional_t<where.segment == 0,
+                                  detail::encoder,
+                                  detail::decoder_of_stage<where.segment - 1>>;
+  static_assert(detail::group_norm<facts.problem != graph_problem::groups,
+                                   part,
+                                   detail::at_resolution<where.height, where.width>,
+                                   detail::channels<where.channels>,
+                                   detail::groups<where.divisor>>::said);
+  static_assert(detail::attention<facts.problem != graph_problem::heads,
+                                  part,
+                                  detail::at_resolution<where.height, where.width>,
+                                  detail::channels<where.channels>,
+                                  detail::heads<where.divisor>>::said);
   static_assert(facts.problem != graph_problem::row_operand,
-                "multistage: what is read by row has the wrong width: add_row needs one number a channel, a modulation two (scale, shift), "
+                "multistage: what is read by row has the wrong width: add_row needs one number "
+                "a channel, a modulation two (scale, shift), "
                 "divide_row and embedding a single one");
   static_assert(facts.problem != graph_problem::attributes,
-                "multistage: a setting is out of range: kernels and strides are at least 1, padding at least 0, dropout in [0, 1), epsilon "
-                "above 0, embeddings have an even number of channels from 4, resampling filters have taps that do not add up to 0");
-  static_assert(facts.problem != graph_problem::empty && facts.problem != graph_problem::extents,
-                "multistage: feature maps that meet differ in size or vanish; check resolution, channel_mult and resample_filter");
+                "multistage: a setting is out of range: kernels and strides are at least 1, "
+                "padding at least 0, dropout in [0, 1), epsilon "
+                "above 0, embeddings have an even number of channels from 4, resampling "
+                "filters have taps that do not add up to 0");
+  static_assert(facts.problem != graph_problem::empty &&
+                    facts.problem != graph_problem::extents,
+                "multistage: feature maps that meet differ in size or vanish; check "
+                "resolution, channel_mult and resample_filter");
 
  public:
   using schedule = Schedule;
@@ -138,14 +174,19 @@ class multi_decoder : public detail::model_base<Scalar, Backend>::type {
   static constexpr int depth = Network.depth();
   static constexpr index_t parameters = [] {
     index_t total = 0;
-    for (int s = 0; s <= stage_count; ++s) total += facts.segments[s].parameters;
+    for (int s = 0; s <= stage_count; ++s)
+      total += facts.segments[s].parameters;
     return total;
   }();
   /// Parameters of the part that all stages share, and of one stage's own.
   static constexpr index_t shared_parameters = facts.segments[0].parameters;
-  static constexpr index_t decoder_parameters(int stage) { return facts.segments[1 + stage].parameters; }
+  static constexpr index_t decoder_parameters(int stage) {
+    return facts.segments[1 + stage].parameters;
+  }
   /// Multiply-accumulates of one image in a stage.
-  static constexpr index_t macs(int stage) { return facts.segments[0].macs + facts.segments[1 + stage].macs; }
+  static constexpr index_t macs(int stage) {
+    return facts.segments[0].macs + facts.segments[1 + stage].macs;
+  }
 
   /// The configuration as run-time values. @param sigma_data standard deviation of the images.
   static configuration make_configuration(double sigma_data = 0.5) {
@@ -156,8 +197,15 @@ class multi_decoder : public detail::model_base<Scalar, Backend>::type {
   }
 
   /// @param stages as many as there are decoders. @throws value_error otherwise.
-  explicit multi_decoder(partition stages, multistage::seed s = {}, double sigma_data = 0.5, Backend backend = Backend())
-      : base(std::move(backend), make_configuration(sigma_data), recorded(), std::move(stages), s.value) {}
+  explicit multi_decoder(partition stages,
+                         multistage::seed s = {},
+                         double sigma_data = 0.5,
+                         Backend backend = Backend())
+      : base(std::move(backend),
+             make_configuration(sigma_data),
+             recorded(),
+             std::move(stages),
+             s.value) {}
 
  private:
   /// By this network's type alone, so that a unit compiles one family, not all.
@@ -170,11 +218,20 @@ class multi_decoder : public detail::model_base<Scalar, Backend>::type {
 };
 
 /// One network for all noise levels.
-template <auto Network, class Schedule = edm_schedule, class Backend = cpu, class Scalar = float>
-using unified = multi_decoder<Network, decoders{{Network.encoder_channels}}, Schedule, Backend, Scalar>;
+template <auto Network,
+          class Schedule = edm_schedule,
+          class Backend = cpu,
+          class Scalar = float>
+using unified =
+    multi_decoder<Network, decoders{{Network.encoder_channels}}, Schedule, Backend, Scalar>;
 
 /// A network of its own for each stage, as wide as `Widths` says.
-template <auto Network, decoders Widths, class Schedule = edm_schedule, class Backend = cpu, class Scalar = float>
-using separate = multi_decoder<Network, decoders{Widths.widths, false}, Schedule, Backend, Scalar>;
+template <auto Network,
+          decoders Widths,
+          class Schedule = edm_schedule,
+          class Backend = cpu,
+          class Scalar = float>
+using separate =
+    multi_decoder<Network, decoders{Widths.widths, false}, Schedule, Backend, Scalar>;
 
 }  // namespace multistage

@@ -1,9 +1,10 @@
-// Which preconditioning goes with a schedule: how a network is trained where the schedule is a model's
-// template argument. A schedule of the user's own has a function of this name beside it, found by its
-// argument:
+// Which preconditioning goes with a schedule: how a network is trained where the schedule is a
+// model's template argument. A schedule of the user's own has a function of this name beside
+// it, found by its argument:
 //   namespace mine {
 //   struct schedule { ... };
-//   constexpr ms::preconditioning preconditioning_for(const schedule&, double sigma_data) { ... }
+//   constexpr ms::preconditioning preconditioning_for(const schedule&, double sigma_data) { ...
+//   }
 //   }
 #pragma once
 #include "../schedule/cosine.hpp"
@@ -17,19 +18,32 @@
 
 namespace multistage {
 
-/// The preconditioning of a schedule. @param sigma_data standard deviation of the images, of which only
-/// EDM's makes use.
-constexpr preconditioning preconditioning_for(const edm_schedule&, double sigma_data) { return {precondition::edm, sigma_data}; }
+/// The preconditioning of a schedule. @param sigma_data standard deviation of the images, of
+/// which only EDM's makes use.
+constexpr preconditioning preconditioning_for(const edm_schedule&, double sigma_data) {
+  return {precondition::edm, sigma_data};
+}
 /// Predicts the noise, with label 999 t.
-constexpr preconditioning preconditioning_for(const vp_schedule& s, double sigma_data) { return {precondition::vp, sigma_data, s.beta_min, s.beta_max}; }
+constexpr preconditioning preconditioning_for(const vp_schedule& s, double sigma_data) {
+  return {precondition::vp, sigma_data, s.beta_min, s.beta_max};
+}
 /// Predicts the noise, with label 999 t.
-constexpr preconditioning preconditioning_for(const sub_vp_schedule& s, double sigma_data) { return {precondition::subvp, sigma_data, s.beta_min, s.beta_max}; }
+constexpr preconditioning preconditioning_for(const sub_vp_schedule& s, double sigma_data) {
+  return {precondition::subvp, sigma_data, s.beta_min, s.beta_max};
+}
 /// EDM's form of VE: predicts the noise, with label ln(sigma / 2).
-constexpr preconditioning preconditioning_for(const ve_schedule&, double sigma_data) { return {precondition::ve, sigma_data}; }
-/// iDDPM's, whose label is the index of the same cosine in a thousand steps: predicts the noise.
-constexpr preconditioning preconditioning_for(const cosine_schedule&, double sigma_data) { return {precondition::iddpm, sigma_data}; }
+constexpr preconditioning preconditioning_for(const ve_schedule&, double sigma_data) {
+  return {precondition::ve, sigma_data};
+}
+/// iDDPM's, whose label is the index of the same cosine in a thousand steps: predicts the
+/// noise.
+constexpr preconditioning preconditioning_for(const cosine_schedule&, double sigma_data) {
+  return {precondition::iddpm, sigma_data};
+}
 /// Predicts n - y, with label 1000 t.
-constexpr preconditioning preconditioning_for(const flow_schedule&, double sigma_data) { return {precondition::flow, sigma_data}; }
+constexpr preconditioning preconditioning_for(const flow_schedule&, double sigma_data) {
+  return {precondition::flow, sigma_data};
+}
 /// Latent diffusion's: predicts the noise, with the index of the step as label.
 constexpr preconditioning preconditioning_for(const ddpm_schedule& s, double sigma_data) {
   preconditioning p{precondition::ddpm, sigma_data};

@@ -7,24 +7,37 @@
 
 namespace multistage {
 
-/// What a network reads: one pointer a slot into the backend's memory, [rows, ...], null where the network has no such input.
+/// What a network reads: one pointer a slot into the backend's memory, [rows, ...], null where
+/// the network has no such input.
 template <class T>
 struct network_inputs {
   std::array<const T*, std::size_t(input_slot::count)> slots{};
-  const T*& operator[](input_slot s) { return slots[std::size_t(s)]; }
-  const T* operator[](input_slot s) const { return slots[std::size_t(s)]; }
+  const T*& operator[](input_slot s) {
+    return slots[std::size_t(s)];
+  }
+  const T* operator[](input_slot s) const {
+    return slots[std::size_t(s)];
+  }
 };
 
 /// What a differentiation is asked for beside the gradients of the weights.
 template <class T>
 struct differentiation {
-  std::optional<random_stream> dropout{};                            // the numbers of this step's masks; without them nothing is dropped
-  std::array<T*, std::size_t(input_slot::count)> input_gradients{};  // image and context: added to, like the inputs, in the order of the rows
-  bool wants_input_gradients() const { return input_gradients[std::size_t(input_slot::image)] || input_gradients[std::size_t(input_slot::context)]; }
+  std::optional<random_stream>
+      dropout{};  // the numbers of this step's masks; without them nothing is dropped
+  std::array<T*, std::size_t(input_slot::count)>
+      input_gradients{};  // image and context: added to, like the inputs, in the order of the
+                          // rows
+  bool wants_input_gradients() const {
+    return input_gradients[std::size_t(input_slot::image)] ||
+           input_gradients[std::size_t(input_slot::context)];
+  }
 };
 
-/// What a forward pass does with the features that the shared part makes of the image. keep: they stay for a later pass over as many rows; take_over: they
-/// come from the last pass that kept them, and only what depends on noise level and labels is computed anew (Li et al., arXiv 2312.09608).
+/// What a forward pass does with the features that the shared part makes of the image. keep:
+/// they stay for a later pass over as many rows; take_over: they come from the last pass that
+/// kept them, and only what depends on noise level and labels is computed anew (Li et al.,
+/// arXiv 2312.09608).
 enum class shared_features { compute, keep, take_over };
 
 }  // namespace multistage

@@ -1,5 +1,6 @@
-// Parameters between upstream's layout and the library's: conv [out, in, k, k] <-> [k, k, in, out], linear [out, in] or [in, out] <-> [in, out],
-// the outputs of query-key-value layers in the order [q, k, v]; and their initial values.
+// Parameters between upstream's layout and the library's: conv [out, in, k, k] <-> [k, k, in,
+// out], linear [out, in] or [in, out] <-> [in, out], the outputs of query-key-value layers in
+// the order [q, k, v]; and their initial values.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -26,40 +27,53 @@ inline std::vector<index_t> upstream_extents(const parameter& p) {
   }
 }
 
-/// Calls f(upstream position, own position) for every element, in an order that is kind to caches on both sides.
+/// Calls f(upstream position, own position) for every element, in an order that is kind to
+/// caches on both sides.
 template <class F>
 void for_each_element(const parameter& p, F&& f) {
-  const index_t taps = index_t{p.kernel} * p.kernel, third = p.out / 3, head = p.qkv == qkv_order::by_head ? third / p.heads : 0;
+  const index_t taps = index_t{p.kernel} * p.kernel;
+  const index_t third = p.out / 3;
+  const index_t head = p.qkv == qkv_order::by_head ? third / p.heads : 0;
   const auto place = [&](index_t o) {
-    if (p.qkv == qkv_order::interleaved) return o % 3 * third + o / 3;
-    if (p.qkv == qkv_order::by_head) return o % (3 * head) / head * third + o / (3 * head) * head + o % head;
+    if (p.qkv == qkv_order::interleaved)
+      return o % 3 * third + o / 3;
+    if (p.qkv == qkv_order::by_head)
+      return o % (3 * head) / head * third + o / (3 * head) * head + o % head;
     return o;
   };
   constexpr index_t line = 16;
   for (index_t first = 0; first < p.out; first += line) {
     const index_t n = std::min(line, index_t{p.out} - first);
     index_t own[line] = {};
-    for (index_t k = 0; k < n; ++k) own[k] = place(first + k);
+    for (index_t k = 0; k < n; ++k)
+      own[k] = place(first + k);
     for (index_t i = 0; i < p.in; ++i)
       for (index_t t = 0; t < taps; ++t)
         for (index_t k = 0; k < n; ++k)
-          f(p.layout == parameter_layout::linear_io ? i * p.out + first + k : ((first + k) * p.in + i) * taps + t, (t * p.in + i) * p.out + own[k]);
+          f(p.layout == parameter_layout::linear_io ? i * p.out + first + k
+                                                    : ((first + k) * p.in + i) * taps + t,
+            (t * p.in + i) * p.out + own[k]);
   }
 }
 
-/// Fills `own`, a host copy of the flat parameter memory, with initial values: a pure function of the seed and the parameter's number.
+/// Fills `own`, a host copy of the flat parameter memory, with initial values: a pure function
+/// of the seed and the parameter's number.
 template <class T>
 void initialize(const graph& g, std::uint64_t seed, std::vector<T>& own) {
   own.assign(std::size_t(g.parameter_elements), T(0));
-  double fan_in = 1, fan_out = 1;
+  double fan_in = 1;
+  double fan_out = 1;
   for (std::size_t k = 0; k < g.parameters.size(); ++k) {
     const parameter& p = g.parameters[k];
-    if (p.layout != parameter_layout::vector) {  // a bias follows its weight and shares its fans
+    if (p.layout !=
+        parameter_layout::vector) {  // a bias follows its weight and shares its fans
       fan_in = double(p.in) * p.kernel * p.kernel;
       fan_out = double(p.out) * p.kernel * p.kernel;
     }
     const random_stream numbers(seed, purpose::weights, k);
-    const double bound = p.init == initialization::xavier_uniform ? std::sqrt(6 / (fan_in + fan_out)) : std::sqrt(3 / fan_in);
+    const double bound = p.init == initialization::xavier_uniform
+                             ? std::sqrt(6 / (fan_in + fan_out))
+                             : std::sqrt(3 / fan_in);
     for_each_element(p, [&](index_t upstream, index_t position) {
       double v = p.gain;
       if (p.init == initialization::normal)

@@ -1,4 +1,5 @@
-// Weights in the form that a backend would rather have (Winograd's, on a CPU), kept from one forward pass to the next while the weights stay as they are.
+// Weights in the form that a backend would rather have (Winograd's, on a CPU), kept from one
+// forward pass to the next while the weights stay as they are.
 #pragma once
 #include <vector>
 
@@ -15,20 +16,28 @@ class prepared_weights {
     budget_ = bytes;
     forget();
   }
-  index_t bytes() const { return bytes_; }
+  index_t bytes() const {
+    return bytes_;
+  }
   /// A pass over these weights in this state begins; what was kept of others is forgotten.
   void of(const T* weights, std::uint64_t version) {
-    if (version != version_ || weights != weights_) forget();
+    if (version != version_ || weights != weights_)
+      forget();
     version_ = version;
     weights_ = weights;
   }
-  /// The weights of convolution `node`, made when they are not there; null where there is no such form or the budget is spent.
+  /// The weights of convolution `node`, made when they are not there; null where there is no
+  /// such form or the budget is spent.
   const T* get(Backend& b, std::size_t node, const conv_problem<T>& c) {
-    const index_t size = conv_prepared_size(b, c), bytes = size * index_t(sizeof(T));
-    if (size == 0) return nullptr;
-    if (node >= kept_.size()) kept_.resize(node + 1);
+    const index_t size = conv_prepared_size(b, c);
+    const index_t bytes = size * index_t(sizeof(T));
+    if (size == 0)
+      return nullptr;
+    if (node >= kept_.size())
+      kept_.resize(node + 1);
     if (kept_[node].size() == 0) {
-      if (bytes_ + bytes > budget_) return nullptr;
+      if (bytes_ + bytes > budget_)
+        return nullptr;
       tensor<T, Backend> made(b, {1, 1, 1, size});
       conv_prepare(b, c, made.data());
       kept_[node] = std::move(made);  // whole, or not there
@@ -43,7 +52,8 @@ class prepared_weights {
     bytes_ = 0;
   }
   std::vector<tensor<T, Backend>> kept_;  // by node
-  index_t bytes_ = 0, budget_ = index_t{1} << 30;
+  index_t bytes_ = 0;
+  index_t budget_ = index_t{1} << 30;
   std::uint64_t version_ = 0;
   const T* weights_ = nullptr;
 };

@@ -14,13 +14,17 @@ template <class E, class I = std::make_integer_sequence<int, E::rank()>>
 struct standard_extents;
 template <class E, int... I>
 struct standard_extents<E, std::integer_sequence<int, I...>> {
-  using type = std::extents<index_t, (E::static_extent(I) == dynamic ? std::dynamic_extent : std::size_t(E::static_extent(I)))...>;
+  using type =
+      std::extents<index_t,
+                   (E::static_extent(I) == dynamic ? std::dynamic_extent
+                                                   : std::size_t(E::static_extent(I)))...>;
 };
 template <class M, class I = std::make_index_sequence<M::rank()>>
 struct own_extents;
 template <class M, std::size_t... I>
 struct own_extents<M, std::index_sequence<I...>> {
-  using type = canonical<(M::static_extent(I) == std::dynamic_extent ? dynamic : index_t(M::static_extent(I)))...>;
+  using type = canonical<(
+      M::static_extent(I) == std::dynamic_extent ? dynamic : index_t(M::static_extent(I)))...>;
 };
 }  // namespace detail
 
@@ -31,22 +35,29 @@ auto as_mdspan(X&& x) {
   using view_type = std::remove_const_t<decltype(v)>;
   using E = typename view_type::extents_type;
   using standard = typename detail::standard_extents<E>::type;
-  static_assert(std::remove_cvref_t<X>::backend_type::on_host, "multistage: mdspan sees memory of the host; .to(multistage::cpu()) copies");
+  static_assert(std::remove_cvref_t<X>::backend_type::on_host,
+                "multistage: mdspan sees memory of the host; .to(multistage::cpu()) copies");
   std::array<index_t, std::size_t(E::rank())> extents{};
   std::array<index_t, std::size_t(E::rank())> strides{};
   for (int k = 0; k < E::rank(); ++k) {
-    require<shape_error>(v.strides[k] > 0 || v.extents[k] <= 1, "as_mdspan: axis ", k, " of ", v.extents, " has stride ", v.strides[k],
+    require<shape_error>(v.strides[k] > 0 || v.extents[k] <= 1, "as_mdspan: axis ", k, " of ",
+                         v.extents, " has stride ", v.strides[k],
                          "; mdspan's layouts need strides above 0: copy() it first");
     extents[std::size_t(k)] = v.extents[k];
     strides[std::size_t(k)] = v.strides[k] > 0 ? v.strides[k] : 1;
   }
   using mapping = std::layout_stride::mapping<standard>;
-  return std::mdspan<typename view_type::element_type, standard, std::layout_stride>(v.data, mapping(standard(extents), strides));
+  return std::mdspan<typename view_type::element_type, standard, std::layout_stride>(
+      v.data, mapping(standard(extents), strides));
 }
 
 /// An mdspan of any layout with strides as a view on the CPU.
-template <class T, class Standard, class Layout, class Backend = typename default_backend<T>::type>
-auto from_mdspan(const std::mdspan<T, Standard, Layout>& m, const Backend& backend = Backend()) {
+template <class T,
+          class Standard,
+          class Layout,
+          class Backend = typename default_backend<T>::type>
+auto from_mdspan(const std::mdspan<T, Standard, Layout>& m,
+                 const Backend& backend = Backend()) {
   using E = typename detail::own_extents<Standard>::type;
   index_list<E::rank()> extents;
   index_list<E::rank()> strides;
@@ -54,7 +65,8 @@ auto from_mdspan(const std::mdspan<T, Standard, Layout>& m, const Backend& backe
     extents[k] = index_t(m.extent(std::size_t(k)));
     strides[k] = index_t(m.stride(std::size_t(k)));
   }
-  return tensor_view<T, E, Backend>(backend, {m.data_handle(), make_extents<E>(extents), strides});
+  return tensor_view<T, E, Backend>(backend,
+                                    {m.data_handle(), make_extents<E>(extents), strides});
 }
 
 }  // namespace multistage

@@ -1,4 +1,5 @@
-// Autoencoders in safetensors files: tensors under upstream's names, the configuration and scale_factor in the metadata.
+// Autoencoders in safetensors files: tensors under upstream's names, the configuration and
+// scale_factor in the metadata.
 #pragma once
 #include "../diffusion/latent.hpp"
 #include "json.hpp"
@@ -12,24 +13,30 @@ inline constexpr const char* autoencoder_format = "multistage-autoencoder-1";
 template <class Scalar, class Backend>
 void save_autoencoder(const std::string& path, autoencoder_model<Scalar, Backend>& model) {
   safetensors_writer w;
-  w.metadata = {{"format", autoencoder_format}, {"config", to_json(model.config()).dump()}, {"scale_factor", json(model.scale_factor()).dump()}};
+  w.metadata = {{"format", autoencoder_format},
+                {"config", to_json(model.config()).dump()},
+                {"scale_factor", json(model.scale_factor()).dump()}};
   const std::vector<Scalar> flat = model.weights().to_host();
   model.for_each_parameter([&](const std::string& name, const parameter& p, index_t offset) {
     std::vector<Scalar> values(static_cast<std::size_t>(p.size()));
-    for_each_element(p, [&](index_t upstream, index_t own) { values[upstream] = flat[offset + own]; });
+    for_each_element(
+        p, [&](index_t upstream, index_t own) { values[upstream] = flat[offset + own]; });
     require_finite(std::span<const Scalar>(values), "autoencoder: tensor '" + name + "'", true);
     w.add(name, upstream_extents(p), values);
   });
   w.write(path);
 }
 
-/// Opens an autoencoder, its structure built from the file's configuration. @throws file_error that lists all tensors that do not fit
+/// Opens an autoencoder, its structure built from the file's configuration. @throws file_error
+/// that lists all tensors that do not fit
 template <class Scalar = float, class Backend>
 autoencoder_model<Scalar, Backend> load_autoencoder(const std::string& path, Backend backend) {
   const safetensors f(path);
-  require<file_error>(f.metadata().count("format") && f.meta("format") == autoencoder_format, path, ": is not an autoencoder (metadata format is not '",
+  require<file_error>(f.metadata().count("format") && f.meta("format") == autoencoder_format,
+                      path, ": is not an autoencoder (metadata format is not '",
                       autoencoder_format, "')");
-  autoencoder_model<Scalar, Backend> model(backend, autoencoder_from_json(f.meta_json("config")), 0);
+  autoencoder_model<Scalar, Backend> model(backend,
+                                           autoencoder_from_json(f.meta_json("config")), 0);
   graph all;  // the tensors as one list, for one check
   std::vector<std::string> names;
   model.for_each_parameter([&](const std::string& name, const parameter& p, index_t offset) {
@@ -38,11 +45,13 @@ autoencoder_model<Scalar, Backend> load_autoencoder(const std::string& path, Bac
     names.push_back(name);
   });
   all.parameter_elements = model.weights().size();
-  const auto flat = read_parameters<Scalar>(f, "", all, names, [](const std::string&) { return false; });
+  const auto flat =
+      read_parameters<Scalar>(f, "", all, names, [](const std::string&) { return false; });
   backend.upload(flat.data(), model.weights().data(), index_t(flat.size()));
   if (f.metadata().count("scale_factor")) {
     const json scale = *f.meta_json("scale_factor");
-    require<file_error>(scale.is_number(), path, ": its metadata 'scale_factor' is not a number");
+    require<file_error>(scale.is_number(), path,
+                        ": its metadata 'scale_factor' is not a number");
     model.set_scale_factor(scale.get<double>());
   }
   return model;

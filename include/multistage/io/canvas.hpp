@@ -1,4 +1,5 @@
-// A drawing surface that becomes a PNG: a thin layer over cairo, in pixels, with the library's few colours.
+// A drawing surface that becomes a PNG: a thin layer over cairo, in pixels, with the library's
+// few colours.
 #pragma once
 #include <cairo/cairo.h>
 
@@ -11,40 +12,57 @@
 namespace multistage::io {
 
 struct colour {
-  double r, g, b;
+  double r;
+  double g;
+  double b;
 };
 
 /// Colours of stages, lowest noise first; they repeat after six.
 inline colour stage_colour(int stage) {
-  static constexpr colour colours[] = {{0.12, 0.47, 0.71}, {0.89, 0.47, 0.10}, {0.20, 0.55, 0.24}, {0.58, 0.35, 0.71}, {0.75, 0.22, 0.22}, {0.40, 0.40, 0.40}};
+  static constexpr colour colours[] = {{0.12, 0.47, 0.71}, {0.89, 0.47, 0.10},
+                                       {0.20, 0.55, 0.24}, {0.58, 0.35, 0.71},
+                                       {0.75, 0.22, 0.22}, {0.40, 0.40, 0.40}};
   return colours[stage % 6];
 }
-/// A sequential scale from dark blue over green to yellow for values in [0, 1], lighter for more.
+/// A sequential scale from dark blue over green to yellow for values in [0, 1], lighter for
+/// more.
 inline colour scale_colour(double v) {
-  static constexpr colour stops[] = {{0.27, 0.00, 0.33}, {0.28, 0.20, 0.48}, {0.21, 0.36, 0.55}, {0.15, 0.50, 0.56},
-                                     {0.12, 0.63, 0.53}, {0.36, 0.78, 0.38}, {0.67, 0.86, 0.20}, {0.99, 0.91, 0.14}};
+  static constexpr colour stops[] = {{0.27, 0.00, 0.33}, {0.28, 0.20, 0.48}, {0.21, 0.36, 0.55},
+                                     {0.15, 0.50, 0.56}, {0.12, 0.63, 0.53}, {0.36, 0.78, 0.38},
+                                     {0.67, 0.86, 0.20}, {0.99, 0.91, 0.14}};
   const double at = std::clamp(v, 0.0, 1.0) * 7;
   const int i = std::min(int(at), 6);
   const double f = at - i;
-  return {stops[i].r + f * (stops[i + 1].r - stops[i].r), stops[i].g + f * (stops[i + 1].g - stops[i].g), stops[i].b + f * (stops[i + 1].b - stops[i].b)};
+  return {stops[i].r + f * (stops[i + 1].r - stops[i].r),
+          stops[i].g + f * (stops[i + 1].g - stops[i].g),
+          stops[i].b + f * (stops[i + 1].b - stops[i].b)};
 }
 
 class canvas {
  public:
-  static constexpr colour ink{0.13, 0.13, 0.13}, grey{0.55, 0.55, 0.55}, light{0.88, 0.88, 0.88}, paper{1, 1, 1};
+  static constexpr colour ink{0.13, 0.13, 0.13};
+  static constexpr colour grey{0.55, 0.55, 0.55};
+  static constexpr colour light{0.88, 0.88, 0.88};
+  static constexpr colour paper{1, 1, 1};
 
   canvas(int width, int height)
       : width_(width),
         height_(height),
-        surface_(cairo_image_surface_create(CAIRO_FORMAT_RGB24, width, height), cairo_surface_destroy),
+        surface_(cairo_image_surface_create(CAIRO_FORMAT_RGB24, width, height),
+                 cairo_surface_destroy),
         c_(cairo_create(surface_.get()), cairo_destroy) {
-    require<error>(cairo_status(c_.get()) == CAIRO_STATUS_SUCCESS, "canvas: ", width, " x ", height,
-                   " pixels: ", cairo_status_to_string(cairo_status(c_.get())));
-    cairo_select_font_face(c_.get(), "DejaVu Sans", CAIRO_FONT_SLANT_NORMAL, CAIRO_FONT_WEIGHT_NORMAL);
+    require<error>(cairo_status(c_.get()) == CAIRO_STATUS_SUCCESS, "canvas: ", width, " x ",
+                   height, " pixels: ", cairo_status_to_string(cairo_status(c_.get())));
+    cairo_select_font_face(c_.get(), "DejaVu Sans", CAIRO_FONT_SLANT_NORMAL,
+                           CAIRO_FONT_WEIGHT_NORMAL);
     rectangle(0, 0, width, height, paper);
   }
-  int width() const { return width_; }
-  int height() const { return height_; }
+  int width() const {
+    return width_;
+  }
+  int height() const {
+    return height_;
+  }
 
   void rectangle(double x, double y, double w, double h, colour k) {
     set(k);
@@ -59,7 +77,13 @@ class canvas {
     cairo_rectangle(c_.get(), x, y, w, h);
     cairo_stroke(c_.get());
   }
-  void line(double x0, double y0, double x1, double y1, colour k, double thickness = 1, bool dashed = false) {
+  void line(double x0,
+            double y0,
+            double x1,
+            double y1,
+            colour k,
+            double thickness = 1,
+            bool dashed = false) {
     set(k);
     cairo_set_line_width(c_.get(), thickness);
     const double dash[] = {5, 4};
@@ -69,26 +93,39 @@ class canvas {
     cairo_stroke(c_.get());
     cairo_set_dash(c_.get(), nullptr, 0, 0);
   }
-  /// @param align 0 left, 0.5 centred, 1 right of x; y is the text's vertical middle. @param turned by a quarter to the left
-  void text(double x, double y, const std::string& s, double size = 13, double align = 0, colour k = ink, bool turned = false) {
+  /// @param align 0 left, 0.5 centred, 1 right of x; y is the text's vertical middle. @param
+  /// turned by a quarter to the left
+  void text(double x,
+            double y,
+            const std::string& s,
+            double size = 13,
+            double align = 0,
+            colour k = ink,
+            bool turned = false) {
     set(k);
     cairo_set_font_size(c_.get(), size);
     cairo_text_extents_t e;
     cairo_text_extents(c_.get(), s.c_str(), &e);
     cairo_save(c_.get());
     cairo_translate(c_.get(), x, y);
-    if (turned) cairo_rotate(c_.get(), -1.5707963267948966);
+    if (turned)
+      cairo_rotate(c_.get(), -1.5707963267948966);
     cairo_move_to(c_.get(), -align * e.x_advance, 0.36 * size);
     cairo_show_text(c_.get(), s.c_str());
     cairo_restore(c_.get());
   }
-  /// An image of values in [-1, 1] (h, w, c; c = 1 grey, else the first three are RGB), each value a square of `zoom` pixels.
+  /// An image of values in [-1, 1] (h, w, c; c = 1 grey, else the first three are RGB), each
+  /// value a square of `zoom` pixels.
   template <class T>
   void image(double x, double y, const T* values, long h, long w, long c, int zoom) {
     for (long i = 0; i < h; ++i)
       for (long j = 0; j < w; ++j) {
-        const auto level = [&](long k) { return std::clamp((double(values[(i * w + j) * c + (c >= 3 ? k : 0)]) + 1) / 2, 0.0, 1.0); };
-        rectangle(x + double(j * zoom), y + double(i * zoom), zoom, zoom, {level(0), level(1), level(2)});
+        const auto level = [&](long k) {
+          return std::clamp((double(values[(i * w + j) * c + (c >= 3 ? k : 0)]) + 1) / 2, 0.0,
+                            1.0);
+        };
+        rectangle(x + double(j * zoom), y + double(i * zoom), zoom, zoom,
+                  {level(0), level(1), level(2)});
       }
   }
   /// The picture as PNG bytes.
@@ -104,11 +141,16 @@ class canvas {
     require<error>(s == CAIRO_STATUS_SUCCESS, "canvas: ", cairo_status_to_string(s));
     return bytes;
   }
-  void save(const std::string& path) const { write_file(path, png()); }
+  void save(const std::string& path) const {
+    write_file(path, png());
+  }
 
  private:
-  void set(colour k) { cairo_set_source_rgb(c_.get(), k.r, k.g, k.b); }
-  int width_, height_;
+  void set(colour k) {
+    cairo_set_source_rgb(c_.get(), k.r, k.g, k.b);
+  }
+  int width_;
+  int height_;
   std::shared_ptr<cairo_surface_t> surface_;
   std::shared_ptr<cairo_t> c_;
 };

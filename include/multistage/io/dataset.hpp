@@ -1,6 +1,6 @@
-// Data sets by their path: npy and npz arrays, IDX files (MNIST), CIFAR-10's binary files or a folder of
-// them, any of these gzipped, and folders of PNG, JPEG or WebP pictures. What a file is, its first bytes
-// say. In memory, or as a source that is read block by block.
+// Data sets by their path: npy and npz arrays, IDX files (MNIST), CIFAR-10's binary files or a
+// folder of them, any of these gzipped, and folders of PNG, JPEG or WebP pictures. What a file
+// is, its first bytes say. In memory, or as a source that is read block by block.
 #pragma once
 #include "../stages/image_source.hpp"
 #include "idx.hpp"
@@ -16,15 +16,16 @@ inline constexpr std::size_t cifar10_record = 3073;
 
 /// How many records there are. @throws file_error, also for a label that no class has
 inline index_t cifar10_count(const std::string& path, const byte_source& source) {
-  require<file_error>(source.size() > 0 && source.size() % cifar10_record == 0, path, ": has ", source.size(),
-                      " bytes, no multiple of CIFAR-10's records of ", cifar10_record);
+  require<file_error>(source.size() > 0 && source.size() % cifar10_record == 0, path, ": has ",
+                      source.size(), " bytes, no multiple of CIFAR-10's records of ",
+                      cifar10_record);
   constexpr std::uint64_t at_once = 256;
   const std::uint64_t n = source.size() / cifar10_record;
   for (std::uint64_t first = 0; first < n; first += at_once) {
     const auto bytes = source.bytes(first * cifar10_record, at_once * cifar10_record);
     for (std::size_t at = 0; at < bytes.size(); at += cifar10_record)
-      require<file_error>(bytes[at] < 10, path, ": record ", first + at / cifar10_record, " has the label ",
-                          int(bytes[at]), "; CIFAR-10 has 10 classes");
+      require<file_error>(bytes[at] < 10, path, ": record ", first + at / cifar10_record,
+                          " has the label ", int(bytes[at]), "; CIFAR-10 has 10 classes");
   }
   return index_t(n);
 }
@@ -32,7 +33,8 @@ inline index_t cifar10_count(const std::string& path, const byte_source& source)
 inline int read_cifar10(std::span<const unsigned char> bytes, index_t record, float* to) {
   const unsigned char* from = bytes.data() + std::size_t(record) * cifar10_record;
   for (std::size_t c = 0; c < 3; ++c)
-    for (std::size_t p = 0; p < 1024; ++p) to[p * 3 + c] = float(from[1 + c * 1024 + p]) / 127.5f - 1;
+    for (std::size_t p = 0; p < 1024; ++p)
+      to[p * 3 + c] = float(from[1 + c * 1024 + p]) / 127.5f - 1;
   return from[0];
 }
 /// CIFAR-10's training files in a folder, in order; empty where there are none.
@@ -51,42 +53,53 @@ inline constexpr std::uint64_t kind_start = 512;
 /// Bytes of a file, unpacked where they are gzipped.
 inline byte_source unpacked(const std::string& path) {
   byte_source file(path);
-  if (kind_of(file.bytes(0, kind_start)).kind != file_kind::gzip) return file;
+  if (kind_of(file.bytes(0, kind_start)).kind != file_kind::gzip)
+    return file;
   return byte_source(gunzip(path, file.bytes(0, file.size())));
 }
 
 /// Refuses settings that have no effect on a kind of file. @throws value_error
 inline void check_rule(const std::string& path, const image_rule& rule, file_kind kind) {
-  const bool integers = kind == file_kind::npy || kind == file_kind::zip || kind == file_kind::idx;
+  const bool integers =
+      kind == file_kind::npy || kind == file_kind::zip || kind == file_kind::idx;
   require<value_error>(rule.largest == 0 || integers, path,
                        ": is no array of integers; its white is 255, leave `largest` out");
-  require<value_error>(rule.array.empty() || kind == file_kind::zip, path, ": is no npz archive; leave `array` out");
+  require<value_error>(rule.array.empty() || kind == file_kind::zip, path,
+                       ": is no npz archive; leave `array` out");
   require<value_error>(!rule.latents || kind == file_kind::npy || kind == file_kind::zip, path,
                        ": is no array of floats; latent images come as npy or npz");
 }
 
-inline image_source npy_source(const std::string& path, byte_source source, npy_layout layout,
+inline image_source npy_source(const std::string& path,
+                               byte_source source,
+                               npy_layout layout,
                                const image_rule& rule) {
   const shape e = image_rule::extents(path, layout.extents);
-  const bool channels_first = e.channels > 4 && (e.height == 1 || e.height == 3 || e.height == 4);
-  require<file_error>(!channels_first || rule.latents, path, ": is an array [", e.rows, ", ", e.height,
-                      ", ", e.width, ", ", e.channels,
+  const bool channels_first =
+      e.channels > 4 && (e.height == 1 || e.height == 3 || e.height == 4);
+  require<file_error>(!channels_first || rule.latents, path, ": is an array [", e.rows, ", ",
+                      e.height, ", ", e.width, ", ", e.channels,
                       "]: its channels come first; save array.transpose(0, 2, 3, 1)");
   check_pixels(path, std::uint64_t(e.width), std::uint64_t(e.height), rule.most_pixels);
-  require<file_error>(e.channels <= (index_t{1} << 40) / (e.width * e.height), path, ": images of ", e.height,
-                      " x ", e.width, " x ", e.channels, " values are too large");
-  image_source images{e, [=, size = e.row_size()](index_t first, index_t n, float* to) {
-            const std::size_t width = layout.width();
-            const auto bytes = source.bytes(layout.data + std::size_t(first * size) * width,
-                                            std::size_t(n * size) * width);
-            layout.convert(bytes.data(), std::size_t(n * size), to);
-            rule.apply(path, layout.type, std::size_t(first * size), std::size_t(n * size), to);
-          }};
-  return rule.judged(layout.type) ? watched(std::move(images), path, rule.white(layout.type)) : images;
+  require<file_error>(e.channels <= (index_t{1} << 40) / (e.width * e.height), path,
+                      ": images of ", e.height, " x ", e.width, " x ", e.channels,
+                      " values are too large");
+  image_source images{
+      e, [=, size = e.row_size()](index_t first, index_t n, float* to) {
+        const std::size_t width = layout.width();
+        const auto bytes = source.bytes(layout.data + std::size_t(first * size) * width,
+                                        std::size_t(n * size) * width);
+        layout.convert(bytes.data(), std::size_t(n * size), to);
+        rule.apply(path, layout.type, std::size_t(first * size), std::size_t(n * size), to);
+      }};
+  return rule.judged(layout.type) ? watched(std::move(images), path, rule.white(layout.type))
+                                  : images;
 }
 
 /// Archives are held in memory: their checksums are of all of an array.
-inline image_source npz_source(const std::string& path, const byte_source& source, const image_rule& rule) {
+inline image_source npz_source(const std::string& path,
+                               const byte_source& source,
+                               const image_rule& rule) {
   struct holder {
     std::vector<unsigned char> archive;
     npz_member member;
@@ -94,24 +107,28 @@ inline image_source npz_source(const std::string& path, const byte_source& sourc
   const auto held = std::make_shared<holder>();
   held->archive = source.bytes(0, source.size());
   held->member = open_npz(path, held->archive, rule.array);
-  return npy_source(path + ", array " + held->member.name, byte_source(held, held->member.bytes),
-                    held->member.layout, rule);
+  return npy_source(path + ", array " + held->member.name,
+                    byte_source(held, held->member.bytes), held->member.layout, rule);
 }
 
-inline image_source idx_source(const std::string& path, byte_source source, const image_rule& rule) {
+inline image_source idx_source(const std::string& path,
+                               byte_source source,
+                               const image_rule& rule) {
   const idx_layout layout = parse_idx_layout(path, source.bytes(0, 20), source.size());
   check_pixels(path, std::uint64_t(layout.extents.width), std::uint64_t(layout.extents.height),
                rule.most_pixels);
-  image_source images{layout.extents, [=, largest = rule.largest](index_t first, index_t n, float* to) {
-            const index_t size = layout.extents.row_size();
-            const auto bytes =
-                source.bytes(layout.data + std::uint64_t(first * size), std::uint64_t(n * size));
-            layout.convert(path, bytes.data(), first, n, largest, to);
-          }};
+  image_source images{
+      layout.extents, [=, largest = rule.largest](index_t first, index_t n, float* to) {
+        const index_t size = layout.extents.row_size();
+        const auto bytes =
+            source.bytes(layout.data + std::uint64_t(first * size), std::uint64_t(n * size));
+        layout.convert(path, bytes.data(), first, n, largest, to);
+      }};
   return watched(std::move(images), path, rule.largest > 0 ? rule.largest : 255);
 }
 
-inline image_source cifar10_source(const std::vector<std::string>& paths, const image_rule& rule) {
+inline image_source cifar10_source(const std::vector<std::string>& paths,
+                                   const image_rule& rule) {
   struct part {
     byte_source source;
     index_t begin;
@@ -130,16 +147,20 @@ inline image_source cifar10_source(const std::vector<std::string>& paths, const 
             for (const part& p : parts) {
               const index_t begin = std::max(first, p.begin);
               const index_t count = std::min(first + n, p.end) - begin;
-              if (count <= 0) continue;
+              if (count <= 0)
+                continue;
               const auto bytes = p.source.bytes(std::uint64_t(begin - p.begin) * cifar10_record,
                                                 std::uint64_t(count) * cifar10_record);
-              for (index_t i = 0; i < count; ++i) read_cifar10(bytes, i, to + (begin - first + i) * size);
+              for (index_t i = 0; i < count; ++i)
+                read_cifar10(bytes, i, to + (begin - first + i) * size);
             }
           }};
 }
 
 /// @param path a folder, or one picture
-inline image_source picture_source(const std::string& path, bool is_folder, const image_rule& rule) {
+inline image_source picture_source(const std::string& path,
+                                   bool is_folder,
+                                   const image_rule& rule) {
   check_rule(path, rule, file_kind::png);
   const auto warnings = std::make_shared<picture_warnings>();
   const picture_options options{rule.most_pixels, warnings.get()};
@@ -151,14 +172,17 @@ inline image_source picture_source(const std::string& path, bool is_folder, cons
     found = {{path}, {1, h.height, h.width, h.channels}};
   }
   return {found.extents, [found, warnings, options](index_t first, index_t n, float* to) {
-            const auto files = std::span(found.files).subspan(std::size_t(first), std::size_t(n));
+            const auto files =
+                std::span(found.files).subspan(std::size_t(first), std::size_t(n));
             read_pictures(files, found.extents, to, options);
           }};
 }
 
-/// Whether records of CIFAR-10 begin like an IDX file: one of them with the label 0, and red 0, 8, 3.
+/// Whether records of CIFAR-10 begin like an IDX file: one of them with the label 0, and red 0,
+/// 8, 3.
 inline bool is_cifar10_after_all(const byte_source& source) {
-  if (source.size() == 0 || source.size() % cifar10_record != 0) return false;
+  if (source.size() == 0 || source.size() % cifar10_record != 0)
+    return false;
   try {
     parse_idx_layout("", source.bytes(0, 20), source.size());
     return false;
@@ -170,45 +194,61 @@ inline bool is_cifar10_after_all(const byte_source& source) {
 inline image_source file_source(const std::string& path, const image_rule& rule) {
   const byte_source source = unpacked(path);
   known_kind k = kind_of(source.bytes(0, kind_start));
-  if (k.kind == file_kind::idx && is_cifar10_after_all(source)) k = {};
+  if (k.kind == file_kind::idx && is_cifar10_after_all(source))
+    k = {};
   check_rule(path, rule, k.kind);
   if (k.kind == file_kind::npy)
     return npy_source(path, source,
-                      parse_npy_layout(path, source.bytes(0, npy_longest_start), source.size()), rule);
-  if (k.kind == file_kind::zip) return npz_source(path, source, rule);
-  if (k.kind == file_kind::idx) return idx_source(path, source, rule);
-  if (is_picture(k.kind)) return picture_source(path, false, rule);
+                      parse_npy_layout(path, source.bytes(0, npy_longest_start), source.size()),
+                      rule);
+  if (k.kind == file_kind::zip)
+    return npz_source(path, source, rule);
+  if (k.kind == file_kind::idx)
+    return idx_source(path, source, rule);
+  if (is_picture(k.kind))
+    return picture_source(path, false, rule);
   if (k.kind == file_kind::none && source.size() > 0 && source.size() % cifar10_record == 0)
     return cifar10_source({path}, rule);
-  const std::string is = source.size() == 0         ? ": is empty"
+  const std::string is = source.size() == 0          ? ": is empty"
                          : k.kind == file_kind::none ? ": is no data set that is known"
                                                      : std::string(": is a ") + k.name;
-  fail<file_error>(path, is, "; data sets are npy and npz arrays, IDX files (MNIST), CIFAR-10's .bin, these "
-                   "gzipped, or a folder of .bin or of PNG, JPEG or WebP files");
+  fail<file_error>(
+      path, is,
+      "; data sets are npy and npz arrays, IDX files (MNIST), CIFAR-10's .bin, these "
+      "gzipped, or a folder of .bin or of PNG, JPEG or WebP files");
 }
 
 }  // namespace detail
 
 /// Images of a CIFAR-10 file. @param labels filled where given. @throws file_error
-inline image_set parse_cifar10(const std::string& path, std::span<const unsigned char> bytes,
+inline image_set parse_cifar10(const std::string& path,
+                               std::span<const unsigned char> bytes,
                                std::vector<int>* labels = nullptr) {
   image_set s;
   s.extents = {detail::cifar10_count(path, byte_source(nullptr, bytes)), 32, 32, 3};
   s.values.resize(std::size_t(s.extents.size()));
   for (index_t r = 0; r < s.count(); ++r) {
-    const int label = detail::read_cifar10(bytes, r, s.values.data() + r * s.extents.row_size());
-    if (labels) labels->push_back(label);
+    const int label =
+        detail::read_cifar10(bytes, r, s.values.data() + r * s.extents.row_size());
+    if (labels)
+      labels->push_back(label);
   }
   return s;
 }
 
-/// A source with so many channels: grey fills them all, and pictures whose channels agree become grey.
-/// @throws shape_error for other changes; when read, value_error naming a picture that has colours
-inline image_source with_channels(const std::string& path, image_source images, index_t channels) {
+/// A source with so many channels: grey fills them all, and pictures whose channels agree
+/// become grey.
+/// @throws shape_error for other changes; when read, value_error naming a picture that has
+/// colours
+inline image_source with_channels(const std::string& path,
+                                  image_source images,
+                                  index_t channels) {
   const shape from = images.extents;
-  if (channels == from.channels) return images;
-  require<shape_error>(from.channels == 1 || (channels == 1 && from.channels > 1), path, ": pictures of ",
-                       from.channels, " channels cannot be made ones of ", channels);
+  if (channels == from.channels)
+    return images;
+  require<shape_error>(from.channels == 1 || (channels == 1 && from.channels > 1), path,
+                       ": pictures of ", from.channels, " channels cannot be made ones of ",
+                       channels);
   shape to_extents = from;
   to_extents.channels = channels;
   return {to_extents, [=, read = images.read](index_t first, index_t n, float* to) {
@@ -217,8 +257,10 @@ inline image_source with_channels(const std::string& path, image_source images, 
             const index_t pixels = n * from.height * from.width;
             for (index_t p = 0; p < pixels; ++p)
               for (index_t c = 0; c < std::max(from.channels, channels); ++c) {
-                const float v = values[std::size_t(p * from.channels + (from.channels == 1 ? 0 : c))];
-                if (c < channels) *to++ = v;
+                const float v =
+                    values[std::size_t(p * from.channels + (from.channels == 1 ? 0 : c))];
+                if (c < channels)
+                  *to++ = v;
                 require<value_error>(from.channels == 1 || v == to[-1], path, ": picture ",
                                      first + p / (from.height * from.width),
                                      " has colours and cannot be read as grey");
@@ -226,15 +268,17 @@ inline image_source with_channels(const std::string& path, image_source images, 
           }};
 }
 
-/// Images of any kind of path, in [-1, 1] unless they are latents, NHWC, as a source: arrays, CIFAR-10's
-/// files and pictures stay on the disk and are read block by block, npz archives and what is gzipped is held in memory. Pictures are grey, one channel, where
-/// all of a folder are. What is odd about pictures is said when the source is gone.
+/// Images of any kind of path, in [-1, 1] unless they are latents, NHWC, as a source: arrays,
+/// CIFAR-10's files and pictures stay on the disk and are read block by block, npz archives and
+/// what is gzipped is held in memory. Pictures are grey, one channel, where all of a folder
+/// are. What is odd about pictures is said when the source is gone.
 /// @throws file_error saying what the path is taken for and why that fails, shape_error
 inline image_source open_images(const std::string& path, const image_rule& rule = {}) {
   image_source images;
   if (!std::filesystem::is_directory(path)) {
     images = detail::file_source(path, rule);
-  } else if (const std::vector<std::string> batches = detail::cifar10_batches(path); !batches.empty()) {
+  } else if (const std::vector<std::string> batches = detail::cifar10_batches(path);
+             !batches.empty()) {
     images = detail::cifar10_source(batches, rule);
   } else {
     images = detail::picture_source(path, true, rule);
@@ -242,8 +286,10 @@ inline image_source open_images(const std::string& path, const image_rule& rule 
   return rule.channels > 0 ? with_channels(path, std::move(images), rule.channels) : images;
 }
 
-/// All images of a source, in memory. @param told is told the share that is there, again and again
-inline image_set read_all(const image_source& images, const std::function<void(double)>& told = {}) {
+/// All images of a source, in memory. @param told is told the share that is there, again and
+/// again
+inline image_set read_all(const image_source& images,
+                          const std::function<void(double)>& told = {}) {
   constexpr index_t block = 256;
   image_set all;
   all.extents = images.extents;
@@ -252,7 +298,8 @@ inline image_set read_all(const image_source& images, const std::function<void(d
   for (index_t first = 0; first < all.count(); first += block) {
     const index_t n = std::min(block, all.count() - first);
     images.read(first, n, all.values.data() + first * size);
-    if (told) told(double(first + n) / double(all.count()));
+    if (told)
+      told(double(first + n) / double(all.count()));
   }
   return all;
 }

@@ -1,4 +1,5 @@
-// The pictures of a multi-stage model: grids of images, the similarity of noise levels with its stages, losses by stage, trajectories.
+// The pictures of a multi-stage model: grids of images, the similarity of noise levels with its
+// stages, losses by stage, trajectories.
 #pragma once
 #include <cmath>
 #include <span>
@@ -22,43 +23,68 @@ inline std::string number(double v) {
 
 /// @throws shape_error for values that are no images of those extents, or none that can be seen
 inline void check_images(const char* figure, std::size_t values, const shape& extents) {
-  require<shape_error>(countable(extents) && index_t(values) == extents.size(), figure, ": ", values,
-                       " values for images ", extents, "; give as many as the extents say");
+  require<shape_error>(countable(extents) && index_t(values) == extents.size(), figure, ": ",
+                       values, " values for images ", extents,
+                       "; give as many as the extents say");
   require<shape_error>(extents.channels == 1 || extents.channels == 3, figure, ": images of ",
-                       extents.channels, " channels; 1 (grey) or 3 (RGB) can be shown, latent images are"
+                       extents.channels,
+                       " channels; 1 (grey) or 3 (RGB) can be shown, latent images are"
                        " decoded first");
 }
 
 /// A plotting area with linear or logarithmic axes.
 struct axes {
   canvas& c;
-  double left, top, width, height;
-  double x0, x1, y0, y1;
-  bool log_x = false, log_y = false;
+  double left;
+  double top;
+  double width;
+  double height;
+  double x0;
+  double x1;
+  double y0;
+  double y1;
+  bool log_x = false;
+  bool log_y = false;
 
-  static double place(double v, double a, double b, bool log) { return log ? std::log(v / a) / std::log(b / a) : (v - a) / (b - a); }
-  double x(double v) const { return left + width * place(v, x0, x1, log_x); }
-  double y(double v) const { return top + height * (1 - place(v, y0, y1, log_y)); }
+  static double place(double v, double a, double b, bool log) {
+    return log ? std::log(v / a) / std::log(b / a) : (v - a) / (b - a);
+  }
+  double x(double v) const {
+    return left + width * place(v, x0, x1, log_x);
+  }
+  double y(double v) const {
+    return top + height * (1 - place(v, y0, y1, log_y));
+  }
 
-  /// Round numbers from a to b, at least three where the interval has them: on a logarithmic axis powers of ten, with 2 and 5, with all
-  /// digits, or, where the interval is short, equal steps.
+  /// Round numbers from a to b, at least three where the interval has them: on a logarithmic
+  /// axis powers of ten, with 2 and 5, with all digits, or, where the interval is short, equal
+  /// steps.
   static std::vector<double> ticks(double a, double b, bool log) {
     std::vector<double> t;
-    for (const auto& digits : {std::vector<double>{1}, {1, 2, 5}, {1, 2, 3, 4, 5, 6, 7, 8, 9}}) {
-      if (!log) break;
+    for (const auto& digits :
+         {std::vector<double>{1}, {1, 2, 5}, {1, 2, 3, 4, 5, 6, 7, 8, 9}}) {
+      if (!log)
+        break;
       t.clear();
       for (int e = int(std::floor(std::log10(a))); std::pow(10.0, e) <= b * 1.0001; ++e)
         for (const double m : digits)
-          if (const double v = m * std::pow(10.0, e); v >= a * 0.9999 && v <= b * 1.0001) t.push_back(v);
-      if (t.size() >= 4) return t;
+          if (const double v = m * std::pow(10.0, e); v >= a * 0.9999 && v <= b * 1.0001)
+            t.push_back(v);
+      if (t.size() >= 4)
+        return t;
     }
     t.clear();
-    const double raw = (b - a) / 5, power = std::pow(10.0, std::floor(std::log10(raw))), m = raw / power;
+    const double raw = (b - a) / 5;
+    const double power = std::pow(10.0, std::floor(std::log10(raw)));
+    const double m = raw / power;
     const double step = power * (m < 1.5 ? 1 : m < 3.5 ? 2 : m < 7.5 ? 5 : 10);
-    for (double v = std::ceil(a / step - 1e-9) * step; v <= b + 1e-9 * step; v += step) t.push_back(std::fabs(v) < 1e-12 * step ? 0 : v);
+    for (double v = std::ceil(a / step - 1e-9) * step; v <= b + 1e-9 * step; v += step)
+      t.push_back(std::fabs(v) < 1e-12 * step ? 0 : v);
     return t;
   }
-  static std::string said(const std::string& label, bool log) { return log ? label + " (logarithmic)" : label; }
+  static std::string said(const std::string& label, bool log) {
+    return log ? label + " (logarithmic)" : label;
+  }
   void draw(const std::string& x_label, const std::string& y_label) {
     for (double v : ticks(x0, x1, log_x)) {
       c.line(x(v), top, x(v), top + height, canvas::light);
@@ -86,24 +112,27 @@ struct grid_layout {
   int cell_width = 0;
   int cell_height = 0;
 
-  /// Can be asked for before the images are there. @throws value_error for a grid that is no picture
+  /// Can be asked for before the images are there. @throws value_error for a grid that is no
+  /// picture
   grid_layout(shape extents, int grid_columns, int zoom, bool title = false)
       : columns(grid_columns), top(title ? 34 : gap) {
-    require<value_error>(columns >= 1 && zoom >= 1 && extents.rows >= 1, "image_grid: ", extents.rows,
-                         " images, ", columns, " columns, zoom ", zoom, "; all must be above 0");
+    require<value_error>(columns >= 1 && zoom >= 1 && extents.rows >= 1,
+                         "image_grid: ", extents.rows, " images, ", columns, " columns, zoom ",
+                         zoom, "; all must be above 0");
     constexpr index_t largest = 32767;  // cairo's
     const bool seen = extents.width >= 1 && extents.height >= 1 && extents.width <= largest &&
                       extents.height <= largest;
     const index_t cell[2] = {(seen ? extents.width * zoom : 0) + gap,
                              (seen ? extents.height * zoom : 0) + gap};
     const index_t rows = divide_up(extents.rows, columns);
-    const bool fits = seen && cell[0] <= largest && cell[1] <= largest && columns <= largest / cell[0] &&
-                      rows <= largest / cell[1] && gap + columns * cell[0] <= largest &&
-                      top + rows * cell[1] <= largest;
-    require<value_error>(fits, "image_grid: ", rows, " rows of ", columns, " images of ", extents.width,
-                         " x ", extents.height, " with zoom ", zoom, " make more than the ", largest,
-                         " pixels a side that a picture can have; take other columns, fewer images or less"
-                         " zoom, or write them to a folder");
+    const bool fits = seen && cell[0] <= largest && cell[1] <= largest &&
+                      columns <= largest / cell[0] && rows <= largest / cell[1] &&
+                      gap + columns * cell[0] <= largest && top + rows * cell[1] <= largest;
+    require<value_error>(
+        fits, "image_grid: ", rows, " rows of ", columns, " images of ", extents.width, " x ",
+        extents.height, " with zoom ", zoom, " make more than the ", largest,
+        " pixels a side that a picture can have; take other columns, fewer images or less"
+        " zoom, or write them to a folder");
     cell_width = int(cell[0]);
     cell_height = int(cell[1]);
     width = gap + columns * cell_width;
@@ -111,55 +140,87 @@ struct grid_layout {
   }
 };
 
-/// Images in rows of `columns`, each value `zoom` pixels wide. @throws value_error for a grid that is no
-/// picture, shape_error unless there are as many values as the extents say, of one channel or three
-inline canvas image_grid(std::span<const double> values, shape extents, int columns, int zoom, const std::string& title = {}) {
+/// Images in rows of `columns`, each value `zoom` pixels wide. @throws value_error for a grid
+/// that is no picture, shape_error unless there are as many values as the extents say, of one
+/// channel or three
+inline canvas image_grid(std::span<const double> values,
+                         shape extents,
+                         int columns,
+                         int zoom,
+                         const std::string& title = {}) {
   const grid_layout l(extents, columns, zoom, !title.empty());
   figure_detail::check_images("image_grid", values.size(), extents);
   canvas c(l.width, l.height);
-  if (!title.empty()) c.text(grid_layout::gap + 2, 17, title, 14);
+  if (!title.empty())
+    c.text(grid_layout::gap + 2, 17, title, 14);
   for (index_t i = 0; i < extents.rows; ++i)
-    c.image(grid_layout::gap + double(i % columns) * l.cell_width, l.top + double(i / columns) * l.cell_height, values.data() + i * extents.row_size(),
+    c.image(grid_layout::gap + double(i % columns) * l.cell_width,
+            l.top + double(i / columns) * l.cell_height, values.data() + i * extents.row_size(),
             extents.height, extents.width, extents.channels, zoom);
   return c;
 }
 
-/// A matrix [n, n] of similarities over `nodes` (equally spaced times, ascending) with stage boundaries drawn, in the nodes' unit.
-/// `sigma_labels` gives a second set of tick labels, one a node, or is empty.
-inline canvas heat_map(const std::vector<double>& matrix, const std::vector<double>& nodes, const std::vector<double>& boundaries, const std::string& title,
-                       const std::string& label, const std::vector<double>& sigmas = {}) {
-  const int n = int(nodes.size()), cell = std::max(1, 546 / std::max(n, 1)), size = n * cell, left = 84, top = 52;
-  require<value_error>(n >= 2 && matrix.size() == std::size_t(n) * n, "heat_map: ", matrix.size(), " values for ", n,
+/// A matrix [n, n] of similarities over `nodes` (equally spaced times, ascending) with stage
+/// boundaries drawn, in the nodes' unit. `sigma_labels` gives a second set of tick labels, one
+/// a node, or is empty.
+inline canvas heat_map(const std::vector<double>& matrix,
+                       const std::vector<double>& nodes,
+                       const std::vector<double>& boundaries,
+                       const std::string& title,
+                       const std::string& label,
+                       const std::vector<double>& sigmas = {}) {
+  const int n = int(nodes.size());
+  const int cell = std::max(1, 546 / std::max(n, 1));
+  const int size = n * cell;
+  const int left = 84;
+  const int top = 52;
+  require<value_error>(n >= 2 && matrix.size() == std::size_t(n) * n,
+                       "heat_map: ", matrix.size(), " values for ", n,
                        " nodes; at least two nodes and a square matrix are needed");
-  require<value_error>(sigmas.empty() || sigmas.size() == nodes.size(), "heat_map: ", sigmas.size(),
-                       " sigmas for ", n, " nodes; give one for each, or none");
+  require<value_error>(sigmas.empty() || sigmas.size() == nodes.size(),
+                       "heat_map: ", sigmas.size(), " sigmas for ", n,
+                       " nodes; give one for each, or none");
   canvas c(left + size + 130, top + size + 92);
   c.text(left, 24, title, 15);
   for (int i = 0; i < n; ++i)
-    for (int j = 0; j < n; ++j) c.rectangle(left + j * cell, top + (n - 1 - i) * cell, cell, cell, scale_colour(matrix[i * n + j]));
+    for (int j = 0; j < n; ++j)
+      c.rectangle(left + j * cell, top + (n - 1 - i) * cell, cell, cell,
+                  scale_colour(matrix[i * n + j]));
   const double step = nodes[1] - nodes[0];
-  const auto place = [&](double v) { return (v - nodes[0]) / step * cell + cell / 2.0; };
+  const auto place = [&](double v) {
+    return (v - nodes[0]) / step * cell + cell / 2.0;
+  };
   double before = 0;
   for (std::size_t k = 0; k <= boundaries.size(); ++k) {
     const double end = k < boundaries.size() ? place(boundaries[k]) : size;
-    c.frame(left + before + 1, top + size - end + 1, end - before - 2, end - before - 2, {1, 1, 1}, 4);
-    c.frame(left + before + 1, top + size - end + 1, end - before - 2, end - before - 2, stage_colour(int(k)), 2.5);
-    c.text(left + (before + end) / 2, top - 12, "stage " + std::to_string(k), 13, 0.5, stage_colour(int(k)));
+    c.frame(left + before + 1, top + size - end + 1, end - before - 2, end - before - 2,
+            {1, 1, 1}, 4);
+    c.frame(left + before + 1, top + size - end + 1, end - before - 2, end - before - 2,
+            stage_colour(int(k)), 2.5);
+    c.text(left + (before + end) / 2, top - 12, "stage " + std::to_string(k), 13, 0.5,
+           stage_colour(int(k)));
     before = end;
   }
   const int every = std::max(1, n / 7);
   for (int i = 0; i < n; i += every) {
-    c.text(left + i * cell + cell / 2.0, top + size + 14, figure_detail::number(nodes[i]), 12, 0.5);
-    c.text(left - 8, top + (n - 1 - i) * cell + cell / 2.0, figure_detail::number(nodes[i]), 12, 1);
-    if (!sigmas.empty()) c.text(left + i * cell + cell / 2.0, top + size + 32, figure_detail::number(sigmas[i]), 12, 0.5, canvas::grey);
+    c.text(left + i * cell + cell / 2.0, top + size + 14, figure_detail::number(nodes[i]), 12,
+           0.5);
+    c.text(left - 8, top + (n - 1 - i) * cell + cell / 2.0, figure_detail::number(nodes[i]), 12,
+           1);
+    if (!sigmas.empty())
+      c.text(left + i * cell + cell / 2.0, top + size + 32, figure_detail::number(sigmas[i]),
+             12, 0.5, canvas::grey);
   }
-  if (!sigmas.empty()) c.text(left - 34, top + size + 32, "sigma", 12, 1, canvas::grey);
+  if (!sigmas.empty())
+    c.text(left - 34, top + size + 32, "sigma", 12, 1, canvas::grey);
   c.text(left + size / 2.0, top + size + (sigmas.empty() ? 40 : 60), label, 14, 0.5);
   c.text(left - 58, top + size / 2.0, label, 14, 0.5, canvas::ink, true);
   const int bar = left + size + 36;  // colour bar
-  for (int i = 0; i < size; ++i) c.rectangle(bar, top + i, 18, 1, scale_colour(1 - double(i) / (size - 1)));
+  for (int i = 0; i < size; ++i)
+    c.rectangle(bar, top + i, 18, 1, scale_colour(1 - double(i) / (size - 1)));
   c.frame(bar, top, 18, size, canvas::grey);
-  for (int i = 0; i <= 5; ++i) c.text(bar + 25, top + size * (1 - i / 5.0), figure_detail::number(i / 5.0), 12);
+  for (int i = 0; i <= 5; ++i)
+    c.text(bar + 25, top + size * (1 - i / 5.0), figure_detail::number(i / 5.0), 12);
   c.text(bar + 74, top + size / 2.0, "share of values alike", 13, 0.5, canvas::ink, true);
   return c;
 }
@@ -167,25 +228,38 @@ inline canvas heat_map(const std::vector<double>& matrix, const std::vector<doub
 /// A curve in a chart. Points that are not finite are left out.
 struct curve {
   std::string name;
-  std::vector<double> x, y;
+  std::vector<double> x;
+  std::vector<double> y;
   colour ink;
 };
 
 /// Curves over common axes, y logarithmic if all is above 0 and asked for.
-inline canvas line_chart(const std::vector<curve>& curves, const std::string& title, const std::string& x_label, const std::string& y_label, bool log_y,
+inline canvas line_chart(const std::vector<curve>& curves,
+                         const std::string& title,
+                         const std::string& x_label,
+                         const std::string& y_label,
+                         bool log_y,
                          bool log_x = false) {
-  double x0 = HUGE_VAL, x1 = -HUGE_VAL, y0 = HUGE_VAL, y1 = -HUGE_VAL;
+  double x0 = HUGE_VAL;
+  double x1 = -HUGE_VAL;
+  double y0 = HUGE_VAL;
+  double y1 = -HUGE_VAL;
   const auto good = [&](const curve& k, std::size_t i) {
-    return std::isfinite(k.x[i]) && std::isfinite(k.y[i]) && (!log_y || k.y[i] > 0) && (!log_x || k.x[i] > 0);
+    return std::isfinite(k.x[i]) && std::isfinite(k.y[i]) && (!log_y || k.y[i] > 0) &&
+           (!log_x || k.x[i] > 0);
   };
   for (const curve& k : curves)
-    require<value_error>(k.x.size() == k.y.size(), "line_chart: curve '", k.name, "' has ", k.x.size(),
-                         " x and ", k.y.size(), " y; give as many of each");
+    require<value_error>(k.x.size() == k.y.size(), "line_chart: curve '", k.name, "' has ",
+                         k.x.size(), " x and ", k.y.size(), " y; give as many of each");
   for (const curve& k : curves)
     for (std::size_t i = 0; i < k.x.size(); ++i)
-      if (good(k, i)) x0 = std::min(x0, k.x[i]), x1 = std::max(x1, k.x[i]), y0 = std::min(y0, k.y[i]), y1 = std::max(y1, k.y[i]);
-  if (!(x0 <= x1)) x0 = log_x ? 1 : 0, x1 = log_x ? 10 : 1, y0 = log_y ? 0.1 : 0, y1 = 1;
-  if (x0 == x1) x1 = log_x ? 2 * x0 : x0 + 1;
+      if (good(k, i))
+        x0 = std::min(x0, k.x[i]), x1 = std::max(x1, k.x[i]), y0 = std::min(y0, k.y[i]),
+        y1 = std::max(y1, k.y[i]);
+  if (!(x0 <= x1))
+    x0 = log_x ? 1 : 0, x1 = log_x ? 10 : 1, y0 = log_y ? 0.1 : 0, y1 = 1;
+  if (x0 == x1)
+    x1 = log_x ? 2 * x0 : x0 + 1;
   if (log_y)
     y0 /= 1.25, y1 *= 1.25;
   else {
@@ -200,18 +274,23 @@ inline canvas line_chart(const std::vector<curve>& curves, const std::string& ti
   double legend = 60;
   for (const curve& k : curves) {
     bool pen = false;
-    double px = 0, py = 0;
+    double px = 0;
+    double py = 0;
     int points = 0;
     for (std::size_t i = 0; i < k.x.size(); ++i) {
-      if (!good(k, i)) continue;
-      const double x = a.x(k.x[i]), y = a.y(k.y[i]);
-      if (pen) c.line(px, py, x, y, k.ink, 2);
+      if (!good(k, i))
+        continue;
+      const double x = a.x(k.x[i]);
+      const double y = a.y(k.y[i]);
+      if (pen)
+        c.line(px, py, x, y, k.ink, 2);
       pen = true;
       px = x;
       py = y;
       ++points;
     }
-    if (points == 1) c.rectangle(px - 2, py - 2, 5, 5, k.ink);
+    if (points == 1)
+      c.rectangle(px - 2, py - 2, 5, 5, k.ink);
     c.line(720, legend, 742, legend, k.ink, 3);
     c.text(750, legend, k.name, 13);
     legend += 22;
@@ -219,15 +298,27 @@ inline canvas line_chart(const std::vector<curve>& curves, const std::string& ti
   return c;
 }
 
-/// How pictures come about: a row for each picture, a column for each noise level, x0-hat in each cell, columns framed by their stage.
+/// How pictures come about: a row for each picture, a column for each noise level, x0-hat in
+/// each cell, columns framed by their stage.
 /// @param cells [columns][rows, h, w, c]
-/// @throws shape_error unless each noise level has a cell of those extents, of one channel or three
-inline canvas trajectories(const std::vector<std::vector<double>>& cells, const std::vector<double>& sigmas, const partition& stages, shape extents, int zoom,
+/// @throws shape_error unless each noise level has a cell of those extents, of one channel or
+/// three
+inline canvas trajectories(const std::vector<std::vector<double>>& cells,
+                           const std::vector<double>& sigmas,
+                           const partition& stages,
+                           shape extents,
+                           int zoom,
                            const std::string& title) {
-  require<shape_error>(cells.size() == sigmas.size(), "trajectories: ", cells.size(), " columns for ",
-                       sigmas.size(), " noise levels; give one for each");
-  for (const auto& cell : cells) figure_detail::check_images("trajectories", cell.size(), extents);
-  const int columns = int(sigmas.size()), gap = 6, w = int(extents.width) * zoom, h = int(extents.height) * zoom, top = 84, left = 10;
+  require<shape_error>(cells.size() == sigmas.size(), "trajectories: ", cells.size(),
+                       " columns for ", sigmas.size(), " noise levels; give one for each");
+  for (const auto& cell : cells)
+    figure_detail::check_images("trajectories", cell.size(), extents);
+  const int columns = int(sigmas.size());
+  const int gap = 6;
+  const int w = int(extents.width) * zoom;
+  const int h = int(extents.height) * zoom;
+  const int top = 84;
+  const int left = 10;
   canvas c(left + columns * (w + gap) + 4, top + int(extents.rows) * (h + gap) + 8);
   c.text(left, 22, title, 15);
   for (int k = 0; k < columns; ++k) {
@@ -237,7 +328,8 @@ inline canvas trajectories(const std::vector<std::vector<double>>& cells, const 
     c.text(x + w / 2.0, 49, "stage " + std::to_string(stage), 11, 0.5, canvas::paper);
     c.text(x + w / 2.0, 70, figure_detail::number(sigmas[k]), 12, 0.5);
     for (index_t r = 0; r < extents.rows; ++r)
-      c.image(x, top + double(r) * (h + gap), cells[k].data() + r * extents.row_size(), extents.height, extents.width, extents.channels, zoom);
+      c.image(x, top + double(r) * (h + gap), cells[k].data() + r * extents.row_size(),
+              extents.height, extents.width, extents.channels, zoom);
   }
   return c;
 }

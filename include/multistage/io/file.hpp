@@ -1,9 +1,10 @@
 // Files, read and written so that nothing is lost or wrong in silence.
-// Reading: in parts, at any offset; a file that is cut or changed meanwhile is an error that names it.
-// (A mapped file that is cut would end the program by a signal instead.)
-// Writing: under a hidden random name in the same directory, fsync of the file, rename, fsync of the
-// directory, so that a crash, a full disk or an interrupt leaves the old file or the new one, never
-// half of either. What runs that died left under hidden names is removed by the next save.
+// Reading: in parts, at any offset; a file that is cut or changed meanwhile is an error that
+// names it. (A mapped file that is cut would end the program by a signal instead.) Writing:
+// under a hidden random name in the same directory, fsync of the file, rename, fsync of the
+// directory, so that a crash, a full disk or an interrupt leaves the old file or the new one,
+// never half of either. What runs that died left under hidden names is removed by the next
+// save.
 #pragma once
 #include <dirent.h>
 #include <fcntl.h>
@@ -44,10 +45,15 @@ class descriptor {
     return *this;
   }
   ~descriptor() {
-    if (number_ >= 0) ::close(number_);
+    if (number_ >= 0)
+      ::close(number_);
   }
-  int get() const { return number_; }
-  explicit operator bool() const { return number_ >= 0; }
+  int get() const {
+    return number_;
+  }
+  explicit operator bool() const {
+    return number_ >= 0;
+  }
 
  private:
   int number_ = -1;
@@ -57,17 +63,21 @@ class descriptor {
 template <class Call>
 auto retried(Call&& call) {
   auto result = call();
-  while (result < 0 && errno == EINTR) result = call();
+  while (result < 0 && errno == EINTR)
+    result = call();
   return result;
 }
 
-/// open() from a directory on (AT_FDCWD: the current one), with errno where that fails. Never descriptor
-/// 0, 1 or 2: in a program that was started without one of them, what is printed there would land
-/// in the file.
+/// open() from a directory on (AT_FDCWD: the current one), with errno where that fails. Never
+/// descriptor 0, 1 or 2: in a program that was started without one of them, what is printed
+/// there would land in the file.
 inline descriptor open_at(int directory, const std::string& path, int flags, mode_t mode = 0) {
-  const auto open = [&] { return ::openat(directory, path.c_str(), flags | O_CLOEXEC, mode); };
+  const auto open = [&] {
+    return ::openat(directory, path.c_str(), flags | O_CLOEXEC, mode);
+  };
   descriptor file(retried(open));
-  if (!file || file.get() > 2) return file;
+  if (!file || file.get() > 2)
+    return file;
   return descriptor(::fcntl(file.get(), F_DUPFD_CLOEXEC, 3));
 }
 
@@ -76,15 +86,16 @@ inline bool write_all(int file, const void* data, std::size_t size) {
   const char* from = static_cast<const char*>(data);
   while (size > 0) {
     const ssize_t n = retried([&] { return ::write(file, from, size); });
-    if (n <= 0) return false;
+    if (n <= 0)
+      return false;
     from += n;
     size -= std::size_t(n);
   }
   return true;
 }
 
-/// Refuses a path that holds a NUL byte: the system's calls would take what stands before it, another
-/// path. Returns it. @throws file_error
+/// Refuses a path that holds a NUL byte: the system's calls would take what stands before it,
+/// another path. Returns it. @throws file_error
 inline const std::string& checked(const std::string& path) {
   const std::size_t nul = path.find('\0');
   if (nul != std::string::npos)
@@ -99,29 +110,34 @@ inline bool reached_disk(int file) {
          errno == ENOTSUP || errno == EROFS || errno == EBADF;
 }
 
-/// A hidden name beside a file's own: ".NAME.SUFFIX", with a hash in NAME's place where it is long.
+/// A hidden name beside a file's own: ".NAME.SUFFIX", with a hash in NAME's place where it is
+/// long.
 inline std::string beside(const std::string& name, const std::string& suffix) {
   constexpr std::size_t longest = 128;  // well below any file system's limit
-  if (name.size() + suffix.size() + 2 <= longest) return "." + name + "." + suffix;
+  if (name.size() + suffix.size() + 2 <= longest)
+    return "." + name + "." + suffix;
   const std::span<const char> bytes(name);
   return "." + fingerprint_of(bytes) + "." + suffix;
 }
 
-/// Where a path leads once symbolic links are followed: an open directory and a name in it, which need
-/// not exist.
+/// Where a path leads once symbolic links are followed: an open directory and a name in it,
+/// which need not exist.
 struct place {
   descriptor directory;
   std::string name;
 };
 
-/// @throws file_error when the directory cannot be opened, or the path is something other than a file.
+/// @throws file_error when the directory cannot be opened, or the path is something other than
+/// a file.
 inline place find_place(const std::string& path) {
   std::filesystem::path at(checked(path));
   std::error_code problem;
   for (int links = 0; std::filesystem::is_symlink(at, problem); ++links) {
-    if (links == 40) fail<file_error>(path, ": cannot be written: too many symbolic links");
+    if (links == 40)
+      fail<file_error>(path, ": cannot be written: too many symbolic links");
     const std::filesystem::path to = std::filesystem::read_symlink(at, problem);
-    if (problem) fail<file_error>(path, ": cannot be written: ", problem.message());
+    if (problem)
+      fail<file_error>(path, ": cannot be written: ", problem.message());
     at = to.is_absolute() ? to : at.parent_path() / to;
   }
   place found;
@@ -136,15 +152,16 @@ inline place find_place(const std::string& path) {
     fail<file_error>(path, ": cannot be written: ", directory, ": ", std::strerror(errno));
   struct stat there {};
   if (::fstatat(found.directory.get(), found.name.c_str(), &there, AT_SYMLINK_NOFOLLOW) == 0)
-    require<file_error>(S_ISREG(there.st_mode), path,
-                        ": cannot be written: it is there and not a regular file; name another");
+    require<file_error>(
+        S_ISREG(there.st_mode), path,
+        ": cannot be written: it is there and not a regular file; name another");
   else if (errno != ENOENT)
     fail<file_error>(path, ": cannot be written: ", std::strerror(errno));
   return found;
 }
 
-/// Refuses, before any work, a path that no save could be written to: a directory, a device, a place
-/// that is not there or not to be changed. @throws file_error
+/// Refuses, before any work, a path that no save could be written to: a directory, a device, a
+/// place that is not there or not to be changed. @throws file_error
 inline void check_writable(const std::string& path) {
   const place where = find_place(path);
   if (::faccessat(where.directory.get(), ".", W_OK | X_OK, AT_EACCESS) != 0)
@@ -158,32 +175,37 @@ inline std::string random_suffix() {
   static constexpr char digits[] = "0123456789abcdef";
   std::random_device source;
   std::string text(partial.substr(1));
-  for (std::size_t i = 0; i < random_digits; ++i) text += digits[source() & 15];
+  for (std::size_t i = 0; i < random_digits; ++i)
+    text += digits[source() & 15];
   return text;
 }
 
 /// Whether a name is one that atomic_file writes under.
 inline bool is_partial(std::string_view name) {
-  if (name.size() < partial.size() + random_digits || name[0] != '.') return false;
+  if (name.size() < partial.size() + random_digits || name[0] != '.')
+    return false;
   const std::string_view digits = name.substr(name.size() - random_digits);
   const std::string_view before = name.substr(0, name.size() - random_digits);
   return digits.find_first_not_of("0123456789abcdef") == std::string_view::npos &&
          before.substr(before.size() - partial.size()) == partial;
 }
 
-/// Removes partial files in a directory whose writers are gone: a writer holds a lock as long as it
-/// lives, on whatever machine or in whatever container. Returns how many names the directory has.
+/// Removes partial files in a directory whose writers are gone: a writer holds a lock as long
+/// as it lives, on whatever machine or in whatever container. Returns how many names the
+/// directory has.
 inline std::size_t remove_orphans(int directory) {
   const int listed = ::openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   DIR* const list = listed < 0 ? nullptr : ::fdopendir(listed);
   if (list == nullptr) {
-    if (listed >= 0) ::close(listed);
+    if (listed >= 0)
+      ::close(listed);
     return 0;
   }
   std::size_t names = 0;
   while (const dirent* entry = ::readdir(list)) {
     ++names;
-    if (!is_partial(entry->d_name)) continue;
+    if (!is_partial(entry->d_name))
+      continue;
     const descriptor file = open_at(directory, entry->d_name, O_RDWR | O_NOFOLLOW | O_NONBLOCK);
     if (file && ::flock(file.get(), LOCK_EX | LOCK_NB) == 0)
       ::unlinkat(directory, entry->d_name, 0);
@@ -192,13 +214,14 @@ inline std::size_t remove_orphans(int directory) {
   return names;
 }
 
-/// Looks for orphans at every save where names are few, and so seldom where they are many that a
-/// folder of n files is written in time proportional to n.
+/// Looks for orphans at every save where names are few, and so seldom where they are many that
+/// a folder of n files is written in time proportional to n.
 inline void tidy(int directory) {
   static std::mutex one;
   static std::map<std::pair<dev_t, ino_t>, std::size_t> saves_to_come;
   struct stat which {};
-  if (::fstat(directory, &which) != 0) return;
+  if (::fstat(directory, &which) != 0)
+    return;
   const std::lock_guard lock(one);
   std::size_t& left = saves_to_come[{which.st_dev, which.st_ino}];
   if (left > 0)
@@ -207,17 +230,21 @@ inline void tidy(int directory) {
     left = remove_orphans(directory) / 64;
 }
 
-/// A new file under a hidden random name, locked while it is open; false, with errno, where that fails.
+/// A new file under a hidden random name, locked while it is open; false, with errno, where
+/// that fails.
 inline bool open_partial(const place& where, std::string& name, descriptor& file) {
   for (int attempt = 0; attempt < 100; ++attempt) {
     name = beside(where.name, random_suffix());
     file = open_at(where.directory.get(), name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0666);
-    if (!file && errno == EEXIST) continue;
-    if (!file) return false;
+    if (!file && errno == EEXIST)
+      continue;
+    if (!file)
+      return false;
     // Where a file system has no locks, nobody takes the file for an orphan either.
     retried([&] { return ::flock(file.get(), LOCK_EX); });
     struct stat own {};
-    if (::fstat(file.get(), &own) != 0 || own.st_nlink > 0) return true;
+    if (::fstat(file.get(), &own) != 0 || own.st_nlink > 0)
+      return true;
     file = {};  // taken for an orphan before it was locked
   }
   errno = EEXIST;
@@ -226,30 +253,34 @@ inline bool open_partial(const place& where, std::string& name, descriptor& file
 
 }  // namespace detail
 
-/// A regular file to read from, at any offset and from any thread. Files are refused that are cut or
-/// changed after they were opened: whoever reads them lazily would mix two of them.
+/// A regular file to read from, at any offset and from any thread. Files are refused that are
+/// cut or changed after they were opened: whoever reads them lazily would mix two of them.
 class input_file {
  public:
   /// @throws file_error when there is no such file, or it is a directory, pipe or device.
   explicit input_file(std::string path)
       : path_(std::move(path)),
         file_(detail::open_at(AT_FDCWD, detail::checked(path_), O_RDONLY | O_NONBLOCK)) {
-    if (!file_) fail<file_error>(path_, ": cannot be opened: ", std::strerror(errno));
+    if (!file_)
+      fail<file_error>(path_, ": cannot be opened: ", std::strerror(errno));
     require<file_error>(::fstat(file_.get(), &opened_) == 0 && S_ISREG(opened_.st_mode), path_,
                         ": is not a regular file");
   }
-  const std::string& path() const { return path_; }
-  std::uint64_t size() const { return std::uint64_t(opened_.st_size); }
+  const std::string& path() const {
+    return path_;
+  }
+  std::uint64_t size() const {
+    return std::uint64_t(opened_.st_size);
+  }
 
-  /// Bytes [offset, offset + size). @throws file_error when the file ends before, is no longer what was
-  /// opened, or the disk fails.
+  /// Bytes [offset, offset + size). @throws file_error when the file ends before, is no longer
+  /// what was opened, or the disk fails.
   void read(std::uint64_t offset, void* to, std::size_t size) const {
     unsigned char* const at = static_cast<unsigned char*>(to);
     std::size_t have = 0;
     while (have < size) {
-      const ssize_t n = detail::retried([&] {
-        return ::pread(file_.get(), at + have, size - have, off_t(offset + have));
-      });
+      const ssize_t n = detail::retried(
+          [&] { return ::pread(file_.get(), at + have, size - have, off_t(offset + have)); });
       if (n < 0)
         fail<file_error>(path_, ": reading failed at byte ", offset + have, ": ",
                          std::strerror(errno));
@@ -259,13 +290,13 @@ class input_file {
       have += std::size_t(n);
     }
     struct stat now {};
-    require<file_error>(::fstat(file_.get(), &now) == 0 && now.st_size >= opened_.st_size, path_,
-                        ": the file was cut while it was in use; make it anew");
+    require<file_error>(::fstat(file_.get(), &now) == 0 && now.st_size >= opened_.st_size,
+                        path_, ": the file was cut while it was in use; make it anew");
     const auto alike = [](const struct timespec& a, const struct timespec& b) {
       return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
     };
-    // A time of writing can be set back (cp -p, tar), the inode's cannot. That moves too when another
-    // file takes the name, by which this one loses a link and nothing else.
+    // A time of writing can be set back (cp -p, tar), the inode's cannot. That moves too when
+    // another file takes the name, by which this one loses a link and nothing else.
     const bool same = now.st_size == opened_.st_size && alike(now.st_mtim, opened_.st_mtim) &&
                       (alike(now.st_ctim, opened_.st_ctim) || now.st_nlink != opened_.st_nlink);
     require<file_error>(same, path_, ": was changed after it was opened; open it again");
@@ -294,7 +325,8 @@ class byte_source {
  public:
   byte_source() = default;
   /// Of a file, which stays on the disk. @throws file_error
-  explicit byte_source(const std::string& path) : file_(std::make_shared<const input_file>(path)) {
+  explicit byte_source(const std::string& path)
+      : file_(std::make_shared<const input_file>(path)) {
     size_ = file_->size();
   }
   /// Of memory that `owner` keeps.
@@ -305,7 +337,9 @@ class byte_source {
     auto held = std::make_shared<const std::vector<unsigned char>>(std::move(bytes));
     *this = byte_source(held, *held);
   }
-  std::uint64_t size() const { return size_; }
+  std::uint64_t size() const {
+    return size_;
+  }
   /// Bytes [offset, offset + n), which must lie inside. @throws file_error as input_file does
   void read(std::uint64_t offset, void* to, std::size_t n) const {
     if (file_)
@@ -327,9 +361,9 @@ class byte_source {
   std::uint64_t size_ = 0;
 };
 
-/// A file that appears under its name when `commit` succeeds, and not before. Dropped without commit,
-/// it leaves nothing. A symbolic link keeps leading where it led: what it leads to is replaced. A file
-/// that is replaced hands on its permissions.
+/// A file that appears under its name when `commit` succeeds, and not before. Dropped without
+/// commit, it leaves nothing. A symbolic link keeps leading where it led: what it leads to is
+/// replaced. A file that is replaced hands on its permissions.
 class atomic_file {
  public:
   /// @throws file_error when the directory cannot be written, or the path is no regular file.
@@ -340,7 +374,8 @@ class atomic_file {
       fail<file_error>(path_, ": cannot be written: ", std::strerror(errno));
   }
   ~atomic_file() {
-    if (!committed_) ::unlinkat(place_.directory.get(), partial_.c_str(), 0);
+    if (!committed_)
+      ::unlinkat(place_.directory.get(), partial_.c_str(), 0);
   }
   atomic_file(const atomic_file&) = delete;
   atomic_file& operator=(const atomic_file&) = delete;
@@ -348,22 +383,28 @@ class atomic_file {
   /// @throws file_error, e.g. when the disk is full
   void write(const void* data, std::size_t size) {
     constexpr std::size_t enough = std::size_t{1} << 16;
-    if (waiting_.size() + size > enough) write_waiting();
+    if (waiting_.size() + size > enough)
+      write_waiting();
     if (size <= enough)
       waiting_.append(static_cast<const char*>(data), size);
     else if (!detail::write_all(file_.get(), data, size))
       writing_failed();
   }
-  void write(std::string_view text) { write(text.data(), text.size()); }
+  void write(std::string_view text) {
+    write(text.data(), text.size());
+  }
 
-  /// @throws file_error; unless it says otherwise, the file that was there before is still there.
+  /// @throws file_error; unless it says otherwise, the file that was there before is still
+  /// there.
   void commit() {
     const int directory = place_.directory.get();
     write_waiting();
     struct stat before {};
     if (::fstatat(directory, place_.name.c_str(), &before, 0) == 0)
-      (void)!::fchmod(file_.get(), before.st_mode & 0777);  // a courtesy; not all systems grant it
-    if (!detail::reached_disk(file_.get())) writing_failed();
+      (void)!::fchmod(file_.get(),
+                      before.st_mode & 0777);  // a courtesy; not all systems grant it
+    if (!detail::reached_disk(file_.get()))
+      writing_failed();
     if (::renameat(directory, partial_.c_str(), directory, place_.name.c_str()) != 0)
       fail<file_error>(path_, ": cannot be replaced: ", std::strerror(errno),
                        "; the file that was there, if any, is unchanged");
@@ -376,7 +417,8 @@ class atomic_file {
 
  private:
   void write_waiting() {
-    if (!detail::write_all(file_.get(), waiting_.data(), waiting_.size())) writing_failed();
+    if (!detail::write_all(file_.get(), waiting_.data(), waiting_.size()))
+      writing_failed();
     waiting_.clear();
   }
   [[noreturn]] void writing_failed() const {

@@ -1,5 +1,5 @@
-// The IDX format of MNIST: two zero bytes, a type byte, the number of dimensions, big-endian extents,
-// values; as it is, or as a .gz as it is published.
+// The IDX format of MNIST: two zero bytes, a type byte, the number of dimensions, big-endian
+// extents, values; as it is, or as a .gz as it is published.
 #pragma once
 #include "compressed.hpp"
 #include "file.hpp"
@@ -12,44 +12,55 @@ struct idx_layout {
   shape extents{0, 0, 0, 0};
   std::size_t data = 0;
 
-  /// Images [first, first + n) in [-1, 1]. @param from their bytes. @param largest the value of white;
-  /// 0: 255. @throws value_error for a value above it
-  void convert(const std::string& path, const unsigned char* from, index_t first, index_t n, double largest,
+  /// Images [first, first + n) in [-1, 1]. @param from their bytes. @param largest the value of
+  /// white; 0: 255. @throws value_error for a value above it
+  void convert(const std::string& path,
+               const unsigned char* from,
+               index_t first,
+               index_t n,
+               double largest,
                float* to) const {
     const index_t size = extents.row_size();
     const float white = largest > 0 ? float(largest) : 255.0f;
     for (index_t i = first * size; i < (first + n) * size; ++i) {
       const unsigned char v = *from++;
-      require<value_error>(float(v) <= white, path, ": value ", i, " is ", int(v), ", above the ",
-                           white, " that are said to be white");
+      require<value_error>(float(v) <= white, path, ": value ", i, " is ", int(v),
+                           ", above the ", white, " that are said to be white");
       *to++ = float(v) / white * 2 - 1;
     }
   }
 };
 
-/// Of images [n, h, w] or [n, h, w, c] of unsigned bytes. @param bytes the file's first 20, or all of them.
+/// Of images [n, h, w] or [n, h, w, c] of unsigned bytes. @param bytes the file's first 20, or
+/// all of them.
 /// @param size of all. @throws file_error with file, byte and reason
-inline idx_layout parse_idx_layout(const std::string& path, std::span<const unsigned char> bytes,
+inline idx_layout parse_idx_layout(const std::string& path,
+                                   std::span<const unsigned char> bytes,
                                    std::uint64_t size) {
   const auto broken = [&](std::size_t at, const std::string& why) {
     fail<file_error>(path, ": not a sound IDX image file: byte ", at, ": ", why);
   };
   if (bytes.size() < 4 || bytes[0] != 0 || bytes[1] != 0)
     broken(0, "it does not begin with two zeros (is it still compressed?)");
-  if (bytes[2] != 8) broken(2, "type " + std::to_string(bytes[2]) + " is not 8, unsigned bytes");
+  if (bytes[2] != 8)
+    broken(2, "type " + std::to_string(bytes[2]) + " is not 8, unsigned bytes");
   const std::size_t dimensions = bytes[3];
-  if (dimensions == 1) broken(3, "1 dimension: these are labels, not images");
+  if (dimensions == 1)
+    broken(3, "1 dimension: these are labels, not images");
   if (dimensions != 3 && dimensions != 4)
     broken(3, std::to_string(dimensions) + " dimensions, images have 3 or 4");
   const std::size_t data = 4 + 4 * dimensions;
-  if (bytes.size() < data) broken(4, "the extents are cut");
+  if (bytes.size() < data)
+    broken(4, "the extents are cut");
   std::uint64_t count = 1;
   std::uint64_t product = 1;  // of those that are not 0: an empty set's images have a size, too
   index_t e[4] = {0, 0, 0, 1};
   for (std::size_t d = 0; d < dimensions; ++d) {
     std::uint64_t n = 0;
-    for (std::size_t k = 0; k < 4; ++k) n = n << 8 | bytes[4 + 4 * d + k];
-    if (n != 0 && product > (std::uint64_t{1} << 40) / n) broken(4, "the extents are too large");
+    for (std::size_t k = 0; k < 4; ++k)
+      n = n << 8 | bytes[4 + 4 * d + k];
+    if (n != 0 && product > (std::uint64_t{1} << 40) / n)
+      broken(4, "the extents are too large");
     product *= std::max<std::uint64_t>(n, 1);
     count *= n;
     e[d] = index_t(n);

@@ -1,5 +1,5 @@
-// JPEG by libjpeg, where the macro MULTISTAGE_JPEG says that it is linked: grey stays grey, CMYK and
-// YCCK become RGB, EXIF's orientation is applied, libjpeg's warnings are warnings.
+// JPEG by libjpeg, where the macro MULTISTAGE_JPEG says that it is linked: grey stays grey,
+// CMYK and YCCK become RGB, EXIF's orientation is applied, libjpeg's warnings are warnings.
 #pragma once
 #ifdef MULTISTAGE_JPEG
 #include <csetjmp>
@@ -16,7 +16,8 @@ namespace detail {
 
 class jpeg_reader {
  public:
-  jpeg_reader(const std::string& path, std::span<const unsigned char> bytes,
+  jpeg_reader(const std::string& path,
+              std::span<const unsigned char> bytes,
               const picture_options& options)
       : jpeg_reader(path, options) {
     guarded([&] {
@@ -28,7 +29,9 @@ class jpeg_reader {
     orientation_ = find_orientation();
     check_pixels(path_, d_.image_width, d_.image_height, options_.most_pixels);
   }
-  ~jpeg_reader() { jpeg_destroy_decompress(&d_); }
+  ~jpeg_reader() {
+    jpeg_destroy_decompress(&d_);
+  }
   jpeg_reader(const jpeg_reader&) = delete;
   jpeg_reader& operator=(const jpeg_reader&) = delete;
 
@@ -49,14 +52,16 @@ class jpeg_reader {
     p.bytes.resize(std::size_t(p.height * p.width * p.channels));
     guarded([&] {
       while (d_.output_scanline < d_.output_height) {
-        JSAMPROW row = p.bytes.data() +
-                       std::size_t(d_.output_scanline) * std::size_t(p.width) * std::size_t(p.channels);
+        JSAMPROW row = p.bytes.data() + std::size_t(d_.output_scanline) * std::size_t(p.width) *
+                                            std::size_t(p.channels);
         jpeg_read_scanlines(&d_, &row, 1);
       }
       jpeg_finish_decompress(&d_);
     });
-    if (warned_) options_.warn(path_, warning_);
-    if (inks) to_colours(p);
+    if (warned_)
+      options_.warn(path_, warning_);
+    if (inks)
+      to_colours(p);
     return upright(std::move(p), orientation_);
   }
 
@@ -72,20 +77,26 @@ class jpeg_reader {
     };
     errors_.emit_message = [](j_common_ptr c, int level) {
       jpeg_reader& r = *static_cast<jpeg_reader*>(c->client_data);
-      if (level >= 0 || r.warned_) return;  // traces; the first warning stands for all
+      if (level >= 0 || r.warned_)
+        return;  // traces; the first warning stands for all
       r.warned_ = true;
       c->err->format_message(c, r.warning_);
     };
-    // A progressive file may ask for any number of passes over a large picture; no encoder makes 500.
+    // A progressive file may ask for any number of passes over a large picture; no encoder
+    // makes 500.
     passes_.progress_monitor = [](j_common_ptr c) {
       jpeg_reader& r = *static_cast<jpeg_reader*>(c->client_data);
-      if (reinterpret_cast<j_decompress_ptr>(c)->input_scan_number <= 500) return;
+      if (reinterpret_cast<j_decompress_ptr>(c)->input_scan_number <= 500)
+        return;
       std::snprintf(r.text_, sizeof r.text_, "it has more than 500 scans");
       std::longjmp(r.guard_, 1);
     };
   }
-  bool grey() const { return d_.jpeg_color_space == JCS_GRAYSCALE; }
-  /// Light that inks leave. Adobe's programs store inks inverted, and say that they wrote the file.
+  bool grey() const {
+    return d_.jpeg_color_space == JCS_GRAYSCALE;
+  }
+  /// Light that inks leave. Adobe's programs store inks inverted, and say that they wrote the
+  /// file.
   void to_colours(picture& p) const {
     const unsigned inverted = d_.saw_Adobe_marker ? 0 : 255;
     unsigned char* to = p.bytes.data();
@@ -100,11 +111,13 @@ class jpeg_reader {
   }
   int find_orientation() const {
     for (jpeg_saved_marker_ptr m = d_.marker_list; m; m = m->next)
-      if (m->marker == JPEG_APP0 + 1 && m->data_length > 6 && std::memcmp(m->data, "Exif\0\0", 6) == 0)
+      if (m->marker == JPEG_APP0 + 1 && m->data_length > 6 &&
+          std::memcmp(m->data, "Exif\0\0", 6) == 0)
         return exif_orientation({m->data + 6, m->data_length - 6});
     return 1;
   }
-  /// Runs f, which may have no objects that need a destructor. @throws file_error when libjpeg refuses
+  /// Runs f, which may have no objects that need a destructor. @throws file_error when libjpeg
+  /// refuses
   template <class F>
   void guarded(const F& f) {
     if (setjmp(guard_)) {
@@ -130,7 +143,8 @@ class jpeg_reader {
 }  // namespace detail
 
 /// A JPEG's picture. @throws file_error saying what is wrong with it
-inline picture decode_jpeg(const std::string& path, std::span<const unsigned char> bytes,
+inline picture decode_jpeg(const std::string& path,
+                           std::span<const unsigned char> bytes,
                            const picture_options& options = {}) {
   return detail::jpeg_reader(path, bytes, options).decode();
 }

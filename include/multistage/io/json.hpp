@@ -1,4 +1,5 @@
-// Configurations as JSON: the keys are those of the field's own code. What is asked for and not known is an error that names it.
+// Configurations as JSON: the keys are those of the field's own code. What is asked for and not
+// known is an error that names it.
 #pragma once
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -16,22 +17,28 @@ namespace detail {
 
 /// A value as errors show it: at most 60 characters, whatever it holds.
 inline std::string excerpt(const json& j) {
-  if (j.is_object() || j.size() > 16) return j.is_object() ? "an object" : "an array of " + std::to_string(j.size());
+  if (j.is_object() || j.size() > 16)
+    return j.is_object() ? "an object" : "an array of " + std::to_string(j.size());
   for (const auto& e : j)
-    if (e.is_structured()) return "an array of arrays or objects";
+    if (e.is_structured())
+      return "an array of arrays or objects";
   return j.dump(-1, ' ', false, json::error_handler_t::replace).substr(0, 60);
 }
 
-/// A value of JSON as T; false when it is of another kind or does not fit. (The JSON library would convert 1e300 to int.)
+/// A value of JSON as T; false when it is of another kind or does not fit. (The JSON library
+/// would convert 1e300 to int.)
 template <class T>
 bool take(const json& j, T& to) {
   if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
-    if (!j.is_number_integer()) return false;
-    if (j.is_number_unsigned() ? j.get<std::uint64_t>() > std::uint64_t(std::numeric_limits<T>::max())
-                               : j.get<std::int64_t>() < std::int64_t(std::numeric_limits<T>::min()))
+    if (!j.is_number_integer())
+      return false;
+    if (j.is_number_unsigned()
+            ? j.get<std::uint64_t>() > std::uint64_t(std::numeric_limits<T>::max())
+            : j.get<std::int64_t>() < std::int64_t(std::numeric_limits<T>::min()))
       return false;
   } else if constexpr (std::is_floating_point_v<T>) {
-    if (!j.is_number()) return false;
+    if (!j.is_number())
+      return false;
   }
   try {
     j.get_to(to);
@@ -42,10 +49,12 @@ bool take(const json& j, T& to) {
 }
 template <class T>
 bool take(const json& j, std::vector<T>& to) {
-  if (!j.is_array()) return false;
+  if (!j.is_array())
+    return false;
   for (const json& e : j) {
     T v{};
-    if (!take(e, v)) return false;
+    if (!take(e, v))
+      return false;
     to.push_back(v);
   }
   return true;
@@ -54,24 +63,33 @@ bool take(const json& j, std::vector<T>& to) {
 /// Reads keys of an object one by one and complains about those nobody read.
 class reader {
  public:
-  reader(const json& j, std::string where) : j_(j), where_(std::move(where)) { require<value_error>(j.is_object(), where_, ": is not a JSON object"); }
+  reader(const json& j, std::string where) : j_(j), where_(std::move(where)) {
+    require<value_error>(j.is_object(), where_, ": is not a JSON object");
+  }
 
-  bool has(const char* key) const { return j_.contains(key); }
+  bool has(const char* key) const {
+    return j_.contains(key);
+  }
   template <class T>
   void setting(const char* key, T& to) {
     used_.push_back(key);
-    if (!j_.contains(key)) return;
-    require<value_error>(take(j_.at(key), to), where_, ": '", key, "' has an unfit value, ", excerpt(j_.at(key)));
+    if (!j_.contains(key))
+      return;
+    require<value_error>(take(j_.at(key), to), where_, ": '", key, "' has an unfit value, ",
+                         excerpt(j_.at(key)));
   }
   template <std::size_t N>
   void list(const char* key, std::array<int, N>& to) {
     std::vector<int> list;
     setting(key, list);
-    if (!j_.contains(key)) return;
-    require<value_error>(list.size() <= N, where_, ": '", key, "' has ", list.size(), " entries, at most ", N, " are supported");
+    if (!j_.contains(key))
+      return;
+    require<value_error>(list.size() <= N, where_, ": '", key, "' has ", list.size(),
+                         " entries, at most ", N, " are supported");
     to = {};
     for (std::size_t i = 0; i < list.size(); ++i) {
-      require<value_error>(list[i] > 0, where_, ": '", key, "' holds ", list[i], "; entries are above 0");
+      require<value_error>(list[i] > 0, where_, ": '", key, "' holds ", list[i],
+                           "; entries are above 0");
       to[i] = list[i];
     }
   }
@@ -79,22 +97,28 @@ class reader {
   template <class E>
   void choice(const char* key, E& to, std::initializer_list<const char*> choices) {
     used_.push_back(key);
-    if (!j_.contains(key)) return;
+    if (!j_.contains(key))
+      return;
     int i = 0;
     std::string known;
     for (const char* c : choices) {
-      if (is_text(j_.at(key), c)) return void(to = E(i));
+      if (is_text(j_.at(key), c))
+        return void(to = E(i));
       ++i;
       known += std::string(known.empty() ? "" : ", ") + c;
     }
     fail<value_error>(where_, ": '", key, "' is ", excerpt(j_.at(key)), "; known: ", known);
   }
-  void skip(std::initializer_list<const char*> keys) { used_.insert(used_.end(), keys.begin(), keys.end()); }
+  void skip(std::initializer_list<const char*> keys) {
+    used_.insert(used_.end(), keys.begin(), keys.end());
+  }
   void finish() const {
     for (const auto& [key, value] : j_.items()) {
       bool known = false;
-      for (const auto& u : used_) known = known || u == key;
-      require<value_error>(known, where_, ": '", key, "' = ", excerpt(value), " is not a setting this network has");
+      for (const auto& u : used_)
+        known = known || u == key;
+      require<value_error>(known, where_, ": '", key, "' = ", excerpt(value),
+                           " is not a setting this network has");
     }
   }
 
@@ -124,8 +148,11 @@ class writer {
   void skip(std::initializer_list<const char*>) {}
 };
 
-inline constexpr std::initializer_list<const char*> networks{"song_unet", "adm_unet", "ncsnpp", "ldm_unet", "custom"}, path_names{"standard", "skip", "residual"},
-    architectures{"unified", "multi_decoder", "separate"};
+inline constexpr std::initializer_list<const char*> networks{"song_unet", "adm_unet", "ncsnpp",
+                                                             "ldm_unet", "custom"};
+inline constexpr std::initializer_list<const char*> path_names{"standard", "skip", "residual"};
+inline constexpr std::initializer_list<const char*> architectures{"unified", "multi_decoder",
+                                                                  "separate"};
 
 /// What all networks have.
 template <class F, class Net>
@@ -226,7 +253,8 @@ void settings(F& f, preconditioning& p) {
   f.setting("sigma_data", p.sigma_data);
   f.setting("beta_min", p.beta_min);
   f.setting("beta_max", p.beta_max);
-  f.choice("prediction_type", p.predicts, {"native", "epsilon", "sample", "velocity", "score", "flow"});
+  f.choice("prediction_type", p.predicts,
+           {"native", "epsilon", "sample", "velocity", "score", "flow"});
   f.choice("beta_schedule", p.betas, {"linear", "scaled_linear", "cosine"});
   f.setting("beta_start", p.beta_start);
   f.setting("beta_end", p.beta_end);
@@ -235,14 +263,17 @@ void settings(F& f, preconditioning& p) {
 
 /// Decoders' attention as lists of "attn" and "-" by block.
 inline void read_attention(const json& lists, decoders& d) {
-  require<value_error>(lists.is_array() && lists.size() == std::size_t(d.stage_count()), "configuration: 'decoder_attention' needs a list for each of ",
+  require<value_error>(lists.is_array() && lists.size() == std::size_t(d.stage_count()),
+                       "configuration: 'decoder_attention' needs a list for each of ",
                        d.stage_count(), " decoders");
   for (std::size_t s = 0; s < lists.size(); ++s) {
-    require<value_error>(lists[s].is_array() && lists[s].size() <= 64, "configuration: 'decoder_attention' of stage ", s,
+    require<value_error>(lists[s].is_array() && lists[s].size() <= 64,
+                         "configuration: 'decoder_attention' of stage ", s,
                          " is not a list of at most 64 blocks");
     d.attention[s].given = true;
     for (std::size_t i = 0; i < lists[s].size(); ++i) {
-      require<value_error>(is_text(lists[s][i], "attn") || is_text(lists[s][i], "-"), "configuration: 'decoder_attention' holds ", excerpt(lists[s][i]),
+      require<value_error>(is_text(lists[s][i], "attn") || is_text(lists[s][i], "-"),
+                           "configuration: 'decoder_attention' holds ", excerpt(lists[s][i]),
                            "; known: \"attn\", \"-\"");
       d.attention[s].blocks |= std::uint64_t(is_text(lists[s][i], "attn")) << i;
     }
@@ -251,37 +282,52 @@ inline void read_attention(const json& lists, decoders& d) {
 
 /// The preconditioning a network is trained with where the configuration does not say.
 inline precondition usual_precondition(reader& r, const configuration& c) {
-  if (std::holds_alternative<ldm_unet>(c.network)) return precondition::ddpm;
-  if (!std::holds_alternative<ncsnpp>(c.network)) return precondition::edm;
+  if (std::holds_alternative<ldm_unet>(c.network))
+    return precondition::ddpm;
+  if (!std::holds_alternative<ncsnpp>(c.network))
+    return precondition::edm;
   int schedule = 0;
   r.choice("schedule", schedule, {"vp", "subvp", "ve"});
-  return schedule == 0 ? precondition::vp : schedule == 1 ? precondition::subvp : precondition::score_ve;
+  return schedule == 0   ? precondition::vp
+         : schedule == 1 ? precondition::subvp
+                         : precondition::score_ve;
 }
 
 }  // namespace detail
 
-/// A configuration from JSON with the keys "network" (song_unet, adm_unet, ncsnpp or ldm_unet), "architecture" (unified, multi_decoder or
-/// separate), "preconditioning", "decoder_channels", "decoder_blocks", "decoder_attention" and those of the network. @throws value_error naming the key.
+/// A configuration from JSON with the keys "network" (song_unet, adm_unet, ncsnpp or ldm_unet),
+/// "architecture" (unified, multi_decoder or separate), "preconditioning", "decoder_channels",
+/// "decoder_blocks", "decoder_attention" and those of the network. @throws value_error naming
+/// the key.
 inline configuration configuration_from_json(const json& j) {
   detail::reader r(j, "configuration");
   configuration c;
-  int network = -1, architecture = r.has("decoder_channels") ? 1 : 0;
+  int network = -1;
+  int architecture = r.has("decoder_channels") ? 1 : 0;
   r.choice("network", network, detail::networks);
-  require<value_error>(network >= 0, "configuration: 'network' is missing; song_unet, adm_unet, ncsnpp and ldm_unet are known");
+  require<value_error>(network >= 0,
+                       "configuration: 'network' is missing; song_unet, adm_unet, ncsnpp and "
+                       "ldm_unet are known");
   require<value_error>(network < 4,
-                       "configuration: the network is of a type of its own, which files do not describe; make a model of that type and open the file with "
+                       "configuration: the network is of a type of its own, which files do not "
+                       "describe; make a model of that type and open the file with "
                        "load_weights or resume");
-  if (network == 1) c.network = adm_unet{};
-  if (network == 2) c.network = ncsnpp{};
-  if (network == 3) c.network = ldm_unet{};
+  if (network == 1)
+    c.network = adm_unet{};
+  if (network == 2)
+    c.network = ncsnpp{};
+  if (network == 3)
+    c.network = ldm_unet{};
   std::visit([&](auto& n) { detail::settings(r, n); }, c.network);
   r.choice("architecture", architecture, detail::architectures);
   r.list("decoder_channels", c.stages.widths);
-  if (architecture == 0) c.stages.widths = {std::visit([](const auto& n) { return n.encoder_channels; }, c.network)};
+  if (architecture == 0)
+    c.stages.widths = {std::visit([](const auto& n) { return n.encoder_channels; }, c.network)};
   c.stages.shared_encoder = architecture != 2;
   r.list("decoder_blocks", c.stages.blocks);
   r.skip({"decoder_attention", "stage_boundaries", "training"});
-  if (j.contains("decoder_attention")) detail::read_attention(j["decoder_attention"], c.stages);
+  if (j.contains("decoder_attention"))
+    detail::read_attention(j["decoder_attention"], c.stages);
   c.precond.kind = detail::usual_precondition(r, c);
   std::string precond = to_string(c.precond.kind);
   r.setting("preconditioning", precond);
@@ -298,15 +344,21 @@ inline json to_json(const configuration& c) {
   configuration copy = c;
   w.choice("network", c.network.index(), detail::networks);
   std::visit([&](auto& n) { detail::settings(w, n); }, copy.network);
-  w.choice("architecture", !c.stages.shared_encoder ? 2 : c.stages.stage_count() == 1 ? 0 : 1, detail::architectures);
+  w.choice("architecture",
+           !c.stages.shared_encoder      ? 2
+           : c.stages.stage_count() == 1 ? 0
+                                         : 1,
+           detail::architectures);
   w.list("decoder_channels", c.stages.widths);
-  if (length(c.stages.blocks) > 0) w.list("decoder_blocks", c.stages.blocks);
+  if (length(c.stages.blocks) > 0)
+    w.list("decoder_blocks", c.stages.blocks);
   if (c.stages.attention[0].given) {
     json_document lists(json::array());
     for (int s = 0; s < c.stages.stage_count(); ++s) {
       json_document list(json::array());
       const std::uint64_t blocks = c.stages.attention[s].blocks;
-      for (int i = 0; i < 64 && blocks >> i != 0; ++i) list.edit().push_back(blocks >> i & 1 ? "attn" : "-");
+      for (int i = 0; i < 64 && blocks >> i != 0; ++i)
+        list.edit().push_back(blocks >> i & 1 ? "attn" : "-");
       lists.edit().push_back(std::move(list.edit()));
     }
     w.setting("decoder_attention", std::move(lists.edit()));
@@ -336,7 +388,8 @@ inline json to_json(const autoencoder& a) {
 /// The partition of a JSON list of boundaries in sigma; null or an empty list is one stage.
 inline partition partition_from_json(const json& j) {
   std::vector<double> boundaries;
-  require<value_error>(j.is_null() || detail::take(j, boundaries), "stage_boundaries: ", detail::excerpt(j), " is not a list of numbers");
+  require<value_error>(j.is_null() || detail::take(j, boundaries),
+                       "stage_boundaries: ", detail::excerpt(j), " is not a list of numbers");
   return partition(std::move(boundaries));
 }
 

@@ -1,5 +1,6 @@
-// JSON lines: one object a line, each written at once, so that a log is whole up to its last line
-// whatever happens; the rest of a line that a crash tore is taken off when the log is gone on with.
+// JSON lines: one object a line, each written at once, so that a log is whole up to its last
+// line whatever happens; the rest of a line that a crash tore is taken off when the log is gone
+// on with.
 #pragma once
 #include <nlohmann/json.hpp>
 
@@ -10,26 +11,33 @@ namespace multistage::io {
 /// A log of objects.
 class json_lines {
  public:
-  /// @param append keeps the whole lines that are there. @throws file_error when it cannot be written
+  /// @param append keeps the whole lines that are there. @throws file_error when it cannot be
+  /// written
   explicit json_lines(std::string path, bool append = false)
       : path_(std::move(path)),
-        file_(detail::open_at(AT_FDCWD, detail::checked(path_),
-                              O_RDWR | O_CREAT | O_APPEND | O_NOCTTY | (append ? 0 : O_TRUNC), 0666)) {
-    if (!file_) fail<file_error>(path_, ": cannot be written: ", std::strerror(errno));
-    if (append) mend();
+        file_(detail::open_at(AT_FDCWD,
+                              detail::checked(path_),
+                              O_RDWR | O_CREAT | O_APPEND | O_NOCTTY | (append ? 0 : O_TRUNC),
+                              0666)) {
+    if (!file_)
+      fail<file_error>(path_, ": cannot be written: ", std::strerror(errno));
+    if (append)
+      mend();
   }
   json_lines(const json_lines&) = delete;
   json_lines& operator=(const json_lines&) = delete;
 
-  /// Text that is not UTF-8 is written with replacement characters. @throws file_error; the lines
-  /// before stay whole then.
+  /// Text that is not UTF-8 is written with replacement characters. @throws file_error; the
+  /// lines before stay whole then.
   void write(const nlohmann::json& object) {
     using handler = nlohmann::json::error_handler_t;
     const std::string line = object.dump(-1, ' ', false, handler::replace) + "\n";
     const off_t before = size();
-    if (detail::write_all(file_.get(), line.data(), line.size())) return;
+    if (detail::write_all(file_.get(), line.data(), line.size()))
+      return;
     const int why = errno;
-    if (before >= 0) (void)!::ftruncate(file_.get(), before);
+    if (before >= 0)
+      (void)!::ftruncate(file_.get(), before);
     fail<file_error>(path_, ": writing failed: ", std::strerror(why), "; is the disk full?");
   }
 
@@ -42,7 +50,8 @@ class json_lines {
   /// A last line without its end: kept where it is an object, else removed.
   void mend() {
     const off_t whole = size();
-    if (whole <= 0) return;
+    if (whole <= 0)
+      return;
     constexpr off_t longest = off_t{1} << 20;
     std::string tail;  // what follows the last end of a line
     off_t at = whole;
@@ -59,9 +68,11 @@ class json_lines {
       found = end != std::string_view::npos;
       const std::size_t from = found ? end + 1 : 0;
       at = first + off_t(from);
-      if (whole - at <= longest) tail.insert(0, text.substr(from));
+      if (whole - at <= longest)
+        tail.insert(0, text.substr(from));
     }
-    if (at == whole) return;
+    if (at == whole)
+      return;
     const bool object = whole - at <= longest && nlohmann::json::accept(tail);
     if (object ? !detail::write_all(file_.get(), "\n", 1) : ::ftruncate(file_.get(), at) != 0)
       fail<file_error>(path_, ": its torn last line cannot be mended: ", std::strerror(errno));

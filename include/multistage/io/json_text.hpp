@@ -1,5 +1,6 @@
-// JSON from text that somebody else wrote: how deep it may nest is bounded before anything recurses,
-// and a key that is there twice, of which JSON libraries keep one in silence, is refused.
+// JSON from text that somebody else wrote: how deep it may nest is bounded before anything
+// recurses, and a key that is there twice, of which JSON libraries keep one in silence, is
+// refused.
 #pragma once
 #include <algorithm>
 #include <concepts>
@@ -15,29 +16,31 @@ namespace multistage::io {
 
 namespace detail {
 
-/// Takes a value apart, so that what is left of it is empty. The JSON library's destructor takes
-/// memory for each container that is not, and ends the program where there is none.
+/// Takes a value apart, so that what is left of it is empty. The JSON library's destructor
+/// takes memory for each container that is not, and ends the program where there is none.
 inline void take_apart(nlohmann::json& value) noexcept {
   if (auto* const array = value.get_ptr<nlohmann::json::array_t*>()) {
-    for (nlohmann::json& element : *array) take_apart(element);
+    for (nlohmann::json& element : *array)
+      take_apart(element);
     array->clear();
   } else if (auto* const object = value.get_ptr<nlohmann::json::object_t*>()) {
-    for (auto& member : *object) take_apart(member.second);
+    for (auto& member : *object)
+      take_apart(member.second);
     object->clear();
   }
 }
 
 }  // namespace detail
 
-/// Whether a value is this text. (The JSON library's own comparison copies the text, and ends the
-/// program where there is no memory for it.)
+/// Whether a value is this text. (The JSON library's own comparison copies the text, and ends
+/// the program where there is no memory for it.)
 inline bool is_text(const nlohmann::json& value, std::string_view text) {
   const auto* const held = value.get_ptr<const std::string*>();
   return held && *held == text;
 }
 
-/// Owns a JSON value and can be destroyed when there is no memory left, which the JSON library's own
-/// values cannot. What this library reads and writes goes through it.
+/// Owns a JSON value and can be destroyed when there is no memory left, which the JSON
+/// library's own values cannot. What this library reads and writes goes through it.
 class json_document {
  public:
   json_document() = default;
@@ -47,14 +50,25 @@ class json_document {
     value_.swap(other.value_);
     return *this;
   }
-  ~json_document() { detail::take_apart(value_); }
+  ~json_document() {
+    detail::take_apart(value_);
+  }
 
-  const nlohmann::json& operator*() const { return value_; }
-  const nlohmann::json* operator->() const { return &value_; }
-  operator const nlohmann::json&() const { return value_; }
+  const nlohmann::json& operator*() const {
+    return value_;
+  }
+  const nlohmann::json* operator->() const {
+    return &value_;
+  }
+  operator const nlohmann::json&() const {
+    return value_;
+  }
   /// The value, to be changed.
-  nlohmann::json& edit() { return value_; }
-  /// Sets a member of an object. (In that order: a value must not wait, whole, for memory for its key.)
+  nlohmann::json& edit() {
+    return value_;
+  }
+  /// Sets a member of an object. (In that order: a value must not wait, whole, for memory for
+  /// its key.)
   template <class T>
   void set(const std::string& key, T&& value) {
     nlohmann::json& at = value_[key];
@@ -67,12 +81,14 @@ class json_document {
 
 namespace detail {
 
-/// What the JSON library says of a text, without its own prefix and without bytes no terminal likes.
+/// What the JSON library says of a text, without its own prefix and without bytes no terminal
+/// likes.
 inline std::string json_reason(const std::string& what) {
   const std::size_t start = what.find(": ", what.find("parse error"));
   std::string text = start == std::string::npos ? what : what.substr(start + 2);
   for (char& c : text)
-    if (c < ' ' || c > '~') c = '?';
+    if (c < ' ' || c > '~')
+      c = '?';
   return text.substr(0, 160);
 }
 
@@ -87,19 +103,42 @@ class json_builder : public nlohmann::json_sax<nlohmann::json> {
   std::string reason;    // why it was refused
   std::size_t byte = 0;  // where in the text; 0: not known
 
-  bool null() override { return put(nullptr); }
-  bool boolean(bool value) override { return put(value); }
-  bool number_integer(json::number_integer_t value) override { return put(value); }
-  bool number_unsigned(json::number_unsigned_t value) override { return put(value); }
-  bool number_float(json::number_float_t value, const std::string&) override { return put(value); }
-  bool string(std::string& value) override { return put(std::move(value)); }
-  bool binary(json::binary_t&) override { return refuse("it holds binary values"); }
-  bool start_object(std::size_t) override { return open(json::object()); }
-  bool start_array(std::size_t) override { return open(json::array()); }
-  bool end_object() override { return close(); }
-  bool end_array() override { return close(); }
+  bool null() override {
+    return put(nullptr);
+  }
+  bool boolean(bool value) override {
+    return put(value);
+  }
+  bool number_integer(json::number_integer_t value) override {
+    return put(value);
+  }
+  bool number_unsigned(json::number_unsigned_t value) override {
+    return put(value);
+  }
+  bool number_float(json::number_float_t value, const std::string&) override {
+    return put(value);
+  }
+  bool string(std::string& value) override {
+    return put(std::move(value));
+  }
+  bool binary(json::binary_t&) override {
+    return refuse("it holds binary values");
+  }
+  bool start_object(std::size_t) override {
+    return open(json::object());
+  }
+  bool start_array(std::size_t) override {
+    return open(json::array());
+  }
+  bool end_object() override {
+    return close();
+  }
+  bool end_array() override {
+    return close();
+  }
   bool key(std::string& name) override {
-    if (open_.back()->contains(name)) return refuse("'" + name.substr(0, 80) + "' is there twice");
+    if (open_.back()->contains(name))
+      return refuse("'" + name.substr(0, 80) + "' is there twice");
     key_ = std::move(name);
     return true;
   }
@@ -134,26 +173,30 @@ class json_builder : public nlohmann::json_sax<nlohmann::json> {
   }
   /// Where the next value goes.
   json& place() {
-    if (open_.empty()) return document.edit();
+    if (open_.empty())
+      return document.edit();
     json& parent = *open_.back();
-    if (parent.is_object()) return parent[key_];
+    if (parent.is_object())
+      return parent[key_];
     parent.push_back(nullptr);
     return parent.back();
   }
 
-  std::vector<json*> open_;  // what is not yet at its end; a parent does not grow while a child is open
+  std::vector<json*>
+      open_;  // what is not yet at its end; a parent does not grow while a child is open
   std::string key_;
 };
 
 }  // namespace detail
 
-/// The value of a JSON text. For one that is none, `broken(byte, reason)` is called, which must throw;
-/// `byte` is the place in the text, 0 where it is not known.
+/// The value of a JSON text. For one that is none, `broken(byte, reason)` is called, which must
+/// throw; `byte` is the place in the text, 0 where it is not known.
 template <std::invocable<std::size_t, const std::string&> Broken>
 json_document parse_json(std::string_view text, Broken&& broken) {
   // The JSON library takes a NUL for the end of the text, and skips a byte order mark.
   const std::size_t nul = text.find('\0');
-  if (nul != std::string_view::npos) broken(nul + 1, "it holds a NUL");
+  if (nul != std::string_view::npos)
+    broken(nul + 1, "it holds a NUL");
   detail::json_builder builder;
   if (nlohmann::json::sax_parse(text.begin(), text.end(), &builder))
     return std::move(builder.document);
@@ -167,7 +210,8 @@ inline json_document parse_json(std::string_view text, const std::string& where)
   return parse_json(text, [&](std::size_t byte, const std::string& reason) {
     const std::size_t end = std::min(byte, text.size());
     std::size_t line = 1;
-    for (std::size_t i = 0; i < end; ++i) line += text[i] == '\n' ? 1 : 0;
+    for (std::size_t i = 0; i < end; ++i)
+      line += text[i] == '\n' ? 1 : 0;
     fail<file_error>(where, byte > 0 ? ": line " + std::to_string(line) : std::string(), ": ",
                      reason);
   });

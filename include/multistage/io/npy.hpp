@@ -1,4 +1,5 @@
-// NumPy's npy format, versions 1 to 3: bool, u1, i1, i2, i4, i8, f4, f8, little-endian, C order.
+// NumPy's npy format, versions 1 to 3: bool, u1, i1, i2, i4, i8, f4, f8, little-endian, C
+// order.
 #pragma once
 #include "images.hpp"
 #include "picture.hpp"
@@ -15,7 +16,9 @@ struct npy_layout {
   std::size_t count = 0;  // of values
 
   /// Bytes of a value.
-  std::size_t width() const { return std::size_t(type[1] - '0'); }
+  std::size_t width() const {
+    return std::size_t(type[1] - '0');
+  }
   /// n values from their bytes, as To.
   template <class To>
   void convert(const unsigned char* from, std::size_t n, To* to) const {
@@ -26,13 +29,20 @@ struct npy_layout {
         to[i] = To(v);
       }
     };
-    if (type == "u1" || type == "b1") return as(std::uint8_t{});
-    if (type == "i1") return as(std::int8_t{});
-    if (type == "i2") return as(std::int16_t{});
-    if (type == "u2") return as(std::uint16_t{});
-    if (type == "i4") return as(std::int32_t{});
-    if (type == "i8") return as(std::int64_t{});
-    if (type == "f4") return as(float{});
+    if (type == "u1" || type == "b1")
+      return as(std::uint8_t{});
+    if (type == "i1")
+      return as(std::int8_t{});
+    if (type == "i2")
+      return as(std::int16_t{});
+    if (type == "u2")
+      return as(std::uint16_t{});
+    if (type == "i4")
+      return as(std::int32_t{});
+    if (type == "i8")
+      return as(std::int64_t{});
+    if (type == "f4")
+      return as(float{});
     as(double{});
   }
 };
@@ -45,8 +55,8 @@ struct npy_array {
 
 namespace detail {
 
-/// Reads the header of an npy file: a dictionary of Python's with the keys descr, fortran_order and
-/// shape, each once, and no other.
+/// Reads the header of an npy file: a dictionary of Python's with the keys descr, fortran_order
+/// and shape, each once, and no other.
 class npy_header {
  public:
   std::string descr;
@@ -59,12 +69,15 @@ class npy_header {
     for (const char* key : {"descr", "fortran_order", "shape"})
       if (text_.find(key) == std::string::npos)
         broken(std::string("the header lacks '") + key + "'");
-    if (!next('{')) broken("the header is not a dictionary");
+    if (!next('{'))
+      broken("the header is not a dictionary");
     std::string seen;
     while (!next('}')) {
       const std::string key = quoted(broken);
-      if (!next(':')) broken("the header's '" + key.substr(0, 40) + "' has no value");
-      if (seen.find("/" + key + "/") != std::string::npos) broken("'" + key + "' is there twice");
+      if (!next(':'))
+        broken("the header's '" + key.substr(0, 40) + "' has no value");
+      if (seen.find("/" + key + "/") != std::string::npos)
+        broken("'" + key + "' is there twice");
       seen += "/" + key + "/";
       if (key == "descr")
         descr = quoted(broken);
@@ -74,7 +87,8 @@ class npy_header {
         read_shape(broken);
       else
         broken("the header's '" + key.substr(0, 40) + "' is unknown");
-      if (!next(',') && !ahead('}')) broken("the header is not a dictionary");
+      if (!next(',') && !ahead('}'))
+        broken("the header is not a dictionary");
     }
     if (text_.find_first_not_of(" \n", at_) != std::string::npos)
       broken("something follows the header's dictionary");
@@ -90,13 +104,15 @@ class npy_header {
   }
   bool next(char c) {
     const bool there = ahead(c);
-    if (there) ++at_;
+    if (there)
+      ++at_;
     return there;
   }
   bool next(std::string_view word) {
     ahead(' ');
     const bool there = text_.compare(at_, word.size(), word) == 0;
-    if (there) at_ += word.size();
+    if (there)
+      at_ += word.size();
     return there;
   }
   template <class Broken>
@@ -111,24 +127,29 @@ class npy_header {
   }
   template <class Broken>
   void read_order(Broken&& broken) {
-    if (next("False")) return;
-    broken(next("True") ? "it is in Fortran order; save with numpy.ascontiguousarray"
-                        : "'fortran_order', whether it is in Fortran order, is neither True nor False");
+    if (next("False"))
+      return;
+    broken(next("True")
+               ? "it is in Fortran order; save with numpy.ascontiguousarray"
+               : "'fortran_order', whether it is in Fortran order, is neither True nor False");
   }
   template <class Broken>
   void read_shape(Broken&& broken) {
-    if (!next('(')) broken("the shape is missing, or no tuple");
+    if (!next('('))
+      broken("the shape is missing, or no tuple");
     while (!next(')')) {
       ahead(' ');
       const std::size_t end = std::min(text_.find_first_of(",)", at_), text_.size());
       std::string number = text_.substr(at_, end - at_);
       number.erase(number.find_last_not_of(" L") + 1);  // Python 2 wrote 3L
       if (number.empty() || number.find_first_not_of("0123456789") != std::string::npos)
-        broken("the shape holds '" + number.substr(0, 20) + "'; extents are whole numbers from 0");
+        broken("the shape holds '" + number.substr(0, 20) +
+               "'; extents are whole numbers from 0");
       constexpr index_t most = index_t{1} << 40;
       const index_t n = number.size() > 13 ? most + 1 : index_t(std::stoll(number));
       // With an extent of 0 the others must be such that their product can be told too.
-      if (n > most || __builtin_mul_overflow(all_, std::max<index_t>(n, 1), &all_) || all_ > most)
+      if (n > most || __builtin_mul_overflow(all_, std::max<index_t>(n, 1), &all_) ||
+          all_ > most)
         broken("the shape is too large");
       count *= n;
       extents.push_back(n);
@@ -148,34 +169,49 @@ class npy_header {
 /// The longest start of a file that its header needs; NumPy's own have some hundred bytes.
 inline constexpr std::size_t npy_longest_start = (std::size_t{1} << 20) + 12;
 
-/// @param start the file's first bytes, all or at least npy_longest_start of them. @param size of all.
+/// @param start the file's first bytes, all or at least npy_longest_start of them. @param size
+/// of all.
 /// @throws file_error with file, byte and reason.
-inline npy_layout parse_npy_layout(const std::string& path, std::span<const unsigned char> start, std::uint64_t size) {
-  const auto broken = [&](std::size_t at, const std::string& why) { fail<file_error>(path, ": not a sound npy file: byte ", at, ": ", why); };
+inline npy_layout parse_npy_layout(const std::string& path,
+                                   std::span<const unsigned char> start,
+                                   std::uint64_t size) {
+  const auto broken = [&](std::size_t at, const std::string& why) {
+    fail<file_error>(path, ": not a sound npy file: byte ", at, ": ", why);
+  };
   static constexpr unsigned char magic[] = {0x93, 'N', 'U', 'M', 'P', 'Y'};
-  if (start.size() < 10 || std::memcmp(start.data(), magic, 6) != 0) broken(0, "it does not begin with the magic of npy");
+  if (start.size() < 10 || std::memcmp(start.data(), magic, 6) != 0)
+    broken(0, "it does not begin with the magic of npy");
   const bool wide = start[6] >= 2;
-  if (start[6] < 1 || start[6] > 3 || (wide && start.size() < 12)) broken(6, "version " + std::to_string(start[6]) + " is unknown");
-  const std::size_t length = start[8] | std::size_t(start[9]) << 8 | (wide ? std::size_t(start[10]) << 16 | std::size_t(start[11]) << 24 : 0);
+  if (start[6] < 1 || start[6] > 3 || (wide && start.size() < 12))
+    broken(6, "version " + std::to_string(start[6]) + " is unknown");
+  const std::size_t length =
+      start[8] | std::size_t(start[9]) << 8 |
+      (wide ? std::size_t(start[10]) << 16 | std::size_t(start[11]) << 24 : 0);
   const std::size_t begin = wide ? 12 : 10;
-  if (length > start.size() - begin) broken(8, "a header of " + std::to_string(length) + " bytes does not fit");
+  if (length > start.size() - begin)
+    broken(8, "a header of " + std::to_string(length) + " bytes does not fit");
   const char* const text = reinterpret_cast<const char*>(start.data()) + begin;
-  const detail::npy_header header(std::string(text, length), [&](const std::string& why) { broken(begin, why); });
+  const detail::npy_header header(std::string(text, length),
+                                  [&](const std::string& why) { broken(begin, why); });
   const auto known = {"u1", "b1", "i1", "i2", "u2", "i4", "i8", "f4", "f8"};
   npy_layout a;
-  if (header.descr.size() == 3 && std::string_view("<|=").find(header.descr[0]) != std::string_view::npos)
+  if (header.descr.size() == 3 &&
+      std::string_view("<|=").find(header.descr[0]) != std::string_view::npos)
     a.type = header.descr.substr(1);
   if (std::find(known.begin(), known.end(), a.type) == known.end())
-    broken(begin, "type '" + header.descr.substr(0, 20) + "' is not supported; save as bool, uint8, int or float, little-endian");
+    broken(begin, "type '" + header.descr.substr(0, 20) +
+                      "' is not supported; save as bool, uint8, int or float, little-endian");
   a.extents = header.extents;
   a.count = std::size_t(header.count);
   a.data = begin + length;
   if (a.count * a.width() != size - a.data)
-    broken(a.data, "its shape takes " + std::to_string(a.count * a.width()) + " bytes, " + std::to_string(size - a.data) + " follow: the file is cut or broken");
+    broken(a.data, "its shape takes " + std::to_string(a.count * a.width()) + " bytes, " +
+                       std::to_string(size - a.data) + " follow: the file is cut or broken");
   return a;
 }
 /// The same of all bytes.
-inline npy_layout parse_npy_layout(const std::string& path, std::span<const unsigned char> bytes) {
+inline npy_layout parse_npy_layout(const std::string& path,
+                                   std::span<const unsigned char> bytes) {
   return parse_npy_layout(path, bytes, bytes.size());
 }
 /// @throws file_error with file, byte and reason.
@@ -185,13 +221,16 @@ inline npy_array parse_npy(const std::string& path, std::span<const unsigned cha
   l.convert(bytes.data() + l.data, l.count, a.values.data());
   return a;
 }
-inline npy_array read_npy(const std::string& path) { return parse_npy(path, read_file(path)); }
+inline npy_array read_npy(const std::string& path) {
+  return parse_npy(path, read_file(path));
+}
 
 namespace detail {
 
-/// Extents as a tuple of Python's, without its brackets. @throws shape_error for extents that hold
-/// another number of values than there are, or that no reader takes
-inline std::string npy_shape(const std::string& path, const std::vector<index_t>& extents,
+/// Extents as a tuple of Python's, without its brackets. @throws shape_error for extents that
+/// hold another number of values than there are, or that no reader takes
+inline std::string npy_shape(const std::string& path,
+                             const std::vector<index_t>& extents,
                              std::size_t values) {
   constexpr std::size_t most = 64;  // NumPy's
   require<shape_error>(extents.size() <= most, path, ": cannot be written: ", extents.size(),
@@ -202,27 +241,40 @@ inline std::string npy_shape(const std::string& path, const std::vector<index_t>
   bool countable = true;
   for (const index_t e : extents) {
     text += std::to_string(e) + ",";
-    countable = countable && e >= 0 && !__builtin_mul_overflow(all, std::max<index_t>(e, 1), &all) &&
+    countable = countable && e >= 0 &&
+                !__builtin_mul_overflow(all, std::max<index_t>(e, 1), &all) &&
                 all <= index_t{1} << 40;
     count = countable ? count * e : 0;
   }
-  require<shape_error>(countable && std::size_t(count) == values, path, ": cannot be written: ", values,
+  require<shape_error>(countable && std::size_t(count) == values, path,
+                       ": cannot be written: ", values,
                        " values, which is not what the extents (", text, ") hold");
   return text;
 }
 
 }  // namespace detail
 
-/// Writes float64 values. @throws shape_error, before anything is written, unless the extents hold as
-/// many values as there are; file_error
-inline void write_npy(const std::string& path, const std::vector<index_t>& extents, std::span<const double> values) {
+/// Writes float64 values. @throws shape_error, before anything is written, unless the extents
+/// hold as many values as there are; file_error
+inline void write_npy(const std::string& path,
+                      const std::vector<index_t>& extents,
+                      std::span<const double> values) {
   const std::string shape_text = detail::npy_shape(path, extents, values.size());
-  std::string header = "{'descr': '<f8', 'fortran_order': False, 'shape': (" + shape_text + "), }";
+  std::string header =
+      "{'descr': '<f8', 'fortran_order': False, 'shape': (" + shape_text + "), }";
   header.resize(std::size_t(round_up(index_t(header.size()) + 11, 64)) - 11, ' ');
   header += '\n';
   atomic_file f(path);
-  const unsigned char start[] = {
-      0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, static_cast<unsigned char>(header.size() & 255), static_cast<unsigned char>(header.size() >> 8)};
+  const unsigned char start[] = {0x93,
+                                 'N',
+                                 'U',
+                                 'M',
+                                 'P',
+                                 'Y',
+                                 1,
+                                 0,
+                                 static_cast<unsigned char>(header.size() & 255),
+                                 static_cast<unsigned char>(header.size() >> 8)};
   f.write(start, sizeof start);
   f.write(header);
   f.write(values.data(), values.size() * sizeof(double));
@@ -231,44 +283,62 @@ inline void write_npy(const std::string& path, const std::vector<index_t>& exten
 
 /// How an array's values become those of images.
 struct image_rule {
-  double largest = 0;    // of arrays of integers in [0, largest]: white; 0: 255. Of booleans true is white
+  double largest =
+      0;  // of arrays of integers in [0, largest]: white; 0: 255. Of booleans true is white
   bool latents = false;  // floats are latent images, of any size; else they must lie in [-1, 1]
   std::string array{};   // of an npz archive: its name; empty: the only one that can be images
-  index_t channels = 0;  // 1: pictures whose channels agree become grey; 3: grey fills them; 0: as they are
+  index_t channels =
+      0;  // 1: pictures whose channels agree become grey; 3: grey fills them; 0: as they are
   std::uint64_t most_pixels = default_most_pixels;  // of one picture
 
   /// [n, h, w, c] of an array [n, h, w] or [n, h, w, c]. @throws file_error
   static shape extents(const std::string& path, const std::vector<index_t>& e) {
-    require<file_error>(e.size() == 3 || e.size() == 4, path, ": has ", e.size(), " dimensions; images are [n, height, width] or [n, height, width, channels]");
+    require<file_error>(
+        e.size() == 3 || e.size() == 4, path, ": has ", e.size(),
+        " dimensions; images are [n, height, width] or [n, height, width, channels]");
     return {e[0], e[1], e[2], e.size() == 4 ? e[3] : 1};
   }
   /// Whether arrays of a type are warned of where their values do not look like pictures.
-  bool judged(const std::string& type) const { return type[0] != 'b' && !(type[0] == 'f' && latents); }
+  bool judged(const std::string& type) const {
+    return type[0] != 'b' && !(type[0] == 'f' && latents);
+  }
   /// The integer that is white in arrays of a type; 0 for floats.
-  double white(const std::string& type) const { return type[0] == 'f' ? 0 : largest > 0 ? largest : 255; }
+  double white(const std::string& type) const {
+    return type[0] == 'f' ? 0 : largest > 0 ? largest : 255;
+  }
   /// n values in place, the first of which is value `first` of the file. @throws value_error
   template <class T>
-  void apply(const std::string& path, const std::string& type, std::size_t first, std::size_t n, T* values) const {
-    require<value_error>(largest >= 0 && largest < HUGE_VAL, path, ": largest = ", largest, "; it is above 0 and finite, or 0 for 255");
+  void apply(const std::string& path,
+             const std::string& type,
+             std::size_t first,
+             std::size_t n,
+             T* values) const {
+    require<value_error>(largest >= 0 && largest < HUGE_VAL, path, ": largest = ", largest,
+                         "; it is above 0 and finite, or 0 for 255");
     const bool floats = type[0] == 'f';
-    if (floats && latents) return;
+    if (floats && latents)
+      return;
     const double top = type[0] == 'b' ? 1 : largest > 0 ? largest : 255;
     for (std::size_t i = 0; i < n; ++i) {
       const double v = floats ? double(values[i]) : double(values[i]) / top * 2 - 1;
-      require<value_error>(v >= -1 && v <= 1, path, ": value ", first + i, " is ", values[i], ", outside ", floats ? "[-1, 1]" : "[0, largest]",
-                           "; images have values in that range", floats ? " (latent images are read as such)" : "");
+      require<value_error>(v >= -1 && v <= 1, path, ": value ", first + i, " is ", values[i],
+                           ", outside ", floats ? "[-1, 1]" : "[0, largest]",
+                           "; images have values in that range",
+                           floats ? " (latent images are read as such)" : "");
       values[i] = T(v);
     }
   }
 };
 
-/// Images from an array, as values in [-1, 1] unless they are latents. @throws file_error, value_error,
-/// shape_error for an array whose extents hold another number of values
-inline image_set images_from(npy_array a, const std::string& path, const image_rule& rule = {}) {
+/// Images from an array, as values in [-1, 1] unless they are latents. @throws file_error,
+/// value_error, shape_error for an array whose extents hold another number of values
+inline image_set images_from(npy_array a,
+                             const std::string& path,
+                             const image_rule& rule = {}) {
   image_set s;
   s.extents = image_rule::extents(path, a.extents);
-  require<shape_error>(countable(s.extents) && index_t(a.values.size()) == s.extents.size(), path, ": ",
-                       a.values.size(), " values for images ", s.extents,
+  require<shape_error>(countable(s.extents) && index_t(a.values.size()) == s.extents.size(),
+                       path, ": ", a.values.size(), " values for images ", s.extents,
                        "; give as many as the extents say");
   rule.apply(path, a.type, 0, a.values.size(), a.values.data());
   s.values.assign(a.values.begin(), a.values.end());

@@ -1,5 +1,6 @@
-// NumPy's npz archives: zip files of npy arrays, stored as numpy.savez writes them or compressed as
-// numpy.savez_compressed does, checksums compared. APPNOTE.TXT of PKWARE, sections 4.3 to 4.5.
+// NumPy's npz archives: zip files of npy arrays, stored as numpy.savez writes them or
+// compressed as numpy.savez_compressed does, checksums compared. APPNOTE.TXT of PKWARE,
+// sections 4.3 to 4.5.
 #pragma once
 #include <optional>
 
@@ -26,17 +27,21 @@ class zip_archive {
   /// @throws file_error
   zip_archive(const std::string& path, std::span<const unsigned char> bytes)
       : path_(path), bytes_(bytes) {
-    if (bytes.size() < 22) broken(0, "the file is cut");
+    if (bytes.size() < 22)
+      broken(0, "the file is cut");
     // The directory's end has a comment of up to 64 KiB behind it, and its signature in front.
     std::size_t end = bytes.size() - 22;
     const std::size_t last = end > 0xffff ? end - 0xffff : 0;
     while (number(end, 4) != 0x06054b50)
-      if (end-- == last) broken(bytes.size(), "the archive's directory is missing: the file is cut");
+      if (end-- == last)
+        broken(bytes.size(), "the archive's directory is missing: the file is cut");
     std::uint64_t count = number(end + 10, 2);
     std::uint64_t at = number(end + 16, 4);
-    if (end >= 20 && number(end - 20, 4) == 0x07064b50) {  // zip64: the same, with eight bytes each
+    if (end >= 20 &&
+        number(end - 20, 4) == 0x07064b50) {  // zip64: the same, with eight bytes each
       const std::uint64_t wide = number(end - 12, 8);
-      if (wide > bytes.size() - 56 || bytes.size() < 56 || number(std::size_t(wide), 4) != 0x06064b50)
+      if (wide > bytes.size() - 56 || bytes.size() < 56 ||
+          number(std::size_t(wide), 4) != 0x06064b50)
         broken(end - 20, "the zip64 directory's end is not where it should be");
       count = number(std::size_t(wide) + 32, 8);
       at = number(std::size_t(wide) + 48, 8);
@@ -47,23 +52,30 @@ class zip_archive {
     for (; entries_.size() < count; at += 46 + name_ + extra_ + comment_) {
       read_entry(std::size_t(at), end);
       const std::uint64_t left = bytes.size() - taken;
-      if (entries_.back().compressed > left) broken(std::size_t(at), "its files take more bytes than there are");
+      if (entries_.back().compressed > left)
+        broken(std::size_t(at), "its files take more bytes than there are");
       taken += entries_.back().compressed;
     }
   }
-  const std::vector<zip_entry>& entries() const { return entries_; }
+  const std::vector<zip_entry>& entries() const {
+    return entries_;
+  }
 
-  /// An entry's bytes where they lie in the archive, or unpacked into `memory`. @throws file_error
-  std::span<const unsigned char> content(const zip_entry& e, std::vector<unsigned char>& memory) const {
+  /// An entry's bytes where they lie in the archive, or unpacked into `memory`. @throws
+  /// file_error
+  std::span<const unsigned char> content(const zip_entry& e,
+                                         std::vector<unsigned char>& memory) const {
     const auto at = std::size_t(e.header);
     if (e.header > bytes_.size() || bytes_.size() - at < 30 || number(at, 4) != 0x04034b50)
       broken(at, e.name + " does not begin here");
-    if (e.flags & 1) broken(at, e.name + " is encrypted");
+    if (e.flags & 1)
+      broken(at, e.name + " is encrypted");
     const std::uint64_t start = at + 30 + number(at + 26, 2) + number(at + 28, 2);
     if (start > bytes_.size() || e.compressed > bytes_.size() - start)
       broken(at, e.name + " takes " + std::to_string(e.compressed) +
                      " bytes, more than follow: the file is cut");
-    std::span<const unsigned char> raw = bytes_.subspan(std::size_t(start), std::size_t(e.compressed));
+    std::span<const unsigned char> raw =
+        bytes_.subspan(std::size_t(start), std::size_t(e.compressed));
     if (e.method == 8) {
       if (e.size / largest_expansion > e.compressed)
         broken(at, e.name + " cannot have " + std::to_string(e.size) + " bytes");
@@ -71,17 +83,21 @@ class zip_archive {
       inflater from(raw, -15);
       std::size_t have = from.read(memory);
       unsigned char beyond;
-      if (from.status() == Z_OK) have += from.read({&beyond, 1});
+      if (from.status() == Z_OK)
+        have += from.read({&beyond, 1});
       if (from.status() != Z_STREAM_END || have != e.size)
         broken(std::size_t(start) + from.consumed(),
-               e.name + ": " + (have > e.size ? "more data than its size" :
-                                from.status() == Z_STREAM_END ? "less data than its size" : from.problem()));
+               e.name + ": " +
+                   (have > e.size                   ? "more data than its size"
+                    : from.status() == Z_STREAM_END ? "less data than its size"
+                                                    : from.problem()));
       raw = memory;
     } else if (e.method != 0 || e.size != e.compressed) {
       broken(at, e.name + " is packed by method " + std::to_string(e.method) +
                      "; save with numpy.savez or numpy.savez_compressed");
     }
-    if (crc32(raw) != e.crc) broken(std::size_t(start), e.name + " differs from its checksum");
+    if (crc32(raw) != e.crc)
+      broken(std::size_t(start), e.name + " differs from its checksum");
     return raw;
   }
   [[noreturn]] void broken(std::size_t at, const std::string& why) const {
@@ -91,7 +107,8 @@ class zip_archive {
  private:
   std::uint64_t number(std::size_t at, std::size_t n) const {
     std::uint64_t v = 0;
-    for (std::size_t i = n; i-- > 0;) v = v << 8 | bytes_[at + i];
+    for (std::size_t i = n; i-- > 0;)
+      v = v << 8 | bytes_[at + i];
     return v;
   }
   void read_entry(std::size_t at, std::size_t end) {
@@ -100,7 +117,8 @@ class zip_archive {
     name_ = std::size_t(number(at + 28, 2));
     extra_ = std::size_t(number(at + 30, 2));
     comment_ = std::size_t(number(at + 32, 2));
-    if (name_ + extra_ + comment_ > end - at - 46) broken(at, "the directory is cut");
+    if (name_ + extra_ + comment_ > end - at - 46)
+      broken(at, "the directory is cut");
     zip_entry e{std::string(bytes_.begin() + std::ptrdiff_t(at + 46),
                             bytes_.begin() + std::ptrdiff_t(at + 46 + name_)),
                 unsigned(number(at + 8, 2)),
@@ -110,12 +128,16 @@ class zip_archive {
                 number(at + 24, 4),
                 number(at + 42, 4)};
     // Numbers that do not fit into four bytes stand in an extra field, in this order.
-    for (std::size_t f = at + 46 + name_; f + 4 <= at + 46 + name_ + extra_; f += 4 + number(f + 2, 2)) {
-      if (number(f, 2) != 1) continue;
-      std::size_t left = std::min(std::size_t(number(f + 2, 2)), at + 46 + name_ + extra_ - f - 4);
+    for (std::size_t f = at + 46 + name_; f + 4 <= at + 46 + name_ + extra_;
+         f += 4 + number(f + 2, 2)) {
+      if (number(f, 2) != 1)
+        continue;
+      std::size_t left =
+          std::min(std::size_t(number(f + 2, 2)), at + 46 + name_ + extra_ - f - 4);
       std::size_t from = f + 4;
       for (std::uint64_t* v : {&e.size, &e.compressed, &e.header}) {
-        if (*v != 0xffffffff || left < 8) continue;
+        if (*v != 0xffffffff || left < 8)
+          continue;
         *v = number(from, 8);
         from += 8;
         left -= 8;
@@ -134,14 +156,18 @@ class zip_archive {
 
 }  // namespace detail
 
-/// Writes one array of unsigned bytes, e.g. pictures [n, h, w, c], as NAME.npy inside an archive,
-/// atomically. @param wide size from which zip64's fields are written. @throws shape_error, before
-/// anything is written, unless the extents hold as many values as there are; file_error
-inline void write_npz(const std::string& path, const std::string& name,
-                      const std::vector<index_t>& extents, std::span<const unsigned char> values,
+/// Writes one array of unsigned bytes, e.g. pictures [n, h, w, c], as NAME.npy inside an
+/// archive, atomically. @param wide size from which zip64's fields are written. @throws
+/// shape_error, before anything is written, unless the extents hold as many values as there
+/// are; file_error
+inline void write_npz(const std::string& path,
+                      const std::string& name,
+                      const std::vector<index_t>& extents,
+                      std::span<const unsigned char> values,
                       std::uint64_t wide = 0xffffffff) {
   const std::string shape_text = detail::npy_shape(path, extents, values.size());
-  std::string header = "{'descr': '|u1', 'fortran_order': False, 'shape': (" + shape_text + "), }";
+  std::string header =
+      "{'descr': '|u1', 'fortran_order': False, 'shape': (" + shape_text + "), }";
   header.resize(std::size_t(round_up(index_t(header.size()) + 11, 64)) - 11, ' ');
   header += '\n';
   std::string start("\x93NUMPY\x01\x00", 8);
@@ -150,16 +176,18 @@ inline void write_npz(const std::string& path, const std::string& name,
   start += header;
   const std::uint64_t size = start.size() + values.size();
   const std::string file = name + ".npy";
-  const auto crc = ::crc32_z(detail::crc32({reinterpret_cast<const unsigned char*>(start.data()), start.size()}),
-                             values.data(), values.size());
+  const auto crc = ::crc32_z(
+      detail::crc32({reinterpret_cast<const unsigned char*>(start.data()), start.size()}),
+      values.data(), values.size());
   const auto number = [](std::string& to, std::uint64_t v, int bytes) {
-    for (int i = 0; i < bytes; ++i) to += char(v >> (8 * i) & 255);
+    for (int i = 0; i < bytes; ++i)
+      to += char(v >> (8 * i) & 255);
   };
   const bool is_wide = size >= wide;
   const auto description = [&](std::string& to) {  // what local and central headers share
     number(to, is_wide ? 45 : 20, 2);
-    number(to, 0, 2);  // flags
-    number(to, 0, 2);  // stored
+    number(to, 0, 2);            // flags
+    number(to, 0, 2);            // stored
     number(to, 0x0021'0000, 4);  // 1 January 1980
     number(to, crc, 4);
     number(to, is_wide ? 0xffffffff : size, 4);
@@ -168,13 +196,16 @@ inline void write_npz(const std::string& path, const std::string& name,
     number(to, is_wide ? 20 : 0, 2);
   };
   const auto wide_field = [&](std::string& to) {
-    if (!is_wide) return;
+    if (!is_wide)
+      return;
     number(to, 1, 2);
     number(to, 16, 2);
     number(to, size, 8);
     number(to, size, 8);
   };
-  std::string local, central, end;
+  std::string local;
+  std::string central;
+  std::string end;
   number(local, 0x04034b50, 4);
   description(local);
   local += file;
@@ -182,7 +213,7 @@ inline void write_npz(const std::string& path, const std::string& name,
   number(central, 0x02014b50, 4);
   number(central, is_wide ? 45 : 20, 2);
   description(central);
-  number(central, 0, 6);   // no comment, first disk, binary
+  number(central, 0, 6);  // no comment, first disk, binary
   number(central, 0, 4);
   number(central, 0, 4);  // its local header is the file's first byte
   central += file;
@@ -219,7 +250,8 @@ inline void write_npz(const std::string& path, const std::string& name,
   f.commit();
 }
 
-/// An array of an archive: its bytes, which are an npy file's, and where its values lie in them.
+/// An array of an archive: its bytes, which are an npy file's, and where its values lie in
+/// them.
 struct npz_member {
   std::string name;  // without .npy
   std::vector<unsigned char> memory;
@@ -227,16 +259,20 @@ struct npz_member {
   npy_layout layout;
 };
 
-/// The array of that name, or the only one that can be images, which have 3 or 4 dimensions, where
-/// `name` is empty. @throws file_error naming the arrays where there is no such or more than one
-inline npz_member open_npz(const std::string& path, std::span<const unsigned char> bytes,
+/// The array of that name, or the only one that can be images, which have 3 or 4 dimensions,
+/// where `name` is empty. @throws file_error naming the arrays where there is no such or more
+/// than one
+inline npz_member open_npz(const std::string& path,
+                           std::span<const unsigned char> bytes,
                            const std::string& name = {}) {
   const detail::zip_archive archive(path, bytes);
   std::optional<npz_member> found;
-  std::string names, last_problem;
+  std::string names;
+  std::string last_problem;
   bool several = false;
   for (const detail::zip_entry& e : archive.entries()) {
-    if (e.name.size() < 4 || e.name.compare(e.name.size() - 4, 4, ".npy") != 0) continue;
+    if (e.name.size() < 4 || e.name.compare(e.name.size() - 4, 4, ".npy") != 0)
+      continue;
     npz_member m{e.name.substr(0, e.name.size() - 4), {}, {}, {}};
     if (!name.empty() && m.name != name) {
       names += (names.empty() ? "" : ", ") + m.name;
@@ -245,32 +281,39 @@ inline npz_member open_npz(const std::string& path, std::span<const unsigned cha
     m.bytes = archive.content(e, m.memory);
     try {
       m.layout = parse_npy_layout(path + ", array " + m.name, m.bytes);
-    } catch (const file_error& why) {  // of text or objects: no images, unless it is all there is
+    } catch (
+        const file_error& why) {  // of text or objects: no images, unless it is all there is
       last_problem = why.what();
       continue;
     }
     std::string extents;
-    for (const index_t n : m.layout.extents) extents += (extents.empty() ? "" : ", ") + std::to_string(n);
+    for (const index_t n : m.layout.extents)
+      extents += (extents.empty() ? "" : ", ") + std::to_string(n);
     names += (names.empty() ? "" : ", ") + m.name + " [" + extents + "]";
     const std::size_t dimensions = m.layout.extents.size();
-    if (name.empty() && dimensions != 3 && dimensions != 4) continue;
+    if (name.empty() && dimensions != 3 && dimensions != 4)
+      continue;
     several = several || found;
     if (!found) {
       found = std::move(m);
-      if (!found->memory.empty()) found->bytes = found->memory;
+      if (!found->memory.empty())
+        found->bytes = found->memory;
     }
   }
   if (several)
     fail<file_error>(path, ": holds several arrays that can be images: ", names,
                      "; name the one that is meant (array, --array)");
-  if (!found && !last_problem.empty()) fail<file_error>(last_problem);
-  require<file_error>(found.has_value(), path, ": holds no array ",
-                      name.empty() ? "of images, which have 3 or 4 dimensions" : "named " + name,
-                      "; it holds ", names.empty() ? "no arrays" : names);
+  if (!found && !last_problem.empty())
+    fail<file_error>(last_problem);
+  require<file_error>(
+      found.has_value(), path, ": holds no array ",
+      name.empty() ? "of images, which have 3 or 4 dimensions" : "named " + name, "; it holds ",
+      names.empty() ? "no arrays" : names);
   return std::move(*found);
 }
 /// The same with values. @throws file_error
-inline npy_array parse_npz(const std::string& path, std::span<const unsigned char> bytes,
+inline npy_array parse_npz(const std::string& path,
+                           std::span<const unsigned char> bytes,
                            const std::string& name = {}) {
   const npz_member m = open_npz(path, bytes, name);
   npy_array a{m.layout.type, m.layout.extents, std::vector<double>(m.layout.count)};

@@ -1,4 +1,5 @@
-// A picture in memory, what its header says, how it is turned the right way up, and what readers found odd about files.
+// A picture in memory, what its header says, how it is turned the right way up, and what
+// readers found odd about files.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -40,18 +41,22 @@ inline unsigned char to_byte(double v) {
   return static_cast<unsigned char>(std::lround(std::clamp((v + 1) * 127.5, 0.0, 255.0)));
 }
 
-/// Refuses pictures by what their header promises, before anything is allocated. @throws file_error
-inline void check_pixels(const std::string& path, std::uint64_t width, std::uint64_t height,
+/// Refuses pictures by what their header promises, before anything is allocated. @throws
+/// file_error
+inline void check_pixels(const std::string& path,
+                         std::uint64_t width,
+                         std::uint64_t height,
                          std::uint64_t most_pixels) {
   require<file_error>(width > 0 && height > 0, path, ": is a picture of ", width, " x ", height,
                       " pixels");
-  require<file_error>(width <= most_pixels / height, path, ": is a picture of ", width, " x ", height,
-                      " pixels, more than the ", most_pixels,
-                      " that are read; raise the limit (most_pixels, --most-pixels) if that is meant");
+  require<file_error>(
+      width <= most_pixels / height, path, ": is a picture of ", width, " x ", height,
+      " pixels, more than the ", most_pixels,
+      " that are read; raise the limit (most_pixels, --most-pixels) if that is meant");
 }
 
-/// Oddities of files that are read all the same, like a JPEG that is cut: counted by file, and said
-/// in one warning when the last owner of the list is gone.
+/// Oddities of files that are read all the same, like a JPEG that is cut: counted by file, and
+/// said in one warning when the last owner of the list is gone.
 class picture_warnings {
  public:
   picture_warnings() = default;
@@ -64,16 +69,22 @@ class picture_warnings {
     }
   }
   void add(const std::string& path, const std::string& what) {
-    if (files_.empty()) first_ = path + ": " + what;
+    if (files_.empty())
+      first_ = path + ": " + what;
     files_.insert(path);
   }
   /// Files that something was said about.
-  std::size_t count() const { return files_.size(); }
+  std::size_t count() const {
+    return files_.size();
+  }
   /// What was said first.
-  const std::string& first() const { return first_; }
+  const std::string& first() const {
+    return first_;
+  }
   /// Warns of what was found and forgets it.
   void report() {
-    if (files_.empty()) return;
+    if (files_.empty())
+      return;
     const std::size_t n = std::exchange(files_, {}).size();
     warn(n, n == 1 ? " file is" : " files are", " not quite sound; the first: ", first_);
   }
@@ -88,7 +99,8 @@ struct picture_options {
   std::uint64_t most_pixels = default_most_pixels;
   picture_warnings* warnings = nullptr;
   void warn(const std::string& path, const std::string& what) const {
-    if (warnings) warnings->add(path, what);
+    if (warnings)
+      warnings->add(path, what);
   }
 };
 
@@ -97,21 +109,27 @@ namespace detail {
 /// The orientation, 1 to 8, of EXIF data that begin with TIFF's header; 1 where there is none.
 /// Exif 2.3, tag 0x0112 of the first directory.
 inline int exif_orientation(std::span<const unsigned char> tiff) {
-  if (tiff.size() < 8 || tiff[0] != tiff[1] || (tiff[0] != 'I' && tiff[0] != 'M')) return 1;
+  if (tiff.size() < 8 || tiff[0] != tiff[1] || (tiff[0] != 'I' && tiff[0] != 'M'))
+    return 1;
   const bool little = tiff[0] == 'I';
   const auto number = [&](std::size_t at, std::size_t bytes) {
     std::size_t v = 0;
-    for (std::size_t i = 0; i < bytes; ++i) v = v << 8 | tiff[at + (little ? bytes - 1 - i : i)];
+    for (std::size_t i = 0; i < bytes; ++i)
+      v = v << 8 | tiff[at + (little ? bytes - 1 - i : i)];
     return v;
   };
   const std::size_t directory = number(4, 4);
-  if (number(2, 2) != 42 || directory > tiff.size() - 2) return 1;
+  if (number(2, 2) != 42 || directory > tiff.size() - 2)
+    return 1;
   const std::size_t entries = number(directory, 2);
   for (std::size_t e = 0; e < entries; ++e) {
     const std::size_t at = directory + 2 + 12 * e;
-    if (at + 12 > tiff.size()) return 1;
-    if (number(at, 2) != 0x0112) continue;
-    const std::size_t type = number(at + 2, 2);  // short by the standard; some programs write bytes or longs
+    if (at + 12 > tiff.size())
+      return 1;
+    if (number(at, 2) != 0x0112)
+      continue;
+    const std::size_t type =
+        number(at + 2, 2);  // short by the standard; some programs write bytes or longs
     const std::size_t bytes = type == 1 ? 1 : type == 3 ? 2 : type == 4 ? 4 : 0;
     const std::size_t orientation = number(at + 8, bytes);
     return orientation >= 1 && orientation <= 8 ? int(orientation) : 1;
@@ -121,17 +139,21 @@ inline int exif_orientation(std::span<const unsigned char> tiff) {
 
 /// The header of a stored picture, turned.
 inline picture_header turned(index_t height, index_t width, index_t channels, int orientation) {
-  if (orientation >= 5) std::swap(height, width);
+  if (orientation >= 5)
+    std::swap(height, width);
   return {height, width, channels, orientation};
 }
 
-/// A stored picture the right way up: orientation 2 is mirrored, 3 turned by half, 4 upside down,
-/// 5 to 8 have rows for columns.
+/// A stored picture the right way up: orientation 2 is mirrored, 3 turned by half, 4 upside
+/// down, 5 to 8 have rows for columns.
 inline picture upright(picture stored, int orientation) {
-  if (orientation <= 1) return stored;
+  if (orientation <= 1)
+    return stored;
   const bool swapped = orientation >= 5;
-  const bool from_right = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
-  const bool from_below = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+  const bool from_right =
+      orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+  const bool from_below =
+      orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
   picture p{swapped ? stored.width : stored.height, swapped ? stored.height : stored.width,
             stored.channels, std::vector<unsigned char>(stored.bytes.size())};
   unsigned char* to = p.bytes.data();
@@ -139,15 +161,19 @@ inline picture upright(picture stored, int orientation) {
     for (index_t x = 0; x < p.width; ++x) {
       index_t row = swapped ? x : y;
       index_t column = swapped ? y : x;
-      if (from_below) row = stored.height - 1 - row;
-      if (from_right) column = stored.width - 1 - column;
-      const unsigned char* from = stored.bytes.data() + (row * stored.width + column) * p.channels;
+      if (from_below)
+        row = stored.height - 1 - row;
+      if (from_right)
+        column = stored.width - 1 - column;
+      const unsigned char* from =
+          stored.bytes.data() + (row * stored.width + column) * p.channels;
       to = std::copy_n(from, p.channels, to);
     }
   return p;
 }
 
-/// Rows of grey and alpha, or RGB and alpha, drawn on black: the alpha is multiplied in and dropped.
+/// Rows of grey and alpha, or RGB and alpha, drawn on black: the alpha is multiplied in and
+/// dropped.
 inline void draw_on_black(std::vector<unsigned char>& bytes, std::size_t channels) {
   unsigned char* to = bytes.data();
   const std::size_t pixels = bytes.size() / (channels + 1);

@@ -12,7 +12,8 @@
 
 namespace multistage::io {
 
-/// What files are by their first bytes. `none` for what no reader knows, e.g. CIFAR-10's records.
+/// What files are by their first bytes. `none` for what no reader knows, e.g. CIFAR-10's
+/// records.
 enum class file_kind { none, png, jpeg, webp, npy, zip, gzip, idx, other };
 
 /// A kind, and what people call it; `other` is a kind that is known, but not read.
@@ -28,16 +29,23 @@ inline known_kind kind_of(std::span<const unsigned char> start) {
            std::memcmp(start.data() + first, magic.data(), magic.size()) == 0;
   };
   using namespace std::string_view_literals;
-  if (at(0, "\x89PNG\r\n\x1a\n"sv)) return {file_kind::png, "PNG"};
-  if (at(0, "\xff\xd8"sv)) return {file_kind::jpeg, "JPEG"};
-  if (at(0, "RIFF"sv) && at(8, "WEBP"sv)) return {file_kind::webp, "WebP"};
-  if (at(0, "\x93NUMPY"sv)) return {file_kind::npy, "npy array"};
-  if (at(0, "PK\x03\x04"sv) || at(0, "PK\x05\x06"sv)) return {file_kind::zip, "npz archive"};
-  if (at(0, "\x1f\x8b"sv)) return {file_kind::gzip, "gzip file"};
-  if (at(0, "\0\0"sv) && start.size() >= 4 && start[2] >= 8 && start[2] <= 14 && start[3] >= 1 &&
-      start[3] <= 4)
+  if (at(0, "\x89PNG\r\n\x1a\n"sv))
+    return {file_kind::png, "PNG"};
+  if (at(0, "\xff\xd8"sv))
+    return {file_kind::jpeg, "JPEG"};
+  if (at(0, "RIFF"sv) && at(8, "WEBP"sv))
+    return {file_kind::webp, "WebP"};
+  if (at(0, "\x93NUMPY"sv))
+    return {file_kind::npy, "npy array"};
+  if (at(0, "PK\x03\x04"sv) || at(0, "PK\x05\x06"sv))
+    return {file_kind::zip, "npz archive"};
+  if (at(0, "\x1f\x8b"sv))
+    return {file_kind::gzip, "gzip file"};
+  if (at(0, "\0\0"sv) && start.size() >= 4 && start[2] >= 8 && start[2] <= 14 &&
+      start[3] >= 1 && start[3] <= 4)
     return {file_kind::idx, "IDX file"};
-  if (at(0, "BM"sv) && at(6, "\0\0\0\0"sv)) return {file_kind::other, "BMP"};
+  if (at(0, "BM"sv) && at(6, "\0\0\0\0"sv))
+    return {file_kind::other, "BMP"};
   struct other {
     std::size_t at;
     std::string_view magic;
@@ -64,11 +72,15 @@ inline known_kind kind_of(std::span<const unsigned char> start) {
       {0, "PAR1"sv, "Parquet file"},
       {257, "ustar"sv, "tar archive"},
       {0, "BZh"sv, "bzip2 file"},
-      {0, "\xfd" "7zXZ"sv, "xz file"},
+      {0,
+       "\xfd"
+       "7zXZ"sv,
+       "xz file"},
       {0, "(\xb5/\xfd"sv, "zstd file"},
   };
   for (const other& o : others)
-    if (at(o.at, o.magic)) return {file_kind::other, o.name};
+    if (at(o.at, o.magic))
+      return {file_kind::other, o.name};
   return {};
 }
 inline bool is_picture(file_kind k) {
@@ -77,8 +89,11 @@ inline bool is_picture(file_kind k) {
 
 namespace detail {
 
-/// At most `most` bytes of a file's beginning, and whether that is all of it. @throws file_error
-inline std::vector<unsigned char> read_start(const std::string& path, std::size_t most, bool& whole) {
+/// At most `most` bytes of a file's beginning, and whether that is all of it. @throws
+/// file_error
+inline std::vector<unsigned char> read_start(const std::string& path,
+                                             std::size_t most,
+                                             bool& whole) {
   std::ifstream file(path, std::ios::binary);
   require<file_error>(file.good(), path, ": cannot be opened: ", std::strerror(errno));
   std::vector<unsigned char> bytes(most);
@@ -89,8 +104,8 @@ inline std::vector<unsigned char> read_start(const std::string& path, std::size_
   return bytes;
 }
 
-/// The files of a folder that are not hidden, in the order of their names; links that lead nowhere
-/// are among them. @throws file_error
+/// The files of a folder that are not hidden, in the order of their names; links that lead
+/// nowhere are among them. @throws file_error
 inline std::vector<std::string> files_of(const std::string& folder) {
   std::error_code why;
   std::vector<std::string> files;
@@ -109,24 +124,30 @@ inline bool named_as_picture(const std::filesystem::path& path) {
   std::transform(end.begin(), end.end(), end.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   for (const char* known : {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp"})
-    if (end == known) return true;
+    if (end == known)
+      return true;
   return false;
 }
 
-[[noreturn]] inline void no_picture(const std::string& path, std::span<const unsigned char> start) {
+[[noreturn]] inline void no_picture(const std::string& path,
+                                    std::span<const unsigned char> start) {
   const known_kind k = kind_of(start);
   if (k.kind != file_kind::none)
     fail<file_error>(path, ": is a ", k.name, ", not a PNG, JPEG or WebP picture; convert it");
-  if (start.empty()) fail<file_error>(path, ": is empty, not a picture");
+  if (start.empty())
+    fail<file_error>(path, ": is empty, not a picture");
   char first[16] = "";
   for (std::size_t i = 0; i < std::min<std::size_t>(4, start.size()); ++i)
     std::snprintf(first + 3 * i, 4, " %02x", start[i]);
-  fail<file_error>(path, ": is not a sound PNG, JPEG or WebP picture: it begins with the bytes", first);
+  fail<file_error>(path, ": is not a sound PNG, JPEG or WebP picture: it begins with the bytes",
+                   first);
 }
 
 #if !defined(MULTISTAGE_JPEG) || !defined(MULTISTAGE_WEBP)
-[[noreturn]] inline void without_library(const std::string& path, const char* kind,
-                                         const char* library, const char* package) {
+[[noreturn]] inline void without_library(const std::string& path,
+                                         const char* kind,
+                                         const char* library,
+                                         const char* package) {
   fail<file_error>(path, ": is a ", kind, ", which needs ", library, " (Debian: ", package,
                    ") when the program is built; or convert it to PNG");
 }
@@ -135,21 +156,28 @@ inline bool named_as_picture(const std::filesystem::path& path) {
 }  // namespace detail
 
 /// A PNG, JPEG or WebP, whatever its name. @throws file_error
-inline picture decode_picture(const std::string& path, std::span<const unsigned char> bytes,
+inline picture decode_picture(const std::string& path,
+                              std::span<const unsigned char> bytes,
                               const picture_options& options = {}) {
   switch (kind_of(bytes).kind) {
-    case file_kind::png: return decode_png(path, bytes, options);
+    case file_kind::png:
+      return decode_png(path, bytes, options);
 #ifdef MULTISTAGE_JPEG
-    case file_kind::jpeg: return decode_jpeg(path, bytes, options);
+    case file_kind::jpeg:
+      return decode_jpeg(path, bytes, options);
 #else
-    case file_kind::jpeg: detail::without_library(path, "JPEG", "libjpeg", "libjpeg62-turbo-dev");
+    case file_kind::jpeg:
+      detail::without_library(path, "JPEG", "libjpeg", "libjpeg62-turbo-dev");
 #endif
 #ifdef MULTISTAGE_WEBP
-    case file_kind::webp: return decode_webp(path, bytes, options);
+    case file_kind::webp:
+      return decode_webp(path, bytes, options);
 #else
-    case file_kind::webp: detail::without_library(path, "WebP", "libwebp", "libwebp-dev");
+    case file_kind::webp:
+      detail::without_library(path, "WebP", "libwebp", "libwebp-dev");
 #endif
-    default: detail::no_picture(path, bytes);
+    default:
+      detail::no_picture(path, bytes);
   }
 }
 /// @throws file_error
@@ -162,14 +190,18 @@ inline picture_header decode_picture_header(const std::string& path,
                                             std::span<const unsigned char> bytes,
                                             const picture_options& options = {}) {
   switch (kind_of(bytes).kind) {
-    case file_kind::png: return detail::png_reader(path, bytes, options).header();
+    case file_kind::png:
+      return detail::png_reader(path, bytes, options).header();
 #ifdef MULTISTAGE_JPEG
-    case file_kind::jpeg: return detail::jpeg_reader(path, bytes, options).header();
+    case file_kind::jpeg:
+      return detail::jpeg_reader(path, bytes, options).header();
 #endif
 #ifdef MULTISTAGE_WEBP
-    case file_kind::webp: return detail::webp_header(path, bytes, options);
+    case file_kind::webp:
+      return detail::webp_header(path, bytes, options);
 #endif
-    default: decode_picture(path, bytes, options);  // says what it is
+    default:
+      decode_picture(path, bytes, options);  // says what it is
   }
   return {};
 }
@@ -177,26 +209,34 @@ inline picture_header decode_picture_header(const std::string& path,
 inline picture_header read_picture_header(const std::string& path,
                                           const picture_options& options = {}) {
   bool whole = false;
-  const std::vector<unsigned char> start = detail::read_start(path, std::size_t{1} << 16, whole);
+  const std::vector<unsigned char> start =
+      detail::read_start(path, std::size_t{1} << 16, whole);
 #ifdef MULTISTAGE_JPEG
   if (!whole && kind_of(start).kind == file_kind::jpeg) {
     try {
       return decode_picture_header(path, start, options);
-    } catch (const file_error&) {  // its header goes on behind the start, or the whole file fails, too
+    } catch (const file_error&) {  // its header goes on behind the start, or the whole file
+                                   // fails, too
     }
   }
 #endif
-  if (whole || !is_picture(kind_of(start).kind)) return decode_picture_header(path, start, options);
+  if (whole || !is_picture(kind_of(start).kind))
+    return decode_picture_header(path, start, options);
   return decode_picture_header(path, read_file(path, std::uint64_t{1} << 32), options);
 }
 
-/// Refuses a path that no file can be written to, before the work whose result goes there. @throws file_error
+/// Refuses a path that no file can be written to, before the work whose result goes there.
+/// @throws file_error
 inline void check_writable(const std::string& path) {
-  require<file_error>(!std::filesystem::is_directory(path), path, ": is a folder, not a file to be written");
+  require<file_error>(!std::filesystem::is_directory(path), path,
+                      ": is a folder, not a file to be written");
   const atomic_file probe(path);
 }
-/// Writes a PNG atomically, grey or in colours as the picture is. @throws file_error, value_error
-inline void write_png(const std::string& path, const picture& p) { write_file(path, encode_png(p)); }
+/// Writes a PNG atomically, grey or in colours as the picture is. @throws file_error,
+/// value_error
+inline void write_png(const std::string& path, const picture& p) {
+  write_file(path, encode_png(p));
+}
 
 /// The pictures of a folder, in the order of their names, and what they have in common.
 struct picture_folder {
@@ -204,16 +244,18 @@ struct picture_folder {
   shape extents{0, 0, 0, 0};  // 1 channel where all pictures are grey, else 3
 };
 
-/// Looks at every file of a folder: pictures are those whose first bytes say so; hidden files and
-/// files that neither are nor are called pictures are left out. @throws file_error for a file that is
-/// called a picture and is none, and where there are no pictures; shape_error naming the picture
-/// whose size differs
-inline picture_folder open_folder(const std::string& folder, const picture_options& options = {}) {
+/// Looks at every file of a folder: pictures are those whose first bytes say so; hidden files
+/// and files that neither are nor are called pictures are left out. @throws file_error for a
+/// file that is called a picture and is none, and where there are no pictures; shape_error
+/// naming the picture whose size differs
+inline picture_folder open_folder(const std::string& folder,
+                                  const picture_options& options = {}) {
   picture_folder found;
   const std::vector<std::string> names = detail::files_of(folder);
   for (const std::string& name : names) {
     if (!std::filesystem::is_regular_file(name)) {
-      require<file_error>(!detail::named_as_picture(name), name, ": is no file, or a link to nothing");
+      require<file_error>(!detail::named_as_picture(name), name,
+                          ": is no file, or a link to nothing");
       continue;
     }
     bool whole = false;
@@ -226,10 +268,11 @@ inline picture_folder open_folder(const std::string& folder, const picture_optio
     }
     const picture_header h = read_picture_header(name, options);
     shape& e = found.extents;
-    if (found.files.empty()) e = {0, h.height, h.width, h.channels};
-    require<shape_error>(h.height == e.height && h.width == e.width, name, ": is ", h.width, " x ",
-                         h.height, ", the pictures before it are ", e.width, " x ", e.height,
-                         "; make all one size");
+    if (found.files.empty())
+      e = {0, h.height, h.width, h.channels};
+    require<shape_error>(h.height == e.height && h.width == e.width, name, ": is ", h.width,
+                         " x ", h.height, ", the pictures before it are ", e.width, " x ",
+                         e.height, "; make all one size");
     e.channels = std::max(e.channels, h.channels);
     found.files.push_back(name);
     e.rows = index_t(found.files.size());
@@ -240,9 +283,12 @@ inline picture_folder open_folder(const std::string& folder, const picture_optio
   return found;
 }
 
-/// Pictures of files in [-1, 1]. @param to [files, h, w, c] of these extents; grey fills all channels
+/// Pictures of files in [-1, 1]. @param to [files, h, w, c] of these extents; grey fills all
+/// channels
 /// @throws file_error, shape_error naming the picture
-inline void read_pictures(std::span<const std::string> files, const shape& extents, float* to,
+inline void read_pictures(std::span<const std::string> files,
+                          const shape& extents,
+                          float* to,
                           const picture_options& options = {}) {
   for (const std::string& file : files) {
     const picture p = read_picture(file, options);
@@ -253,7 +299,8 @@ inline void read_pictures(std::span<const std::string> files, const shape& exten
                          " as when the folder was looked at");
     const index_t repeats = extents.channels / p.channels;
     for (const unsigned char b : p.bytes)
-      for (index_t i = 0; i < repeats; ++i) *to++ = float(b) / 127.5f - 1;
+      for (index_t i = 0; i < repeats; ++i)
+        *to++ = float(b) / 127.5f - 1;
   }
 }
 

@@ -14,7 +14,8 @@ namespace detail {
 /// libpng's structures for reading from memory, with its errors as jumps to `guard`.
 class png_reader {
  public:
-  png_reader(const std::string& path, std::span<const unsigned char> bytes,
+  png_reader(const std::string& path,
+             std::span<const unsigned char> bytes,
              const picture_options& options)
       : path_(path), bytes_(bytes), options_(options) {
     // Signature, length, "IHDR", then width and height: looked at before libpng allocates.
@@ -23,7 +24,8 @@ class png_reader {
                        bytes.size() < 33 ? "cut" : "missing");
     const auto number = [&](std::size_t at) {
       std::uint64_t v = 0;
-      for (std::size_t i = 0; i < 4; ++i) v = v << 8 | bytes[at + i];
+      for (std::size_t i = 0; i < 4; ++i)
+        v = v << 8 | bytes[at + i];
       return v;
     };
     check_pixels(path, number(16), number(20), options.most_pixels);
@@ -34,7 +36,9 @@ class png_reader {
       throw std::bad_alloc();
     }
   }
-  ~png_reader() { png_destroy_read_struct(&png_, &info_, nullptr); }
+  ~png_reader() {
+    png_destroy_read_struct(&png_, &info_, nullptr);
+  }
   png_reader(const png_reader&) = delete;
   png_reader& operator=(const png_reader&) = delete;
 
@@ -63,8 +67,10 @@ class png_reader {
           png_read_row(png_, p.bytes.data() + std::size_t(y) * stride, nullptr);
     });
     // All pixels are there: what is wrong behind them is worth a word, but no error.
-    if (!tried([&] { png_read_end(png_, info_); })) options_.warn(path_, text_);
-    if (alpha) draw_on_black(p.bytes, std::size_t(p.channels));
+    if (!tried([&] { png_read_end(png_, info_); }))
+      options_.warn(path_, text_);
+    if (alpha)
+      draw_on_black(p.bytes, std::size_t(p.channels));
     return upright(std::move(p), orientation());
   }
   /// Of a whole file, since EXIF data may stand behind the pixels.
@@ -79,11 +85,13 @@ class png_reader {
  private:
   void start() {
     png_set_user_limits(png_, 0x7fffffff, 0x7fffffff);
-    // Colour profiles, texts and the like are skipped unread: their faults do no harm to pixels.
+    // Colour profiles, texts and the like are skipped unread: their faults do no harm to
+    // pixels.
     png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_NEVER, nullptr, -1);
     png_set_read_fn(png_, this, [](png_structp png, png_bytep to, std::size_t n) {
       png_reader& r = *static_cast<png_reader*>(png_get_io_ptr(png));
-      if (n > r.bytes_.size() - r.at_) png_error(png, "the file is cut");
+      if (n > r.bytes_.size() - r.at_)
+        png_error(png, "the file is cut");
       std::memcpy(to, r.bytes_.data() + r.at_, n);
       r.at_ += n;
     });
@@ -94,8 +102,10 @@ class png_reader {
     for (std::size_t at = 8; at + 12 <= bytes_.size();) {
       const unsigned char* chunk = bytes_.data() + at;
       const std::size_t size = png_get_uint_32(chunk);
-      if (size > bytes_.size() - at - 12) break;
-      if (std::memcmp(chunk + 4, "eXIf", 4) == 0) return exif_orientation({chunk + 8, size});
+      if (size > bytes_.size() - at - 12)
+        break;
+      if (std::memcmp(chunk + 4, "eXIf", 4) == 0)
+        return exif_orientation({chunk + 8, size});
       at += size + 12;
     }
     return 1;
@@ -103,17 +113,20 @@ class png_reader {
   /// Runs f, which may have no objects that need a destructor; false when libpng refused.
   template <class F>
   bool tried(const F& f) {
-    if (setjmp(guard_)) return false;
+    if (setjmp(guard_))
+      return false;
     f();
     return true;
   }
   template <class F>
   void guarded(const F& f) {
-    if (!tried(f)) fail<file_error>(path_, ": is not a sound PNG: ", text_);
+    if (!tried(f))
+      fail<file_error>(path_, ": is not a sound PNG: ", text_);
   }
   static void on_error(png_structp png, png_const_charp text) {
     png_reader& r = *static_cast<png_reader*>(png_get_error_ptr(png));
-    std::snprintf(r.text_, sizeof r.text_, "%s, at byte %zu of %zu", text, r.at_, r.bytes_.size());
+    std::snprintf(r.text_, sizeof r.text_, "%s, at byte %zu of %zu", text, r.at_,
+                  r.bytes_.size());
     std::longjmp(r.guard_, 1);
   }
   static void on_warning(png_structp png, png_const_charp text) {
@@ -134,28 +147,35 @@ class png_reader {
 }  // namespace detail
 
 /// A PNG's picture. @throws file_error saying what is wrong with it and where
-inline picture decode_png(const std::string& path, std::span<const unsigned char> bytes,
+inline picture decode_png(const std::string& path,
+                          std::span<const unsigned char> bytes,
                           const picture_options& options = {}) {
   return detail::png_reader(path, bytes, options).decode();
 }
 
 /// A PNG of a grey picture or one in colours. @throws value_error for other numbers of channels
 inline std::string encode_png(const picture& p) {
-  require<value_error>(p.channels == 1 || p.channels == 3, "a picture of ", p.channels,
-                       " channels is no PNG; pictures have 1 or 3 (latents need their decoder)");
-  require<value_error>(p.height > 0 && p.width > 0 && p.height <= 0x7fffffff && p.width <= 0x7fffffff,
-                       "a picture of ", p.width, " x ", p.height, " is no PNG");
-  require<value_error>(index_t(p.bytes.size()) == p.height * p.width * p.channels, "a picture of ",
-                       p.width, " x ", p.height, " x ", p.channels, " has ", p.bytes.size(), " bytes");
+  require<value_error>(
+      p.channels == 1 || p.channels == 3, "a picture of ", p.channels,
+      " channels is no PNG; pictures have 1 or 3 (latents need their decoder)");
+  require<value_error>(
+      p.height > 0 && p.width > 0 && p.height <= 0x7fffffff && p.width <= 0x7fffffff,
+      "a picture of ", p.width, " x ", p.height, " is no PNG");
+  require<value_error>(index_t(p.bytes.size()) == p.height * p.width * p.channels,
+                       "a picture of ", p.width, " x ", p.height, " x ", p.channels, " has ",
+                       p.bytes.size(), " bytes");
   std::string out;
   struct writer {
     png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, nullptr, nullptr, nullptr);
     png_infop info = png ? png_create_info_struct(png) : nullptr;
-    ~writer() { png_destroy_write_struct(&png, &info); }
+    ~writer() {
+      png_destroy_write_struct(&png, &info);
+    }
   } owner;
   const png_structp png = owner.png;
   const png_infop info = owner.info;
-  if (!info) throw std::bad_alloc();
+  if (!info)
+    throw std::bad_alloc();
   png_set_user_limits(png, 0x7fffffff, 0x7fffffff);
   // Memory is all that can fail here; the callback keeps C++'s exceptions out of C.
   png_set_write_fn(
@@ -168,10 +188,12 @@ inline std::string encode_png(const picture& p) {
         } catch (const std::bad_alloc&) {
           kept = false;
         }
-        if (!kept) png_error(to, "out of memory");
+        if (!kept)
+          png_error(to, "out of memory");
       },
       nullptr);
-  if (setjmp(png_jmpbuf(png))) throw std::bad_alloc();
+  if (setjmp(png_jmpbuf(png)))
+    throw std::bad_alloc();
   png_set_IHDR(png, info, png_uint_32(p.width), png_uint_32(p.height), 8,
                p.channels == 1 ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
                PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);

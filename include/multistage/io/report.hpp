@@ -19,27 +19,34 @@ class report {
   }
   /// @param png the picture's bytes. @param caption says what it means.
   report& picture(const std::string& png, const std::string& caption) {
-    body_ += "<figure><img alt=\"" + escape(caption) + "\" src=\"data:image/png;base64," + base64(png) + "\"><figcaption>" + escape(caption) +
-             "</figcaption></figure>\n";
+    body_ += "<figure><img alt=\"" + escape(caption) + "\" src=\"data:image/png;base64," +
+             base64(png) + "\"><figcaption>" + escape(caption) + "</figcaption></figure>\n";
     return *this;
   }
   report& table(const std::vector<std::pair<std::string, std::string>>& rows) {
     body_ += "<table>\n";
-    for (const auto& [name, value] : rows) body_ += "<tr><th>" + escape(name) + "</th><td>" + escape(value) + "</td></tr>\n";
+    for (const auto& [name, value] : rows)
+      body_ += "<tr><th>" + escape(name) + "</th><td>" + escape(value) + "</td></tr>\n";
     body_ += "</table>\n";
     return *this;
   }
   std::string html() const {
-    return "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>" +
+    return "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta "
+           "name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>" +
            title_ +
-           "</title>\n<style>body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:60rem;margin:2rem auto;padding:0 "
+           "</title>\n<style>body{font:16px/1.5 "
+           "system-ui,sans-serif;color:#222;max-width:60rem;margin:2rem auto;padding:0 "
            "1rem}h1{font-size:1.7rem}h2{font-size:1.25rem;margin-top:2.2rem}"
-           "figure{margin:1rem 0}img{max-width:100%;border:1px solid #ddd}figcaption{color:#555;font-size:.92rem}table{border-collapse:collapse}"
+           "figure{margin:1rem 0}img{max-width:100%;border:1px solid "
+           "#ddd}figcaption{color:#555;font-size:.92rem}table{border-collapse:collapse}"
            "th,td{text-align:left;padding:.25rem 1rem .25rem 0;border-bottom:1px solid "
-           "#e4e4e4;font-weight:normal;vertical-align:top}td{overflow-wrap:anywhere;font-variant-numeric:tabular-nums}</style></head>\n<body>\n<h1>" +
+           "#e4e4e4;font-weight:normal;vertical-align:top}td{overflow-wrap:anywhere;font-"
+           "variant-numeric:tabular-nums}</style></head>\n<body>\n<h1>" +
            title_ + "</h1>\n" + body_ + "</body></html>\n";
   }
-  void save(const std::string& path) const { write_file(path, html()); }
+  void save(const std::string& path) const {
+    write_file(path, html());
+  }
 
  private:
   /// As text of HTML; what is not UTF-8 (a path may be any bytes) becomes U+FFFD.
@@ -47,7 +54,8 @@ class report {
     std::string out;
     for (std::size_t i = 0; i < s.size();) {
       std::size_t length = 1;
-      while (length <= 4 && !is_utf8(std::string_view(s).substr(i, length))) ++length;
+      while (length <= 4 && !is_utf8(std::string_view(s).substr(i, length)))
+        ++length;
       if (length > 4 || i + length > s.size()) {
         out += "\xef\xbf\xbd";
         ++i;
@@ -73,10 +81,13 @@ class report {
     return out;
   }
   static std::string base64(const std::string& s) {
-    static constexpr char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    static constexpr char digits[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     std::string out;
     for (std::size_t i = 0; i < s.size(); i += 3) {
-      const auto byte = [&](std::size_t k) { return k < s.size() ? std::uint32_t(static_cast<unsigned char>(s[k])) : 0u; };
+      const auto byte = [&](std::size_t k) {
+        return k < s.size() ? std::uint32_t(static_cast<unsigned char>(s[k])) : 0u;
+      };
       const std::uint32_t v = byte(i) << 16 | byte(i + 1) << 8 | byte(i + 2);
       out += digits[v >> 18];
       out += digits[v >> 12 & 63];
@@ -85,7 +96,8 @@ class report {
     }
     return out;
   }
-  std::string title_, body_;
+  std::string title_;
+  std::string body_;
 };
 
 }  // namespace multistage::io

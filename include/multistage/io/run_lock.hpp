@@ -1,6 +1,6 @@
-// One run a place: a directory or checkpoint that a run works in is locked while the run lives. The
-// lock is the kernel's (flock), so it is gone with its process however that ends, and it holds between
-// containers and, where the file system passes locks on, between machines.
+// One run a place: a directory or checkpoint that a run works in is locked while the run lives.
+// The lock is the kernel's (flock), so it is gone with its process however that ends, and it
+// holds between containers and, where the file system passes locks on, between machines.
 #pragma once
 #include <ctime>
 
@@ -8,8 +8,9 @@
 
 namespace multistage::io {
 
-/// Keeps others out of a place for as long as it lives. Whoever comes second is told who was first.
-/// On file systems without locks it keeps nobody out; files are written atomically all the same.
+/// Keeps others out of a place for as long as it lives. Whoever comes second is told who was
+/// first. On file systems without locks it keeps nobody out; files are written atomically all
+/// the same.
 class run_lock {
  public:
   /// @param path a directory that is there, or a file that need not be.
@@ -28,7 +29,8 @@ class run_lock {
     }
   }
   ~run_lock() {
-    if (held_) ::unlinkat(directory_.get(), name_.c_str(), 0);
+    if (held_)
+      ::unlinkat(directory_.get(), name_.c_str(), 0);
   }
   run_lock(const run_lock&) = delete;
   run_lock& operator=(const run_lock&) = delete;
@@ -36,16 +38,20 @@ class run_lock {
  private:
   /// One try; false when the lock's file was removed meanwhile by the run that held it.
   bool taken(const std::string& path) {
-    file_ = detail::open_at(directory_.get(), name_, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0666);
+    file_ = detail::open_at(directory_.get(), name_, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK,
+                            0666);
     // What a dead run of another user left may be locked, if not written.
     const bool own_words = bool(file_) || errno != EACCES;
     if (!own_words)
       file_ = detail::open_at(directory_.get(), name_, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
     if (!file_)
-      fail<file_error>(path, ": cannot be locked: ", name_, ": ", std::strerror(errno),
-                       "; if no run is at work there, remove that file, or give this run a place of its"
-                       " own");
-    const auto lock = [&] { return ::flock(file_.get(), LOCK_EX | LOCK_NB); };
+      fail<file_error>(
+          path, ": cannot be locked: ", name_, ": ", std::strerror(errno),
+          "; if no run is at work there, remove that file, or give this run a place of its"
+          " own");
+    const auto lock = [&] {
+      return ::flock(file_.get(), LOCK_EX | LOCK_NB);
+    };
     if (detail::retried(lock) != 0) {
       if (errno == EWOULDBLOCK)
         fail<file_error>(path, ": another run is at work there: ", holder(),
@@ -59,7 +65,8 @@ class run_lock {
         own.st_ino != named.st_ino || own.st_dev != named.st_dev)
       return false;
     held_ = true;
-    if (!own_words) return true;
+    if (!own_words)
+      return true;
     const std::string text = introduction();
     // Who holds the lock is said for people; the lock holds without it.
     (void)!::ftruncate(file_.get(), 0);
@@ -80,7 +87,8 @@ class run_lock {
     char text[400];
     const ssize_t size = ::pread(file_.get(), text, sizeof text, 0);
     std::string said;
-    for (ssize_t i = 0; i < size; ++i) said += text[i] >= ' ' && text[i] < 127 ? text[i] : '?';
+    for (ssize_t i = 0; i < size; ++i)
+      said += text[i] >= ' ' && text[i] < 127 ? text[i] : '?';
     return said.empty() ? "it has not said yet which" : said;
   }
 

@@ -1,5 +1,6 @@
-// Whether an array's values look like pictures: integers whose white is not what it is taken for, and
-// floats in [0, 1], are read without an error and give dark or pale images. That is warned of.
+// Whether an array's values look like pictures: integers whose white is not what it is taken
+// for, and floats in [0, 1], are read without an error and give dark or pale images. That is
+// warned of.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -38,7 +39,8 @@ class value_range {
   void report() {
     const double least = std::exchange(least_, HUGE_VAL);
     const double most = std::exchange(most_, -HUGE_VAL);
-    if (least > most) return;
+    if (least > most)
+      return;
     if (white_ > 0 && most <= -0.5)
       warn(path_, ": its integers go no higher than ", (most + 1) / 2 * white_, " of ", white_,
            ", so the pictures are nearly black; if that is their white, name it: --largest ",
@@ -55,8 +57,8 @@ class value_range {
   double most_ = -HUGE_VAL;
 };
 
-/// A source whose values are looked at while they are read: warned of when as many images as it has
-/// were read, or else when it is gone.
+/// A source whose values are looked at while they are read: warned of when as many images as it
+/// has were read, or else when it is gone.
 inline image_source watched(image_source images, const std::string& path, double white) {
   struct state {
     value_range range;
@@ -65,15 +67,18 @@ inline image_source watched(image_source images, const std::string& path, double
     state(const std::string& path, double white) : range(path, white) {}
   };
   const auto seen = std::make_shared<state>(path, white);
-  return {images.extents, [seen, images](index_t first, index_t n, float* to) {
-            images.read(first, n, to);
-            if (seen->said) return;
-            seen->range.add(std::span<const float>(to, std::size_t(n * images.extents.row_size())));
-            seen->read += n;
-            if (seen->read < images.extents.rows) return;
-            seen->said = true;
-            seen->range.report();
-          }};
+  return {
+      images.extents, [seen, images](index_t first, index_t n, float* to) {
+        images.read(first, n, to);
+        if (seen->said)
+          return;
+        seen->range.add(std::span<const float>(to, std::size_t(n * images.extents.row_size())));
+        seen->read += n;
+        if (seen->read < images.extents.rows)
+          return;
+        seen->said = true;
+        seen->range.report();
+      }};
 }
 
 }  // namespace multistage::io::detail

@@ -1,5 +1,5 @@
-// WebP by libwebp, where the macro MULTISTAGE_WEBP says that it is linked: transparency is drawn on
-// black, EXIF's orientation is applied.
+// WebP by libwebp, where the macro MULTISTAGE_WEBP says that it is linked: transparency is
+// drawn on black, EXIF's orientation is applied.
 #pragma once
 #ifdef MULTISTAGE_WEBP
 #include <webp/decode.h>
@@ -18,7 +18,8 @@ inline WebPBitstreamFeatures webp_features(const std::string& path,
   const VP8StatusCode status = WebPGetFeatures(bytes.data(), bytes.size(), &f);
   require<file_error>(status == VP8_STATUS_OK, path, ": is not a sound WebP: its header is ",
                       status == VP8_STATUS_NOT_ENOUGH_DATA ? "cut" : "broken");
-  require<file_error>(!f.has_animation, path, ": is an animation; pictures that stand still are read");
+  require<file_error>(!f.has_animation, path,
+                      ": is an animation; pictures that stand still are read");
   check_pixels(path, std::uint64_t(f.width), std::uint64_t(f.height), options.most_pixels);
   return f;
 }
@@ -27,19 +28,22 @@ inline WebPBitstreamFeatures webp_features(const std::string& path,
 inline int webp_orientation(std::span<const unsigned char> bytes) {
   const WebPData data{bytes.data(), bytes.size()};
   WebPDemuxState state;
-  const std::unique_ptr<WebPDemuxer, void (*)(WebPDemuxer*)> demuxer(WebPDemuxPartial(&data, &state),
-                                                                     WebPDemuxDelete);
+  const std::unique_ptr<WebPDemuxer, void (*)(WebPDemuxer*)> demuxer(
+      WebPDemuxPartial(&data, &state), WebPDemuxDelete);
   WebPChunkIterator chunk;
-  if (!demuxer || !WebPDemuxGetChunk(demuxer.get(), "EXIF", 1, &chunk)) return 1;
+  if (!demuxer || !WebPDemuxGetChunk(demuxer.get(), "EXIF", 1, &chunk))
+    return 1;
   std::span<const unsigned char> exif(chunk.chunk.bytes, chunk.chunk.size);
   constexpr char prefix[] = "Exif\0";  // six bytes that some programs leave there from JPEG
-  if (exif.size() > 6 && std::equal(prefix, prefix + 6, exif.begin())) exif = exif.subspan(6);
+  if (exif.size() > 6 && std::equal(prefix, prefix + 6, exif.begin()))
+    exif = exif.subspan(6);
   const int orientation = exif_orientation(exif);
   WebPDemuxReleaseChunkIterator(&chunk);
   return orientation;
 }
 
-inline picture_header webp_header(const std::string& path, std::span<const unsigned char> bytes,
+inline picture_header webp_header(const std::string& path,
+                                  std::span<const unsigned char> bytes,
                                   const picture_options& options) {
   const WebPBitstreamFeatures f = webp_features(path, bytes, options);
   return turned(f.height, f.width, 3, webp_orientation(bytes));
@@ -48,18 +52,21 @@ inline picture_header webp_header(const std::string& path, std::span<const unsig
 }  // namespace detail
 
 /// A WebP's picture. @throws file_error saying what is wrong with it
-inline picture decode_webp(const std::string& path, std::span<const unsigned char> bytes,
+inline picture decode_webp(const std::string& path,
+                           std::span<const unsigned char> bytes,
                            const picture_options& options = {}) {
   const WebPBitstreamFeatures f = detail::webp_features(path, bytes, options);
   const std::size_t channels = f.has_alpha ? 4 : 3;
   picture p{f.height, f.width, 3, {}};
   p.bytes.resize(std::size_t(p.height * p.width) * channels);
   const int stride = int(channels) * f.width;
-  const bool read =
-      f.has_alpha ? WebPDecodeRGBAInto(bytes.data(), bytes.size(), p.bytes.data(), p.bytes.size(), stride)
-                  : WebPDecodeRGBInto(bytes.data(), bytes.size(), p.bytes.data(), p.bytes.size(), stride);
+  const bool read = f.has_alpha ? WebPDecodeRGBAInto(bytes.data(), bytes.size(), p.bytes.data(),
+                                                     p.bytes.size(), stride)
+                                : WebPDecodeRGBInto(bytes.data(), bytes.size(), p.bytes.data(),
+                                                    p.bytes.size(), stride);
   require<file_error>(read, path, ": is not a sound WebP: its pixels are cut or broken");
-  if (f.has_alpha) detail::draw_on_black(p.bytes, 3);
+  if (f.has_alpha)
+    detail::draw_on_black(p.bytes, 3);
   return detail::upright(std::move(p), detail::webp_orientation(bytes));
 }
 

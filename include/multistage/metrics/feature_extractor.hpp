@@ -1,5 +1,6 @@
-// What distances between sets of pictures are taken over: pixels, a random convolutional network, Inception, or a user's own. An extractor carries a name and
-// a hash of its weights, so that a figure says what it was measured with.
+// What distances between sets of pictures are taken over: pixels, a random convolutional
+// network, Inception, or a user's own. An extractor carries a name and a hash of its weights,
+// so that a figure says what it was measured with.
 #pragma once
 #include <functional>
 #include <memory>
@@ -12,25 +13,30 @@
 namespace multistage {
 
 struct feature_extractor {
-  std::string name, hash;
+  std::string name;
+  std::string hash;
   index_t dimension = 0;
-  std::function<std::vector<double>(std::span<const float> images, shape extents)> features;       // [n, dimension]
-  std::function<std::vector<double>(std::span<const float> images, shape extents)> probabilities;  // [n, classes]; empty where there is no classifier
+  std::function<std::vector<double>(std::span<const float> images, shape extents)>
+      features;  // [n, dimension]
+  std::function<std::vector<double>(std::span<const float> images, shape extents)>
+      probabilities;  // [n, classes]; empty where there is no classifier
   index_t classes = 0;
 };
 
 /// The pixels themselves.
 inline feature_extractor pixel_features(shape image) {
-  return {"pixels",
-          fingerprint_of(std::span("pixels", 6)),
-          image.row_size(),
-          [](std::span<const float> v, shape) { return std::vector<double>(v.begin(), v.end()); },
-          {}};
+  return {
+      "pixels",
+      fingerprint_of(std::span("pixels", 6)),
+      image.row_size(),
+      [](std::span<const float> v, shape) { return std::vector<double>(v.begin(), v.end()); },
+      {}};
 }
 /// @see random_convolutions.hpp
 template <class Backend>
 feature_extractor random_features(Backend backend, shape image, std::uint64_t seed = 0) {
-  const auto net = std::make_shared<random_convolutions<Backend>>(std::move(backend), image, seed);
+  const auto net =
+      std::make_shared<random_convolutions<Backend>>(std::move(backend), image, seed);
   return {"random convolutions, seed " + std::to_string(seed),
           net->hash(),
           random_convolutions<Backend>::feature_count,
@@ -41,13 +47,16 @@ feature_extractor random_features(Backend backend, shape image, std::uint64_t se
 template <class Backend>
 feature_extractor inception_features(inception<Backend> network, std::string hash) {
   const auto net = std::make_shared<inception<Backend>>(std::move(network));
-  feature_extractor f{std::string("Inception-v3, ") + to_string(net->pooling()) + " pooling",
-                      std::move(hash),
-                      inception<Backend>::feature_count,
-                      [net](std::span<const float> v, shape e) { return (*net)(v, e).features; },
-                      {}};
+  feature_extractor f{
+      std::string("Inception-v3, ") + to_string(net->pooling()) + " pooling",
+      std::move(hash),
+      inception<Backend>::feature_count,
+      [net](std::span<const float> v, shape e) { return (*net)(v, e).features; },
+      {}};
   if (net->classes() > 0) {
-    f.probabilities = [net](std::span<const float> v, shape e) { return (*net)(v, e).probabilities; };
+    f.probabilities = [net](std::span<const float> v, shape e) {
+      return (*net)(v, e).probabilities;
+    };
     f.classes = net->classes();
   }
   return f;

@@ -14,16 +14,21 @@ using rows = Eigen::Map<const matrix>;
 /// The largest feature: measures take its sixth power (KID) and sums of that.
 inline constexpr double largest_feature = 1e40;
 
-/// @param what the measure, for errors. @throws value_error unless the values are rows of `dimension`,
-/// `least` of them or more, all finite and none so large that its powers overflow
-inline rows as_rows(const char* what, std::span<const double> v, index_t dimension, index_t least) {
-  require<value_error>(dimension >= 1 && index_t(v.size()) % dimension == 0, what, ": ", v.size(),
-                       " values are no rows of ", dimension);
+/// @param what the measure, for errors. @throws value_error unless the values are rows of
+/// `dimension`, `least` of them or more, all finite and none so large that its powers overflow
+inline rows as_rows(const char* what,
+                    std::span<const double> v,
+                    index_t dimension,
+                    index_t least) {
+  require<value_error>(dimension >= 1 && index_t(v.size()) % dimension == 0, what, ": ",
+                       v.size(), " values are no rows of ", dimension);
   rows x(v.data(), index_t(v.size()) / dimension, dimension);
-  require<value_error>(x.rows() >= least, what, ": ", x.rows(), " rows; at least ", least, " are needed");
+  require<value_error>(x.rows() >= least, what, ": ", x.rows(), " rows; at least ", least,
+                       " are needed");
   for (std::size_t i = 0; i < v.size(); ++i)
-    require<value_error>(v[i] >= -largest_feature && v[i] <= largest_feature, what, ": feature ",
-                         index_t(i) % dimension, " of row ", index_t(i) / dimension, " is ", v[i],
+    require<value_error>(v[i] >= -largest_feature && v[i] <= largest_feature, what,
+                         ": feature ", index_t(i) % dimension, " of row ",
+                         index_t(i) / dimension, " is ", v[i],
                          "; features are finite and at most ", largest_feature);
   return x;
 }

@@ -1,7 +1,8 @@
 // Measures of two sets of features beside the Frechet distance, and of class probabilities.
-//   KID                 unbiased squared MMD with the kernel (x.y / d + 1)^3                      Binkowski et al., arXiv 1801.01401
-//   precision, recall, density, coverage                                                          neighbourhoods.hpp
-//   Inception score     exp E KL(p(y|x) | p(y))                                                   Salimans et al., arXiv 1606.03498
+//   KID                 unbiased squared MMD with the kernel (x.y / d + 1)^3 Binkowski et al.,
+//   arXiv 1801.01401 precision, recall, density, coverage neighbourhoods.hpp Inception score
+//   exp E KL(p(y|x) | p(y))                                                   Salimans et al.,
+//   arXiv 1606.03498
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -14,64 +15,94 @@
 
 namespace multistage {
 
-/// Unbiased KID of features [n, d] and [m, d], over all rows. @throws value_error for fewer than two rows or values that are not finite
+/// Unbiased KID of features [n, d] and [m, d], over all rows. @throws value_error for fewer
+/// than two rows or values that are not finite
 inline double kid(std::span<const double> a, std::span<const double> b, index_t dimension) {
   using namespace metrics_detail;
-  const rows x = as_rows("kid", a, dimension, 2), y = as_rows("kid", b, dimension, 2);
+  const rows x = as_rows("kid", a, dimension, 2);
+  const rows y = as_rows("kid", b, dimension, 2);
   const auto kernel_sum = [&](const auto& p, const auto& q, bool skip_diagonal) {
     double sum = 0;
     for (index_t i = 0; i < p.rows(); i += block) {
-      const matrix k = ((p.middleRows(i, std::min(block, p.rows() - i)) * q.transpose()).array() / double(dimension) + 1).cube().matrix();
+      const matrix k =
+          ((p.middleRows(i, std::min(block, p.rows() - i)) * q.transpose()).array() /
+               double(dimension) +
+           1)
+              .cube()
+              .matrix();
       sum += k.sum();
-      if (skip_diagonal) sum -= k.middleCols(i, k.rows()).trace();
+      if (skip_diagonal)
+        sum -= k.middleCols(i, k.rows()).trace();
     }
     return sum;
   };
-  const double n = double(x.rows()), m = double(y.rows());
-  return kernel_sum(x, x, true) / (n * (n - 1)) + kernel_sum(y, y, true) / (m * (m - 1)) - 2 * kernel_sum(x, y, false) / (n * m);
+  const double n = double(x.rows());
+  const double m = double(y.rows());
+  return kernel_sum(x, x, true) / (n * (n - 1)) + kernel_sum(y, y, true) / (m * (m - 1)) -
+         2 * kernel_sum(x, y, false) / (n * m);
 }
 
-/// KID over random subsets: mean and standard error. @throws value_error unless subsets fit both sets
+/// KID over random subsets: mean and standard error. @throws value_error unless subsets fit
+/// both sets
 struct kid_estimate {
-  double mean, standard_error;
+  double mean;
+  double standard_error;
 };
-inline kid_estimate kid_in_blocks(std::span<const double> a, std::span<const double> b, index_t dimension, int subsets, index_t subset_size,
+inline kid_estimate kid_in_blocks(std::span<const double> a,
+                                  std::span<const double> b,
+                                  index_t dimension,
+                                  int subsets,
+                                  index_t subset_size,
                                   std::uint64_t seed) {
   using namespace metrics_detail;
-  const rows x = as_rows("kid", a, dimension, 2), y = as_rows("kid", b, dimension, 2);
-  require<value_error>(subsets >= 2 && subset_size >= 2 && subset_size <= std::min(x.rows(), y.rows()), "kid: ", subsets, " subsets of ", subset_size,
-                       " rows of ", x.rows(), " and ", y.rows(), "; give at least two subsets that fit");
+  const rows x = as_rows("kid", a, dimension, 2);
+  const rows y = as_rows("kid", b, dimension, 2);
+  require<value_error>(
+      subsets >= 2 && subset_size >= 2 && subset_size <= std::min(x.rows(), y.rows()),
+      "kid: ", subsets, " subsets of ", subset_size, " rows of ", x.rows(), " and ", y.rows(),
+      "; give at least two subsets that fit");
   std::vector<double> values;
   const auto draw = [&](const rows& from, std::uint64_t stream) {
     const random_stream numbers(seed, stream);
     std::vector<index_t> order(std::size_t(from.rows()), 0);
-    for (index_t i = 0; i < from.rows(); ++i) order[std::size_t(i)] = i;
+    for (index_t i = 0; i < from.rows(); ++i)
+      order[std::size_t(i)] = i;
     std::vector<double> out;
     for (index_t i = 0; i < subset_size; ++i) {
-      std::swap(order[std::size_t(i)], order[std::size_t(i + index_t(numbers.below(std::uint64_t(i), std::uint32_t(from.rows() - i))))]);
+      std::swap(order[std::size_t(i)],
+                order[std::size_t(i + index_t(numbers.below(std::uint64_t(i),
+                                                            std::uint32_t(from.rows() - i))))]);
       const double* row = from.data() + order[std::size_t(i)] * dimension;
       out.insert(out.end(), row, row + dimension);
     }
     return out;
   };
-  for (int s = 0; s < subsets; ++s) values.push_back(kid(draw(x, std::uint64_t(2 * s)), draw(y, std::uint64_t(2 * s + 1)), dimension));
-  double mean = 0, square = 0;
-  for (const double v : values) mean += v / subsets;
-  for (const double v : values) square += (v - mean) * (v - mean);
+  for (int s = 0; s < subsets; ++s)
+    values.push_back(
+        kid(draw(x, std::uint64_t(2 * s)), draw(y, std::uint64_t(2 * s + 1)), dimension));
+  double mean = 0;
+  double square = 0;
+  for (const double v : values)
+    mean += v / subsets;
+  for (const double v : values)
+    square += (v - mean) * (v - mean);
   return {mean, std::sqrt(square / (subsets - 1) / subsets)};
 }
 
-/// Inception score of class probabilities [n, classes], each row summing to 1. @throws value_error for others
+/// Inception score of class probabilities [n, classes], each row summing to 1. @throws
+/// value_error for others
 inline double inception_score(std::span<const double> probabilities, index_t classes) {
   using namespace metrics_detail;
   const rows p = as_rows("inception_score", probabilities, classes, 1);
-  require<value_error>((p.array() >= 0).all() && ((p.rowwise().sum().array() - 1).abs() < 1e-3).all(), "inception_score: a row is no distribution over ",
-                       classes, " classes");
+  require<value_error>(
+      (p.array() >= 0).all() && ((p.rowwise().sum().array() - 1).abs() < 1e-3).all(),
+      "inception_score: a row is no distribution over ", classes, " classes");
   const Eigen::RowVectorXd marginal = p.colwise().mean();
   double sum = 0;
   for (index_t i = 0; i < p.rows(); ++i)
     for (index_t c = 0; c < classes; ++c)
-      if (p(i, c) > 0) sum += p(i, c) * std::log(p(i, c) / marginal(c));
+      if (p(i, c) > 0)
+        sum += p(i, c) * std::log(p(i, c) / marginal(c));
   return std::exp(sum / double(p.rows()));
 }
 

@@ -1,9 +1,11 @@
-// Frechet distance between two sets of features, taken as Gaussians (Dowson and Landau 1982; Heusel et al., arXiv 1706.08500):
+// Frechet distance between two sets of features, taken as Gaussians (Dowson and Landau 1982;
+// Heusel et al., arXiv 1706.08500):
 //   |m_1 - m_2|^2 + tr(C_1) + tr(C_2) - 2 tr((C_1 C_2)^1/2).
-// With any F_i such that F_i^T F_i = C_i, the eigenvalues of C_1 C_2 = F_1^T F_1 F_2^T F_2 that are not 0 are
-// those of (F_1 F_2^T)(F_1 F_2^T)^T, so the last trace is the sum of the singular values of F_1 F_2^T. F_i are
-// the centred rows over sqrt(n_i - 1) themselves where these are fewer than dimensions, else a root of the
-// covariance: nothing is larger than the smaller of n_i and the dimension squared. All in double.
+// With any F_i such that F_i^T F_i = C_i, the eigenvalues of C_1 C_2 = F_1^T F_1 F_2^T F_2 that
+// are not 0 are those of (F_1 F_2^T)(F_1 F_2^T)^T, so the last trace is the sum of the singular
+// values of F_1 F_2^T. F_i are the centred rows over sqrt(n_i - 1) themselves where these are
+// fewer than dimensions, else a root of the covariance: nothing is larger than the smaller of
+// n_i and the dimension squared. All in double.
 #pragma once
 #include <Eigen/Cholesky>
 #include <Eigen/Eigenvalues>
@@ -27,14 +29,17 @@ struct gaussian {
   matrix factor;
 
   explicit gaussian(const rows& x) : mean(Eigen::RowVectorXd::Zero(x.cols())) {
-    for (index_t i = 0; i < x.rows(); ++i) mean += x.row(i);
+    for (index_t i = 0; i < x.rows(); ++i)
+      mean += x.row(i);
     mean /= double(x.rows());
     factor = (x.rowwise() - mean) / std::sqrt(double(x.rows() - 1));
     trace = factor.squaredNorm();
-    if (x.rows() <= x.cols()) return;
+    if (x.rows() <= x.cols())
+      return;
     matrix covariance = matrix::Zero(x.cols(), x.cols());
     covariance.selfadjointView<Eigen::Lower>().rankUpdate(factor.transpose());
-    // P^T L D L^T P: with pivots, since covariances are often singular. Pivots of rounding are none.
+    // P^T L D L^T P: with pivots, since covariances are often singular. Pivots of rounding are
+    // none.
     const Eigen::LDLT<matrix> root(covariance);
     const Eigen::VectorXd pivots = root.vectorD();
     const double least = pivots.maxCoeff() * rounding;
@@ -61,14 +66,19 @@ inline double nuclear_norm(const matrix& m) {
 
 }  // namespace metrics_detail
 
-/// @param a, b features [n, dimension], row-major. Features may be pixels. Never below 0, and 0 for equal sets.
-/// @throws value_error for fewer than two rows, and for values that are not finite or above 1e40
-inline double frechet_distance(std::span<const double> a, std::span<const double> b, index_t dimension) {
+/// @param a, b features [n, dimension], row-major. Features may be pixels. Never below 0, and 0
+/// for equal sets.
+/// @throws value_error for fewer than two rows, and for values that are not finite or above
+/// 1e40
+inline double frechet_distance(std::span<const double> a,
+                               std::span<const double> b,
+                               index_t dimension) {
   using namespace metrics_detail;
   const gaussian x(as_rows("frechet_distance", a, dimension, 2));
   const gaussian y(as_rows("frechet_distance", b, dimension, 2));
   const bool alike = x.factor.rows() == y.factor.rows() && x.factor == y.factor;
-  const double spread = alike ? 0 : x.trace + y.trace - 2 * nuclear_norm(x.factor * y.factor.transpose());
+  const double spread =
+      alike ? 0 : x.trace + y.trace - 2 * nuclear_norm(x.factor * y.factor.transpose());
   return (x.mean - y.mean).squaredNorm() + std::max(spread, 0.0);
 }
 

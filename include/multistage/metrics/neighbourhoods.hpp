@@ -1,11 +1,13 @@
-// Two sets of features by their neighbourhoods. The ball of a row reaches to its k-th neighbour in its own set.
-//   precision, recall   share of one set inside the other's balls, their surface among them   Kynkaanniemi et al., arXiv 1904.06991
-//   density             how many balls of the reference hold a generated row, over k          Naeem et al., arXiv 2002.09797
-//   coverage            share of the reference's balls that hold a generated row
-// As Naeem et al.'s program has it, density and coverage count what lies strictly inside, so that a set's
-// density against itself is 1. That needs distances that are the same from either side to the last bit;
-// products of matrices do not give them. So products find what is clear, and what is too near to tell is
-// computed by the definition.
+// Two sets of features by their neighbourhoods. The ball of a row reaches to its k-th neighbour
+// in its own set.
+//   precision, recall   share of one set inside the other's balls, their surface among them
+//   Kynkaanniemi et al., arXiv 1904.06991 density             how many balls of the reference
+//   hold a generated row, over k          Naeem et al., arXiv 2002.09797 coverage share of the
+//   reference's balls that hold a generated row
+// As Naeem et al.'s program has it, density and coverage count what lies strictly inside, so
+// that a set's density against itself is 1. That needs distances that are the same from either
+// side to the last bit; products of matrices do not give them. So products find what is clear,
+// and what is too near to tell is computed by the definition.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -34,7 +36,9 @@ class distances {
     largest_norm_ = norms_.maxCoeff();
     find_equals();
   }
-  index_t size(bool of_y) const { return of_y ? original_.rows() - x_rows_ : x_rows_; }
+  index_t size(bool of_y) const {
+    return of_y ? original_.rows() - x_rows_ : x_rows_;
+  }
   /// Of rows [first, first + n) of x (or of y) to all of x (or of y), to within `slack`.
   matrix near(bool from_y, index_t first, index_t n, bool to_y) const {
     const auto a = centred_.middleRows(at(from_y, first), n);
@@ -44,26 +48,31 @@ class distances {
     d.rowwise() += norms_.segment(at(to_y, 0), size(to_y)).transpose();
     return d;
   }
-  /// How far `near` is from `exact` at most: a bound of the errors of both (Higham, Accuracy and Stability
-  /// of Numerical Algorithms, section 3.1), generous.
+  /// How far `near` is from `exact` at most: a bound of the errors of both (Higham, Accuracy
+  /// and Stability of Numerical Algorithms, section 3.1), generous.
   double slack(bool from_y, index_t i, bool to_y, index_t j) const {
     return unit_ * (norms_(at(from_y, i)) + norms_(at(to_y, j)));
   }
   /// By the definition: the same bits from i to j as from j to i.
   double exact(bool from_y, index_t i, bool to_y, index_t j) const {
-    if (group_[std::size_t(at(from_y, i))] == group_[std::size_t(at(to_y, j))]) return 0;
+    if (group_[std::size_t(at(from_y, i))] == group_[std::size_t(at(to_y, j))])
+      return 0;
     const double* a = original_.data() + at(from_y, i) * dimension_;
     const double* b = original_.data() + at(to_y, j) * dimension_;
     double sum = 0;
-    for (index_t k = 0; k < dimension_; ++k) sum += (a[k] - b[k]) * (a[k] - b[k]);
+    for (index_t k = 0; k < dimension_; ++k)
+      sum += (a[k] - b[k]) * (a[k] - b[k]);
     return sum;
   }
-  /// Below 0, 0 or above 0 as the distance from i to j, which is near `d`, is less than, equal to or more
-  /// than `exact_radius`.
-  int compare(double d, bool from_y, index_t i, bool to_y, index_t j, double exact_radius) const {
+  /// Below 0, 0 or above 0 as the distance from i to j, which is near `d`, is less than, equal
+  /// to or more than `exact_radius`.
+  int compare(double d, bool from_y, index_t i, bool to_y, index_t j, double exact_radius)
+      const {
     const double doubt = slack(from_y, i, to_y, j);
-    if (d < exact_radius - doubt) return -1;
-    if (d > exact_radius + doubt) return 1;
+    if (d < exact_radius - doubt)
+      return -1;
+    if (d > exact_radius + doubt)
+      return 1;
     const double e = exact(from_y, i, to_y, j);
     return e < exact_radius ? -1 : e > exact_radius ? 1 : 0;
   }
@@ -87,13 +96,15 @@ class distances {
         int below = 0;
         candidates.clear();
         for (index_t j = 0; j < n; ++j) {
-          if (j == i || d(q, j) > high) continue;
+          if (j == i || d(q, j) > high)
+            continue;
           if (d(q, j) < low)
             ++below;
           else
             candidates.push_back(exact(of_y, i, of_y, j));
         }
-        std::nth_element(candidates.begin(), candidates.begin() + (k - 1 - below), candidates.end());
+        std::nth_element(candidates.begin(), candidates.begin() + (k - 1 - below),
+                         candidates.end());
         r.push_back(candidates[std::size_t(k - 1 - below)]);
       }
     }
@@ -101,18 +112,25 @@ class distances {
   }
 
  private:
-  index_t at(bool of_y, index_t i) const { return of_y ? x_rows_ + i : i; }
-  /// Numbers for groups of equal rows: a generator that draws one picture for all seeds has a great many.
+  index_t at(bool of_y, index_t i) const {
+    return of_y ? x_rows_ + i : i;
+  }
+  /// Numbers for groups of equal rows: a generator that draws one picture for all seeds has a
+  /// great many.
   void find_equals() {
-    const auto row = [&](index_t i) { return original_.data() + i * dimension_; };
+    const auto row = [&](index_t i) {
+      return original_.data() + i * dimension_;
+    };
     std::vector<index_t> order(std::size_t(original_.rows()));
     std::iota(order.begin(), order.end(), index_t{0});
     std::sort(order.begin(), order.end(), [&](index_t i, index_t j) {
-      return std::lexicographical_compare(row(i), row(i) + dimension_, row(j), row(j) + dimension_);
+      return std::lexicographical_compare(row(i), row(i) + dimension_, row(j),
+                                          row(j) + dimension_);
     });
     group_.resize(order.size());
     for (std::size_t k = 0; k < order.size(); ++k) {
-      const bool same = k > 0 && std::equal(row(order[k]), row(order[k]) + dimension_, row(order[k - 1]));
+      const bool same =
+          k > 0 && std::equal(row(order[k]), row(order[k]) + dimension_, row(order[k - 1]));
       group_[std::size_t(order[k])] = same ? group_[std::size_t(order[k - 1])] : k;
     }
   }
@@ -130,15 +148,22 @@ class distances {
 }  // namespace metrics_detail
 
 struct neighbourhood_report {
-  double precision, recall, density, coverage;
+  double precision;
+  double recall;
+  double density;
+  double coverage;
 };
 
-/// Precision, recall, density and coverage of generated features against reference ones, with the k-th
-/// neighbour (itself excluded). Of a set against itself all are 1; where neighbours tie with the k-th, or k
-/// rows are equal, density (and then coverage) is a little less: what ties is not inside.
-/// @throws value_error unless 1 <= k < rows of both, and for features that are not finite or too large
+/// Precision, recall, density and coverage of generated features against reference ones, with
+/// the k-th neighbour (itself excluded). Of a set against itself all are 1; where neighbours
+/// tie with the k-th, or k rows are equal, density (and then coverage) is a little less: what
+/// ties is not inside.
+/// @throws value_error unless 1 <= k < rows of both, and for features that are not finite or
+/// too large
 inline neighbourhood_report neighbourhoods(std::span<const double> reference,
-                                           std::span<const double> generated, index_t dimension, int k = 3) {
+                                           std::span<const double> generated,
+                                           index_t dimension,
+                                           int k = 3) {
   using namespace metrics_detail;
   require<value_error>(k >= 1, "neighbourhoods: k = ", k, "; it is at least 1");
   const distances d(as_rows("neighbourhoods", reference, dimension, k + 1),
@@ -156,10 +181,12 @@ inline neighbourhood_report neighbourhoods(std::span<const double> reference,
     for (index_t q = 0; q < near.rows(); ++q) {
       bool in_a_ball = false;
       for (index_t r = 0; r < n; ++r) {
-        const int side = d.compare(near(q, r), true, first + q, false, r, reference_radii[std::size_t(r)]);
+        const int side =
+            d.compare(near(q, r), true, first + q, false, r, reference_radii[std::size_t(r)]);
         in_a_ball = in_a_ball || side <= 0;
         strictly_inside += side < 0;
-        if (side < 0) covered[std::size_t(r)] = 1;
+        if (side < 0)
+          covered[std::size_t(r)] = 1;
       }
       precise += in_a_ball;
     }
@@ -169,7 +196,8 @@ inline neighbourhood_report neighbourhoods(std::span<const double> reference,
     for (index_t q = 0; q < near.rows(); ++q) {
       bool in_a_ball = false;
       for (index_t r = 0; r < m && !in_a_ball; ++r)
-        in_a_ball = d.compare(near(q, r), false, first + q, true, r, generated_radii[std::size_t(r)]) <= 0;
+        in_a_ball = d.compare(near(q, r), false, first + q, true, r,
+                              generated_radii[std::size_t(r)]) <= 0;
       recalled += in_a_ball;
     }
   }

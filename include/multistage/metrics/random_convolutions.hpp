@@ -1,6 +1,8 @@
-// Features that need no trained weights: a fixed convolutional network with weights from a seed. Random features order sets of pictures much like trained
-// ones do where no pretrained network fits (small or unusual pictures); distances over them compare only with others of the same seed. Four 3x3 convolutions
-// (He's weights, SiLU), the second and fourth of stride 2; features are the means over pixels after each pair: 32 and 64 values.
+// Features that need no trained weights: a fixed convolutional network with weights from a
+// seed. Random features order sets of pictures much like trained ones do where no pretrained
+// network fits (small or unusual pictures); distances over them compare only with others of the
+// same seed. Four 3x3 convolutions (He's weights, SiLU), the second and fourth of stride 2;
+// features are the means over pixels after each pair: 32 and 64 values.
 #pragma once
 #include <span>
 
@@ -16,8 +18,10 @@ class random_convolutions {
  public:
   static constexpr index_t feature_count = 96;
 
-  random_convolutions(Backend backend, shape image, std::uint64_t seed = 0) : backend_(std::move(backend)), image_(image) {
-    require<value_error>(image.height >= 4 && image.width >= 4, "random_convolutions: pictures of ", image.height, " x ", image.width,
+  random_convolutions(Backend backend, shape image, std::uint64_t seed = 0)
+      : backend_(std::move(backend)), image_(image) {
+    require<value_error>(image.height >= 4 && image.width >= 4,
+                         "random_convolutions: pictures of ", image.height, " x ", image.width,
                          " are too small; 4 x 4 is the least");
     const auto make = [&](int in, int height, int width, int out) {
       recorder<> b;
@@ -54,25 +58,33 @@ class random_convolutions {
 
   /// [n, 96] of images [n, h, w, c]. @throws shape_error
   std::vector<double> operator()(std::span<const float> images, index_t batch = 64) {
-    const index_t size = image_.height * image_.width * image_.channels, n = index_t(images.size()) / size;
-    require<shape_error>(n * size == index_t(images.size()), "random_convolutions: ", images.size(), " values are no pictures of ", size);
+    const index_t size = image_.height * image_.width * image_.channels;
+    const index_t n = index_t(images.size()) / size;
+    require<shape_error>(n * size == index_t(images.size()),
+                         "random_convolutions: ", images.size(), " values are no pictures of ",
+                         size);
     std::vector<double> features(std::size_t(n * feature_count));
     for (index_t at = 0; at < n; at += batch) {
       const index_t rows = std::min(batch, n - at);
-      tensor<float, Backend> x(backend_, {rows, image_.height, image_.width, image_.channels},
-                               images.subspan(std::size_t(at * size), std::size_t(rows * size)));
+      tensor<float, Backend> x(
+          backend_, {rows, image_.height, image_.width, image_.channels},
+          images.subspan(std::size_t(at * size), std::size_t(rows * size)));
       index_t begin = 0;
       for (auto& part : halves_) {
-        const extent out = part.network.network().nodes[std::size_t(part.network.network().outputs[0])].out;
-        tensor<float, Backend> y(backend_, {rows, out.height, out.width, out.channels}), mean(backend_, {rows, 1, 1, out.channels});
+        const extent out =
+            part.network.network().nodes[std::size_t(part.network.network().outputs[0])].out;
+        tensor<float, Backend> y(backend_, {rows, out.height, out.width, out.channels}),
+            mean(backend_, {rows, 1, 1, out.channels});
         network_inputs<float> in;
         in[input_slot::image] = x.data();
         part.network.forward(part.weights.data(), in, {rows}, y.data());
-        row_sums(backend_, rows, out.pixels(), out.channels, static_cast<const float*>(y.data()), mean.data(), false);
+        row_sums(backend_, rows, out.pixels(), out.channels,
+                 static_cast<const float*>(y.data()), mean.data(), false);
         const std::vector<float> host = mean.to_host();
         for (index_t r = 0; r < rows; ++r)
           for (index_t c = 0; c < out.channels; ++c)
-            features[std::size_t((at + r) * feature_count + begin + c)] = double(host[std::size_t(r * out.channels + c)]) / double(out.pixels());
+            features[std::size_t((at + r) * feature_count + begin + c)] =
+                double(host[std::size_t(r * out.channels + c)]) / double(out.pixels());
         begin += out.channels;
         x = std::move(y);
       }

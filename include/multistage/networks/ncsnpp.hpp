@@ -1,6 +1,7 @@
-// NCSN++ and DDPM++ as score-based models train them (Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole, arXiv 2011.13456, appendix H), with a
-// decoder for each stage (arXiv 2312.09181). Layers are numbered in order of use, so a block's name is its number; the two blocks in the
-// middle belong to the encoder.
+// NCSN++ and DDPM++ as score-based models train them (Song, Sohl-Dickstein, Kingma, Kumar,
+// Ermon, Poole, arXiv 2011.13456, appendix H), with a decoder for each stage (arXiv
+// 2312.09181). Layers are numbered in order of use, so a block's name is its number; the two
+// blocks in the middle belong to the encoder.
 #pragma once
 #include "../core/math.hpp"
 #include "arrangement.hpp"
@@ -14,13 +15,15 @@ enum class combination { sum, cat };
 
 /// Configuration; lists end at their first zero. Sizes in pixels and channels.
 struct ncsnpp {
-  int resolution = 32, channels = 3;
+  int resolution = 32;
+  int channels = 3;
   int columns = 0;  // of images that are not square; 0: as many as rows (resolution)
   int encoder_channels = 128;
   std::array<int, 8> channel_mult{2, 2, 2};
   int num_blocks = 4;
   std::array<int, 8> attn_resolutions{16};
-  bool fourier = false;  // embedding of ln sigma by random frequencies; else positional, of 999 t
+  bool fourier =
+      false;  // embedding of ln sigma by random frequencies; else positional, of 999 t
   std::array<int, 8> resample_filter{1, 3, 3, 1};
   bool fir = true;           // resample with the filter; else 2x2 mean and nearest neighbour
   bool output_skip = false;  // a picture at every level, summed upwards ("progressive")
@@ -35,25 +38,34 @@ struct ncsnpp {
   double dropout = 0;           // in training, before a block's second convolution
   bool shared_middle = true;
 
-  constexpr int depth() const { return length(channel_mult); }
-  constexpr int width() const { return columns > 0 ? columns : resolution; }
+  constexpr int depth() const {
+    return length(channel_mult);
+  }
+  constexpr int width() const {
+    return columns > 0 ? columns : resolution;
+  }
   template <class F>
   constexpr void for_each_setting(F&& f) const {
     f("norm_groups", norm_groups, 1, 1 << 16);
     f("label_dim", label_dim, 0, 0);
     const int taps = length(resample_filter);
     bool even = taps % 2 == 0;
-    for (int i = 0; i < taps; ++i) even = even && resample_filter[i] == resample_filter[taps - 1 - i];
-    if (fir) f("resample_filter's symmetry (1: an even number of taps, the same from both ends)", even, 1, 1);
-    if (resblock_type == residual_block::ddpm) f("fir with resblock_type ddpm", fir, 0, 0);
+    for (int i = 0; i < taps; ++i)
+      even = even && resample_filter[i] == resample_filter[taps - 1 - i];
+    if (fir)
+      f("resample_filter's symmetry (1: an even number of taps, the same from both ends)", even,
+        1, 1);
+    if (resblock_type == residual_block::ddpm)
+      f("fir with resblock_type ddpm", fir, 0, 0);
   }
 };
 
 namespace score {
 
 inline constexpr double sqrt_half = 0.70710678118654752440;
-inline constexpr layer_init plain{initialization::xavier_uniform, 1}, zero{initialization::xavier_uniform, 1e-5},
-    nin{initialization::xavier_uniform, 0.31622776601683794};
+inline constexpr layer_init plain{initialization::xavier_uniform, 1};
+inline constexpr layer_init zero{initialization::xavier_uniform, 1e-5};
+inline constexpr layer_init nin{initialization::xavier_uniform, 0.31622776601683794};
 
 enum class move { none, down, up };
 
@@ -62,23 +74,38 @@ template <class Builder>
 struct layers {
   Builder& b;
   std::string_view list;
-  int stage, next;
-  constexpr auto operator()() { return stage < 0 ? b.scope(list, next++) : b.scope(list, stage, ".", next++); }
+  int stage;
+  int next;
+  constexpr auto operator()() {
+    return stage < 0 ? b.scope(list, next++) : b.scope(list, stage, ".", next++);
+  }
 };
 
 constexpr ops::resample_filter filter(const ncsnpp& u) {
-  return u.fir ? ops::resample_filter{u.resample_filter, -1, 2, ops::filter_cost::full} : ops::resample_filter{{1, 1}, -1, 2, ops::filter_cost::none};
+  return u.fir ? ops::resample_filter{u.resample_filter, -1, 2, ops::filter_cost::full}
+               : ops::resample_filter{{1, 1}, -1, 2, ops::filter_cost::none};
 }
 
 template <class Builder>
-MULTISTAGE_COLD constexpr feature norm(Builder& b, const ncsnpp& u, feature x, std::string_view name) {
+MULTISTAGE_COLD constexpr feature norm(Builder& b,
+                                       const ncsnpp& u,
+                                       feature x,
+                                       std::string_view name) {
   return b.group_norm(x, groups_for(x.channels, u.norm_groups), 1e-6, name);
 }
 
 /// A 1x1 layer with weights [in, out].
 template <class Builder>
-MULTISTAGE_COLD constexpr feature network_in_network(Builder& b, feature x, int out, std::string_view name, layer_init init = nin) {
-  return b.conv(x, out, name, {1, 1, 0}, {.init = init, .layout = parameter_layout::linear_io, .weight_name = "W", .bias_name = "b"});
+MULTISTAGE_COLD constexpr feature network_in_network(Builder& b,
+                                                     feature x,
+                                                     int out,
+                                                     std::string_view name,
+                                                     layer_init init = nin) {
+  return b.conv(x, out, name, {1, 1, 0},
+                {.init = init,
+                 .layout = parameter_layout::linear_io,
+                 .weight_name = "W",
+                 .bias_name = "b"});
 }
 
 template <class Builder>
@@ -88,11 +115,19 @@ MULTISTAGE_COLD constexpr feature sum(Builder& b, const ncsnpp& u, feature x, fe
 }
 
 template <class Builder>
-MULTISTAGE_COLD constexpr feature block(Builder& b, const ncsnpp& u, feature x, feature emb, int out, move m = move::none) {
-  const auto moved = [&](feature f) { return m == move::none ? f : b.resample(f, filter(u), m == move::up); };
+MULTISTAGE_COLD constexpr feature block(Builder& b,
+                                        const ncsnpp& u,
+                                        feature x,
+                                        feature emb,
+                                        int out,
+                                        move m = move::none) {
+  const auto moved = [&](feature f) {
+    return m == move::none ? f : b.resample(f, filter(u), m == move::up);
+  };
   feature h = b.conv(moved(b.silu(norm(b, u, x, "GroupNorm_0"))), out, "Conv_0", {}, {plain});
   h = b.add_row(h, b.linear(emb, out, "Dense_0", {plain}));
-  h = b.conv(b.dropout(b.silu(norm(b, u, h, "GroupNorm_1")), u.dropout), out, "Conv_1", {}, {zero});
+  h = b.conv(b.dropout(b.silu(norm(b, u, h, "GroupNorm_1")), u.dropout), out, "Conv_1", {},
+             {zero});
   feature skip = moved(x);
   if (u.resblock_type == residual_block::biggan && (x.channels != out || m != move::none))
     skip = b.conv(skip, out, "Conv_2", {1, 1, 0}, {plain});
@@ -104,22 +139,36 @@ MULTISTAGE_COLD constexpr feature block(Builder& b, const ncsnpp& u, feature x, 
 template <class Builder>
 MULTISTAGE_COLD constexpr feature attention(Builder& b, const ncsnpp& u, feature x) {
   const feature h = norm(b, u, x, "GroupNorm_0");
-  const feature q = network_in_network(b, h, x.channels, "NIN_0"), k = network_in_network(b, h, x.channels, "NIN_1"),
-                v = network_in_network(b, h, x.channels, "NIN_2");
-  return sum(b, u, network_in_network(b, b.attention(q, k, v, 1), x.channels, "NIN_3", zero), x);
+  const feature q = network_in_network(b, h, x.channels, "NIN_0");
+  const feature k = network_in_network(b, h, x.channels, "NIN_1");
+  const feature v = network_in_network(b, h, x.channels, "NIN_2");
+  return sum(b, u, network_in_network(b, b.attention(q, k, v, 1), x.channels, "NIN_3", zero),
+             x);
 }
 
 /// From one level to the next, and back.
 template <class Builder>
-MULTISTAGE_COLD constexpr feature resampled(Builder& b, const ncsnpp& u, feature x, feature emb, move m) {
-  if (u.resblock_type == residual_block::biggan) return block(b, u, x, emb, x.channels, m);
-  if (m == move::up) x = b.resample(x, filter(u), true);
-  if (!u.resample_with_conv) return m == move::up ? x : b.resample(x, filter(u), false);
-  return b.conv(x, x.channels, "Conv_0", m == move::up ? ops::conv_window{} : ops::conv_window{3, 2, 0, 1}, {plain});
+MULTISTAGE_COLD constexpr feature resampled(Builder& b,
+                                            const ncsnpp& u,
+                                            feature x,
+                                            feature emb,
+                                            move m) {
+  if (u.resblock_type == residual_block::biggan)
+    return block(b, u, x, emb, x.channels, m);
+  if (m == move::up)
+    x = b.resample(x, filter(u), true);
+  if (!u.resample_with_conv)
+    return m == move::up ? x : b.resample(x, filter(u), false);
+  return b.conv(x, x.channels, "Conv_0",
+                m == move::up ? ops::conv_window{} : ops::conv_window{3, 2, 0, 1}, {plain});
 }
 
 template <class Builder>
-MULTISTAGE_COLD constexpr feature middle(Builder& b, const ncsnpp& u, feature x, feature emb, layers<Builder>& next) {
+MULTISTAGE_COLD constexpr feature middle(Builder& b,
+                                         const ncsnpp& u,
+                                         feature x,
+                                         feature emb,
+                                         layers<Builder>& next) {
   {
     const auto layer = next();
     x = block(b, u, x, emb, x.channels);
@@ -151,7 +200,8 @@ MULTISTAGE_COLD constexpr encoded encode(Builder& b, const ncsnpp& u, bool alone
   }
 
   const feature image = b.input(input_slot::image, u.channels, u.resolution, u.width());
-  feature x{}, pyramid = image;
+  feature x{};
+  feature pyramid = image;
   {
     const auto layer = next();
     x = b.conv(image, u.encoder_channels, "", {}, {plain});
@@ -169,7 +219,8 @@ MULTISTAGE_COLD constexpr encoded encode(Builder& b, const ncsnpp& u, bool alone
       }
       skips.push_back(x);
     }
-    if (l == u.depth() - 1) break;
+    if (l == u.depth() - 1)
+      break;
     {
       const auto layer = next();
       x = resampled(b, u, x, emb, move::down);
@@ -182,25 +233,34 @@ MULTISTAGE_COLD constexpr encoded encode(Builder& b, const ncsnpp& u, bool alone
     } else if (u.progressive_input == auxiliary_path::residual) {
       const auto layer = next();
       if (u.fir) {  // filtered at full resolution, then a strided convolution without padding
-        const ops::resample_filter smooth{u.resample_filter, length(u.resample_filter) / 2, 1, ops::filter_cost::full};
-        pyramid = b.conv(b.resample(pyramid, smooth, false), x.channels, "Conv2d_0", {3, 2, 0}, {plain});
+        const ops::resample_filter smooth{u.resample_filter, length(u.resample_filter) / 2, 1,
+                                          ops::filter_cost::full};
+        pyramid = b.conv(b.resample(pyramid, smooth, false), x.channels, "Conv2d_0", {3, 2, 0},
+                         {plain});
       } else
         pyramid = b.conv(pyramid, x.channels, "Conv_0", {3, 2, 0, 1}, {plain});
       x = pyramid = sum(b, u, pyramid, x);
     }
     skips.push_back(x);
   }
-  if (u.shared_middle) x = middle(b, u, x, emb, next);
+  if (u.shared_middle)
+    x = middle(b, u, x, emb, next);
   return {.x = x, .emb = emb, .skips = skips, .next = next.next, .level = level};
 }
 
 /// One stage's decoder; returns what score_sde's network returns.
 template <class Builder>
-MULTISTAGE_COLD constexpr feature decode(Builder& b, const ncsnpp& u, const decoder_spec& d, encoded e) {
+MULTISTAGE_COLD constexpr feature decode(Builder& b,
+                                         const ncsnpp& u,
+                                         const decoder_spec& d,
+                                         encoded e) {
   using namespace score;
-  layers<Builder> next{b, d.alone ? "all_modules." : "de_modules.", d.alone ? -1 : d.stage, d.alone ? e.next : 0};
-  feature x = e.x, out{};
-  if (!u.shared_middle) x = middle(b, u, x, e.emb, next);
+  layers<Builder> next{b, d.alone ? "all_modules." : "de_modules.", d.alone ? -1 : d.stage,
+                       d.alone ? e.next : 0};
+  feature x = e.x;
+  feature out{};
+  if (!u.shared_middle)
+    x = middle(b, u, x, e.emb, next);
   const auto head = [&](feature h) {
     {
       const auto layer = next();
@@ -231,7 +291,8 @@ MULTISTAGE_COLD constexpr feature decode(Builder& b, const ncsnpp& u, const deco
       x = resampled(b, u, x, e.emb, move::up);
     }
   }
-  if (!u.output_skip) out = head(x);
+  if (!u.output_skip)
+    out = head(x);
   return u.scale_by_sigma ? b.divide_row(out, e.level) : out;
 }
 

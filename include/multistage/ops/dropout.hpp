@@ -1,6 +1,8 @@
-// Dropout (Srivastava et al. 2014) with counter-based masks: y = x m / (1 - p), where element i of a stream is kept (m = 1) when its uniform
-// number is at least p. The mask is a function of (seed, stream, element), so that backward makes it again instead of storing it, and
-// every backend and number of threads drops the same values. Backward is the same operation on gradients.
+// Dropout (Srivastava et al. 2014) with counter-based masks: y = x m / (1 - p), where element i
+// of a stream is kept (m = 1) when its uniform number is at least p. The mask is a function of
+// (seed, stream, element), so that backward makes it again instead of storing it, and every
+// backend and number of threads drops the same values. Backward is the same operation on
+// gradients.
 #pragma once
 #include "../core/random.hpp"
 #include "shape_rules.hpp"
@@ -25,7 +27,8 @@ struct dropout {
 /// y = x / row, with one number a row.
 template <class T>
 struct divide_row {
-  const T *x, *row;
+  const T* x;
+  const T* row;
   index_t size;
   T* y;
   bool accumulate;
@@ -36,15 +39,25 @@ struct divide_row {
 };
 }  // namespace functor
 
-/// y (+)= dropout(x), any extents; y may be x's own memory. @param share of values to drop, in [0, 1). @param first the element of the
-/// stream that x's first value takes. @throws value_error
+/// y (+)= dropout(x), any extents; y may be x's own memory. @param share of values to drop, in
+/// [0, 1). @param first the element of the stream that x's first value takes. @throws
+/// value_error
 template <class Backend, class T>
-void dropout(Backend& b, input<T> x, view<T> y, double share, random_stream numbers, index_t first = 0, bool accumulate = false) {
+void dropout(Backend& b,
+             input<T> x,
+             view<T> y,
+             double share,
+             random_stream numbers,
+             index_t first = 0,
+             bool accumulate = false) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
-  require<value_error>(share >= 0 && share < 1, "dropout: share = ", share, " is outside [0, 1)");
+  require<value_error>(share >= 0 && share < 1, "dropout: share = ", share,
+                       " is outside [0, 1)");
   expect_packed("dropout", "x", x);
   expect("dropout", "y", y, x.extents);
-  b.for_each_index(x.extents.size(), functor::dropout<T>{x.data, numbers, first, T(share), y.data, accumulate}, 256);
+  b.for_each_index(x.extents.size(),
+                   functor::dropout<T>{x.data, numbers, first, T(share), y.data, accumulate},
+                   256);
 }
 
 }  // namespace multistage::ops

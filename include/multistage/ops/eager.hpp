@@ -1,6 +1,7 @@
-// Operations that return their result: y = conv(x, w, {.stride = 2}). They take tensors and views of any strides (what does not lie one
-// element after the other is copied first) and run on the backend of the first. The forms in ops:: write into tensors that are given, and
-// have the backwards.
+// Operations that return their result: y = conv(x, w, {.stride = 2}). They take tensors and
+// views of any strides (what does not lie one element after the other is copied first) and run
+// on the backend of the first. The forms in ops:: write into tensors that are given, and have
+// the backwards.
 #pragma once
 #include "../tensor/create.hpp"
 #include "attention.hpp"
@@ -21,13 +22,18 @@ class packed {
  public:
   using value_type = typename X::value_type;
   explicit packed(const X& x) : view_(x.cview()) {
-    if (view_.contiguous()) return;
+    if (view_.contiguous())
+      return;
     copy_ = tensor_copy(x);
     view_ = view<const value_type, Extents>(std::as_const(copy_).view());
   }
   packed(const packed&) = delete;
-  const view<const value_type, Extents>& operator*() const { return view_; }
-  const value_type* data() const { return view_.data; }
+  const view<const value_type, Extents>& operator*() const {
+    return view_;
+  }
+  const value_type* data() const {
+    return view_.data;
+  }
 
  private:
   basic_tensor<value_type, typename X::extents_type, typename X::backend_type> copy_;
@@ -42,11 +48,14 @@ auto image_beside(const X& x, const shape& s) {
   return basic_tensor<typename X::value_type, shape, typename X::backend_type>(x.backend(), s);
 }
 template <class X>
-concept image_like = tensor_like<X> && std::remove_cvref_t<X>::extents_type::rank() == 4;
+concept image_like = tensor_like<X> && std::remove_cvref_t<X>::extents_type::rank()
+== 4;
 template <class X>
-concept matrix_like = tensor_like<X> && std::remove_cvref_t<X>::extents_type::rank() == 2;
+concept matrix_like = tensor_like<X> && std::remove_cvref_t<X>::extents_type::rank()
+== 2;
 template <class X>
-concept vector_like = tensor_like<X> && std::remove_cvref_t<X>::extents_type::rank() == 1;
+concept vector_like = tensor_like<X> && std::remove_cvref_t<X>::extents_type::rank()
+== 1;
 /// One number a channel, from a vector.
 template <class T, class E>
 view<const T> by_channel(const view<const T, E>& v) {
@@ -55,22 +64,26 @@ view<const T> by_channel(const view<const T, E>& v) {
 
 }  // namespace detail
 
-/// How a convolution moves. Padding below 0 keeps the extents at stride 1 (kernels of odd size).
+/// How a convolution moves. Padding below 0 keeps the extents at stride 1 (kernels of odd
+/// size).
 struct convolution {
   int stride = 1;
   int padding = -1;
   int padding_end = -1;  // behind the last row and column; below 0 as before the first
 };
 
-/// Convolution of x [rows, height, width, in] with weights [kernel, kernel, in, out], and a bias [out] added. @throws shape_error
+/// Convolution of x [rows, height, width, in] with weights [kernel, kernel, in, out], and a
+/// bias [out] added. @throws shape_error
 template <detail::image_like X, detail::image_like W>
 auto conv(const X& x, const W& weight, const convolution& how = {}) {
   const detail::packed_image<X> from(x);
   const detail::packed_image<W> w(weight);
   const int kernel = int(weight.extents()[0]);
-  const ops::conv_window window{kernel, how.stride, how.padding < 0 ? (kernel - 1) / 2 : how.padding, how.padding_end};
+  const ops::conv_window window{
+      kernel, how.stride, how.padding < 0 ? (kernel - 1) / 2 : how.padding, how.padding_end};
   const shape& s = (*from).extents;
-  auto y = detail::image_beside(x, {s.rows, window.out(s.height), window.out(s.width), weight.extents()[3]});
+  auto y = detail::image_beside(
+      x, {s.rows, window.out(s.height), window.out(s.width), weight.extents()[3]});
   ops::conv(y.backend(), *from, *w, y.view(), window);
   return y;
 }
@@ -81,19 +94,23 @@ auto conv(const X& x, const W& weight, const B& bias, const convolution& how = {
   return y;
 }
 
-/// The product of two matrices of any strides, none of which is copied. @throws shape_error where their inner extents differ
+/// The product of two matrices of any strides, none of which is copied. @throws shape_error
+/// where their inner extents differ
 template <detail::matrix_like A, detail::matrix_like B>
 auto matmul(const A& a, const B& b) {
   using T = typename A::value_type;
   MULTISTAGE_REQUIRE_SUPPORT(typename A::backend_type, gemm, T);
-  static_assert(std::is_same_v<T, typename B::value_type>, "multistage: matmul: both matrices have one element type; cast<T>() converts");
-  require<shape_error>(a.extents()[1] == b.extents()[0], "matmul: A is ", a.extents(), " and B is ", b.extents(),
-                       "; the inner extents must be equal");
-  basic_tensor<T, rank<2>, typename A::backend_type> c(a.backend(), rank<2>(a.extents()[0], b.extents()[1]));
+  static_assert(std::is_same_v<T, typename B::value_type>,
+                "multistage: matmul: both matrices have one element type; cast<T>() converts");
+  require<shape_error>(a.extents()[1] == b.extents()[0], "matmul: A is ", a.extents(),
+                       " and B is ", b.extents(), "; the inner extents must be equal");
+  basic_tensor<T, rank<2>, typename A::backend_type> c(a.backend(),
+                                                       rank<2>(a.extents()[0], b.extents()[1]));
   const auto of = [](const auto& v) {
     return matrix_view<const T>{v.data, v.extents[0], v.extents[1], v.strides[0], v.strides[1]};
   };
-  multiply(c.backend(), of(a.cview()), of(b.cview()), matrix_view<T>{c.data(), c.extents()[0], c.extents()[1]});
+  multiply(c.backend(), of(a.cview()), of(b.cview()),
+           matrix_view<T>{c.data(), c.extents()[0], c.extents()[1]});
   return c;
 }
 
@@ -123,18 +140,23 @@ auto group_norm(const X& x, const W& weight, const B& bias, const normalisation&
   const detail::packed<W> w(weight);
   const detail::packed<B> b(bias);
   const shape& s = (*from).extents;
-  require<value_error>(how.groups >= 1, "group_norm: groups = ", how.groups, "; at least 1 is needed");
+  require<value_error>(how.groups >= 1, "group_norm: groups = ", how.groups,
+                       "; at least 1 is needed");
   auto y = detail::image_beside(x, s);
   auto statistics = detail::image_beside(x, {s.rows, 1, how.groups, 2});
-  ops::group_norm(y.backend(), *from, detail::by_channel(*w), detail::by_channel(*b), statistics.view(), y.view(),
-                  ops::norm_options<T>{.groups = how.groups, .epsilon = T(how.epsilon), .silu = how.silu});
+  ops::group_norm(
+      y.backend(), *from, detail::by_channel(*w), detail::by_channel(*b), statistics.view(),
+      y.view(),
+      ops::norm_options<T>{.groups = how.groups, .epsilon = T(how.epsilon), .silu = how.silu});
   return y;
 }
 
-/// Softmax attention of queries [rows, queries, channels] to keys and values [rows, keys, channels].
+/// Softmax attention of queries [rows, queries, channels] to keys and values [rows, keys,
+/// channels].
 template <tensor_like Q, tensor_like K, tensor_like V>
-  requires(Q::extents_type::rank() == 3 && K::extents_type::rank() == 3 && V::extents_type::rank() == 3)
-auto attention(const Q& q, const K& k, const V& v, index_t heads) {
+requires(Q::extents_type::rank() == 3 && K::extents_type::rank() == 3 &&
+         V::extents_type::rank() ==
+             3) auto attention(const Q& q, const K& k, const V& v, index_t heads) {
   const detail::packed<Q> of_q(q);
   const detail::packed<K> of_k(k);
   const detail::packed<V> of_v(v);
@@ -148,13 +170,15 @@ auto attention(const Q& q, const K& k, const V& v, index_t heads) {
   return y;
 }
 
-/// x [rows, height, width, channels] at half the resolution, or at twice. The default filter is the mean and the nearest neighbour.
+/// x [rows, height, width, channels] at half the resolution, or at twice. The default filter is
+/// the mean and the nearest neighbour.
 template <detail::image_like X>
 auto downsample(const X& x, const ops::resample_filter& filter = {}) {
   const detail::packed_image<X> from(x);
   const shape& s = (*from).extents;
   ops::check_filter(filter, false, s.height, s.width);
-  auto y = detail::image_beside(x, {s.rows, filter.down(s.height), filter.down(s.width), s.channels});
+  auto y = detail::image_beside(
+      x, {s.rows, filter.down(s.height), filter.down(s.width), s.channels});
   ops::resample(y.backend(), *from, y.view(), filter, false);
   return y;
 }
@@ -163,7 +187,8 @@ auto upsample(const X& x, const ops::resample_filter& filter = {}) {
   const detail::packed_image<X> from(x);
   const shape& s = (*from).extents;
   ops::check_filter(filter, true, s.height, s.width);
-  auto y = detail::image_beside(x, {s.rows, filter.up(s.height), filter.up(s.width), s.channels});
+  auto y =
+      detail::image_beside(x, {s.rows, filter.up(s.height), filter.up(s.width), s.channels});
   ops::resample(y.backend(), *from, y.view(), filter, true);
   return y;
 }
@@ -196,8 +221,10 @@ auto embedding(const X& values, index_t channels, const ops::embedding_form& for
   using T = typename X::value_type;
   const detail::packed<X> from(values);
   const index_t count = values.extents()[0];
-  basic_tensor<T, rank<2>, typename X::backend_type> y(values.backend(), rank<2>(count, channels));
-  ops::embedding(y.backend(), view<const T>(from.data(), {count, 1, 1, 1}), view<T>(y.data(), {count, 1, 1, channels}), form);
+  basic_tensor<T, rank<2>, typename X::backend_type> y(values.backend(),
+                                                       rank<2>(count, channels));
+  ops::embedding(y.backend(), view<const T>(from.data(), {count, 1, 1, 1}),
+                 view<T>(y.data(), {count, 1, 1, channels}), form);
   return y;
 }
 

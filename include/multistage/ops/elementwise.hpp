@@ -1,5 +1,7 @@
-// Elementwise operations: one functor each, run by every backend's loop over indices. y may be x's own memory.
-//   silu(x) = x / (1 + e^-x)  (Elfwing et al. 2017; Ramachandran et al. 2017),  gelu(x) = x Phi(x)  (Hendrycks and Gimpel 2016, exact)
+// Elementwise operations: one functor each, run by every backend's loop over indices. y may be
+// x's own memory.
+//   silu(x) = x / (1 + e^-x)  (Elfwing et al. 2017; Ramachandran et al. 2017),  gelu(x) = x
+//   Phi(x)  (Hendrycks and Gimpel 2016, exact)
 #pragma once
 #include <initializer_list>
 #include <span>
@@ -15,11 +17,14 @@ template <class F, class T>
 struct map {
   const T* x;
   T* y;
-  MULTISTAGE_HD void operator()(index_t i) const { y[i] = F::value(x[i]); }
+  MULTISTAGE_HD void operator()(index_t i) const {
+    y[i] = F::value(x[i]);
+  }
 };
 template <class F, class T>
 struct map_backward {
-  const T *x, *dy;
+  const T* x;
+  const T* dy;
   T* dx;
   bool accumulate;
   MULTISTAGE_HD void operator()(index_t i) const {
@@ -36,7 +41,8 @@ struct linear_combination {
   T* y;
   MULTISTAGE_HD void operator()(index_t i) const {
     T sum = coefficient[0] * x[0][i];
-    for (int k = 1; k < terms; ++k) sum += coefficient[k] * x[k][i];
+    for (int k = 1; k < terms; ++k)
+      sum += coefficient[k] * x[k][i];
     y[i] = sum;
   }
 };
@@ -44,7 +50,9 @@ template <class T>
 struct set {
   T value;
   T* y;
-  MULTISTAGE_HD void operator()(index_t i) const { y[i] = value; }
+  MULTISTAGE_HD void operator()(index_t i) const {
+    y[i] = value;
+  }
 };
 }  // namespace functor
 
@@ -63,7 +71,8 @@ void map_backward(Backend& b, input<T> x, input<T> dy, view<T> dx, bool accumula
   expect_packed("map_backward", "x", x);
   expect("map_backward", "dy", dy, x.extents);
   expect("map_backward", "dx", dx, x.extents);
-  b.for_each_index(x.extents.size(), functor::map_backward<F, T>{x.data, dy.data, dx.data, accumulate});
+  b.for_each_index(x.extents.size(),
+                   functor::map_backward<F, T>{x.data, dy.data, dx.data, accumulate});
 }
 
 template <class Backend, class T>
@@ -89,12 +98,14 @@ struct term {
   T coefficient;
   const T* x;
 };
-/// y[i] = sum of coefficient x[i] over one to six terms, for i < n; y may be one of the x. Samplers and graphs are made of it.
+/// y[i] = sum of coefficient x[i] over one to six terms, for i < n; y may be one of the x.
+/// Samplers and graphs are made of it.
 template <class Backend, class T>
 void linear_combination(Backend& b, index_t n, T* y, std::span<const term<T>> terms) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   functor::linear_combination<T> f{};
-  require<value_error>(terms.size() >= 1 && terms.size() <= f.most, "linear_combination: ", terms.size(), " terms; give 1 to ", f.most);
+  require<value_error>(terms.size() >= 1 && terms.size() <= f.most,
+                       "linear_combination: ", terms.size(), " terms; give 1 to ", f.most);
   for (const auto& t : terms) {
     f.coefficient[f.terms] = t.coefficient;
     f.x[f.terms++] = t.x;
@@ -105,7 +116,8 @@ void linear_combination(Backend& b, index_t n, T* y, std::span<const term<T>> te
 /// The same for terms that are written out.
 template <class Backend, class T>
 void linear_combination(Backend& b, index_t n, T* y, std::initializer_list<term<T>> terms) {
-  linear_combination<Backend, T>(b, n, y, std::span<const term<T>>(terms.begin(), terms.size()));
+  linear_combination<Backend, T>(b, n, y,
+                                 std::span<const term<T>>(terms.begin(), terms.size()));
 }
 /// y = value everywhere.
 template <class Backend, class T>

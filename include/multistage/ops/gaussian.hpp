@@ -1,5 +1,6 @@
-// A diagonal Gaussian as a latent image (Kingma and Welling, arXiv 1312.6114): from moments [mean, log variance] along the channels, the log
-// variance clamped to [-30, 20], a sample z = mean + exp(logvar / 2) n and its divergence from a standard normal,
+// A diagonal Gaussian as a latent image (Kingma and Welling, arXiv 1312.6114): from moments
+// [mean, log variance] along the channels, the log variance clamped to [-30, 20], a sample z =
+// mean + exp(logvar / 2) n and its divergence from a standard normal,
 //   KL = 1/2 sum (mean^2 + exp(logvar) - 1 - logvar)   for each row.
 #pragma once
 #include <cmath>
@@ -9,30 +10,36 @@
 namespace multistage::ops {
 
 namespace functor {
-inline constexpr double least_log_variance = -30, greatest_log_variance = 20;
+inline constexpr double least_log_variance = -30;
+inline constexpr double greatest_log_variance = 20;
 
 template <class T>
 struct gaussian_sample {
-  const T *moments, *noise;
+  const T* moments;
+  const T* noise;
   index_t channels;
   T* z;
   MULTISTAGE_HD void operator()(index_t i) const {
     const index_t at = i / channels * 2 * channels + i % channels;
-    const double v = ::fmin(::fmax(double(moments[at + channels]), least_log_variance), greatest_log_variance);
+    const double v = ::fmin(::fmax(double(moments[at + channels]), least_log_variance),
+                            greatest_log_variance);
     z[i] = noise ? T(double(moments[at]) + ::exp(0.5 * v) * double(noise[i])) : moments[at];
   }
 };
 template <class T>
 struct gaussian_divergence {
   const T* moments;
-  index_t pixels, channels;
+  index_t pixels;
+  index_t channels;
   double* kl;
   MULTISTAGE_HD void operator()(index_t row) const {
     double sum = 0;
     for (index_t p = row * pixels; p < (row + 1) * pixels; ++p)
       for (index_t c = 0; c < channels; ++c) {
-        const double m = moments[p * 2 * channels + c],
-                     v = ::fmin(::fmax(double(moments[p * 2 * channels + channels + c]), least_log_variance), greatest_log_variance);
+        const double m = moments[p * 2 * channels + c];
+        const double v =
+            ::fmin(::fmax(double(moments[p * 2 * channels + channels + c]), least_log_variance),
+                   greatest_log_variance);
         sum += 0.5 * (m * m + ::exp(v) - 1 - v);
       }
     kl[row] = sum;
@@ -40,29 +47,39 @@ struct gaussian_divergence {
 };
 template <class T>
 struct gaussian_backward {
-  const T *moments, *noise, *dz;
+  const T* moments;
+  const T* noise;
+  const T* dz;
   index_t channels;
   double weight;
   T* dmoments;
   MULTISTAGE_HD void operator()(index_t i) const {
     const index_t at = i / channels * 2 * channels + i % channels;
-    const double m = moments[at], raw = moments[at + channels], v = ::fmin(::fmax(raw, least_log_variance), greatest_log_variance);
+    const double m = moments[at];
+    const double raw = moments[at + channels];
+    const double v = ::fmin(::fmax(raw, least_log_variance), greatest_log_variance);
     const bool clamped = raw < least_log_variance || raw > greatest_log_variance;
     dmoments[at] = T(double(dz[i]) + weight * m);
-    dmoments[at + channels] = clamped ? T(0) : T(0.5 * ::exp(0.5 * v) * double(noise[i]) * double(dz[i]) + weight * 0.5 * (::exp(v) - 1));
+    dmoments[at + channels] = clamped
+                                  ? T(0)
+                                  : T(0.5 * ::exp(0.5 * v) * double(noise[i]) * double(dz[i]) +
+                                      weight * 0.5 * (::exp(v) - 1));
   }
 };
 }  // namespace functor
 
-/// z [rows, h, w, c] from moments [rows, h, w, 2 c] and standard normal noise like z; without noise, the mean. @throws shape_error
+/// z [rows, h, w, c] from moments [rows, h, w, 2 c] and standard normal noise like z; without
+/// noise, the mean. @throws shape_error
 template <class Backend, class T>
 void sample_gaussian(Backend& b, input<T> moments, input<T> noise, view<T> z) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   const shape s = z.extents;
   expect_packed("sample_gaussian", "z", z);
-  expect("sample_gaussian", "moments", moments, shape{s.rows, s.height, s.width, 2 * s.channels});
+  expect("sample_gaussian", "moments", moments,
+         shape{s.rows, s.height, s.width, 2 * s.channels});
   expect_optional("sample_gaussian", "noise", noise, s);
-  b.for_each_index(s.size(), functor::gaussian_sample<T>{moments.data, noise.data, s.channels, z.data});
+  b.for_each_index(s.size(),
+                   functor::gaussian_sample<T>{moments.data, noise.data, s.channels, z.data});
 }
 
 /// kl [rows] on the backend.
@@ -70,21 +87,33 @@ template <class Backend, class T>
 void gaussian_divergence(Backend& b, view<const T> moments, double* kl) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   expect("gaussian_divergence", "moments", moments, moments.extents);
-  require<shape_error>(moments.extents.channels % 2 == 0, "gaussian_divergence: moments ", moments.extents,
-                       " have an odd number of channels; means and log variances are expected, as many of each");
-  b.for_each_index(moments.extents.rows, functor::gaussian_divergence<T>{moments.data, moments.extents.pixels(), moments.extents.channels / 2, kl}, 1);
+  require<shape_error>(
+      moments.extents.channels % 2 == 0, "gaussian_divergence: moments ", moments.extents,
+      " have an odd number of channels; means and log variances are expected, as many of each");
+  b.for_each_index(moments.extents.rows,
+                   functor::gaussian_divergence<T>{moments.data, moments.extents.pixels(),
+                                                   moments.extents.channels / 2, kl},
+                   1);
 }
 
-/// dmoments = the gradient of sample_gaussian from dz, and `weight` times that of every row's divergence.
+/// dmoments = the gradient of sample_gaussian from dz, and `weight` times that of every row's
+/// divergence.
 template <class Backend, class T>
-void gaussian_backward(Backend& b, input<T> moments, input<T> noise, input<T> dz, double weight, view<T> dmoments) {
+void gaussian_backward(Backend& b,
+                       input<T> moments,
+                       input<T> noise,
+                       input<T> dz,
+                       double weight,
+                       view<T> dmoments) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   const shape s = dz.extents;
   expect_packed("gaussian_backward", "dz", dz);
-  expect("gaussian_backward", "moments", moments, shape{s.rows, s.height, s.width, 2 * s.channels});
+  expect("gaussian_backward", "moments", moments,
+         shape{s.rows, s.height, s.width, 2 * s.channels});
   expect("gaussian_backward", "noise", noise, s);
   expect("gaussian_backward", "dmoments", dmoments, moments.extents);
-  b.for_each_index(s.size(), functor::gaussian_backward<T>{moments.data, noise.data, dz.data, s.channels, weight, dmoments.data});
+  b.for_each_index(s.size(), functor::gaussian_backward<T>{moments.data, noise.data, dz.data,
+                                                           s.channels, weight, dmoments.data});
 }
 
 }  // namespace multistage::ops

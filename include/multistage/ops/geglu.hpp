@@ -1,5 +1,5 @@
-// Gated linear unit with GELU (Shazeer, arXiv 2002.05202): for x = [a, g] along the channels, y = a gelu(g). The transformer blocks of
-// latent diffusion use it.
+// Gated linear unit with GELU (Shazeer, arXiv 2002.05202): for x = [a, g] along the channels, y
+// = a gelu(g). The transformer blocks of latent diffusion use it.
 #pragma once
 #include "../backend/functions.hpp"
 #include "shape_rules.hpp"
@@ -20,13 +20,17 @@ struct geglu {
 };
 template <class T>
 struct geglu_backward {
-  const T *x, *dy;
+  const T* x;
+  const T* dy;
   index_t channels;
   T* dx;
   bool accumulate;
   MULTISTAGE_HD void operator()(index_t i) const {
     const index_t at = i / channels * 2 * channels + i % channels;
-    const T a = x[at], g = x[at + channels], da = dy[i] * gelu_function::value(g), dg = dy[i] * a * gelu_function::derivative(g);
+    const T a = x[at];
+    const T g = x[at + channels];
+    const T da = dy[i] * gelu_function::value(g);
+    const T dg = dy[i] * a * gelu_function::derivative(g);
     dx[at] = accumulate ? dx[at] + da : da;
     dx[at + channels] = accumulate ? dx[at + channels] + dg : dg;
   }
@@ -50,7 +54,8 @@ void geglu_backward(Backend& b, input<T> x, input<T> dy, view<T> dx, bool accumu
   expect_packed("geglu_backward", "dy", dy);
   expect("geglu_backward", "x", x, shape{s.rows, s.height, s.width, 2 * s.channels});
   expect("geglu_backward", "dx", dx, x.extents);
-  b.for_each_index(s.size(), functor::geglu_backward<T>{x.data, dy.data, s.channels, dx.data, accumulate});
+  b.for_each_index(
+      s.size(), functor::geglu_backward<T>{x.data, dy.data, s.channels, dx.data, accumulate});
 }
 
 }  // namespace multistage::ops

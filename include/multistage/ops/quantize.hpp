@@ -1,5 +1,6 @@
-// Vector quantisation (van den Oord, Vinyals, Kavukcuoglu, arXiv 1711.00937): each pixel of z becomes the code nearest to it by squared distance,
-// the lowest index on a tie. Gradients pass straight through to z; the loss beside it,
+// Vector quantisation (van den Oord, Vinyals, Kavukcuoglu, arXiv 1711.00937): each pixel of z
+// becomes the code nearest to it by squared distance, the lowest index on a tie. Gradients pass
+// straight through to z; the loss beside it,
 //   L = beta mean |sg(zq) - z|^2 + mean |zq - sg(z)|^2,
 // pulls pixels to their codes and codes to their pixels (means over all values).
 #pragma once
@@ -12,8 +13,10 @@ namespace multistage::ops {
 namespace functor {
 template <class T>
 struct nearest_code {
-  const T *z, *codes;
-  index_t count, channels;
+  const T* z;
+  const T* codes;
+  index_t count;
+  index_t channels;
   index_t* index;
   T* quantized;
   MULTISTAGE_HD void operator()(index_t pixel) const {
@@ -26,37 +29,47 @@ struct nearest_code {
         const double d = double(at[c]) - double(codes[k * channels + c]);
         sum += d * d;
       }
-      if (sum < least) least = sum, best = k;
+      if (sum < least)
+        least = sum, best = k;
     }
     index[pixel] = best;
-    for (index_t c = 0; c < channels; ++c) quantized[pixel * channels + c] = codes[best * channels + c];
+    for (index_t c = 0; c < channels; ++c)
+      quantized[pixel * channels + c] = codes[best * channels + c];
   }
 };
 /// dz = dzq + 2 beta / n (z - zq)
 template <class T>
 struct quantized_backward {
-  const T *z, *quantized, *dquantized;
+  const T* z;
+  const T* quantized;
+  const T* dquantized;
   T factor;
   T* dz;
-  MULTISTAGE_HD void operator()(index_t i) const { dz[i] = dquantized[i] + factor * (z[i] - quantized[i]); }
+  MULTISTAGE_HD void operator()(index_t i) const {
+    dz[i] = dquantized[i] + factor * (z[i] - quantized[i]);
+  }
 };
 /// dcode += 2 / n sum over the code's pixels of (code - z), in the order of the pixels.
 template <class T>
 struct codes_backward {
-  const T *z, *codes;
+  const T* z;
+  const T* codes;
   const index_t* index;
-  index_t pixels, channels;
+  index_t pixels;
+  index_t channels;
   T factor;
   T* dcodes;
   MULTISTAGE_HD void operator()(index_t k) const {
     for (index_t p = 0; p < pixels; ++p)
       if (index[p] == k)
-        for (index_t c = 0; c < channels; ++c) dcodes[k * channels + c] += factor * (codes[k * channels + c] - z[p * channels + c]);
+        for (index_t c = 0; c < channels; ++c)
+          dcodes[k * channels + c] += factor * (codes[k * channels + c] - z[p * channels + c]);
   }
 };
 }  // namespace functor
 
-/// quantized like z [rows, h, w, c] and index [rows h w] from codes [1, 1, n, c]. @throws shape_error
+/// quantized like z [rows, h, w, c] and index [rows h w] from codes [1, 1, n, c]. @throws
+/// shape_error
 template <class Backend, class T>
 void quantize(Backend& b, input<T> z, input<T> codes, index_t* index, view<T> quantized) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
@@ -65,23 +78,40 @@ void quantize(Backend& b, input<T> z, input<T> codes, index_t* index, view<T> qu
   require<value_error>(codes.extents.width >= 1, "quantize: no codes are given");
   expect("quantize", "codes", codes, shape{1, 1, codes.extents.width, c});
   expect("quantize", "quantized", quantized, z.extents);
-  b.for_each_index(z.extents.rows * z.extents.pixels(), functor::nearest_code<T>{z.data, codes.data, codes.extents.width, c, index, quantized.data}, 64);
+  b.for_each_index(z.extents.rows * z.extents.pixels(),
+                   functor::nearest_code<T>{z.data, codes.data, codes.extents.width, c, index,
+                                            quantized.data},
+                   64);
 }
 
-/// dz = the gradient straight through from dquantized and that of L; dcodes (empty: not wanted) is added to. @param beta weight of the commitment.
+/// dz = the gradient straight through from dquantized and that of L; dcodes (empty: not wanted)
+/// is added to. @param beta weight of the commitment.
 template <class Backend, class T>
-void quantize_backward(Backend& b, input<T> z, input<T> codes, const index_t* index, input<T> quantized, input<T> dquantized, double beta,
-                       view<T> dz, view<T> dcodes) {
+void quantize_backward(Backend& b,
+                       input<T> z,
+                       input<T> codes,
+                       const index_t* index,
+                       input<T> quantized,
+                       input<T> dquantized,
+                       double beta,
+                       view<T> dz,
+                       view<T> dcodes) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
-  const index_t c = z.extents.channels, n = z.extents.size();
+  const index_t c = z.extents.channels;
+  const index_t n = z.extents.size();
   expect_packed("quantize_backward", "z", z);
   expect("quantize_backward", "codes", codes, shape{1, 1, codes.extents.width, c});
   expect("quantize_backward", "quantized", quantized, z.extents);
   expect("quantize_backward", "dquantized", dquantized, z.extents);
   expect("quantize_backward", "dz", dz, z.extents);
   expect_optional("quantize_backward", "dcodes", dcodes, codes.extents);
-  b.for_each_index(n, functor::quantized_backward<T>{z.data, quantized.data, dquantized.data, T(2 * beta / double(n)), dz.data});
-  if (dcodes) b.for_each_index(codes.extents.width, functor::codes_backward<T>{z.data, codes.data, index, n / c, c, T(2 / double(n)), dcodes.data}, 16);
+  b.for_each_index(n, functor::quantized_backward<T>{z.data, quantized.data, dquantized.data,
+                                                     T(2 * beta / double(n)), dz.data});
+  if (dcodes)
+    b.for_each_index(codes.extents.width,
+                     functor::codes_backward<T>{z.data, codes.data, index, n / c, c,
+                                                T(2 / double(n)), dcodes.data},
+                     16);
 }
 
 }  // namespace multistage::ops

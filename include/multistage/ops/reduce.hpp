@@ -1,4 +1,5 @@
-// Sums. The order of additions is fixed by the extents alone, so results are the same bits for any number of threads.
+// Sums. The order of additions is fixed by the extents alone, so results are the same bits for
+// any number of threads.
 #pragma once
 #include "shape_rules.hpp"
 
@@ -11,7 +12,8 @@ double sum(Backend& b, view<const T> x) {
   expect_packed("sum", "x", x);
   return reduce_sum(b, x.extents.size(), x.data, false);
 }
-/// Sum of x[i]^2 over all elements, accumulated in double. NaN and infinity pass through, which makes it the check for both.
+/// Sum of x[i]^2 over all elements, accumulated in double. NaN and infinity pass through, which
+/// makes it the check for both.
 template <class Backend, class T>
 double sum_of_squares(Backend& b, view<const T> x) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, reduce, T);
@@ -24,7 +26,8 @@ void sum_over_pixels(Backend& b, input<T> x, view<T> y, bool accumulate = false)
   MULTISTAGE_REQUIRE_SUPPORT(Backend, reduce, T);
   expect_packed("sum_over_pixels", "x", x);
   expect("sum_over_pixels", "y", y, shape{1, 1, 1, x.extents.channels});
-  column_sums(b, x.extents.rows * x.extents.pixels(), x.extents.channels, x.data, y.data, accumulate);
+  column_sums(b, x.extents.rows * x.extents.pixels(), x.extents.channels, x.data, y.data,
+              accumulate);
 }
 
 }  // namespace multistage::ops

@@ -1,28 +1,37 @@
-// Depthwise resampling by two (or filtering alone) with any separable filter (as StyleGAN2 and EDM's U-Nets use it): filter [1, 1] is the 2x2 mean and the
-// nearest neighbour, [1, 3, 3, 1] the smooth one. Up is four times the transpose of down, so each is the other's backward.
+// Depthwise resampling by two (or filtering alone) with any separable filter (as StyleGAN2 and
+// EDM's U-Nets use it): filter [1, 1] is the 2x2 mean and the nearest neighbour, [1, 3, 3, 1]
+// the smooth one. Up is four times the transpose of down, so each is the other's backward.
 #pragma once
 #include "shape_rules.hpp"
 
 namespace multistage::ops {
 
-/// How the cost of a filter is counted: as a strided depthwise convolution (EDM), as a filter at full resolution before decimation or
-/// behind zero insertion (score_sde), or not at all (means and nearest neighbours that upstream does not run as convolutions).
+/// How the cost of a filter is counted: as a strided depthwise convolution (EDM), as a filter
+/// at full resolution before decimation or behind zero insertion (score_sde), or not at all
+/// (means and nearest neighbours that upstream does not run as convolutions).
 enum class filter_cost { strided, full, none };
 
-/// A separable filter, ended by its first zero, and the zeros before the image; padding below 0 takes (taps - 1) / 2.
+/// A separable filter, ended by its first zero, and the zeros before the image; padding below 0
+/// takes (taps - 1) / 2.
 struct resample_filter {
   std::array<int, 8> taps{1, 1};
   int padding = -1;
   int rate = 2;  // 1 only filters
   filter_cost counted = filter_cost::strided;
 
-  constexpr int size() const { return length(taps); }
-  constexpr int pad() const { return padding < 0 ? (size() - 1) / 2 : padding; }
-  /// Whether its numbers are in range: taps whose sum is not 0, a rate of at least 1, padding that is no more than its taps.
+  constexpr int size() const {
+    return length(taps);
+  }
+  constexpr int pad() const {
+    return padding < 0 ? (size() - 1) / 2 : padding;
+  }
+  /// Whether its numbers are in range: taps whose sum is not 0, a rate of at least 1, padding
+  /// that is no more than its taps.
   constexpr bool sound() const {
     int sum = 0;
     for (int i = 0; i < size(); ++i) {
-      if (taps[std::size_t(i)] < -4096 || taps[std::size_t(i)] > 4096) return false;
+      if (taps[std::size_t(i)] < -4096 || taps[std::size_t(i)] > 4096)
+        return false;
       sum += taps[std::size_t(i)];
     }
     return size() >= 1 && sum != 0 && rate >= 1 && rate <= 1024 && padding <= size();
@@ -32,31 +41,51 @@ struct resample_filter {
     const index_t room = extent + 2 * pad() - size();
     return room < 0 || rate < 1 ? 0 : room / rate + 1;
   }
-  constexpr index_t up(index_t extent) const { return rate * (extent - 1) + size() - 2 * pad(); }
+  constexpr index_t up(index_t extent) const {
+    return rate * (extent - 1) + size() - 2 * pad();
+  }
 };
 
-/// Refuses filters with which nothing can be computed, and images that they do not fit. @throws value_error, shape_error
+/// Refuses filters with which nothing can be computed, and images that they do not fit. @throws
+/// value_error, shape_error
 inline void check_filter(const resample_filter& f, bool up, index_t height, index_t width) {
-  require<value_error>(f.sound(), "resample: a filter of ", f.size(), " taps, rate ", f.rate, " and padding ", f.padding,
-                       "; taps lie within +-4096 and do not add up to 0, the rate is 1 to 1024, the padding at most as many as the taps");
-  const index_t least = std::min(up ? f.up(height) : f.down(height), up ? f.up(width) : f.down(width));
-  require<shape_error>(least >= 1 || height == 0 || width == 0, "resample: a filter of ", f.size(), " taps and padding ", f.pad(),
-                       " does not fit an image of ", height, " x ", width, "; give a larger image or more padding");
+  require<value_error>(f.sound(), "resample: a filter of ", f.size(), " taps, rate ", f.rate,
+                       " and padding ", f.padding,
+                       "; taps lie within +-4096 and do not add up to 0, the rate is 1 to "
+                       "1024, the padding at most as many as the taps");
+  const index_t least =
+      std::min(up ? f.up(height) : f.down(height), up ? f.up(width) : f.down(width));
+  require<shape_error>(least >= 1 || height == 0 || width == 0, "resample: a filter of ",
+                       f.size(), " taps and padding ", f.pad(), " does not fit an image of ",
+                       height, " x ", width, "; give a larger image or more padding");
 }
 
 /// Multiply-accumulates of one image of the given input extents.
-constexpr index_t resample_macs(const resample_filter& f, bool up, index_t height, index_t width, index_t channels) {
-  if (f.counted == filter_cost::none) return 0;
+constexpr index_t resample_macs(const resample_filter& f,
+                                bool up,
+                                index_t height,
+                                index_t width,
+                                index_t channels) {
+  if (f.counted == filter_cost::none)
+    return 0;
   const auto outputs = [&](index_t e) {
-    if (f.counted == filter_cost::full) return up ? f.up(e) : e + 2 * f.pad() - f.size() + 1;
+    if (f.counted == filter_cost::full)
+      return up ? f.up(e) : e + 2 * f.pad() - f.size() + 1;
     return up ? e : f.down(e);
   };
   return outputs(height) * outputs(width) * channels * f.size() * f.size();
 }
 
-/// The problem of one direction. `gain` is 1 for down and 4 for up, but the other way round for gradients.
+/// The problem of one direction. `gain` is 1 for down and 4 for up, but the other way round for
+/// gradients.
 template <class T>
-constexpr resample_problem<T> make_resample_problem(const T* x, const shape& from, T* y, const shape& to, const resample_filter& f, bool up, T gain,
+constexpr resample_problem<T> make_resample_problem(const T* x,
+                                                    const shape& from,
+                                                    T* y,
+                                                    const shape& to,
+                                                    const resample_filter& f,
+                                                    bool up,
+                                                    T gain,
                                                     bool accumulate) {
   resample_problem<T> p{.rows = from.rows,
                         .height = from.height,
@@ -74,23 +103,35 @@ constexpr resample_problem<T> make_resample_problem(const T* x, const shape& fro
                         .y = y,
                         .accumulate = accumulate};
   T sum = 0;
-  for (int i = 0; i < f.size(); ++i) sum += T(f.taps[i]);
-  for (int i = 0; i < f.size(); ++i) p.filter[i] = T(f.taps[i]) / sum;
+  for (int i = 0; i < f.size(); ++i)
+    sum += T(f.taps[i]);
+  for (int i = 0; i < f.size(); ++i)
+    p.filter[i] = T(f.taps[i]) / sum;
   return p;
 }
 
-/// y = x resampled, [rows, h, w, c] -> [rows, filter.down(h) or up(h), ...]. With `backward`, y is dx (of the forward's input extents)
-/// and x is dy. @throws shape_error when extents do not fit, value_error for a filter out of range.
+/// y = x resampled, [rows, h, w, c] -> [rows, filter.down(h) or up(h), ...]. With `backward`, y
+/// is dx (of the forward's input extents) and x is dy. @throws shape_error when extents do not
+/// fit, value_error for a filter out of range.
 template <class Backend, class T>
-void resample(Backend& b, input<T> x, view<T> y, const resample_filter& filter, bool up, bool backward = false, bool accumulate = false) {
+void resample(Backend& b,
+              input<T> x,
+              view<T> y,
+              const resample_filter& filter,
+              bool up,
+              bool backward = false,
+              bool accumulate = false) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, resample, T);
   const shape in = backward ? y.extents : x.extents;
   check_filter(filter, up, in.height, in.width);
   const shape out =
-      up ? shape{in.rows, filter.up(in.height), filter.up(in.width), in.channels} : shape{in.rows, filter.down(in.height), filter.down(in.width), in.channels};
+      up ? shape{in.rows, filter.up(in.height), filter.up(in.width), in.channels}
+         : shape{in.rows, filter.down(in.height), filter.down(in.width), in.channels};
   expect("resample", backward ? "dy" : "x", x, backward ? out : in);
   expect("resample", backward ? "dx" : "y", y, backward ? in : out);
-  resample_run(b, make_resample_problem<T>(x.data, x.extents, y.data, y.extents, filter, up != backward, up ? T(filter.rate * filter.rate) : T(1), accumulate));
+  resample_run(
+      b, make_resample_problem<T>(x.data, x.extents, y.data, y.extents, filter, up != backward,
+                                  up ? T(filter.rate * filter.rate) : T(1), accumulate));
 }
 
 }  // namespace multistage::ops

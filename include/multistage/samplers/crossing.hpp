@@ -1,5 +1,6 @@
-// What samplers do where the stage changes: a value from one stage's network is no history for the
-// next one's, and a step that reaches across a boundary ends where its network was never trained.
+// What samplers do where the stage changes: a value from one stage's network is no history for
+// the next one's, and a step that reaches across a boundary ends where its network was never
+// trained.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -11,52 +12,65 @@
 
 namespace multistage {
 
-/// What a multistep method does with its history where the stage changes: the values on both sides come
-/// from different networks. carry: uses it on (what the reference does); restart: forgets it and begins
-/// with first order again; align: restarts, and each boundary is made the end of a step.
+/// What a multistep method does with its history where the stage changes: the values on both
+/// sides come from different networks. carry: uses it on (what the reference does); restart:
+/// forgets it and begins with first order again; align: restarts, and each boundary is made the
+/// end of a step.
 enum class boundary_policy { carry, restart, align };
-constexpr std::array<const char*, 3> option_names(boundary_policy) { return {"carry", "restart", "align"}; }
+constexpr std::array<const char*, 3> option_names(boundary_policy) {
+  return {"carry", "restart", "align"};
+}
 
-/// The stages a sampler knows of, and what it does between them. Without stages, `sample` puts the
-/// model's in their place.
+/// The stages a sampler knows of, and what it does between them. Without stages, `sample` puts
+/// the model's in their place.
 struct stage_crossing {
   partition stages{};
   boundary_policy policy = boundary_policy::carry;
 
   /// Whether history from level `before` serves at level `now`.
   bool keeps_history(double before, double now) const {
-    return policy == boundary_policy::carry || now <= 0 || stages.stage(before) == stages.stage(now);
+    return policy == boundary_policy::carry || now <= 0 ||
+           stages.stage(before) == stages.stage(now);
   }
 
-  /// The order, of at most k, of a step to level `to` from the newest of `history`. Values at levels that
-  /// lie a hundred times nearer to each other (in ln sigma) than the step is long are no history: what
-  /// they differ by, rounding and all, would be stretched as far. With align, a step onto a
-  /// boundary that is more than twice as long (in ln sigma) as the one before it is of first order: a
-  /// polynomial does not reach so far beyond its values.
+  /// The order, of at most k, of a step to level `to` from the newest of `history`. Values at
+  /// levels that lie a hundred times nearer to each other (in ln sigma) than the step is long
+  /// are no history: what they differ by, rounding and all, would be stretched as far. With
+  /// align, a step onto a boundary that is more than twice as long (in ln sigma) as the one
+  /// before it is of first order: a polynomial does not reach so far beyond its values.
   int order(int k, const std::vector<double>& history, double to) const {
-    if (k == 1 || history.size() < 2 || to <= 0) return k;
+    if (k == 1 || history.size() < 2 || to <= 0)
+      return k;
     const double h = std::log(history[0] / to);
     for (int j = 1; j < k && std::size_t(j) < history.size(); ++j)
-      if (std::log(history[std::size_t(j)] / history[std::size_t(j) - 1]) < 0.01 * h) k = j;
-    if (policy != boundary_policy::align) return k;
+      if (std::log(history[std::size_t(j)] / history[std::size_t(j) - 1]) < 0.01 * h)
+        k = j;
+    if (policy != boundary_policy::align)
+      return k;
     const std::vector<double>& all = stages.boundaries();
-    if (std::find(all.begin(), all.end(), to) == all.end()) return k;
+    if (std::find(all.begin(), all.end(), to) == all.end())
+      return k;
     return std::log(history[0] / to) > 2 * std::log(history[1] / history[0]) ? 1 : k;
   }
 
-  /// Where a step from `sigma` towards `end` must stop at the latest: at the next boundary, if asked for.
+  /// Where a step from `sigma` towards `end` must stop at the latest: at the next boundary, if
+  /// asked for.
   double stop(double sigma, double end) const {
     if (policy == boundary_policy::align)
       for (auto b = stages.boundaries().rbegin(); b != stages.boundaries().rend(); ++b)
-        if (*b < sigma) return std::max(*b, end);
+        if (*b < sigma)
+          return std::max(*b, end);
     return end;
   }
 
-  /// The levels, of which, if asked for, each boundary between the first and the last has one of its
-  /// own, so that no step reaches across. The nearest level that is still free is moved onto it, unless
-  /// it had to go further than half a step; then a level is inserted, at the cost of one more step.
-  /// @param orders a number for each step (or none); a step that is divided leaves its own to both parts.
-  std::vector<double> aligned(std::vector<double> levels, std::vector<int>* orders = nullptr) const;
+  /// The levels, of which, if asked for, each boundary between the first and the last has one
+  /// of its own, so that no step reaches across. The nearest level that is still free is moved
+  /// onto it, unless it had to go further than half a step; then a level is inserted, at the
+  /// cost of one more step.
+  /// @param orders a number for each step (or none); a step that is divided leaves its own to
+  /// both parts.
+  std::vector<double> aligned(std::vector<double> levels,
+                              std::vector<int>* orders = nullptr) const;
 };
 
 namespace sampling {
@@ -64,7 +78,8 @@ namespace sampling {
 /// Levels while boundaries find their places among them.
 class alignment {
  public:
-  explicit alignment(std::vector<double> levels) : levels_(std::move(levels)), fixed_(levels_.size(), 0) {
+  explicit alignment(std::vector<double> levels)
+      : levels_(std::move(levels)), fixed_(levels_.size(), 0) {
     fixed_.front() = 1;
     fixed_.back() = 1;
     for (std::size_t i = 0; i < levels_.size(); ++i) {
@@ -73,16 +88,20 @@ class alignment {
       span_.push_back(std::max(above, below));
     }
   }
-  const std::vector<double>& levels() const { return levels_; }
+  const std::vector<double>& levels() const {
+    return levels_;
+  }
 
   /// Whether a boundary is a level already; that one stays where it is.
   bool holds(double boundary) {
     const auto at = std::find(levels_.begin(), levels_.end(), boundary);
-    if (at == levels_.end()) return false;
+    if (at == levels_.end())
+      return false;
     fixed_[std::size_t(at - levels_.begin())] = 1;
     return true;
   }
-  /// A level that may be moved onto a boundary, and how far in ln sigma; `far` when there is none.
+  /// A level that may be moved onto a boundary, and how far in ln sigma; `far` when there is
+  /// none.
   struct move {
     std::size_t level = 0;
     double distance = HUGE_VAL;
@@ -91,11 +110,15 @@ class alignment {
     move best;
     const std::size_t below = first_below(boundary);
     for (const std::size_t i : {below - 1, below}) {
-      if (fixed_[i]) continue;
+      if (fixed_[i])
+        continue;
       const double distance = std::fabs(std::log(levels_[i] / boundary));
       // The step on the other side grows by as much.
-      const double other = levels_[i] > boundary ? length(levels_[i - 1], levels_[i]) : length(levels_[i], levels_[i + 1]);
-      if (distance <= 0.5 * span_[i] && other + distance <= 1.5 * span_[i] && distance < best.distance) best = {i, distance};
+      const double other = levels_[i] > boundary ? length(levels_[i - 1], levels_[i])
+                                                 : length(levels_[i], levels_[i + 1]);
+      if (distance <= 0.5 * span_[i] && other + distance <= 1.5 * span_[i] &&
+          distance < best.distance)
+        best = {i, distance};
     }
     return best;
   }
@@ -114,9 +137,13 @@ class alignment {
 
  private:
   /// Of a step in ln sigma; a step to 0, which has none, does not count.
-  static double length(double from, double to) { return to > 0 ? std::log(from / to) : 0; }
+  static double length(double from, double to) {
+    return to > 0 ? std::log(from / to) : 0;
+  }
   std::size_t first_below(double boundary) const {
-    return std::size_t(std::find_if(levels_.begin(), levels_.end(), [&](double v) { return v < boundary; }) - levels_.begin());
+    return std::size_t(
+        std::find_if(levels_.begin(), levels_.end(), [&](double v) { return v < boundary; }) -
+        levels_.begin());
   }
   std::vector<double> levels_;
   std::vector<char> fixed_;   // both ends, and levels that are boundaries
@@ -125,12 +152,15 @@ class alignment {
 
 }  // namespace sampling
 
-inline std::vector<double> stage_crossing::aligned(std::vector<double> levels, std::vector<int>* orders) const {
-  if (policy != boundary_policy::align || levels.size() < 2) return levels;
+inline std::vector<double> stage_crossing::aligned(std::vector<double> levels,
+                                                   std::vector<int>* orders) const {
+  if (policy != boundary_policy::align || levels.size() < 2)
+    return levels;
   sampling::alignment places(std::move(levels));
   std::vector<double> open;
   for (const double b : stages.boundaries())
-    if (b < places.levels().front() && b > places.levels().back() && !places.holds(b)) open.push_back(b);
+    if (b < places.levels().front() && b > places.levels().back() && !places.holds(b))
+      open.push_back(b);
   while (!open.empty()) {  // the shortest way first
     std::size_t which = 0;
     sampling::alignment::move best;
@@ -143,7 +173,8 @@ inline std::vector<double> stage_crossing::aligned(std::vector<double> levels, s
       places.put(best.level, open[which]);
     } else {
       const std::size_t step = places.insert(open[which]);
-      if (orders) orders->insert(orders->begin() + std::ptrdiff_t(step), (*orders)[step]);
+      if (orders)
+        orders->insert(orders->begin() + std::ptrdiff_t(step), (*orders)[step]);
     }
     open.erase(open.begin() + std::ptrdiff_t(which));
   }

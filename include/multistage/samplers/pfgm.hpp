@@ -1,9 +1,13 @@
-// Poisson flow (Xu, Liu, Tegmark, Jaakkola, arXiv 2209.11178; with more augmented dimensions arXiv 2302.04265). Data of N values lie in the plane z = 0 of N +
-// A dimensions as charges; pictures follow the field lines down to it. The field's direction is E_x / E_z = (x - D(x, z)) / z, with D the mean of the data
-// under the kernel (|x - y|^2 + z^2)^(-(N + A) / 2), so with sigma = z / sqrt(A) the ODE is EDM's, dx/dsigma = (x - D) / sigma. What differs are the kernel
-// that D was trained with (trainer_options::augmented) and the field's prior at sigma_max,
+// Poisson flow (Xu, Liu, Tegmark, Jaakkola, arXiv 2209.11178; with more augmented dimensions
+// arXiv 2302.04265). Data of N values lie in the plane z = 0 of N + A dimensions as charges;
+// pictures follow the field lines down to it. The field's direction is E_x / E_z = (x - D(x,
+// z)) / z, with D the mean of the data under the kernel (|x - y|^2 + z^2)^(-(N + A) / 2), so
+// with sigma = z / sqrt(A) the ODE is EDM's, dx/dsigma = (x - D) / sigma. What differs are the
+// kernel that D was trained with (trainer_options::augmented) and the field's prior at
+// sigma_max,
 //   p(x) ~ (|x|^2 + A sigma_max^2)^(-(N + A) / 2):  x = sigma_max n / sqrt(chi^2_A / A),
-// Student's t with A degrees of freedom. A = 1 is PFGM; as A grows both become EDM's. D is the same for A -> infinity as for Gaussian noise.
+// Student's t with A degrees of freedom. A = 1 is PFGM; as A grows both become EDM's. D is the
+// same for A -> infinity as for Gaussian noise.
 #pragma once
 #include "edm_heun.hpp"
 
@@ -13,10 +17,12 @@ namespace functor {
 /// sums[row] += the squares of `count` of the row's values.
 struct add_squares {
   const double* z;
-  index_t size, count;
+  index_t size;
+  index_t count;
   double* sums;
   MULTISTAGE_HD void operator()(index_t row) const {
-    for (index_t i = 0; i < count; ++i) sums[row] += z[row * size + i] * z[row * size + i];
+    for (index_t i = 0; i < count; ++i)
+      sums[row] += z[row * size + i] * z[row * size + i];
   }
 };
 /// x[row, :] *= sqrt(degrees / chi2[row])
@@ -25,13 +31,16 @@ struct students_t {
   double degrees;
   index_t size;
   double* x;
-  MULTISTAGE_HD void operator()(index_t i) const { x[i] *= ::sqrt(degrees / chi2[i / size]); }
+  MULTISTAGE_HD void operator()(index_t i) const {
+    x[i] *= ::sqrt(degrees / chi2[i / size]);
+  }
 };
 }  // namespace functor
 
-/// Poisson flow by Heun's steps in sigma = z / sqrt(augmented). `augmented` must be what the model was
-/// trained with: the heavy tails of few dimensions are static to a network that never saw them. `sample`
-/// compares. For a model that was trained with Gaussian noise, thousands are near enough.
+/// Poisson flow by Heun's steps in sigma = z / sqrt(augmented). `augmented` must be what the
+/// model was trained with: the heavy tails of few dimensions are static to a network that never
+/// saw them. `sample` compares. For a model that was trained with Gaussian noise, thousands are
+/// near enough.
 struct pfgm {
   int num_steps = 18;
   double sigma_min = 0.002;
@@ -40,28 +49,41 @@ struct pfgm {
   std::vector<double> levels{};
   int augmented = 2048;  // A
 
-  static constexpr const char* name() { return "pfgm"; }
+  static constexpr const char* name() {
+    return "pfgm";
+  }
   template <class Self, class Visit>
   static void fields(Self& s, Visit&& visit) {
     sampling::karras_fields(s, visit);
-    visit(option{"augmented", "dimensions beside those of the picture, as in training", between(1, 1'000'000)}, s.augmented);
+    visit(option{"augmented", "dimensions beside those of the picture, as in training",
+                 between(1, 1'000'000)},
+          s.augmented);
   }
 
   /// The ends of the steps. @throws value_error naming the option that is out of range
-  std::vector<double> sigmas() const { return sampling::karras_levels_of(name(), *this); }
+  std::vector<double> sigmas() const {
+    return sampling::karras_levels_of(name(), *this);
+  }
 
   template <class Backend, class Denoise, class Noise, class Observe>
-  void operator()(Backend& b, view<double> x, Denoise&& denoise, Noise&& noise, Observe&& observe) const {
+  void operator()(Backend& b,
+                  view<double> x,
+                  Denoise&& denoise,
+                  Noise&& noise,
+                  Observe&& observe) const {
     const std::vector<double> all = sigmas();
-    const index_t rows = x.extents.rows, size = x.extents.row_size();
+    const index_t rows = x.extents.rows;
+    const index_t size = x.extents.row_size();
     tensor<double, Backend> z(b, x.extents), chi2(b, {rows, 1, 1, 1});
     ops::fill<Backend, double>(b, chi2.view(), 0);
     int draw = 0;
     for (index_t left = augmented; left > 0; left -= size) {
       noise(draw++, z.view());
-      b.for_each_index(rows, functor::add_squares{z.data(), size, std::min(size, left), chi2.data()});
+      b.for_each_index(rows,
+                       functor::add_squares{z.data(), size, std::min(size, left), chi2.data()});
     }
-    b.for_each_index(x.extents.size(), functor::students_t{chi2.data(), double(augmented), size, x.data});
+    b.for_each_index(x.extents.size(),
+                     functor::students_t{chi2.data(), double(augmented), size, x.data});
     int step = 0;
     edm_heun::walk<Backend>(b, x).heun(all, denoise, observe, step);
   }

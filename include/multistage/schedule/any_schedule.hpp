@@ -1,4 +1,5 @@
-// A schedule chosen at run time: one of the library's, by name or value, or one of the user's own.
+// A schedule chosen at run time: one of the library's, by name or value, or one of the user's
+// own.
 #pragma once
 #include <concepts>
 #include <memory>
@@ -24,12 +25,24 @@ class custom_schedule {
  public:
   template <noise_schedule S>
   explicit custom_schedule(S s) : schedule_(std::make_shared<holder<S>>(std::move(s))) {}
-  static constexpr const char* name() { return "custom"; }
-  double signal(double t) const { return schedule_->signal(t); }
-  double sigma(double t) const { return schedule_->sigma(t); }
-  double t(double sigma) const { return schedule_->t(sigma); }
-  double t_min() const { return schedule_->t_min(); }
-  double t_max() const { return schedule_->t_max(); }
+  static constexpr const char* name() {
+    return "custom";
+  }
+  double signal(double t) const {
+    return schedule_->signal(t);
+  }
+  double sigma(double t) const {
+    return schedule_->sigma(t);
+  }
+  double t(double sigma) const {
+    return schedule_->t(sigma);
+  }
+  double t_min() const {
+    return schedule_->t_min();
+  }
+  double t_max() const {
+    return schedule_->t_max();
+  }
 
  private:
   struct base {
@@ -44,11 +57,21 @@ class custom_schedule {
   struct holder final : base {
     S s;
     explicit holder(S given) : s(std::move(given)) {}
-    double signal(double t) const override { return s.signal(t); }
-    double sigma(double t) const override { return s.sigma(t); }
-    double t(double sigma) const override { return s.t(sigma); }
-    double t_min() const override { return s.t_min(); }
-    double t_max() const override { return s.t_max(); }
+    double signal(double t) const override {
+      return s.signal(t);
+    }
+    double sigma(double t) const override {
+      return s.sigma(t);
+    }
+    double t(double sigma) const override {
+      return s.t(sigma);
+    }
+    double t_min() const override {
+      return s.t_min();
+    }
+    double t_max() const override {
+      return s.t_max();
+    }
   };
   std::shared_ptr<const base> schedule_;
 };
@@ -56,18 +79,36 @@ class custom_schedule {
 /// A schedule of any kind; a schedule itself.
 class any_schedule {
  public:
-  using named = std::variant<edm_schedule, vp_schedule, sub_vp_schedule, ve_schedule, cosine_schedule, flow_schedule, ddpm_schedule>;
-  using choice = std::variant<edm_schedule, vp_schedule, sub_vp_schedule, ve_schedule, cosine_schedule, flow_schedule, ddpm_schedule, custom_schedule>;
+  using named = std::variant<edm_schedule,
+                             vp_schedule,
+                             sub_vp_schedule,
+                             ve_schedule,
+                             cosine_schedule,
+                             flow_schedule,
+                             ddpm_schedule>;
+  using choice = std::variant<edm_schedule,
+                              vp_schedule,
+                              sub_vp_schedule,
+                              ve_schedule,
+                              cosine_schedule,
+                              flow_schedule,
+                              ddpm_schedule,
+                              custom_schedule>;
 
   any_schedule() = default;
-  /// Of a schedule's value, also of a type of the user's own. @throws value_error for parameters that leave it no noise levels
+  /// Of a schedule's value, also of a type of the user's own. @throws value_error for
+  /// parameters that leave it no noise levels
   template <class S>
-    requires(!std::same_as<S, any_schedule> && !std::convertible_to<S, std::string> && noise_schedule<S>)
-  any_schedule(S s) : schedule_(kept(std::move(s))) {}
+  requires(!std::same_as<S, any_schedule> && !std::convertible_to<S, std::string> &&
+           noise_schedule<S>) any_schedule(S s)
+      : schedule_(kept(std::move(s))) {}
   /// @throws value_error for a name that is none of edm, vp, sub_vp, ve, cosine, flow, ddpm.
-  explicit any_schedule(const std::string& name) : schedule_(by_name(name, std::make_index_sequence<std::variant_size_v<named>>())) {}
+  explicit any_schedule(const std::string& name)
+      : schedule_(by_name(name, std::make_index_sequence<std::variant_size_v<named>>())) {}
 
-  const choice& get() const { return schedule_; }
+  const choice& get() const {
+    return schedule_;
+  }
   std::string name() const {
     return std::visit([](const auto& s) { return std::string(s.name()); }, schedule_);
   }
@@ -106,7 +147,8 @@ class any_schedule {
     bool any = false;
     const auto look = [&]<class S>(S s) {
       known += std::string(known.empty() ? "" : ", ") + S::name();
-      if (name == S::name()) found = s, any = true;
+      if (name == S::name())
+        found = s, any = true;
     };
     (look(std::variant_alternative_t<I, named>{}), ...);
     require<value_error>(any, "schedule '", name, "' is unknown; known: ", known);

@@ -1,5 +1,6 @@
-// Lists of noise levels that samplers walk down: descending sigmas between a schedule's ends ("spacings"), or the steps of a discrete schedule. A list
-// holds the ends of steps, so it is one longer than the steps are many.
+// Lists of noise levels that samplers walk down: descending sigmas between a schedule's ends
+// ("spacings"), or the steps of a discrete schedule. A list holds the ends of steps, so it is
+// one longer than the steps are many.
 #pragma once
 #include <algorithm>
 #include <string>
@@ -11,37 +12,55 @@
 
 namespace multistage {
 
-/// How n steps divide the way from t_start to t_end. time_uniform, time_quadratic: lines in t and in its root; log_snr: a line in lambda (also
-/// called exponential); karras: EDM's rho = 7; beta: quantiles of a symmetric Beta(0.6, 0.6) in t, which crowds at both ends (arXiv 2407.12173).
+/// How n steps divide the way from t_start to t_end. time_uniform, time_quadratic: lines in t
+/// and in its root; log_snr: a line in lambda (also called exponential); karras: EDM's rho = 7;
+/// beta: quantiles of a symmetric Beta(0.6, 0.6) in t, which crowds at both ends (arXiv
+/// 2407.12173).
 enum class spacing { time_uniform, time_quadratic, log_snr, karras, beta };
-constexpr std::array<const char*, 5> option_names(spacing) { return {"time_uniform", "time_quadratic", "logSNR", "karras", "beta"}; }
+constexpr std::array<const char*, 5> option_names(spacing) {
+  return {"time_uniform", "time_quadratic", "logSNR", "karras", "beta"};
+}
 /// @throws value_error naming the spacings that exist.
-inline spacing spacing_from(const std::string& name) { return choice_from<spacing>("spacing", name); }
+inline spacing spacing_from(const std::string& name) {
+  return choice_from<spacing>("spacing", name);
+}
 
 namespace detail {
-/// Regularised incomplete beta for a = b = 0.6 by its continued fraction, and its quantile by bisection.
+/// Regularised incomplete beta for a = b = 0.6 by its continued fraction, and its quantile by
+/// bisection.
 inline double beta_quantile(double p, double a) {
   const auto cumulative = [a](double x) {
-    if (x <= 0) return 0.0;
-    if (x >= 1) return 1.0;
+    if (x <= 0)
+      return 0.0;
+    if (x >= 1)
+      return 1.0;
     const bool swap = x > 0.5;
-    if (swap) x = 1 - x;
-    const double front = std::exp(std::lgamma(2 * a) - 2 * std::lgamma(a) + a * std::log(x) + a * std::log1p(-x)) / a;
-    double f = 1, c = 1, d = 0;  // Lentz's method
+    if (swap)
+      x = 1 - x;
+    const double front = std::exp(std::lgamma(2 * a) - 2 * std::lgamma(a) + a * std::log(x) +
+                                  a * std::log1p(-x)) /
+                         a;
+    // Lentz's method
+    double f = 1;
+    double c = 1;
+    double d = 0;
     for (int i = 0; i <= 200; ++i) {
       const int m = i / 2;
-      const double numerator = i == 0       ? 1
-                               : i % 2 == 0 ? m * (a - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-                                            : -(a + m) * (2 * a + m) * x / ((a + 2 * m) * (a + 2 * m + 1));
+      const double numerator =
+          i == 0       ? 1
+          : i % 2 == 0 ? m * (a - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+                       : -(a + m) * (2 * a + m) * x / ((a + 2 * m) * (a + 2 * m + 1));
       d = 1 / (1 + numerator * d);
       c = 1 + numerator / c;
       f *= c * d;
-      if (i > 1 && std::fabs(1 - c * d) < 1e-15) break;
+      if (i > 1 && std::fabs(1 - c * d) < 1e-15)
+        break;
     }
     const double v = front * (f - 1);
     return swap ? 1 - v : v;
   };
-  double low = 0, high = 1;
+  double low = 0;
+  double high = 1;
   for (int i = 0; i < 60; ++i) {
     const double middle = 0.5 * (low + high);
     (cumulative(middle) < p ? low : high) = middle;
@@ -58,14 +77,20 @@ struct noise_ends {
   double low;
 };
 
-/// The ends of `num_steps` steps between two noise levels, both of them included: num_steps + 1 noise
-/// levels that descend. @throws value_error unless num_steps is 1 to 10^6 and the noise falls
+/// The ends of `num_steps` steps between two noise levels, both of them included: num_steps + 1
+/// noise levels that descend. @throws value_error unless num_steps is 1 to 10^6 and the noise
+/// falls
 template <noise_schedule S>
-std::vector<double> noise_levels(const S& schedule, spacing how, const noise_ends& ends, int num_steps) {
-  require<value_error>(num_steps >= 1 && num_steps <= 1'000'000, "noise levels: num_steps = ", num_steps, " is outside 1..1000000");
+std::vector<double> noise_levels(const S& schedule,
+                                 spacing how,
+                                 const noise_ends& ends,
+                                 int num_steps) {
+  require<value_error>(num_steps >= 1 && num_steps <= 1'000'000,
+                       "noise levels: num_steps = ", num_steps, " is outside 1..1000000");
   const auto [t_start, t_end, high, low] = ends;
-  require<value_error>(std::isfinite(high) && low > 0 && low < high, "noise levels: from t = ", t_start, " (sigma ", high, ") to t = ", t_end, " (sigma ", low,
-                       "); noise must fall and stay above 0");
+  require<value_error>(std::isfinite(high) && low > 0 && low < high,
+                       "noise levels: from t = ", t_start, " (sigma ", high, ") to t = ", t_end,
+                       " (sigma ", low, "); noise must fall and stay above 0");
   std::vector<double> s;
   for (int i = 0; i <= num_steps; ++i) {
     const double u = double(i) / num_steps;
@@ -82,33 +107,47 @@ std::vector<double> noise_levels(const S& schedule, spacing how, const noise_end
         s.push_back(std::exp(std::log(high) + u * (std::log(low) - std::log(high))));
         break;
       case spacing::karras:
-        s.push_back(std::pow(std::pow(high, 1 / 7.0) + u * (std::pow(low, 1 / 7.0) - std::pow(high, 1 / 7.0)), 7));
+        s.push_back(std::pow(
+            std::pow(high, 1 / 7.0) + u * (std::pow(low, 1 / 7.0) - std::pow(high, 1 / 7.0)),
+            7));
         break;
       case spacing::beta:
-        s.push_back(schedule.sigma(t_start + detail::beta_quantile(u, 0.6) * (t_end - t_start)));
+        s.push_back(
+            schedule.sigma(t_start + detail::beta_quantile(u, 0.6) * (t_end - t_start)));
         break;
     }
   }
   s.front() = high;
   s.back() = low;
-  for (std::size_t i = 1; i < s.size(); ++i)  // a schedule may know no times so far out, and steps may be finer than a double
-    require<value_error>(s[i] < s[i - 1], "noise levels: ", num_steps, " steps by ", to_string(how), " from sigma ", high, " to ", low, " do not descend at step ", i,
-                         " (", s[i - 1], ", ", s[i], "); take fewer steps, another spacing or ends nearer to the schedule's own");
+  for (std::size_t i = 1; i < s.size();
+       ++i)  // a schedule may know no times so far out, and steps may be finer than a double
+    require<value_error>(
+        s[i] < s[i - 1], "noise levels: ", num_steps, " steps by ", to_string(how),
+        " from sigma ", high, " to ", low, " do not descend at step ", i, " (", s[i - 1], ", ",
+        s[i], "); take fewer steps, another spacing or ends nearer to the schedule's own");
   return s;
 }
 /// The same between two times. Twenty steps have twenty-one ends:
 ///   noise_levels(vp_schedule{}, spacing::log_snr, 1, 1e-3, 20).size() == 21.
 template <noise_schedule S>
-std::vector<double> noise_levels(const S& schedule, spacing how, double t_start, double t_end, int num_steps) {
-  return noise_levels(schedule, how, noise_ends{t_start, t_end, schedule.sigma(t_start), schedule.sigma(t_end)}, num_steps);
+std::vector<double> noise_levels(const S& schedule,
+                                 spacing how,
+                                 double t_start,
+                                 double t_end,
+                                 int num_steps) {
+  return noise_levels(
+      schedule, how, noise_ends{t_start, t_end, schedule.sigma(t_start), schedule.sigma(t_end)},
+      num_steps);
 }
 
-/// Which of a discrete schedule's N steps are taken, descending (Lin et al., arXiv 2305.08891, table 2). leading: i floor(N / n); trailing:
-/// round(N - i N / n) - 1; linspace: round(linspace(0, N - 1, n + 1)) without the 0.
+/// Which of a discrete schedule's N steps are taken, descending (Lin et al., arXiv 2305.08891,
+/// table 2). leading: i floor(N / n); trailing: round(N - i N / n) - 1; linspace:
+/// round(linspace(0, N - 1, n + 1)) without the 0.
 enum class timestep_spacing { leading, trailing, linspace };
 /// @throws value_error unless 1 <= n <= train_steps
 inline std::vector<int> timesteps(int train_steps, timestep_spacing how, int n) {
-  require<value_error>(n >= 1 && n <= train_steps, "timesteps: num_steps = ", n, " is outside 1..", train_steps);
+  require<value_error>(n >= 1 && n <= train_steps, "timesteps: num_steps = ", n,
+                       " is outside 1..", train_steps);
   std::vector<int> t;
   for (int i = 0; i < n; ++i) {
     if (how == timestep_spacing::leading)
@@ -120,12 +159,17 @@ inline std::vector<int> timesteps(int train_steps, timestep_spacing how, int n) 
   }
   return t;
 }
-/// Noise levels of such steps, ended by `last` (0, or the noise level to stop at): one more than there are steps.
-inline std::vector<double> noise_levels(const discrete_schedule& schedule, const std::vector<int>& steps, double last) {
+/// Noise levels of such steps, ended by `last` (0, or the noise level to stop at): one more
+/// than there are steps.
+inline std::vector<double> noise_levels(const discrete_schedule& schedule,
+                                        const std::vector<int>& steps,
+                                        double last) {
   std::vector<double> s;
   for (const int t : steps) {
-    require<value_error>(t >= 0 && t < schedule.steps(), "noise levels: step ", t, " is outside 0..", schedule.steps() - 1);
-    require<value_error>(s.empty() || schedule.sigma_at(t) < s.back(), "noise levels: steps must descend");
+    require<value_error>(t >= 0 && t < schedule.steps(), "noise levels: step ", t,
+                         " is outside 0..", schedule.steps() - 1);
+    require<value_error>(s.empty() || schedule.sigma_at(t) < s.back(),
+                         "noise levels: steps must descend");
     s.push_back(schedule.sigma_at(t));
   }
   s.push_back(last);

@@ -1,4 +1,5 @@
-// What a schedule is: x_t = signal(t) (x_0 + sigma(t) eps); sigma is the coordinate that everything else uses:
+// What a schedule is: x_t = signal(t) (x_0 + sigma(t) eps); sigma is the coordinate that
+// everything else uses:
 //   lambda = -ln sigma (half the log-SNR),  std = signal sigma.
 #pragma once
 #include <cmath>
@@ -18,17 +19,25 @@ concept noise_schedule = requires(const S& s, double v) {
   { s.t_max() } -> std::convertible_to<double>;
 };
 
-/// Refuses a schedule whose own parameters leave it no noise levels (ve_schedule{0, 50}). @throws value_error
+/// Refuses a schedule whose own parameters leave it no noise levels (ve_schedule{0, 50}).
+/// @throws value_error
 template <noise_schedule S>
 MULTISTAGE_COLD void check_schedule(const char* name, const S& s) {
-  const double first = s.t_min(), last = s.t_max();
-  require<value_error>(is_finite(first) && is_finite(last) && first < last, "schedule ", name, ": its times go from ", first, " to ", last,
+  const double first = s.t_min();
+  const double last = s.t_max();
+  require<value_error>(is_finite(first) && is_finite(last) && first < last, "schedule ", name,
+                       ": its times go from ", first, " to ", last,
                        "; they must ascend and be finite");
-  const double low = s.sigma(first), high = s.sigma(last);
-  require<value_error>(is_finite(low) && is_finite(high) && low >= 0 && low < high, "schedule ", name, ": sigma goes from ", low, " at t = ", first,
-                       " to ", high, " at t = ", last, "; it must ascend and be finite: check the schedule's own parameters");
-  require<value_error>(is_finite(double(s.t(high))), "schedule ", name, ": its time of sigma ", high, " is ", s.t(high),
-                       "; check the schedule's own parameters (of vp beta_min and beta_max must differ)");
+  const double low = s.sigma(first);
+  const double high = s.sigma(last);
+  require<value_error>(is_finite(low) && is_finite(high) && low >= 0 && low < high, "schedule ",
+                       name, ": sigma goes from ", low, " at t = ", first, " to ", high,
+                       " at t = ", last,
+                       "; it must ascend and be finite: check the schedule's own parameters");
+  require<value_error>(
+      is_finite(double(s.t(high))), "schedule ", name, ": its time of sigma ", high, " is ",
+      s.t(high),
+      "; check the schedule's own parameters (of vp beta_min and beta_max must differ)");
 }
 
 /// Half the log-SNR at a time, and the time of a half log-SNR.

@@ -1,4 +1,5 @@
-// The sub-variance-preserving schedule (Song et al., arXiv 2011.13456, eq. 15 and 29): VP's signal s with the smaller noise 1 - s^2,
+// The sub-variance-preserving schedule (Song et al., arXiv 2011.13456, eq. 15 and 29): VP's
+// signal s with the smaller noise 1 - s^2,
 //   x_t = s x_0 + (1 - s^2) eps,  sigma = (1 - s^2) / s.
 #pragma once
 #include "vp.hpp"
@@ -6,24 +7,41 @@
 namespace multistage {
 
 struct sub_vp_schedule {
-  double beta_min = 0.1, beta_max = 20, t_end = 1e-3;
+  double beta_min = 0.1;
+  double beta_max = 20;
+  double t_end = 1e-3;
 
-  static constexpr const char* name() { return "sub_vp"; }
-  vp_schedule vp() const { return {beta_min, beta_max, t_end}; }
-  double signal(double t) const { return vp().signal(t); }
-  double sigma(double t) const { return -std::expm1(2 * vp().log_signal(t)) / signal(t); }
-  /// The inverse of sigma(t): s = 2 / (sigma + sqrt(sigma^2 + 4)), whose VP noise level is sqrt(1 / s^2 - 1).
+  static constexpr const char* name() {
+    return "sub_vp";
+  }
+  vp_schedule vp() const {
+    return {beta_min, beta_max, t_end};
+  }
+  double signal(double t) const {
+    return vp().signal(t);
+  }
+  double sigma(double t) const {
+    return -std::expm1(2 * vp().log_signal(t)) / signal(t);
+  }
+  /// The inverse of sigma(t): s = 2 / (sigma + sqrt(sigma^2 + 4)), whose VP noise level is
+  /// sqrt(1 / s^2 - 1).
   double t(double sigma) const {
     const double s = 2 / (sigma + std::sqrt(sigma * sigma + 4));
     return vp().t(std::sqrt(sigma / s));  // 1 / s^2 - 1 = (1 - s^2) / s^2 = sigma / s
   }
-  double drift(double t) const { return vp().drift(t); }
+  double drift(double t) const {
+    return vp().drift(t);
+  }
   double diffusion(double t) const {
     const double log_signal = vp().log_signal(t);
     return std::sqrt(vp().beta(t) * -std::expm1(4 * log_signal));
   }
-  double t_min() const { return t_end; }
-  double t_max() const { return 1; }
+  double t_min() const {
+    return t_end;
+  }
+  double t_max() const {
+    return 1;
+  }
 };
 
 }  // namespace multistage

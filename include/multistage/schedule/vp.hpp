@@ -1,29 +1,52 @@
-// The variance-preserving schedule with linear beta (Ho et al., arXiv 2006.11239; Song et al., arXiv 2011.13456, eq. 32 f.):
-//   x_t = s x_0 + s sigma eps,  ln s = -t^2 (beta_max - beta_min) / 4 - t beta_min / 2,  s^2 (1 + sigma^2) = 1,  t in (0, 1].
+// The variance-preserving schedule with linear beta (Ho et al., arXiv 2006.11239; Song et al.,
+// arXiv 2011.13456, eq. 32 f.):
+//   x_t = s x_0 + s sigma eps,  ln s = -t^2 (beta_max - beta_min) / 4 - t beta_min / 2,  s^2 (1
+//   + sigma^2) = 1,  t in (0, 1].
 #pragma once
 #include <cmath>
 
 namespace multistage {
 
 struct vp_schedule {
-  double beta_min = 0.1, beta_max = 20, t_end = 1e-3;
+  double beta_min = 0.1;
+  double beta_max = 20;
+  double t_end = 1e-3;
 
-  static constexpr const char* name() { return "vp"; }
-  double log_signal(double t) const { return -t * t * (beta_max - beta_min) / 4 - t * beta_min / 2; }
-  double signal(double t) const { return std::exp(log_signal(t)); }
+  static constexpr const char* name() {
+    return "vp";
+  }
+  double log_signal(double t) const {
+    return -t * t * (beta_max - beta_min) / 4 - t * beta_min / 2;
+  }
+  double signal(double t) const {
+    return std::exp(log_signal(t));
+  }
   /// Noise over signal.
-  double sigma(double t) const { return std::sqrt(std::expm1(-2 * log_signal(t))); }
+  double sigma(double t) const {
+    return std::sqrt(std::expm1(-2 * log_signal(t)));
+  }
   /// The t of a sigma; the inverse of sigma(t).
   double t(double sigma) const {
     const double tau = 2 * (beta_max - beta_min) * std::log1p(sigma * sigma);
     return tau / ((std::sqrt(beta_min * beta_min + tau) + beta_min) * (beta_max - beta_min));
   }
-  /// The forward process dx = f(t) x dt + g(t) dw that has these marginals (arXiv 2011.13456, eq. 11).
-  double beta(double t) const { return beta_min + t * (beta_max - beta_min); }
-  double drift(double t) const { return -0.5 * beta(t); }
-  double diffusion(double t) const { return std::sqrt(beta(t)); }
-  double t_min() const { return t_end; }
-  double t_max() const { return 1; }
+  /// The forward process dx = f(t) x dt + g(t) dw that has these marginals (arXiv 2011.13456,
+  /// eq. 11).
+  double beta(double t) const {
+    return beta_min + t * (beta_max - beta_min);
+  }
+  double drift(double t) const {
+    return -0.5 * beta(t);
+  }
+  double diffusion(double t) const {
+    return std::sqrt(beta(t));
+  }
+  double t_min() const {
+    return t_end;
+  }
+  double t_max() const {
+    return 1;
+  }
 };
 
 }  // namespace multistage

@@ -9,25 +9,31 @@
 
 namespace multistage {
 
-/// A data set [n, h, w, c] in float32. `read(first, n, to)` writes images [first, first + n); it may be called from another thread, one call at a time.
+/// A data set [n, h, w, c] in float32. `read(first, n, to)` writes images [first, first + n);
+/// it may be called from another thread, one call at a time.
 struct image_source {
   shape extents{0, 0, 0, 0};
   std::function<void(index_t first, index_t n, float* to)> read;
 
-  /// Of images in memory, which must outlive it. @throws shape_error when their number does not fit
+  /// Of images in memory, which must outlive it. @throws shape_error when their number does not
+  /// fit
   template <class T>
   static image_source of(std::span<const T> values, shape extents) {
-    require<shape_error>(countable(extents) && index_t(values.size()) == extents.size(), "data set: ", values.size(), " values for extents ", extents);
+    require<shape_error>(countable(extents) && index_t(values.size()) == extents.size(),
+                         "data set: ", values.size(), " values for extents ", extents);
     return {extents, [values, size = extents.row_size()](index_t first, index_t n, float* to) {
-              for (index_t i = 0; i < n * size; ++i) to[i] = float(values[std::size_t(first * size + i)]);
+              for (index_t i = 0; i < n * size; ++i)
+                to[i] = float(values[std::size_t(first * size + i)]);
             }};
   }
 };
 
-/// Refuses data sets from which nothing can be learnt. Reads all of it once. @throws value_error
+/// Refuses data sets from which nothing can be learnt. Reads all of it once. @throws
+/// value_error
 inline void check_images(const image_source& images) {
   const shape e = images.extents;
-  require<value_error>(e.rows > 0 && e.row_size() > 0, "data set: no images, extents are ", e, "; give at least one");
+  require<value_error>(e.rows > 0 && e.row_size() > 0, "data set: no images, extents are ", e,
+                       "; give at least one");
   constexpr index_t block = 256;
   const index_t row = e.row_size();
   bool varies = e.rows == 1;
@@ -35,17 +41,22 @@ inline void check_images(const image_source& images) {
   for (index_t first = 0; first < e.rows; first += block) {
     const index_t n = std::min(block, e.rows - first);
     images.read(first, n, values.data());
-    if (first == 0) one.assign(values.begin(), values.begin() + row);
+    if (first == 0)
+      one.assign(values.begin(), values.begin() + row);
     for (index_t i = 0; i < n * row; ++i)
-      require<value_error>(std::isfinite(values[std::size_t(i)]), "data set: value ", i % row, " of image ", first + i / row, " is ", values[std::size_t(i)],
+      require<value_error>(std::isfinite(values[std::size_t(i)]), "data set: value ", i % row,
+                           " of image ", first + i / row, " is ", values[std::size_t(i)],
                            "; all must be finite");
-    for (index_t i = 0; i < n * row && !varies; ++i) varies = values[std::size_t(i)] != one[std::size_t(i % row)];
+    for (index_t i = 0; i < n * row && !varies; ++i)
+      varies = values[std::size_t(i)] != one[std::size_t(i % row)];
   }
-  require<value_error>(varies, "data set: all ", e.rows, " images are equal; nothing can be learnt from them");
+  require<value_error>(varies, "data set: all ", e.rows,
+                       " images are equal; nothing can be learnt from them");
 }
 template <class T>
 void check_images(std::span<const T> values, const shape& extents) {
-  require<value_error>(extents.rows > 0 && extents.row_size() > 0, "data set: no images, extents are ", extents, "; give at least one");
+  require<value_error>(extents.rows > 0 && extents.row_size() > 0,
+                       "data set: no images, extents are ", extents, "; give at least one");
   check_images(image_source::of(values, extents));
 }
 

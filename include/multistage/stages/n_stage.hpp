@@ -1,5 +1,6 @@
-// The exact partition into N stages (arXiv 2312.09181, appendix on general N): of all ways to cut the nodes of a similarity matrix into N
-// intervals, the one that maximises the sum over intervals of the mean similarity inside. A dynamic programme in O(N n^2) finds it; no
+// The exact partition into N stages (arXiv 2312.09181, appendix on general N): of all ways to
+// cut the nodes of a similarity matrix into N intervals, the one that maximises the sum over
+// intervals of the mean similarity inside. A dynamic programme in O(N n^2) finds it; no
 // mixed-integer solver is needed.
 #pragma once
 #include <cmath>
@@ -15,23 +16,31 @@ struct n_stage_result {
   double objective = 0;
 };
 
-/// @param matrix [n, n], similarities. @param stages between 1 and n. @throws value_error otherwise.
+/// @param matrix [n, n], similarities. @param stages between 1 and n. @throws value_error
+/// otherwise.
 inline n_stage_result n_stage_partition(const std::vector<double>& matrix, int stages) {
   index_t n = 0;
-  while (n * n < index_t(matrix.size())) ++n;
-  require<value_error>(n > 0 && n * n == index_t(matrix.size()), "n_stage_partition: ", matrix.size(), " values are no square matrix");
+  while (n * n < index_t(matrix.size()))
+    ++n;
+  require<value_error>(n > 0 && n * n == index_t(matrix.size()),
+                       "n_stage_partition: ", matrix.size(), " values are no square matrix");
   for (std::size_t i = 0; i < matrix.size(); ++i)
-    require<value_error>(std::isfinite(matrix[i]), "n_stage_partition: similarity ", i, " (row ", i / std::size_t(n), ", column ", i % std::size_t(n), ") is ", matrix[i],
-                         "; all must be finite");
-  require<value_error>(stages >= 1 && stages <= n, "n_stage_partition: ", stages, " stages for ", n, " nodes; give 1 to ", n);
+    require<value_error>(std::isfinite(matrix[i]), "n_stage_partition: similarity ", i,
+                         " (row ", i / std::size_t(n), ", column ", i % std::size_t(n), ") is ",
+                         matrix[i], "; all must be finite");
+  require<value_error>(stages >= 1 && stages <= n, "n_stage_partition: ", stages,
+                       " stages for ", n, " nodes; give 1 to ", n);
   // sum[i][j] of the block of nodes < i and < j
   const index_t w = n + 1;
   std::vector<double> sum(static_cast<std::size_t>(w * w));
   for (index_t i = 0; i < n; ++i)
-    for (index_t j = 0; j < n; ++j) sum[(i + 1) * w + j + 1] = matrix[i * n + j] + sum[i * w + j + 1] + sum[(i + 1) * w + j] - sum[i * w + j];
+    for (index_t j = 0; j < n; ++j)
+      sum[(i + 1) * w + j + 1] =
+          matrix[i * n + j] + sum[i * w + j + 1] + sum[(i + 1) * w + j] - sum[i * w + j];
   const auto mean = [&](index_t i, index_t j) {
     const double length = double(j - i);
-    return (sum[j * w + j] - sum[i * w + j] - sum[j * w + i] + sum[i * w + i]) / (length * length);
+    return (sum[j * w + j] - sum[i * w + j] - sum[j * w + i] + sum[i * w + i]) /
+           (length * length);
   };
   constexpr double impossible = -1e300;
   std::vector<double> best(static_cast<std::size_t>((stages + 1) * w), impossible);
@@ -41,28 +50,35 @@ inline n_stage_result n_stage_partition(const std::vector<double>& matrix, int s
     for (index_t j = s; j <= n; ++j)
       for (index_t i = s - 1; i < j; ++i) {
         const double before = best[(s - 1) * w + i];
-        if (before == impossible) continue;
+        if (before == impossible)
+          continue;
         if (const double value = before + mean(i, j); value > best[s * w + j]) {
           best[s * w + j] = value;
           from[s * w + j] = i;
         }
       }
-  n_stage_result r{std::vector<index_t>(static_cast<std::size_t>(stages - 1)), best[stages * w + n]};
+  n_stage_result r{std::vector<index_t>(static_cast<std::size_t>(stages - 1)),
+                   best[stages * w + n]};
   index_t j = n;
-  for (index_t s = stages; s > 1; --s) r.cuts[s - 2] = j = from[s * w + j];
+  for (index_t s = stages; s > 1; --s)
+    r.cuts[s - 2] = j = from[s * w + j];
   return r;
 }
 
-/// The best objective for each number of stages from 1 to `most`, so that the gain of one more can be weighed against its cost. Similarities are at
-/// most 1, so that N stages reach at most N: `mean` = objective / N is how alike denoisers are inside a stage.
+/// The best objective for each number of stages from 1 to `most`, so that the gain of one more
+/// can be weighed against its cost. Similarities are at most 1, so that N stages reach at most
+/// N: `mean` = objective / N is how alike denoisers are inside a stage.
 struct stage_count_choice {
   int stages;
-  double objective, mean;
+  double objective;
+  double mean;
   std::vector<index_t> cuts;
 };
 /// @throws value_error unless 1 <= most <= nodes and all similarities are finite
-inline std::vector<stage_count_choice> choose_stage_count(const std::vector<double>& matrix, int most) {
-  require<value_error>(most >= 1, "choose_stage_count: at most ", most, " stages; give 1 or more");
+inline std::vector<stage_count_choice> choose_stage_count(const std::vector<double>& matrix,
+                                                          int most) {
+  require<value_error>(most >= 1, "choose_stage_count: at most ", most,
+                       " stages; give 1 or more");
   std::vector<stage_count_choice> list;
   for (int n = 1; n <= most; ++n) {
     n_stage_result r = n_stage_partition(matrix, n);

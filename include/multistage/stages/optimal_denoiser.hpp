@@ -1,8 +1,9 @@
-// The optimal denoiser of a finite data set y_1..y_n (Vincent 2011; Karras et al., arXiv 2206.00364, app. B.3; proposition 1 of
-// arXiv 2312.09181): the posterior mean under white noise of standard deviation sigma,
+// The optimal denoiser of a finite data set y_1..y_n (Vincent 2011; Karras et al., arXiv
+// 2206.00364, app. B.3; proposition 1 of arXiv 2312.09181): the posterior mean under white
+// noise of standard deviation sigma,
 //   D(x; sigma) = sum_i softmax_i(-|x - y_i|^2 / (2 sigma^2)) y_i.
-// Images stream by in blocks with a running maximum, so memory is (queries + images) x block, never queries x images; they may come from a source that is
-// larger than memory.
+// Images stream by in blocks with a running maximum, so memory is (queries + images) x block,
+// never queries x images; they may come from a source that is larger than memory.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -26,19 +27,24 @@ struct squared_norms {
   T* to;
   MULTISTAGE_HD void operator()(index_t row) const {
     T s = 0;
-    for (index_t j = 0; j < size; ++j) s += x[row * size + j] * x[row * size + j];
+    for (index_t j = 0; j < size; ++j)
+      s += x[row * size + j] * x[row * size + j];
     to[row] = s;
   }
 };
-/// One block of the running softmax for one query: scores are x.y on entry and weights exp(logit - maximum) on exit; what was summed
-/// before is to be multiplied by `rescale`.
+/// One block of the running softmax for one query: scores are x.y on entry and weights
+/// exp(logit - maximum) on exit; what was summed before is to be multiplied by `rescale`.
 template <class T>
 struct online_softmax {
   T* scores;  // [queries, block]
-  index_t block, pitch;
-  const T* image_norms;        // [block]
-  const T* inverse_variance;   // [queries]
-  T *maximum, *sum, *rescale;  // [queries]
+  index_t block;
+  index_t pitch;
+  const T* image_norms;       // [block]
+  const T* inverse_variance;  // [queries]
+  // [queries]
+  T* maximum;
+  T* sum;
+  T* rescale;
   bool first;
   MULTISTAGE_HD void operator()(index_t q) const {
     T* s = scores + q * pitch;
@@ -46,62 +52,87 @@ struct online_softmax {
     T most = first ? (s[0] - T(0.5) * image_norms[0]) * h : maximum[q];
     for (index_t j = 0; j < block; ++j) {
       s[j] = (s[j] - T(0.5) * image_norms[j]) * h;  // |x|^2 is the same for all images
-      if (s[j] > most) most = s[j];
+      if (s[j] > most)
+        most = s[j];
     }
     const T scale = first ? T(0) : T(::exp(double(maximum[q] - most)));
     T total = first ? T(0) : sum[q] * scale;
-    for (index_t j = 0; j < block; ++j) total += s[j] = T(::exp(double(s[j] - most)));
+    for (index_t j = 0; j < block; ++j)
+      total += s[j] = T(::exp(double(s[j] - most)));
     maximum[q] = most;
     sum[q] = total;
     rescale[q] = scale;
   }
 };
-/// For a few queries reading the images is what takes time: each part of the images makes its own running softmax of all queries, reading them once.
-/// maximum, sum [parts, queries], mean [parts, queries, size].
+/// For a few queries reading the images is what takes time: each part of the images makes its
+/// own running softmax of all queries, reading them once. maximum, sum [parts, queries], mean
+/// [parts, queries, size].
 template <class T>
 struct posterior_of_part {
-  const T *images, *norms, *x, *inverse_variance;
-  index_t count, size, queries, parts;
-  T *maximum, *sum, *mean;
-  static constexpr index_t group = 8, lanes = 256 / sizeof(T);  // images at a time, which stay in a cache; partial sums of a product
+  const T* images;
+  const T* norms;
+  const T* x;
+  const T* inverse_variance;
+  index_t count;
+  index_t size;
+  index_t queries;
+  index_t parts;
+  T* maximum;
+  T* sum;
+  T* mean;
+  // images at a time, which stay in a cache; partial sums of a product
+  static constexpr index_t group = 8;
+  static constexpr index_t lanes = 256 / sizeof(T);
 
-  MULTISTAGE_HD T product(const T* MULTISTAGE_RESTRICT a, const T* MULTISTAGE_RESTRICT b) const {
+  MULTISTAGE_HD T product(const T* MULTISTAGE_RESTRICT a,
+                          const T* MULTISTAGE_RESTRICT b) const {
     T partial[lanes] = {};
     index_t j = 0;
     for (; j + lanes <= size; j += lanes)
-      for (index_t l = 0; l < lanes; ++l) partial[l] += a[j + l] * b[j + l];
+      for (index_t l = 0; l < lanes; ++l)
+        partial[l] += a[j + l] * b[j + l];
     T total = 0;
-    for (; j < size; ++j) total += a[j] * b[j];
-    for (index_t l = 0; l < lanes; ++l) total += partial[l];
+    for (; j < size; ++j)
+      total += a[j] * b[j];
+    for (index_t l = 0; l < lanes; ++l)
+      total += partial[l];
     return total;
   }
   MULTISTAGE_HD void operator()(index_t part) const {
-    const index_t begin = part * count / parts, end = (part + 1) * count / parts;
+    const index_t begin = part * count / parts;
+    const index_t end = (part + 1) * count / parts;
     for (index_t i = begin; i < end; i += group) {
       const index_t n = end - i < group ? end - i : group;
       for (index_t q = 0; q < queries; ++q) {
         const index_t at = part * queries + q;
         T* MULTISTAGE_RESTRICT to = mean + at * size;
-        T score[group], most = i == begin ? T(-1e30) : maximum[at];
+        T score[group];
+        T most = i == begin ? T(-1e30) : maximum[at];
         for (index_t k = 0; k < n; ++k) {
-          score[k] = (product(images + (i + k) * size, x + q * size) - T(0.5) * norms[i + k]) * inverse_variance[q];
-          if (score[k] > most) most = score[k];
+          score[k] = (product(images + (i + k) * size, x + q * size) - T(0.5) * norms[i + k]) *
+                     inverse_variance[q];
+          if (score[k] > most)
+            most = score[k];
         }
         if (i == begin) {
-          for (index_t j = 0; j < size; ++j) to[j] = 0;
+          for (index_t j = 0; j < size; ++j)
+            to[j] = 0;
           sum[at] = 0;
         } else if (most > maximum[at]) {
           const T scale = T(::exp(double(maximum[at] - most)));
-          for (index_t j = 0; j < size; ++j) to[j] *= scale;
+          for (index_t j = 0; j < size; ++j)
+            to[j] *= scale;
           sum[at] *= scale;
         }
         maximum[at] = most;
         for (index_t k = 0; k < n; ++k) {
           const T weight = T(::exp(double(score[k] - most)));
-          if (weight == T(0)) continue;
+          if (weight == T(0))
+            continue;
           sum[at] += weight;
           const T* MULTISTAGE_RESTRICT y = images + (i + k) * size;
-          for (index_t j = 0; j < size; ++j) to[j] += weight * y[j];
+          for (index_t j = 0; j < size; ++j)
+            to[j] += weight * y[j];
         }
       }
     }
@@ -110,15 +141,21 @@ struct posterior_of_part {
 /// d = the parts' means together.
 template <class T>
 struct merge_parts {
-  const T *maximum, *sum, *mean;
-  index_t size, queries, parts;
+  const T* maximum;
+  const T* sum;
+  const T* mean;
+  index_t size;
+  index_t queries;
+  index_t parts;
   T* d;
   MULTISTAGE_HD void operator()(index_t i) const {
     const index_t q = i / size;
     T most = maximum[q];
     for (index_t p = 1; p < parts; ++p)
-      if (maximum[p * queries + q] > most) most = maximum[p * queries + q];
-    T total = 0, value = 0;
+      if (maximum[p * queries + q] > most)
+        most = maximum[p * queries + q];
+    T total = 0;
+    T value = 0;
     for (index_t p = 0; p < parts; ++p) {
       const index_t at = p * queries + q;
       const T weight = T(::exp(double(maximum[at] - most)));
@@ -141,25 +178,37 @@ struct scale_rows {
 };
 }  // namespace functor
 
-/// The optimal denoiser of images on the backend, or of a source of any size. T should be double where results are compared at a threshold: a source
-/// holds float32, which is widened block by block.
+/// The optimal denoiser of images on the backend, or of a source of any size. T should be
+/// double where results are compared at a threshold: a source holds float32, which is widened
+/// block by block.
 template <class T, class Backend>
 class optimal_denoiser {
  public:
-  /// @param images [n, h, w, c]; must outlive this object. @throws value_error when there are none.
-  optimal_denoiser(Backend backend, view<const T> images) : backend_(backend), extents_(images.extents), in_memory_(images.data) {
-    require<value_error>(image_count() > 0, "optimal_denoiser: the data set is empty; give at least one image");
+  /// @param images [n, h, w, c]; must outlive this object. @throws value_error when there are
+  /// none.
+  optimal_denoiser(Backend backend, view<const T> images)
+      : backend_(backend), extents_(images.extents), in_memory_(images.data) {
+    require<value_error>(image_count() > 0,
+                         "optimal_denoiser: the data set is empty; give at least one image");
     norms_ = tensor<T, Backend>(backend_, {image_count(), 1, 1, 1});
-    backend_.for_each_index(image_count(), functor::squared_norms<T>{images.data, extents_.row_size(), norms_.data()}, 64);
+    backend_.for_each_index(
+        image_count(),
+        functor::squared_norms<T>{images.data, extents_.row_size(), norms_.data()}, 64);
   }
   /// Reads the source once for all queries of a call.
-  optimal_denoiser(Backend backend, image_source source) : backend_(backend), extents_(source.extents), source_(std::move(source)) {
-    require<value_error>(image_count() > 0, "optimal_denoiser: the data set is empty; give at least one image");
+  optimal_denoiser(Backend backend, image_source source)
+      : backend_(backend), extents_(source.extents), source_(std::move(source)) {
+    require<value_error>(image_count() > 0,
+                         "optimal_denoiser: the data set is empty; give at least one image");
     norms_ = tensor<T, Backend>(backend_, {block, 1, 1, 1});
     read_ = tensor<T, Backend>(backend_, {block, 1, 1, extents_.row_size()});
   }
-  index_t image_count() const { return extents_.rows; }
-  const shape& extents() const { return extents_; }
+  index_t image_count() const {
+    return extents_.rows;
+  }
+  const shape& extents() const {
+    return extents_;
+  }
   /// Images by their numbers, on the backend: to [which.size(), ...].
   void gather(std::span<const index_t> which, view<T> to) const {
     const index_t size = extents_.row_size();
@@ -175,16 +224,21 @@ class optimal_denoiser {
     }
   }
 
-  /// d [m, ...] = D(x; sigma) for queries x [m, ...] with a noise level each (sigma is noise over signal; x is unscaled).
+  /// d [m, ...] = D(x; sigma) for queries x [m, ...] with a noise level each (sigma is noise
+  /// over signal; x is unscaled).
   void operator()(view<const T> x, std::span<const double> sigmas, view<T> d) const {
     const auto visit = user_.enter("optimal_denoiser");
-    const index_t m = x.extents.rows, size = extents_.row_size();
-    require<shape_error>(x.extents.row_size() == size && d.extents == x.extents && index_t(sigmas.size()) == m, "optimal_denoiser: queries ", x.extents,
-                         ", results ", d.extents, " and ", sigmas.size(), " noise levels do not fit images ", extents_);
+    const index_t m = x.extents.rows;
+    const index_t size = extents_.row_size();
+    require<shape_error>(
+        x.extents.row_size() == size && d.extents == x.extents && index_t(sigmas.size()) == m,
+        "optimal_denoiser: queries ", x.extents, ", results ", d.extents, " and ",
+        sigmas.size(), " noise levels do not fit images ", extents_);
     std::vector<T> inverse;
     for (index_t q = 0; q < m; ++q) {
       const double s = sigmas[std::size_t(q)];
-      require<value_error>(s > 0 && std::isfinite(s), "optimal_denoiser: sigma of query ", q, " is ", s, "; it must be finite and above 0");
+      require<value_error>(s > 0 && std::isfinite(s), "optimal_denoiser: sigma of query ", q,
+                           " is ", s, "; it must be finite and above 0");
       inverse.push_back(T(1 / (s * s)));
     }
     grow(m);
@@ -193,18 +247,25 @@ class optimal_denoiser {
       of_few(x, d);
     else {
       for_each_block([&](index_t first, index_t n, const T* images, const T* norms) {
-        for (index_t q = 0; q < m; q += queries) take_in(std::min(queries, m - q), q, n, images, norms, x.data + q * size, d.data + q * size, first == 0);
+        for (index_t q = 0; q < m; q += queries)
+          take_in(std::min(queries, m - q), q, n, images, norms, x.data + q * size,
+                  d.data + q * size, first == 0);
       });
-      backend_.for_each_index(m * size, functor::scale_rows<T>{d.data, sum_.data(), size, true});
+      backend_.for_each_index(m * size,
+                              functor::scale_rows<T>{d.data, sum_.data(), size, true});
     }
     backend_.synchronize();
   }
 
  private:
-  static constexpr index_t queries = 256, block = 512, few = 8, most_parts = 64;
+  static constexpr index_t queries = 256;
+  static constexpr index_t block = 512;
+  static constexpr index_t few = 8;
+  static constexpr index_t most_parts = 64;
 
   void grow(index_t m) const {
-    for (auto* t : {&inverse_variance_, &maximum_, &sum_, &rescale_}) grown(*t, backend_, m);
+    for (auto* t : {&inverse_variance_, &maximum_, &sum_, &rescale_})
+      grown(*t, backend_, m);
     grown(scores_, backend_, std::min(queries, m) * block);
   }
   void upload(const std::vector<float>& host, index_t n, T* to) const {
@@ -216,49 +277,77 @@ class optimal_denoiser {
       backend_.upload(widened_.data(), to, values);
     }
   }
-  /// f(first, n, images, norms) for all blocks. A source reads the next block while this one is worked on.
+  /// f(first, n, images, norms) for all blocks. A source reads the next block while this one is
+  /// worked on.
   template <class F>
   void for_each_block(F&& f) const {
-    const index_t n = image_count(), size = extents_.row_size();
+    const index_t n = image_count();
+    const index_t size = extents_.row_size();
     if (in_memory_) {
-      for (index_t i = 0; i < n; i += block) f(i, std::min(block, n - i), in_memory_ + i * size, static_cast<const T*>(norms_.data() + i));
+      for (index_t i = 0; i < n; i += block)
+        f(i, std::min(block, n - i), in_memory_ + i * size,
+          static_cast<const T*>(norms_.data() + i));
       return;
     }
     std::vector<float> host(static_cast<std::size_t>(block * size)), next(host.size());
     source_.read(0, std::min(block, n), host.data());
     for (index_t i = 0; i < n; i += block) {
-      const index_t have = std::min(block, n - i), behind = i + have;
+      const index_t have = std::min(block, n - i);
+      const index_t behind = i + have;
       std::future<void> reading;
       // Where no thread can be had, it is read when it is asked for.
-      if (behind < n) reading = std::async(std::launch::async | std::launch::deferred, [&, behind] { source_.read(behind, std::min(block, n - behind), next.data()); });
+      if (behind < n)
+        reading = std::async(std::launch::async | std::launch::deferred, [&, behind] {
+          source_.read(behind, std::min(block, n - behind), next.data());
+        });
       upload(host, have, read_.data());
-      backend_.for_each_index(have, functor::squared_norms<T>{read_.data(), size, norms_.data()}, 64);
+      backend_.for_each_index(have,
+                              functor::squared_norms<T>{read_.data(), size, norms_.data()}, 64);
       f(i, have, static_cast<const T*>(read_.data()), static_cast<const T*>(norms_.data()));
       backend_.synchronize();
-      if (reading.valid()) reading.get();
+      if (reading.valid())
+        reading.get();
       std::swap(host, next);
     }
   }
   /// One block of images into the running softmax of queries [at, at + count).
-  void take_in(index_t count, index_t at, index_t n, const T* images, const T* norms, const T* x, T* d, bool first) const {
+  void take_in(index_t count,
+               index_t at,
+               index_t n,
+               const T* images,
+               const T* norms,
+               const T* x,
+               T* d,
+               bool first) const {
     const index_t size = extents_.row_size();
     const matrix_view<const T> of_block{images, n, size};
     const matrix_view<T> scores{scores_.data(), count, n, block};
     multiply(backend_, {x, count, size}, of_block.transposed(), scores);
-    backend_.for_each_index(count,
-                            functor::online_softmax<T>{scores_.data(), n, block, norms, inverse_variance_.data() + at, maximum_.data() + at, sum_.data() + at,
-                                                       rescale_.data() + at, first},
-                            4);
-    if (!first) backend_.for_each_index(count * size, functor::scale_rows<T>{d, rescale_.data() + at, size, false});
+    backend_.for_each_index(
+        count,
+        functor::online_softmax<T>{scores_.data(), n, block, norms,
+                                   inverse_variance_.data() + at, maximum_.data() + at,
+                                   sum_.data() + at, rescale_.data() + at, first},
+        4);
+    if (!first)
+      backend_.for_each_index(count * size,
+                              functor::scale_rows<T>{d, rescale_.data() + at, size, false});
     multiply(backend_, scores, of_block, matrix_view<T>{d, count, size}, 1, first ? 0 : 1);
   }
   void of_few(view<const T> x, view<T> d) const {
-    const index_t m = x.extents.rows, size = extents_.row_size(), parts = std::min(most_parts, image_count());
-    T *mean = grown(parts_, backend_, parts * m * (size + 2)), *maximum = mean + parts * m * size, *sum = maximum + parts * m;
+    const index_t m = x.extents.rows;
+    const index_t size = extents_.row_size();
+    const index_t parts = std::min(most_parts, image_count());
+    T* mean = grown(parts_, backend_, parts * m * (size + 2));
+    T* maximum = mean + parts * m * size;
+    T* sum = maximum + parts * m;
+    backend_.for_each_index(parts,
+                            functor::posterior_of_part<T>{
+                                in_memory_, norms_.data(), x.data, inverse_variance_.data(),
+                                image_count(), size, m, parts, maximum, sum, mean},
+                            1);
     backend_.for_each_index(
-        parts, functor::posterior_of_part<T>{in_memory_, norms_.data(), x.data, inverse_variance_.data(), image_count(), size, m, parts, maximum, sum, mean},
-        1);
-    backend_.for_each_index(m * size, functor::merge_parts<T>{maximum, sum, mean, size, m, parts, d.data});
+        m * size, functor::merge_parts<T>{maximum, sum, mean, size, m, parts, d.data});
   }
 
   mutable Backend backend_;
@@ -266,7 +355,14 @@ class optimal_denoiser {
   const T* in_memory_ = nullptr;
   image_source source_;
   mutable std::vector<T> widened_;
-  mutable tensor<T, Backend> norms_, read_, scores_, inverse_variance_, maximum_, sum_, rescale_, parts_;
+  mutable tensor<T, Backend> norms_;
+  mutable tensor<T, Backend> read_;
+  mutable tensor<T, Backend> scores_;
+  mutable tensor<T, Backend> inverse_variance_;
+  mutable tensor<T, Backend> maximum_;
+  mutable tensor<T, Backend> sum_;
+  mutable tensor<T, Backend> rescale_;
+  mutable tensor<T, Backend> parts_;
   one_user user_;
 };
 

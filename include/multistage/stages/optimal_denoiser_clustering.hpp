@@ -1,6 +1,7 @@
-// Algorithm 1 of arXiv 2312.09181: three stages from the similarity of optimal denoisers. The first ends at the largest time up to which
-// the denoisers are, on average, alpha-similar to that of no noise; the last begins at the smallest time from which they are
-// alpha-similar to that of full noise.
+// Algorithm 1 of arXiv 2312.09181: three stages from the similarity of optimal denoisers. The
+// first ends at the largest time up to which the denoisers are, on average, alpha-similar to
+// that of no noise; the last begins at the smallest time from which they are alpha-similar to
+// that of full noise.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -13,19 +14,25 @@
 
 namespace multistage {
 
-/// Parameters of the clustering. Thresholds are in units of what is compared (noise has standard deviation 1).
+/// Parameters of the clustering. Thresholds are in units of what is compared (noise has
+/// standard deviation 1).
 struct clustering_options {
-  double alpha = 0.95;           // similarity asked for, in (0, 1)
-  double threshold = 2.0 / 256;  // eta: two values count as alike when they differ by at most this
-  index_t draws = 4096;          // K
+  double alpha = 0.95;  // similarity asked for, in (0, 1)
+  double threshold =
+      2.0 / 256;         // eta: two values count as alike when they differ by at most this
+  index_t draws = 4096;  // K
   compared what = compared::noise;
-  double sigma_min = 0.002, sigma_max = 80;  // the noise levels to be split: those that the sampler walks
+  // the noise levels to be split: those that the sampler walks
+  double sigma_min = 0.002;
+  double sigma_max = 80;
   std::uint64_t seed = 0;
 
   template <class Self, class Visit>
   static void fields(Self& s, Visit&& visit) {
     visit(option{"alpha", "similarity asked for", inside(0, 1)}, s.alpha);
-    visit(option{"threshold", "two values count as alike when they differ by at most this", above(0)}, s.threshold);
+    visit(option{"threshold", "two values count as alike when they differ by at most this",
+                 above(0)},
+          s.threshold);
     visit(option{"draws", "noisy images compared", between(2, 10'000'000)}, s.draws);
     visit(option{"sigma_min", "lowest noise level", above(0)}, s.sigma_min);
     visit(option{"sigma_max", "highest noise level", above(0)}, s.sigma_max);
@@ -35,24 +42,34 @@ struct clustering_options {
 /// @throws value_error naming the option that is out of range
 MULTISTAGE_COLD inline void check(const clustering_options& o) {
   check_options("clustering", o);
-  require<value_error>(o.sigma_min < o.sigma_max, "clustering: sigma_min = ", o.sigma_min, ", sigma_max = ", o.sigma_max, "; they must ascend");
+  require<value_error>(o.sigma_min < o.sigma_max, "clustering: sigma_min = ", o.sigma_min,
+                       ", sigma_max = ", o.sigma_max, "; they must ascend");
 }
 
 /// Boundaries and what they came from.
 struct clustering {
   partition stages;
-  double t1 = 0, t2 = 0;                    // in the schedule's time
-  std::vector<double> time;                 // draws, ascending in time
-  std::vector<double> to_low, to_high;      // similarity of each
-  std::vector<double> mean_low, mean_high;  // mean over draws up to (from) each time; alpha is compared with these
+  // in the schedule's time
+  double t1 = 0;
+  double t2 = 0;
+  std::vector<double> time;  // draws, ascending in time
+  // similarity of each
+  std::vector<double> to_low;
+  std::vector<double> to_high;
+  // mean over draws up to (from) each time; alpha is compared with these
+  std::vector<double> mean_low;
+  std::vector<double> mean_high;
 };
 
 /// The two times of Algorithm 1. @throws value_error when no time reaches alpha.
-inline clustering boundaries_from_similarity(const std::vector<double>& time, const end_similarity& s, double alpha) {
+inline clustering boundaries_from_similarity(const std::vector<double>& time,
+                                             const end_similarity& s,
+                                             double alpha) {
   clustering c;
   std::vector<std::size_t> order(time.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
-  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return time[a] < time[b]; });
+  std::sort(order.begin(), order.end(),
+            [&](std::size_t a, std::size_t b) { return time[a] < time[b]; });
   for (std::size_t k : order) {
     c.time.push_back(time[k]);
     c.to_low.push_back(s.to_low[k]);
@@ -61,34 +78,54 @@ inline clustering boundaries_from_similarity(const std::vector<double>& time, co
   const std::size_t n = time.size();
   c.mean_low.resize(n);
   c.mean_high.resize(n);
-  double low = 0, high = 0;
+  double low = 0;
+  double high = 0;
   for (std::size_t i = 0; i < n; ++i) {
     c.mean_low[i] = (low += c.to_low[i]) / double(i + 1);
     c.mean_high[n - 1 - i] = (high += c.to_high[n - 1 - i]) / double(i + 1);
   }
-  bool found1 = false, found2 = false;
+  bool found1 = false;
+  bool found2 = false;
   for (std::size_t i = 0; i < n; ++i) {
-    if (c.mean_low[i] >= alpha) c.t1 = c.time[i], found1 = true;
-    if (c.mean_high[n - 1 - i] >= alpha) c.t2 = c.time[n - 1 - i], found2 = true;
+    if (c.mean_low[i] >= alpha)
+      c.t1 = c.time[i], found1 = true;
+    if (c.mean_high[n - 1 - i] >= alpha)
+      c.t2 = c.time[n - 1 - i], found2 = true;
   }
-  require<value_error>(found1 && found2, "clustering: no noise level is ", alpha, "-similar to the ", found1 ? "highest" : "lowest",
+  require<value_error>(found1 && found2, "clustering: no noise level is ", alpha,
+                       "-similar to the ", found1 ? "highest" : "lowest",
                        " one; lower alpha, raise the threshold or widen sigma_min..sigma_max");
-  require<value_error>(c.t1 < c.t2, "clustering: the first stage would end at t = ", c.t1, ", behind the last one's beginning at ", c.t2,
-                       "; the data need fewer than three stages at alpha = ", alpha, ", raise alpha");
+  require<value_error>(c.t1 < c.t2, "clustering: the first stage would end at t = ", c.t1,
+                       ", behind the last one's beginning at ", c.t2,
+                       "; the data need fewer than three stages at alpha = ", alpha,
+                       ", raise alpha");
   return c;
 }
 
-/// How sure the boundaries are: bootstrap over the draws (Efron 1979). Ends of the central interval of each time, and standard errors.
+/// How sure the boundaries are: bootstrap over the draws (Efron 1979). Ends of the central
+/// interval of each time, and standard errors.
 struct boundary_intervals {
-  double t1_low, t1_high, t1_error, t2_low, t2_high, t2_error;
+  double t1_low;
+  double t1_high;
+  double t1_error;
+  double t2_low;
+  double t2_high;
+  double t2_error;
   int replicates;  // in which both times were found
 };
-/// @param coverage of the intervals, e.g. 0.95. @throws value_error when hardly any replicate has both times
-inline boundary_intervals bootstrap_boundaries(const clustering& c, double alpha, int replicates, std::uint64_t seed, double coverage = 0.95) {
-  require<value_error>(replicates >= 20 && coverage > 0 && coverage < 1, "bootstrap: ", replicates, " replicates, coverage ", coverage,
+/// @param coverage of the intervals, e.g. 0.95. @throws value_error when hardly any replicate
+/// has both times
+inline boundary_intervals bootstrap_boundaries(const clustering& c,
+                                               double alpha,
+                                               int replicates,
+                                               std::uint64_t seed,
+                                               double coverage = 0.95) {
+  require<value_error>(replicates >= 20 && coverage > 0 && coverage < 1,
+                       "bootstrap: ", replicates, " replicates, coverage ", coverage,
                        "; give at least 20 and a share inside (0, 1)");
   const std::size_t n = c.time.size();
-  std::vector<double> t1, t2, time(n);
+  std::vector<double> t1;
+  std::vector<double> t2, time(n);
   end_similarity s{std::vector<double>(n), std::vector<double>(n)};
   for (int r = 0; r < replicates; ++r) {
     const random_stream numbers(seed, purpose::clustering, std::uint64_t(100 + r));
@@ -105,16 +142,20 @@ inline boundary_intervals bootstrap_boundaries(const clustering& c, double alpha
     } catch (const value_error&) {  // this replicate has no such boundaries
     }
   }
-  require<value_error>(int(t1.size()) * 2 > replicates, "bootstrap: only ", t1.size(), " of ", replicates,
-                       " replicates have both boundaries at alpha = ", alpha, "; take more draws");
+  require<value_error>(int(t1.size()) * 2 > replicates, "bootstrap: only ", t1.size(), " of ",
+                       replicates, " replicates have both boundaries at alpha = ", alpha,
+                       "; take more draws");
   const auto summary = [&](std::vector<double>& v, double& low, double& high, double& error) {
     std::sort(v.begin(), v.end());
-    const auto at = [&](double p) { return v[std::size_t(p * double(v.size() - 1) + 0.5)]; };
+    const auto at = [&](double p) {
+      return v[std::size_t(p * double(v.size() - 1) + 0.5)];
+    };
     low = at((1 - coverage) / 2);
     high = at((1 + coverage) / 2);
     const double mean = std::accumulate(v.begin(), v.end(), 0.0) / double(v.size());
     double square = 0;
-    for (const double x : v) square += (x - mean) * (x - mean);
+    for (const double x : v)
+      square += (x - mean) * (x - mean);
     error = std::sqrt(square / double(v.size() - 1));
   };
   boundary_intervals b{};
@@ -124,54 +165,82 @@ inline boundary_intervals bootstrap_boundaries(const clustering& c, double alpha
   return b;
 }
 
-/// Three stages for a data set, noised along `schedule`. What comes from memory or from a source of any size is computed in double, block by block.
+/// Three stages for a data set, noised along `schedule`. What comes from memory or from a
+/// source of any size is computed in double, block by block.
 template <class Backend, class Schedule = vp_schedule>
-clustering cluster_by_optimal_denoiser(Backend backend, const image_source& images, const clustering_options& o = {}, const Schedule& schedule = {}) {
+clustering cluster_by_optimal_denoiser(Backend backend,
+                                       const image_source& images,
+                                       const clustering_options& o = {},
+                                       const Schedule& schedule = {}) {
   check(o);
   check_images(images);
   const optimal_denoiser<double, Backend> denoiser(backend, images);
-  const double t_min = schedule.t(o.sigma_min), t_max = schedule.t(o.sigma_max);
+  const double t_min = schedule.t(o.sigma_min);
+  const double t_max = schedule.t(o.sigma_max);
   const auto draws = make_draws<double>(o.seed, o.draws, images.extents.rows, t_min, t_max);
-  clustering c = boundaries_from_similarity(draws.time, similarity_to_ends(backend, denoiser, schedule, draws, o.what, o.threshold, t_max), o.alpha);
+  clustering c = boundaries_from_similarity(
+      draws.time,
+      similarity_to_ends(backend, denoiser, schedule, draws, o.what, o.threshold, t_max),
+      o.alpha);
   c.stages = partition::from_times(schedule, {c.t1, c.t2});
   return c;
 }
 /// The same for images [n, h, w, c] in host memory.
 template <class Backend, class T, class Schedule = vp_schedule>
-clustering cluster_by_optimal_denoiser(Backend backend, std::span<const T> images, shape extents, const clustering_options& o = {},
+clustering cluster_by_optimal_denoiser(Backend backend,
+                                       std::span<const T> images,
+                                       shape extents,
+                                       const clustering_options& o = {},
                                        const Schedule& schedule = {}) {
   return cluster_by_optimal_denoiser(backend, image_source::of(images, extents), o, schedule);
 }
 
-/// A similarity matrix over equally spaced times of a schedule, for a figure and for n_stage_partition.
+/// A similarity matrix over equally spaced times of a schedule, for a figure and for
+/// n_stage_partition.
 struct similarity_figure {
-  std::vector<double> times, sigmas;
-  std::vector<double> matrix, standard_errors;  // [times, times]
+  std::vector<double> times;
+  std::vector<double> sigmas;
+  // [times, times]
+  std::vector<double> matrix;
+  std::vector<double> standard_errors;
 };
 
 /// Similarity between `nodes` times that span sigma_min..sigma_max.
 template <class Backend, class Schedule = vp_schedule>
-similarity_figure similarity_between_times(Backend backend, const image_source& images, int nodes = 42, const clustering_options& o = {.draws = 128},
+similarity_figure similarity_between_times(Backend backend,
+                                           const image_source& images,
+                                           int nodes = 42,
+                                           const clustering_options& o = {.draws = 128},
                                            const Schedule& schedule = {}) {
-  require<value_error>(nodes >= 2, "similarity_between_times: nodes = ", nodes, "; at least 2 are needed");
+  require<value_error>(nodes >= 2, "similarity_between_times: nodes = ", nodes,
+                       "; at least 2 are needed");
   check(o);
   check_images(images);
   const optimal_denoiser<double, Backend> denoiser(backend, images);
-  const double t_min = schedule.t(o.sigma_min), t_max = schedule.t(o.sigma_max);
+  const double t_min = schedule.t(o.sigma_min);
+  const double t_max = schedule.t(o.sigma_max);
   similarity_figure f;
   for (int i = 0; i < nodes; ++i) {
     f.times.push_back(t_min + (t_max - t_min) * i / (nodes - 1));
     f.sigmas.push_back(schedule.sigma(f.times.back()));
   }
-  auto e = similarity_matrix(backend, denoiser, schedule, f.times, make_draws<double>(o.seed, o.draws, images.extents.rows, t_min, t_max), o.what, o.threshold);
+  auto e =
+      similarity_matrix(backend, denoiser, schedule, f.times,
+                        make_draws<double>(o.seed, o.draws, images.extents.rows, t_min, t_max),
+                        o.what, o.threshold);
   f.matrix = std::move(e.matrix);
   f.standard_errors = std::move(e.standard_errors);
   return f;
 }
 template <class Backend, class T, class Schedule = vp_schedule>
-similarity_figure similarity_between_times(Backend backend, std::span<const T> images, shape extents, int nodes = 42,
-                                           const clustering_options& o = {.draws = 128}, const Schedule& schedule = {}) {
-  return similarity_between_times(backend, image_source::of(images, extents), nodes, o, schedule);
+similarity_figure similarity_between_times(Backend backend,
+                                           std::span<const T> images,
+                                           shape extents,
+                                           int nodes = 42,
+                                           const clustering_options& o = {.draws = 128},
+                                           const Schedule& schedule = {}) {
+  return similarity_between_times(backend, image_source::of(images, extents), nodes, o,
+                                  schedule);
 }
 
 }  // namespace multistage

@@ -1,12 +1,14 @@
-// How alike the optimal denoisers of two noise levels are (arXiv 2312.09181, eq. 5 f.): the share of values in which, for the same image
-// and the same noise, their results differ by at most a threshold.
+// How alike the optimal denoisers of two noise levels are (arXiv 2312.09181, eq. 5 f.): the
+// share of values in which, for the same image and the same noise, their results differ by at
+// most a threshold.
 #pragma once
 #include "../core/random.hpp"
 #include "optimal_denoiser.hpp"
 
 namespace multistage {
 
-/// What is compared: the noise that the optimal denoiser finds, (x - D) / sigma, or the image D.
+/// What is compared: the noise that the optimal denoiser finds, (x - D) / sigma, or the image
+/// D.
 enum class compared { noise, image };
 
 /// Draws of the comparison: which image, at which time of a schedule, with which noise.
@@ -14,14 +16,21 @@ template <class T>
 struct similarity_draws {
   std::vector<index_t> image;
   std::vector<double> time;
-  std::vector<T> noise;      // [draws, size of an image]; empty: drawn from `numbers` when it is needed
+  std::vector<T>
+      noise;  // [draws, size of an image]; empty: drawn from `numbers` when it is needed
   random_stream numbers{0};  // draw k takes the elements [k size, (k + 1) size)
-  index_t size() const { return index_t(image.size()); }
+  index_t size() const {
+    return index_t(image.size());
+  }
 };
 
 /// Draws from a seed: images uniform, times uniform in [t_min, t_max], noise standard normal.
 template <class T>
-similarity_draws<T> make_draws(std::uint64_t seed, index_t draws, index_t images, double t_min, double t_max) {
+similarity_draws<T> make_draws(std::uint64_t seed,
+                               index_t draws,
+                               index_t images,
+                               double t_min,
+                               double t_max) {
   similarity_draws<T> d{{}, {}, {}, random_stream(seed, purpose::clustering, 2)};
   const random_stream which(seed, purpose::clustering, 0), when(seed, purpose::clustering, 1);
   for (index_t k = 0; k < draws; ++k) {
@@ -35,9 +44,11 @@ namespace functor {
 /// x [copies, rows, size] = images[rows] + sigma[copies, rows] noise[rows]
 template <class T>
 struct noisy_images {
-  const T *images, *noise;
+  const T* images;
+  const T* noise;
   const double* sigma;
-  index_t size, rows;
+  index_t size;
+  index_t rows;
   T* x;
   MULTISTAGE_HD void operator()(index_t i) const {
     const index_t in_copy = i % (rows * size);
@@ -49,7 +60,9 @@ struct draw_noise {
   random_stream numbers;
   index_t first;
   T* to;
-  MULTISTAGE_HD void operator()(index_t i) const { to[i] = T(numbers.normal(std::uint64_t(first + i))); }
+  MULTISTAGE_HD void operator()(index_t i) const {
+    to[i] = T(numbers.normal(std::uint64_t(first + i)));
+  }
 };
 /// noise found = (x - D) / sigma, in D's place
 template <class T>
@@ -58,12 +71,15 @@ struct found_noise {
   const double* sigma;
   index_t size;
   T* d;
-  MULTISTAGE_HD void operator()(index_t i) const { d[i] = (x[i] - d[i]) / T(sigma[i / size]); }
+  MULTISTAGE_HD void operator()(index_t i) const {
+    d[i] = (x[i] - d[i]) / T(sigma[i / size]);
+  }
 };
 /// share[k] of values with |a - b| <= threshold (or < threshold)
 template <class T>
 struct share_within {
-  const T *a, *b;
+  const T* a;
+  const T* b;
   index_t size;
   T threshold;
   bool strict;
@@ -72,7 +88,8 @@ struct share_within {
     index_t n = 0;
     for (index_t j = k * size; j < (k + 1) * size; ++j) {
       const T diff = a[j] < b[j] ? b[j] - a[j] : a[j] - b[j];
-      if (strict ? diff < threshold : diff <= threshold) ++n;
+      if (strict ? diff < threshold : diff <= threshold)
+        ++n;
     }
     share[k] = double(n) / double(size);
   }
@@ -81,41 +98,63 @@ struct share_within {
 
 namespace detail {
 
-/// Draws taken a block at a time, so that memory does not grow with their number: f(block of draws, first draw). `results(sigmas)` of a block gives what the
-/// optimal denoiser makes of its draws, [copies, rows, size] for copies x rows noise levels: the noise it finds or the image.
+/// Draws taken a block at a time, so that memory does not grow with their number: f(block of
+/// draws, first draw). `results(sigmas)` of a block gives what the optimal denoiser makes of
+/// its draws, [copies, rows, size] for copies x rows noise levels: the noise it finds or the
+/// image.
 template <class T, class Backend>
 class block_of_draws {
  public:
-  block_of_draws(Backend backend, const optimal_denoiser<T, Backend>& denoiser, const similarity_draws<T>& draws, index_t first, index_t rows, compared what)
+  block_of_draws(Backend backend,
+                 const optimal_denoiser<T, Backend>& denoiser,
+                 const similarity_draws<T>& draws,
+                 index_t first,
+                 index_t rows,
+                 compared what)
       : backend_(backend), denoiser_(denoiser), extents_(denoiser.extents()), what_(what) {
     extents_.rows = rows;
     images_ = tensor<T, Backend>(backend_, extents_);
     noise_ = tensor<T, Backend>(backend_, extents_);
     const index_t size = extents_.row_size();
-    denoiser_.gather(std::span(draws.image).subspan(std::size_t(first), std::size_t(rows)), images_.view());
+    denoiser_.gather(std::span(draws.image).subspan(std::size_t(first), std::size_t(rows)),
+                     images_.view());
     if (draws.noise.empty())
-      backend_.for_each_index(rows * size, functor::draw_noise<T>{draws.numbers, first * size, noise_.data()}, 256);
+      backend_.for_each_index(
+          rows * size, functor::draw_noise<T>{draws.numbers, first * size, noise_.data()}, 256);
     else
       backend_.upload(draws.noise.data() + first * size, noise_.data(), rows * size);
     share_ = tensor<double, Backend>(backend_, {rows, 1, 1, 1});
   }
-  index_t rows() const { return extents_.rows; }
-  index_t size() const { return extents_.row_size(); }
+  index_t rows() const {
+    return extents_.rows;
+  }
+  index_t size() const {
+    return extents_.row_size();
+  }
   tensor<T, Backend> results(const std::vector<double>& sigmas) {
     shape all = extents_;
     all.rows = index_t(sigmas.size());
     tensor<T, Backend> d(backend_, all), x(backend_, all);
     const tensor<double, Backend> sigma(backend_, {all.rows, 1, 1, 1}, sigmas);
-    backend_.for_each_index(all.size(), functor::noisy_images<T>{images_.data(), noise_.data(), sigma.data(), size(), rows(), x.data()});
+    backend_.for_each_index(
+        all.size(), functor::noisy_images<T>{images_.data(), noise_.data(), sigma.data(),
+                                             size(), rows(), x.data()});
     denoiser_(std::as_const(x).view(), sigmas, d.view());
-    if (what_ == compared::noise) backend_.for_each_index(all.size(), functor::found_noise<T>{x.data(), sigma.data(), size(), d.data()});
+    if (what_ == compared::noise)
+      backend_.for_each_index(
+          all.size(), functor::found_noise<T>{x.data(), sigma.data(), size(), d.data()});
     return d;
   }
   /// The limit of `results` at sigma -> 0: the drawn noise or the drawn image.
-  const tensor<T, Backend>& limit_at_zero() const { return what_ == compared::noise ? noise_ : images_; }
-  /// For each draw the share of values of a and b that differ by at most `threshold` (`strict`: by less).
+  const tensor<T, Backend>& limit_at_zero() const {
+    return what_ == compared::noise ? noise_ : images_;
+  }
+  /// For each draw the share of values of a and b that differ by at most `threshold` (`strict`:
+  /// by less).
   std::vector<double> shares(const T* a, const T* b, double threshold, bool strict) {
-    backend_.for_each_index(rows(), functor::share_within<T>{a, b, size(), T(threshold), strict, share_.data()}, 64);
+    backend_.for_each_index(
+        rows(), functor::share_within<T>{a, b, size(), T(threshold), strict, share_.data()},
+        64);
     return share_.to_host();
   }
 
@@ -124,18 +163,26 @@ class block_of_draws {
   const optimal_denoiser<T, Backend>& denoiser_;
   shape extents_;
   compared what_;
-  tensor<T, Backend> images_, noise_;
+  tensor<T, Backend> images_;
+  tensor<T, Backend> noise_;
   tensor<double, Backend> share_;
 };
 
-/// f(block, first draw) for all draws; a block's results for `copies` noise levels a draw take at most about 256 MiB.
+/// f(block, first draw) for all draws; a block's results for `copies` noise levels a draw take
+/// at most about 256 MiB.
 template <class T, class Backend, class F>
-void for_each_block_of_draws(Backend backend, const optimal_denoiser<T, Backend>& denoiser, const similarity_draws<T>& draws, index_t copies, compared what,
+void for_each_block_of_draws(Backend backend,
+                             const optimal_denoiser<T, Backend>& denoiser,
+                             const similarity_draws<T>& draws,
+                             index_t copies,
+                             compared what,
                              F&& f) {
   require<value_error>(draws.size() > 0, "similarity: no draws; give at least one");
-  const index_t row_bytes = copies * denoiser.extents().row_size() * index_t(sizeof(T)), most = std::max<index_t>(1, (index_t{256} << 20) / row_bytes);
+  const index_t row_bytes = copies * denoiser.extents().row_size() * index_t(sizeof(T));
+  const index_t most = std::max<index_t>(1, (index_t{256} << 20) / row_bytes);
   for (index_t first = 0; first < draws.size(); first += most) {
-    block_of_draws<T, Backend> block(backend, denoiser, draws, first, std::min(most, draws.size() - first), what);
+    block_of_draws<T, Backend> block(backend, denoiser, draws, first,
+                                     std::min(most, draws.size() - first), what);
     f(block, std::size_t(first));
   }
 }
@@ -148,47 +195,72 @@ struct end_similarity {
   std::vector<double> to_high;  // to `reference_time`
 };
 template <class Schedule, class T, class Backend>
-end_similarity similarity_to_ends(Backend backend, const optimal_denoiser<T, Backend>& denoiser, const Schedule& schedule, const similarity_draws<T>& draws,
-                                  compared what, double threshold, double reference_time) {
+end_similarity similarity_to_ends(Backend backend,
+                                  const optimal_denoiser<T, Backend>& denoiser,
+                                  const Schedule& schedule,
+                                  const similarity_draws<T>& draws,
+                                  compared what,
+                                  double threshold,
+                                  double reference_time) {
   end_similarity s;
-  detail::for_each_block_of_draws(backend, denoiser, draws, 2, what, [&](auto& block, std::size_t first) {
-    const std::size_t rows = std::size_t(block.rows());
-    std::vector<double> sigmas;
-    for (std::size_t k = 0; k < rows; ++k) sigmas.push_back(schedule.sigma(draws.time[first + k]));
-    sigmas.resize(2 * rows, schedule.sigma(reference_time));
-    const auto d = block.results(sigmas);  // at the draws' own levels, then at the highest: one pass over the images
-    for (const double v : block.shares(d.data(), block.limit_at_zero().data(), threshold, false)) s.to_low.push_back(v);
-    for (const double v : block.shares(d.data(), d.data() + block.rows() * block.size(), threshold, false)) s.to_high.push_back(v);
-  });
+  detail::for_each_block_of_draws(
+      backend, denoiser, draws, 2, what, [&](auto& block, std::size_t first) {
+        const std::size_t rows = std::size_t(block.rows());
+        std::vector<double> sigmas;
+        for (std::size_t k = 0; k < rows; ++k)
+          sigmas.push_back(schedule.sigma(draws.time[first + k]));
+        sigmas.resize(2 * rows, schedule.sigma(reference_time));
+        const auto d = block.results(
+            sigmas);  // at the draws' own levels, then at the highest: one pass over the images
+        for (const double v :
+             block.shares(d.data(), block.limit_at_zero().data(), threshold, false))
+          s.to_low.push_back(v);
+        for (const double v :
+             block.shares(d.data(), d.data() + block.rows() * block.size(), threshold, false))
+          s.to_high.push_back(v);
+      });
   return s;
 }
 
-/// Similarities between times: the means over draws, and their standard errors. Both [nodes, nodes].
+/// Similarities between times: the means over draws, and their standard errors. Both [nodes,
+/// nodes].
 struct similarity_estimate {
-  std::vector<double> matrix, standard_errors;
+  std::vector<double> matrix;
+  std::vector<double> standard_errors;
 };
 template <class Schedule, class T, class Backend>
-similarity_estimate similarity_matrix(Backend backend, const optimal_denoiser<T, Backend>& denoiser, const Schedule& schedule, const std::vector<double>& nodes,
-                                      const similarity_draws<T>& draws, compared what, double threshold, bool strict = false) {
+similarity_estimate similarity_matrix(Backend backend,
+                                      const optimal_denoiser<T, Backend>& denoiser,
+                                      const Schedule& schedule,
+                                      const std::vector<double>& nodes,
+                                      const similarity_draws<T>& draws,
+                                      compared what,
+                                      double threshold,
+                                      bool strict = false) {
   const std::size_t n = nodes.size();
   similarity_estimate e{std::vector<double>(n * n, 0.0), std::vector<double>(n * n, 0.0)};
   std::vector<double>&sum = e.matrix, &squares = e.standard_errors;
-  detail::for_each_block_of_draws(backend, denoiser, draws, index_t(n), what, [&](auto& block, std::size_t) {
-    std::vector<double> sigmas;
-    for (const double t : nodes) sigmas.insert(sigmas.end(), std::size_t(block.rows()), schedule.sigma(t));
-    const auto d = block.results(sigmas);
-    const index_t step = block.rows() * block.size();
-    for (std::size_t i = 0; i < n; ++i)
-      for (std::size_t j = 0; j <= i; ++j)
-        for (const double v : block.shares(d.data() + index_t(i) * step, d.data() + index_t(j) * step, threshold, strict))
-          sum[i * n + j] += v, squares[i * n + j] += v * v;
-  });
+  detail::for_each_block_of_draws(
+      backend, denoiser, draws, index_t(n), what, [&](auto& block, std::size_t) {
+        std::vector<double> sigmas;
+        for (const double t : nodes)
+          sigmas.insert(sigmas.end(), std::size_t(block.rows()), schedule.sigma(t));
+        const auto d = block.results(sigmas);
+        const index_t step = block.rows() * block.size();
+        for (std::size_t i = 0; i < n; ++i)
+          for (std::size_t j = 0; j <= i; ++j)
+            for (const double v : block.shares(d.data() + index_t(i) * step,
+                                               d.data() + index_t(j) * step, threshold, strict))
+              sum[i * n + j] += v, squares[i * n + j] += v * v;
+      });
   const double count = double(draws.size());
   for (std::size_t i = 0; i < n; ++i)
     for (std::size_t j = 0; j <= i; ++j) {
-      const double mean = sum[i * n + j] / count, variance = std::max(0.0, squares[i * n + j] / count - mean * mean);
+      const double mean = sum[i * n + j] / count;
+      const double variance = std::max(0.0, squares[i * n + j] / count - mean * mean);
       sum[i * n + j] = sum[j * n + i] = mean;
-      squares[i * n + j] = squares[j * n + i] = count > 1 ? std::sqrt(variance / (count - 1)) : 0;
+      squares[i * n + j] = squares[j * n + i] =
+          count > 1 ? std::sqrt(variance / (count - 1)) : 0;
     }
   return e;
 }

@@ -8,7 +8,8 @@ namespace detail {
 template <std::size_t N>
 rank<int(N)> extents_from(const index_t (&extents)[N]) {
   index_list<int(N)> list;
-  for (int k = 0; k < int(N); ++k) list[k] = extents[k];
+  for (int k = 0; k < int(N); ++k)
+    list[k] = extents[k];
   return make_extents<rank<int(N)>>(list);
 }
 template <class T>
@@ -29,8 +30,11 @@ auto full(const index_t (&extents)[N], T value, const Backend& backend = Backend
 }
 /// Standard normal numbers of a stream, the same on every backend. @see core/random.hpp
 template <class T, std::size_t N, class Backend = detail::default_backend_t<T>>
-auto normal(const index_t (&extents)[N], const random_stream& stream, const Backend& backend = Backend()) {
-  static_assert(std::is_floating_point_v<T>, "multistage: normal numbers are float or double; cast<T>() converts");
+auto normal(const index_t (&extents)[N],
+            const random_stream& stream,
+            const Backend& backend = Backend()) {
+  static_assert(std::is_floating_point_v<T>,
+                "multistage: normal numbers are float or double; cast<T>() converts");
   auto x = zeros<T>(extents, backend);
   fill_normal(x.backend(), stream, x.size(), x.data());
   return x;
@@ -41,21 +45,28 @@ template <class T>
 struct uniform_numbers {
   random_stream stream;
   T* to;
-  MULTISTAGE_HD void operator()(index_t i) const { to[i] = T(stream.uniform(std::uint64_t(i))); }
+  MULTISTAGE_HD void operator()(index_t i) const {
+    to[i] = T(stream.uniform(std::uint64_t(i)));
+  }
 };
 template <class T>
 struct ascending {
   T first;
   T step;
   T* to;
-  MULTISTAGE_HD void operator()(index_t i) const { to[i] = T(first + step * T(i)); }
+  MULTISTAGE_HD void operator()(index_t i) const {
+    to[i] = T(first + step * T(i));
+  }
 };
 }  // namespace detail
 
 /// Uniform numbers in (0, 1) of a stream, the same on every backend.
 template <class T, std::size_t N, class Backend = detail::default_backend_t<T>>
-auto uniform(const index_t (&extents)[N], const random_stream& stream, const Backend& backend = Backend()) {
-  static_assert(std::is_floating_point_v<T>, "multistage: uniform numbers are float or double; cast<T>() converts");
+auto uniform(const index_t (&extents)[N],
+             const random_stream& stream,
+             const Backend& backend = Backend()) {
+  static_assert(std::is_floating_point_v<T>,
+                "multistage: uniform numbers are float or double; cast<T>() converts");
   auto x = zeros<T>(extents, backend);
   x.backend().for_each_index(x.size(), detail::uniform_numbers<T>{stream, x.data()}, 256);
   return x;
@@ -68,28 +79,36 @@ auto iota(index_t count, T first = T(0), T step = T(1), const Backend& backend =
   return x;
 }
 
-/// Memory of yours as a tensor, without a copy: wrap(values, {2, 8, 8, 3}). It must outlive the view. @throws shape_error when it holds
-/// fewer or more elements
+/// Memory of yours as a tensor, without a copy: wrap(values, {2, 8, 8, 3}). It must outlive the
+/// view. @throws shape_error when it holds fewer or more elements
 template <class Values, std::size_t N, class Backend = detail::default_backend_t<Values>>
 auto wrap(Values& values, const index_t (&extents)[N], const Backend& backend = Backend()) {
-  static_assert(Backend::on_host, "multistage: a span is memory of the host; wrap(pointer, ...) takes that of a device");
+  static_assert(
+      Backend::on_host,
+      "multistage: a span is memory of the host; wrap(pointer, ...) takes that of a device");
   const auto e = detail::extents_from(extents);
-  require<shape_error>(index_t(std::size(values)) == e.size(), "wrap: ", std::size(values), " values given for extents ", e,
-                       ", which hold ", e.size());
+  require<shape_error>(index_t(std::size(values)) == e.size(), "wrap: ", std::size(values),
+                       " values given for extents ", e, ", which hold ", e.size());
   using T = std::remove_pointer_t<decltype(std::data(values))>;
   return tensor_view<T, decltype(e), Backend>(backend, {std::data(values), e});
 }
 template <class T, std::size_t N, class Backend = detail::default_backend_t<T>>
-auto wrap(const std::span<T>& values, const index_t (&extents)[N], const Backend& backend = Backend()) {
+auto wrap(const std::span<T>& values,
+          const index_t (&extents)[N],
+          const Backend& backend = Backend()) {
   std::span<T> same = values;
   return wrap(same, extents, backend);
 }
 /// The same for a pointer into the backend's memory, with strides in elements.
 template <class T, std::size_t N, class Backend = detail::default_backend_t<T>>
-auto wrap(T* data, const index_t (&extents)[N], const index_t (&strides)[N], const Backend& backend = Backend()) {
+auto wrap(T* data,
+          const index_t (&extents)[N],
+          const index_t (&strides)[N],
+          const Backend& backend = Backend()) {
   const auto e = detail::extents_from(extents);
   index_list<int(N)> list;
-  for (int k = 0; k < int(N); ++k) list[k] = strides[k];
+  for (int k = 0; k < int(N); ++k)
+    list[k] = strides[k];
   return tensor_view<T, std::remove_const_t<decltype(e)>, Backend>(backend, {data, e, list});
 }
 

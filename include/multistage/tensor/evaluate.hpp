@@ -1,12 +1,15 @@
-// How an expression becomes elements: one pass over memory, whatever the backend. Axes that lie alike in all operands are joined first, so
-// that most expressions are one long axis. Backends on the host take pieces of it, gathering operands with strides into a small buffer, so
-// that the loop over a piece is always a plain one that compilers turn into vectors; devices take an element a thread.
+// How an expression becomes elements: one pass over memory, whatever the backend. Axes that lie
+// alike in all operands are joined first, so that most expressions are one long axis. Backends
+// on the host take pieces of it, gathering operands with strides into a small buffer, so that
+// the loop over a piece is always a plain one that compilers turn into vectors; devices take an
+// element a thread.
 #pragma once
 #include <functional>
 
 #include "functions.hpp"
 
-// The elements of one loop do not depend on each other: an operand lies exactly on the result, or nowhere near it.
+// The elements of one loop do not depend on each other: an operand lies exactly on the result,
+// or nowhere near it.
 #if defined(__CUDACC__)
 #define MULTISTAGE_INDEPENDENT
 #elif defined(__clang__)
@@ -28,7 +31,8 @@ struct strided {
 
   MULTISTAGE_HD computed_t<T> at(const index_list<Rank>& place) const {
     index_t offset = 0;
-    for (int k = 0; k < Rank; ++k) offset += place[k] * strides[k];
+    for (int k = 0; k < Rank; ++k)
+      offset += place[k] * strides[k];
     return static_cast<computed_t<T>>(data[offset]);
   }
 };
@@ -37,7 +41,9 @@ template <class T>
 struct line {
   const T* data;
 
-  MULTISTAGE_HD computed_t<T> at(index_t i) const { return static_cast<computed_t<T>>(data[i]); }
+  MULTISTAGE_HD computed_t<T> at(index_t i) const {
+    return static_cast<computed_t<T>>(data[i]);
+  }
 };
 /// An inner node in a kernel.
 template <class F, class... Nodes>
@@ -56,12 +62,15 @@ struct computed {
     return function(values...);
   }
   template <class Place, class Head, class... Tail, class... Values>
-  MULTISTAGE_HD auto call(const Place& place, const arguments<Head, Tail...>& nodes, const Values&... values) const {
+  MULTISTAGE_HD auto call(const Place& place,
+                          const arguments<Head, Tail...>& nodes,
+                          const Values&... values) const {
     return call(place, nodes.tail, values..., nodes.head.at(place));
   }
 };
 
-// Walks over trees: `with_leaves` makes the same tree with other leaves, `for_each_leaf` visits them in order.
+// Walks over trees: `with_leaves` makes the same tree with other leaves, `for_each_leaf` visits
+// them in order.
 template <class T, class Make>
 constant<T> with_leaves(const constant<T>& c, Make&&) {
   return c;
@@ -83,18 +92,24 @@ auto with_leaves(const arguments<Head, Tail...>& nodes, Make&& make);
 template <class F, class... Nodes, class Make>
 auto with_leaves(const applied<F, Nodes...>& n, Make&& make) {
   auto operands = with_leaves(n.operands, make);
-  return [&]<class... New>(const arguments<New...>& o) { return computed<F, New...>{n.function, o}; }(operands);
+  return [&]<class... New>(const arguments<New...>& o) {
+    return computed<F, New...>{n.function, o};
+  }(operands);
 }
 template <class F, class... Nodes, class Make>
 auto with_leaves(const computed<F, Nodes...>& n, Make&& make) {
   auto operands = with_leaves(n.operands, make);
-  return [&]<class... New>(const arguments<New...>& o) { return computed<F, New...>{n.function, o}; }(operands);
+  return [&]<class... New>(const arguments<New...>& o) {
+    return computed<F, New...>{n.function, o};
+  }(operands);
 }
 template <class Head, class... Tail, class Make>
 auto with_leaves(const arguments<Head, Tail...>& nodes, Make&& make) {
   auto head = with_leaves(nodes.head, make);
   auto tail = with_leaves(nodes.tail, make);
-  return [&]<class H, class... New>(const H& h, const arguments<New...>& t) { return arguments<H, New...>{h, t}; }(head, tail);
+  return [&]<class H, class... New>(const H& h, const arguments<New...>& t) {
+    return arguments<H, New...>{h, t};
+  }(head, tail);
 }
 
 template <class T, class Visit>
@@ -110,13 +125,17 @@ void for_each_leaf(strided<T, Rank>& l, Visit&& visit) {
 template <class Visit>
 void for_each_leaf(const arguments<>&, Visit&&) {}
 template <class Nodes, class Visit>
-  requires requires(Nodes& n) { n.head; }
+requires requires(Nodes& n) {
+  n.head;
+}
 void for_each_leaf(Nodes& nodes, Visit&& visit) {
   for_each_leaf(nodes.head, visit);
   for_each_leaf(nodes.tail, visit);
 }
 template <class Node, class Visit>
-  requires requires(Node& n) { n.operands; }
+requires requires(Node& n) {
+  n.operands;
+}
 void for_each_leaf(Node& n, Visit&& visit) {
   for_each_leaf(n.operands, visit);
 }
@@ -147,7 +166,8 @@ struct loop_axes {
 
   MULTISTAGE_HD index_t size() const {
     index_t n = 1;
-    for (int k = 0; k < count; ++k) n *= extents[k];
+    for (int k = 0; k < count; ++k)
+      n *= extents[k];
     return n;
   }
   /// The place of element i.
@@ -159,20 +179,28 @@ struct loop_axes {
     }
     return p;
   }
-  MULTISTAGE_HD index_t offset(const index_list<Rank>& place, const index_list<Rank>& strides) const {
+  MULTISTAGE_HD index_t offset(const index_list<Rank>& place,
+                               const index_list<Rank>& strides) const {
     index_t o = 0;
-    for (int k = 0; k < count; ++k) o += place[k] * strides[k];
+    for (int k = 0; k < count; ++k)
+      o += place[k] * strides[k];
     return o;
   }
   /// Whether elements with these strides lie one after the other.
   MULTISTAGE_HD bool packed(const index_list<Rank>& strides) const {
     return count == 0 || (count == 1 && strides[0] == 1);
   }
-  /// f(offset of the first, elements, stride) for runs along the last axis that make up elements [first, first + n).
+  /// f(offset of the first, elements, stride) for runs along the last axis that make up
+  /// elements [first, first + n).
   template <class F>
-  MULTISTAGE_HD void for_each_run(index_t first, index_t n, const index_list<Rank>& strides, F&& f) const {
-    if (n == 0) return;
-    if (count == 0) return f(index_t{0}, n, index_t{1});
+  MULTISTAGE_HD void for_each_run(index_t first,
+                                  index_t n,
+                                  const index_list<Rank>& strides,
+                                  F&& f) const {
+    if (n == 0)
+      return;
+    if (count == 0)
+      return f(index_t{0}, n, index_t{1});
     const int last = count - 1;
     index_list<Rank> p = place(first);
     index_t line = offset(p, strides) - p[last] * strides[last];
@@ -184,7 +212,8 @@ struct loop_axes {
       p[last] = 0;
       for (int k = last - 1; k >= 0; --k) {
         line += strides[k];
-        if (++p[k] < extents[k]) break;
+        if (++p[k] < extents[k])
+          break;
         line -= extents[k] * strides[k];
         p[k] = 0;
       }
@@ -196,7 +225,8 @@ template <int Rank>
 MULTISTAGE_HD void join_axes(loop_axes<Rank>& loop, index_list<Rank>& strides) {
   int n = 0;
   for (int k = 0; k < loop.count; ++k) {
-    if (loop.extents[k] == 1) continue;
+    if (loop.extents[k] == 1)
+      continue;
     if (n > 0 && strides[n - 1] == strides[k] * loop.extents[k]) {
       loop.extents[n - 1] *= loop.extents[k];
       strides[n - 1] = strides[k];
@@ -208,10 +238,12 @@ MULTISTAGE_HD void join_axes(loop_axes<Rank>& loop, index_list<Rank>& strides) {
   loop.count = n;
 }
 
-/// What assigns elements of one expression. The result's strides descend, and so neighbours in the loop are neighbours in memory.
+/// What assigns elements of one expression. The result's strides descend, and so neighbours in
+/// the loop are neighbours in memory.
 template <class Tree, class T, int Rank>
 struct assignment {
-  static constexpr index_t piece = 1024;  // elements: a few buffers of them stay in the first-level cache
+  static constexpr index_t piece =
+      1024;  // elements: a few buffers of them stay in the first-level cache
 
   loop_axes<Rank> axes;
   Tree tree;
@@ -231,48 +263,61 @@ struct assignment {
     assignment a;
     index_t size;
     void operator()(index_t k) const {
-      constexpr index_t bytes = buffer_bytes(static_cast<const Tree*>(nullptr), piece) + piece * index_t(sizeof(T));
+      constexpr index_t bytes =
+          buffer_bytes(static_cast<const Tree*>(nullptr), piece) + piece * index_t(sizeof(T));
       alignas(64) unsigned char buffers[std::size_t(bytes)];
       index_t used = 0;
       const index_t first = k * piece;
       const index_t n = size - first < piece ? size - first : piece;
-      const auto lines = with_leaves(a.tree, [&]<class U>(const strided<U, Rank>& l) -> line<U> {
-        if (a.axes.packed(l.strides)) return {l.data + first};
-        U* const buffer = reinterpret_cast<U*>(buffers + used);
-        used += piece * index_t(sizeof(U));
-        U* at = buffer;
-        loop_axes<Rank> own = a.axes;  // what is one element along several axes is so along one
-        index_list<Rank> own_strides = l.strides;
-        join_axes(own, own_strides);
-        own.for_each_run(first, n, own_strides, [&](index_t offset, index_t run, index_t stride) {
-          const U* const from = l.data + offset;
-          if (stride == 1)
-            for (index_t i = 0; i < run; ++i) at[i] = from[i];
-          else if (stride == 0)
-            for (index_t i = 0; i < run; ++i) at[i] = *from;
-          else
-            for (index_t i = 0; i < run; ++i) at[i] = from[i * stride];
-          at += run;
-        });
-        return {buffer};
-      });
-      if (a.axes.packed(a.strides)) return loop(lines, n, a.to + first);
+      const auto lines =
+          with_leaves(a.tree, [&]<class U>(const strided<U, Rank>& l) -> line<U> {
+            if (a.axes.packed(l.strides))
+              return {l.data + first};
+            U* const buffer = reinterpret_cast<U*>(buffers + used);
+            used += piece * index_t(sizeof(U));
+            U* at = buffer;
+            loop_axes<Rank> own =
+                a.axes;  // what is one element along several axes is so along one
+            index_list<Rank> own_strides = l.strides;
+            join_axes(own, own_strides);
+            own.for_each_run(first, n, own_strides,
+                             [&](index_t offset, index_t run, index_t stride) {
+                               const U* const from = l.data + offset;
+                               if (stride == 1)
+                                 for (index_t i = 0; i < run; ++i)
+                                   at[i] = from[i];
+                               else if (stride == 0)
+                                 for (index_t i = 0; i < run; ++i)
+                                   at[i] = *from;
+                               else
+                                 for (index_t i = 0; i < run; ++i)
+                                   at[i] = from[i * stride];
+                               at += run;
+                             });
+            return {buffer};
+          });
+      if (a.axes.packed(a.strides))
+        return loop(lines, n, a.to + first);
       T* const buffer = reinterpret_cast<T*>(buffers + used);
       loop(lines, n, buffer);
       const T* from = buffer;
-      a.axes.for_each_run(first, n, a.strides, [&](index_t offset, index_t run, index_t stride) {
-        for (index_t i = 0; i < run; ++i) a.to[offset + i * stride] = from[i];
-        from += run;
-      });
+      a.axes.for_each_run(first, n, a.strides,
+                          [&](index_t offset, index_t run, index_t stride) {
+                            for (index_t i = 0; i < run; ++i)
+                              a.to[offset + i * stride] = from[i];
+                            from += run;
+                          });
     }
     template <class Lines>
     static void loop(const Lines& lines, index_t n, T* to) {
       if (n == piece) {  // as many as the compiler knows
         MULTISTAGE_INDEPENDENT
-        for (index_t i = 0; i < piece; ++i) to[i] = static_cast<T>(lines.at(i));
+        for (index_t i = 0; i < piece; ++i)
+          to[i] = static_cast<T>(lines.at(i));
       } else {
         MULTISTAGE_INDEPENDENT
-        for (index_t i = 0; i < n; ++i) to[i] = static_cast<T>(lines.at(i));
+        for (index_t i = 0; i < n; ++i)
+          to[i] = static_cast<T>(lines.at(i));
       }
     }
   };
@@ -280,34 +325,44 @@ struct assignment {
   template <class Backend>
   void run(const Backend& b) const {
     const index_t n = axes.size();
-    if (n == 0) return;
+    if (n == 0)
+      return;
     if constexpr (Backend::on_host)
       b.for_each_index(divide_up(n, piece), by_piece{*this, n}, 16);
     else
       b.for_each_index(n, by_element{*this});
   }
 
-  /// Axes of one element go; the others in the order of the result's memory, forwards; those that lie as one in every operand are joined.
+  /// Axes of one element go; the others in the order of the result's memory, forwards; those
+  /// that lie as one in every operand are joined.
   void simplify() {
     int n = 0;
     for (int k = 0; k < Rank; ++k)
-      if (axes.extents[k] != 1) move_axis(k, n++);
+      if (axes.extents[k] != 1)
+        move_axis(k, n++);
     axes.count = n;
     for (int k = 0; k < n; ++k)
-      if (strides[k] < 0) turn_round(k);
+      if (strides[k] < 0)
+        turn_round(k);
     for (int k = 1; k < n; ++k)
-      for (int j = k; j > 0 && strides[j - 1] < strides[j]; --j) exchange(j - 1, j);
+      for (int j = k; j > 0 && strides[j - 1] < strides[j]; --j)
+        exchange(j - 1, j);
     for (int k = axes.count - 2; k >= 0; --k) {
-      const auto joins = [&](const index_list<Rank>& s) { return s[k] == s[k + 1] * axes.extents[k + 1]; };
+      const auto joins = [&](const index_list<Rank>& s) {
+        return s[k] == s[k + 1] * axes.extents[k + 1];
+      };
       bool all = joins(strides);
       for_each_leaf(tree, [&](const auto& l) { all = all && joins(l.strides); });
-      if (!all) continue;
+      if (!all)
+        continue;
       axes.extents[k] *= axes.extents[k + 1];
       each_strides([&](index_list<Rank>& s) {
         s[k] = s[k + 1];
-        for (int j = k + 1; j + 1 < axes.count; ++j) s[j] = s[j + 1];
+        for (int j = k + 1; j + 1 < axes.count; ++j)
+          s[j] = s[j + 1];
       });
-      for (int j = k + 1; j + 1 < axes.count; ++j) axes.extents[j] = axes.extents[j + 1];
+      for (int j = k + 1; j + 1 < axes.count; ++j)
+        axes.extents[j] = axes.extents[j + 1];
       --axes.count;
     }
   }
@@ -343,23 +398,29 @@ std::pair<const void*, const void*> addresses(const view<T, E>& v) {
   index_t low = 0;
   index_t high = 0;
   for (int k = 0; k < E::rank(); ++k) {
-    if (v.extents[k] == 0) return {nullptr, nullptr};
+    if (v.extents[k] == 0)
+      return {nullptr, nullptr};
     const index_t reach = (v.extents[k] - 1) * v.strides[k];
     (reach < 0 ? low : high) += reach;
   }
   return {v.data + low, v.data + high + 1};
 }
-/// Whether writing to `to` may change what is still to be read through `from`: they meet, and not element by element.
+/// Whether writing to `to` may change what is still to be read through `from`: they meet, and
+/// not element by element.
 template <class T, class E, class U, class F>
 bool interferes(const view<T, E>& to, const view<const U, F>& from) {
   const auto [first, behind] = addresses(to);
   const auto [first_read, behind_read] = addresses(from);
   const std::less<const void*> before;
-  if (!before(first, behind_read) || !before(first_read, behind)) return false;
-  if (static_cast<const void*>(to.data) != static_cast<const void*>(from.data) || sizeof(T) != sizeof(U)) return true;
+  if (!before(first, behind_read) || !before(first_read, behind))
+    return false;
+  if (static_cast<const void*>(to.data) != static_cast<const void*>(from.data) ||
+      sizeof(T) != sizeof(U))
+    return true;
   const index_list<E::rank()> s = multistage::detail::spread_strides(from, to.extents);
   for (int k = 0; k < E::rank(); ++k)
-    if (to.extents[k] != 1 && s[k] != to.strides[k]) return true;
+    if (to.extents[k] != 1 && s[k] != to.strides[k])
+      return true;
   return false;
 }
 
@@ -369,14 +430,17 @@ void write(const Backend& b, const view<T, E>& to, const Node& node) {
   constexpr int axes = E::rank() > 0 ? E::rank() : 1;
   const auto spread = [&]<int N>(const index_list<N>& s) {
     index_list<axes> all;
-    for (int k = 0; k < N; ++k) all[k] = s[k];
+    for (int k = 0; k < N; ++k)
+      all[k] = s[k];
     return all;
   };
   auto tree = with_leaves(node, [&]<class U, class F, class B>(const leaf<U, F, B>& l) {
-    return strided<U, axes>{l.elements.data, spread(multistage::detail::spread_strides(l.elements, to.extents))};
+    return strided<U, axes>{l.elements.data,
+                            spread(multistage::detail::spread_strides(l.elements, to.extents))};
   });
   assignment<decltype(tree), T, axes> a{{}, tree, to.data, spread(to.strides)};
-  for (int k = 0; k < axes; ++k) a.axes.extents[k] = k < E::rank() ? to.extents[k] : 1;
+  for (int k = 0; k < axes; ++k)
+    a.axes.extents[k] = k < E::rank() ? to.extents[k] : 1;
   a.simplify();
   a.run(b);
 }
@@ -384,22 +448,29 @@ void write(const Backend& b, const view<T, E>& to, const Node& node) {
 /// to = node, whatever they share. @throws shape_error
 template <class Backend, class T, class E, class Node>
 void assign(const Backend& b, const view<T, E>& to, const Node& node) {
-  static_assert(!std::is_const_v<T>, "multistage: this view is const; its elements cannot be assigned to");
+  static_assert(!std::is_const_v<T>,
+                "multistage: this view is const; its elements cannot be assigned to");
   using from = typename Node::extents_type;
   using backend = typename Node::backend_type;
   static_assert(std::is_same_v<backend, Backend> || std::is_void_v<backend>,
-                "multistage: an expression is assigned to a tensor of its own backend; bring it there by .to(backend)");
-  static_assert(from::rank() <= E::rank(), "multistage: the expression has more axes than what it is assigned to");
-  static_assert(std::is_same_v<typename detail::common_extents<from, E>::type, typename detail::common_extents<E, from>::type>);
+                "multistage: an expression is assigned to a tensor of its own backend; bring "
+                "it there by .to(backend)");
+  static_assert(from::rank() <= E::rank(),
+                "multistage: the expression has more axes than what it is assigned to");
+  static_assert(std::is_same_v<typename detail::common_extents<from, E>::type,
+                               typename detail::common_extents<E, from>::type>);
   const from extents = node.extents();
-  require<shape_error>(multistage::detail::spreads(extents, to.extents), "assignment: an expression of extents ", extents,
-                       " does not spread to ", to.extents, "; seen from the last axis, extents must be equal or 1");
+  require<shape_error>(multistage::detail::spreads(extents, to.extents),
+                       "assignment: an expression of extents ", extents, " does not spread to ",
+                       to.extents, "; seen from the last axis, extents must be equal or 1");
   bool meets = false;
   for (int k = 0; k < E::rank(); ++k)
-    require<shape_error>(to.strides[k] != 0 || to.extents[k] <= 1, "assignment: axis ", k, " of ", to.extents,
+    require<shape_error>(to.strides[k] != 0 || to.extents[k] <= 1, "assignment: axis ", k,
+                         " of ", to.extents,
                          " is one element repeated; it cannot be assigned to");
   for_each_leaf(node, [&](const auto& l) { meets = meets || interferes(to, l.elements); });
-  if (!meets) return write(b, to, node);
+  if (!meets)
+    return write(b, to, node);
   const basic_tensor<T, E, Backend> first(b, to.extents);
   write(b, view<T, E>(const_cast<T*>(first.data()), to.extents), node);
   write(b, to, leaf<T, E, Backend>(first.view(), b));
@@ -413,7 +484,9 @@ template <operand X>
 auto eval(X&& x) {
   const auto node = lazy::node_of(std::forward<X>(x));
   using type = std::remove_const_t<decltype(node)>;
-  basic_tensor<typename type::value_type, typename type::extents_type, typename type::backend_type> y(node.backend(), node.extents());
+  basic_tensor<typename type::value_type, typename type::extents_type,
+               typename type::backend_type>
+      y(node.backend(), node.extents());
   lazy::write(y.backend(), y.view(), node);
   return y;
 }
@@ -427,7 +500,8 @@ template <class T, class E, class B, class X>
 void tensor_construct(basic_tensor<T, E, B>& to, const X& x) {
   const auto node = lazy::node_of(x);
   using type = std::remove_const_t<decltype(node)>;
-  static_assert(type::extents_type::rank() == E::rank(), "multistage: the tensor and the expression differ in their number of axes");
+  static_assert(type::extents_type::rank() == E::rank(),
+                "multistage: the tensor and the expression differ in their number of axes");
   basic_tensor<T, E, B> made(node.backend(), convert_extents<E>(node.extents()));
   lazy::assign(made.backend(), made.view(), node);
   to = std::move(made);
@@ -446,9 +520,11 @@ void tensor_fill(X&& to, T value) {
 }
 template <tensor_like X>
 auto tensor_copy(const X& x) {
-  basic_tensor<typename X::value_type, typename X::extents_type, typename X::backend_type> y(x.backend(), x.extents());
+  basic_tensor<typename X::value_type, typename X::extents_type, typename X::backend_type> y(
+      x.backend(), x.extents());
   if (x.view().contiguous()) {
-    if (x.size() > 0) x.backend().copy(x.data(), y.data(), x.size());
+    if (x.size() > 0)
+      x.backend().copy(x.data(), y.data(), x.size());
   } else {
     lazy::write(y.backend(), y.view(), lazy::node_of(x));
   }
@@ -463,8 +539,10 @@ auto tensor_to(const X& x, const Backend& backend) {
   using T = typename X::value_type;
   using from = typename X::backend_type;
   basic_tensor<T, typename X::extents_type, Backend> y(backend, x.extents());
-  if (x.size() == 0) return y;
-  if (!x.view().contiguous()) return tensor_to(tensor_copy(x), backend);
+  if (x.size() == 0)
+    return y;
+  if (!x.view().contiguous())
+    return tensor_to(tensor_copy(x), backend);
   if constexpr (from::on_host) {
     y.backend().upload(x.data(), y.data(), x.size());
   } else if constexpr (Backend::on_host) {
@@ -477,12 +555,11 @@ auto tensor_to(const X& x, const Backend& backend) {
   return y;
 }
 
-#define MULTISTAGE_OPERATOR(symbol, name)                                                                     \
-  template <tensor_like X, class Y>                                                                           \
-    requires operands<X, Y>                                                                                   \
-  X&& operator symbol(X&& x, const Y& y) {                                                                    \
-    lazy::assign(x.backend(), x.view(), map(lazy::function::name(), x, y));                                   \
-    return std::forward<X>(x);                                                                                \
+#define MULTISTAGE_OPERATOR(symbol, name)                                   \
+  template <tensor_like X, class Y>                                         \
+  requires operands<X, Y> X && operator symbol(X&& x, const Y& y) {         \
+    lazy::assign(x.backend(), x.view(), map(lazy::function::name(), x, y)); \
+    return std::forward<X>(x);                                              \
   }
 MULTISTAGE_OPERATOR(+=, add)
 MULTISTAGE_OPERATOR(-=, subtract)

@@ -1,6 +1,7 @@
-// Expressions: what is written down with tensors and numbers, kept until it is assigned. A node knows the type of its values, its extents
-// and its backend; a leaf is a view, an inner node a function of nodes. Functions are applied to one number of each operand and run on
-// host and device.
+// Expressions: what is written down with tensors and numbers, kept until it is assigned. A node
+// knows the type of its values, its extents and its backend; a leaf is a view, an inner node a
+// function of nodes. Functions are applied to one number of each operand and run on host and
+// device.
 #pragma once
 #include <memory>
 
@@ -14,7 +15,8 @@ using computed_t = std::conditional_t<std::is_arithmetic_v<T>, T, float>;
 
 namespace lazy {
 
-/// A tensor or view as operand. Expressions keep views of tensors that have names, and the tensors themselves that have none.
+/// A tensor or view as operand. Expressions keep views of tensors that have names, and the
+/// tensors themselves that have none.
 template <class T, class Extents, class Backend>
 struct leaf : expression_base {
   using value_type = computed_t<T>;
@@ -26,10 +28,16 @@ struct leaf : expression_base {
   Backend handle;
   std::shared_ptr<const void> owner;
 
-  leaf(const view<const T, Extents>& v, const Backend& b, std::shared_ptr<const void> o = nullptr)
+  leaf(const view<const T, Extents>& v,
+       const Backend& b,
+       std::shared_ptr<const void> o = nullptr)
       : elements(v), handle(b), owner(std::move(o)) {}
-  const Extents& extents() const { return elements.extents; }
-  const Backend& backend() const { return handle; }
+  const Extents& extents() const {
+    return elements.extents;
+  }
+  const Backend& backend() const {
+    return handle;
+  }
 };
 
 /// A number as operand.
@@ -42,7 +50,9 @@ struct constant : expression_base {
   T value;
 
   explicit constant(T v) : value(v) {}
-  extents_type extents() const { return {}; }
+  extents_type extents() const {
+    return {};
+  }
   template <class Place>
   MULTISTAGE_HD T at(const Place&) const {
     return value;
@@ -61,9 +71,12 @@ struct arguments<Head, Tail...> {
 namespace detail {
 /// The extent of an axis that two operands share, -2 where they cannot.
 constexpr index_t shared_extent(index_t a, index_t b) {
-  if (a == 1) return b;
-  if (b == 1 || a == b) return a;
-  if (a == dynamic) return b;
+  if (a == 1)
+    return b;
+  if (b == 1 || a == b)
+    return a;
+  if (a == dynamic)
+    return b;
   return b == dynamic ? a : -2;
 }
 template <class E, int Rank>
@@ -76,9 +89,12 @@ struct spread_extents;
 template <class A, class B, int... I>
 struct spread_extents<A, B, std::integer_sequence<int, I...>> {
   static constexpr int most = int(sizeof...(I));
-  static_assert(((shared_extent(from_the_end<A, most>(I), from_the_end<B, most>(I)) != -2) && ...),
-                "multistage: these operands do not go together: seen from the last axis, extents must be equal or 1");
-  using type = multistage::detail::canonical<shared_extent(from_the_end<A, most>(I), from_the_end<B, most>(I))...>;
+  static_assert(((shared_extent(from_the_end<A, most>(I), from_the_end<B, most>(I)) != -2) &&
+                 ...),
+                "multistage: these operands do not go together: seen from the last axis, "
+                "extents must be equal or 1");
+  using type = multistage::detail::canonical<shared_extent(from_the_end<A, most>(I),
+                                                           from_the_end<B, most>(I))...>;
 };
 template <class A, class... Rest>
 struct common_extents {
@@ -87,7 +103,9 @@ struct common_extents {
 template <class A, class B, class... Rest>
 struct common_extents<A, B, Rest...> {
   static constexpr int most = A::rank() > B::rank() ? A::rank() : B::rank();
-  using type = typename common_extents<typename spread_extents<A, B, std::make_integer_sequence<int, most>>::type, Rest...>::type;
+  using type = typename common_extents<
+      typename spread_extents<A, B, std::make_integer_sequence<int, most>>::type,
+      Rest...>::type;
 };
 
 /// The backend of some operands; numbers have none.
@@ -99,7 +117,8 @@ template <class A, class... Rest>
 struct common_backend<A, Rest...> {
   using rest = typename common_backend<Rest...>::type;
   static_assert(std::is_void_v<A> || std::is_void_v<rest> || std::is_same_v<A, rest>,
-                "multistage: the operands of an expression lie on different backends; bring them together by .to(backend)");
+                "multistage: the operands of an expression lie on different backends; bring "
+                "them together by .to(backend)");
   using type = std::conditional_t<std::is_void_v<A>, rest, A>;
 };
 
@@ -111,7 +130,8 @@ void join_extents(index_list<Rank>& all, const E& e) {
     if (have == 1)
       have = e[k];
     else if (e[k] != 1 && e[k] != have)
-      fail<shape_error>("expression: an operand of extents ", e, " meets others of ", have, " along its axis ", k,
+      fail<shape_error>("expression: an operand of extents ", e, " meets others of ", have,
+                        " along its axis ", k,
                         "; seen from the last axis, extents must be equal or 1");
   }
 }
@@ -120,7 +140,8 @@ void join_extents(index_list<Rank>& all, const E& e) {
 /// f of one value of each operand.
 template <class F, class... Nodes>
 struct applied : expression_base {
-  using value_type = std::remove_cvref_t<decltype(std::declval<const F&>()(std::declval<typename Nodes::value_type>()...))>;
+  using value_type = std::remove_cvref_t<decltype(std::declval<const F&>()(
+      std::declval<typename Nodes::value_type>()...))>;
   using extents_type = typename detail::common_extents<typename Nodes::extents_type...>::type;
   using backend_type = typename detail::common_backend<typename Nodes::backend_type...>::type;
 
@@ -131,11 +152,14 @@ struct applied : expression_base {
   /// @throws shape_error where the operands' extents do not go together
   extents_type extents() const {
     index_list<extents_type::rank()> all;
-    for (int k = 0; k < extents_type::rank(); ++k) all[k] = 1;
+    for (int k = 0; k < extents_type::rank(); ++k)
+      all[k] = 1;
     join(all, operands);
     return make_extents<extents_type>(all);
   }
-  backend_type backend() const { return first_backend(operands); }
+  backend_type backend() const {
+    return first_backend(operands);
+  }
 
  private:
   template <int Rank>
@@ -158,7 +182,8 @@ struct applied : expression_base {
 template <tensor_like X>
 auto node_of(X&& x) {
   using tensor_type = std::remove_cvref_t<X>;
-  using node = leaf<typename tensor_type::value_type, typename tensor_type::extents_type, typename tensor_type::backend_type>;
+  using node = leaf<typename tensor_type::value_type, typename tensor_type::extents_type,
+                    typename tensor_type::backend_type>;
   if constexpr (!owning<tensor_type>) {
     return node(x.cview(), x.backend(), x.owner());
   } else if constexpr (!std::is_lvalue_reference_v<X> && !std::is_const_v<X>) {
@@ -177,13 +202,15 @@ arguments<Nodes...> arguments_of(Nodes... nodes) {
   if constexpr (sizeof...(Nodes) == 0)
     return {};
   else
-    return [](auto head, auto... tail) -> arguments<Nodes...> { return {std::move(head), arguments_of(std::move(tail)...)}; }(
-               std::move(nodes)...);
+    return [](auto head, auto... tail) -> arguments<Nodes...> {
+      return {std::move(head), arguments_of(std::move(tail)...)};
+    }(std::move(nodes)...);
 }
 
 }  // namespace lazy
 
-/// What a number beside operands is: of their type where they are floating-point, else as it is.
+/// What a number beside operands is: of their type where they are floating-point, else as it
+/// is.
 template <class S, class Value>
 using beside = std::conditional_t<std::is_floating_point_v<Value>, Value, S>;
 
@@ -209,7 +236,8 @@ struct first_value {
 template <class X, class Y, class... Rest>
 struct first_value<X, Y, Rest...> {
   using own = typename value_of<X>::type;
-  using type = std::conditional_t<std::is_void_v<own>, typename first_value<Y, Rest...>::type, own>;
+  using type =
+      std::conditional_t<std::is_void_v<own>, typename first_value<Y, Rest...>::type, own>;
 };
 template <class Value, class X>
 auto node_beside(X&& x) {
@@ -222,16 +250,19 @@ auto node_beside(X&& x) {
 
 /// Operands and numbers, at least one of them an operand.
 template <class... X>
-concept operands = (operand<X> || ...) && ((operand<X> || std::is_arithmetic_v<std::remove_cvref_t<X>>)&&...);
+concept operands = (operand<X> || ...) &&
+                   ((operand<X> || std::is_arithmetic_v<std::remove_cvref_t<X>>)&&...);
 
-/// f applied to the elements of operands (and numbers), as an expression: map([](float a, float b) { ... }, x, y). For a device f is an
-/// object whose call is MULTISTAGE_HD.
+/// f applied to the elements of operands (and numbers), as an expression: map([](float a, float
+/// b) { ... }, x, y). For a device f is an object whose call is MULTISTAGE_HD.
 template <class F, class... X>
-  requires operands<X...>
+requires operands<X...>
 auto map(const F& f, X&&... x) {
   using value = typename lazy::detail::first_value<X...>::type;
   auto nodes = lazy::arguments_of(lazy::detail::node_beside<value>(std::forward<X>(x))...);
-  return [&]<class... Nodes>(lazy::arguments<Nodes...>& n) { return lazy::applied<F, Nodes...>(f, std::move(n)); }(nodes);
+  return [&]<class... Nodes>(lazy::arguments<Nodes...>& n) {
+    return lazy::applied<F, Nodes...>(f, std::move(n));
+  }(nodes);
 }
 
 }  // namespace multistage

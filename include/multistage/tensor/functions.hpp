@@ -1,5 +1,5 @@
-// Operators and elementary functions of expressions, element by element. Numbers take the type of a floating-point operand beside them;
-// else C++'s own rules hold (uint8 + uint8 is an int).
+// Operators and elementary functions of expressions, element by element. Numbers take the type
+// of a floating-point operand beside them; else C++'s own rules hold (uint8 + uint8 is an int).
 #pragma once
 #include <cmath>
 
@@ -15,12 +15,12 @@ namespace lazy::function {
       return expression_of_x;                            \
     }                                                    \
   };
-#define MULTISTAGE_BINARY(name, expression_of_x_and_y)          \
-  struct name {                                                 \
-    template <class X, class Y>                                 \
-    MULTISTAGE_HD constexpr auto operator()(X x, Y y) const {   \
-      return expression_of_x_and_y;                             \
-    }                                                           \
+#define MULTISTAGE_BINARY(name, expression_of_x_and_y)        \
+  struct name {                                               \
+    template <class X, class Y>                               \
+    MULTISTAGE_HD constexpr auto operator()(X x, Y y) const { \
+      return expression_of_x_and_y;                           \
+    }                                                         \
   };
 MULTISTAGE_BINARY(add, x + y)
 MULTISTAGE_BINARY(subtract, x - y)
@@ -75,10 +75,10 @@ struct cast {
 
 }  // namespace lazy::function
 
-#define MULTISTAGE_OPERATOR(symbol, name)                           \
-  template <class X, class Y>                                       \
-    requires operands<X, Y>                                         \
-  auto operator symbol(X&& x, Y&& y) {                              \
+#define MULTISTAGE_OPERATOR(symbol, name)                                       \
+  template <class X, class Y>                                                   \
+  requires operands<X, Y>                                                       \
+  auto operator symbol(X&& x, Y&& y) {                                          \
     return map(lazy::function::name(), std::forward<X>(x), std::forward<Y>(y)); \
   }
 MULTISTAGE_OPERATOR(+, add)
@@ -102,10 +102,10 @@ auto operator!(X&& x) {
   return map(lazy::function::logical_not(), std::forward<X>(x));
 }
 
-#define MULTISTAGE_FUNCTION(name, of)                         \
-  template <operand X>                                        \
-  auto name(X&& x) {                                          \
-    return map(lazy::function::of(), std::forward<X>(x));     \
+#define MULTISTAGE_FUNCTION(name, of)                     \
+  template <operand X>                                    \
+  auto name(X&& x) {                                      \
+    return map(lazy::function::of(), std::forward<X>(x)); \
   }
 MULTISTAGE_FUNCTION(abs, absolute)
 MULTISTAGE_FUNCTION(square, square)
@@ -123,10 +123,10 @@ MULTISTAGE_FUNCTION(silu, silu)
 MULTISTAGE_FUNCTION(gelu, gelu)
 #undef MULTISTAGE_FUNCTION
 
-#define MULTISTAGE_FUNCTION(name, of)                               \
-  template <class X, class Y>                                       \
-    requires operands<X, Y>                                         \
-  auto name(X&& x, Y&& y) {                                         \
+#define MULTISTAGE_FUNCTION(name, of)                                         \
+  template <class X, class Y>                                                 \
+  requires operands<X, Y>                                                     \
+  auto name(X&& x, Y&& y) {                                                   \
     return map(lazy::function::of(), std::forward<X>(x), std::forward<Y>(y)); \
   }
 MULTISTAGE_FUNCTION(equal, equal)
@@ -139,10 +139,11 @@ MULTISTAGE_FUNCTION(atan2, atan2)
 
 /// x where `condition` holds, else y.
 template <class C, class X, class Y>
-  requires operands<C, X, Y>
+requires operands<C, X, Y>
 auto where(C&& condition, X&& x, Y&& y) {
   using value = typename lazy::detail::first_value<X, Y>::type;
-  auto nodes = lazy::arguments_of(lazy::node_of(std::forward<C>(condition)), lazy::detail::node_beside<value>(std::forward<X>(x)),
+  auto nodes = lazy::arguments_of(lazy::node_of(std::forward<C>(condition)),
+                                  lazy::detail::node_beside<value>(std::forward<X>(x)),
                                   lazy::detail::node_beside<value>(std::forward<Y>(y)));
   return [&]<class... Nodes>(lazy::arguments<Nodes...>& n) {
     return lazy::applied<lazy::function::select, Nodes...>({}, std::move(n));

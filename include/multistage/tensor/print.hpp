@@ -1,4 +1,5 @@
-// Printing: nested brackets, the last axis inside; of long axes the first and last three elements.
+// Printing: nested brackets, the last axis inside; of long axes the first and last three
+// elements.
 #pragma once
 #include "evaluate.hpp"
 
@@ -19,19 +20,30 @@ void print_element(std::ostream& out, const T& value) {
     out << computed_t<T>(value);
 }
 template <class Values, class E>
-void print_axis(std::ostream& out, const Values& values, const E& extents, int axis, index_t& at) {
-  if (axis == E::rank()) return print_element(out, typename Values::value_type(values[std::size_t(at++)]));
+void print_axis(std::ostream& out,
+                const Values& values,
+                const E& extents,
+                int axis,
+                index_t& at) {
+  if (axis == E::rank())
+    return print_element(out, typename Values::value_type(values[std::size_t(at++)]));
   index_t inner = 1;
-  for (int k = axis + 1; k < E::rank(); ++k) inner *= extents[k];
+  for (int k = axis + 1; k < E::rank(); ++k)
+    inner *= extents[k];
   out << '[';
   for (index_t i = 0; i < extents[axis]; ++i) {
     if (i > 0) {
       out << ',';
-      const int below = E::rank() - axis - 1;  // axes inside: so many line breaks, and a space a bracket that is open
-      for (int k = 0; k < below; ++k) out << '\n';
-      for (int k = 0; k < (below > 0 ? axis + 1 : 1); ++k) out << ' ';
+      const int below =
+          E::rank() - axis -
+          1;  // axes inside: so many line breaks, and a space a bracket that is open
+      for (int k = 0; k < below; ++k)
+        out << '\n';
+      for (int k = 0; k < (below > 0 ? axis + 1 : 1); ++k)
+        out << ' ';
     }
-    if (values.size() > std::size_t(printed_whole) && extents[axis] > 2 * printed_ends + 1 && i == printed_ends) {
+    if (values.size() > std::size_t(printed_whole) && extents[axis] > 2 * printed_ends + 1 &&
+        i == printed_ends) {
       const index_t skipped = extents[axis] - 2 * printed_ends;
       out << "...";
       at += skipped * inner;

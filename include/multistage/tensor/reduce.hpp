@@ -1,6 +1,7 @@
-// Reductions over all elements or over some axes: sum, mean, largest and smallest with their places, Euclidean norm. The order of additions
-// follows from the extents alone, so that results are the same bits for any number of threads. Floating-point values are added in double,
-// integers and bool in 64 bits.
+// Reductions over all elements or over some axes: sum, mean, largest and smallest with their
+// places, Euclidean norm. The order of additions follows from the extents alone, so that
+// results are the same bits for any number of threads. Floating-point values are added in
+// double, integers and bool in 64 bits.
 #pragma once
 #include <cmath>
 
@@ -16,7 +17,8 @@ struct axes {
 template <class... Axes>
 axes(Axes...) -> axes<int(sizeof...(Axes))>;
 
-/// Given behind the axes: they stay, with one element each, so that the result spreads over what it came from.
+/// Given behind the axes: they stay, with one element each, so that the result spreads over
+/// what it came from.
 struct keep_axes {};
 inline constexpr keep_axes keep{};
 
@@ -26,27 +28,40 @@ template <class T>
 using wide = std::conditional_t<std::is_floating_point_v<computed_t<T>>, double, std::int64_t>;
 /// What sums and means over axes are: of the operand's own type where it is floating-point.
 template <class T>
-using narrow = std::conditional_t<std::is_floating_point_v<computed_t<T>>, computed_t<T>, std::int64_t>;
+using narrow =
+    std::conditional_t<std::is_floating_point_v<computed_t<T>>, computed_t<T>, std::int64_t>;
 template <class T>
-using fraction = std::conditional_t<std::is_floating_point_v<computed_t<T>>, computed_t<T>, double>;
+using fraction =
+    std::conditional_t<std::is_floating_point_v<computed_t<T>>, computed_t<T>, double>;
 
-// A reduction has an `accumulator`, how it takes a value and another accumulator in, and how it ends. `ordered`: places count.
+// A reduction has an `accumulator`, how it takes a value and another accumulator in, and how it
+// ends. `ordered`: places count.
 template <class T>
 struct sum {
   using accumulator = wide<T>;
   using result = narrow<T>;
   static constexpr bool ordered = false;
   static constexpr bool of_nothing = true;
-  MULTISTAGE_HD static accumulator start() { return 0; }
-  MULTISTAGE_HD static void take(accumulator& a, computed_t<T> value, index_t) { a += accumulator(value); }
-  MULTISTAGE_HD static void merge(accumulator& a, const accumulator& b) { a += b; }
-  MULTISTAGE_HD static accumulator end(const accumulator& a, index_t) { return a; }
+  MULTISTAGE_HD static accumulator start() {
+    return 0;
+  }
+  MULTISTAGE_HD static void take(accumulator& a, computed_t<T> value, index_t) {
+    a += accumulator(value);
+  }
+  MULTISTAGE_HD static void merge(accumulator& a, const accumulator& b) {
+    a += b;
+  }
+  MULTISTAGE_HD static accumulator end(const accumulator& a, index_t) {
+    return a;
+  }
 };
 template <class T>
 struct mean : sum<T> {
   using result = fraction<T>;
   static constexpr bool of_nothing = false;
-  MULTISTAGE_HD static double end(const wide<T>& a, index_t n) { return double(a) / double(n); }
+  MULTISTAGE_HD static double end(const wide<T>& a, index_t n) {
+    return double(a) / double(n);
+  }
 };
 template <class T>
 struct norm {
@@ -54,10 +69,18 @@ struct norm {
   using result = fraction<T>;
   static constexpr bool ordered = false;
   static constexpr bool of_nothing = true;
-  MULTISTAGE_HD static double start() { return 0; }
-  MULTISTAGE_HD static void take(double& a, computed_t<T> value, index_t) { a += double(value) * double(value); }
-  MULTISTAGE_HD static void merge(double& a, const double& b) { a += b; }
-  MULTISTAGE_HD static double end(const double& a, index_t) { return ::sqrt(a); }
+  MULTISTAGE_HD static double start() {
+    return 0;
+  }
+  MULTISTAGE_HD static void take(double& a, computed_t<T> value, index_t) {
+    a += double(value) * double(value);
+  }
+  MULTISTAGE_HD static void merge(double& a, const double& b) {
+    a += b;
+  }
+  MULTISTAGE_HD static double end(const double& a, index_t) {
+    return ::sqrt(a);
+  }
 };
 /// The largest (or smallest) value and its place, the first of equals; NaN is beyond all.
 template <class T, bool Largest>
@@ -65,32 +88,47 @@ struct extreme {
   struct accumulator {
     computed_t<T> value;
     index_t place;
-    MULTISTAGE_HD constexpr accumulator(computed_t<T> v = computed_t<T>(0), index_t p = -1) : value(v), place(p) {}
+    MULTISTAGE_HD constexpr accumulator(computed_t<T> v = computed_t<T>(0), index_t p = -1)
+        : value(v), place(p) {}
   };
   using result = computed_t<T>;
   static constexpr bool ordered = true;
   static constexpr bool of_nothing = false;
-  MULTISTAGE_HD static accumulator start() { return {}; }
+  MULTISTAGE_HD static accumulator start() {
+    return {};
+  }
   MULTISTAGE_HD static bool beyond(computed_t<T> a, computed_t<T> b) {
     const bool nan_a = a != a;
     const bool nan_b = b != b;
-    if (nan_a || nan_b) return nan_a && !nan_b;
+    if (nan_a || nan_b)
+      return nan_a && !nan_b;
     return Largest ? a > b : a < b;
   }
-  MULTISTAGE_HD static void take(accumulator& a, computed_t<T> value, index_t place) { merge(a, {value, place}); }
-  MULTISTAGE_HD static void merge(accumulator& a, const accumulator& b) {
-    if (b.place < 0) return;
-    if (a.place < 0 || beyond(b.value, a.value) || (!beyond(a.value, b.value) && b.place < a.place)) a = b;
+  MULTISTAGE_HD static void take(accumulator& a, computed_t<T> value, index_t place) {
+    merge(a, {value, place});
   }
-  MULTISTAGE_HD static result end(const accumulator& a, index_t) { return a.value; }
+  MULTISTAGE_HD static void merge(accumulator& a, const accumulator& b) {
+    if (b.place < 0)
+      return;
+    if (a.place < 0 || beyond(b.value, a.value) ||
+        (!beyond(a.value, b.value) && b.place < a.place))
+      a = b;
+  }
+  MULTISTAGE_HD static result end(const accumulator& a, index_t) {
+    return a.value;
+  }
 };
 template <class T, bool Largest>
 struct extreme_place : extreme<T, Largest> {
   using result = index_t;
-  MULTISTAGE_HD static index_t end(const typename extreme<T, Largest>::accumulator& a, index_t) { return a.place; }
+  MULTISTAGE_HD static index_t end(const typename extreme<T, Largest>::accumulator& a,
+                                   index_t) {
+    return a.place;
+  }
 };
 
-/// The work: kept axes, reduced axes, and parts of the reduced ones, of a number of elements that the extents alone decide.
+/// The work: kept axes, reduced axes, and parts of the reduced ones, of a number of elements
+/// that the extents alone decide.
 template <class Op, class T, int Rank>
 struct parts {
   using accumulator = typename Op::accumulator;
@@ -105,7 +143,8 @@ struct parts {
   index_list<Rank> reduced_strides;
   index_t length;  // elements that a result is made of
   index_t count;   // parts of them
-  int group;       // results side by side that one index makes, so that neighbours in memory are read together
+  int group;  // results side by side that one index makes, so that neighbours in memory are
+              // read together
   accumulator* made;
 
   /// Index i: some results (a group), one part of their elements.
@@ -124,32 +163,44 @@ struct parts {
  private:
   MULTISTAGE_HD accumulator along(const T* from, index_t first, index_t n) const {
     accumulator lane[lanes];
-    for (int l = 0; l < lanes; ++l) lane[l] = Op::start();
+    for (int l = 0; l < lanes; ++l)
+      lane[l] = Op::start();
     index_t place = first;
-    reduced.for_each_run(first, n, reduced_strides, [&](index_t offset, index_t run, index_t stride) {
-      const T* const p = from + offset;
-      index_t i = 0;
-      if (stride == 1)
-        for (; i + lanes <= run; i += lanes)
-          for (int l = 0; l < lanes; ++l) Op::take(lane[l], static_cast<computed_t<T>>(p[i + l]), place + i + l);
-      for (; i < run; ++i) Op::take(lane[0], static_cast<computed_t<T>>(p[i * stride]), place + i);
-      place += run;
-    });
+    reduced.for_each_run(
+        first, n, reduced_strides, [&](index_t offset, index_t run, index_t stride) {
+          const T* const p = from + offset;
+          index_t i = 0;
+          if (stride == 1)
+            for (; i + lanes <= run; i += lanes)
+              for (int l = 0; l < lanes; ++l)
+                Op::take(lane[l], static_cast<computed_t<T>>(p[i + l]), place + i + l);
+          for (; i < run; ++i)
+            Op::take(lane[0], static_cast<computed_t<T>>(p[i * stride]), place + i);
+          place += run;
+        });
     for (int step = lanes / 2; step > 0; step /= 2)
-      for (int l = 0; l < step; ++l) Op::merge(lane[l], lane[l + step]);
+      for (int l = 0; l < step; ++l)
+        Op::merge(lane[l], lane[l + step]);
     return lane[0];
   }
-  MULTISTAGE_HD void side_by_side(const T* from, index_t first, index_t n, accumulator* to) const {
+  MULTISTAGE_HD void side_by_side(const T* from,
+                                  index_t first,
+                                  index_t n,
+                                  accumulator* to) const {
     accumulator side[most];
-    for (int g = 0; g < group; ++g) side[g] = Op::start();
+    for (int g = 0; g < group; ++g)
+      side[g] = Op::start();
     index_t place = first;
-    reduced.for_each_run(first, n, reduced_strides, [&](index_t offset, index_t run, index_t stride) {
-      for (index_t i = 0; i < run; ++i, ++place) {
-        const T* const p = from + offset + i * stride;
-        for (int g = 0; g < group; ++g) Op::take(side[g], static_cast<computed_t<T>>(p[g]), place);
-      }
-    });
-    for (int g = 0; g < group; ++g) to[g * count] = side[g];
+    reduced.for_each_run(first, n, reduced_strides,
+                         [&](index_t offset, index_t run, index_t stride) {
+                           for (index_t i = 0; i < run; ++i, ++place) {
+                             const T* const p = from + offset + i * stride;
+                             for (int g = 0; g < group; ++g)
+                               Op::take(side[g], static_cast<computed_t<T>>(p[g]), place);
+                           }
+                         });
+    for (int g = 0; g < group; ++g)
+      to[g * count] = side[g];
   }
 };
 /// A result from its parts, in their order.
@@ -161,18 +212,26 @@ struct finish {
   typename Op::result* to;
   MULTISTAGE_HD void operator()(index_t i) const {
     typename Op::accumulator a = made[i * count];
-    for (index_t k = 1; k < count; ++k) Op::merge(a, made[i * count + k]);
+    for (index_t k = 1; k < count; ++k)
+      Op::merge(a, made[i * count + k]);
     to[i] = static_cast<typename Op::result>(Op::end(a, length));
   }
 };
 
-/// The parts of every result, and how many there are of each; results in the order of the kept axes.
+/// The parts of every result, and how many there are of each; results in the order of the kept
+/// axes.
 template <class Op, class Backend, class T, class E>
-auto reduce_parts(const Backend& b, const view<const T, E>& x, const bool* is_reduced, index_t& results, index_t& length, index_t& count) {
+auto reduce_parts(const Backend& b,
+                  const view<const T, E>& x,
+                  const bool* is_reduced,
+                  index_t& results,
+                  index_t& length,
+                  index_t& count) {
   constexpr int axes = E::rank() > 0 ? E::rank() : 1;
   parts<Op, T, axes> p{};
   p.data = x.data;
-  const auto append = [](loop_axes<axes>& loop, index_list<axes>& strides, index_t extent, index_t stride) {
+  const auto append = [](loop_axes<axes>& loop, index_list<axes>& strides, index_t extent,
+                         index_t stride) {
     loop.extents[loop.count] = extent;
     strides[loop.count++] = stride;
   };
@@ -204,11 +263,12 @@ auto reduce_parts(const Backend& b, const view<const T, E>& x, const bool* is_re
 
 template <class E, int N>
 void mark(const axes<N>& which, bool* is_reduced, const E& extents) {
-  for (int k = 0; k < E::rank(); ++k) is_reduced[k] = false;
+  for (int k = 0; k < E::rank(); ++k)
+    is_reduced[k] = false;
   for (const int named : which.value) {
     const int axis = named < 0 ? named + E::rank() : named;
-    require<value_error>(axis >= 0 && axis < E::rank() && !is_reduced[axis], "reduction: axis ", named, " of ", extents,
-                         " is not there or named twice");
+    require<value_error>(axis >= 0 && axis < E::rank() && !is_reduced[axis], "reduction: axis ",
+                         named, " of ", extents, " is not there or named twice");
     is_reduced[axis] = true;
   }
 }
@@ -240,18 +300,24 @@ auto reduce(const X& x, const axes<N>& which, std::bool_constant<Keep>) {
     else if (!is_reduced[k])
       list[n++] = l.extents()[k];
   }
-  basic_tensor<typename op::result, result_extents, typename leaf_type::backend_type> y(l.backend(), make_extents<result_extents>(list));
+  basic_tensor<typename op::result, result_extents, typename leaf_type::backend_type> y(
+      l.backend(), make_extents<result_extents>(list));
   index_t results = 0;
   index_t length = 0;
   index_t count = 0;
-  if (y.size() == 0) return y;
-  const auto memory = reduce_parts<op>(y.backend(), l.elements, is_reduced, results, length, count);
-  require<shape_error>(op::of_nothing || length > 0, "reduction: ", l.extents(), " leaves nothing to take a mean or an extreme of");
-  y.backend().for_each_index(results, finish<op>{y.backend().pointer(memory), count, length, y.data()}, 1024);
+  if (y.size() == 0)
+    return y;
+  const auto memory =
+      reduce_parts<op>(y.backend(), l.elements, is_reduced, results, length, count);
+  require<shape_error>(op::of_nothing || length > 0, "reduction: ", l.extents(),
+                       " leaves nothing to take a mean or an extreme of");
+  y.backend().for_each_index(
+      results, finish<op>{y.backend().pointer(memory), count, length, y.data()}, 1024);
   y.backend().synchronize();
   return y;
 }
-/// Over all elements, to a number of the host. Its result is what Op::end returns, not narrowed.
+/// Over all elements, to a number of the host. Its result is what Op::end returns, not
+/// narrowed.
 template <template <class> class Op, class X>
 auto reduce_all(const X& x) {
   const auto l = evaluated(x);
@@ -259,16 +325,19 @@ auto reduce_all(const X& x) {
   using E = typename leaf_type::extents_type;
   using op = Op<typename leaf_type::element_type>;
   bool is_reduced[E::rank() + 1];
-  for (bool& r : is_reduced) r = true;
+  for (bool& r : is_reduced)
+    r = true;
   index_t results = 0;
   index_t length = 0;
   index_t count = 0;
   require<shape_error>(op::of_nothing || l.extents().size() > 0, "reduction: ", l.extents(),
                        " leaves nothing to take a mean or an extreme of");
-  const auto memory = reduce_parts<op>(l.backend(), l.elements, is_reduced, results, length, count);
+  const auto memory =
+      reduce_parts<op>(l.backend(), l.elements, is_reduced, results, length, count);
   std::vector<typename op::accumulator> host(static_cast<std::size_t>(count));
   l.backend().download(l.backend().pointer(memory), host.data(), count);
-  for (index_t k = 1; k < count; ++k) op::merge(host[0], host[std::size_t(k)]);
+  for (index_t k = 1; k < count; ++k)
+    op::merge(host[0], host[std::size_t(k)]);
   return op::end(host[0], length);
 }
 
@@ -283,20 +352,21 @@ using smallest_place = extreme_place<T, false>;
 
 }  // namespace lazy::reducing
 
-// name(x): of all elements, a number (sums and means in double, or in 64 bits for integers). name(x, axes{...}): along these axes, a tensor
-// without them; name(x, axes{...}, keep): a tensor with one element along each.
-#define MULTISTAGE_REDUCTION(name, op)                                                   \
-  template <operand X>                                                                   \
-  auto name(const X& x) {                                                                \
-    return lazy::reducing::reduce_all<lazy::reducing::op>(x);                            \
-  }                                                                                      \
-  template <operand X, int N>                                                            \
-  auto name(const X& x, const axes<N>& which) {                                          \
-    return lazy::reducing::reduce<lazy::reducing::op>(x, which, std::false_type());      \
-  }                                                                                      \
-  template <operand X, int N>                                                            \
-  auto name(const X& x, const axes<N>& which, keep_axes) {                               \
-    return lazy::reducing::reduce<lazy::reducing::op>(x, which, std::true_type());       \
+// name(x): of all elements, a number (sums and means in double, or in 64 bits for integers).
+// name(x, axes{...}): along these axes, a tensor without them; name(x, axes{...}, keep): a
+// tensor with one element along each.
+#define MULTISTAGE_REDUCTION(name, op)                                              \
+  template <operand X>                                                              \
+  auto name(const X& x) {                                                           \
+    return lazy::reducing::reduce_all<lazy::reducing::op>(x);                       \
+  }                                                                                 \
+  template <operand X, int N>                                                       \
+  auto name(const X& x, const axes<N>& which) {                                     \
+    return lazy::reducing::reduce<lazy::reducing::op>(x, which, std::false_type()); \
+  }                                                                                 \
+  template <operand X, int N>                                                       \
+  auto name(const X& x, const axes<N>& which, keep_axes) {                          \
+    return lazy::reducing::reduce<lazy::reducing::op>(x, which, std::true_type());  \
   }
 MULTISTAGE_REDUCTION(sum, sum)
 MULTISTAGE_REDUCTION(mean, mean)

@@ -1,5 +1,7 @@
-// Adam (Kingma and Ba, arXiv 1412.6980, algorithm 1) and the exponential moving average of the weights, in one pass over memory:
-//   m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,  w -= lr m^ / (sqrt(v^) + eps),  average += (1 - beta) (w - average).
+// Adam (Kingma and Ba, arXiv 1412.6980, algorithm 1) and the exponential moving average of the
+// weights, in one pass over memory:
+//   m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,  w -= lr m^ / (sqrt(v^) + eps),  average
+//   += (1 - beta) (w - average).
 #pragma once
 #include <cmath>
 
@@ -18,10 +20,21 @@ namespace functor {
 template <class T>
 struct adam_and_average {
   const T* gradient;
-  T *weight, *first, *second, *average;
-  T beta1, beta2, epsilon, rate, correction1, correction2;  // corrections: 1 / (1 - beta^k) after k updates
-  T gradient_scale, keep;                                   // keep: beta of the average
-  bool update;                                              // false: the weights rest, the average moves on
+  T* weight;
+  T* first;
+  T* second;
+  T* average;
+  // corrections: 1 / (1 - beta^k) after k updates
+  T beta1;
+  T beta2;
+  T epsilon;
+  T rate;
+  T correction1;
+  T correction2;
+  // keep: beta of the average
+  T gradient_scale;
+  T keep;
+  bool update;  // false: the weights rest, the average moves on
   MULTISTAGE_HD void operator()(index_t i) const {
     T w = weight[i];
     if (update) {

@@ -1,5 +1,7 @@
-// Noise levels drawn by how much their losses vary (Nichol and Dhariwal, arXiv 2102.09672, eq. 18): where a stage's levels are cut into bins of equal
-// probability, a bin is drawn with probability ~ sqrt(E L^2), and its rows weigh 1 / (bins p), so that the loss's mean stays what it was.
+// Noise levels drawn by how much their losses vary (Nichol and Dhariwal, arXiv 2102.09672, eq.
+// 18): where a stage's levels are cut into bins of equal probability, a bin is drawn with
+// probability ~ sqrt(E L^2), and its rows weigh 1 / (bins p), so that the loss's mean stays
+// what it was.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -11,8 +13,9 @@
 namespace multistage {
 
 struct loss_importance {
-  int bins = 0;            // in each stage; 0: levels are drawn as their distribution says
-  int history = 10;        // losses a bin must have seen before its stage is drawn by importance, and over about how many E L^2 is averaged
+  int bins = 0;      // in each stage; 0: levels are drawn as their distribution says
+  int history = 10;  // losses a bin must have seen before its stage is drawn by importance, and
+                     // over about how many E L^2 is averaged
   double uniform = 0.001;  // share of draws that stay uniform over the bins
 };
 
@@ -21,13 +24,21 @@ class importance_sampler {
  public:
   importance_sampler() = default;
   importance_sampler(const loss_importance& o, int stages)
-      : o_(o), mean_square_(std::size_t(stages) * std::size_t(o.bins), 0.0), seen_(mean_square_.size(), 0.0) {
-    require<value_error>(o.bins >= 0 && o.bins <= 10'000 && o.history >= 1 && o.uniform >= 0 && o.uniform <= 1, "loss_importance: bins = ", o.bins,
-                         ", history = ", o.history, ", uniform = ", o.uniform, "; bins are 0..10000, history is at least 1, uniform a share");
+      : o_(o),
+        mean_square_(std::size_t(stages) * std::size_t(o.bins), 0.0),
+        seen_(mean_square_.size(), 0.0) {
+    require<value_error>(
+        o.bins >= 0 && o.bins <= 10'000 && o.history >= 1 && o.uniform >= 0 && o.uniform <= 1,
+        "loss_importance: bins = ", o.bins, ", history = ", o.history,
+        ", uniform = ", o.uniform,
+        "; bins are 0..10000, history is at least 1, uniform a share");
   }
-  bool active() const { return o_.bins > 0; }
+  bool active() const {
+    return o_.bins > 0;
+  }
 
-  /// Where a uniform number of a stage goes: a number in (0, 1) for the stage's distribution, its bin, and the weight of its loss.
+  /// Where a uniform number of a stage goes: a number in (0, 1) for the stage's distribution,
+  /// its bin, and the weight of its loss.
   struct placed {
     double u;
     int bin;
@@ -37,21 +48,27 @@ class importance_sampler {
     const int n = o_.bins;
     const std::vector<double> p = probabilities(stage);
     int bin = 0;
-    while (bin + 1 < n && u >= p[std::size_t(bin)]) u -= p[std::size_t(bin++)];
-    const double share = p[std::size_t(bin)], inside = std::clamp(u / share, 1e-12, 1 - 1e-12);
+    while (bin + 1 < n && u >= p[std::size_t(bin)])
+      u -= p[std::size_t(bin++)];
+    const double share = p[std::size_t(bin)];
+    const double inside = std::clamp(u / share, 1e-12, 1 - 1e-12);
     return {(bin + inside) / n, bin, 1 / (n * share)};
   }
   /// The probability of each of a stage's bins.
   std::vector<double> probabilities(int stage) const {
-    const std::size_t n = std::size_t(o_.bins), first = std::size_t(stage) * n;
+    const std::size_t n = std::size_t(o_.bins);
+    const std::size_t first = std::size_t(stage) * n;
     std::vector<double> p(n, 1 / double(n));
     double sum = 0;
     for (std::size_t b = 0; b < n; ++b) {
-      if (seen_[first + b] < o_.history) return p;
+      if (seen_[first + b] < o_.history)
+        return p;
       sum += std::sqrt(mean_square_[first + b]);
     }
     if (sum > 0)
-      for (std::size_t b = 0; b < n; ++b) p[b] = (1 - o_.uniform) * std::sqrt(mean_square_[first + b]) / sum + o_.uniform / double(n);
+      for (std::size_t b = 0; b < n; ++b)
+        p[b] = (1 - o_.uniform) * std::sqrt(mean_square_[first + b]) / sum +
+               o_.uniform / double(n);
     return p;
   }
   /// A loss without its importance weight.
@@ -68,7 +85,8 @@ class importance_sampler {
   }
   /// @throws value_error for a state of other bins
   void restore(const std::vector<double>& s) {
-    require<value_error>(s.size() == 2 * mean_square_.size(), "loss_importance: a state of ", s.size(), " values, this sampler has ", 2 * mean_square_.size(),
+    require<value_error>(s.size() == 2 * mean_square_.size(), "loss_importance: a state of ",
+                         s.size(), " values, this sampler has ", 2 * mean_square_.size(),
                          "; a resumed run must have the same bins");
     std::copy_n(s.begin(), mean_square_.size(), mean_square_.begin());
     std::copy_n(s.begin() + std::ptrdiff_t(mean_square_.size()), seen_.size(), seen_.begin());
@@ -76,7 +94,8 @@ class importance_sampler {
 
  private:
   loss_importance o_{};
-  std::vector<double> mean_square_, seen_;
+  std::vector<double> mean_square_;
+  std::vector<double> seen_;
 };
 
 }  // namespace multistage

@@ -1,4 +1,5 @@
-// A training run: steps until a limit, an interrupt or an observer says stop; what happened is kept as a history of losses by stage.
+// A training run: steps until a limit, an interrupt or an observer says stop; what happened is
+// kept as a history of losses by stage.
 #pragma once
 #include <chrono>
 
@@ -13,13 +14,19 @@ struct training_limit {
   double seconds = 0;  // of this run
   index_t steps = 0;   // of this run
 };
-inline training_limit kimg(double thousands) { return {.kimg = thousands}; }
-inline training_limit seconds(double s) { return {.seconds = s}; }
+inline training_limit kimg(double thousands) {
+  return {.kimg = thousands};
+}
+inline training_limit seconds(double s) {
+  return {.seconds = s};
+}
 
 /// Mean loss by stage over a window of steps.
 struct loss_point {
   index_t step = 0;
-  double images = 0, seconds = 0, images_per_second = 0;
+  double images = 0;
+  double seconds = 0;
+  double images_per_second = 0;
   std::vector<double> loss;  // NaN for a stage without rows in the window
 };
 
@@ -30,18 +37,28 @@ struct run_result {
   double images = 0;
   bool interrupted = false;  // by a signal
   int signal = 0;            // which; a program that ends for it returns 128 + its number
-  double images_per_second() const { return seconds > 0 ? images / seconds : 0; }
+  double images_per_second() const {
+    return seconds > 0 ? images / seconds : 0;
+  }
 };
 
-/// Trains until the limit, a signal that asks to stop (core/signals.hpp), or until every stage has seen its stage_kimg. `observe(point, share done)` is called at the end of each window of about
-/// `window_seconds` and returns whether to go on. @throws value_error for a limit that never ends, numeric_error as trainer::step does
+/// Trains until the limit, a signal that asks to stop (core/signals.hpp), or until every stage
+/// has seen its stage_kimg. `observe(point, share done)` is called at the end of each window of
+/// about `window_seconds` and returns whether to go on. @throws value_error for a limit that
+/// never ends, numeric_error as trainer::step does
 template <class Scalar, class Backend, class Observe>
-run_result run(trainer<Scalar, Backend>& t, const training_limit& limit, Observe&& observe, double window_seconds = 0.5) {
-  require<value_error>(limit.kimg >= 0 && limit.seconds >= 0 && limit.steps >= 0 && (limit.kimg > 0 || limit.seconds > 0 || limit.steps > 0),
-                       "run: the limit must name kimg, seconds or steps above 0; got kimg = ", limit.kimg, ", seconds = ", limit.seconds,
-                       ", steps = ", limit.steps);
+run_result run(trainer<Scalar, Backend>& t,
+               const training_limit& limit,
+               Observe&& observe,
+               double window_seconds = 0.5) {
+  require<value_error>(limit.kimg >= 0 && limit.seconds >= 0 && limit.steps >= 0 &&
+                           (limit.kimg > 0 || limit.seconds > 0 || limit.steps > 0),
+                       "run: the limit must name kimg, seconds or steps above 0; got kimg = ",
+                       limit.kimg, ", seconds = ", limit.seconds, ", steps = ", limit.steps);
   using clock = std::chrono::steady_clock;
-  const auto since = [](clock::time_point a) { return std::chrono::duration<double>(clock::now() - a).count(); };
+  const auto since = [](clock::time_point a) {
+    return std::chrono::duration<double>(clock::now() - a).count();
+  };
   const clock::time_point begin = clock::now();
   clock::time_point window = begin;
   const stop_signals signals;
@@ -54,21 +71,28 @@ run_result run(trainer<Scalar, Backend>& t, const training_limit& limit, Observe
   for (bool go_on = true; go_on;) {
     const step_report s = t.step();
     for (std::size_t k = 0; k < stages; ++k)
-      if (s.rows[k] > 0) sum[k] += s.loss[k] * double(s.rows[k]), rows[k] += double(s.rows[k]), window_images += double(s.rows[k]);
+      if (s.rows[k] > 0)
+        sum[k] += s.loss[k] * double(s.rows[k]), rows[k] += double(s.rows[k]),
+            window_images += double(s.rows[k]);
     r.seconds = since(begin);
     r.images = t.images_seen() - images_before;
     double done = 0;
-    if (limit.kimg > 0) done = std::max(done, t.images_seen() / (limit.kimg * 1000));
-    if (limit.seconds > 0) done = std::max(done, r.seconds / limit.seconds);
-    if (limit.steps > 0) done = std::max(done, double(t.steps() - first_step) / double(limit.steps));
-    if (t.done()) done = 1;
+    if (limit.kimg > 0)
+      done = std::max(done, t.images_seen() / (limit.kimg * 1000));
+    if (limit.seconds > 0)
+      done = std::max(done, r.seconds / limit.seconds);
+    if (limit.steps > 0)
+      done = std::max(done, double(t.steps() - first_step) / double(limit.steps));
+    if (t.done())
+      done = 1;
     r.signal = signals.caught();
     r.interrupted = r.signal != 0;
     go_on = done < 1 && !r.interrupted;
     const double length = since(window);
     if (length >= window_seconds || !go_on) {
       loss_point p{s.step, t.images_seen(), r.seconds, window_images / length, {}};
-      for (std::size_t k = 0; k < stages; ++k) p.loss.push_back(sum[k] / rows[k]);
+      for (std::size_t k = 0; k < stages; ++k)
+        p.loss.push_back(sum[k] / rows[k]);
       r.history.push_back(p);
       go_on = observe(r.history.back(), std::min(done, 1.0)) && go_on;
       std::fill(sum.begin(), sum.end(), 0.0);

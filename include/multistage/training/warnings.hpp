@@ -1,4 +1,5 @@
-// What a training run is warned of: data and stages that can be trained, but hardly are what was meant.
+// What a training run is warned of: data and stages that can be trained, but hardly are what
+// was meant.
 #pragma once
 #include <algorithm>
 #include <span>
@@ -15,21 +16,29 @@ MULTISTAGE_COLD inline void warn_of_images(std::span<const float> images) {
   const auto [least, most] = std::minmax_element(images.begin(), images.end());
   if (std::max(-*least, *most) > 10)
     warn("trainer: the images' values go from ", *least, " to ", *most,
-         "; pictures are expected in [-1, 1] (bytes: v / 127.5 - 1), latent images scaled to a standard deviation near 1 (scale_factor)");
+         "; pictures are expected in [-1, 1] (bytes: v / 127.5 - 1), latent images scaled to a "
+         "standard deviation near 1 (scale_factor)");
   else if (*least >= 0 && *most <= 1)
-    warn("trainer: no image has a value below 0, they go from ", *least, " to ", *most, "; pictures are expected in [-1, 1]: give 2 v - 1");
+    warn("trainer: no image has a value below 0, they go from ", *least, " to ", *most,
+         "; pictures are expected in [-1, 1]: give 2 v - 1");
   else if (*most <= 0)
     warn("trainer: no image has a value above 0, they go from ", *least, " to ", *most,
-         "; pictures are expected in all of [-1, 1]: where integers were read whose white is not 255, name it (image_rule::largest, --largest)");
+         "; pictures are expected in all of [-1, 1]: where integers were read whose white is "
+         "not 255, name it (image_rule::largest, --largest)");
 }
 
 /// Stages that hardly get rows. @param probabilities of a row, by stage
-MULTISTAGE_COLD inline void warn_of_stages(const std::vector<double>& probabilities, const partition& stages, const trainer_options& o) {
+MULTISTAGE_COLD inline void warn_of_stages(const std::vector<double>& probabilities,
+                                           const partition& stages,
+                                           const trainer_options& o) {
   for (int s = 0; s < stages.stage_count(); ++s) {
     const double share = probabilities[std::size_t(s)];
-    if (share >= 1e-3 || (share == 0 && !o.stage_probabilities.empty())) continue;  // 0 said aloud is meant
-    warn("trainer: stage ", s, ", sigma from ", stages.lower(s), " to ", stages.upper(s), ", gets a share of ", share,
-         " of the rows and will hardly be trained; give least_stage_share = 0.05, stage_probabilities, other levels (p_mean, p_std) or another boundary");
+    if (share >= 1e-3 || (share == 0 && !o.stage_probabilities.empty()))
+      continue;  // 0 said aloud is meant
+    warn("trainer: stage ", s, ", sigma from ", stages.lower(s), " to ", stages.upper(s),
+         ", gets a share of ", share,
+         " of the rows and will hardly be trained; give least_stage_share = 0.05, "
+         "stage_probabilities, other levels (p_mean, p_std) or another boundary");
   }
 }
 

@@ -11,16 +11,21 @@
 
 namespace multistage::inline MULTISTAGE_ISA {
 
-/// Zero-initialised memory aligned to cache lines. Large pieces are pages of their own, taken from the system when they are first touched
-/// (by the thread that touches them, and not at all where nothing does), huge ones where it can.
+/// Zero-initialised memory aligned to cache lines. Large pieces are pages of their own, taken
+/// from the system when they are first touched (by the thread that touches them, and not at all
+/// where nothing does), huge ones where it can.
 template <class T>
 class aligned_storage {
   static_assert(std::is_trivially_copyable_v<T>);
 
  public:
   aligned_storage() = default;
-  explicit aligned_storage(index_t n) : memory_(n > 0 ? take(std::size_t(n) * sizeof(T)) : nullptr, release{n > 0 ? std::size_t(n) * sizeof(T) : 0}) {}
-  T* data() const { return memory_.get(); }
+  explicit aligned_storage(index_t n)
+      : memory_(n > 0 ? take(std::size_t(n) * sizeof(T)) : nullptr,
+                release{n > 0 ? std::size_t(n) * sizeof(T) : 0}) {}
+  T* data() const {
+    return memory_.get();
+  }
 
  private:
   static constexpr std::size_t large = std::size_t{4} << 20;
@@ -29,8 +34,10 @@ class aligned_storage {
       void* p = ::operator new (bytes, std::align_val_t{64});
       return static_cast<T*>(std::memset(p, 0, bytes));
     }
-    void* p = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED) throw std::bad_alloc();
+    void* p =
+        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+      throw std::bad_alloc();
     ::madvise(p, bytes, MADV_HUGEPAGE);
     return static_cast<T*>(p);
   }

@@ -1,5 +1,6 @@
-// Convolutions on the CPU, three ways: 1x1 kernels are matrix products on the image as it lies; 3x3 kernels of stride 1 go by Winograd;
-// everything else gathers blocks of patches (im2col) that stay in cache and multiplies those.
+// Convolutions on the CPU, three ways: 1x1 kernels are matrix products on the image as it lies;
+// 3x3 kernels of stride 1 go by Winograd; everything else gathers blocks of patches (im2col)
+// that stay in cache and multiplies those.
 #pragma once
 #include "reduce.hpp"
 #include "winograd.hpp"
@@ -14,7 +15,8 @@ bool use_winograd(const conv_problem<T>& p) {
   return p.same3x3() && p.channels >= winograd_channels;
 }
 
-/// A linear layer of few rows, or a small image: packing the weights would cost more than the product.
+/// A linear layer of few rows, or a small image: packing the weights would cost more than the
+/// product.
 template <class T>
 bool few_pixels(const conv_problem<T>& p) {
   return p.pointwise() && p.rows * p.out_pixels() <= 4 * gemm_kernel::tile_rows;
@@ -26,33 +28,44 @@ index_t patch_size(const conv_problem<T>& p) {
 /// The weights in panels, those of x2 behind those of x.
 template <class T>
 index_t packed_size(const conv_problem<T>& p) {
-  return gemm_kernel::packed_size<T>(patch_size(p), p.out_channels) + gemm_kernel::packed_size<T>(p.channels2, p.out_channels);
+  return gemm_kernel::packed_size<T>(patch_size(p), p.out_channels) +
+         gemm_kernel::packed_size<T>(p.channels2, p.out_channels);
 }
 template <class T>
 void pack(const cpu& b, const conv_problem<T>& p, T* to) {
-  const index_t patch = patch_size(p), n = p.out_channels;
+  const index_t patch = patch_size(p);
+  const index_t n = p.out_channels;
   gemm_kernel::pack(b, patch, n, p.weight, n, index_t(1), to);
-  if (p.channels2) gemm_kernel::pack(b, p.channels2, n, p.weight + patch * n, n, index_t(1), to + gemm_kernel::packed_size<T>(patch, n));
+  if (p.channels2)
+    gemm_kernel::pack(b, p.channels2, n, p.weight + patch * n, n, index_t(1),
+                      to + gemm_kernel::packed_size<T>(patch, n));
 }
 
-/// Output pixels a task takes, from the length of a patch: whole register tiles, at least eight tasks if there is work.
+/// Output pixels a task takes, from the length of a patch: whole register tiles, at least eight
+/// tasks if there is work.
 inline index_t pixels_per_task(index_t pixels, index_t patch) {
   constexpr index_t R = gemm_kernel::tile_rows;
-  const index_t fit = std::clamp<index_t>((index_t{64} << 10) / std::max<index_t>(patch, 1), 2 * R, 256) / R * R;
+  const index_t fit =
+      std::clamp<index_t>((index_t{64} << 10) / std::max<index_t>(patch, 1), 2 * R, 256) / R *
+      R;
   return std::max(R, std::min(fit, round_up(divide_up(pixels, 8), R)));
 }
 
-/// patches [count, kernel, kernel, channels] of the output pixels [first, first + count) counted over the batch.
+/// patches [count, kernel, kernel, channels] of the output pixels [first, first + count)
+/// counted over the batch.
 template <class T>
 void gather(const conv_problem<T>& p, index_t first, index_t count, T* to) {
   const index_t c = p.channels;
   for (index_t k = 0; k < count; ++k) {
-    const index_t pixel = (first + k) % p.out_pixels(), row = (first + k) / p.out_pixels();
-    const index_t top = pixel / p.out_width * p.stride - p.padding, left = pixel % p.out_width * p.stride - p.padding;
+    const index_t pixel = (first + k) % p.out_pixels();
+    const index_t row = (first + k) / p.out_pixels();
+    const index_t top = pixel / p.out_width * p.stride - p.padding;
+    const index_t left = pixel % p.out_width * p.stride - p.padding;
     const T* image = p.x + row * p.height * p.width * c;
     for (int u = 0; u < p.kernel; ++u)
       for (int v = 0; v < p.kernel; ++v, to += c) {
-        const index_t i = top + u, j = left + v;
+        const index_t i = top + u;
+        const index_t j = left + v;
         if (i >= 0 && i < p.height && j >= 0 && j < p.width)
           std::copy_n(image + (i * p.width + j) * c, c, to);
         else
@@ -68,17 +81,21 @@ void finish(const conv_problem<T>& p, index_t first, index_t count) {
   for (index_t k = first; k < first + count; ++k) {
     T* MULTISTAGE_RESTRICT y = p.y + k * n;
     if (p.bias)
-      for (index_t o = 0; o < n; ++o) y[o] += p.bias[o];
+      for (index_t o = 0; o < n; ++o)
+        y[o] += p.bias[o];
     if (p.row_bias) {
       const T* MULTISTAGE_RESTRICT r = p.row_bias + k / p.out_pixels() * n;
-      for (index_t o = 0; o < n; ++o) y[o] += r[o];
+      for (index_t o = 0; o < n; ++o)
+        y[o] += r[o];
     }
     if (p.residual) {
       const T* r = p.residual + k * n;
-      for (index_t o = 0; o < n; ++o) y[o] += r[o];
+      for (index_t o = 0; o < n; ++o)
+        y[o] += r[o];
     }
     if (p.scale != T(1))
-      for (index_t o = 0; o < n; ++o) y[o] *= p.scale;
+      for (index_t o = 0; o < n; ++o)
+        y[o] *= p.scale;
   }
 }
 
@@ -88,14 +105,16 @@ void finish(const conv_problem<T>& p, index_t first, index_t count) {
 template <class T>
 index_t conv_prepared_size(const cpu&, const conv_problem<T>& p) {
   using namespace conv_kernel;
-  if (use_winograd(p)) return winograd::kept_size<T>({p.rows, p.height, p.width}, p.channels, p.out_channels);
+  if (use_winograd(p))
+    return winograd::kept_size<T>({p.rows, p.height, p.width}, p.channels, p.out_channels);
   return few_pixels(p) ? 0 : packed_size(p);
 }
 template <class T>
 void conv_prepare(const cpu& b, const conv_problem<T>& p, T* to) {
   using namespace conv_kernel;
   if (use_winograd(p))
-    winograd::transform_weights(b, winograd::weights<T>{p.weight, p.channels, p.out_channels}, to);
+    winograd::transform_weights(b, winograd::weights<T>{p.weight, p.channels, p.out_channels},
+                                to);
   else
     pack(b, p, to);
 }
@@ -105,22 +124,30 @@ template <class T>
 void conv_forward(const cpu& b, const conv_problem<T>& p) {
   using namespace conv_kernel;
   if (use_winograd(p))
-    return winograd::convolve(b, {p.rows, p.height, p.width}, p.x, winograd::weights<T>{p.weight, p.channels, p.out_channels}, p.prepared, p.y,
-                              winograd::epilogue<T>{p.bias, p.row_bias, p.residual, p.scale, false});
+    return winograd::convolve(
+        b, {p.rows, p.height, p.width}, p.x,
+        winograd::weights<T>{p.weight, p.channels, p.out_channels}, p.prepared, p.y,
+        winograd::epilogue<T>{p.bias, p.row_bias, p.residual, p.scale, false});
   const bool in_place = p.residual == p.y && p.residual != nullptr;
-  const index_t patch = patch_size(p), pixels = p.rows * p.out_pixels(), n = p.out_channels;
+  const index_t patch = patch_size(p);
+  const index_t pixels = p.rows * p.out_pixels();
+  const index_t n = p.out_channels;
   if (few_pixels(p)) {
     constexpr index_t columns = gemm_kernel::tile_columns<T>;
     b.pool().parallel_for(divide_up(n, columns), [&](index_t task) {
-      const index_t j = task * columns, width = std::min(columns, n - j);
+      const index_t j = task * columns;
+      const index_t width = std::min(columns, n - j);
       const auto add = [&](const T* x, index_t channels, const T* w, T beta) {
-        gemm_kernel::multiply(pixels, width, channels, x, channels, index_t(1), w + j, n, index_t(1), T(1), beta, p.y + j, n);
+        gemm_kernel::multiply(pixels, width, channels, x, channels, index_t(1), w + j, n,
+                              index_t(1), T(1), beta, p.y + j, n);
       };
       add(p.x, p.channels, p.weight, in_place ? T(1) : T(0));
-      if (p.channels2) add(p.x2, p.channels2, p.weight + p.channels * n, T(1));
+      if (p.channels2)
+        add(p.x2, p.channels2, p.weight + p.channels * n, T(1));
     });
     conv_problem<T> q = p;
-    if (in_place) q.residual = nullptr;
+    if (in_place)
+      q.residual = nullptr;
     finish(q, 0, pixels);
     return;
   }
@@ -134,7 +161,8 @@ void conv_forward(const cpu& b, const conv_problem<T>& p) {
   }
   const T* packed2 = packed + gemm_kernel::packed_size<T>(patch, n);
   b.pool().parallel_for(divide_up(pixels, block), [&](index_t task) {
-    const index_t first = task * block, count = std::min(block, pixels - first);
+    const index_t first = task * block;
+    const index_t count = std::min(block, pixels - first);
     const T* a = p.x + first * patch;
     scratch_frame of_task;
     if (!p.pointwise()) {
@@ -149,47 +177,70 @@ void conv_forward(const cpu& b, const conv_problem<T>& p) {
       beta = T(1);
       q.residual = nullptr;
     }
-    gemm_kernel::multiply_packed(count, n, patch, a, patch, index_t(1), packed, T(1), beta, y, n);
-    if (p.channels2) gemm_kernel::multiply_packed(count, n, p.channels2, p.x2 + first * p.channels2, p.channels2, index_t(1), packed2, T(1), T(1), y, n);
+    gemm_kernel::multiply_packed(count, n, patch, a, patch, index_t(1), packed, T(1), beta, y,
+                                 n);
+    if (p.channels2)
+      gemm_kernel::multiply_packed(count, n, p.channels2, p.x2 + first * p.channels2,
+                                   p.channels2, index_t(1), packed2, T(1), T(1), y, n);
     finish(q, first, count);
   });
 }
 
-/// dx (+)= gradient of x, dx2 (+)= gradient of x2 (either may be null), from dy; p.y, bias and residual play no part.
+/// dx (+)= gradient of x, dx2 (+)= gradient of x2 (either may be null), from dy; p.y, bias and
+/// residual play no part.
 template <class T>
-void conv_backward_input(const cpu& b, const conv_problem<T>& p, const T* dy, T* dx, bool accumulate, T* dx2, bool accumulate2) {
+void conv_backward_input(const cpu& b,
+                         const conv_problem<T>& p,
+                         const T* dy,
+                         T* dx,
+                         bool accumulate,
+                         T* dx2,
+                         bool accumulate2) {
   using namespace conv_kernel;
-  const index_t n = p.out_channels, pixels = p.rows * p.out_pixels();
+  const index_t n = p.out_channels;
+  const index_t pixels = p.rows * p.out_pixels();
   if (p.pointwise()) {
     const auto one = [&](index_t c, const T* w, T* to, bool add) {
-      if (to) multiply(b, {dy, pixels, n}, matrix_view<const T>{w, c, n}.transposed(), matrix_view<T>{to, pixels, c}, 1, add ? 1 : 0);
+      if (to)
+        multiply(b, {dy, pixels, n}, matrix_view<const T>{w, c, n}.transposed(),
+                 matrix_view<T>{to, pixels, c}, 1, add ? 1 : 0);
     };
     one(p.channels, p.weight, dx, accumulate);
-    if (p.channels2) one(p.channels2, p.weight + p.channels * n, dx2, accumulate2);
+    if (p.channels2)
+      one(p.channels2, p.weight + p.channels * n, dx2, accumulate2);
     return;
   }
-  if (!dx) return;
+  if (!dx)
+    return;
   if (p.same3x3() && n >= winograd_channels)
-    return winograd::convolve(b, {p.rows, p.height, p.width}, dy, winograd::weights<T>{p.weight, p.channels, n, true}, static_cast<const T*>(nullptr), dx,
-                              winograd::epilogue<T>{.accumulate = accumulate});
+    return winograd::convolve(
+        b, {p.rows, p.height, p.width}, dy, winograd::weights<T>{p.weight, p.channels, n, true},
+        static_cast<const T*>(nullptr), dx, winograd::epilogue<T>{.accumulate = accumulate});
   // Patches of neighbouring outputs overlap: one task an image keeps the order of additions.
-  const index_t c = p.channels, patch = p.kernel * p.kernel * c, block = pixels_per_task(p.out_pixels(), patch);
+  const index_t c = p.channels;
+  const index_t patch = p.kernel * p.kernel * c;
+  const index_t block = pixels_per_task(p.out_pixels(), patch);
   b.pool().parallel_for(p.rows, [&](index_t row) {
     T* image = dx + row * p.height * p.width * c;
-    if (!accumulate) std::fill_n(image, p.height * p.width * c, T(0));
+    if (!accumulate)
+      std::fill_n(image, p.height * p.width * c, T(0));
     scratch_frame scratch;
     T* patches = scratch.take<T>(block * patch);
     for (index_t first = 0; first < p.out_pixels(); first += block) {
       const index_t count = std::min(block, p.out_pixels() - first);
-      gemm_kernel::multiply(count, patch, n, dy + (row * p.out_pixels() + first) * n, n, index_t(1), p.weight, index_t(1), n, T(1), T(0), patches, patch);
+      gemm_kernel::multiply(count, patch, n, dy + (row * p.out_pixels() + first) * n, n,
+                            index_t(1), p.weight, index_t(1), n, T(1), T(0), patches, patch);
       const T* from = patches;
       for (index_t k = first; k < first + count; ++k)
         for (int u = 0; u < p.kernel; ++u)
           for (int v = 0; v < p.kernel; ++v, from += c) {
-            const index_t i = k / p.out_width * p.stride - p.padding + u, j = k % p.out_width * p.stride - p.padding + v;
-            if (i < 0 || i >= p.height || j < 0 || j >= p.width) continue;
+            const index_t i = k / p.out_width * p.stride - p.padding + u;
+            const index_t j = k % p.out_width * p.stride - p.padding + v;
+            if (i < 0 || i >= p.height || j < 0 || j >= p.width)
+              continue;
             T* to = image + (i * p.width + j) * c;
-            for (index_t q = 0; q < c; ++q) to[q] += from[q];
+            for (index_t q = 0; q < c; ++q)
+              to[q] += from[q];
           }
     }
   });
@@ -199,24 +250,35 @@ void conv_backward_input(const cpu& b, const conv_problem<T>& p, const T* dy, T*
 template <class T>
 void conv_backward_weight(const cpu& b, const conv_problem<T>& p, const T* dy, T* dweight) {
   using namespace conv_kernel;
-  const index_t n = p.out_channels, pixels = p.rows * p.out_pixels();
-  if (use_winograd(p)) return winograd::weight_gradient(b, {p.rows, p.height, p.width}, p.x, p.channels, dy, n, dweight);
+  const index_t n = p.out_channels;
+  const index_t pixels = p.rows * p.out_pixels();
+  if (use_winograd(p))
+    return winograd::weight_gradient(b, {p.rows, p.height, p.width}, p.x, p.channels, dy, n,
+                                     dweight);
   if (p.pointwise()) {
     const auto one = [&](index_t c, const T* x, T* to) {
-      multiply(b, matrix_view<const T>{x, pixels, c}.transposed(), {dy, pixels, n}, matrix_view<T>{to, c, n}, 1, 1);
+      multiply(b, matrix_view<const T>{x, pixels, c}.transposed(), {dy, pixels, n},
+               matrix_view<T>{to, c, n}, 1, 1);
     };
     one(p.channels, p.x, dweight);
-    if (p.channels2) one(p.channels2, p.x2, dweight + p.channels * n);
+    if (p.channels2)
+      one(p.channels2, p.x2, dweight + p.channels * n);
     return;
   }
-  const index_t patch = p.kernel * p.kernel * p.channels, chunk = std::clamp<index_t>((index_t{1} << 20) / patch, 64, std::max<index_t>(pixels, 64)), few = 64;
+  const index_t patch = p.kernel * p.kernel * p.channels;
+  const index_t chunk =
+      std::clamp<index_t>((index_t{1} << 20) / patch, 64, std::max<index_t>(pixels, 64));
+  const index_t few = 64;
   scratch_frame scratch;
   T* patches = scratch.take<T>(chunk * patch);
   for (index_t first = 0; first < pixels; first += chunk) {
     const index_t count = std::min(chunk, pixels - first);
-    b.pool().parallel_for(divide_up(count, few),
-                          [&](index_t task) { gather(p, first + task * few, std::min(few, count - task * few), patches + task * few * patch); });
-    multiply(b, matrix_view<const T>{patches, count, patch}.transposed(), {dy + first * n, count, n}, matrix_view<T>{dweight, patch, n}, 1, 1);
+    b.pool().parallel_for(divide_up(count, few), [&](index_t task) {
+      gather(p, first + task * few, std::min(few, count - task * few),
+             patches + task * few * patch);
+    });
+    multiply(b, matrix_view<const T>{patches, count, patch}.transposed(),
+             {dy + first * n, count, n}, matrix_view<T>{dweight, patch, n}, 1, 1);
   }
 }
 

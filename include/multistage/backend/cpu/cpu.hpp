@@ -1,11 +1,12 @@
-// The CPU backend's handle: aligned memory, the thread pool, the loop over indices. Copies of a handle share one pool.
+// The CPU backend's handle: aligned memory, the thread pool, the loop over indices. Copies of a
+// handle share one pool.
 #pragma once
 #include <algorithm>
 #include <memory>
 #include <string_view>
 
-#include "../../core/thread_pool.hpp"
 #include "../../core/tensor.hpp"
+#include "../../core/thread_pool.hpp"
 #include "../concept.hpp"
 #include "aligned_storage.hpp"
 #include "scratch.hpp"
@@ -20,9 +21,11 @@ class cpu {
   template <class T>
   using storage = aligned_storage<T>;
 
-  /// One thread per processor that the process may use, in a pool that all default handles share.
+  /// One thread per processor that the process may use, in a pool that all default handles
+  /// share.
   cpu() : pool_(shared_pool()) {}
-  /// @param threads that work together; 0 takes usable_processors(). @throws as thread_pool does
+  /// @param threads that work together; 0 takes usable_processors(). @throws as thread_pool
+  /// does
   explicit cpu(int threads) : pool_(std::make_shared<thread_pool>(threads)) {}
 
   template <class T>
@@ -47,15 +50,20 @@ class cpu {
   }
   void synchronize() const {}
 
-  thread_pool& pool() const { return *pool_; }
-  int threads() const { return pool_->size(); }
+  thread_pool& pool() const {
+    return *pool_;
+  }
+  int threads() const {
+    return pool_->size();
+  }
 
   /// f(row) for every row, in tasks of as many rows as make `work` elements.
   template <class F>
   void for_each_row(index_t rows, index_t row_size, F&& f, index_t work = 4096) const {
     const index_t few = std::max<index_t>(1, work / std::max<index_t>(row_size, 1));
     pool_->parallel_for(divide_up(rows, few), [&](index_t task) {
-      for (index_t row = task * few; row < std::min(rows, (task + 1) * few); ++row) f(row);
+      for (index_t row = task * few; row < std::min(rows, (task + 1) * few); ++row)
+        f(row);
     });
   }
 
@@ -64,7 +72,8 @@ class cpu {
   void for_each_index(index_t n, F f, index_t grain = 4096) const {
     pool_->parallel_for(divide_up(n, grain), [&](index_t block) {
       const index_t end = std::min(n, (block + 1) * grain);
-      for (index_t i = block * grain; i < end; ++i) f(i);
+      for (index_t i = block * grain; i < end; ++i)
+        f(i);
     });
   }
 

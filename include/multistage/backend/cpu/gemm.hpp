@@ -1,6 +1,8 @@
-// Matrix products on the CPU. A register tile of C, tile_rows x (vectors of columns), is kept in registers while k runs; B is packed
-// into panels as wide as the tile, A is read in place with any strides. Every element of C is one chain of fused multiply-adds in the
-// order of k, however k is cut into blocks, so a row's result depends neither on the rows beside it nor on the threads.
+// Matrix products on the CPU. A register tile of C, tile_rows x (vectors of columns), is kept
+// in registers while k runs; B is packed into panels as wide as the tile, A is read in place
+// with any strides. Every element of C is one chain of fused multiply-adds in the order of k,
+// however k is cut into blocks, so a row's result depends neither on the rows beside it nor on
+// the threads.
 #pragma once
 #include <algorithm>
 
@@ -15,7 +17,7 @@ namespace gemm_kernel {
 inline constexpr int tile_rows = simd::registers == 32 ? 8 : 4;
 inline constexpr int tile_vectors = 3;
 template <class T>
-inline constexpr index_t tile_columns = tile_vectors* simd::lanes<T>;
+inline constexpr index_t tile_columns = index_t{simd::lanes<T>} * tile_vectors;
 /// Blocks of k: a panel of B stays in the second-level cache.
 inline constexpr index_t block_k = 512;
 
@@ -25,9 +27,15 @@ constexpr index_t packed_size(index_t k, index_t n) {
   return k * round_up(n, simd::lanes<T>);
 }
 
-/// Packs one panel, `columns` wide: B [k, columns], element (p, j) at b[p * row + j * column], to rows of whole vectors, zeros behind.
+/// Packs one panel, `columns` wide: B [k, columns], element (p, j) at b[p * row + j * column],
+/// to rows of whole vectors, zeros behind.
 template <class T>
-void pack_panel(index_t k, index_t columns, const T* b, index_t row, index_t column, T* MULTISTAGE_RESTRICT to) {
+void pack_panel(index_t k,
+                index_t columns,
+                const T* b,
+                index_t row,
+                index_t column,
+                T* MULTISTAGE_RESTRICT to) {
   constexpr index_t L = simd::lanes<T>;
   const index_t width = round_up(columns, L);
   if (column == 1) {
@@ -43,37 +51,63 @@ void pack_panel(index_t k, index_t columns, const T* b, index_t row, index_t col
         simd::vec<T> block[L];
         for (index_t l = 0; l < L; ++l) {
           const T* from = b + (j + l) * column + p;
-          block[l] = j + l >= columns ? simd::vec<T>{} : rows == L ? simd::load(from) : simd::load_partial(from, rows);
+          block[l] = j + l >= columns ? simd::vec<T>{}
+                     : rows == L      ? simd::load(from)
+                                      : simd::load_partial(from, rows);
         }
         simd::transpose<T>(block);
-        for (index_t l = 0; l < rows; ++l) simd::store(to + (p + l) * width + j, block[l]);
+        for (index_t l = 0; l < rows; ++l)
+          simd::store(to + (p + l) * width + j, block[l]);
       }
   } else {
     for (index_t p = 0; p < k; ++p)
-      for (index_t j = 0; j < width; ++j) to[p * width + j] = j < columns ? b[p * row + j * column] : T(0);
+      for (index_t j = 0; j < width; ++j)
+        to[p * width + j] = j < columns ? b[p * row + j * column] : T(0);
   }
 }
 
-/// Packs B [k, n] into panels [panel][p][column of the panel]. A task takes some rows of all panels, since B lies by rows.
+/// Packs B [k, n] into panels [panel][p][column of the panel]. A task takes some rows of all
+/// panels, since B lies by rows.
 template <class T>
-void pack(const cpu& backend, index_t k, index_t n, const T* b, index_t row, index_t column, T* to) {
-  constexpr index_t W = tile_columns<T>, some = 64;
+void pack(const cpu& backend,
+          index_t k,
+          index_t n,
+          const T* b,
+          index_t row,
+          index_t column,
+          T* to) {
+  constexpr index_t W = tile_columns<T>;
+  constexpr index_t some = 64;
   backend.pool().parallel_for(divide_up(k, some), [&](index_t task) {
-    const index_t p = task * some, rows = std::min(some, k - p);
+    const index_t p = task * some;
+    const index_t rows = std::min(some, k - p);
     for (index_t j = 0; j < n; j += W) {
       const index_t columns = std::min(W, n - j);
-      pack_panel(rows, columns, b + p * row + j * column, row, column, to + j * k + p * round_up(columns, simd::lanes<T>));
+      pack_panel(rows, columns, b + p * row + j * column, row, column,
+                 to + j * k + p * round_up(columns, simd::lanes<T>));
     }
   });
 }
 
 /// C[0..R, 0..columns] = alpha A B + beta C for one register tile.
 template <int R, int V, class T>
-inline void tile(index_t k, const T* a, index_t a_row, index_t a_step, const T* b, index_t b_step, T alpha, T beta, T* c, index_t ldc, index_t columns) {
+inline void tile(index_t k,
+                 const T* a,
+                 index_t a_row,
+                 index_t a_step,
+                 const T* b,
+                 index_t b_step,
+                 T alpha,
+                 T beta,
+                 T* c,
+                 index_t ldc,
+                 index_t columns) {
   using vec = simd::vec<T>;
   constexpr index_t L = simd::lanes<T>;
-  const bool goes_on = alpha == T(1) && beta == T(1);  // one chain of additions, however k is cut into blocks
-  const index_t last = columns - (V - 1) * L;          // columns of the last vector, the others are full
+  const bool goes_on =
+      alpha == T(1) && beta == T(1);  // one chain of additions, however k is cut into blocks
+  const index_t last =
+      columns - (V - 1) * L;  // columns of the last vector, the others are full
   const auto load_c = [&](int r, int v) {
     const T* from = c + r * ldc + v * L;
     return v < V - 1 || last >= L ? simd::load(from) : simd::load_partial(from, last);
@@ -81,29 +115,36 @@ inline void tile(index_t k, const T* a, index_t a_row, index_t a_step, const T* 
   vec sum[R][V] = {};
   if (goes_on) {
     MULTISTAGE_UNROLL(8)
-    for (int r = 0; r < R; ++r) MULTISTAGE_UNROLL(4)
-    for (int v = 0; v < V; ++v) sum[r][v] = load_c(r, v);
+    for (int r = 0; r < R; ++r)
+      MULTISTAGE_UNROLL(4)
+    for (int v = 0; v < V; ++v)
+      sum[r][v] = load_c(r, v);
   }
   for (index_t p = 0; p < k; ++p) {
     vec right[V];
     MULTISTAGE_UNROLL(4)
-    for (int v = 0; v < V; ++v) right[v] = simd::load(b + v * L);
+    for (int v = 0; v < V; ++v)
+      right[v] = simd::load(b + v * L);
     MULTISTAGE_UNROLL(8)
     for (int r = 0; r < R; ++r) {
       const vec left = simd::broadcast(a[r * a_row]);
       MULTISTAGE_UNROLL(4)
-      for (int v = 0; v < V; ++v) sum[r][v] += left * right[v];
+      for (int v = 0; v < V; ++v)
+        sum[r][v] += left * right[v];
     }
     a += a_step;
     b += b_step;
   }
   MULTISTAGE_UNROLL(8)
-  for (int r = 0; r < R; ++r) MULTISTAGE_UNROLL(4)
+  for (int r = 0; r < R; ++r)
+    MULTISTAGE_UNROLL(4)
   for (int v = 0; v < V; ++v) {
     T* to = c + r * ldc + v * L;
     vec value = sum[r][v];
-    if (!goes_on) value *= simd::broadcast(alpha);
-    if (!goes_on && beta != T(0)) value += simd::broadcast(beta) * load_c(r, v);
+    if (!goes_on)
+      value *= simd::broadcast(alpha);
+    if (!goes_on && beta != T(0))
+      value += simd::broadcast(beta) * load_c(r, v);
     if (v < V - 1 || last >= L)
       simd::store(to, value);
     else
@@ -112,18 +153,47 @@ inline void tile(index_t k, const T* a, index_t a_row, index_t a_step, const T* 
 }
 
 template <int V, class T>
-inline void panel(index_t m, index_t k, const T* a, index_t a_row, index_t a_step, const T* b, index_t b_step, T alpha, T beta, T* c, index_t ldc,
+inline void panel(index_t m,
+                  index_t k,
+                  const T* a,
+                  index_t a_row,
+                  index_t a_step,
+                  const T* b,
+                  index_t b_step,
+                  T alpha,
+                  T beta,
+                  T* c,
+                  index_t ldc,
                   index_t columns) {
   index_t i = 0;
-  for (; i + tile_rows <= m; i += tile_rows) tile<tile_rows, V>(k, a + i * a_row, a_row, a_step, b, b_step, alpha, beta, c + i * ldc, ldc, columns);
-  for (; i + 4 <= m; i += 4) tile<4, V>(k, a + i * a_row, a_row, a_step, b, b_step, alpha, beta, c + i * ldc, ldc, columns);
-  for (; i + 2 <= m; i += 2) tile<2, V>(k, a + i * a_row, a_row, a_step, b, b_step, alpha, beta, c + i * ldc, ldc, columns);
-  for (; i < m; ++i) tile<1, V>(k, a + i * a_row, a_row, a_step, b, b_step, alpha, beta, c + i * ldc, ldc, columns);
+  for (; i + tile_rows <= m; i += tile_rows)
+    tile<tile_rows, V>(k, a + i * a_row, a_row, a_step, b, b_step, alpha, beta, c + i * ldc,
+                       ldc, columns);
+  for (; i + 4 <= m; i += 4)
+    tile<4, V>(k, a + i * a_row, a_row, a_step, b, b_step, alpha, beta, c + i * ldc, ldc,
+               columns);
+  for (; i + 2 <= m; i += 2)
+    tile<2, V>(k, a + i * a_row, a_row, a_step, b, b_step, alpha, beta, c + i * ldc, ldc,
+               columns);
+  for (; i < m; ++i)
+    tile<1, V>(k, a + i * a_row, a_row, a_step, b, b_step, alpha, beta, c + i * ldc, ldc,
+               columns);
 }
 
-/// One panel of at most tile_columns columns, whose B has row step b_step and at least round_up(columns, lanes) readable columns.
+/// One panel of at most tile_columns columns, whose B has row step b_step and at least
+/// round_up(columns, lanes) readable columns.
 template <class T>
-inline void any_panel(index_t m, index_t k, const T* a, index_t a_row, index_t a_step, const T* b, index_t b_step, T alpha, T beta, T* c, index_t ldc,
+inline void any_panel(index_t m,
+                      index_t k,
+                      const T* a,
+                      index_t a_row,
+                      index_t a_step,
+                      const T* b,
+                      index_t b_step,
+                      T alpha,
+                      T beta,
+                      T* c,
+                      index_t ldc,
                       index_t columns) {
   switch (divide_up(columns, index_t(simd::lanes<T>))) {
     case 1:
@@ -131,22 +201,37 @@ inline void any_panel(index_t m, index_t k, const T* a, index_t a_row, index_t a
     case 2:
       return panel<2>(m, k, a, a_row, a_step, b, b_step, alpha, beta, c, ldc, columns);
     default:
-      return panel<tile_vectors>(m, k, a, a_row, a_step, b, b_step, alpha, beta, c, ldc, columns);
+      return panel<tile_vectors>(m, k, a, a_row, a_step, b, b_step, alpha, beta, c, ldc,
+                                 columns);
   }
 }
 
-/// C = alpha A B + beta C in the calling thread, B packed by `pack`. A's element (i, p) is a[i * a_row + p * a_step].
+/// C = alpha A B + beta C in the calling thread, B packed by `pack`. A's element (i, p) is a[i
+/// * a_row + p * a_step].
 template <class T>
-void multiply_packed(index_t m, index_t n, index_t k, const T* a, index_t a_row, index_t a_step, const T* packed, T alpha, T beta, T* c, index_t ldc) {
+void multiply_packed(index_t m,
+                     index_t n,
+                     index_t k,
+                     const T* a,
+                     index_t a_row,
+                     index_t a_step,
+                     const T* packed,
+                     T alpha,
+                     T beta,
+                     T* c,
+                     index_t ldc) {
   for (index_t j0 = 0; j0 < n; j0 += tile_columns<T>) {
-    const index_t columns = std::min(n - j0, tile_columns<T>), width = round_up(columns, simd::lanes<T>);
+    const index_t columns = std::min(n - j0, tile_columns<T>);
+    const index_t width = round_up(columns, simd::lanes<T>);
     for (index_t p = 0; p < k; p += block_k)
-      any_panel(m, std::min(block_k, k - p), a + p * a_step, a_row, a_step, packed + p * width, width, alpha, p == 0 ? beta : T(1), c + j0, ldc, columns);
+      any_panel(m, std::min(block_k, k - p), a + p * a_step, a_row, a_step, packed + p * width,
+                width, alpha, p == 0 ? beta : T(1), c + j0, ldc, columns);
     packed += k * width;
   }
 }
 
-/// Whether B's rows are read as they are: few rows of A do not pay for packing, and short rows of B lie nearly as if packed.
+/// Whether B's rows are read as they are: few rows of A do not pay for packing, and short rows
+/// of B lie nearly as if packed.
 template <class T>
 bool reads_in_place(index_t m, index_t b_row, index_t b_column) {
   return b_column == 1 && (m <= 4 * tile_rows || b_row <= 2 * tile_columns<T>);
@@ -154,29 +239,44 @@ bool reads_in_place(index_t m, index_t b_row, index_t b_column) {
 
 /// The same with B in place: element (p, j) at b[p * b_row + j * b_column].
 template <class T>
-void multiply(index_t m, index_t n, index_t k, const T* a, index_t a_row, index_t a_step, const T* b, index_t b_row, index_t b_column, T alpha, T beta, T* c,
+void multiply(index_t m,
+              index_t n,
+              index_t k,
+              const T* a,
+              index_t a_row,
+              index_t a_step,
+              const T* b,
+              index_t b_row,
+              index_t b_column,
+              T alpha,
+              T beta,
+              T* c,
               index_t ldc) {
   if (k == 0) {
     for (index_t i = 0; i < m; ++i)
-      for (index_t j = 0; j < n; ++j) c[i * ldc + j] = beta == T(0) ? T(0) : beta * c[i * ldc + j];
+      for (index_t j = 0; j < n; ++j)
+        c[i * ldc + j] = beta == T(0) ? T(0) : beta * c[i * ldc + j];
     return;
   }
   const bool direct = reads_in_place<T>(m, b_row, b_column);
   scratch_frame scratch;
   T* packed = nullptr;  // taken when first needed
   for (index_t j0 = 0; j0 < n; j0 += tile_columns<T>) {
-    const index_t columns = std::min(n - j0, tile_columns<T>), width = round_up(columns, simd::lanes<T>);
+    const index_t columns = std::min(n - j0, tile_columns<T>);
+    const index_t width = round_up(columns, simd::lanes<T>);
     for (index_t p = 0; p < k; p += block_k) {
       const index_t kb = std::min(block_k, k - p);
       const T* panel_b = b + p * b_row + j0 * b_column;
       index_t step = b_row;
       if (!direct || width != columns) {
-        if (!packed) packed = scratch.take<T>(block_k * tile_columns<T>);
+        if (!packed)
+          packed = scratch.take<T>(block_k * tile_columns<T>);
         pack_panel(kb, columns, panel_b, b_row, b_column, packed);
         panel_b = packed;
         step = width;
       }
-      any_panel(m, kb, a + p * a_step, a_row, a_step, panel_b, step, alpha, p == 0 ? beta : T(1), c + j0, ldc, columns);
+      any_panel(m, kb, a + p * a_step, a_row, a_step, panel_b, step, alpha,
+                p == 0 ? beta : T(1), c + j0, ldc, columns);
     }
   }
 }
@@ -185,46 +285,68 @@ void multiply(index_t m, index_t n, index_t k, const T* a, index_t a_row, index_
 
 /// C = alpha A B + beta C, any strides. Tasks are blocks of C. @see matrix_view
 template <class T>
-void multiply(const cpu& backend, factor<T> a, factor<T> b, matrix_view<T> c, scalar<T> alpha = T(1), scalar<T> beta = T(0)) {
-  if (c.column_stride != 1 && c.columns > 1) {  // kernels write rows of C: C^T = B^T A^T, or a copy of C
-    if (c.row_stride == 1 || c.rows == 1) return multiply(backend, b.transposed(), a.transposed(), c.transposed(), alpha, beta);
+void multiply(const cpu& backend,
+              factor<T> a,
+              factor<T> b,
+              matrix_view<T> c,
+              scalar<T> alpha = T(1),
+              scalar<T> beta = T(0)) {
+  if (c.column_stride != 1 &&
+      c.columns > 1) {  // kernels write rows of C: C^T = B^T A^T, or a copy of C
+    if (c.row_stride == 1 || c.rows == 1)
+      return multiply(backend, b.transposed(), a.transposed(), c.transposed(), alpha, beta);
     scratch_frame scratch;
     const matrix_view<T> packed{scratch.take<T>(c.rows * c.columns), c.rows, c.columns};
     const auto each = [&](auto&& f) {
       for (index_t i = 0; i < c.rows; ++i)
-        for (index_t j = 0; j < c.columns; ++j) f(packed.data[i * c.columns + j], c.data[i * c.row_stride + j * c.column_stride]);
+        for (index_t j = 0; j < c.columns; ++j)
+          f(packed.data[i * c.columns + j], c.data[i * c.row_stride + j * c.column_stride]);
     };
-    if (beta != T(0)) each([](T& to, const T& from) { to = from; });
+    if (beta != T(0))
+      each([](T& to, const T& from) { to = from; });
     multiply(backend, a, b, packed, alpha, beta);
     each([](const T& from, T& to) { to = from; });
     return;
   }
-  const index_t m = c.rows, n = c.columns, k = a.columns, columns = gemm_kernel::tile_columns<T>;
-  // A task is a block of C: rows enough that a panel of B is used many times while it is in cache, but eight tasks if there is work.
+  const index_t m = c.rows;
+  const index_t n = c.columns;
+  const index_t k = a.columns;
+  const index_t columns = gemm_kernel::tile_columns<T>;
+  // A task is a block of C: rows enough that a panel of B is used many times while it is in
+  // cache, but eight tasks if there is work.
   constexpr index_t R = gemm_kernel::tile_rows;
-  const index_t nb = 2 * columns, tasks = divide_up(8, divide_up(n, nb));
+  const index_t nb = 2 * columns;
+  const index_t tasks = divide_up(8, divide_up(n, nb));
   const index_t mb = std::clamp(round_up(divide_up(m, tasks), R), R, 16 * R);
-  const index_t blocks_m = divide_up(m, mb), blocks_n = divide_up(n, nb);
-  // A B that every block of rows would pack again is packed once for all, unless it were too large to stay near.
-  constexpr index_t often = 4, near = index_t{16} << 20;
+  const index_t blocks_m = divide_up(m, mb);
+  const index_t blocks_n = divide_up(n, nb);
+  // A B that every block of rows would pack again is packed once for all, unless it were too
+  // large to stay near.
+  constexpr index_t often = 4;
+  constexpr index_t near = index_t{16} << 20;
   const index_t size = gemm_kernel::packed_size<T>(k, n);
   scratch_frame scratch;
   const T* packed = nullptr;
-  if (blocks_m >= often && !gemm_kernel::reads_in_place<T>(mb, b.row_stride, b.column_stride) && size * index_t(sizeof(T)) <= near &&
-      k > 0) {
+  if (blocks_m >= often && !gemm_kernel::reads_in_place<T>(mb, b.row_stride, b.column_stride) &&
+      size * index_t(sizeof(T)) <= near && k > 0) {
     T* made = scratch.take<T>(size);
     gemm_kernel::pack(backend, k, n, b.data, b.row_stride, b.column_stride, made);
     packed = made;
   }
   backend.pool().parallel_for(blocks_m * blocks_n, [&](index_t task) {
-    const index_t i = task / blocks_n * mb, j = task % blocks_n * nb, rows = std::min(mb, m - i), width = std::min(nb, n - j);
+    const index_t i = task / blocks_n * mb;
+    const index_t j = task % blocks_n * nb;
+    const index_t rows = std::min(mb, m - i);
+    const index_t width = std::min(nb, n - j);
     const T* from = a.data + i * a.row_stride;
     T* to = c.data + i * c.row_stride + j;
     if (packed)
-      gemm_kernel::multiply_packed(rows, width, k, from, a.row_stride, a.column_stride, packed + j * k, alpha, beta, to, c.row_stride);
+      gemm_kernel::multiply_packed(rows, width, k, from, a.row_stride, a.column_stride,
+                                   packed + j * k, alpha, beta, to, c.row_stride);
     else
-      gemm_kernel::multiply(rows, width, k, from, a.row_stride, a.column_stride, b.data + j * b.column_stride, b.row_stride,
-                            b.column_stride, alpha, beta, to, c.row_stride);
+      gemm_kernel::multiply(rows, width, k, from, a.row_stride, a.column_stride,
+                            b.data + j * b.column_stride, b.row_stride, b.column_stride, alpha,
+                            beta, to, c.row_stride);
   });
 }
 

@@ -8,15 +8,18 @@
 
 namespace multistage::inline MULTISTAGE_ISA::simd {
 
-/// e^x: x = n ln 2 + r with n whole, then a polynomial in r (Cephes' coefficients); relative error below 2e-7. Doubles go to the library.
+/// e^x: x = n ln 2 + r with n whole, then a polynomial in r (Cephes' coefficients); relative
+/// error below 2e-7. Doubles go to the library.
 template <class T>
 inline vec<T> exp(vec<T> x) {
   if constexpr (sizeof(T) == 4) {
     typedef std::int32_t ints __attribute__((vector_size(register_bytes)));
-    const vec<T> low = broadcast(-87.0f), high = broadcast(88.0f);
+    const vec<T> low = broadcast(-87.0f);
+    const vec<T> high = broadcast(88.0f);
     x = x < low ? low : x;  // NaN stays
     x = x > high ? high : x;
-    const vec<T> magic = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number in the low bits
+    const vec<T> magic = broadcast(
+        12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number in the low bits
     vec<T> shifted = x * 1.44269504f + magic;
     hide(shifted);
     const vec<T> n = shifted - magic;
@@ -29,14 +32,16 @@ inline vec<T> exp(vec<T> x) {
     y = y * r + 1.6666665459e-1f;
     y = y * r + 5.0000001201e-1f;
     y = y * (r * r) + r + 1.0f;
-    ints bits, power;
+    ints bits;
+    ints power;
     std::memcpy(&bits, &y, sizeof bits);
     std::memcpy(&power, &shifted, sizeof power);
     bits += power << 23;
     std::memcpy(&y, &bits, sizeof bits);
     return y;
   } else {
-    for (int l = 0; l < lanes<T>; ++l) x[l] = std::exp(x[l]);
+    for (int l = 0; l < lanes<T>; ++l)
+      x[l] = std::exp(x[l]);
     return x;
   }
 }
@@ -58,8 +63,10 @@ inline vec<T> silu_derivative(vec<T> x) {
 template <class T, class F>
 inline void for_each_vector(index_t n, F&& f) {
   index_t i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>) f(i, index_t(lanes<T>));
-  if (i < n) f(i, n - i);
+  for (; i + lanes<T> <= n; i += lanes<T>)
+    f(i, index_t(lanes<T>));
+  if (i < n)
+    f(i, n - i);
 }
 template <class T>
 inline vec<T> load_up_to(const T* p, index_t have) {

@@ -1,7 +1,8 @@
-// Group normalisation on the CPU; a task is one row. With w' = w (1 + s_n), b' = b (1 + s_n) + t_n, z = xhat w' + b', y = act(z) and
-// dz = dy act'(z), over a group of m values:
+// Group normalisation on the CPU; a task is one row. With w' = w (1 + s_n), b' = b (1 + s_n) +
+// t_n, z = xhat w' + b', y = act(z) and dz = dy act'(z), over a group of m values:
 //   dx = rstd (dz w' - mean(dz w') - xhat mean(dz w' xhat)),
-//   dw = sum_n (1 + s_n) sum_p dz xhat,  db = sum_n (1 + s_n) sum_p dz,  ds_n = w sum_p dz xhat + b sum_p dz,  dt_n = sum_p dz.
+//   dw = sum_n (1 + s_n) sum_p dz xhat,  db = sum_n (1 + s_n) sum_p dz,  ds_n = w sum_p dz xhat
+//   + b sum_p dz,  dt_n = sum_p dz.
 #pragma once
 #include <cmath>
 
@@ -12,14 +13,22 @@
 namespace multistage::inline MULTISTAGE_ISA {
 namespace norm_kernel {
 
-/// Per channel of one row, padded to whole vectors: the effective weight and bias, and the statistics spread over channels.
+/// Per channel of one row, padded to whole vectors: the effective weight and bias, and the
+/// statistics spread over channels.
 template <class T>
 struct row_coefficients {
-  T *weight, *bias, *mean, *rstd;
+  T* weight;
+  T* bias;
+  T* mean;
+  T* rstd;
 };
 template <class T>
-row_coefficients<T> coefficients(scratch_frame& scratch, const norm_problem<T>& p, index_t row) {
-  const index_t c = p.all_channels(), per = c / p.groups, pitch = c + simd::lanes<T>;
+row_coefficients<T> coefficients(scratch_frame& scratch,
+                                 const norm_problem<T>& p,
+                                 index_t row) {
+  const index_t c = p.all_channels();
+  const index_t per = c / p.groups;
+  const index_t pitch = c + simd::lanes<T>;
   T* s = scratch.take<T>(4 * pitch);
   row_coefficients<T> k{s, s + pitch, s + 2 * pitch, s + 3 * pitch};
   const T* m = p.modulation ? p.modulation + row * 2 * c : nullptr;
@@ -37,7 +46,12 @@ row_coefficients<T> coefficients(scratch_frame& scratch, const norm_problem<T>& 
 
 /// y = act((x - mean) rstd w + b) over one source of channels [first, first + n).
 template <bool Silu, class T>
-void apply(const norm_problem<T>& p, const row_coefficients<T>& k, const T* x, index_t n, index_t first, T* y) {
+void apply(const norm_problem<T>& p,
+           const row_coefficients<T>& k,
+           const T* x,
+           index_t n,
+           index_t first,
+           T* y) {
   const index_t all = p.all_channels();
   scratch_frame scratch;
   T* scale = scratch.take<T>(2 * (all + simd::lanes<T>));
@@ -50,30 +64,48 @@ void apply(const norm_problem<T>& p, const row_coefficients<T>& k, const T* x, i
     const T* from = x + pixel * n;
     T* to = y + pixel * all + first;
     simd::for_each_vector<T>(n, [&](index_t i, index_t have) {
-      const simd::vec<T> z = simd::load_up_to(from + i, have) * simd::load(scale + i) + simd::load(shift + i);
+      const simd::vec<T> z =
+          simd::load_up_to(from + i, have) * simd::load(scale + i) + simd::load(shift + i);
       simd::store_up_to(to + i, Silu ? simd::silu<T>(z) : z, have);
     });
   }
 }
 
-/// Fills dz = dy act'(z) into `dz`, and sums dz xhat and dz over pixels into `with_xhat` and `plain`, [n] of this source each.
+/// Fills dz = dy act'(z) into `dz`, and sums dz xhat and dz over pixels into `with_xhat` and
+/// `plain`, [n] of this source each.
 template <bool Silu, class T>
-void gradient_sums(const norm_problem<T>& p, const row_coefficients<T>& k, const T* x, index_t n, index_t first, const T* dy, T* dz, T* with_xhat, T* plain) {
+void gradient_sums(const norm_problem<T>& p,
+                   const row_coefficients<T>& k,
+                   const T* x,
+                   index_t n,
+                   index_t first,
+                   const T* dy,
+                   T* dz,
+                   T* with_xhat,
+                   T* plain) {
   using vec = simd::vec<T>;
   const index_t all = p.all_channels();
   scratch_frame scratch;
   T* sums = scratch.take<T>(2 * (all + simd::lanes<T>));
   T* sums_plain = sums + all + simd::lanes<T>;
   std::fill_n(sums, 2 * (all + simd::lanes<T>), T(0));
-  const T *w = k.weight + first, *b = k.bias + first, *mean = k.mean + first, *rstd = k.rstd + first;
+  const T* w = k.weight + first;
+  const T* b = k.bias + first;
+  const T* mean = k.mean + first;
+  const T* rstd = k.rstd + first;
   for (index_t pixel = 0; pixel < p.pixels; ++pixel) {
-    const T *from = x + pixel * n, *g = dy + pixel * all + first;
+    const T* from = x + pixel * n;
+    const T* g = dy + pixel * all + first;
     T* to = dz + pixel * n;
     simd::for_each_vector<T>(n, [&](index_t i, index_t have) {
-      const vec xhat = (simd::load_up_to(from + i, have) - simd::load(mean + i)) * simd::load(rstd + i);
+      const vec xhat =
+          (simd::load_up_to(from + i, have) - simd::load(mean + i)) * simd::load(rstd + i);
       vec d = simd::load_up_to(g + i, have);
-      if constexpr (Silu) d *= simd::silu_derivative<T>(xhat * simd::load(w + i) + simd::load(b + i));
-      if (have < simd::lanes<T>) d = simd::load_partial(reinterpret_cast<const T*>(&d), have);  // what lies behind the channels counts nothing
+      if constexpr (Silu)
+        d *= simd::silu_derivative<T>(xhat * simd::load(w + i) + simd::load(b + i));
+      if (have < simd::lanes<T>)
+        d = simd::load_partial(reinterpret_cast<const T*>(&d),
+                               have);  // what lies behind the channels counts nothing
       simd::store_up_to(to + i, d, have);
       simd::store(sums + i, simd::load(sums + i) + d * xhat);
       simd::store(sums_plain + i, simd::load(sums_plain + i) + d);
@@ -85,10 +117,12 @@ void gradient_sums(const norm_problem<T>& p, const row_coefficients<T>& k, const
 
 }  // namespace norm_kernel
 
-/// Fills p.statistics, [rows, groups, 2], in two passes over each row (mean first: no cancellation).
+/// Fills p.statistics, [rows, groups, 2], in two passes over each row (mean first: no
+/// cancellation).
 template <class T>
 void norm_statistics(const cpu& b, const norm_problem<T>& p) {
-  const index_t c = p.all_channels(), per = c / p.groups;
+  const index_t c = p.all_channels();
+  const index_t per = c / p.groups;
   const T m = T(per * p.pixels);
   b.for_each_row(p.rows, p.pixels * p.all_channels(), [&](index_t row) {
     scratch_frame scratch;
@@ -97,30 +131,38 @@ void norm_statistics(const cpu& b, const norm_problem<T>& p) {
     T* stat = p.statistics + row * p.groups * 2;
     const auto each_source = [&](auto&& f) {
       f(p.x + row * p.pixels * p.channels, p.channels, index_t(0));
-      if (p.channels2) f(p.x2 + row * p.pixels * p.channels2, p.channels2, p.channels);
+      if (p.channels2)
+        f(p.x2 + row * p.pixels * p.channels2, p.channels2, p.channels);
     };
-    each_source([&](const T* x, index_t n, index_t first) { reduce_kernel::add_rows(p.pixels, n, x, n, sums + first, false); });
+    each_source([&](const T* x, index_t n, index_t first) {
+      reduce_kernel::add_rows(p.pixels, n, x, n, sums + first, false);
+    });
     for (index_t g = 0; g < p.groups; ++g) {
       T s = 0;
-      for (index_t i = 0; i < per; ++i) s += sums[g * per + i];
+      for (index_t i = 0; i < per; ++i)
+        s += sums[g * per + i];
       stat[2 * g] = s / m;
-      for (index_t i = 0; i < per; ++i) mean[g * per + i] = s / m;
+      for (index_t i = 0; i < per; ++i)
+        mean[g * per + i] = s / m;
     }
     each_source([&](const T* x, index_t n, index_t first) {
-      // Sums of squares over pixels, this source's channels alone: a partial vector must not spill into the next source's sums.
+      // Sums of squares over pixels, this source's channels alone: a partial vector must not
+      // spill into the next source's sums.
       scratch_frame of_source;
       T* squares = of_source.take<T>(n + simd::lanes<T>);
       std::fill_n(squares, n + simd::lanes<T>, T(0));
       for (index_t pixel = 0; pixel < p.pixels; ++pixel)
         simd::for_each_vector<T>(n, [&](index_t i, index_t have) {
-          const simd::vec<T> d = simd::load_up_to(x + pixel * n + i, have) - simd::load(mean + first + i);
+          const simd::vec<T> d =
+              simd::load_up_to(x + pixel * n + i, have) - simd::load(mean + first + i);
           simd::store(squares + i, simd::load(squares + i) + d * d);
         });
       std::copy_n(squares, n, sums + first);
     });
     for (index_t g = 0; g < p.groups; ++g) {
       T s = 0;
-      for (index_t i = 0; i < per; ++i) s += sums[g * per + i];
+      for (index_t i = 0; i < per; ++i)
+        s += sums[g * per + i];
       stat[2 * g + 1] = T(1) / std::sqrt(s / m + p.epsilon);
     }
   });
@@ -134,17 +176,20 @@ void norm_apply(const cpu& b, const norm_problem<T>& p) {
     const auto k = norm_kernel::coefficients(scratch, p, row);
     T* y = p.y + row * p.pixels * p.all_channels();
     const auto run = [&](const T* x, index_t n, index_t first) {
-      p.silu ? norm_kernel::apply<true>(p, k, x, n, first, y) : norm_kernel::apply<false>(p, k, x, n, first, y);
+      p.silu ? norm_kernel::apply<true>(p, k, x, n, first, y)
+             : norm_kernel::apply<false>(p, k, x, n, first, y);
     };
     run(p.x + row * p.pixels * p.channels, p.channels, 0);
-    if (p.channels2) run(p.x2 + row * p.pixels * p.channels2, p.channels2, p.channels);
+    if (p.channels2)
+      run(p.x2 + row * p.pixels * p.channels2, p.channels2, p.channels);
   });
 }
 
 /// @see norm_gradients.
 template <class T>
 void norm_backward(const cpu& b, const norm_problem<T>& p, const norm_gradients<T>& g) {
-  const index_t c = p.all_channels(), per = c / p.groups;
+  const index_t c = p.all_channels();
+  const index_t per = c / p.groups;
   const T m = T(per * p.pixels);
   b.for_each_row(p.rows, p.pixels * p.all_channels(), [&](index_t row) {
     scratch_frame scratch;
@@ -153,18 +198,23 @@ void norm_backward(const cpu& b, const norm_problem<T>& p, const norm_gradients<
     T* plain = with_xhat + c;
     const T* dy = g.dy + row * p.pixels * c;
     T* dz = scratch.take<T>(p.pixels * c);
-    const T *x = p.x + row * p.pixels * p.channels, *x2 = p.channels2 ? p.x2 + row * p.pixels * p.channels2 : nullptr;
+    const T* x = p.x + row * p.pixels * p.channels;
+    const T* x2 = p.channels2 ? p.x2 + row * p.pixels * p.channels2 : nullptr;
     T* dz2 = dz + p.pixels * p.channels;
     const auto sums = [&](const T* from, index_t n, index_t first, T* to) {
-      p.silu ? norm_kernel::gradient_sums<true>(p, k, from, n, first, dy, to, with_xhat + first, plain + first)
-             : norm_kernel::gradient_sums<false>(p, k, from, n, first, dy, to, with_xhat + first, plain + first);
+      p.silu ? norm_kernel::gradient_sums<true>(p, k, from, n, first, dy, to, with_xhat + first,
+                                                plain + first)
+             : norm_kernel::gradient_sums<false>(p, k, from, n, first, dy, to,
+                                                 with_xhat + first, plain + first);
     };
     sums(x, p.channels, 0, dz);
-    if (x2) sums(x2, p.channels2, p.channels, dz2);
+    if (x2)
+      sums(x2, p.channels2, p.channels, dz2);
     T* mean_dxhat = scratch.take<T>(2 * (c + simd::lanes<T>));
     T* mean_dxhat_xhat = mean_dxhat + c + simd::lanes<T>;
     for (index_t q = 0; q < p.groups; ++q) {
-      T s = 0, t = 0;
+      T s = 0;
+      T t = 0;
       for (index_t i = q * per; i < (q + 1) * per; ++i) {
         s += plain[i] * k.weight[i];
         t += with_xhat[i] * k.weight[i];
@@ -174,29 +224,41 @@ void norm_backward(const cpu& b, const norm_problem<T>& p, const norm_gradients<
         mean_dxhat_xhat[i] = t / m;
       }
     }
-    const auto write = [&](const T* from, index_t n, index_t first, const T* d, T* to, bool accumulate) {
-      if (!to) return;
+    const auto write = [&](const T* from, index_t n, index_t first, const T* d, T* to,
+                           bool accumulate) {
+      if (!to)
+        return;
       to += row * p.pixels * n;
-      const T *w = k.weight + first, *mean = k.mean + first, *rstd = k.rstd + first, *a = mean_dxhat + first, *e = mean_dxhat_xhat + first;
+      const T* w = k.weight + first;
+      const T* mean = k.mean + first;
+      const T* rstd = k.rstd + first;
+      const T* a = mean_dxhat + first;
+      const T* e = mean_dxhat_xhat + first;
       for (index_t pixel = 0; pixel < p.pixels; ++pixel) {
-        const T *xi = from + pixel * n, *di = d + pixel * n;
+        const T* xi = from + pixel * n;
+        const T* di = d + pixel * n;
         T* out = to + pixel * n;
         simd::for_each_vector<T>(n, [&](index_t i, index_t have) {
-          const simd::vec<T> r = simd::load(rstd + i), xhat = (simd::load_up_to(xi + i, have) - simd::load(mean + i)) * r;
-          simd::vec<T> v = r * (simd::load_up_to(di + i, have) * simd::load(w + i) - simd::load(a + i) - xhat * simd::load(e + i));
-          if (accumulate) v += simd::load_up_to(out + i, have);
+          const simd::vec<T> r = simd::load(rstd + i);
+          const simd::vec<T> xhat = (simd::load_up_to(xi + i, have) - simd::load(mean + i)) * r;
+          simd::vec<T> v = r * (simd::load_up_to(di + i, have) * simd::load(w + i) -
+                                simd::load(a + i) - xhat * simd::load(e + i));
+          if (accumulate)
+            v += simd::load_up_to(out + i, have);
           simd::store_up_to(out + i, v, have);
         });
       }
     };
     write(x, p.channels, 0, dz, g.dx, g.accumulate);
-    if (x2) write(x2, p.channels2, p.channels, dz2, g.dx2, g.accumulate2);
+    if (x2)
+      write(x2, p.channels2, p.channels, dz2, g.dx2, g.accumulate2);
     if (p.modulation) {
       const T* mod = p.modulation + row * 2 * c;
       for (index_t i = 0; i < c; ++i) {
         if (g.dmodulation) {
           T* d = g.dmodulation + row * 2 * c;
-          const T ds = p.weight[i] * with_xhat[i] + p.bias[i] * plain[i], dt = plain[i];
+          const T ds = p.weight[i] * with_xhat[i] + p.bias[i] * plain[i];
+          const T dt = plain[i];
           d[i] = g.accumulate_modulation ? d[i] + ds : ds;
           d[c + i] = g.accumulate_modulation ? d[c + i] + dt : dt;
         }
@@ -211,8 +273,10 @@ void norm_backward(const cpu& b, const norm_problem<T>& p, const norm_gradients<
     T* sums = scratch.take<T>(2 * c);
     column_sums(b, p.rows, 2 * c, g.partials, sums, false);
     for (index_t i = 0; i < c; ++i) {
-      if (g.dweight) g.dweight[i] += sums[i];
-      if (g.dbias) g.dbias[i] += sums[c + i];
+      if (g.dweight)
+        g.dweight[i] += sums[i];
+      if (g.dbias)
+        g.dbias[i] += sums[c + i];
     }
   }
 }

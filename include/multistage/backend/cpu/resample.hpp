@@ -10,31 +10,38 @@ template <class T>
 void resample_run(const cpu& b, const resample_problem<T>& p) {
   const index_t c = p.channels;
   b.pool().parallel_for(p.rows * p.out_height, [&](index_t task) {
-    const index_t row = task / p.out_height, i = task % p.out_height;
+    const index_t row = task / p.out_height;
+    const index_t i = task % p.out_height;
     const T* x = p.x + row * p.height * p.width * c;
     T* out = p.y + task * p.out_width * c;
     for (index_t j = 0; j < p.out_width; ++j, out += c) {
-      if (!p.accumulate) std::fill_n(out, c, T(0));
+      if (!p.accumulate)
+        std::fill_n(out, c, T(0));
       for (int u = 0; u < p.taps; ++u) {
         index_t si;
         if (p.up) {
-          if ((i - u + p.padding) % p.rate != 0) continue;
+          if ((i - u + p.padding) % p.rate != 0)
+            continue;
           si = (i - u + p.padding) / p.rate;
         } else
           si = p.rate * i + u - p.padding;
-        if (si < 0 || si >= p.height) continue;
+        if (si < 0 || si >= p.height)
+          continue;
         for (int v = 0; v < p.taps; ++v) {
           index_t sj;
           if (p.up) {
-            if ((j - v + p.padding) % p.rate != 0) continue;
+            if ((j - v + p.padding) % p.rate != 0)
+              continue;
             sj = (j - v + p.padding) / p.rate;
           } else
             sj = p.rate * j + v - p.padding;
-          if (sj < 0 || sj >= p.width) continue;
+          if (sj < 0 || sj >= p.width)
+            continue;
           const T f = p.gain * p.filter[u] * p.filter[v];
           const T* MULTISTAGE_RESTRICT from = x + (si * p.width + sj) * c;
           T* MULTISTAGE_RESTRICT to = out;
-          for (index_t k = 0; k < c; ++k) to[k] += f * from[k];
+          for (index_t k = 0; k < c; ++k)
+            to[k] += f * from[k];
         }
       }
     }

@@ -1,5 +1,6 @@
-// Scratch of kernels: a stack of each thread's own. A frame owns what it takes and gives it back at the end of its scope, so that two users
-// can never meet, and memory is asked of the system once.
+// Scratch of kernels: a stack of each thread's own. A frame owns what it takes and gives it
+// back at the end of its scope, so that two users can never meet, and memory is asked of the
+// system once.
 #pragma once
 #include <cstddef>
 #include <type_traits>
@@ -10,21 +11,24 @@
 
 namespace multistage::inline MULTISTAGE_ISA {
 
-/// Memory for the time of a scope: `scratch_frame scratch; float* tile = scratch.take<float>(n);`. A frame belongs to the thread that
-/// makes it; tasks may use what their caller took, and take frames of their own. Kernels size their tiles so that a task's frame stays
-/// within a second-level cache.
+/// Memory for the time of a scope: `scratch_frame scratch; float* tile =
+/// scratch.take<float>(n);`. A frame belongs to the thread that makes it; tasks may use what
+/// their caller took, and take frames of their own. Kernels size their tiles so that a task's
+/// frame stays within a second-level cache.
 class scratch_frame {
  public:
   scratch_frame() : stack_(of_thread()), block_(stack_.block), used_(stack_.used) {}
   ~scratch_frame() {
     stack_.block = block_;
     stack_.used = used_;
-    if (block_ == 0 && used_ == 0) stack_.merge();
+    if (block_ == 0 && used_ == 0)
+      stack_.merge();
   }
   scratch_frame(const scratch_frame&) = delete;
   scratch_frame& operator=(const scratch_frame&) = delete;
 
-  /// n elements, aligned to cache lines, of any content. @throws std::bad_alloc, with the frame as it was
+  /// n elements, aligned to cache lines, of any content. @throws std::bad_alloc, with the frame
+  /// as it was
   template <class T>
   T* take(index_t n) {
     static_assert(std::is_trivially_copyable_v<T>);
@@ -49,7 +53,8 @@ class scratch_frame {
         ++at;
         from = 0;
       }
-      if (at == blocks.size()) blocks.push_back(fresh(bytes));
+      if (at == blocks.size())
+        blocks.push_back(fresh(bytes));
       block = at;
       used = from + bytes;
       return blocks[at].memory.data() + from;
@@ -59,11 +64,14 @@ class scratch_frame {
       const index_t size = bytes < least ? least : bytes;
       return {aligned_storage<std::byte>(size), size};
     }
-    /// When nothing is in use: what took several blocks finds one that holds it all the next time.
+    /// When nothing is in use: what took several blocks finds one that holds it all the next
+    /// time.
     void merge() {
-      if (blocks.size() < 2) return;
+      if (blocks.size() < 2)
+        return;
       index_t all = 0;
-      for (const piece& p : blocks) all += p.size;
+      for (const piece& p : blocks)
+        all += p.size;
       blocks.clear();
       try {
         blocks.push_back(fresh(all));

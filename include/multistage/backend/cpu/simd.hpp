@@ -1,4 +1,5 @@
-// One vector register of T, by the compilers' vector extension: the same kernel source serves SSE, AVX2 and AVX-512; `-march` decides.
+// One vector register of T, by the compilers' vector extension: the same kernel source serves
+// SSE, AVX2 and AVX-512; `-march` decides.
 #pragma once
 #include <cstring>
 #include <utility>
@@ -52,8 +53,8 @@ template <class T>
 inline vec<T> broadcast(T x) {
   return x - vec<T>{};  // x + 0 would not be x for -0, and so an addition
 }
-/// Hides where v comes from, at no cost. Without it a compiler that may treat additions as associative (-fassociative-math) would take
-/// (v + c) - c for v.
+/// Hides where v comes from, at no cost. Without it a compiler that may treat additions as
+/// associative (-fassociative-math) would take (v + c) - c for v.
 template <class V>
 inline void hide(V& v) {
 #if defined(__CUDACC__)
@@ -86,14 +87,16 @@ inline void store_partial(T* p, vec<T> v, index_t n) {
 }
 
 namespace detail {
-// Lanes of a and b for one step of a transposition: those whose number lacks the bit s stay, the others change sides.
+// Lanes of a and b for one step of a transposition: those whose number lacks the bit s stay,
+// the others change sides.
 template <bool High, int S, class V, std::size_t... I>
 inline V exchange(const V& a, const V& b, std::index_sequence<I...>) {
 #if defined(__CUDACC__)
   return V{(int(I) & S ? (High ? b[I] : b[I - S]) : (High ? a[I + S] : a[I]))...};
 #else
   constexpr int n = sizeof...(I);
-  return __builtin_shufflevector(a, b, (int(I) & S ? n + (High ? int(I) : int(I) - S) : (High ? int(I) + S : int(I)))...);
+  return __builtin_shufflevector(
+      a, b, (int(I) & S ? n + (High ? int(I) : int(I) - S) : (High ? int(I) + S : int(I)))...);
 #endif
 }
 template <int S, class T>
@@ -101,7 +104,8 @@ inline void transpose_step(vec<T>* rows) {
   constexpr int L = lanes<T>;
   for (int i = 0; i < L; ++i)
     if (!(i & S)) {
-      const vec<T> a = rows[i], b = rows[i + S];
+      const vec<T> a = rows[i];
+      const vec<T> b = rows[i + S];
       rows[i] = exchange<false, S>(a, b, std::make_index_sequence<L>());
       rows[i + S] = exchange<true, S>(a, b, std::make_index_sequence<L>());
     }
@@ -112,10 +116,14 @@ inline void transpose_step(vec<T>* rows) {
 template <class T>
 inline void transpose(vec<T>* rows) {
   constexpr int L = lanes<T>;
-  if constexpr (L > 1) detail::transpose_step<1, T>(rows);
-  if constexpr (L > 2) detail::transpose_step<2, T>(rows);
-  if constexpr (L > 4) detail::transpose_step<4, T>(rows);
-  if constexpr (L > 8) detail::transpose_step<8, T>(rows);
+  if constexpr (L > 1)
+    detail::transpose_step<1, T>(rows);
+  if constexpr (L > 2)
+    detail::transpose_step<2, T>(rows);
+  if constexpr (L > 4)
+    detail::transpose_step<4, T>(rows);
+  if constexpr (L > 8)
+    detail::transpose_step<8, T>(rows);
 }
 
 }  // namespace multistage::inline MULTISTAGE_ISA::simd

@@ -1,13 +1,19 @@
-// 3x3 convolutions of stride 1 by Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray, arXiv 1509.09308): a tile of 4x4 outputs
+// 3x3 convolutions of stride 1 by Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray,
+// arXiv 1509.09308): a tile of 4x4 outputs
 //   Y = A^T [ sum_c (G w_c G^T) . (B^T d_c B) ] A
-// costs 36 multiplications a channel where the direct form costs 144. The sum over channels is 36 matrix products, one a position: M = V U, with V the
-// transformed tiles and U the transformed weights. The gradient of the input is the same with the weights turned round; the gradient of the weights is the
-// algorithm read backwards: dw = G^T [ sum_tiles (B^T d B) . (A dY A^T) ] G.
-// Rounding grows by about 10 over the direct form (tests/test_ops.cpp states the bound).
+// costs 36 multiplications a channel where the direct form costs 144. The sum over channels is
+// 36 matrix products, one a position: M = V U, with V the transformed tiles and U the
+// transformed weights. The gradient of the input is the same with the weights turned round; the
+// gradient of the weights is the algorithm read backwards: dw = G^T [ sum_tiles (B^T d B) . (A
+// dY A^T) ] G. Rounding grows by about 10 over the direct form (tests/test_ops.cpp states the
+// bound).
 //
-// U takes four times the memory of the weights, and V and M more than twice that of the images, so that what decides is where they lie:
-//   by tiles   U is there as a whole; a task takes some tiles through all three steps, its V and M in a cache of its own.
-//   by panels  V is there as a whole; a task makes a panel of U piece by piece, multiplies all tiles by it, and forgets it. For few tiles and large U, which
+// U takes four times the memory of the weights, and V and M more than twice that of the images,
+// so that what decides is where they lie:
+//   by tiles   U is there as a whole; a task takes some tiles through all three steps, its V
+//   and M in a cache of its own. by panels  V is there as a whole; a task makes a panel of U
+//   piece by piece, multiplies all tiles by it, and forgets it. For few tiles and large U,
+//   which
 //              would otherwise go to memory and come back.
 #pragma once
 #include "reduce.hpp"
@@ -35,25 +41,42 @@ index_t kept_size(const tiling& t, index_t in, index_t out) {
   return !is_large<T>(in, out) || t.count() >= many_tiles ? panels<T>(in, out).size() : 0;
 }
 
-/// How many of n rows of a product a task takes, at most `most`, so that threads end together and tasks are few.
+/// How many of n rows of a product a task takes, at most `most`, so that threads end together
+/// and tasks are few.
 inline index_t rows_per_task(index_t n, index_t most, index_t threads) {
   constexpr index_t R = gemm_kernel::tile_rows;
-  index_t best = 1, least = 0;
+  index_t best = 1;
+  index_t least = 0;
   for (index_t per = 1; per <= std::min(most, n); ++per) {
-    // What the busiest thread does, times the threads: rows, a last register tile half empty; and each task fetches weights, which costs about a tile.
-    const index_t tasks = divide_up(n, per), cost = divide_up(tasks, threads) * threads * (per + (per % R ? R / 2 : 0)) + tasks * R;
-    if (per == 1 || cost <= least) best = per, least = cost;
+    // What the busiest thread does, times the threads: rows, a last register tile half empty;
+    // and each task fetches weights, which costs about a tile.
+    const index_t tasks = divide_up(n, per);
+    const index_t cost =
+        divide_up(tasks, threads) * threads * (per + (per % R ? R / 2 : 0)) + tasks * R;
+    if (per == 1 || cost <= least)
+      best = per, least = cost;
   }
   return best;
 }
 
 /// @see the file's head. At most `many_tiles` tiles.
 template <class T>
-void convolve_by_panels(const cpu& b, const tiling& t, const T* x, const weights<T>& w, T* y, const epilogue<T>& e) {
-  constexpr index_t L = simd::lanes<T>, R = gemm_kernel::tile_rows, W = gemm_kernel::tile_columns<T>;
+void convolve_by_panels(const cpu& b,
+                        const tiling& t,
+                        const T* x,
+                        const weights<T>& w,
+                        T* y,
+                        const epilogue<T>& e) {
+  constexpr index_t L = simd::lanes<T>;
+  constexpr index_t R = gemm_kernel::tile_rows;
+  constexpr index_t W = gemm_kernel::tile_columns<T>;
   constexpr index_t piece = 64;  // rows of U: the piece and M share the second-level cache
   const panels<T> layout(w.rows(), w.columns());
-  const index_t in = w.rows(), out = w.columns(), padded_in = round_up(in, L), tiles = t.count(), v_pitch = plane<T>(tiles * padded_in);
+  const index_t in = w.rows();
+  const index_t out = w.columns();
+  const index_t padded_in = round_up(in, L);
+  const index_t tiles = t.count();
+  const index_t v_pitch = plane<T>(tiles * padded_in);
   scratch_frame scratch;
   T* v = scratch.take<T>(positions * v_pitch);
   b.pool().parallel_for(divide_up(tiles, few_tiles), [&](index_t task) {
@@ -61,70 +84,109 @@ void convolve_by_panels(const cpu& b, const tiling& t, const T* x, const weights
     transform_input(t, x, in, k, std::min(few_tiles, tiles - k), v + k * padded_in, v_pitch);
   });
   // Where threads are more than panels they share a panel's tiles, each making the panel anew.
-  const index_t shares = std::clamp<index_t>(2 * b.threads() / layout.count, 1, divide_up(tiles, R)), share = round_up(divide_up(tiles, shares), R);
+  const index_t shares =
+      std::clamp<index_t>(2 * b.threads() / layout.count, 1, divide_up(tiles, R));
+  const index_t share = round_up(divide_up(tiles, shares), R);
   b.pool().parallel_for(layout.count * divide_up(tiles, share), [&](index_t task) {
-    const index_t j = task % layout.count, column = layout.first(j), width = layout.width(j), first = task / layout.count * share,
-                  count = std::min(share, tiles - first), u_pitch = plane<T>(piece * width), m_pitch = plane<T>(count * width);
+    const index_t j = task % layout.count;
+    const index_t column = layout.first(j);
+    const index_t width = layout.width(j);
+    const index_t first = task / layout.count * share;
+    const index_t count = std::min(share, tiles - first);
+    const index_t u_pitch = plane<T>(piece * width);
+    const index_t m_pitch = plane<T>(count * width);
     scratch_frame of_task;
     T* u = of_task.take<T>(positions * plane<T>(piece * W));
     T* m = of_task.take<T>(positions * plane<T>(many_tiles * W));
     for (index_t row = 0; row < in; row += piece) {
       const index_t rows = std::min(piece, in - row);
-      for (index_t r = 0; r < rows; r += L) transform_weight_rows(w, column, width, row + r, u + r * width, u_pitch);
+      for (index_t r = 0; r < rows; r += L)
+        transform_weight_rows(w, column, width, row + r, u + r * width, u_pitch);
       for (int p = 0; p < positions; ++p)
-        gemm_kernel::multiply_packed(count, width, rows, v + p * v_pitch + first * padded_in + row, padded_in, index_t(1), u + p * u_pitch, T(1),
-                                     row == 0 ? T(0) : T(1), m + p * m_pitch, width);
+        gemm_kernel::multiply_packed(
+            count, width, rows, v + p * v_pitch + first * padded_in + row, padded_in,
+            index_t(1), u + p * u_pitch, T(1), row == 0 ? T(0) : T(1), m + p * m_pitch, width);
     }
-    transform_output(t, m, m_pitch, width, column, std::min(width, out - column), out, first, count, y, e);
+    transform_output(t, m, m_pitch, width, column, std::min(width, out - column), out, first,
+                     count, y, e);
   });
 }
 
 /// @see the file's head. Where all tiles are one task threads share its panels.
 template <class T>
-void convolve_by_tiles(const cpu& b, const tiling& t, const T* x, index_t in, const T* u, index_t out, T* y, const epilogue<T>& e) {
-  constexpr index_t L = simd::lanes<T>, R = gemm_kernel::tile_rows;
-  // V and M stay near the second-level cache, but a large U, which is streamed once a task, should serve many tiles.
-  constexpr index_t near = 1536 << 10, far = index_t{6} << 20;
+void convolve_by_tiles(const cpu& b,
+                       const tiling& t,
+                       const T* x,
+                       index_t in,
+                       const T* u,
+                       index_t out,
+                       T* y,
+                       const epilogue<T>& e) {
+  constexpr index_t L = simd::lanes<T>;
+  constexpr index_t R = gemm_kernel::tile_rows;
+  // V and M stay near the second-level cache, but a large U, which is streamed once a task,
+  // should serve many tiles.
+  constexpr index_t near = 1536 << 10;
+  constexpr index_t far = index_t{6} << 20;
   const panels<T> layout(in, out);
-  const index_t padded_in = round_up(in, L), padded_out = round_up(out, L), tiles = t.count(),
-                fit = (is_large<T>(in, out) ? far : near) / (positions * index_t(sizeof(T)) * (padded_in + padded_out)),
-                per_task = rows_per_task(tiles, std::max(fit, R), b.threads());
+  const index_t padded_in = round_up(in, L);
+  const index_t padded_out = round_up(out, L);
+  const index_t tiles = t.count();
+  const index_t fit = (is_large<T>(in, out) ? far : near) /
+                      (positions * index_t(sizeof(T)) * (padded_in + padded_out));
+  const index_t per_task = rows_per_task(tiles, std::max(fit, R), b.threads());
   const index_t v_pitch = plane<T>(per_task * padded_in);
   const auto multiply = [&](int p, index_t count, index_t j, const T* v, T* m, index_t m_row) {
-    gemm_kernel::multiply_packed(count, layout.width(j), in, v + p * v_pitch, padded_in, index_t(1), u + p * layout.pitch() + layout.offset(j), T(1), T(0), m,
-                                 m_row);
+    gemm_kernel::multiply_packed(count, layout.width(j), in, v + p * v_pitch, padded_in,
+                                 index_t(1), u + p * layout.pitch() + layout.offset(j), T(1),
+                                 T(0), m, m_row);
   };
-  if (tiles <= per_task) {  // a panel a task; making V each time is cheaper than fetching it from another core
+  if (tiles <= per_task) {  // a panel a task; making V each time is cheaper than fetching it
+                            // from another core
     b.pool().parallel_for(layout.count, [&](index_t j) {
-      const index_t column = layout.first(j), width = layout.width(j), pitch = plane<T>(tiles * width);
+      const index_t column = layout.first(j);
+      const index_t width = layout.width(j);
+      const index_t pitch = plane<T>(tiles * width);
       scratch_frame scratch;
       T* v = scratch.take<T>(positions * v_pitch);
       T* m = scratch.take<T>(positions * pitch);
       transform_input(t, x, in, 0, tiles, v, v_pitch);
-      for (int p = 0; p < positions; ++p) multiply(p, tiles, j, v, m + p * pitch, width);
-      transform_output(t, m, pitch, width, column, std::min(width, out - column), out, 0, tiles, y, e);
+      for (int p = 0; p < positions; ++p)
+        multiply(p, tiles, j, v, m + p * pitch, width);
+      transform_output(t, m, pitch, width, column, std::min(width, out - column), out, 0, tiles,
+                       y, e);
     });
     return;
   }
   const index_t m_pitch = plane<T>(per_task * padded_out);
   b.pool().parallel_for(divide_up(tiles, per_task), [&](index_t task) {
-    const index_t first = task * per_task, count = std::min(per_task, tiles - first);
+    const index_t first = task * per_task;
+    const index_t count = std::min(per_task, tiles - first);
     scratch_frame scratch;
     T* v = scratch.take<T>(positions * v_pitch);
     T* m = scratch.take<T>(positions * m_pitch);
     transform_input(t, x, in, first, count, v, v_pitch);
     for (int p = 0; p < positions; ++p)
-      for (index_t j = 0; j < layout.count; ++j) multiply(p, count, j, v, m + p * m_pitch + layout.first(j), padded_out);
+      for (index_t j = 0; j < layout.count; ++j)
+        multiply(p, count, j, v, m + p * m_pitch + layout.first(j), padded_out);
     transform_output(t, m, m_pitch, padded_out, 0, out, out, first, count, y, e);
   });
 }
 
-/// y [rows, height, width, w.columns()] from x [rows, height, width, w.rows()]. @param kept U as transform_weights makes it, or null
+/// y [rows, height, width, w.columns()] from x [rows, height, width, w.rows()]. @param kept U
+/// as transform_weights makes it, or null
 template <class T>
-void convolve(const cpu& b, const tiling& t, const T* x, const weights<T>& w, const T* kept, T* y, const epilogue<T>& e) {
+void convolve(const cpu& b,
+              const tiling& t,
+              const T* x,
+              const weights<T>& w,
+              const T* kept,
+              T* y,
+              const epilogue<T>& e) {
   scratch_frame scratch;
   if (!kept) {
-    if (is_large<T>(w.rows(), w.columns()) && t.count() <= many_tiles) return convolve_by_panels(b, t, x, w, y, e);
+    if (is_large<T>(w.rows(), w.columns()) && t.count() <= many_tiles)
+      return convolve_by_panels(b, t, x, w, y, e);
     T* made = scratch.take<T>(panels<T>(w.rows(), w.columns()).size());
     transform_weights(b, w, made);
     kept = made;
@@ -135,7 +197,12 @@ void convolve(const cpu& b, const tiling& t, const T* x, const weights<T>& w, co
 /// V and D of some tiles.
 template <class T>
 struct gradient_planes {
-  index_t tiles, v_row, d_row, v_pitch, d_pitch;  // v_row, d_row: elements a tile
+  // v_row, d_row: elements a tile
+  index_t tiles;
+  index_t v_row;
+  index_t d_row;
+  index_t v_pitch;
+  index_t d_pitch;
   T* v;
   T* d;
 
@@ -149,34 +216,64 @@ struct gradient_planes {
         v(scratch.take<T>(positions * v_pitch)),
         d(scratch.take<T>(positions * d_pitch)) {}
   static index_t bytes_a_tile(index_t in, index_t out) {
-    return positions * index_t(sizeof(T)) * (round_up(in, simd::lanes<T>) + round_up(out, simd::lanes<T>));
+    return positions * index_t(sizeof(T)) *
+           (round_up(in, simd::lanes<T>) + round_up(out, simd::lanes<T>));
   }
   /// Tiles [first, first + count) of the images, to [at, at + count) here.
-  void transform(const tiling& t, const T* x, index_t in, const T* dy, index_t out, index_t first, index_t count, index_t at) const {
+  void transform(const tiling& t,
+                 const T* x,
+                 index_t in,
+                 const T* dy,
+                 index_t out,
+                 index_t first,
+                 index_t count,
+                 index_t at) const {
     transform_input(t, x, in, first, count, v + at * v_row, v_pitch);
     transform_gradient(t, dy, out, first, count, d + at * d_row, d_pitch);
   }
 };
-/// dw += the gradient of `rows` rows from `row` on and of panel j, from some tiles. Its dU stays in the second-level cache.
+/// dw += the gradient of `rows` rows from `row` on and of panel j, from some tiles. Its dU
+/// stays in the second-level cache.
 template <class T>
-void add_weight_gradient(const gradient_planes<T>& g, index_t row, index_t rows, const panels<T>& layout, index_t j, index_t out, T* dw) {
-  constexpr index_t W = gemm_kernel::tile_columns<T>, pitch = plane<T>(gradient_rows * W);
-  const index_t column = layout.first(j), padded = layout.width(j), width = std::min(padded, out - column);
+void add_weight_gradient(const gradient_planes<T>& g,
+                         index_t row,
+                         index_t rows,
+                         const panels<T>& layout,
+                         index_t j,
+                         index_t out,
+                         T* dw) {
+  constexpr index_t W = gemm_kernel::tile_columns<T>;
+  constexpr index_t pitch = plane<T>(gradient_rows * W);
+  const index_t column = layout.first(j);
+  const index_t padded = layout.width(j);
+  const index_t width = std::min(padded, out - column);
   scratch_frame scratch;
   T* du = scratch.take<T>(positions * pitch);
   for (int p = 0; p < positions; ++p)
-    gemm_kernel::multiply(rows, padded, g.tiles, g.v + p * g.v_pitch + row, index_t(1), g.v_row, g.d + p * g.d_pitch + column, g.d_row, index_t(1), T(1), T(0),
+    gemm_kernel::multiply(rows, padded, g.tiles, g.v + p * g.v_pitch + row, index_t(1), g.v_row,
+                          g.d + p * g.d_pitch + column, g.d_row, index_t(1), T(1), T(0),
                           du + p * pitch, padded);
-  for (index_t i = 0; i < rows; ++i) transform_weight_gradient(du + i * padded, pitch, row + i, column, width, layout.rows, out, dw);
+  for (index_t i = 0; i < rows; ++i)
+    transform_weight_gradient(du + i * padded, pitch, row + i, column, width, layout.rows, out,
+                              dw);
 }
 
 /// A task takes a share of the tiles and has a dw of its own: no plane travels between cores.
 template <class T>
-void weight_gradient_by_tiles(const cpu& b, const tiling& t, const T* x, index_t in, const T* dy, index_t out, index_t shares, T* dw) {
+void weight_gradient_by_tiles(const cpu& b,
+                              const tiling& t,
+                              const T* x,
+                              index_t in,
+                              const T* dy,
+                              index_t out,
+                              index_t shares,
+                              T* dw) {
   constexpr index_t near = 1 << 20;
   const panels<T> layout(in, out);
-  const index_t size = 9 * in * out, share = divide_up(t.count(), shares),
-                most = std::clamp<index_t>(near / gradient_planes<T>::bytes_a_tile(in, out), gemm_kernel::tile_rows, share);
+  const index_t size = 9 * in * out;
+  const index_t share = divide_up(t.count(), shares);
+  const index_t most = std::clamp<index_t>(near / gradient_planes<T>::bytes_a_tile(in, out),
+                                           gemm_kernel::tile_rows, share);
   scratch_frame scratch;
   T* parts = scratch.take<T>(shares * size);
   b.pool().parallel_for(shares, [&](index_t s) {
@@ -189,19 +286,32 @@ void weight_gradient_by_tiles(const cpu& b, const tiling& t, const T* x, index_t
       g.tiles = std::min(most, end - first);
       g.transform(t, x, in, dy, out, first, g.tiles, 0);
       for (index_t j = 0; j < layout.count; ++j)
-        for (index_t row = 0; row < in; row += gradient_rows) add_weight_gradient(g, row, std::min(gradient_rows, in - row), layout, j, out, part);
+        for (index_t row = 0; row < in; row += gradient_rows)
+          add_weight_gradient(g, row, std::min(gradient_rows, in - row), layout, j, out, part);
     }
   });
   column_sums(b, shares, size, parts, dw, true);
 }
 
-/// V and D are made for all, as many tiles at a time as caches hold between them, and a task takes a block of dw.
+/// V and D are made for all, as many tiles at a time as caches hold between them, and a task
+/// takes a block of dw.
 template <class T>
-void weight_gradient_by_blocks(const cpu& b, const tiling& t, const T* x, index_t in, const T* dy, index_t out, T* dw) {
-  constexpr index_t shared_cache = index_t{16} << 20, least = 32;
+void weight_gradient_by_blocks(const cpu& b,
+                               const tiling& t,
+                               const T* x,
+                               index_t in,
+                               const T* dy,
+                               index_t out,
+                               T* dw) {
+  constexpr index_t shared_cache = index_t{16} << 20;
+  constexpr index_t least = 32;
   const panels<T> layout(in, out);
-  const index_t tiles = t.count(), chunks = divide_up(tiles, std::max(least, shared_cache / gradient_planes<T>::bytes_a_tile(in, out))),
-                chunk = divide_up(tiles, chunks), rows = rows_per_task(in, gradient_rows, b.threads()), blocks = divide_up(in, rows);
+  const index_t tiles = t.count();
+  const index_t chunks = divide_up(
+      tiles, std::max(least, shared_cache / gradient_planes<T>::bytes_a_tile(in, out)));
+  const index_t chunk = divide_up(tiles, chunks);
+  const index_t rows = rows_per_task(in, gradient_rows, b.threads());
+  const index_t blocks = divide_up(in, rows);
   scratch_frame scratch;
   gradient_planes<T> g(scratch, chunk, in, out);
   for (index_t first = 0; first < tiles; first += chunk) {
@@ -219,9 +329,18 @@ void weight_gradient_by_blocks(const cpu& b, const tiling& t, const T* x, index_
 
 /// dw [3, 3, in, out] += the gradient of the weights.
 template <class T>
-void weight_gradient(const cpu& b, const tiling& t, const T* x, index_t in, const T* dy, index_t out, T* dw) {
-  // Shares of tiles decide the order of additions, and so depend on the extents alone, not on the threads.
-  constexpr index_t least = 32, most_shares = 16, small = index_t{4} << 20;
+void weight_gradient(const cpu& b,
+                     const tiling& t,
+                     const T* x,
+                     index_t in,
+                     const T* dy,
+                     index_t out,
+                     T* dw) {
+  // Shares of tiles decide the order of additions, and so depend on the extents alone, not on
+  // the threads.
+  constexpr index_t least = 32;
+  constexpr index_t most_shares = 16;
+  constexpr index_t small = index_t{4} << 20;
   const index_t shares = std::clamp<index_t>(t.count() / least, 1, most_shares);
   if (shares > 1 && shares * 9 * in * out * index_t(sizeof(T)) <= small)
     weight_gradient_by_tiles(b, t, x, in, dy, out, shares, dw);

@@ -1,5 +1,5 @@
-// The transforms of Winograd's minimal filtering F(4x4, 3x3): of tiles of images, of weights, and of what comes out of the products. Interpolation points
-// 0, +-1, +-2, infinity.
+// The transforms of Winograd's minimal filtering F(4x4, 3x3): of tiles of images, of weights,
+// and of what comes out of the products. Interpolation points 0, +-1, +-2, infinity.
 #pragma once
 #include "gemm.hpp"
 
@@ -10,7 +10,10 @@ inline constexpr int positions = 36;
 // One-dimensional transforms; Stride walks a row or a column of a 6x6 (or 4x4, 3x3) block.
 template <class V>
 inline void input_transform(const V* d, int s, V* t, int q) {  // B^T
-  const V a = d[4 * s] - 4 * d[2 * s], b = d[3 * s] - 4 * d[s], c = d[4 * s] - d[2 * s], e = 2 * (d[3 * s] - d[s]);
+  const V a = d[4 * s] - 4 * d[2 * s];
+  const V b = d[3 * s] - 4 * d[s];
+  const V c = d[4 * s] - d[2 * s];
+  const V e = 2 * (d[3 * s] - d[s]);
   t[0] = 4 * d[0] - 5 * d[2 * s] + d[4 * s];
   t[q] = a + b;
   t[2 * q] = a - b;
@@ -20,7 +23,10 @@ inline void input_transform(const V* d, int s, V* t, int q) {  // B^T
 }
 template <class V>
 inline void output_transform(const V* m, int s, V* y, int q) {  // A^T
-  const V p = m[s] + m[2 * s], n = m[s] - m[2 * s], u = m[3 * s] + m[4 * s], v = m[3 * s] - m[4 * s];
+  const V p = m[s] + m[2 * s];
+  const V n = m[s] - m[2 * s];
+  const V u = m[3 * s] + m[4 * s];
+  const V v = m[3 * s] - m[4 * s];
   y[0] = m[0] + p + u;
   y[q] = n + 2 * v;
   y[2 * q] = p + 4 * u;
@@ -28,7 +34,10 @@ inline void output_transform(const V* m, int s, V* y, int q) {  // A^T
 }
 template <class V>
 inline void output_transposed(const V* y, int s, V* m, int q) {  // A
-  const V even = y[0] + y[2 * s], odd = y[s] + y[3 * s], even2 = y[0] + 4 * y[2 * s], odd2 = 2 * y[s] + 8 * y[3 * s];
+  const V even = y[0] + y[2 * s];
+  const V odd = y[s] + y[3 * s];
+  const V even2 = y[0] + 4 * y[2 * s];
+  const V odd2 = 2 * y[s] + 8 * y[3 * s];
   m[0] = y[0];
   m[q] = even + odd;
   m[2 * q] = even - odd;
@@ -38,7 +47,10 @@ inline void output_transposed(const V* y, int s, V* m, int q) {  // A
 }
 template <class V, class T>
 inline void filter_transform(const V* g, int s, V* t, int q, T) {  // G
-  const V a = (g[0] + g[2 * s]) * T(-1.0 / 6), b = g[s] * T(1.0 / 6), c = g[0] * T(1.0 / 24) + g[2 * s] * T(1.0 / 6), e = g[s] * T(1.0 / 12);
+  const V a = (g[0] + g[2 * s]) * T(-1.0 / 6);
+  const V b = g[s] * T(1.0 / 6);
+  const V c = g[0] * T(1.0 / 24) + g[2 * s] * T(1.0 / 6);
+  const V e = g[s] * T(1.0 / 12);
   t[0] = g[0] * T(0.25);
   t[q] = a - b;
   t[2 * q] = a + b;
@@ -48,14 +60,17 @@ inline void filter_transform(const V* g, int s, V* t, int q, T) {  // G
 }
 template <class V, class T>
 inline void filter_transposed(const V* m, int s, V* g, int q, T) {  // G^T
-  const V p = (m[s] + m[2 * s]) * T(-1.0 / 6), u = m[3 * s] + m[4 * s], v = m[3 * s] - m[4 * s];
+  const V p = (m[s] + m[2 * s]) * T(-1.0 / 6);
+  const V u = m[3 * s] + m[4 * s];
+  const V v = m[3 * s] - m[4 * s];
   g[0] = m[0] * T(0.25) + p + u * T(1.0 / 24);
   g[q] = (m[2 * s] - m[s]) * T(1.0 / 6) + v * T(1.0 / 12);
   g[2 * q] = p + u * T(1.0 / 6) + m[5 * s];
 }
 
-/// Distance between the planes of two positions: `n` elements and one cache line, so that the 36 planes, which are written side by side,
-/// do not all fall into the same cache set when n is a power of two.
+/// Distance between the planes of two positions: `n` elements and one cache line, so that the
+/// 36 planes, which are written side by side, do not all fall into the same cache set when n is
+/// a power of two.
 template <class T>
 constexpr index_t plane(index_t n) {
   return n + 64 / index_t(sizeof(T));
@@ -63,12 +78,22 @@ constexpr index_t plane(index_t n) {
 
 /// The tiles of a batch of images.
 struct tiling {
-  index_t rows, height, width;
-  index_t across() const { return divide_up(width, 4); }
-  index_t per_image() const { return divide_up(height, 4) * across(); }
-  index_t count() const { return rows * per_image(); }
+  index_t rows;
+  index_t height;
+  index_t width;
+  index_t across() const {
+    return divide_up(width, 4);
+  }
+  index_t per_image() const {
+    return divide_up(height, 4) * across();
+  }
+  index_t count() const {
+    return rows * per_image();
+  }
   struct place {
-    index_t row, top, left;
+    index_t row;
+    index_t top;
+    index_t left;
   };
   place at(index_t tile) const {
     const index_t in_image = tile % per_image();
@@ -76,13 +101,14 @@ struct tiling {
   }
 };
 
-// Blocks are transformed in two passes, columns then rows, over a few vectors of channels at a time: what lies between stays in the first-level cache, no more
-// than a dozen registers are live, and each pass reads and writes a handful of streams.
+// Blocks are transformed in two passes, columns then rows, over a few vectors of channels at a
+// time: what lies between stays in the first-level cache, no more than a dozen registers are
+// live, and each pass reads and writes a handful of streams.
 
 /// Vectors of channels that go through both passes together.
 inline constexpr int stretch = 4;
 template <class T>
-inline constexpr index_t stretch_channels = stretch* index_t(simd::lanes<T>);
+inline constexpr index_t stretch_channels = index_t{simd::lanes<T>} * stretch;
 
 /// What lies outside an image.
 template <class T>
@@ -91,10 +117,12 @@ inline const T* nothing() {
   return zeros;
 }
 
-/// f(first channel, channels, vectors, whole) for stretches of channels; `whole` is a constant: whether all vectors are full.
+/// f(first channel, channels, vectors, whole) for stretches of channels; `whole` is a constant:
+/// whether all vectors are full.
 template <class T, class F>
 inline void for_each_stretch(index_t channels, F&& f) {
-  constexpr index_t L = simd::lanes<T>, S = stretch_channels<T>;
+  constexpr index_t L = simd::lanes<T>;
+  constexpr index_t S = stretch_channels<T>;
   for (index_t c = 0; c < channels; c += S) {
     const index_t have = std::min(S, channels - c);
     if (have % L == 0)
@@ -107,7 +135,8 @@ inline void for_each_stretch(index_t channels, F&& f) {
 template <bool Whole, class T>
 inline simd::vec<T> load_of(const T* p, int v, index_t have) {
   constexpr index_t L = simd::lanes<T>;
-  return Whole || have >= (v + 1) * L ? simd::load(p + v * L) : simd::load_partial(p + v * L, have - v * L);
+  return Whole || have >= (v + 1) * L ? simd::load(p + v * L)
+                                      : simd::load_partial(p + v * L, have - v * L);
 }
 template <bool Whole, class T>
 inline void store_of(T* p, int v, index_t have, simd::vec<T> value) {
@@ -118,10 +147,18 @@ inline void store_of(T* p, int v, index_t have, simd::vec<T> value) {
     simd::store_partial(p + v * L, value, have - v * L);
 }
 
-/// Blocks of Size x Size pixels whose first lies at (top, left) + offset, transformed to 6 x 6 positions: V[position][tile - first][channel, padded to whole
-/// vectors] for tiles [first, first + count). `transform` is one-dimensional, from Size to 6.
+/// Blocks of Size x Size pixels whose first lies at (top, left) + offset, transformed to 6 x 6
+/// positions: V[position][tile - first][channel, padded to whole vectors] for tiles [first,
+/// first + count). `transform` is one-dimensional, from Size to 6.
 template <int Size, class T, class Transform>
-void transform_tiles(const tiling& t, const T* x, int offset, index_t channels, index_t first, index_t count, T* to_planes, index_t pitch,
+void transform_tiles(const tiling& t,
+                     const T* x,
+                     int offset,
+                     index_t channels,
+                     index_t first,
+                     index_t count,
+                     T* to_planes,
+                     index_t pitch,
                      Transform&& transform) {
   using vec = simd::vec<T>;
   constexpr int L = simd::lanes<T>;
@@ -135,80 +172,135 @@ void transform_tiles(const tiling& t, const T* x, int offset, index_t channels, 
       for (int j = 0; j < Size; ++j) {
         const T* from[Size];
         for (int i = 0; i < Size; ++i) {
-          const index_t y = at.top + offset + i, z = at.left + offset + j;
-          from[i] = y >= 0 && y < t.height && z >= 0 && z < t.width ? image + (y * t.width + z) * channels + c : nothing<T>();
+          const index_t y = at.top + offset + i;
+          const index_t z = at.left + offset + j;
+          from[i] = y >= 0 && y < t.height && z >= 0 && z < t.width
+                        ? image + (y * t.width + z) * channels + c
+                        : nothing<T>();
         }
         for (int v = 0; v < vectors; ++v) {
-          vec d[Size], e[6];
+          vec d[Size];
+          vec e[6];
           MULTISTAGE_UNROLL(6)
-          for (int i = 0; i < Size; ++i) d[i] = load_of<whole>(from[i], v, have);
+          for (int i = 0; i < Size; ++i)
+            d[i] = load_of<whole>(from[i], v, have);
           transform(d, 1, e, 1);
           MULTISTAGE_UNROLL(6)
-          for (int i = 0; i < 6; ++i) half[i][j][v] = e[i];
+          for (int i = 0; i < 6; ++i)
+            half[i][j][v] = e[i];
         }
       }
       for (int i = 0; i < 6; ++i)
         for (int v = 0; v < vectors; ++v) {
-          vec d[Size], e[6];
+          vec d[Size];
+          vec e[6];
           MULTISTAGE_UNROLL(6)
-          for (int j = 0; j < Size; ++j) d[j] = half[i][j][v];
+          for (int j = 0; j < Size; ++j)
+            d[j] = half[i][j][v];
           transform(d, 1, e, 1);
           MULTISTAGE_UNROLL(6)
-          for (int j = 0; j < 6; ++j) simd::store(to + (i * 6 + j) * pitch + c + v * L, e[j]);
+          for (int j = 0; j < 6; ++j)
+            simd::store(to + (i * 6 + j) * pitch + c + v * L, e[j]);
         }
     });
   }
 }
 /// B^T d B of the input's tiles.
 template <class T>
-void transform_input(const tiling& t, const T* x, index_t channels, index_t first, index_t count, T* v, index_t pitch) {
-  transform_tiles<6>(t, x, -1, channels, first, count, v, pitch, [](const auto* d, int s, auto* e, int q) { input_transform(d, s, e, q); });
+void transform_input(const tiling& t,
+                     const T* x,
+                     index_t channels,
+                     index_t first,
+                     index_t count,
+                     T* v,
+                     index_t pitch) {
+  transform_tiles<6>(t, x, -1, channels, first, count, v, pitch,
+                     [](const auto* d, int s, auto* e, int q) { input_transform(d, s, e, q); });
 }
 /// A dY A^T of the result's gradient.
 template <class T>
-void transform_gradient(const tiling& t, const T* dy, index_t channels, index_t first, index_t count, T* d, index_t pitch) {
-  transform_tiles<4>(t, dy, 0, channels, first, count, d, pitch, [](const auto* y, int s, auto* m, int q) { output_transposed(y, s, m, q); });
+void transform_gradient(const tiling& t,
+                        const T* dy,
+                        index_t channels,
+                        index_t first,
+                        index_t count,
+                        T* d,
+                        index_t pitch) {
+  transform_tiles<4>(
+      t, dy, 0, channels, first, count, d, pitch,
+      [](const auto* y, int s, auto* m, int q) { output_transposed(y, s, m, q); });
 }
 
-/// Weights [3, 3, in, out] as a convolution sees them: for the gradient of its input they are turned by half a turn, in and out exchanged.
+/// Weights [3, 3, in, out] as a convolution sees them: for the gradient of its input they are
+/// turned by half a turn, in and out exchanged.
 template <class T>
 struct weights {
   const T* w;
-  index_t in, out;
+  index_t in;
+  index_t out;
   bool rotated = false;
-  index_t rows() const { return rotated ? out : in; }
-  index_t columns() const { return rotated ? in : out; }
+  index_t rows() const {
+    return rotated ? out : in;
+  }
+  index_t columns() const {
+    return rotated ? in : out;
+  }
 };
 
-/// How U, the transformed weights, lies: [position][panel][row][column of the panel]. Panels are as wide as a register tile or a little less, so that their
-/// number is even and threads that take them in turn end together.
+/// How U, the transformed weights, lies: [position][panel][row][column of the panel]. Panels
+/// are as wide as a register tile or a little less, so that their number is even and threads
+/// that take them in turn end together.
 template <class T>
 struct panels {
-  index_t rows, vectors, count;
-  panels(index_t k, index_t n) : rows(k), vectors(divide_up(n, index_t(simd::lanes<T>))), count(divide_up(vectors, index_t(gemm_kernel::tile_vectors))) {
-    if (vectors > 1) count = round_up(count, 2);
+  index_t rows;
+  index_t vectors;
+  index_t count;
+  panels(index_t k, index_t n)
+      : rows(k),
+        vectors(divide_up(n, index_t(simd::lanes<T>))),
+        count(divide_up(vectors, index_t(gemm_kernel::tile_vectors))) {
+    if (vectors > 1)
+      count = round_up(count, 2);
   }
   /// The first column of panel j.
-  index_t first(index_t j) const { return vectors * j / count * simd::lanes<T>; }
-  index_t width(index_t j) const { return first(j + 1) - first(j); }
+  index_t first(index_t j) const {
+    return vectors * j / count * simd::lanes<T>;
+  }
+  index_t width(index_t j) const {
+    return first(j + 1) - first(j);
+  }
   /// Where panel j begins in its position, and how far positions are apart.
-  index_t offset(index_t j) const { return rows * first(j); }
-  index_t pitch() const { return plane<T>(offset(count)); }
-  index_t size() const { return positions * pitch(); }
+  index_t offset(index_t j) const {
+    return rows * first(j);
+  }
+  index_t pitch() const {
+    return plane<T>(offset(count));
+  }
+  index_t size() const {
+    return positions * pitch();
+  }
 };
 
-/// U = G w G^T for L rows from `row` on (or up to the last) and `width` columns from `column` on, a panel's or fewer; `u` is where the first row goes,
-/// positions lie `pitch` apart.
+/// U = G w G^T for L rows from `row` on (or up to the last) and `width` columns from `column`
+/// on, a panel's or fewer; `u` is where the first row goes, positions lie `pitch` apart.
 template <class T>
-void transform_weight_rows(const weights<T>& w, index_t column, index_t width, index_t row, T* u, index_t pitch) {
+void transform_weight_rows(const weights<T>& w,
+                           index_t column,
+                           index_t width,
+                           index_t row,
+                           T* u,
+                           index_t pitch) {
   using vec = simd::vec<T>;
   constexpr index_t L = simd::lanes<T>;
   constexpr int V = gemm_kernel::tile_vectors;
-  const index_t have = std::min(width, w.columns() - column), rows = std::min(L, w.rows() - row);
+  const index_t have = std::min(width, w.columns() - column);
+  const index_t rows = std::min(L, w.rows() - row);
   const int vectors = int(width / L);
-  // A panel's rows are short pieces far apart, which no cache foresees: each load asks for what a later one will want.
+  // A panel's rows are short pieces far apart, which no cache foresees: each load asks for what
+  // a later one will want.
   constexpr index_t rows_ahead = 8;
-  vec turned[9][L][V], half[6][3][V];
+  vec turned[9][L][V];
+  vec half[6][3][V];
   if (w.rotated)  // rows of w are columns here: blocks of L x L change sides
     for (int tap = 0; tap < 9; ++tap)
       for (int v = 0; v < vectors; ++v) {
@@ -219,12 +311,14 @@ void transform_weight_rows(const weights<T>& w, index_t column, index_t width, i
           block[l] = v * L + l < have ? load_of<false>(from, 0, rows) : vec{};
         }
         simd::transpose<T>(block);
-        for (index_t p = 0; p < L; ++p) turned[tap][p][v] = block[p];
+        for (index_t p = 0; p < L; ++p)
+          turned[tap][p][v] = block[p];
       }
   for (index_t p = 0; p < rows; ++p) {
     for (int k = 0; k < 3; ++k)
       for (int v = 0; v < vectors; ++v) {
-        vec g[3], t[6];
+        vec g[3];
+        vec t[6];
         for (int i = 0; i < 3; ++i)
           if (w.rotated)
             g[i] = turned[i * 3 + k][p][v];
@@ -235,15 +329,19 @@ void transform_weight_rows(const weights<T>& w, index_t column, index_t width, i
           }
         filter_transform(g, 1, t, 1, T());
         MULTISTAGE_UNROLL(6)
-        for (int i = 0; i < 6; ++i) half[i][k][v] = t[i];
+        for (int i = 0; i < 6; ++i)
+          half[i][k][v] = t[i];
       }
     for (int i = 0; i < 6; ++i)
       for (int v = 0; v < vectors; ++v) {
-        vec g[3], t[6];
-        for (int k = 0; k < 3; ++k) g[k] = half[i][k][v];
+        vec g[3];
+        vec t[6];
+        for (int k = 0; k < 3; ++k)
+          g[k] = half[i][k][v];
         filter_transform(g, 1, t, 1, T());
         MULTISTAGE_UNROLL(6)
-        for (int k = 0; k < 6; ++k) simd::store(u + (i * 6 + k) * pitch + p * width + v * L, t[k]);
+        for (int k = 0; k < 6; ++k)
+          simd::store(u + (i * 6 + k) * pitch + p * width + v * L, t[k]);
       }
   }
 }
@@ -254,90 +352,131 @@ void transform_weights(const cpu& b, const weights<T>& w, T* u) {
   const panels<T> layout(w.rows(), w.columns());
   const index_t blocks = divide_up(layout.rows, L);
   b.pool().parallel_for(layout.count * blocks, [&](index_t task) {
-    const index_t j = task / blocks, row = task % blocks * L, width = layout.width(j);
-    transform_weight_rows(w, layout.first(j), width, row, u + layout.offset(j) + row * width, layout.pitch());
+    const index_t j = task / blocks;
+    const index_t row = task % blocks * L;
+    const index_t width = layout.width(j);
+    transform_weight_rows(w, layout.first(j), width, row, u + layout.offset(j) + row * width,
+                          layout.pitch());
   });
 }
 
-/// What surrounds the product: y = scale (A^T M A + bias + row_bias + residual), or y += A^T M A when `accumulate`.
+/// What surrounds the product: y = scale (A^T M A + bias + row_bias + residual), or y += A^T M
+/// A when `accumulate`.
 template <class T>
 struct epilogue {
-  const T *bias = nullptr, *row_bias = nullptr, *residual = nullptr;
+  const T* bias = nullptr;
+  const T* row_bias = nullptr;
+  const T* residual = nullptr;
   T scale = T(1);
   bool accumulate = false;
 };
 
-/// Y = A^T M A of tiles [first, first + count) with its epilogue, for `width` of y's channels from `channel` on. M is [position][tile][channel], `m_row`
-/// elements a tile.
+/// Y = A^T M A of tiles [first, first + count) with its epilogue, for `width` of y's channels
+/// from `channel` on. M is [position][tile][channel], `m_row` elements a tile.
 template <class T>
-void transform_output(const tiling& t, const T* m, index_t pitch, index_t m_row, index_t channel, index_t width, index_t channels, index_t first, index_t count,
-                      T* y, const epilogue<T>& e) {
+void transform_output(const tiling& t,
+                      const T* m,
+                      index_t pitch,
+                      index_t m_row,
+                      index_t channel,
+                      index_t width,
+                      index_t channels,
+                      index_t first,
+                      index_t count,
+                      T* y,
+                      const epilogue<T>& e) {
   using vec = simd::vec<T>;
   constexpr int L = simd::lanes<T>;
   const vec scale = simd::broadcast(e.scale);
   vec half[4][6][stretch];
   for (index_t k = 0; k < count; ++k) {
     const tiling::place place = t.at(first + k);
-    const index_t corner = ((place.row * t.height + place.top) * t.width + place.left) * channels + channel;
-    const int down = int(std::min<index_t>(4, t.height - place.top)), across = int(std::min<index_t>(4, t.width - place.left));
+    const index_t corner =
+        ((place.row * t.height + place.top) * t.width + place.left) * channels + channel;
+    const int down = int(std::min<index_t>(4, t.height - place.top));
+    const int across = int(std::min<index_t>(4, t.width - place.left));
     for_each_stretch<T>(width, [&](index_t c, index_t have, int vectors, auto whole) {
       for (int j = 0; j < 6; ++j)
         for (int v = 0; v < vectors; ++v) {
-          vec d[6], o[4];
+          vec d[6];
+          vec o[4];
           MULTISTAGE_UNROLL(6)
-          for (int i = 0; i < 6; ++i) d[i] = simd::load(m + (i * 6 + j) * pitch + k * m_row + c + v * L);
+          for (int i = 0; i < 6; ++i)
+            d[i] = simd::load(m + (i * 6 + j) * pitch + k * m_row + c + v * L);
           output_transform(d, 1, o, 1);
           MULTISTAGE_UNROLL(4)
-          for (int i = 0; i < 4; ++i) half[i][j][v] = o[i];
+          for (int i = 0; i < 4; ++i)
+            half[i][j][v] = o[i];
         }
       for (int v = 0; v < vectors; ++v) {
         vec shift{};
-        if (e.bias) shift += load_of<whole>(e.bias + channel + c, v, have);
-        if (e.row_bias) shift += load_of<whole>(e.row_bias + place.row * channels + channel + c, v, have);
+        if (e.bias)
+          shift += load_of<whole>(e.bias + channel + c, v, have);
+        if (e.row_bias)
+          shift += load_of<whole>(e.row_bias + place.row * channels + channel + c, v, have);
         for (int i = 0; i < down; ++i) {
-          vec d[6], o[4];
+          vec d[6];
+          vec o[4];
           MULTISTAGE_UNROLL(6)
-          for (int j = 0; j < 6; ++j) d[j] = half[i][j][v];
+          for (int j = 0; j < 6; ++j)
+            d[j] = half[i][j][v];
           output_transform(d, 1, o, 1);
           const index_t at = corner + i * t.width * channels + c;
           const auto finish = [&](int j) {
             vec value = o[j] + shift;
-            if (e.residual) value += load_of<whole>(e.residual + at + j * channels, v, have);
+            if (e.residual)
+              value += load_of<whole>(e.residual + at + j * channels, v, have);
             value *= scale;
-            if (e.accumulate) value += load_of<whole>(y + at + j * channels, v, have);
+            if (e.accumulate)
+              value += load_of<whole>(y + at + j * channels, v, have);
             store_of<whole>(y + at + j * channels, v, have, value);
           };
           if (across == 4) {
             MULTISTAGE_UNROLL(4)
-            for (int j = 0; j < 4; ++j) finish(j);
+            for (int j = 0; j < 4; ++j)
+              finish(j);
           } else
-            for (int j = 0; j < across; ++j) finish(j);
+            for (int j = 0; j < across; ++j)
+              finish(j);
         }
       }
     });
   }
 }
 
-/// dw [3, 3, in, out] += G^T dU G for one row of in and `width` columns from `column` on; dU is [position], a row of `width` padded to whole vectors each.
+/// dw [3, 3, in, out] += G^T dU G for one row of in and `width` columns from `column` on; dU is
+/// [position], a row of `width` padded to whole vectors each.
 template <class T>
-void transform_weight_gradient(const T* du, index_t pitch, index_t row, index_t column, index_t width, index_t in, index_t out, T* dw) {
+void transform_weight_gradient(const T* du,
+                               index_t pitch,
+                               index_t row,
+                               index_t column,
+                               index_t width,
+                               index_t in,
+                               index_t out,
+                               T* dw) {
   using vec = simd::vec<T>;
   constexpr index_t L = simd::lanes<T>;
   vec half[3][6][stretch];
   for_each_stretch<T>(width, [&](index_t o, index_t have, int vectors, auto whole) {
     for (int j = 0; j < 6; ++j)
       for (int v = 0; v < vectors; ++v) {
-        vec m[6], g[3];
+        vec m[6];
+        vec g[3];
         MULTISTAGE_UNROLL(6)
-        for (int i = 0; i < 6; ++i) m[i] = simd::load(du + (i * 6 + j) * pitch + o + v * L);
+        for (int i = 0; i < 6; ++i)
+          m[i] = simd::load(du + (i * 6 + j) * pitch + o + v * L);
         filter_transposed(m, 1, g, 1, T());
-        for (int i = 0; i < 3; ++i) half[i][j][v] = g[i];
+        for (int i = 0; i < 3; ++i)
+          half[i][j][v] = g[i];
       }
     for (int i = 0; i < 3; ++i)
       for (int v = 0; v < vectors; ++v) {
-        vec m[6], g[3];
+        vec m[6];
+        vec g[3];
         MULTISTAGE_UNROLL(6)
-        for (int j = 0; j < 6; ++j) m[j] = half[i][j][v];
+        for (int j = 0; j < 6; ++j)
+          m[j] = half[i][j][v];
         filter_transposed(m, 1, g, 1, T());
         for (int j = 0; j < 3; ++j) {
           T* to = dw + ((i * 3 + j) * in + row) * out + column + o;

@@ -1,7 +1,7 @@
-// Softmax attention on a GPU by batched products: the scores of as many rows as fit a quarter of a
-// gigabyte are made, turned into weights a warp a query, and multiplied; backward makes them again
-// from the log of the softmax's denominator. With weights P = softmax(scale Q K^T), y = P V, and
-// D[i] = sum over j of P[i, j] dP[i, j]:
+// Softmax attention on a GPU by batched products: the scores of as many rows as fit a quarter
+// of a gigabyte are made, turned into weights a warp a query, and multiplied; backward makes
+// them again from the log of the softmax's denominator. With weights P = softmax(scale Q K^T),
+// y = P V, and D[i] = sum over j of P[i, j] dP[i, j]:
 //   dV = P^T dY,  dP = dY V^T,  dS = scale P (dP - D),  dQ = dS K,  dK = dS^T Q
 #pragma once
 #include <type_traits>
@@ -21,26 +21,36 @@ inline constexpr int queries_a_block = 8;
 template <class T>
 __global__ void softmax(index_t queries, index_t keys, T* scores, T* log_sum_exp) {
   const index_t query = index_t(blockIdx.x) * queries_a_block + threadIdx.x / warp_size;
-  if (query >= queries) return;
+  if (query >= queries)
+    return;
   const int lane = threadIdx.x % warp_size;
   T* const s = scores + query * keys;
   T most = s[0];
-  for (index_t j = lane; j < keys; j += warp_size) most = s[j] > most ? s[j] : most;
+  for (index_t j = lane; j < keys; j += warp_size)
+    most = s[j] > most ? s[j] : most;
   most = warp_maximum(most);
   T sum = 0;
-  for (index_t j = lane; j < keys; j += warp_size) sum += silu_function::exp(s[j] - most);
+  for (index_t j = lane; j < keys; j += warp_size)
+    sum += silu_function::exp(s[j] - most);
   sum = warp_sum(sum);
   const T inverse = T(1) / sum;
-  for (index_t j = lane; j < keys; j += warp_size) s[j] = silu_function::exp(s[j] - most) * inverse;
-  if (log_sum_exp && lane == 0) log_sum_exp[query] = most + T(::log(double(sum)));
+  for (index_t j = lane; j < keys; j += warp_size)
+    s[j] = silu_function::exp(s[j] - most) * inverse;
+  if (log_sum_exp && lane == 0)
+    log_sum_exp[query] = most + T(::log(double(sum)));
 }
 
 /// scores become weights P, dweights (dP) become dscores (dS); all [queries, keys].
 template <class T>
-__global__ void softmax_backward(index_t queries, index_t keys, T scale, const T* log_sum_exp,
-                                 T* scores, T* dweights) {
+__global__ void softmax_backward(index_t queries,
+                                 index_t keys,
+                                 T scale,
+                                 const T* log_sum_exp,
+                                 T* scores,
+                                 T* dweights) {
   const index_t query = index_t(blockIdx.x) * queries_a_block + threadIdx.x / warp_size;
-  if (query >= queries) return;
+  if (query >= queries)
+    return;
   const int lane = threadIdx.x % warp_size;
   T* const p = scores + query * keys;
   T* const d = dweights + query * keys;
@@ -51,7 +61,8 @@ __global__ void softmax_backward(index_t queries, index_t keys, T scale, const T
     dot += p[j] * d[j];
   }
   dot = warp_sum(dot);
-  for (index_t j = lane; j < keys; j += warp_size) d[j] = scale * p[j] * (d[j] - dot);
+  for (index_t j = lane; j < keys; j += warp_size)
+    d[j] = scale * p[j] * (d[j] - dot);
 }
 
 /// A matrix for each row of the batch and head.
@@ -61,20 +72,26 @@ struct heads_matrix {
   index_t row;           // elements from one row of the batch to the next
   index_t head;          // from one head to the next
 
-  heads_matrix transposed() const { return {first.transposed(), row, head}; }
+  heads_matrix transposed() const {
+    return {first.transposed(), row, head};
+  }
   template <class U>
-    requires(std::is_same_v<U, const T> && !std::is_const_v<T>)
-  operator heads_matrix<U>() const {
+  requires(std::is_same_v<U, const T> && !std::is_const_v<T>) operator heads_matrix<U>() const {
     return {first, row, head};
   }
 };
 
 /// c = alpha a b for each row and head.
 template <class T>
-void multiply_heads(const cuda& backend, index_t rows, index_t heads, T alpha,
+void multiply_heads(const cuda& backend,
+                    index_t rows,
+                    index_t heads,
+                    T alpha,
                     std::type_identity_t<heads_matrix<const T>> a,
-                    std::type_identity_t<heads_matrix<const T>> b, heads_matrix<T> c) {
-  // cuBLAS repeats a product along one distance; the other of the two is a loop, the shorter one.
+                    std::type_identity_t<heads_matrix<const T>> b,
+                    heads_matrix<T> c) {
+  // cuBLAS repeats a product along one distance; the other of the two is a loop, the shorter
+  // one.
   const bool over_rows = rows >= heads;
   const product_batch batch = over_rows ? product_batch{rows, a.row, b.row, c.row}
                                         : product_batch{heads, a.head, b.head, c.head};
@@ -136,8 +153,10 @@ void attention_forward(const cuda& b, const attention_problem<T>& p) {
   for_each_part(p, [&](index_t first, index_t rows) {
     const attention_matrices<T> of{p, first};
     const index_t queries = rows * p.heads * p.queries;
-    T* const scores = b.template workspace<T>(0, queries * p.keys);  // [rows, heads, queries, keys]
-    T* const log_sum_exp = p.log_sum_exp ? p.log_sum_exp + first * p.heads * p.queries : nullptr;
+    T* const scores =
+        b.template workspace<T>(0, queries * p.keys);  // [rows, heads, queries, keys]
+    T* const log_sum_exp =
+        p.log_sum_exp ? p.log_sum_exp + first * p.heads * p.queries : nullptr;
     multiply_heads(b, rows, p.heads, p.scale, of.like_q(p.q), of.like_k(p.k).transposed(),
                    of.scores(scores));
     cuda_launch("softmax", softmax<T>, grid(divide_up(queries, queries_a_block)),
@@ -148,7 +167,8 @@ void attention_forward(const cuda& b, const attention_problem<T>& p) {
 
 /// @see attention_gradients.
 template <class T>
-void attention_backward(const cuda& b, const attention_problem<T>& p,
+void attention_backward(const cuda& b,
+                        const attention_problem<T>& p,
                         const attention_gradients<T>& g) {
   using namespace cuda_kernel;
   for_each_part(p, [&](index_t first, index_t rows) {
@@ -159,14 +179,17 @@ void attention_backward(const cuda& b, const attention_problem<T>& p,
     const heads_matrix<T> weights = of.scores(scores);
     const heads_matrix<T> dscores = of.scores(dweights);
     const heads_matrix<const T> dy = of.like_y(g.dy);
-    multiply_heads(b, rows, p.heads, p.scale, of.like_q(p.q), of.like_k(p.k).transposed(), weights);
+    multiply_heads(b, rows, p.heads, p.scale, of.like_q(p.q), of.like_k(p.k).transposed(),
+                   weights);
     multiply_heads(b, rows, p.heads, T(1), dy, of.like_v(p.v).transposed(), dscores);
-    cuda_launch("softmax_backward", softmax_backward<T>, grid(divide_up(queries, queries_a_block)),
-                queries_a_block * warp_size, 0, queries, p.keys, p.scale,
-                p.log_sum_exp + first * p.heads * p.queries, scores, dweights);
+    cuda_launch("softmax_backward", softmax_backward<T>,
+                grid(divide_up(queries, queries_a_block)), queries_a_block * warp_size, 0,
+                queries, p.keys, p.scale, p.log_sum_exp + first * p.heads * p.queries, scores,
+                dweights);
     multiply_heads(b, rows, p.heads, T(1), weights.transposed(), dy, of.like_v(g.dv));
     multiply_heads(b, rows, p.heads, T(1), dscores, of.like_k(p.k), of.like_q(g.dq));
-    multiply_heads(b, rows, p.heads, T(1), dscores.transposed(), of.like_q(p.q), of.like_k(g.dk));
+    multiply_heads(b, rows, p.heads, T(1), dscores.transposed(), of.like_q(p.q),
+                   of.like_k(g.dk));
   });
 }
 

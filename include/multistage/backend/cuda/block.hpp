@@ -1,5 +1,5 @@
-// What kernels of our own share: the extents of their grids, and sums over the threads of a warp or
-// a block.
+// What kernels of our own share: the extents of their grids, and sums over the threads of a
+// warp or a block.
 #pragma once
 #include "../../core/error.hpp"
 #include "launch.hpp"
@@ -17,7 +17,8 @@ inline constexpr index_t most_blocks = 65535;
 /// A grid of x * y * z blocks. @throws shape_error when a GPU has no such grid.
 inline dim3 grid(index_t x, index_t y = 1, index_t z = 1) {
   require<shape_error>(x < (index_t{1} << 31) && y <= most_blocks && z <= most_blocks,
-                       "CUDA: a grid of ", x, " x ", y, " x ", z, " blocks; use a smaller batch");
+                       "CUDA: a grid of ", x, " x ", y, " x ", z,
+                       " blocks; use a smaller batch");
   return dim3(unsigned(x), unsigned(y), unsigned(z));
 }
 
@@ -48,10 +49,12 @@ template <class T>
 __device__ T block_sum(T value, T* shared) {
   value = warp_sum(value);
   __syncthreads();  // whoever read `shared` before is done
-  if (threadIdx.x % warp_size == 0) shared[threadIdx.x / warp_size] = value;
+  if (threadIdx.x % warp_size == 0)
+    shared[threadIdx.x / warp_size] = value;
   __syncthreads();
   T sum = 0;
-  for (unsigned warp = 0; warp < blockDim.x / warp_size; ++warp) sum += shared[warp];
+  for (unsigned warp = 0; warp < blockDim.x / warp_size; ++warp)
+    sum += shared[warp];
   return sum;
 }
 

@@ -1,5 +1,5 @@
-// Convolutions on a GPU: in float on the tensor cores (gathered_product.hpp, weight_gradient.hpp),
-// in double by patches and cuBLAS
+// Convolutions on a GPU: in float on the tensor cores (gathered_product.hpp,
+// weight_gradient.hpp), in double by patches and cuBLAS
 // (../thrust/conv.hpp).
 #pragma once
 #include "../thrust/conv.hpp"
@@ -18,7 +18,8 @@ using small_gradient_tile = tile_shape<64, 64, 32, 32, 16, 3>;
 
 /// Whether large tiles pay: they read less, small ones keep more of the GPU at work.
 inline bool takes_large_tiles(index_t rows, index_t columns, index_t times) {
-  return rows > 64 && columns > 64 && divide_up(rows, 128) * divide_up(columns, 128) * times >= 100;
+  return rows > 64 && columns > 64 &&
+         divide_up(rows, 128) * divide_up(columns, 128) * times >= 100;
 }
 
 template <direction Direction, class Tile, int Width>
@@ -31,9 +32,10 @@ void run_gathered_product(const gathered_problem& p) {
 }
 template <direction Direction>
 void run(const gathered_problem& p) {
-  if (p.pixels == 0 || p.columns == 0) return;
-  const bool wide =
-      p.channels % 4 == 0 && p.channels2 % 4 == 0 && aligned(p.image, 16) && aligned(p.image2, 16);
+  if (p.pixels == 0 || p.columns == 0)
+    return;
+  const bool wide = p.channels % 4 == 0 && p.channels2 % 4 == 0 && aligned(p.image, 16) &&
+                    aligned(p.image2, 16);
   if (!wide)
     run_gathered_product<Direction, small_tile, 1>(p);
   else if (takes_large_tiles(p.pixels, p.columns, 1))
@@ -52,8 +54,8 @@ void run_weight_gradient(const weight_gradient_problem& p) {
               Tile::threads, shared_bytes, p);
 }
 inline void run(const weight_gradient_problem& p) {
-  const bool wide =
-      p.channels % 4 == 0 && p.columns % 4 == 0 && aligned(p.image, 16) && aligned(p.gradient, 16);
+  const bool wide = p.channels % 4 == 0 && p.columns % 4 == 0 && aligned(p.image, 16) &&
+                    aligned(p.gradient, 16);
   if (!wide)
     run_weight_gradient<small_gradient_tile, 1>(p);
   else if (takes_large_tiles(p.channels, p.columns, index_t(p.kernel) * p.kernel * p.shares))
@@ -69,10 +71,11 @@ index_t weight_elements(const conv_problem<T>& p) {
 }
 inline void split(const cuda& b, const conv_problem<float>& p, bool turned, float* to) {
   const index_t size = weight_elements(p);
-  b.for_each_index(size, split_weights{p.weight, p.channels + p.channels2, p.out_channels, turned,
-                                       to, to + size});
+  b.for_each_index(size, split_weights{p.weight, p.channels + p.channels2, p.out_channels,
+                                       turned, to, to + size});
 }
-/// Calls f(first row, rows) for parts of the batch in which no tensor has more than 2^30 elements.
+/// Calls f(first row, rows) for parts of the batch in which no tensor has more than 2^30
+/// elements.
 template <class T, class F>
 void for_each_part(const conv_problem<T>& p, F&& f) {
   const index_t in = p.height * p.width * (p.channels > p.channels2 ? p.channels : p.channels2);
@@ -83,7 +86,9 @@ void for_each_part(const conv_problem<T>& p, F&& f) {
   for (index_t first = 0; first < p.rows; first += most)
     f(first, p.rows - first < most ? p.rows - first : most);
 }
-inline bool exact(const cuda& b) { return b.products().precision() == product_precision::full; }
+inline bool exact(const cuda& b) {
+  return b.products().precision() == product_precision::full;
+}
 
 }  // namespace cuda_kernel
 
@@ -132,8 +137,13 @@ inline void conv_forward(const cuda& b, const conv_problem<float>& p) {
 }
 
 /// dx (+)= gradient of x, dx2 (+)= gradient of x2 (either may be null).
-inline void conv_backward_input(const cuda& b, const conv_problem<float>& p, const float* dy,
-                                float* dx, bool accumulate, float* dx2, bool accumulate2) {
+inline void conv_backward_input(const cuda& b,
+                                const conv_problem<float>& p,
+                                const float* dy,
+                                float* dx,
+                                bool accumulate,
+                                float* dx2,
+                                bool accumulate2) {
   using namespace cuda_kernel;
   float* const weights = b.template workspace<float>(3, conv_prepared_size(b, p));
   split(b, p, false, weights);
@@ -158,12 +168,16 @@ inline void conv_backward_input(const cuda& b, const conv_problem<float>& p, con
       run<direction::input_gradient>(q);
     });
   };
-  if (dx) run_part(0, p.channels, dx, accumulate);
-  if (dx2) run_part(p.channels, p.channels2, dx2, accumulate2);
+  if (dx)
+    run_part(0, p.channels, dx, accumulate);
+  if (dx2)
+    run_part(p.channels, p.channels2, dx2, accumulate2);
 }
 
 /// dweight += gradient of the weights.
-inline void conv_backward_weight(const cuda& b, const conv_problem<float>& p, const float* dy,
+inline void conv_backward_weight(const cuda& b,
+                                 const conv_problem<float>& p,
+                                 const float* dy,
                                  float* dweight) {
   using namespace cuda_kernel;
   const auto run_part = [&](const float* x, index_t channels, float* to) {
@@ -181,8 +195,8 @@ inline void conv_backward_weight(const cuda& b, const conv_problem<float>& p, co
     q.padding = p.padding;
     q.pixels = p.rows * p.out_pixels();
     q.exact = exact(b);
-    // The pixels are shared out until there are some six hundred blocks; by extents alone, so that
-    // bits do not depend on the GPU.
+    // The pixels are shared out until there are some six hundred blocks; by extents alone, so
+    // that bits do not depend on the GPU.
     const index_t taps = index_t(p.kernel) * p.kernel;
     const index_t wanted =
         divide_up(600, divide_up(channels, 128) * divide_up(p.out_channels, 128) * taps);
@@ -192,11 +206,14 @@ inline void conv_backward_weight(const cuda& b, const conv_problem<float>& p, co
     const index_t size = taps * channels * p.out_channels;
     q.result = q.shares == 1 ? to : b.template workspace<float>(3, q.shares * size);
     run(q);
-    if (q.shares > 1) b.for_each_index(size, add_shares{q.result, size, q.shares, to});
+    if (q.shares > 1)
+      b.for_each_index(size, add_shares{q.result, size, q.shares, to});
   };
-  if (p.rows == 0) return;
+  if (p.rows == 0)
+    return;
   run_part(p.x, p.channels, dweight);
-  if (p.channels2) run_part(p.x2, p.channels2, dweight + p.channels * p.out_channels);
+  if (p.channels2)
+    run_part(p.x2, p.channels2, dweight + p.channels * p.out_channels);
 }
 
 }  // namespace multistage

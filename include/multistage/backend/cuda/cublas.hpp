@@ -1,5 +1,5 @@
-// Matrix products on the GPU by cuBLAS. cuBLAS is column-major: a row-major C = A B is its C^T =
-// B^T A^T.
+// Matrix products on the GPU by cuBLAS. cuBLAS is column-major: a row-major C = A B is its C^T
+// = B^T A^T.
 #pragma once
 #include <cublas_v2.h>
 
@@ -12,12 +12,12 @@
 namespace multistage {
 
 /// How exact products of float matrices are: `full` like float arithmetic; `tf32` rounds their
-/// operands to 11 significant bits, as PyTorch's convolutions on a GPU do by default, and is nearly
-/// twice as fast.
+/// operands to 11 significant bits, as PyTorch's convolutions on a GPU do by default, and is
+/// nearly twice as fast.
 enum class product_precision { full, tf32 };
 
-/// Equal products of matrices at regular distances: of product i, A lies at a + i stride_a, and so
-/// on.
+/// Equal products of matrices at regular distances: of product i, A lies at a + i stride_a, and
+/// so on.
 struct product_batch {
   index_t count = 1;
   index_t stride_a = 0;
@@ -28,8 +28,12 @@ struct product_batch {
 /// The `products` of the CUDA system; owns a cuBLAS handle.
 class cublas_products {
  public:
-  cublas_products() { check(cublasCreate(&handle_), "cublasCreate"); }
-  ~cublas_products() { cublasDestroy(handle_); }
+  cublas_products() {
+    check(cublasCreate(&handle_), "cublasCreate");
+  }
+  ~cublas_products() {
+    cublasDestroy(handle_);
+  }
   cublas_products(const cublas_products&) = delete;
   cublas_products& operator=(const cublas_products&) = delete;
 
@@ -40,18 +44,28 @@ class cublas_products {
           "cublasSetMathMode");
     precision_ = precision;
   }
-  product_precision precision() const { return precision_; }
+  product_precision precision() const {
+    return precision_;
+  }
 
   template <class System, class T>
-  void operator()(const thrust_backend<System>&, matrix_view<const T> a, matrix_view<const T> b,
-                  matrix_view<T> c, T alpha, T beta) {
+  void operator()(const thrust_backend<System>&,
+                  matrix_view<const T> a,
+                  matrix_view<const T> b,
+                  matrix_view<T> c,
+                  T alpha,
+                  T beta) {
     multiply(a, b, c, alpha, beta, {});
   }
 
   /// C = alpha A B + beta C, `batch.count` times; A and B have a stride of 1, C lies by rows.
   /// @throws error with cuBLAS's message.
   template <class T>
-  void multiply(factor<T> a, factor<T> b, matrix_view<T> c, T alpha, T beta,
+  void multiply(factor<T> a,
+                factor<T> b,
+                matrix_view<T> c,
+                T alpha,
+                T beta,
                 const product_batch& batch) {
     const cublasOperation_t left = operation_of(a);
     const cublasOperation_t right = operation_of(b);
@@ -70,15 +84,17 @@ class cublas_products {
               "cublasDgemm");
     } else {
       if constexpr (sizeof(T) == 4)
-        check(cublasSgemmStridedBatched(handle_, right, left, n, m, k, &alpha, b.data, leading(b),
-                                        batch.stride_b, a.data, leading(a), batch.stride_a, &beta,
-                                        c.data, leading(c), batch.stride_c, count),
-              "cublasSgemmStridedBatched");
+        check(
+            cublasSgemmStridedBatched(handle_, right, left, n, m, k, &alpha, b.data, leading(b),
+                                      batch.stride_b, a.data, leading(a), batch.stride_a, &beta,
+                                      c.data, leading(c), batch.stride_c, count),
+            "cublasSgemmStridedBatched");
       else
-        check(cublasDgemmStridedBatched(handle_, right, left, n, m, k, &alpha, b.data, leading(b),
-                                        batch.stride_b, a.data, leading(a), batch.stride_a, &beta,
-                                        c.data, leading(c), batch.stride_c, count),
-              "cublasDgemmStridedBatched");
+        check(
+            cublasDgemmStridedBatched(handle_, right, left, n, m, k, &alpha, b.data, leading(b),
+                                      batch.stride_b, a.data, leading(a), batch.stride_a, &beta,
+                                      c.data, leading(c), batch.stride_c, count),
+            "cublasDgemmStridedBatched");
     }
   }
 
@@ -96,7 +112,8 @@ class cublas_products {
     return int(std::max<index_t>(1, by_rows(x) ? x.row_stride : x.column_stride));
   }
   static void check(cublasStatus_t status, const char* what) {
-    if (status == CUBLAS_STATUS_SUCCESS) return;
+    if (status == CUBLAS_STATUS_SUCCESS)
+      return;
     cuda_check(cudaDeviceSynchronize(), what);  // a device that is lost says more than cuBLAS
     fail<error>(what, ": ", cublasGetStatusString(status),
                 "; is a CUDA device present and its memory free?");

@@ -1,5 +1,6 @@
-// Random words on the GPU by cuRAND's Philox4x32-10. At curand_init(seed, stream, 4 i) its state stands at block i of random_stream
-// (seed, stream): the words are those of every other backend.
+// Random words on the GPU by cuRAND's Philox4x32-10. At curand_init(seed, stream, 4 i) its
+// state stands at block i of random_stream (seed, stream): the words are those of every other
+// backend.
 #pragma once
 #include <curand_kernel.h>
 

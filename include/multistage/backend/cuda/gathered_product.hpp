@@ -1,6 +1,6 @@
-// The forward pass of a convolution and the gradient of its input, as one product: for each pixel
-// of the result, the sum over taps and channels of an image around it (implicit_gemm.hpp tells
-// how):
+// The forward pass of a convolution and the gradient of its input, as one product: for each
+// pixel of the result, the sum over taps and channels of an image around it (implicit_gemm.hpp
+// tells how):
 //   forward          y[pixel, o]  = sum over (tap, c) of x[pixel + tap, c]  w[tap, c, o]
 //   input gradient   dx[pixel, c] = sum over (tap, o) of dy[pixel - tap, o] w[tap, c, o]
 // The weights come as [tap, column of the result, channel], rounded to tf32, with what rounding
@@ -12,8 +12,8 @@ namespace multistage::cuda_kernel {
 
 enum class direction { forward, input_gradient };
 
-/// All that the kernel needs to know. The image is x, or dy for the input's gradient. No tensor has
-/// more than 2^30 elements.
+/// All that the kernel needs to know. The image is x, or dy for the input's gradient. No tensor
+/// has more than 2^30 elements.
 struct gathered_problem {
   const float* image = nullptr;  // [rows, height, width, channels]
   const float* image2 =
@@ -39,8 +39,8 @@ struct gathered_problem {
   float* result = nullptr;
 };
 
-/// A block's tile of the result. Grid: (tiles of pixels, tiles of columns). `Width`: floats copied
-/// at a time, 4 or 1.
+/// A block's tile of the result. Grid: (tiles of pixels, tiles of columns). `Width`: floats
+/// copied at a time, 4 or 1.
 template <direction Direction, class Tile, int Width>
 __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
     gathered_product(const gathered_problem p) {
@@ -68,8 +68,8 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
   const int own_chunk = thread % chunks * Width;
   const int own_row = thread / chunks;
   const int result_pixels = p.result_height * p.result_width;
-  int left_from[row_turns];  // offset of the chunk under tap (0, 0); 32 bits, since registers are
-                             // what limits this kernel
+  int left_from[row_turns];  // offset of the chunk under tap (0, 0); 32 bits, since registers
+                             // are what limits this kernel
   int left_i[row_turns];     // where in its image that is
   int left_j[row_turns];
   const float* image = p.image;
@@ -86,7 +86,8 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
       // With strides the gradient finds its pixel anew for each tap (below).
       const int in_image = forward || p.stride == 1 ? left_i[turn] * p.width + left_j[turn] : 0;
       left_from[turn] = (row * p.height * p.width + in_image) * channels + own_chunk;
-      if (pixel >= p.pixels) left_i[turn] = -(1 << 24);  // outside for any tap
+      if (pixel >= p.pixels)
+        left_i[turn] = -(1 << 24);  // outside for any tap
     }
   };
   start_image(p.channels);
@@ -94,10 +95,11 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
   const int own_column = first_column + own_row;
   const int right_from = own_column * all_channels + own_chunk;
 
-  // The sum in steps: all taps of `depth` channels after the other, so that the taps find the image
-  // in the cache; then the second image's channels.
+  // The sum in steps: all taps of `depth` channels after the other, so that the taps find the
+  // image in the cache; then the second image's channels.
   const int taps = p.kernel * p.kernel;
-  const int steps = taps * ((p.channels + depth - 1) / depth) + (p.channels2 + depth - 1) / depth;
+  const int steps =
+      taps * ((p.channels + depth - 1) / depth) + (p.channels2 + depth - 1) / depth;
   const int tap_floats = p.columns * all_channels;
   const index_t low = p.weights_low - p.weights;
   int u = 0;
@@ -105,8 +107,8 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
   int channel = 0;
   int channels = p.channels;
   int first_channel = 0;  // of the image at hand, in the weights
-  int left_offset = 0;   // of the step from left_from
-  int right_offset = 0;  // of the step from right_from
+  int left_offset = 0;    // of the step from left_from
+  int right_offset = 0;   // of the step from right_from
   const auto load = [&](int step) {
     float* const left = memory + step % Tile::steps * step_floats + own_row * line + own_chunk;
     float* const right = left + left_floats;
@@ -138,15 +140,18 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
     // On to the next tap, or the next channels.
     right_offset += tap_floats;
     left_offset += forward ? channels : -channels;
-    if (++v < p.kernel) return;
+    if (++v < p.kernel)
+      return;
     v = 0;
     left_offset += (forward ? 1 : -1) * (p.width - p.kernel) * channels;
-    if (++u < p.kernel) return;
+    if (++u < p.kernel)
+      return;
     u = 0;
     channel += depth;
     left_offset = channel;
     right_offset = first_channel + channel;
-    if (channel < channels || p.channels2 == 0) return;
+    if (channel < channels || p.channels2 == 0)
+      return;
     first_channel = p.channels;  // on to the second image
     right_offset = first_channel;
     left_offset = 0;
@@ -158,8 +163,8 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
 
   const thread_place<Tile> place;
   // Rows of shared memory whose addresses this lane gives to load_blocks: of the left side the
-  // blocks are (rows 0 to 7, first four of the depth), (rows 8 to 15, first four), and the same of
-  // the next four; of the right side two tiles of columns likewise.
+  // blocks are (rows 0 to 7, first four of the depth), (rows 8 to 15, first four), and the same
+  // of the next four; of the right side two tiles of columns likewise.
   const int lane = thread % warp_size;
   const int left_row = place.row + lane % 16;
   const int left_depth = lane / 16 * 4;
@@ -170,8 +175,8 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
   const auto multiply = [&](int step) {
     const float* const left =
         memory + step % Tile::steps * step_floats + left_row * line + left_depth;
-    const float* const right =
-        memory + step % Tile::steps * step_floats + left_floats + right_row * line + right_depth;
+    const float* const right = memory + step % Tile::steps * step_floats + left_floats +
+                               right_row * line + right_depth;
 #pragma unroll
     for (int k = 0; k < depth; k += 8) {
       float a_high[Tile::tiles_down][4];
@@ -180,9 +185,11 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
       for (int down = 0; down < Tile::tiles_down; ++down) {
         float a[4];
         load_blocks(a, left + 16 * down * line + k);
-        for (int i = 0; i < 4; ++i) a_high[down][i] = to_tf32(a[i]);
+        for (int i = 0; i < 4; ++i)
+          a_high[down][i] = to_tf32(a[i]);
         if (exact)
-          for (int i = 0; i < 4; ++i) a_low[down][i] = to_tf32(a[i] - a_high[down][i]);
+          for (int i = 0; i < 4; ++i)
+            a_low[down][i] = to_tf32(a[i] - a_high[down][i]);
       }
 #pragma unroll
       for (int across = 0; across < Tile::tiles_across; across += 2) {
@@ -214,7 +221,8 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int pixel = first_pixel + place.row + 16 * down + place.group + 8 * half;
-      if (pixel >= p.pixels) continue;
+      if (pixel >= p.pixels)
+        continue;
       const float* const row_bias =
           p.row_bias ? p.row_bias + pixel / result_pixels * p.columns : nullptr;
 #pragma unroll
@@ -222,12 +230,16 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
           const int column = first_column + place.column + 8 * across + 2 * place.lane + e;
-          if (column >= p.columns) continue;
+          if (column >= p.columns)
+            continue;
           const int at = pixel * p.columns + column;
           float value = sum[down][across][2 * half + e];
-          if (p.bias) value += p.bias[column];
-          if (row_bias) value += row_bias[column];
-          if (p.residual) value += p.residual[at];
+          if (p.bias)
+            value += p.bias[column];
+          if (row_bias)
+            value += row_bias[column];
+          if (p.residual)
+            value += p.residual[at];
           value *= p.scale;
           p.result[at] = p.accumulate ? p.result[at] + value : value;
         }

@@ -4,8 +4,8 @@
 //   LeVeque (1979) merge them, so that
 //               one pass over memory is as exact as two.
 //   apply:      a thread four channels of a pixel, so that loads and stores are 16 bytes wide.
-//   backward:   a block 32 channels of a row for the sums over pixels; the rest are functors of the
-//   Thrust backend.
+//   backward:   a block 32 channels of a row for the sums over pixels; the rest are functors of
+//   the Thrust backend.
 #pragma once
 #include "../thrust/norm.hpp"
 #include "block.hpp"
@@ -23,7 +23,8 @@ struct moments {
   /// The moments of both sets of values.
   __device__ moments with(const moments& other) const {
     const double both = count + other.count;
-    if (both == 0) return *this;
+    if (both == 0)
+      return *this;
     const double difference = other.mean - mean;
     return {both, mean + difference * (other.count / both),
             squares + other.squares + difference * difference * (count * other.count / both)};
@@ -48,7 +49,8 @@ __global__ void norm_statistics_of_group(thrust_kernel::norm_reader<T> reader) {
   for (index_t i = threadIdx.x; i < size; i += blockDim.x) {
     const index_t pixel = index_t(std::uint32_t(i) / std::uint32_t(per));
     const T x = reader.x(row, pixel, group * per + (i - pixel * per));
-    if (count == 0) shift = x;
+    if (count == 0)
+      shift = x;
     const T d = x - shift;
     sum += d;
     squares += d * d;
@@ -66,10 +68,13 @@ __global__ void norm_statistics_of_group(thrust_kernel::norm_reader<T> reader) {
                         __shfl_down_sync(whole_warp, own.squares, distance)};
     own = own.with(other);
   }
-  if (threadIdx.x % warp_size == 0) shared[threadIdx.x / warp_size] = own;
+  if (threadIdx.x % warp_size == 0)
+    shared[threadIdx.x / warp_size] = own;
   __syncthreads();
-  if (threadIdx.x != 0) return;
-  for (unsigned warp = 1; warp < blockDim.x / warp_size; ++warp) own = own.with(shared[warp]);
+  if (threadIdx.x != 0)
+    return;
+  for (unsigned warp = 1; warp < blockDim.x / warp_size; ++warp)
+    own = own.with(shared[warp]);
   const double variance = own.squares > 0 ? own.squares / own.count : 0;
   p.statistics[2 * blockIdx.x] = T(own.mean);
   p.statistics[2 * blockIdx.x + 1] = T(1 / ::sqrt(variance + double(p.epsilon)));
@@ -89,7 +94,8 @@ __global__ void norm_apply_channels(thrust_kernel::norm_reader<T> reader, index_
   const norm_problem<T>& p = reader.p;
   const index_t channel = (index_t(blockIdx.x) * blockDim.x + threadIdx.x) * width;
   const index_t all = reader.all();
-  if (channel >= all) return;
+  if (channel >= all)
+    return;
   const index_t row = blockIdx.z;
   const bool second = channel >= p.channels;
   const T* const from = second ? p.x2 + row * p.pixels * p.channels2 + (channel - p.channels)
@@ -114,7 +120,8 @@ __global__ void norm_apply_channels(thrust_kernel::norm_reader<T> reader, index_
   }
 }
 
-/// partials[row] = [sum over pixels of dz xhat, sum of dz]; blocks (groups of 32 channels, rows).
+/// partials[row] = [sum over pixels of dz xhat, sum of dz]; blocks (groups of 32 channels,
+/// rows).
 template <class T>
 __global__ void norm_partials_of_channels(thrust_kernel::norm_gradient_reader<T> gradient,
                                           T* partials) {
@@ -136,7 +143,8 @@ __global__ void norm_partials_of_channels(thrust_kernel::norm_gradient_reader<T>
   shared[0][warp][lane] = with_xhat;
   shared[1][warp][lane] = plain;
   __syncthreads();
-  if (warp != 0 || channel >= all) return;
+  if (warp != 0 || channel >= all)
+    return;
   for (int other = 1; other < pixel_warps; ++other) {
     with_xhat += shared[0][other][lane];
     plain += shared[1][other][lane];
@@ -173,13 +181,14 @@ void norm_statistics(const cuda&, const norm_problem<T>& p) {
   require<shape_error>(size < (index_t{1} << 31), "group_norm: a group of ", size,
                        " elements; at most 2^31 on this backend");
   const int threads = size >= 8192 ? 512 : size >= 1024 ? 256 : warp_size;
-  cuda_launch("norm_statistics", norm_statistics_of_group<T>, grid(p.rows * p.groups), threads, 0,
-              thrust_kernel::norm_reader<T>{p});
+  cuda_launch("norm_statistics", norm_statistics_of_group<T>, grid(p.rows * p.groups), threads,
+              0, thrust_kernel::norm_reader<T>{p});
 }
 
 template <class T>
 void norm_apply(const cuda& b, const norm_problem<T>& p) {
-  if (!cuda_kernel::long_rows(p)) return norm_apply<cuda_system, T>(b, p);
+  if (!cuda_kernel::long_rows(p))
+    return norm_apply<cuda_system, T>(b, p);
   using chunk = cuda_kernel::four<T>;
   const bool wide =
       p.channels % 4 == 0 && p.channels2 % 4 == 0 && cuda_kernel::aligned(p.x, sizeof(chunk)) &&
@@ -189,11 +198,13 @@ void norm_apply(const cuda& b, const norm_problem<T>& p) {
 
 /// The first step of norm_backward, which the Thrust backend goes on with.
 template <class T>
-void norm_partial_sums(const cuda& b, const thrust_kernel::norm_gradient_reader<T>& gradient,
+void norm_partial_sums(const cuda& b,
+                       const thrust_kernel::norm_gradient_reader<T>& gradient,
                        T* partials) {
   using namespace cuda_kernel;
   const norm_problem<T>& p = gradient.r.p;
-  if (!long_rows(p)) return norm_partial_sums<cuda_system, T>(b, gradient, partials);
+  if (!long_rows(p))
+    return norm_partial_sums<cuda_system, T>(b, gradient, partials);
   cuda_launch("norm_partials", norm_partials_of_channels<T>,
               grid(divide_up(p.all_channels(), warp_size), p.rows), pixel_warps * warp_size, 0,
               gradient, partials);

@@ -42,17 +42,21 @@ struct cuda_system {
   }
   template <class F>
   static void for_each_index(index_t n, const F& f) {
-    constexpr index_t threads = 256, most_blocks = 0x7fffffff;
+    constexpr index_t threads = 256;
+    constexpr index_t most_blocks = 0x7fffffff;
     cuda_launch("a loop over indices", cuda_kernel::each_index<F>,
-                dim3(unsigned(std::min(divide_up(n, threads), most_blocks))), dim3(threads), 0, n,
-                f);
+                dim3(unsigned(std::min(divide_up(n, threads), most_blocks))), dim3(threads), 0,
+                n, f);
   }
   /// @throws error with CUDA's message when something that ran before failed.
-  static void synchronize() { cuda_check(cudaDeviceSynchronize(), "cudaDeviceSynchronize"); }
+  static void synchronize() {
+    cuda_check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+  }
 };
 using cuda = thrust_backend<cuda_system>;
 
-/// How exact the backend's products of floats are from now on, its copies' too. `full` until set.
+/// How exact the backend's products of floats are from now on, its copies' too. `full` until
+/// set.
 inline void set_precision(const cuda& backend, product_precision precision) {
   backend.products().set_precision(precision);
 }

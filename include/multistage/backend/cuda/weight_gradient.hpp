@@ -1,4 +1,5 @@
-// The gradient of a convolution's weights as a product over pixels (implicit_gemm.hpp tells how):
+// The gradient of a convolution's weights as a product over pixels (implicit_gemm.hpp tells
+// how):
 //   dw[tap][c, o] = sum over pixels of x[pixel + tap, c] dy[pixel, o]
 // The pixels are cut into shares, whose sums a functor adds in their order.
 #pragma once
@@ -23,8 +24,8 @@ struct weight_gradient_problem {
   index_t share = 0;   // pixels of a share
   int shares = 1;
   bool exact = true;        // product_precision::full
-  float* result = nullptr;  // one share: [taps, channels, columns], added to; else [shares, taps,
-                            // channels, columns]
+  float* result = nullptr;  // one share: [taps, channels, columns], added to; else [shares,
+                            // taps, channels, columns]
 };
 
 /// A block's tile of the gradient of one tap from one share. Grid: (tiles of channels, tiles of
@@ -67,8 +68,8 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
   const auto load = [&](int step) {
     float* const left =
         memory + step % Tile::steps * (left_floats + right_floats) + own_pixel * left_line;
-    float* const right = memory + step % Tile::steps * (left_floats + right_floats) + left_floats +
-                         own_pixel * right_line;
+    float* const right = memory + step % Tile::steps * (left_floats + right_floats) +
+                         left_floats + own_pixel * right_line;
     const bool there = pixel < end;
     const int i = result_i * p.stride + tap_i;
     const int j = result_j * p.stride + tap_j;
@@ -87,7 +88,8 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
     result_j += depth;
     while (result_j >= p.result_width) {
       result_j -= p.result_width;
-      if (++result_i < p.result_height) continue;
+      if (++result_i < p.result_height)
+        continue;
       result_i = 0;
       ++row;
     }
@@ -106,10 +108,11 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
       for (int across = 0; across < Tile::tiles_across; ++across)
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          const float b = right[(k + place.lane + 4 * i) * right_line + place.column + 8 * across +
-                                place.group];
+          const float b = right[(k + place.lane + 4 * i) * right_line + place.column +
+                                8 * across + place.group];
           b_high[across][i] = to_tf32(b);
-          if (p.exact) b_low[across][i] = to_tf32(b - b_high[across][i]);
+          if (p.exact)
+            b_low[across][i] = to_tf32(b - b_high[across][i]);
         }
 #pragma unroll
       for (int down = 0; down < Tile::tiles_down; ++down) {
@@ -117,10 +120,11 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
         float a_low[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          const float a = left[(k + place.lane + i / 2 * 4) * left_line + place.row + 16 * down +
-                               place.group + i % 2 * 8];
+          const float a = left[(k + place.lane + i / 2 * 4) * left_line + place.row +
+                               16 * down + place.group + i % 2 * 8];
           a_high[i] = to_tf32(a);
-          if (p.exact) a_low[i] = to_tf32(a - a_high[i]);
+          if (p.exact)
+            a_low[i] = to_tf32(a - a_high[i]);
         }
         if (p.exact)
           multiply_add_exactly<Tile::tiles_across>(sum[down], a_high, a_low, b_high, b_low);
@@ -140,13 +144,15 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int channel = first_channel + place.row + 16 * down + place.group + 8 * half;
-      if (channel >= p.channels) continue;
+      if (channel >= p.channels)
+        continue;
 #pragma unroll
       for (int across = 0; across < Tile::tiles_across; ++across)
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
           const int column = first_column + place.column + 8 * across + 2 * place.lane + e;
-          if (column >= p.columns) continue;
+          if (column >= p.columns)
+            continue;
           float& to = result[index_t(channel) * p.columns + column];
           const float value = sum[down][across][2 * half + e];
           to = p.shares == 1 ? to + value : value;
@@ -162,7 +168,8 @@ struct add_shares {
   float* to;
   MULTISTAGE_HD void operator()(index_t i) const {
     float sum = to[i];
-    for (int share = 0; share < shares; ++share) sum += from[share * size + i];
+    for (int share = 0; share < shares; ++share)
+      sum += from[share * size + i];
     to[i] = sum;
   }
 };

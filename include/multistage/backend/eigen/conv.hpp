@@ -1,5 +1,6 @@
-// Convolutions by Eigen: the patches of 32 output pixels are the rows of a matrix, and times the weights they are the output. The
-// gradient by the input is a convolution of dy with transposed windows and turned weights; that by the weights is patches^T dy.
+// Convolutions by Eigen: the patches of 32 output pixels are the rows of a matrix, and times
+// the weights they are the output. The gradient by the input is a convolution of dy with
+// transposed windows and turned weights; that by the weights is patches^T dy.
 #pragma once
 #include "gemm.hpp"
 #include "reduce.hpp"
@@ -8,17 +9,24 @@
 namespace multistage {
 namespace eigen_kernel {
 
-/// The patches of the pixels of an output [rows, height, width] in an image [rows, vertical.extent, horizontal.extent, channels].
+/// The patches of the pixels of an output [rows, height, width] in an image [rows,
+/// vertical.extent, horizontal.extent, channels].
 template <class T>
 struct patches {
-  index_t height, width;
-  axis vertical, horizontal;
-  index_t kernel, channels;
+  index_t height;
+  index_t width;
+  axis vertical;
+  axis horizontal;
+  index_t kernel;
+  index_t channels;
   const T* image;
 
-  index_t size() const { return kernel * kernel * channels; }
+  index_t size() const {
+    return kernel * kernel * channels;
+  }
 
-  /// to.row(i) = the patch [kernel, kernel, channels] of pixel first + i, for i < count; zeros outside the image.
+  /// to.row(i) = the patch [kernel, kernel, channels] of pixel first + i, for i < count; zeros
+  /// outside the image.
   template <class To>
   void gather(index_t first, index_t count, To& to) const {
     const index_t tall = vertical.extent;
@@ -70,7 +78,7 @@ void conv_forward(const eigen& b, const conv_problem<T>& p) {
   using namespace eigen_kernel;
   const index_t n = p.out_channels;
   const patches<T> x = forward_patches(p);
-  const auto weight = as_matrix(p.weight, x.size(), n);                      // [patch, out]
+  const auto weight = as_matrix(p.weight, x.size(), n);                     // [patch, out]
   const auto weight2 = as_matrix(p.weight + x.size() * n, p.channels2, n);  // [channels2, out]
   const index_t pixels = p.rows * p.out_pixels();
   b.for_each_piece(pixels, tile_rows, [&](index_t first, index_t count) {
@@ -82,19 +90,28 @@ void conv_forward(const eigen& b, const conv_problem<T>& p) {
     for (index_t r = 0; r < count; ++r) {
       const index_t pixel = first + r;
       row_array<T> value = sum.row(r).array();  // [out]
-      if (p.bias) value += as_row(p.bias, n);
-      if (p.row_bias) value += as_row(p.row_bias + pixel / p.out_pixels() * n, n);
-      if (p.residual) value += as_row(p.residual + pixel * n, n);
+      if (p.bias)
+        value += as_row(p.bias, n);
+      if (p.row_bias)
+        value += as_row(p.row_bias + pixel / p.out_pixels() * n, n);
+      if (p.residual)
+        value += as_row(p.residual + pixel * n, n);
       value *= p.scale;
       as_row(p.y + pixel * n, n) = value;
     }
   });
 }
 
-/// dx (+)= gradient of x, dx2 (+)= gradient of x2 (either may be null), from dy. A task is a tile of input pixels.
+/// dx (+)= gradient of x, dx2 (+)= gradient of x2 (either may be null), from dy. A task is a
+/// tile of input pixels.
 template <class T>
-void conv_backward_input(const eigen& b, const conv_problem<T>& p, const T* dy, T* dx, bool accumulate,
-                         T* dx2, bool accumulate2) {
+void conv_backward_input(const eigen& b,
+                         const conv_problem<T>& p,
+                         const T* dy,
+                         T* dx,
+                         bool accumulate,
+                         T* dx2,
+                         bool accumulate2) {
   using namespace eigen_kernel;
   const index_t n = p.out_channels;
   const index_t pixels = p.rows * p.height * p.width;
@@ -118,11 +135,13 @@ void conv_backward_input(const eigen& b, const conv_problem<T>& p, const T* dy, 
     const T* weight2 = p.weight + p.channels * n;
     const T beta = accumulate2 ? T(1) : T(0);
     const matrix_view<T> to{dx2, pixels, p.channels2};
-    multiply(b, {dy, pixels, n}, matrix_view<const T>{weight2, p.channels2, n}.transposed(), to, 1, beta);
+    multiply(b, {dy, pixels, n}, matrix_view<const T>{weight2, p.channels2, n}.transposed(), to,
+             1, beta);
   }
 }
 
-/// dweight [kernel, kernel, channels + channels2, out] += gradient of the weights, some pixels after the other.
+/// dweight [kernel, kernel, channels + channels2, out] += gradient of the weights, some pixels
+/// after the other.
 template <class T>
 void conv_backward_weight(const eigen& b, const conv_problem<T>& p, const T* dy, T* dweight) {
   using namespace eigen_kernel;
@@ -139,12 +158,14 @@ void conv_backward_weight(const eigen& b, const conv_problem<T>& p, const T* dy,
       reader.gather(first + i, rows, to);
     });
     const matrix_view<const T> rows{x.data(), count, patch};
-    multiply(b, rows.transposed(), {dy + first * n, count, n}, matrix_view<T>{dweight, patch, n}, 1, 1);
+    multiply(b, rows.transposed(), {dy + first * n, count, n},
+             matrix_view<T>{dweight, patch, n}, 1, 1);
   }
   if (p.channels2) {
     T* dweight2 = dweight + patch * n;
     const matrix_view<const T> rows{p.x2, pixels, p.channels2};
-    multiply(b, rows.transposed(), {dy, pixels, n}, matrix_view<T>{dweight2, p.channels2, n}, 1, 1);
+    multiply(b, rows.transposed(), {dy, pixels, n}, matrix_view<T>{dweight2, p.channels2, n}, 1,
+             1);
   }
 }
 

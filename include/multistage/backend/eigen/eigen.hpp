@@ -1,12 +1,16 @@
-// The Eigen backend's handle: the portable reference. Every primitive is an Eigen expression: no vector extensions, no flags, any
-// processor, any real scalar that Eigen knows; threads are the library's pool, never Eigen's (OpenMP's).
+// The Eigen backend's handle: the portable reference. Every primitive is an Eigen expression:
+// no vector extensions, no flags, any processor, any real scalar that Eigen knows; threads are
+// the library's pool, never Eigen's (OpenMP's).
 //
-// Eigen takes a whole register at a time from the first aligned element on and what is left one by one, and the two may round
-// differently (e^x does). So expressions are evaluated in arrays of the task's own, which start aligned, a fixed piece of the work at a
-// time (a tile of rows, an image): results then depend neither on where the operands lie, nor on the batch, nor on the threads.
+// Eigen takes a whole register at a time from the first aligned element on and what is left one
+// by one, and the two may round differently (e^x does). So expressions are evaluated in arrays
+// of the task's own, which start aligned, a fixed piece of the work at a time (a tile of rows,
+// an image): results then depend neither on where the operands lie, nor on the batch, nor on
+// the threads.
 #pragma once
 #if defined(__CUDACC__) && !defined(EIGEN_NO_CUDA)
-#error "multistage: define EIGEN_NO_CUDA before Eigen is included by nvcc: the Eigen backend is host code"
+#error \
+    "multistage: define EIGEN_NO_CUDA before Eigen is included by nvcc: the Eigen backend is host code"
 #endif
 #include <Eigen/Core>
 #include <algorithm>
@@ -21,7 +25,8 @@
 
 namespace multistage {
 
-/// Host memory of Eigen's, threads of the library's pool. Copies of a handle share one pool. @see backend/concept.hpp
+/// Host memory of Eigen's, threads of the library's pool. Copies of a handle share one pool.
+/// @see backend/concept.hpp
 class eigen {
  public:
   static constexpr std::string_view name = "eigen";
@@ -57,10 +62,15 @@ class eigen {
   }
   void synchronize() const {}
 
-  thread_pool& pool() const { return *pool_; }
-  int threads() const { return pool_->size(); }
+  thread_pool& pool() const {
+    return *pool_;
+  }
+  int threads() const {
+    return pool_->size();
+  }
 
-  /// f(first, count) for [0, n) cut into pieces of `grain`, the last one shorter; each piece a task.
+  /// f(first, count) for [0, n) cut into pieces of `grain`, the last one shorter; each piece a
+  /// task.
   template <class F>
   void for_each_piece(index_t n, index_t grain, F&& f) const {
     pool_->parallel_for(divide_up(n, grain), [&](index_t piece) {
@@ -73,7 +83,8 @@ class eigen {
   template <class F>
   void for_each_index(index_t n, F f, index_t grain = 4096) const {
     for_each_piece(n, grain, [&](index_t first, index_t count) {
-      for (index_t i = first; i < first + count; ++i) f(i);
+      for (index_t i = first; i < first + count; ++i)
+        f(i);
     });
   }
 
@@ -85,7 +96,8 @@ class eigen {
   std::shared_ptr<thread_pool> pool_;
 };
 
-/// Every operation, on every real scalar: float, double, long double, Eigen::half, numbers of more digits.
+/// Every operation, on every real scalar: float, double, long double, Eigen::half, numbers of
+/// more digits.
 template <operation Op, class T>
 requires(std::numeric_limits<T>::is_specialized && !std::numeric_limits<T>::is_integer)  //
     inline constexpr bool supports<eigen, Op, T> = true;
@@ -103,7 +115,9 @@ template <class T>
 using row_array = Eigen::Array<T, 1, Eigen::Dynamic>;
 
 template <class T, class Plain>
-using map_of = Eigen::Map<std::conditional_t<std::is_const_v<T>, const Plain, Plain>, Eigen::Unaligned, Eigen::OuterStride<>>;
+using map_of = Eigen::Map<std::conditional_t<std::is_const_v<T>, const Plain, Plain>,
+                          Eigen::Unaligned,
+                          Eigen::OuterStride<>>;
 
 /// A matrix [rows, columns] in memory, `stride` elements from row to row.
 template <class T>

@@ -1,7 +1,8 @@
-// Matrix products by Eigen, 32 rows at a time. Zeros fill the last tile up, so that Eigen treats every row alike wherever it lies, and
-// k is cut where no processor's cache is too small for the piece, so that Eigen does not cut it by what the machine has: each element is
-// one chain of additions whatever the batch, the threads and the caches. A result of at most 32 rows is also what Eigen never gives to
-// threads of its own.
+// Matrix products by Eigen, 32 rows at a time. Zeros fill the last tile up, so that Eigen
+// treats every row alike wherever it lies, and k is cut where no processor's cache is too small
+// for the piece, so that Eigen does not cut it by what the machine has: each element is one
+// chain of additions whatever the batch, the threads and the caches. A result of at most 32
+// rows is also what Eigen never gives to threads of its own.
 #pragma once
 #include "eigen.hpp"
 
@@ -41,7 +42,8 @@ T& at(const matrix_view<T>& m, index_t i, index_t j) {
 template <class T, class Result>
 void gather_rows(const matrix_view<const T>& from, index_t first, index_t count, Result& to) {
   for (index_t i = 0; i < count; ++i)
-    for (index_t j = 0; j < from.columns; ++j) to(i, j) = at(from, first + i, j);
+    for (index_t j = 0; j < from.columns; ++j)
+      to(i, j) = at(from, first + i, j);
 }
 
 /// left [32, k] right [k, n]
@@ -56,7 +58,12 @@ tile<T> product(const tile<T>& left, const Right& right) {
 
 /// C = alpha A B + beta C, any strides. A task is a tile of C. @see matrix_view
 template <class T>
-void multiply(const eigen& backend, factor<T> a, factor<T> b, matrix_view<T> c, scalar<T> alpha = T(1), scalar<T> beta = T(0)) {
+void multiply(const eigen& backend,
+              factor<T> a,
+              factor<T> b,
+              matrix_view<T> c,
+              scalar<T> alpha = T(1),
+              scalar<T> beta = T(0)) {
   using namespace eigen_kernel;
   const auto with = [&](const auto& right) {  // [k, n]
     backend.for_each_piece(c.rows, tile_rows, [&](index_t first, index_t count) {
@@ -72,8 +79,10 @@ void multiply(const eigen& backend, factor<T> a, factor<T> b, matrix_view<T> c, 
       }
     });
   };
-  if (b.column_stride == 1 && b.row_stride >= 0) return with(as_matrix(b.data, b.rows, b.columns, b.row_stride));
-  if (b.row_stride == 1 && b.column_stride >= 0) return with(as_matrix(b.data, b.columns, b.rows, b.column_stride).transpose());
+  if (b.column_stride == 1 && b.row_stride >= 0)
+    return with(as_matrix(b.data, b.rows, b.columns, b.row_stride));
+  if (b.row_stride == 1 && b.column_stride >= 0)
+    return with(as_matrix(b.data, b.columns, b.rows, b.column_stride).transpose());
   matrix<T> by_rows(b.rows, b.columns);
   gather_rows<T>(b, 0, b.rows, by_rows);
   with(by_rows);

@@ -1,5 +1,6 @@
-// Group normalisation by Eigen; a task is one row of the batch, an array [pixels, channels]. The mathematics stands at the head of
-// ops/norm.hpp; with w' = w (1 + s_n), b' = b (1 + s_n) + t_n, z = xhat w' + b', y = act(z) and dz = dy act'(z), its gradients are
+// Group normalisation by Eigen; a task is one row of the batch, an array [pixels, channels].
+// The mathematics stands at the head of ops/norm.hpp; with w' = w (1 + s_n), b' = b (1 + s_n) +
+// t_n, z = xhat w' + b', y = act(z) and dz = dy act'(z), its gradients are
 //   dx = rstd (dz w' - mean(dz w') - xhat mean(dz w' xhat)),  means over the group,
 //   ds_n = w sum_p dz xhat + b sum_p dz,   dt_n = sum_p dz,
 //   dw = sum_n (1 + s_n) sum_p dz xhat,    db = sum_n (1 + s_n) sum_p dz.
@@ -12,12 +13,12 @@ namespace eigen_kernel {
 /// One row's operands, a value a channel each.
 template <class T>
 struct norm_row {
-  array<T> x;                // [pixels, channels], those of both inputs
-  row_array<T> one_plus;     // 1 + s
-  row_array<T> weight;       // w'
-  row_array<T> bias;         // b'
+  array<T> x;             // [pixels, channels], those of both inputs
+  row_array<T> one_plus;  // 1 + s
+  row_array<T> weight;    // w'
+  row_array<T> bias;      // b'
   row_array<T> mean;
-  row_array<T> rstd;         // reciprocal standard deviation
+  row_array<T> rstd;  // reciprocal standard deviation
 };
 
 /// x [pixels, channels + channels2] of one row.
@@ -25,7 +26,9 @@ template <class T>
 array<T> norm_input(const norm_problem<T>& p, index_t row) {
   array<T> x(p.pixels, p.all_channels());
   x.leftCols(p.channels) = as_array(p.x + row * p.pixels * p.channels, p.pixels, p.channels);
-  if (p.channels2) x.rightCols(p.channels2) = as_array(p.x2 + row * p.pixels * p.channels2, p.pixels, p.channels2);
+  if (p.channels2)
+    x.rightCols(p.channels2) =
+        as_array(p.x2 + row * p.pixels * p.channels2, p.pixels, p.channels2);
   return x;
 }
 
@@ -34,7 +37,8 @@ template <class T, class Groups>
 row_array<T> spread(const Groups& groups, index_t channels) {
   const index_t per = channels / groups.size();
   row_array<T> to(channels);
-  for (index_t g = 0; g < groups.size(); ++g) to.segment(g * per, per).setConstant(groups[g]);
+  for (index_t g = 0; g < groups.size(); ++g)
+    to.segment(g * per, per).setConstant(groups[g]);
   return to;
 }
 
@@ -59,18 +63,24 @@ norm_row<T> read_row(const norm_problem<T>& p, index_t row) {
   return r;
 }
 
-/// The mean over each group of what is summed over pixels, at every channel: [channels] to [channels].
+/// The mean over each group of what is summed over pixels, at every channel: [channels] to
+/// [channels].
 template <class T>
 row_array<T> group_mean(const norm_problem<T>& p, const row_array<T>& sums) {
   const index_t per = sums.size() / p.groups;
   row_array<T> means(p.groups);
-  for (index_t g = 0; g < p.groups; ++g) means[g] = sums.segment(g * per, per).sum() / T(per * p.pixels);
+  for (index_t g = 0; g < p.groups; ++g)
+    means[g] = sums.segment(g * per, per).sum() / T(per * p.pixels);
   return spread<T>(means, sums.size());
 }
 
 /// dx (+)= columns [first, first + channels) of one row's gradient.
 template <class T>
-void write_gradient(const array<T>& gradient, index_t first, index_t channels, T* dx, bool accumulate) {
+void write_gradient(const array<T>& gradient,
+                    index_t first,
+                    index_t channels,
+                    T* dx,
+                    bool accumulate) {
   auto to = as_array(dx, gradient.rows(), channels);
   const auto from = gradient.middleCols(first, channels);
   if (accumulate)
@@ -107,8 +117,10 @@ void norm_apply(const eigen& b, const norm_problem<T>& p) {
   b.for_each_piece(p.rows, 1, [&](index_t row, index_t) {
     const norm_row<T> r = read_row(p, row);
     const row_array<T> scale = r.rstd * r.weight;
-    array<T> z = ((r.x.rowwise() - r.mean).rowwise() * scale).rowwise() + r.bias;  // [pixels, channels]
-    if (p.silu) z = z / (T(1) + (-z).exp());
+    array<T> z =
+        ((r.x.rowwise() - r.mean).rowwise() * scale).rowwise() + r.bias;  // [pixels, channels]
+    if (p.silu)
+      z = z / (T(1) + (-z).exp());
     as_array(p.y + row * z.size(), z.rows(), z.cols()) = z;
   });
 }
@@ -133,9 +145,13 @@ void norm_backward(const eigen& b, const norm_problem<T>& p, const norm_gradient
     const row_array<T> mean = group_mean<T>(p, plain * r.weight);
     const row_array<T> mean_xhat = group_mean<T>(p, with_xhat * r.weight);
     const array<T> centred = (dz.rowwise() * r.weight).rowwise() - mean;
-    const array<T> dx = (centred - xhat.rowwise() * mean_xhat).rowwise() * r.rstd;  // [pixels, channels]
-    if (g.dx) write_gradient(dx, 0, p.channels, g.dx + row * p.pixels * p.channels, g.accumulate);
-    if (g.dx2) write_gradient(dx, p.channels, p.channels2, g.dx2 + row * p.pixels * p.channels2, g.accumulate2);
+    const array<T> dx =
+        (centred - xhat.rowwise() * mean_xhat).rowwise() * r.rstd;  // [pixels, channels]
+    if (g.dx)
+      write_gradient(dx, 0, p.channels, g.dx + row * p.pixels * p.channels, g.accumulate);
+    if (g.dx2)
+      write_gradient(dx, p.channels, p.channels2, g.dx2 + row * p.pixels * p.channels2,
+                     g.accumulate2);
 
     if (p.modulation && g.dmodulation) {
       auto dscale = as_row(g.dmodulation + row * 2 * c, c);
@@ -155,8 +171,10 @@ void norm_backward(const eigen& b, const norm_problem<T>& p, const norm_gradient
   if (g.dweight || g.dbias) {
     row_array<T> sums(2 * c);  // of the rows' shares, [dw, db]
     column_sums(b, p.rows, 2 * c, static_cast<const T*>(g.partials), sums.data(), false);
-    if (g.dweight) as_row(g.dweight, c) += sums.head(c);
-    if (g.dbias) as_row(g.dbias, c) += sums.tail(c);
+    if (g.dweight)
+      as_row(g.dweight, c) += sums.head(c);
+    if (g.dbias)
+      as_row(g.dbias, c) += sums.tail(c);
   }
 }
 

@@ -6,7 +6,12 @@ namespace multistage {
 
 /// y[c] (+)= sum of x [rows, channels] over rows.
 template <class T>
-void column_sums(const eigen& b, index_t rows, index_t channels, const T* x, T* y, bool accumulate) {
+void column_sums(const eigen& b,
+                 index_t rows,
+                 index_t channels,
+                 const T* x,
+                 T* y,
+                 bool accumulate) {
   using namespace eigen_kernel;
   constexpr index_t block = 1024;
   array<T> partial = array<T>::Zero(divide_up(rows, block), channels);  // [blocks, channels]
@@ -15,17 +20,26 @@ void column_sums(const eigen& b, index_t rows, index_t channels, const T* x, T* 
     partial.row(first / block) = sum;
   });
   row_array<T> sum = row_array<T>::Zero(channels);
-  if (accumulate) sum = as_row(y, channels);
-  for (index_t k = 0; k < partial.rows(); ++k) sum += partial.row(k);
+  if (accumulate)
+    sum = as_row(y, channels);
+  for (index_t k = 0; k < partial.rows(); ++k)
+    sum += partial.row(k);
   as_row(y, channels) = sum;
 }
 
 /// y [rows, channels] (+)= sum of x [rows, pixels, channels] over pixels.
 template <class T>
-void row_sums(const eigen& b, index_t rows, index_t pixels, index_t channels, const T* x, T* y, bool accumulate) {
+void row_sums(const eigen& b,
+              index_t rows,
+              index_t pixels,
+              index_t channels,
+              const T* x,
+              T* y,
+              bool accumulate) {
   using namespace eigen_kernel;
   b.for_each_piece(rows, 1, [&](index_t row, index_t) {
-    const row_array<T> sum = as_array(x + row * pixels * channels, pixels, channels).colwise().sum();
+    const row_array<T> sum =
+        as_array(x + row * pixels * channels, pixels, channels).colwise().sum();
     auto to = as_row(y + row * channels, channels);
     if (accumulate)
       to += sum;

@@ -1,4 +1,5 @@
-// Depthwise resampling by Eigen: the filter is separable, so that rows of the image are summed first, columns then. A task is an image.
+// Depthwise resampling by Eigen: the filter is separable, so that rows of the image are summed
+// first, columns then. A task is an image.
 #pragma once
 #include "eigen.hpp"
 #include "taps.hpp"
@@ -18,7 +19,8 @@ void resample_run(const eigen& b, const resample_problem<T>& p) {
     for (index_t i = 0; i < p.out_height; ++i)
       for (index_t u = 0; u < p.taps; ++u) {
         const index_t from = vertical.source(i, u);
-        if (from >= 0) tall.row(i) += p.filter[u] * x.row(from);
+        if (from >= 0)
+          tall.row(i) += p.filter[u] * x.row(from);
       }
     const auto pixels = as_array(tall.data(), p.out_height * p.width, c);
     array<T> y = array<T>::Zero(p.out_height * p.out_width, c);
@@ -26,7 +28,8 @@ void resample_run(const eigen& b, const resample_problem<T>& p) {
       for (index_t j = 0; j < p.out_width; ++j)
         for (index_t v = 0; v < p.taps; ++v) {
           const index_t from = horizontal.source(j, v);
-          if (from >= 0) y.row(i * p.out_width + j) += p.filter[v] * pixels.row(i * p.width + from);
+          if (from >= 0)
+            y.row(i * p.out_width + j) += p.filter[v] * pixels.row(i * p.width + from);
         }
     y *= p.gain;
     auto to = as_array(p.y + row * y.size(), y.rows(), c);

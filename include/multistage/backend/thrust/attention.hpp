@@ -1,5 +1,6 @@
-// Softmax attention on Thrust systems: an index is one query (or, for dk and dv, one key) of one row and head; the softmax runs online
-// (Milakov and Gimelshein, arXiv 1805.02867), so no weights are stored.
+// Softmax attention on Thrust systems: an index is one query (or, for dk and dv, one key) of
+// one row and head; the softmax runs online (Milakov and Gimelshein, arXiv 1805.02867), so no
+// weights are stored.
 #pragma once
 #include <cmath>
 
@@ -11,15 +12,27 @@ namespace thrust_kernel {
 template <class T>
 struct attention_reader {
   attention_problem<T> p;
-  index_t row, head;
-  MULTISTAGE_HD const T* q(index_t i) const { return p.q + row * p.q_row + i * p.q_token + head * p.head_dim; }
-  MULTISTAGE_HD const T* k(index_t j) const { return p.k + row * p.k_row + j * p.k_token + head * p.head_dim; }
-  MULTISTAGE_HD const T* v(index_t j) const { return p.v + row * p.v_row + j * p.v_token + head * p.head_dim; }
-  MULTISTAGE_HD index_t at(index_t i) const { return ((row * p.queries + i) * p.heads + head) * p.head_dim; }
-  MULTISTAGE_HD T log_sum_exp(index_t i) const { return p.log_sum_exp[(row * p.heads + head) * p.queries + i]; }
+  index_t row;
+  index_t head;
+  MULTISTAGE_HD const T* q(index_t i) const {
+    return p.q + row * p.q_row + i * p.q_token + head * p.head_dim;
+  }
+  MULTISTAGE_HD const T* k(index_t j) const {
+    return p.k + row * p.k_row + j * p.k_token + head * p.head_dim;
+  }
+  MULTISTAGE_HD const T* v(index_t j) const {
+    return p.v + row * p.v_row + j * p.v_token + head * p.head_dim;
+  }
+  MULTISTAGE_HD index_t at(index_t i) const {
+    return ((row * p.queries + i) * p.heads + head) * p.head_dim;
+  }
+  MULTISTAGE_HD T log_sum_exp(index_t i) const {
+    return p.log_sum_exp[(row * p.heads + head) * p.queries + i];
+  }
   MULTISTAGE_HD T dot(const T* a, const T* b) const {
     T s = 0;
-    for (index_t d = 0; d < p.head_dim; ++d) s += a[d] * b[d];
+    for (index_t d = 0; d < p.head_dim; ++d)
+      s += a[d] * b[d];
     return s;
   }
 };
@@ -28,26 +41,33 @@ template <class T>
 struct attend {
   attention_problem<T> p;
   MULTISTAGE_HD void operator()(index_t index) const {
-    const index_t i = index % p.queries, head = index / p.queries % p.heads, row = index / (p.queries * p.heads);
+    const index_t i = index % p.queries;
+    const index_t head = index / p.queries % p.heads;
+    const index_t row = index / (p.queries * p.heads);
     const attention_reader<T> r{p, row, head};
     T* y = p.y + r.at(i);
-    T most = 0, sum = 0;
+    T most = 0;
+    T sum = 0;
     for (index_t j = 0; j < p.keys; ++j) {
       const T s = p.scale * r.dot(r.q(i), r.k(j));
       const T* v = r.v(j);
       if (j == 0 || s > most) {
         const T shrink = j == 0 ? T(0) : T(::exp(double(most - s)));
         sum = sum * shrink + T(1);
-        for (index_t d = 0; d < p.head_dim; ++d) y[d] = (j == 0 ? T(0) : y[d] * shrink) + v[d];
+        for (index_t d = 0; d < p.head_dim; ++d)
+          y[d] = (j == 0 ? T(0) : y[d] * shrink) + v[d];
         most = s;
       } else {
         const T w = T(::exp(double(s - most)));
         sum += w;
-        for (index_t d = 0; d < p.head_dim; ++d) y[d] += w * v[d];
+        for (index_t d = 0; d < p.head_dim; ++d)
+          y[d] += w * v[d];
       }
     }
-    for (index_t d = 0; d < p.head_dim; ++d) y[d] /= sum;
-    if (p.log_sum_exp) p.log_sum_exp[(row * p.heads + head) * p.queries + i] = most + T(::log(double(sum)));
+    for (index_t d = 0; d < p.head_dim; ++d)
+      y[d] /= sum;
+    if (p.log_sum_exp)
+      p.log_sum_exp[(row * p.heads + head) * p.queries + i] = most + T(::log(double(sum)));
   }
 };
 
@@ -56,14 +76,20 @@ struct attention_query_gradient {
   attention_problem<T> p;
   attention_gradients<T> g;
   MULTISTAGE_HD void operator()(index_t index) const {
-    const index_t i = index % p.queries, head = index / p.queries % p.heads, row = index / (p.queries * p.heads);
+    const index_t i = index % p.queries;
+    const index_t head = index / p.queries % p.heads;
+    const index_t row = index / (p.queries * p.heads);
     const attention_reader<T> r{p, row, head};
-    const T *dy = g.dy + r.at(i), dot = r.dot(dy, p.y + r.at(i));
+    const T* dy = g.dy + r.at(i);
+    const T dot = r.dot(dy, p.y + r.at(i));
     T* dq = g.dq + row * p.q_row + i * p.q_token + head * p.head_dim;
-    for (index_t d = 0; d < p.head_dim; ++d) dq[d] = T(0);
+    for (index_t d = 0; d < p.head_dim; ++d)
+      dq[d] = T(0);
     for (index_t j = 0; j < p.keys; ++j) {
-      const T w = T(::exp(double(p.scale * r.dot(r.q(i), r.k(j)) - r.log_sum_exp(i)))), ds = p.scale * w * (r.dot(dy, r.v(j)) - dot);
-      for (index_t d = 0; d < p.head_dim; ++d) dq[d] += ds * r.k(j)[d];
+      const T w = T(::exp(double(p.scale * r.dot(r.q(i), r.k(j)) - r.log_sum_exp(i))));
+      const T ds = p.scale * w * (r.dot(dy, r.v(j)) - dot);
+      for (index_t d = 0; d < p.head_dim; ++d)
+        dq[d] += ds * r.k(j)[d];
     }
   }
 };
@@ -73,14 +99,18 @@ struct attention_key_gradient {
   attention_problem<T> p;
   attention_gradients<T> g;
   MULTISTAGE_HD void operator()(index_t index) const {
-    const index_t j = index % p.keys, head = index / p.keys % p.heads, row = index / (p.keys * p.heads);
+    const index_t j = index % p.keys;
+    const index_t head = index / p.keys % p.heads;
+    const index_t row = index / (p.keys * p.heads);
     const attention_reader<T> r{p, row, head};
     T* dk = g.dk + row * p.k_row + j * p.k_token + head * p.head_dim;
     T* dv = g.dv + row * p.v_row + j * p.v_token + head * p.head_dim;
-    for (index_t d = 0; d < p.head_dim; ++d) dk[d] = dv[d] = T(0);
+    for (index_t d = 0; d < p.head_dim; ++d)
+      dk[d] = dv[d] = T(0);
     for (index_t i = 0; i < p.queries; ++i) {
       const T* dy = g.dy + r.at(i);
-      const T w = T(::exp(double(p.scale * r.dot(r.q(i), r.k(j)) - r.log_sum_exp(i)))), ds = p.scale * w * (r.dot(dy, r.v(j)) - r.dot(dy, p.y + r.at(i)));
+      const T w = T(::exp(double(p.scale * r.dot(r.q(i), r.k(j)) - r.log_sum_exp(i))));
+      const T ds = p.scale * w * (r.dot(dy, r.v(j)) - r.dot(dy, p.y + r.at(i)));
       for (index_t d = 0; d < p.head_dim; ++d) {
         dv[d] += w * dy[d];
         dk[d] += ds * r.q(i)[d];
@@ -98,8 +128,11 @@ void attention_forward(const thrust_backend<System>& b, const attention_problem<
 
 /// @see attention_gradients.
 template <class System, class T>
-void attention_backward(const thrust_backend<System>& b, const attention_problem<T>& p, const attention_gradients<T>& g) {
-  b.for_each_index(p.rows * p.heads * p.queries, thrust_kernel::attention_query_gradient<T>{p, g});
+void attention_backward(const thrust_backend<System>& b,
+                        const attention_problem<T>& p,
+                        const attention_gradients<T>& g) {
+  b.for_each_index(p.rows * p.heads * p.queries,
+                   thrust_kernel::attention_query_gradient<T>{p, g});
   b.for_each_index(p.rows * p.heads * p.keys, thrust_kernel::attention_key_gradient<T>{p, g});
 }
 

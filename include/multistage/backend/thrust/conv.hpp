@@ -1,5 +1,6 @@
-// Convolutions on Thrust systems: patches are gathered (im2col) a block of output pixels at a time and multiplied; 1x1 kernels multiply
-// the image as it lies. Functors surround the products.
+// Convolutions on Thrust systems: patches are gathered (im2col) a block of output pixels at a
+// time and multiplied; 1x1 kernels multiply the image as it lies. Functors surround the
+// products.
 #pragma once
 #include "gemm.hpp"
 #include "reduce.hpp"
@@ -11,40 +12,57 @@ namespace thrust_kernel {
 template <class T>
 struct gather_patches {
   conv_problem<T> p;
-  index_t first, span;
+  index_t first;
+  index_t span;
   T* to;
   MULTISTAGE_HD void operator()(index_t k) const {
-    const index_t element = k * span, c0 = element % p.channels, tap = element / p.channels % (p.kernel * p.kernel);
-    const index_t pixel = first + element / (p.channels * p.kernel * p.kernel), row = pixel / (p.out_height * p.out_width),
-                  in_image = pixel % (p.out_height * p.out_width);
-    const index_t i = in_image / p.out_width * p.stride - p.padding + tap / p.kernel, j = in_image % p.out_width * p.stride - p.padding + tap % p.kernel;
+    const index_t element = k * span;
+    const index_t c0 = element % p.channels;
+    const index_t tap = element / p.channels % (p.kernel * p.kernel);
+    const index_t pixel = first + element / (p.channels * p.kernel * p.kernel);
+    const index_t row = pixel / (p.out_height * p.out_width);
+    const index_t in_image = pixel % (p.out_height * p.out_width);
+    const index_t i = in_image / p.out_width * p.stride - p.padding + tap / p.kernel;
+    const index_t j = in_image % p.out_width * p.stride - p.padding + tap % p.kernel;
     const bool inside = i >= 0 && i < p.height && j >= 0 && j < p.width;
     const T* from = p.x + ((row * p.height + i) * p.width + j) * p.channels + c0;
-    for (index_t c = 0; c < span; ++c) to[element + c] = inside ? from[c] : T(0);
+    for (index_t c = 0; c < span; ++c)
+      to[element + c] = inside ? from[c] : T(0);
   }
 };
 
-/// dx at one input pixel: the sum over the patches that hold it, from the patches of whole images [first row, ...).
+/// dx at one input pixel: the sum over the patches that hold it, from the patches of whole
+/// images [first row, ...).
 template <class T>
 struct scatter_patches {
   conv_problem<T> p;
-  index_t first_row, span;
+  index_t first_row;
+  index_t span;
   const T* patches;
   T* dx;
   bool accumulate;
   MULTISTAGE_HD void operator()(index_t k) const {
-    const index_t element = k * span, c0 = element % p.channels, pixel = element / p.channels;
-    const index_t j = pixel % p.width, i = pixel / p.width % p.height, row = pixel / (p.width * p.height);
+    const index_t element = k * span;
+    const index_t c0 = element % p.channels;
+    const index_t pixel = element / p.channels;
+    const index_t j = pixel % p.width;
+    const index_t i = pixel / p.width % p.height;
+    const index_t row = pixel / (p.width * p.height);
     T* to = dx + (first_row * p.height * p.width) * p.channels + element;
     if (!accumulate)
-      for (index_t c = 0; c < span; ++c) to[c] = T(0);
+      for (index_t c = 0; c < span; ++c)
+        to[c] = T(0);
     for (int u = 0; u < p.kernel; ++u)
       for (int v = 0; v < p.kernel; ++v) {
-        const index_t oi = i + p.padding - u, oj = j + p.padding - v;
-        if (oi < 0 || oj < 0 || oi % p.stride != 0 || oj % p.stride != 0 || oi / p.stride >= p.out_height || oj / p.stride >= p.out_width) continue;
+        const index_t oi = i + p.padding - u;
+        const index_t oj = j + p.padding - v;
+        if (oi < 0 || oj < 0 || oi % p.stride != 0 || oj % p.stride != 0 ||
+            oi / p.stride >= p.out_height || oj / p.stride >= p.out_width)
+          continue;
         const index_t out = (row * p.out_height + oi / p.stride) * p.out_width + oj / p.stride;
         const T* from = patches + ((out * p.kernel + u) * p.kernel + v) * p.channels + c0;
-        for (index_t c = 0; c < span; ++c) to[c] += from[c];
+        for (index_t c = 0; c < span; ++c)
+          to[c] += from[c];
       }
   }
 };
@@ -55,12 +73,17 @@ struct conv_finish {
   conv_problem<T> p;
   index_t span;
   MULTISTAGE_HD void operator()(index_t k) const {
-    const index_t first = k * span, o0 = first % p.out_channels, row = first / (p.out_channels * p.out_height * p.out_width);
+    const index_t first = k * span;
+    const index_t o0 = first % p.out_channels;
+    const index_t row = first / (p.out_channels * p.out_height * p.out_width);
     for (index_t i = 0; i < span; ++i) {
       T v = p.y[first + i];
-      if (p.bias) v += p.bias[o0 + i];
-      if (p.row_bias) v += p.row_bias[row * p.out_channels + o0 + i];
-      if (p.residual) v += p.residual[first + i];
+      if (p.bias)
+        v += p.bias[o0 + i];
+      if (p.row_bias)
+        v += p.row_bias[row * p.out_channels + o0 + i];
+      if (p.residual)
+        v += p.residual[first + i];
       p.y[first + i] = v * p.scale;
     }
   }
@@ -78,7 +101,9 @@ inline index_t patch_block(index_t pixels, index_t patch) {
 template <class System, class T>
 void conv_forward(const thrust_backend<System>& b, const conv_problem<T>& p) {
   using namespace thrust_kernel;
-  const index_t n = p.out_channels, pixels = p.rows * p.out_pixels(), patch = p.kernel * p.kernel * p.channels;
+  const index_t n = p.out_channels;
+  const index_t pixels = p.rows * p.out_pixels();
+  const index_t patch = p.kernel * p.kernel * p.channels;
   conv_problem<T> q = p;
   T beta = T(0);
   if (p.residual && p.residual == p.y) {  // the residual lies where the sum goes
@@ -86,18 +111,22 @@ void conv_forward(const thrust_backend<System>& b, const conv_problem<T>& p) {
     q.residual = nullptr;
   }
   if (p.pointwise())
-    multiply(b, {p.x, pixels, p.channels}, {p.weight, p.channels, n}, matrix_view<T>{p.y, pixels, n}, 1, beta);
+    multiply(b, {p.x, pixels, p.channels}, {p.weight, p.channels, n},
+             matrix_view<T>{p.y, pixels, n}, 1, beta);
   else {
-    const index_t block = patch_block(pixels, patch), span = thrust_kernel::span<System>(p.channels);
+    const index_t block = patch_block(pixels, patch);
+    const index_t span = thrust_kernel::span<System>(p.channels);
     T* patches = b.template workspace<T>(3, block * patch);
     for (index_t first = 0; first < pixels; first += block) {
       const index_t count = first + block < pixels ? block : pixels - first;
       b.for_each_index(count * patch / span, gather_patches<T>{p, first, span, patches});
-      multiply(b, {patches, count, patch}, {p.weight, patch, n}, matrix_view<T>{p.y + first * n, count, n}, 1, beta);
+      multiply(b, {patches, count, patch}, {p.weight, patch, n},
+               matrix_view<T>{p.y + first * n, count, n}, 1, beta);
     }
   }
   if (p.channels2)
-    multiply(b, {p.x2, pixels, p.channels2}, {p.weight + p.channels * n, p.channels2, n}, matrix_view<T>{p.y, pixels, n}, 1, 1);
+    multiply(b, {p.x2, pixels, p.channels2}, {p.weight + p.channels * n, p.channels2, n},
+             matrix_view<T>{p.y, pixels, n}, 1, 1);
   if (q.bias || q.row_bias || q.residual || q.scale != T(1)) {
     const index_t span = thrust_kernel::span<System>(n);
     b.for_each_index(pixels * n / span, conv_finish<T>{q, span});
@@ -106,49 +135,72 @@ void conv_forward(const thrust_backend<System>& b, const conv_problem<T>& p) {
 
 /// dx (+)= gradient of x, dx2 (+)= gradient of x2 (either may be null).
 template <class System, class T>
-void conv_backward_input(const thrust_backend<System>& b, const conv_problem<T>& p, const T* dy, T* dx, bool accumulate, T* dx2, bool accumulate2) {
+void conv_backward_input(const thrust_backend<System>& b,
+                         const conv_problem<T>& p,
+                         const T* dy,
+                         T* dx,
+                         bool accumulate,
+                         T* dx2,
+                         bool accumulate2) {
   using namespace thrust_kernel;
-  const index_t n = p.out_channels, patch = p.kernel * p.kernel * p.channels;
+  const index_t n = p.out_channels;
+  const index_t patch = p.kernel * p.kernel * p.channels;
   if (p.pointwise()) {
     const index_t pixels = p.rows * p.out_pixels();
     const auto one = [&](index_t c, const T* w, T* to, bool add) {
-      if (to) multiply(b, {dy, pixels, n}, matrix_view<const T>{w, c, n}.transposed(), matrix_view<T>{to, pixels, c}, 1, add ? 1 : 0);
+      if (to)
+        multiply(b, {dy, pixels, n}, matrix_view<const T>{w, c, n}.transposed(),
+                 matrix_view<T>{to, pixels, c}, 1, add ? 1 : 0);
     };
     one(p.channels, p.weight, dx, accumulate);
     one(p.channels2, p.weight + p.channels * n, dx2, accumulate2);
     return;
   }
-  if (!dx) return;
-  const index_t per_row = p.out_pixels(), fit = patch_block(p.rows * per_row, patch) / per_row, block = fit < 1 ? 1 : fit,
-                span = thrust_kernel::span<System>(p.channels);
+  if (!dx)
+    return;
+  const index_t per_row = p.out_pixels();
+  const index_t fit = patch_block(p.rows * per_row, patch) / per_row;
+  const index_t block = fit < 1 ? 1 : fit;
+  const index_t span = thrust_kernel::span<System>(p.channels);
   T* patches = b.template workspace<T>(3, block * per_row * patch);
   for (index_t row = 0; row < p.rows; row += block) {
     const index_t rows = row + block < p.rows ? block : p.rows - row;
-    multiply(b, {dy + row * per_row * n, rows * per_row, n}, matrix_view<const T>{p.weight, patch, n}.transposed(),
+    multiply(b, {dy + row * per_row * n, rows * per_row, n},
+             matrix_view<const T>{p.weight, patch, n}.transposed(),
              matrix_view<T>{patches, rows * per_row, patch});
-    b.for_each_index(rows * p.height * p.width * p.channels / span, scatter_patches<T>{p, row, span, patches, dx, accumulate});
+    b.for_each_index(rows * p.height * p.width * p.channels / span,
+                     scatter_patches<T>{p, row, span, patches, dx, accumulate});
   }
 }
 
 /// dweight += gradient of the weights.
 template <class System, class T>
-void conv_backward_weight(const thrust_backend<System>& b, const conv_problem<T>& p, const T* dy, T* dweight) {
+void conv_backward_weight(const thrust_backend<System>& b,
+                          const conv_problem<T>& p,
+                          const T* dy,
+                          T* dweight) {
   using namespace thrust_kernel;
-  const index_t n = p.out_channels, pixels = p.rows * p.out_pixels(), patch = p.kernel * p.kernel * p.channels;
+  const index_t n = p.out_channels;
+  const index_t pixels = p.rows * p.out_pixels();
+  const index_t patch = p.kernel * p.kernel * p.channels;
   if (p.pointwise()) {
     const auto one = [&](index_t c, const T* x, T* to) {
-      multiply(b, matrix_view<const T>{x, pixels, c}.transposed(), {dy, pixels, n}, matrix_view<T>{to, c, n}, 1, 1);
+      multiply(b, matrix_view<const T>{x, pixels, c}.transposed(), {dy, pixels, n},
+               matrix_view<T>{to, c, n}, 1, 1);
     };
     one(p.channels, p.x, dweight);
-    if (p.channels2) one(p.channels2, p.x2, dweight + p.channels * n);
+    if (p.channels2)
+      one(p.channels2, p.x2, dweight + p.channels * n);
     return;
   }
-  const index_t block = patch_block(pixels, patch), span = thrust_kernel::span<System>(p.channels);
+  const index_t block = patch_block(pixels, patch);
+  const index_t span = thrust_kernel::span<System>(p.channels);
   T* patches = b.template workspace<T>(3, block * patch);
   for (index_t first = 0; first < pixels; first += block) {
     const index_t count = first + block < pixels ? block : pixels - first;
     b.for_each_index(count * patch / span, gather_patches<T>{p, first, span, patches});
-    multiply(b, matrix_view<const T>{patches, count, patch}.transposed(), {dy + first * n, count, n}, matrix_view<T>{dweight, patch, n}, 1, 1);
+    multiply(b, matrix_view<const T>{patches, count, patch}.transposed(),
+             {dy + first * n, count, n}, matrix_view<T>{dweight, patch, n}, 1, 1);
   }
 }
 

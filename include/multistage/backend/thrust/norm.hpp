@@ -1,4 +1,5 @@
-// Group normalisation on Thrust systems; the mathematics stands at the head of ops/norm.hpp, that of its gradients in cpu/norm.hpp.
+// Group normalisation on Thrust systems; the mathematics stands at the head of ops/norm.hpp,
+// that of its gradients in cpu/norm.hpp.
 #pragma once
 #include <cmath>
 
@@ -13,26 +14,46 @@ template <class T>
 struct norm_reader {
   norm_problem<T> p;
   MULTISTAGE_HD T x(index_t row, index_t pixel, index_t c) const {
-    return c < p.channels ? p.x[(row * p.pixels + pixel) * p.channels + c] : p.x2[(row * p.pixels + pixel) * p.channels2 + c - p.channels];
+    return c < p.channels ? p.x[(row * p.pixels + pixel) * p.channels + c]
+                          : p.x2[(row * p.pixels + pixel) * p.channels2 + c - p.channels];
   }
-  MULTISTAGE_HD index_t all() const { return p.channels + p.channels2; }
-  MULTISTAGE_HD index_t per() const { return all() / p.groups; }
-  MULTISTAGE_HD T mean(index_t row, index_t c) const { return p.statistics[(row * p.groups + c / per()) * 2]; }
-  MULTISTAGE_HD T rstd(index_t row, index_t c) const { return p.statistics[(row * p.groups + c / per()) * 2 + 1]; }
-  MULTISTAGE_HD T scale(index_t row, index_t c) const { return p.modulation ? T(1) + p.modulation[row * 2 * all() + c] : T(1); }
-  MULTISTAGE_HD T weight(index_t row, index_t c) const { return p.weight[c] * scale(row, c); }
-  MULTISTAGE_HD T bias(index_t row, index_t c) const { return p.bias[c] * scale(row, c) + (p.modulation ? p.modulation[row * 2 * all() + all() + c] : T(0)); }
+  MULTISTAGE_HD index_t all() const {
+    return p.channels + p.channels2;
+  }
+  MULTISTAGE_HD index_t per() const {
+    return all() / p.groups;
+  }
+  MULTISTAGE_HD T mean(index_t row, index_t c) const {
+    return p.statistics[(row * p.groups + c / per()) * 2];
+  }
+  MULTISTAGE_HD T rstd(index_t row, index_t c) const {
+    return p.statistics[(row * p.groups + c / per()) * 2 + 1];
+  }
+  MULTISTAGE_HD T scale(index_t row, index_t c) const {
+    return p.modulation ? T(1) + p.modulation[row * 2 * all() + c] : T(1);
+  }
+  MULTISTAGE_HD T weight(index_t row, index_t c) const {
+    return p.weight[c] * scale(row, c);
+  }
+  MULTISTAGE_HD T bias(index_t row, index_t c) const {
+    return p.bias[c] * scale(row, c) +
+           (p.modulation ? p.modulation[row * 2 * all() + all() + c] : T(0));
+  }
 };
 
 template <class T>
 struct norm_statistics_of_group {
   norm_reader<T> r;
   MULTISTAGE_HD void operator()(index_t i) const {
-    const index_t row = i / r.p.groups, g = i % r.p.groups, per = r.per();
+    const index_t row = i / r.p.groups;
+    const index_t g = i % r.p.groups;
+    const index_t per = r.per();
     const T m = T(per * r.p.pixels);
-    T mean = 0, square = 0;
+    T mean = 0;
+    T square = 0;
     for (index_t pixel = 0; pixel < r.p.pixels; ++pixel)
-      for (index_t c = g * per; c < (g + 1) * per; ++c) mean += r.x(row, pixel, c);
+      for (index_t c = g * per; c < (g + 1) * per; ++c)
+        mean += r.x(row, pixel, c);
     mean /= m;
     for (index_t pixel = 0; pixel < r.p.pixels; ++pixel)
       for (index_t c = g * per; c < (g + 1) * per; ++c) {
@@ -49,10 +70,15 @@ struct norm_value {
   norm_reader<T> r;
   index_t span;
   MULTISTAGE_HD void operator()(index_t k) const {
-    const index_t all = r.all(), first = k * span, c0 = first % all, pixel = first / all % r.p.pixels, row = first / (all * r.p.pixels);
+    const index_t all = r.all();
+    const index_t first = k * span;
+    const index_t c0 = first % all;
+    const index_t pixel = first / all % r.p.pixels;
+    const index_t row = first / (all * r.p.pixels);
     for (index_t i = 0; i < span; ++i) {
       const index_t c = c0 + i;
-      const T z = (r.x(row, pixel, c) - r.mean(row, c)) * r.rstd(row, c) * r.weight(row, c) + r.bias(row, c);
+      const T z = (r.x(row, pixel, c) - r.mean(row, c)) * r.rstd(row, c) * r.weight(row, c) +
+                  r.bias(row, c);
       r.p.y[first + i] = r.p.silu ? silu_function::value(z) : z;
     }
   }
@@ -66,7 +92,8 @@ struct norm_gradient_reader {
   MULTISTAGE_HD T dz(index_t row, index_t pixel, index_t c, T& xhat) const {
     xhat = (r.x(row, pixel, c) - r.mean(row, c)) * r.rstd(row, c);
     const T g = dy[(row * r.p.pixels + pixel) * r.all() + c];
-    return r.p.silu ? g * silu_function::derivative(xhat * r.weight(row, c) + r.bias(row, c)) : g;
+    return r.p.silu ? g * silu_function::derivative(xhat * r.weight(row, c) + r.bias(row, c))
+                    : g;
   }
 };
 /// partials[row] = [sum_p dz xhat, sum_p dz] of one channel.
@@ -75,8 +102,12 @@ struct norm_partials {
   norm_gradient_reader<T> g;
   T* partials;
   MULTISTAGE_HD void operator()(index_t i) const {
-    const index_t all = g.r.all(), row = i / all, c = i % all;
-    T with_xhat = 0, plain = 0, xhat = 0;
+    const index_t all = g.r.all();
+    const index_t row = i / all;
+    const index_t c = i % all;
+    T with_xhat = 0;
+    T plain = 0;
+    T xhat = 0;
     for (index_t pixel = 0; pixel < g.r.p.pixels; ++pixel) {
       const T d = g.dz(row, pixel, c, xhat);
       with_xhat += d * xhat;
@@ -93,8 +124,12 @@ struct norm_means {
   const T* partials;
   T* means;
   MULTISTAGE_HD void operator()(index_t i) const {
-    const index_t row = i / r.p.groups, g = i % r.p.groups, per = r.per(), all = r.all();
-    T a = 0, b = 0;
+    const index_t row = i / r.p.groups;
+    const index_t g = i % r.p.groups;
+    const index_t per = r.per();
+    const index_t all = r.all();
+    T a = 0;
+    T b = 0;
     for (index_t c = g * per; c < (g + 1) * per; ++c) {
       a += partials[row * 2 * all + all + c] * r.weight(row, c);
       b += partials[row * 2 * all + c] * r.weight(row, c);
@@ -107,14 +142,19 @@ template <class T>
 struct norm_input_gradient {
   norm_gradient_reader<T> g;
   const T* means;
-  index_t first, channels;  // of the input that this is for
+  // of the input that this is for
+  index_t first;
+  index_t channels;
   T* dx;
   bool accumulate;
   MULTISTAGE_HD void operator()(index_t i) const {
-    const index_t c = first + i % channels, pixel = i / channels % g.r.p.pixels, row = i / (channels * g.r.p.pixels);
+    const index_t c = first + i % channels;
+    const index_t pixel = i / channels % g.r.p.pixels;
+    const index_t row = i / (channels * g.r.p.pixels);
     const T* m = means + (row * g.r.p.groups + c / g.r.per()) * 2;
     T xhat = 0;
-    const T d = g.dz(row, pixel, c, xhat), v = g.r.rstd(row, c) * (d * g.r.weight(row, c) - m[0] - xhat * m[1]);
+    const T d = g.dz(row, pixel, c, xhat);
+    const T v = g.r.rstd(row, c) * (d * g.r.weight(row, c) - m[0] - xhat * m[1]);
     dx[i] = accumulate ? dx[i] + v : v;
   }
 };
@@ -122,13 +162,18 @@ struct norm_input_gradient {
 template <class T>
 struct norm_modulation_gradient {
   norm_reader<T> r;
-  T *partials, *dmodulation;
+  T* partials;
+  T* dmodulation;
   bool accumulate;
   MULTISTAGE_HD void operator()(index_t i) const {
-    const index_t all = r.all(), row = i / all, c = i % all;
-    T &with_xhat = partials[row * 2 * all + c], &plain = partials[row * 2 * all + all + c];
+    const index_t all = r.all();
+    const index_t row = i / all;
+    const index_t c = i % all;
+    T& with_xhat = partials[row * 2 * all + c];
+    T& plain = partials[row * 2 * all + all + c];
     if (dmodulation) {
-      T &ds = dmodulation[row * 2 * all + c], &dt = dmodulation[row * 2 * all + all + c];
+      T& ds = dmodulation[row * 2 * all + c];
+      T& dt = dmodulation[row * 2 * all + all + c];
       ds = (accumulate ? ds : T(0)) + r.p.weight[c] * with_xhat + r.p.bias[c] * plain;
       dt = (accumulate ? dt : T(0)) + plain;
     }
@@ -140,10 +185,13 @@ template <class T>
 struct add_halves {
   const T* sums;
   index_t channels;
-  T *a, *b;
+  T* a;
+  T* b;
   MULTISTAGE_HD void operator()(index_t c) const {
-    if (a) a[c] += sums[c];
-    if (b) b[c] += sums[channels + c];
+    if (a)
+      a[c] += sums[c];
+    if (b)
+      b[c] += sums[channels + c];
   }
 };
 
@@ -157,20 +205,25 @@ void norm_statistics(const thrust_backend<System>& b, const norm_problem<T>& p) 
 template <class System, class T>
 void norm_apply(const thrust_backend<System>& b, const norm_problem<T>& p) {
   const index_t span = thrust_kernel::span<System>(p.all_channels());
-  b.for_each_index(p.rows * p.pixels * p.all_channels() / span, thrust_kernel::norm_value<T>{{p}, span});
+  b.for_each_index(p.rows * p.pixels * p.all_channels() / span,
+                   thrust_kernel::norm_value<T>{{p}, span});
 }
 
 /// The sums over pixels that norm_backward begins with; @see thrust_kernel::norm_partials.
 template <class System, class T>
 void norm_partial_sums(const thrust_backend<System>& b,
-                       const thrust_kernel::norm_gradient_reader<T>& gradient, T* partials) {
+                       const thrust_kernel::norm_gradient_reader<T>& gradient,
+                       T* partials) {
   const norm_problem<T>& p = gradient.r.p;
-  b.for_each_index(p.rows * p.all_channels(), thrust_kernel::norm_partials<T>{gradient, partials});
+  b.for_each_index(p.rows * p.all_channels(),
+                   thrust_kernel::norm_partials<T>{gradient, partials});
 }
 
 /// @see norm_gradients.
 template <class System, class T>
-void norm_backward(const thrust_backend<System>& b, const norm_problem<T>& p, const norm_gradients<T>& g) {
+void norm_backward(const thrust_backend<System>& b,
+                   const norm_problem<T>& p,
+                   const norm_gradients<T>& g) {
   using namespace thrust_kernel;
   const norm_reader<T> r{p};
   const norm_gradient_reader<T> gr{r, g.dy};
@@ -178,9 +231,16 @@ void norm_backward(const thrust_backend<System>& b, const norm_problem<T>& p, co
   norm_partial_sums(b, gr, g.partials);
   T* means = b.template workspace<T>(2, p.rows * p.groups * 2);
   b.for_each_index(p.rows * p.groups, norm_means<T>{r, g.partials, means});
-  if (g.dx) b.for_each_index(p.rows * p.pixels * p.channels, norm_input_gradient<T>{gr, means, 0, p.channels, g.dx, g.accumulate});
-  if (g.dx2) b.for_each_index(p.rows * p.pixels * p.channels2, norm_input_gradient<T>{gr, means, p.channels, p.channels2, g.dx2, g.accumulate2});
-  if (p.modulation) b.for_each_index(p.rows * all, norm_modulation_gradient<T>{r, g.partials, g.dmodulation, g.accumulate_modulation});
+  if (g.dx)
+    b.for_each_index(p.rows * p.pixels * p.channels,
+                     norm_input_gradient<T>{gr, means, 0, p.channels, g.dx, g.accumulate});
+  if (g.dx2)
+    b.for_each_index(
+        p.rows * p.pixels * p.channels2,
+        norm_input_gradient<T>{gr, means, p.channels, p.channels2, g.dx2, g.accumulate2});
+  if (p.modulation)
+    b.for_each_index(p.rows * all, norm_modulation_gradient<T>{r, g.partials, g.dmodulation,
+                                                               g.accumulate_modulation});
   if (g.dweight || g.dbias) {
     T* sums = b.template workspace<T>(2, 2 * all);
     column_sums(b, p.rows, 2 * all, static_cast<const T*>(g.partials), sums, false);

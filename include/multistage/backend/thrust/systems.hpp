@@ -8,11 +8,11 @@
 #include <thrust/system/cpp/vector.h>
 #ifdef _OPENMP
 #include <omp.h>
+#include <thrust/system/omp/execution_policy.h>
+#include <thrust/system/omp/vector.h>
 
 #include <algorithm>
 #include <cstdlib>
-#include <thrust/system/omp/execution_policy.h>
-#include <thrust/system/omp/vector.h>
 #endif
 
 #ifdef _OPENMP
@@ -72,15 +72,18 @@ inline void caller_alone() {}
 #ifdef _OPENMP
 template <class T>
 using omp_vector = thrust::omp::vector<T>;
-/// OpenMP's threads compute in the mode in which they were started, and are not there in a child of fork().
+/// OpenMP's threads compute in the mode in which they were started, and are not there in a
+/// child of fork().
 inline void ready_team() {
   thread_local const unsigned process = fork_depth();
-  require<state_error>(process == fork_depth() || omp_get_max_threads() == 1,
-                       "thrust_omp: OpenMP's threads do not outlive fork; use the cpu backend or "
-                       "thrust_cpp in the child, or fork before anything is computed");
+  require<state_error>(
+      process == fork_depth() || omp_get_max_threads() == 1,
+      "thrust_omp: OpenMP's threads do not outlive fork; use the cpu backend or "
+      "thrust_cpp in the child, or fork before anything is computed");
   thread_local std::uint64_t known = ~std::uint64_t{0};
   const std::uint64_t mode = floating_point_mode();
-  if (mode == known) return;
+  if (mode == known)
+    return;
 #pragma omp parallel
   set_floating_point_mode(mode);
   known = mode;
@@ -89,21 +92,27 @@ inline void ready_team() {
 }  // namespace thrust_kernel
 
 /// Thrust's CPP system: one thread.
-struct thrust_cpp_system : thrust_host_system<thrust::cpp::tag, thrust_kernel::cpp_vector, thrust_kernel::caller_alone> {
+struct thrust_cpp_system : thrust_host_system<thrust::cpp::tag,
+                                              thrust_kernel::cpp_vector,
+                                              thrust_kernel::caller_alone> {
   static constexpr std::string_view name = "thrust_cpp";
   static void configure(int) {}
 };
 using thrust_cpp = thrust_backend<thrust_cpp_system>;
 
 #ifdef _OPENMP
-/// Thrust's OMP system. Threads are OpenMP's; where neither the caller nor OMP_NUM_THREADS says how many, usable_processors().
-struct thrust_omp_system : thrust_host_system<thrust::omp::tag, thrust_kernel::omp_vector, thrust_kernel::ready_team> {
+/// Thrust's OMP system. Threads are OpenMP's; where neither the caller nor OMP_NUM_THREADS says
+/// how many, usable_processors().
+struct thrust_omp_system : thrust_host_system<thrust::omp::tag,
+                                              thrust_kernel::omp_vector,
+                                              thrust_kernel::ready_team> {
   static constexpr std::string_view name = "thrust_omp";
   /// @throws value_error, state_error as thread_pool does
   static void configure(int threads) {
     if (threads == 0) {
       threads = omp_get_max_threads();
-      if (std::getenv("OMP_NUM_THREADS") == nullptr) threads = std::min(threads, usable_processors());
+      if (std::getenv("OMP_NUM_THREADS") == nullptr)
+        threads = std::min(threads, usable_processors());
     }
     // OpenMP ends the program when it cannot start a thread, so it is tried before.
     const thread_pool as_many(threads);

@@ -1,5 +1,6 @@
-// The Thrust backend's handle, templated on the system that runs it: Thrust's CPP or OMP on the host (systems.hpp), CUDA on a GPU
-// (cuda/system.hpp). Everything it computes is a functor over indices, so one source serves all of them.
+// The Thrust backend's handle, templated on the system that runs it: Thrust's CPP or OMP on the
+// host (systems.hpp), CUDA on a GPU (cuda/system.hpp). Everything it computes is a functor over
+// indices, so one source serves all of them.
 #pragma once
 #include <array>
 #include <map>
@@ -13,9 +14,10 @@
 
 namespace multistage {
 
-/// @tparam System a policy: `name`; `host`, whether indices run on the host; `vector<T>`, memory with one owner, with `zeros<T>(n)` and
-/// `pointer(v)`; `upload`, `download` and `copy` of n elements; `for_each_index(n, f)`; `products`, which computes matrix products;
-/// `words`, which makes random words; `configure(threads)`; `synchronize()`.
+/// @tparam System a policy: `name`; `host`, whether indices run on the host; `vector<T>`,
+/// memory with one owner, with `zeros<T>(n)` and `pointer(v)`; `upload`, `download` and `copy`
+/// of n elements; `for_each_index(n, f)`; `products`, which computes matrix products; `words`,
+/// which makes random words; `configure(threads)`; `synchronize()`.
 template <class System>
 class thrust_backend {
  public:
@@ -27,7 +29,9 @@ class thrust_backend {
 
   thrust_backend() : thrust_backend(0) {}
   /// @param threads for systems that have them; 0 leaves the system's default.
-  explicit thrust_backend(int threads) : state_(std::make_shared<state>()) { System::configure(threads); }
+  explicit thrust_backend(int threads) : state_(std::make_shared<state>()) {
+    System::configure(threads);
+  }
 
   template <class T>
   storage<T> allocate(index_t n) const {
@@ -39,33 +43,43 @@ class thrust_backend {
   }
   template <class T>
   void upload(const T* host, T* device, index_t n) const {
-    if (n > 0) System::upload(host, device, n);
+    if (n > 0)
+      System::upload(host, device, n);
   }
   template <class T>
   void download(const T* device, T* host, index_t n) const {
-    if (n > 0) System::download(device, host, n);
+    if (n > 0)
+      System::download(device, host, n);
   }
   template <class T>
   void copy(const T* from, T* to, index_t n) const {
-    if (n > 0) System::copy(from, to, n);
+    if (n > 0)
+      System::copy(from, to, n);
   }
-  void synchronize() const { System::synchronize(); }
+  void synchronize() const {
+    System::synchronize();
+  }
 
   template <class F>
   void for_each_index(index_t n, F f, index_t = 0) const {
-    if (n > 0) System::for_each_index(n, f);
+    if (n > 0)
+      System::for_each_index(n, f);
   }
 
-  /// Memory of the handle for the calling thread, grown as needed and kept; contents live until its next request for the same slot.
+  /// Memory of the handle for the calling thread, grown as needed and kept; contents live until
+  /// its next request for the same slot.
   template <class T>
   T* workspace(int slot, index_t n) const {
     storage<char>& w = state_->of_this_thread()[std::size_t(slot)];
     const std::size_t need = std::size_t(n) * sizeof(T);
-    if (w.size() < need) w = System::template zeros<char>(need);
+    if (w.size() < need)
+      w = System::template zeros<char>(need);
     return reinterpret_cast<T*>(pointer(w));
   }
   /// What the system's products keep between calls.
-  typename System::products& products() const { return state_->products; }
+  typename System::products& products() const {
+    return state_->products;
+  }
 
  private:
   struct state {
@@ -88,8 +102,8 @@ inline constexpr bool supports<thrust_backend<System>, Op, double> = true;
 
 namespace thrust_kernel {
 
-/// How many consecutive channels one index takes: a whole pixel on a host, whose inner loops become vectors; one on a device, where
-/// neighbouring threads should touch neighbouring words.
+/// How many consecutive channels one index takes: a whole pixel on a host, whose inner loops
+/// become vectors; one on a device, where neighbouring threads should touch neighbouring words.
 template <class System>
 constexpr index_t span(index_t channels) {
   return System::host ? channels : 1;
