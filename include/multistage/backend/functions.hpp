@@ -36,9 +36,9 @@ struct gelu_function {
   template <class T>
   using wide = std::conditional_t<(sizeof(T) > sizeof(double)), T, double>;
   template <class W>
-  static constexpr W half_root{0.70710678118654752440L};  // 1 / sqrt 2
+  static constexpr W half_root{0.70710678118654752440L};  ///< 1 / sqrt 2
   template <class W>
-  static constexpr W normal_peak{0.39894228040143267794L};  // 1 / sqrt(2 pi)
+  static constexpr W normal_peak{0.39894228040143267794L};  ///< 1 / sqrt(2 pi)
 
   template <class T>
   MULTISTAGE_HD static T value(T x) {

@@ -56,15 +56,16 @@ struct conv_problem {
   int kernel;
   int stride;
   int padding;
-  const T* x;                   // [rows, height, width, channels]
-  const T* x2 = nullptr;        // [rows, height, width, channels2]
-  const T* weight = nullptr;    // [kernel, kernel, channels + channels2, out_channels]
-  const T* bias = nullptr;      // [out_channels]
-  const T* row_bias = nullptr;  // [rows, out_channels]
-  const T* residual = nullptr;  // like y; may be y's own memory
+  const T* x;                   ///< [rows, height, width, channels]
+  const T* x2 = nullptr;        ///< [rows, height, width, channels2]
+  const T* weight = nullptr;    ///< [kernel, kernel, channels + channels2, out_channels]
+  const T* bias = nullptr;      ///< [out_channels]
+  const T* row_bias = nullptr;  ///< [rows, out_channels]
+  const T* residual = nullptr;  ///< like y; may be y's own memory
   T scale = T(1);
-  T* y = nullptr;               // [rows, out_height, out_width, out_channels]
-  const T* prepared = nullptr;  // the backend's own form of the weights (conv_prepare), or null
+  T* y = nullptr;  ///< [rows, out_height, out_width, out_channels]
+  const T* prepared =
+      nullptr;  ///< the backend's own form of the weights (conv_prepare), or null
 
   constexpr bool pointwise() const {
     return kernel == 1 && stride == 1 && padding == 0;
@@ -90,13 +91,13 @@ struct norm_problem {
   index_t groups;
   T epsilon;
   bool silu;
-  const T* x;                     // [rows, pixels, channels]
-  const T* x2 = nullptr;          // [rows, pixels, channels2]
-  const T* weight = nullptr;      // [channels + channels2]
-  const T* bias = nullptr;        // [channels + channels2]
-  const T* modulation = nullptr;  // [rows, 2 (channels + channels2)], scales first
-  T* statistics = nullptr;        // [rows, groups, 2]: mean and reciprocal standard deviation
-  T* y = nullptr;                 // [rows, pixels, channels + channels2]
+  const T* x;                     ///< [rows, pixels, channels]
+  const T* x2 = nullptr;          ///< [rows, pixels, channels2]
+  const T* weight = nullptr;      ///< [channels + channels2]
+  const T* bias = nullptr;        ///< [channels + channels2]
+  const T* modulation = nullptr;  ///< [rows, 2 (channels + channels2)], scales first
+  T* statistics = nullptr;        ///< [rows, groups, 2]: mean and reciprocal standard deviation
+  T* y = nullptr;                 ///< [rows, pixels, channels + channels2]
 
   constexpr index_t all_channels() const {
     return channels + channels2;
@@ -106,16 +107,16 @@ struct norm_problem {
 /// Where norm_backward puts its gradients.
 template <class T>
 struct norm_gradients {
-  const T* dy;      // like y
-  T* dx = nullptr;  // like x; null when not wanted
+  const T* dy;      ///< like y
+  T* dx = nullptr;  ///< like x; null when not wanted
   bool accumulate = false;
   T* dx2 = nullptr;
   bool accumulate2 = false;
-  T* dweight = nullptr;      // added to
-  T* dbias = nullptr;        // added to
-  T* dmodulation = nullptr;  // like modulation
+  T* dweight = nullptr;      ///< added to
+  T* dbias = nullptr;        ///< added to
+  T* dmodulation = nullptr;  ///< like modulation
   bool accumulate_modulation = false;
-  T* partials = nullptr;  // scratch [rows, 2 (channels + channels2)]
+  T* partials = nullptr;  ///< scratch [rows, 2 (channels + channels2)]
 };
 
 /// Depthwise resampling by a rate of 1 or 2 with a separable filter f (its outer product, sum
@@ -134,7 +135,7 @@ struct resample_problem {
   int taps;
   int padding;
   T filter[8];
-  T gain;  // 1 for down, rate^2 for up: what keeps a constant image constant
+  T gain;  ///< 1 for down, rate^2 for up: what keeps a constant image constant
   const T* x;
   T* y;
   bool accumulate = false;
@@ -161,7 +162,7 @@ struct attention_problem {
   index_t v_row;
   index_t v_token;
   T* y = nullptr;
-  T* log_sum_exp = nullptr;  // [rows, heads, queries]; what backward needs, may be null
+  T* log_sum_exp = nullptr;  ///< [rows, heads, queries]; what backward needs, may be null
 };
 
 /// Gradients of attention, strided like q, k and v; written, not added to.

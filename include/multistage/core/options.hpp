@@ -23,7 +23,7 @@ struct number_range {
   static constexpr double infinity = std::numeric_limits<double>::infinity();
   double low = -infinity;
   double high = infinity;
-  bool has_low = false;  // whether `low` itself is in the range
+  bool has_low = false;  ///< whether `low` itself is in the range
   bool has_high = false;
 
   constexpr bool holds(double v) const {

@@ -15,8 +15,8 @@ namespace multistage {
 struct guidance {
   double scale = 1;
   std::vector<double>
-      scale_by_stage{};  // in `scale`'s place where given, stage 0 (lowest noise) first
-  double sigma_low = 0;  // acts for sigma in (sigma_low, sigma_high]
+      scale_by_stage{};  ///< in `scale`'s place where given, stage 0 (lowest noise) first
+  double sigma_low = 0;  ///< acts for sigma in (sigma_low, sigma_high]
   double sigma_high = HUGE_VAL;
 
   template <class Self, class Visit>

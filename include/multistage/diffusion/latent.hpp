@@ -18,10 +18,10 @@ namespace multistage {
 /// What one differentiation of an autoencoder found; host memory, NHWC.
 template <class T>
 struct autoencoder_report {
-  std::vector<T> moments;  // [rows, h, w, embed_dim] (VQ: z) or twice as many channels (KL)
-  std::vector<T> latent;   // what is decoded: zq, or the sample
-  std::vector<index_t> indices;  // VQ: code of each pixel
-  std::vector<double> kl;        // KL: divergence of each row
+  std::vector<T> moments;  ///< [rows, h, w, embed_dim] (VQ: z) or twice as many channels (KL)
+  std::vector<T> latent;   ///< what is decoded: zq, or the sample
+  std::vector<index_t> indices;  ///< VQ: code of each pixel
+  std::vector<double> kl;        ///< KL: divergence of each row
   std::vector<T> decoded;
   double latent_loss = 0;
   double loss = 0;

@@ -32,8 +32,8 @@ enum class weighting {
 
 struct loss_weight {
   weighting kind = weighting::edm;
-  double gamma = 5;  // of min_snr; of p2, whose paper takes 1
-  double k = 1;      // of p2
+  double gamma = 5;  ///< of min_snr; of p2, whose paper takes 1
+  double k = 1;      ///< of p2
   double sigma_data = 0.5;
   vp_schedule schedule{};
 

@@ -20,20 +20,20 @@ namespace multistage {
 /// count as zeros).
 template <class T>
 struct conditioning {
-  const T* class_labels = nullptr;    // [rows, label_dim], one-hot
-  const T* augment_labels = nullptr;  // [rows, augment_dim]
-  const T* context = nullptr;         // [rows, context_tokens, context_dim]
+  const T* class_labels = nullptr;    ///< [rows, label_dim], one-hot
+  const T* augment_labels = nullptr;  ///< [rows, augment_dim]
+  const T* context = nullptr;         ///< [rows, context_tokens, context_dim]
 };
 
 /// What a model was trained with, as far as it is known, where sampling must match it.
 struct training_facts {
-  std::optional<double> label_dropout{};  // how often its labels were left out
-  std::optional<int> augmented{};         // dimensions of Poisson flow's noise; 0: Gaussian
+  std::optional<double> label_dropout{};  ///< how often its labels were left out
+  std::optional<int> augmented{};         ///< dimensions of Poisson flow's noise; 0: Gaussian
 };
 
 /// Rows in the order of their stages.
 struct routing {
-  std::vector<index_t> order;  // sorted row -> row
+  std::vector<index_t> order;  ///< sorted row -> row
   std::vector<index_t> rows_by_stage;
 };
 

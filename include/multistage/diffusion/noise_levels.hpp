@@ -32,11 +32,11 @@ struct noise_level_draws {
   double p_mean = -1.2;
   double p_std = 1.2;
   level_distribution distribution = level_distribution::log_normal;
-  // ends of log_uniform
+  /// ends of log_uniform
   double sigma_min = 0.002;
   double sigma_max = 80;
-  vp_schedule schedule{};  // of time_uniform and time_kneed
-  // of time_kneed: the knee as a share of the times
+  vp_schedule schedule{};  ///< of time_uniform and time_kneed
+  /// of time_kneed: the knee as a share of the times
   double knee = 0.7;
   double suppression = 5;
 

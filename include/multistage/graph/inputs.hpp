@@ -24,10 +24,10 @@ struct network_inputs {
 template <class T>
 struct differentiation {
   std::optional<random_stream>
-      dropout{};  // the numbers of this step's masks; without them nothing is dropped
+      dropout{};  ///< the numbers of this step's masks; without them nothing is dropped
   std::array<T*, std::size_t(input_slot::count)>
-      input_gradients{};  // image and context: added to, like the inputs, in the order of the
-                          // rows
+      input_gradients{};  ///< image and context: added to, like the inputs, in the order of the
+                          ///< rows
   bool wants_input_gradients() const {
     return input_gradients[std::size_t(input_slot::image)] ||
            input_gradients[std::size_t(input_slot::context)];

@@ -58,19 +58,19 @@ enum class op {
 struct node {
   op kind = op::none;
   extent out{};
-  std::array<int, 4> in{-1, -1, -1, -1};  // x, x2, row operand (bias, modulation, divisor),
-                                          // residual; attention: q, k, v or one [q, k, v]
-  // parameters
+  std::array<int, 4> in{-1, -1, -1, -1};  ///< x, x2, row operand (bias, modulation, divisor),
+                                          ///< residual; attention: q, k, v or one [q, k, v]
+  /// parameters
   int weight = -1;
   int bias = -1;
   int segment = 0;
   ops::conv_window window{};
   int groups = 1;
   int heads = 1;
-  // scale of conv's sum, of op::scale; dropout: the share that is dropped
+  /// scale of conv's sum, of op::scale; dropout: the share that is dropped
   double epsilon = 0;
   double scale = 1;
-  bool silu = false;  // fused behind group_norm
+  bool silu = false;  ///< fused behind group_norm
   bool up = false;
   ops::resample_filter filter{};
   ops::embedding_form form{};
@@ -97,11 +97,11 @@ struct parameter {
   int in = 1;
   int kernel = 1;
   qkv_order qkv = qkv_order::none;
-  int heads = 1;  // for qkv_order::by_head
+  int heads = 1;  ///< for qkv_order::by_head
   int segment = 0;
-  index_t offset = 0;  // in the model's flat parameter memory
+  index_t offset = 0;  ///< in the model's flat parameter memory
   initialization init = initialization::constant;
-  double gain = 0;  // the value itself for constant
+  double gain = 0;  ///< the value itself for constant
   bool trainable = true;
   constexpr index_t size() const {
     return index_t{out} * in * kernel * kernel;
@@ -120,7 +120,7 @@ struct feature {
 struct graph {
   constant_vector<node> nodes;
   constant_vector<parameter> parameters;
-  constant_vector<int> outputs;  // by stage
+  constant_vector<int> outputs;  ///< by stage
   int segments = 1;
   index_t parameter_elements =
       0;  // extent of the flat memory: every parameter starts at a multiple of `alignment`

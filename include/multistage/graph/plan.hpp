@@ -15,17 +15,17 @@ enum class step_kind { forward, remake, backward, zero_gradient };
 struct step {
   step_kind kind;
   int node;
-  std::array<bool, 4>
-      accumulate{};  // backward: whether the gradient of each operand is added to what is there
+  std::array<bool, 4> accumulate{};  ///< backward: whether the gradient of each operand is
+                                     ///< added to what is there
 };
 
 /// Where something lies: `offset` elements times rows from the arena's start.
 struct buffer {
   index_t size = 0;
-  // first and last step of its life
+  /// first and last step of its life
   int first = -1;
   int last = -1;
-  int shares = -1;  // the buffer whose memory it takes over (in-place operations)
+  int shares = -1;  ///< the buffer whose memory it takes over (in-place operations)
   index_t offset = 0;
 
   constexpr void live(int at) {
@@ -45,7 +45,7 @@ struct segment_plan {
   constant_vector<int> statistics;
   constant_vector<int> scratch;
   constant_vector<buffer> buffers;
-  index_t row_elements = 0;  // arena elements for one row
+  index_t row_elements = 0;  ///< arena elements for one row
 
   constexpr index_t offset(int b) const {
     return buffers[b].offset;
@@ -54,17 +54,18 @@ struct segment_plan {
 
 /// What every segment's plan needs to know of the graph.
 struct graph_facts {
-  constant_vector<char> differentiable;  // a gradient flows through the node
-  constant_vector<char> exported;  // a shared node that a decoder reads, or a decoder's output
-  constant_vector<char> sees_image;  // the node depends on the image
+  constant_vector<char> differentiable;  ///< a gradient flows through the node
+  constant_vector<char>
+      exported;  ///< a shared node that a decoder reads, or a decoder's output
+  constant_vector<char> sees_image;  ///< the node depends on the image
 };
 
 /// What a plan is for.
 struct plan_options {
   bool training = false;
-  bool checkpoint = false;  // keep only what blocks hand on; everything inside them is made
-                            // again in backward (Chen et al., arXiv 1604.06174)
-  bool input_gradients = false;  // gradients with respect to the image and the context too
+  bool checkpoint = false;  ///< keep only what blocks hand on; everything inside them is made
+                            ///< again in backward (Chen et al., arXiv 1604.06174)
+  bool input_gradients = false;  ///< gradients with respect to the image and the context too
   friend constexpr bool operator==(const plan_options&, const plan_options&) = default;
 };
 

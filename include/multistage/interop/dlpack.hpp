@@ -38,7 +38,7 @@ struct described {
   std::int32_t axes = 0;
   dlpack::data_type type;
   std::int64_t* extents = nullptr;
-  std::int64_t* strides = nullptr;  // in elements; null: packed
+  std::int64_t* strides = nullptr;  ///< in elements; null: packed
   std::uint64_t byte_offset = 0;
 };
 /// DLManagedTensor of the ABI. Who receives it calls deleter(this) when done.

@@ -10,10 +10,10 @@ namespace multistage::io {
 
 /// Where an array's values lie in its file.
 struct npy_layout {
-  std::string type;  // "u1", "f4", ...
+  std::string type;  ///< "u1", "f4", ...
   std::vector<index_t> extents;
-  std::size_t data = 0;   // byte at which values begin
-  std::size_t count = 0;  // of values
+  std::size_t data = 0;   ///< byte at which values begin
+  std::size_t count = 0;  ///< of values
 
   /// Bytes of a value.
   std::size_t width() const {
@@ -285,11 +285,12 @@ inline void write_npy(const std::string& path,
 struct image_rule {
   double largest =
       0;  // of arrays of integers in [0, largest]: white; 0: 255. Of booleans true is white
-  bool latents = false;  // floats are latent images, of any size; else they must lie in [-1, 1]
-  std::string array{};   // of an npz archive: its name; empty: the only one that can be images
+  bool latents =
+      false;  ///< floats are latent images, of any size; else they must lie in [-1, 1]
+  std::string array{};  ///< of an npz archive: its name; empty: the only one that can be images
   index_t channels =
       0;  // 1: pictures whose channels agree become grey; 3: grey fills them; 0: as they are
-  std::uint64_t most_pixels = default_most_pixels;  // of one picture
+  std::uint64_t most_pixels = default_most_pixels;  ///< of one picture
 
   /// [n, h, w, c] of an array [n, h, w] or [n, h, w, c]. @throws file_error
   static shape extents(const std::string& path, const std::vector<index_t>& e) {

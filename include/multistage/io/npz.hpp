@@ -253,9 +253,9 @@ inline void write_npz(const std::string& path,
 /// An array of an archive: its bytes, which are an npy file's, and where its values lie in
 /// them.
 struct npz_member {
-  std::string name;  // without .npy
+  std::string name;  ///< without .npy
   std::vector<unsigned char> memory;
-  std::span<const unsigned char> bytes;  // of the archive, or of `memory`
+  std::span<const unsigned char> bytes;  ///< of the archive, or of `memory`
   npy_layout layout;
 };
 

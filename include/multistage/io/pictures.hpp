@@ -241,7 +241,7 @@ inline void write_png(const std::string& path, const picture& p) {
 /// The pictures of a folder, in the order of their names, and what they have in common.
 struct picture_folder {
   std::vector<std::string> files;
-  shape extents{0, 0, 0, 0};  // 1 channel where all pictures are grey, else 3
+  shape extents{0, 0, 0, 0};  ///< 1 channel where all pictures are grey, else 3
 };
 
 /// Looks at every file of a folder: pictures are those whose first bytes say so; hidden files

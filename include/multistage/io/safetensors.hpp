@@ -120,9 +120,9 @@ inline constexpr const char* metadata_key = "__metadata__";
 struct tensor_entry {
   dtype_info type{};
   std::vector<index_t> extents{};
-  std::uint64_t begin = 0;  // bytes in the data
+  std::uint64_t begin = 0;  ///< bytes in the data
   std::uint64_t end = 0;
-  index_t count = 1;  // of values
+  index_t count = 1;  ///< of values
 
   index_t size() const {
     return count;

@@ -17,9 +17,9 @@ struct feature_extractor {
   std::string hash;
   index_t dimension = 0;
   std::function<std::vector<double>(std::span<const float> images, shape extents)>
-      features;  // [n, dimension]
+      features;  ///< [n, dimension]
   std::function<std::vector<double>(std::span<const float> images, shape extents)>
-      probabilities;  // [n, classes]; empty where there is no classifier
+      probabilities;  ///< [n, classes]; empty where there is no classifier
   index_t classes = 0;
 };
 

@@ -274,8 +274,8 @@ class inception {
   }
 
   struct result {
-    std::vector<double> features;       // [n, 2048]
-    std::vector<double> probabilities;  // [n, classes]
+    std::vector<double> features;       ///< [n, 2048]
+    std::vector<double> probabilities;  ///< [n, classes]
   };
   /// @param images [n, h, w, 1 or 3] in [-1, 1], host memory; they are resized to 299 x 299.
   /// @param batch pictures at a time, about 40 MB each.

@@ -10,7 +10,7 @@ namespace multistage {
 struct adm_unet {
   int resolution = 64;
   int channels = 3;
-  int columns = 0;  // of images that are not square; 0: as many as rows (resolution)
+  int columns = 0;  ///< of images that are not square; 0: as many as rows (resolution)
   int encoder_channels = 192;
   std::array<int, 8> channel_mult{1, 2, 3, 4};
   int num_blocks = 3;
@@ -20,7 +20,7 @@ struct adm_unet {
   int norm_groups = 32;
   int label_dim = 0;
   int augment_dim = 0;
-  double dropout = 0;  // in training, before a block's second convolution
+  double dropout = 0;  ///< in training, before a block's second convolution
   bool shared_middle =
       false;  // whether the two blocks between encoder and decoders belong to all stages
 

@@ -13,7 +13,7 @@ enum class auxiliary_path { standard, skip, residual };
 /// A choice of a decoder's blocks, counted from the deepest level on in the order in which they
 /// run; bit i is block i.
 struct block_choice {
-  bool given = false;  // false: as the network's own settings say
+  bool given = false;  ///< false: as the network's own settings say
   std::uint64_t blocks = 0;
   constexpr bool operator()(int block, bool otherwise) const {
     return given ? block < 64 && (blocks >> block & 1) != 0 : otherwise;
@@ -23,9 +23,9 @@ struct block_choice {
 /// What each stage has for itself, stage 0 (lowest noise) first.
 struct decoders {
   std::array<int, 8>
-      widths{};  // what takes encoder_channels' place in the decoder; ended by the first zero
-  bool shared_encoder = true;   // false: each stage has an encoder too, as wide as its decoder
-  std::array<int, 8> blocks{};  // residual blocks a level; 0: one more than the encoder has
+      widths{};  ///< what takes encoder_channels' place in the decoder; ended by the first zero
+  bool shared_encoder = true;  ///< false: each stage has an encoder too, as wide as its decoder
+  std::array<int, 8> blocks{};  ///< residual blocks a level; 0: one more than the encoder has
   std::array<block_choice, 8> attention{};
 
   constexpr int stage_count() const {
@@ -40,7 +40,7 @@ struct decoders {
 /// One stage's decoder, as a network's `decode` is told.
 struct decoder_spec {
   int stage = 0;
-  bool alone = true;  // the only one of its network
+  bool alone = true;  ///< the only one of its network
   int width = 0;
   int blocks = 0;
   block_choice attention{};

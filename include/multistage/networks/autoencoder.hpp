@@ -14,17 +14,17 @@ struct autoencoder {
   latent_kind kind = latent_kind::vq;
   int resolution = 256;
   int channels = 3;
-  int columns = 0;  // of images that are not square; 0: as many as rows (resolution)
+  int columns = 0;  ///< of images that are not square; 0: as many as rows (resolution)
   int encoder_channels = 128;
   std::array<int, 8> channel_mult{1, 2, 4};
-  int num_blocks = 2;                     // residual blocks a level; the decoder has one more
-  std::array<int, 8> attn_resolutions{};  // where blocks attend, beside the middle
-  int z_channels = 3;  // channels of the latent image between the convolutional networks
-  int embed_dim = 3;   // channels of what is quantised or sampled
-  int n_embed = 8192;  // codes of the codebook (VQ)
+  int num_blocks = 2;                     ///< residual blocks a level; the decoder has one more
+  std::array<int, 8> attn_resolutions{};  ///< where blocks attend, beside the middle
+  int z_channels = 3;  ///< channels of the latent image between the convolutional networks
+  int embed_dim = 3;   ///< channels of what is quantised or sampled
+  int n_embed = 8192;  ///< codes of the codebook (VQ)
   int norm_groups = 32;
-  double commitment_beta = 0.25;  // weight of |sg(zq) - z|^2 (VQ)
-  double kl_weight = 1e-6;        // weight of the divergence from a standard normal (KL)
+  double commitment_beta = 0.25;  ///< weight of |sg(zq) - z|^2 (VQ)
+  double kl_weight = 1e-6;        ///< weight of the divergence from a standard normal (KL)
   double dropout = 0;
 
   constexpr int depth() const {

@@ -12,31 +12,32 @@ namespace multistage {
 struct ldm_unet {
   int resolution = 64;
   int channels = 3;
-  int columns = 0;  // of images that are not square; 0: as many as rows (resolution)
+  int columns = 0;  ///< of images that are not square; 0: as many as rows (resolution)
   int encoder_channels = 224;
   std::array<int, 8> channel_mult{1, 2, 3, 4};
   int num_blocks = 2;
   std::array<int, 8> attn_downsample{8, 4,
                                      2};  // factors (1, 2, 4, ...) of the levels that attend
-  int num_head_channels = 32;             // channels of a head; 0: num_heads heads
+  int num_head_channels = 32;             ///< channels of a head; 0: num_heads heads
   int num_heads = 1;
   int norm_groups = 32;
   bool spatial_transformer = false;
-  int context_dim = 0;  // channels of the context's tokens; 0: no context
+  int context_dim = 0;  ///< channels of the context's tokens; 0: no context
   int context_tokens = 1;
-  int transformer_depth = 1;  // transformer blocks in a row
+  int transformer_depth = 1;  ///< transformer blocks in a row
   bool scale_shift_norm =
       false;  // the embedding modulates the second norm; else it is added before
-  bool resblock_updown = false;  // resampling inside residual blocks; else by convolutions
-  int label_dim = 0;             // number of classes
-  bool class_context = false;    // classes become the context, one token of context_dim; else
-                                 // they are added to the embedding
-  double dropout = 0;            // in training, before a block's second convolution
-  double norm_eps = 1e-5;        // of the group norms, a transformer's own (1e-6) excepted
+  bool resblock_updown = false;  ///< resampling inside residual blocks; else by convolutions
+  int label_dim = 0;             ///< number of classes
+  bool class_context = false;    ///< classes become the context, one token of context_dim; else
+                                 ///< they are added to the embedding
+  double dropout = 0;            ///< in training, before a block's second convolution
+  double norm_eps = 1e-5;        ///< of the group norms, a transformer's own (1e-6) excepted
   bool flip_sin_to_cos =
-      true;            // the embedding of t is [cos, sin]; else [sin, cos], as DDPM has it
-  int freq_shift = 0;  // its frequencies are 10000^(-j / (half its width - freq_shift)); 0 or 1
-  int downsample_padding = 1;  // 0: zeros behind the last row and column only, as DDPM has it
+      true;  // the embedding of t is [cos, sin]; else [sin, cos], as DDPM has it
+  int freq_shift =
+      0;  ///< its frequencies are 10000^(-j / (half its width - freq_shift)); 0 or 1
+  int downsample_padding = 1;  ///< 0: zeros behind the last row and column only, as DDPM has it
   bool shared_middle = true;
 
   constexpr int depth() const {

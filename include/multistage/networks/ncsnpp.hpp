@@ -17,7 +17,7 @@ enum class combination { sum, cat };
 struct ncsnpp {
   int resolution = 32;
   int channels = 3;
-  int columns = 0;  // of images that are not square; 0: as many as rows (resolution)
+  int columns = 0;  ///< of images that are not square; 0: as many as rows (resolution)
   int encoder_channels = 128;
   std::array<int, 8> channel_mult{2, 2, 2};
   int num_blocks = 4;
@@ -25,17 +25,17 @@ struct ncsnpp {
   bool fourier =
       false;  // embedding of ln sigma by random frequencies; else positional, of 999 t
   std::array<int, 8> resample_filter{1, 3, 3, 1};
-  bool fir = true;           // resample with the filter; else 2x2 mean and nearest neighbour
-  bool output_skip = false;  // a picture at every level, summed upwards ("progressive")
+  bool fir = true;           ///< resample with the filter; else 2x2 mean and nearest neighbour
+  bool output_skip = false;  ///< a picture at every level, summed upwards ("progressive")
   auxiliary_path progressive_input = auxiliary_path::standard;
   combination progressive_combine = combination::sum;
-  bool skip_rescale = true;  // sums of two paths times sqrt(1/2)
+  bool skip_rescale = true;  ///< sums of two paths times sqrt(1/2)
   residual_block resblock_type = residual_block::biggan;
-  bool resample_with_conv = true;  // ddpm blocks: a convolution with each resampling
+  bool resample_with_conv = true;  ///< ddpm blocks: a convolution with each resampling
   int norm_groups = 32;
-  bool scale_by_sigma = false;  // the result is divided by the label
-  int label_dim = 0;            // has no classes
-  double dropout = 0;           // in training, before a block's second convolution
+  bool scale_by_sigma = false;  ///< the result is divided by the label
+  int label_dim = 0;            ///< has no classes
+  double dropout = 0;           ///< in training, before a block's second convolution
   bool shared_middle = true;
 
   constexpr int depth() const {

@@ -12,23 +12,23 @@ namespace multistage {
 struct song_unet {
   int resolution = 32;
   int channels = 3;
-  int columns = 0;  // of images that are not square; 0: as many as rows (resolution)
+  int columns = 0;  ///< of images that are not square; 0: as many as rows (resolution)
   int encoder_channels = 128;
   std::array<int, 8> channel_mult{
       2, 2, 2};        // width of each level, in encoder_channels (decoder: in its own width)
-  int num_blocks = 4;  // residual blocks a level; decoders have one more
+  int num_blocks = 4;  ///< residual blocks a level; decoders have one more
   std::array<int, 8> attn_resolutions{
       16};                     // where encoder blocks, and the last decoder block, attend
-  int channel_mult_noise = 1;  // width of the noise level's embedding
-  int channel_mult_emb = 4;    // width of what the blocks are told
-  bool fourier = false;        // NCSN++'s embedding; else positional
+  int channel_mult_noise = 1;  ///< width of the noise level's embedding
+  int channel_mult_emb = 4;    ///< width of what the blocks are told
+  bool fourier = false;        ///< NCSN++'s embedding; else positional
   auxiliary_path encoder_type = auxiliary_path::standard;
-  auxiliary_path decoder_type = auxiliary_path::standard;  // standard or skip
+  auxiliary_path decoder_type = auxiliary_path::standard;  ///< standard or skip
   std::array<int, 8> resample_filter{1, 1};
-  int norm_groups = 32;  // at most, and at least four channels a group
+  int norm_groups = 32;  ///< at most, and at least four channels a group
   int label_dim = 0;
   int augment_dim = 0;
-  double dropout = 0;  // in training, before a block's second convolution
+  double dropout = 0;  ///< in training, before a block's second convolution
   bool shared_middle =
       false;  // whether the two blocks between encoder and decoders belong to all stages
 

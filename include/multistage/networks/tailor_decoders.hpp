@@ -15,10 +15,10 @@
 namespace multistage {
 
 struct tailoring {
-  double budget = 0;            // multiply-accumulates of one image, on average over the stages
-  std::vector<double> shares;   // of the stages, stage 0 (lowest noise) first; any scale
-  std::vector<double> needs{};  // how much a stage gains from width; empty: all alike
-  int step = 16;                // widths are multiples of this
+  double budget = 0;  ///< multiply-accumulates of one image, on average over the stages
+  std::vector<double> shares;   ///< of the stages, stage 0 (lowest noise) first; any scale
+  std::vector<double> needs{};  ///< how much a stage gains from width; empty: all alike
+  int step = 16;                ///< widths are multiples of this
   int most = 1024;
   bool shared_encoder = true;
 };

@@ -50,11 +50,11 @@ constexpr index_t conv_macs(index_t out_height,
 /// Optional operands of a convolution; empty views are absent.
 template <class T>
 struct conv_extras {
-  view<const T> x2{};  // [rows, height, width, channels2]: more input channels, behind x's (1x1
-                       // kernels of stride 1)
-  view<const T> bias{};      // [1, 1, 1, out]
-  view<const T> row_bias{};  // [rows, 1, 1, out]
-  view<const T> residual{};  // like y
+  view<const T> x2{};  ///< [rows, height, width, channels2]: more input channels, behind x's
+                       ///< (1x1 kernels of stride 1)
+  view<const T> bias{};      ///< [1, 1, 1, out]
+  view<const T> row_bias{};  ///< [rows, 1, 1, out]
+  view<const T> residual{};  ///< like y
   T scale = T(1);
 };
 

@@ -69,7 +69,7 @@ view<const T> by_channel(const view<const T, E>& v) {
 struct convolution {
   int stride = 1;
   int padding = -1;
-  int padding_end = -1;  // behind the last row and column; below 0 as before the first
+  int padding_end = -1;  ///< behind the last row and column; below 0 as before the first
 };
 
 /// Convolution of x [rows, height, width, in] with weights [kernel, kernel, in, out], and a

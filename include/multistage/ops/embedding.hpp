@@ -10,9 +10,9 @@ namespace multistage::ops {
 
 /// How angles become channels.
 struct embedding_form {
-  bool sine_first = true;  // [sin, cos] or [cos, sin]
-  bool endpoint = true;    // d = n/2 - 1 (the last angle is v / 10000) or d = n/2
-  bool logarithm = false;  // embed ln v
+  bool sine_first = true;  ///< [sin, cos] or [cos, sin]
+  bool endpoint = true;    ///< d = n/2 - 1 (the last angle is v / 10000) or d = n/2
+  bool logarithm = false;  ///< embed ln v
 };
 
 namespace functor {

@@ -16,7 +16,7 @@ enum class filter_cost { strided, full, none };
 struct resample_filter {
   std::array<int, 8> taps{1, 1};
   int padding = -1;
-  int rate = 2;  // 1 only filters
+  int rate = 2;  ///< 1 only filters
   filter_cost counted = filter_cost::strided;
 
   constexpr int size() const {

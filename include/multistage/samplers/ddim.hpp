@@ -17,7 +17,7 @@ struct ddim {
   spacing steps = spacing::log_snr;
   any_schedule schedule{};
   std::vector<double> levels{};
-  double eta = 0;  // how much of the noise is drawn anew: 0 none, 1 as DDPM does
+  double eta = 0;  ///< how much of the noise is drawn anew: 0 none, 1 as DDPM does
 
   static constexpr const char* name() {
     return "ddim";

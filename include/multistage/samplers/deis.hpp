@@ -25,7 +25,7 @@ struct deis {
   std::vector<double> levels{};
   int order = 3;
   deis_variable variable = deis_variable::log_rho;
-  bool lower_order_final = true;  // below fifteen steps
+  bool lower_order_final = true;  ///< below fifteen steps
   stage_crossing crossing{};
 
   static constexpr const char* name() {

@@ -21,9 +21,9 @@ constexpr std::array<const char*, 4> option_names(dpm_method) {
 struct dpm_adaptive {
   double atol = 0.0078;
   double rtol = 0.05;
-  double theta = 0.9;    // safety factor
-  double h_init = 0.05;  // first step in ln sigma
-  double t_err = 1e-5;   // how near in t the end must be
+  double theta = 0.9;    ///< safety factor
+  double h_init = 0.05;  ///< first step in ln sigma
+  double t_err = 1e-5;   ///< how near in t the end must be
 };
 
 /// DPM-Solver. num_steps counts evaluations of the network, those of `adaptive` aside. With a
@@ -35,11 +35,11 @@ struct dpm_solver {
   spacing steps = spacing::log_snr;
   any_schedule schedule{};
   std::vector<double> levels{};
-  int order = 2;  // adaptive: 2 or 3
+  int order = 2;  ///< adaptive: 2 or 3
   dpm_method method = dpm_method::multistep;
-  bool predict_data = true;       // DPM-Solver++; else DPM-Solver
-  bool lower_order_final = true;  // multistep below ten steps: low orders at the end
-  bool denoise_to_zero = false;   // one more evaluation at the end, whose D is the result
+  bool predict_data = true;       ///< DPM-Solver++; else DPM-Solver
+  bool lower_order_final = true;  ///< multistep below ten steps: low orders at the end
+  bool denoise_to_zero = false;   ///< one more evaluation at the end, whose D is the result
   dpm_adaptive adaptive{};
   stage_crossing crossing{};
 

@@ -31,13 +31,13 @@ struct edm_ablation {
   ablation_discretization discretization = ablation_discretization::edm;
   ablation_schedule schedule = ablation_schedule::linear;
   ablation_scaling scaling = ablation_scaling::none;
-  double sigma_min = 0;  // 0: the discretisation's own ends
+  double sigma_min = 0;  ///< 0: the discretisation's own ends
   double sigma_max = 0;
   double network_sigma_min =
       0.002;  // what the network was trained for; both ends are clipped to it
   double network_sigma_max = 80;
-  double rho = 7;           // of the discretisation edm
-  double epsilon_s = 1e-3;  // where the times of the discretisation vp end
+  double rho = 7;           ///< of the discretisation edm
+  double epsilon_s = 1e-3;  ///< where the times of the discretisation vp end
   std::vector<double> levels{};
 
   static constexpr const char* name() {

@@ -68,13 +68,13 @@ struct edm_heun {
   int num_steps = 18;
   double sigma_min = 0.002;
   double sigma_max = 80;
-  double rho = 7;  // how the steps crowd towards low noise
+  double rho = 7;  ///< how the steps crowd towards low noise
   std::vector<double>
-      levels{};        // the ends of the steps, descending, in the place of the options above
-  double s_churn = 0;  // how much noise is put back, in all
-  double s_min = 0;    // between these noise levels
+      levels{};        ///< the ends of the steps, descending, in the place of the options above
+  double s_churn = 0;  ///< how much noise is put back, in all
+  double s_min = 0;    ///< between these noise levels
   double s_max = HUGE_VAL;
-  double s_noise = 1;  // standard deviation of that noise
+  double s_noise = 1;  ///< standard deviation of that noise
 
   static constexpr const char* name() {
     return "edm_heun";

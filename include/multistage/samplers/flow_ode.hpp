@@ -16,7 +16,7 @@ struct flow_ode {
   spacing steps = spacing::log_snr;
   any_schedule schedule{};
   std::vector<double> levels{};
-  bool heun = false;  // second order, 2 evaluations a step; the step to 0 is Euler's
+  bool heun = false;  ///< second order, 2 evaluations a step; the step to 0 is Euler's
 
   static constexpr const char* name() {
     return "flow_ode";

@@ -25,9 +25,9 @@ struct gddim {
   spacing steps = spacing::log_snr;
   any_schedule schedule = vp_schedule{};
   std::vector<double> levels{};
-  double lambda = 0;      // strength of the noise
-  int order = 2;          // of lambda = 0
-  bool corrector = true;  // of lambda = 0
+  double lambda = 0;      ///< strength of the noise
+  int order = 2;          ///< of lambda = 0
+  bool corrector = true;  ///< of lambda = 0
   stage_crossing crossing{};
 
   static constexpr const char* name() {

@@ -47,7 +47,7 @@ struct pfgm {
   double sigma_max = 80;
   double rho = 7;
   std::vector<double> levels{};
-  int augmented = 2048;  // A
+  int augmented = 2048;  ///< A
 
   static constexpr const char* name() {
     return "pfgm";

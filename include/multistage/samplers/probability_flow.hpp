@@ -169,9 +169,9 @@ struct probability_flow {
 
 /// What a likelihood costs and gives, by row.
 struct likelihood {
-  std::vector<double> log_p;  // natural, of the row's values as a density over [-1, 1]^n
+  std::vector<double> log_p;  ///< natural, of the row's values as a density over [-1, 1]^n
   std::vector<double>
-      bits_per_value;  // of 8-bit images: -log2 p / n + 7, since a grey level is 2 / 256 wide
+      bits_per_value;  ///< of 8-bit images: -log2 p / n + 7, since a grey level is 2 / 256 wide
   int evaluations = 0;
 };
 

@@ -8,15 +8,15 @@ namespace multistage {
 
 /// Heun's method with restarts.
 struct restart {
-  int num_steps = 18;  // of the way down
+  int num_steps = 18;  ///< of the way down
   double sigma_min = 0.002;
   double sigma_max = 80;
   double rho = 7;
   std::vector<double> levels{};
-  double low = 0.06;  // the interval that is walked again
+  double low = 0.06;  ///< the interval that is walked again
   double high = 0.3;
   int repeats = 4;
-  int repeat_steps = 5;  // levels from high to low, each time
+  int repeat_steps = 5;  ///< levels from high to low, each time
 
   static constexpr const char* name() {
     return "restart";

@@ -33,11 +33,11 @@ struct clip {
 
 /// What an observer sees at a step: host copies of what it asks for.
 struct sampling_step {
-  index_t batch_first = 0;  // the first row of this batch among all seeds
+  index_t batch_first = 0;  ///< the first row of this batch among all seeds
   int step = 0;
   int stage = 0;
   double sigma = 0;
-  std::function<std::vector<double>()> x, denoised;  // [rows, h, w, c]
+  std::function<std::vector<double>()> x, denoised;  ///< [rows, h, w, c]
 };
 
 /// The shared encoder's features taken over from step to step (Faster Diffusion: Li et al.,
@@ -47,7 +47,7 @@ struct sampling_step {
 /// interval of them. Off by default.
 struct encoder_reuse {
   int every = 1;
-  double sigma_low = 0;  // acts for sigma in (sigma_low, sigma_high]
+  double sigma_low = 0;  ///< acts for sigma in (sigma_low, sigma_high]
   double sigma_high = HUGE_VAL;
 
   template <class Self, class Visit>
@@ -73,20 +73,20 @@ constexpr std::array<const char*, 3> option_names(clipping) {
 
 /// What `sample` is told beside the sampler.
 struct sampling_options {
-  seed_list seeds{};  // a picture a seed: "0-63,100", numbers, or a range of them
+  seed_list seeds{};  ///< a picture a seed: "0-63,100", numbers, or a range of them
   index_t batch = 64;
-  int class_label = -1;  // for models with labels; -1: none
-  // [context_tokens, context_dim], for models that have one: the same for all pictures
+  int class_label = -1;  ///< for models with labels; -1: none
+  /// [context_tokens, context_dim], for models that have one: the same for all pictures
   std::vector<double> context = {};
   std::vector<double> weak_context = {};
   guidance guide = {};
   encoder_reuse reuse = {};
-  std::vector<double> from = {};   // [h, w, c]: image-to-image; pictures start from it with the
-                                   // sampler's first noise level added
-  std::vector<double> known = {};  // [h, w, c]: what is known of the picture (inpainting)
-  std::vector<double> mask = {};   // [h, w, c], 1 where it is known, 0 where it is to be drawn
+  std::vector<double> from = {};  ///< [h, w, c]: image-to-image; pictures start from it with
+                                  ///< the sampler's first noise level added
+  std::vector<double> known = {};  ///< [h, w, c]: what is known of the picture (inpainting)
+  std::vector<double> mask = {};  ///< [h, w, c], 1 where it is known, 0 where it is to be drawn
   clipping clip = clipping::none;
-  std::function<bool(const sampling_step&)> observer = {};  // returns whether to go on
+  std::function<bool(const sampling_step&)> observer = {};  ///< returns whether to go on
 
   template <class Self, class Visit>
   static void fields(Self& s, Visit&& visit) {
@@ -111,8 +111,8 @@ struct sampling_options {
 struct sampling_result {
   std::vector<double> images;
   shape extents{};
-  std::vector<index_t> evaluations;  // by stage, per picture
-  index_t encoder_evaluations = 0;   // how many of them ran the encoder
+  std::vector<index_t> evaluations;  ///< by stage, per picture
+  index_t encoder_evaluations = 0;   ///< how many of them ran the encoder
 };
 
 namespace detail {

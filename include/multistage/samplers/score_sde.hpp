@@ -19,15 +19,15 @@ constexpr std::array<const char*, 3> option_names(sde_corrector) {
 /// Predictor-corrector sampling; num_steps is the paper's number of noise scales.
 struct score_sde {
   int num_steps = 1000;
-  any_schedule schedule = vp_schedule{};  // vp, sub_vp or ve
+  any_schedule schedule = vp_schedule{};  ///< vp, sub_vp or ve
   sde_predictor predictor = sde_predictor::reverse_diffusion;
   sde_corrector corrector = sde_corrector::none;
-  double eps = 1e-3;  // the time at which it ends
-  double snr = 0.16;  // signal-to-noise ratio of Langevin steps
+  double eps = 1e-3;  ///< the time at which it ends
+  double snr = 0.16;  ///< signal-to-noise ratio of Langevin steps
   int corrector_steps = 1;
-  bool batch_norms = false;  // Langevin's norms averaged over the batch, as the reference has
-                             // it; else each row's own, so that pictures do not depend on it
-  bool denoise = true;       // the result is the last mean, without its noise
+  bool batch_norms = false;  ///< Langevin's norms averaged over the batch, as the reference has
+                             ///< it; else each row's own, so that pictures do not depend on it
+  bool denoise = true;       ///< the result is the last mean, without its noise
 
   static constexpr const char* name() {
     return "score_sde";

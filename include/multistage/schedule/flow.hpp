@@ -8,7 +8,7 @@
 namespace multistage {
 
 struct flow_schedule {
-  // sigma is infinite at 1
+  /// sigma is infinite at 1
   double t_begin = 1e-3;
   double t_end = 0.999;
 

@@ -12,7 +12,7 @@
 namespace multistage {
 
 struct n_stage_result {
-  std::vector<index_t> cuts;  // first node of each later stage, ascending
+  std::vector<index_t> cuts;  ///< first node of each later stage, ascending
   double objective = 0;
 };
 

@@ -17,12 +17,12 @@ namespace multistage {
 /// Parameters of the clustering. Thresholds are in units of what is compared (noise has
 /// standard deviation 1).
 struct clustering_options {
-  double alpha = 0.95;  // similarity asked for, in (0, 1)
+  double alpha = 0.95;  ///< similarity asked for, in (0, 1)
   double threshold =
       2.0 / 256;         // eta: two values count as alike when they differ by at most this
-  index_t draws = 4096;  // K
+  index_t draws = 4096;  ///< K
   compared what = compared::noise;
-  // the noise levels to be split: those that the sampler walks
+  /// the noise levels to be split: those that the sampler walks
   double sigma_min = 0.002;
   double sigma_max = 80;
   std::uint64_t seed = 0;
@@ -49,14 +49,14 @@ MULTISTAGE_COLD inline void check(const clustering_options& o) {
 /// Boundaries and what they came from.
 struct clustering {
   partition stages;
-  // in the schedule's time
+  /// in the schedule's time
   double t1 = 0;
   double t2 = 0;
-  std::vector<double> time;  // draws, ascending in time
-  // similarity of each
+  std::vector<double> time;  ///< draws, ascending in time
+  /// similarity of each
   std::vector<double> to_low;
   std::vector<double> to_high;
-  // mean over draws up to (from) each time; alpha is compared with these
+  /// mean over draws up to (from) each time; alpha is compared with these
   std::vector<double> mean_low;
   std::vector<double> mean_high;
 };
@@ -111,7 +111,7 @@ struct boundary_intervals {
   double t2_low;
   double t2_high;
   double t2_error;
-  int replicates;  // in which both times were found
+  int replicates;  ///< in which both times were found
 };
 /// @param coverage of the intervals, e.g. 0.95. @throws value_error when hardly any replicate
 /// has both times

@@ -17,8 +17,8 @@ struct similarity_draws {
   std::vector<index_t> image;
   std::vector<double> time;
   std::vector<T>
-      noise;  // [draws, size of an image]; empty: drawn from `numbers` when it is needed
-  random_stream numbers{0};  // draw k takes the elements [k size, (k + 1) size)
+      noise;  ///< [draws, size of an image]; empty: drawn from `numbers` when it is needed
+  random_stream numbers{0};  ///< draw k takes the elements [k size, (k + 1) size)
   index_t size() const {
     return index_t(image.size());
   }
@@ -191,8 +191,8 @@ void for_each_block_of_draws(Backend backend,
 
 /// Similarity of each draw's denoiser to those at the two ends of the noise levels.
 struct end_similarity {
-  std::vector<double> to_low;   // to sigma -> 0
-  std::vector<double> to_high;  // to `reference_time`
+  std::vector<double> to_low;   ///< to sigma -> 0
+  std::vector<double> to_high;  ///< to `reference_time`
 };
 template <class Schedule, class T, class Backend>
 end_similarity similarity_to_ends(Backend backend,

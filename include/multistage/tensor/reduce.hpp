@@ -34,8 +34,8 @@ template <class T>
 using fraction =
     std::conditional_t<std::is_floating_point_v<computed_t<T>>, computed_t<T>, double>;
 
-// A reduction has an `accumulator`, how it takes a value and another accumulator in, and how it
-// ends. `ordered`: places count.
+/// A reduction has an `accumulator`, how it takes a value and another accumulator in, and how
+/// it ends. `ordered`: places count.
 template <class T>
 struct sum {
   using accumulator = wide<T>;
@@ -134,17 +134,17 @@ struct parts {
   using accumulator = typename Op::accumulator;
   static constexpr index_t part = 4096;
   static constexpr int lanes = 8;
-  static constexpr int most = 64;  // results of a group
+  static constexpr int most = 64;  ///< results of a group
 
   const T* data;
   loop_axes<Rank> kept;
   index_list<Rank> kept_strides;
   loop_axes<Rank> reduced;
   index_list<Rank> reduced_strides;
-  index_t length;  // elements that a result is made of
-  index_t count;   // parts of them
-  int group;  // results side by side that one index makes, so that neighbours in memory are
-              // read together
+  index_t length;  ///< elements that a result is made of
+  index_t count;   ///< parts of them
+  int group;  ///< results side by side that one index makes, so that neighbours in memory are
+              ///< read together
   accumulator* made;
 
   /// Index i: some results (a group), one part of their elements.

@@ -225,8 +225,8 @@ void save(const std::string& path, trainer<Scalar, Backend>& t) {
 }
 
 struct load_options {
-  bool lazy = false;  // read a stage's weights when the stage is first used; the file must stay
-                      // as it is until then
+  bool lazy = false;  ///< read a stage's weights when the stage is first used; the file must
+                      ///< stay as it is until then
 };
 
 /// The model of a checkpoint, its structure built from the file's configuration. @throws
@@ -268,7 +268,7 @@ dynamic_model<Scalar, Backend> load(const std::string& path,
 /// What start_from took over.
 struct start_report {
   struct part {
-    std::string name;  // "encoder", "decoder of stage 1"
+    std::string name;  ///< "encoder", "decoder of stage 1"
     int copied = 0;
     int total = 0;
   };
@@ -433,8 +433,8 @@ void resume(const std::string& path,
 /// Where a run keeps its checkpoint.
 struct run_checkpoint {
   std::string path;
-  double every_seconds = 60;  // between saves while the run goes on
-  bool resume = false;        // go on from the file, which must be there
+  double every_seconds = 60;  ///< between saves while the run goes on
+  bool resume = false;        ///< go on from the file, which must be there
   resume_options resumed_with = {};
 };
 

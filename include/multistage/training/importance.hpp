@@ -13,10 +13,10 @@
 namespace multistage {
 
 struct loss_importance {
-  int bins = 0;      // in each stage; 0: levels are drawn as their distribution says
-  int history = 10;  // losses a bin must have seen before its stage is drawn by importance, and
-                     // over about how many E L^2 is averaged
-  double uniform = 0.001;  // share of draws that stay uniform over the bins
+  int bins = 0;      ///< in each stage; 0: levels are drawn as their distribution says
+  int history = 10;  ///< losses a bin must have seen before its stage is drawn by importance,
+                     ///< and over about how many E L^2 is averaged
+  double uniform = 0.001;  ///< share of draws that stay uniform over the bins
 };
 
 /// The running means of squares of losses, by stage and bin.

@@ -17,33 +17,35 @@ namespace multistage {
 struct trainer_options {
   double learning_rate = 1e-3;
   adam_options adam{};
-  double lr_rampup_kimg = 10;  // the rate grows linearly over so many thousand images; 0: none
-  double ema_halflife_kimg = 500;  // of the average of the weights, in thousand images
+  double lr_rampup_kimg =
+      10;  ///< the rate grows linearly over so many thousand images; 0: none
+  double ema_halflife_kimg = 500;  ///< of the average of the weights, in thousand images
   double ema_rampup_ratio =
       0.05;  // the half-life is at most this share of the images seen; 0: no such limit
   index_t batch_size = 64;
-  double gradient_clip = 0;  // largest norm of the gradient over all parameters; 0: no clipping
+  double gradient_clip =
+      0;  ///< largest norm of the gradient over all parameters; 0: no clipping
   noise_level_draws levels{};
   std::optional<loss_weight>
-      weight{};  // of the squared error of D; none: EDM's, with the model's sigma_data
-  bool stratified = false;  // rows of a stage take equal shares of its distribution instead of
-                            // independent draws
-  loss_importance importance{};  // draws levels inside a stage by the spread of their losses
-  int augmented = 0;  // dimensions of Poisson flow's noise (see samplers/pfgm.hpp), up to
-                      // 65536; 0: Gaussian noise
-  std::vector<double> stage_probabilities{};  // by stage; empty: by P(sigma)
-  double shared_rate = 1;  // factor on the learning rate of what stages share; 0 freezes it
-  std::vector<double> stage_rates{};              // by stage: the same for its decoder
-  std::vector<double> stage_ema_halflife_kimg{};  // by stage, in ema_halflife_kimg's place
+      weight{};  ///< of the squared error of D; none: EDM's, with the model's sigma_data
+  bool stratified = false;  ///< rows of a stage take equal shares of its distribution instead
+                            ///< of independent draws
+  loss_importance importance{};  ///< draws levels inside a stage by the spread of their losses
+  int augmented = 0;  ///< dimensions of Poisson flow's noise (see samplers/pfgm.hpp), up to
+                      ///< 65536; 0: Gaussian noise
+  std::vector<double> stage_probabilities{};  ///< by stage; empty: by P(sigma)
+  double shared_rate = 1;  ///< factor on the learning rate of what stages share; 0 freezes it
+  std::vector<double> stage_rates{};              ///< by stage: the same for its decoder
+  std::vector<double> stage_ema_halflife_kimg{};  ///< by stage, in ema_halflife_kimg's place
   double shared_kimg =
       0;  // what stages share stands still once so many thousand images were seen; 0: never
-  std::vector<double> stage_kimg{};  // by stage: thousand images of its own after which it is
-                                     // done and gets no more rows; 0: never
+  std::vector<double> stage_kimg{};  ///< by stage: thousand images of its own after which it is
+                                     ///< done and gets no more rows; 0: never
   double label_dropout =
       0;  // how often a row's label is left out, for guidance without labels (0.1 is usual)
   bool one_after_the_other =
       false;  // the lowest stage that is not done gets all rows; needs stage_kimg
-  double least_stage_share = 0;  // no stage gets fewer than this share of rows
+  double least_stage_share = 0;  ///< no stage gets fewer than this share of rows
   bool checkpoint_activations =
       false;  // keep only what blocks hand on: less memory for one more forward pass
   index_t memory_budget =
@@ -137,7 +139,7 @@ MULTISTAGE_COLD inline void check(const trainer_options& o, int stages) {
 struct step_report {
   index_t step = 0;
   double images_seen = 0;
-  std::vector<double> loss;  // mean over the stage's rows; NaN where it had none
+  std::vector<double> loss;  ///< mean over the stage's rows; NaN where it had none
   std::vector<index_t> rows;
   double gradient_norm = 0;
 };

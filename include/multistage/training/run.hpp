@@ -10,9 +10,9 @@ namespace multistage {
 
 /// When a run ends: whichever comes first. Numbers at 0 do not limit.
 struct training_limit {
-  double kimg = 0;     // thousand images, counted over the whole training
-  double seconds = 0;  // of this run
-  index_t steps = 0;   // of this run
+  double kimg = 0;     ///< thousand images, counted over the whole training
+  double seconds = 0;  ///< of this run
+  index_t steps = 0;   ///< of this run
 };
 inline training_limit kimg(double thousands) {
   return {.kimg = thousands};
@@ -27,7 +27,7 @@ struct loss_point {
   double images = 0;
   double seconds = 0;
   double images_per_second = 0;
-  std::vector<double> loss;  // NaN for a stage without rows in the window
+  std::vector<double> loss;  ///< NaN for a stage without rows in the window
 };
 
 /// What a run did.
@@ -35,8 +35,8 @@ struct run_result {
   std::vector<loss_point> history;
   double seconds = 0;
   double images = 0;
-  bool interrupted = false;  // by a signal
-  int signal = 0;            // which; a program that ends for it returns 128 + its number
+  bool interrupted = false;  ///< by a signal
+  int signal = 0;            ///< which; a program that ends for it returns 128 + its number
   double images_per_second() const {
     return seconds > 0 ? images / seconds : 0;
   }

@@ -234,7 +234,7 @@ class trainer {
   struct state {
     index_t step = 0;
     double images_seen = 0;
-    std::vector<index_t> updates;  // of each segment
+    std::vector<index_t> updates;  ///< of each segment
     std::vector<double> stage_images{};
     std::vector<double> importance{};
   };

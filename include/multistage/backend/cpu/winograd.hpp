@@ -197,7 +197,7 @@ void convolve(const cpu& b,
 /// V and D of some tiles.
 template <class T>
 struct gradient_planes {
-  // v_row, d_row: elements a tile
+  /// v_row, d_row: elements a tile
   index_t tiles;
   index_t v_row;
   index_t d_row;
