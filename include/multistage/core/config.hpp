@@ -88,9 +88,11 @@ constexpr bool contains(const std::array<T, N>& list, T value) {
   return false;
 }
 
+/// The quotient rounded towards more: how many pieces of b hold a things. For a >= 0 and b > 0.
 MULTISTAGE_HD constexpr index_t divide_up(index_t a, index_t b) {
   return (a + b - 1) / b;
 }
+/// The smallest multiple of b that is not below a. For a >= 0 and b > 0.
 MULTISTAGE_HD constexpr index_t round_up(index_t a, index_t b) {
   return divide_up(a, b) * b;
 }

@@ -4,6 +4,7 @@
 #include <concepts>
 #include <ostream>
 #include <type_traits>
+#include <utility>
 
 #include "config.hpp"
 #include "error.hpp"
@@ -16,28 +17,36 @@ inline constexpr index_t dynamic = -1;
 /// N numbers: extents, strides or places along N axes. A std::array that device code can read.
 template <int N>
 struct index_list {
+  /// One an axis; a list for no axes keeps one that nobody reads.
   index_t value[N > 0 ? std::size_t(N) : 1] = {};
 
   constexpr index_list() = default;
+  /// One number an axis; an index_list<3> takes three.
   template <std::convertible_to<index_t>... Values>
   requires(sizeof...(Values) == N && N > 0) MULTISTAGE_HD constexpr index_list(Values... values)
       : value{index_t(values)...} {}
 
+  /// How many numbers there are, N.
   static constexpr int size() {
     return N;
   }
+  /// The number of an axis, counted from 0 and not checked.
   MULTISTAGE_HD constexpr index_t& operator[](int axis) {
     return value[axis];
   }
+  /// The number of an axis, counted from 0 and not checked.
   MULTISTAGE_HD constexpr const index_t& operator[](int axis) const {
     return value[axis];
   }
+  /// For loops over the axes, the slowest one first.
   constexpr const index_t* begin() const {
     return value;
   }
+  /// Behind the last axis.
   constexpr const index_t* end() const {
     return value + N;
   }
+  /// Equal along every axis.
   MULTISTAGE_HD friend constexpr bool operator==(const index_list& a, const index_list& b) {
     for (int k = 0; k < N; ++k)
       if (a.value[k] != b.value[k])
@@ -79,6 +88,7 @@ struct extents {
   static_assert(((Extents >= dynamic) && ...),
                 "multistage: an extent is at least 0, or multistage::dynamic");
 
+  /// How many axes there are.
   MULTISTAGE_HD static constexpr int rank() {
     return int(sizeof...(Extents));
   }
@@ -95,6 +105,8 @@ struct extents {
   requires(sizeof...(Values) == sizeof...(Extents) &&
            sizeof...(Values) > 0) constexpr extents(Values... values)
       : extents(index_list<rank()>(values...)) {}
+  /// From a list with one number an axis. @throws shape_error where one differs from what the
+  /// type says
   constexpr explicit extents(const index_list<rank()>& values) : value_(values) {
     for (int k = 0; k < rank(); ++k)
       if (static_extent(k) != dynamic && value_[k] != static_extent(k))
@@ -112,6 +124,7 @@ struct extents {
                   "arguments of both");
   }
 
+  /// The extent of an axis, counted from 0; a constant where the type knows it.
   MULTISTAGE_HD constexpr index_t operator[](int axis) const {
     return static_extent(axis) == dynamic ? value_[axis] : static_extent(axis);
   }
@@ -120,6 +133,7 @@ struct extents {
     return detail::product(*this);
   }
 
+  /// As "[2, 3, 8]".
   friend std::ostream& operator<<(std::ostream& out, const extents& e) {
     detail::print_extents(out, e);
     return out;
@@ -143,26 +157,32 @@ struct extents {
   }
   index_list<rank()> value_;
 };
+/// extents{2, n, 8} are extents<dynamic, dynamic, dynamic>: numbers in parentheses are run-time
+/// ones.
 template <class... Values>
 extents(Values...) -> extents<(sizeof(Values) > 0 ? dynamic : dynamic)...>;
 
 /// Extents of images, [rows, height, width, channels] (NHWC), all known at run time: the
 /// extents of four axes, with names.
 struct shape {
-  index_t rows = 1;
-  index_t height = 1;
-  index_t width = 1;
-  index_t channels = 1;
+  index_t rows = 1;      ///< images of a batch
+  index_t height = 1;    ///< pixels from top to bottom
+  index_t width = 1;     ///< pixels from left to right
+  index_t channels = 1;  ///< values a pixel, which vary fastest
 
+  /// Four axes.
   MULTISTAGE_HD static constexpr int rank() {
     return 4;
   }
+  /// All four are known at run time only.
   MULTISTAGE_HD static constexpr index_t static_extent(int) {
     return dynamic;
   }
+  /// rows, height, width and channels by number, as kernels for any extents ask for them.
   MULTISTAGE_HD constexpr index_t operator[](int axis) const {
     return axis == 0 ? rows : axis == 1 ? height : axis == 2 ? width : channels;
   }
+  /// Pixels of one image.
   constexpr index_t pixels() const {
     return height * width;
   }
@@ -170,10 +190,13 @@ struct shape {
   constexpr index_t row_size() const {
     return height * width * channels;
   }
+  /// Elements in all.
   MULTISTAGE_HD constexpr index_t size() const {
     return rows * height * width * channels;
   }
+  /// Equal along every axis.
   friend constexpr bool operator==(const shape&, const shape&) = default;
+  /// As "[2, 32, 32, 3]".
   friend std::ostream& operator<<(std::ostream& out, const shape& s) {
     detail::print_extents(out, s);
     return out;
@@ -207,21 +230,22 @@ constexpr bool operator==(const extents<A...>& a, const B& b) {
 }
 
 namespace detail {
-template <int N, index_t... Dynamic>
-struct dynamic_extents : dynamic_extents<N - 1, Dynamic..., dynamic> {};
-template <index_t... Dynamic>
-struct dynamic_extents<0, Dynamic...> {
-  using type = extents<Dynamic...>;
-};
-template <>
-struct dynamic_extents<4> {
-  using type = shape;
+/// Extents under the one name that their type has: four known at run time are a `shape`.
+template <index_t... E>
+using canonical =
+    std::conditional_t<sizeof...(E) == 4 && ((E == dynamic) && ...), shape, extents<E...>>;
+
+template <class Axes>
+struct dynamic_extents;
+template <int... Axis>
+struct dynamic_extents<std::integer_sequence<int, Axis...>> {
+  using type = canonical<(Axis < 0 ? 0 : dynamic)...>;
 };
 }  // namespace detail
 
 /// Extents of N axes, all known at run time. For four axes they are a `shape`.
 template <int N>
-using rank = typename detail::dynamic_extents<N>::type;
+using rank = typename detail::dynamic_extents<std::make_integer_sequence<int, N>>::type;
 
 /// Extents of type E from a list.
 template <extents_like E>

@@ -18,6 +18,8 @@ inline std::string fingerprint(std::span<const unsigned char> bytes) {
     text += digits[h >> shift & 15];
   return text;
 }
+/// The fingerprint of numbers by their bytes in memory: those of float and of double differ,
+/// and so do those of machines whose bytes go the other way.
 template <class T>
 std::string fingerprint_of(std::span<const T> values) {
   return fingerprint(

@@ -13,7 +13,9 @@ namespace multistage {
 class one_user {
  public:
   one_user() = default;
+  /// A copy is another object, used by nobody yet.
   one_user(const one_user&) noexcept {}
+  /// What it is assigned from does not say who uses this one.
   one_user& operator=(const one_user&) noexcept {
     return *this;
   }
@@ -21,7 +23,10 @@ class one_user {
   /// The time of one use; it ends with this value.
   class [[nodiscard]] visit {
    public:
+    /// @param user where the using thread is noted until the end; null within a use of the same
+    /// thread, whose end it must not tell
     explicit visit(std::atomic<std::thread::id>* user) : user_(user) {}
+    /// The use goes on under another name and ends once.
     visit(visit&& other) noexcept : user_(std::exchange(other.user_, nullptr)) {}
     ~visit() {
       if (user_ != nullptr)

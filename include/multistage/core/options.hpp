@@ -20,12 +20,14 @@ namespace multistage {
 
 /// The numbers that an option may be. NaN is in no range.
 struct number_range {
+  /// What stands for no bound.
   static constexpr double infinity = std::numeric_limits<double>::infinity();
-  double low = -infinity;
-  double high = infinity;
-  bool has_low = false;  ///< whether `low` itself is in the range
-  bool has_high = false;
+  double low = -infinity;  ///< lower bound
+  double high = infinity;  ///< upper bound
+  bool has_low = false;    ///< whether `low` itself is in the range
+  bool has_high = false;   ///< whether `high` itself is
 
+  /// Whether a value is in the range; NaN never is.
   constexpr bool holds(double v) const {
     return (has_low ? v >= low : v > low) && (has_high ? v <= high : v < high);
   }
@@ -73,9 +75,9 @@ constexpr number_range or_infinite(double low) {
 
 /// One option: its name, what it means, and the numbers it may be (any finite one by default).
 struct option {
-  const char* name;
-  const char* meaning;
-  number_range range{};
+  const char* name;      ///< as it is spelt in code, files and on command lines
+  const char* meaning;   ///< one line for error texts and `--help`
+  number_range range{};  ///< what it may be, for numbers
 };
 
 /// An enumeration whose values have names: `option_names(E)` lists them in order, found by its

@@ -9,6 +9,8 @@
 
 namespace multistage {
 
+/// Shows how far a long piece of work is and how long the rest may take, judged by the time so
+/// far. It writes to stderr alone, so that a program's results on stdout stay clean.
 class progress {
  public:
   /// @param every seconds between plain lines.

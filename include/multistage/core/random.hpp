@@ -12,11 +12,16 @@ namespace multistage {
 
 /// One block of four random words.
 struct philox_block {
-  std::uint32_t word[4];
+  std::uint32_t word[4];  ///< each uniform over all 2^32 values
 };
 
-/// The 10-round bijection. @param counter four words, low word first. @param key two words, low
-/// word first.
+/// The bijection of ten rounds: four words, the lowest first, are mixed under a key of two. A
+/// round multiplies two of the words by odd constants to 64 bits, swaps the halves and adds
+/// (xor) the key, which grows by the golden ratio and by sqrt(3) - 1 in units of 2^-32. Each
+/// counter gives a block of its own, so that blocks can be made in any order.
+/// @param counter which block
+/// @param key0 low word of the key
+/// @param key1 high word of the key
 MULTISTAGE_HD constexpr philox_block philox4x32_10(philox_block counter,
                                                    std::uint32_t key0,
                                                    std::uint32_t key1) {
@@ -56,15 +61,17 @@ enum class purpose : std::uint64_t {
 
 /// The numbers of one (seed, stream). An immutable value; elements are read in any order.
 struct random_stream {
-  std::uint64_t seed = 0;
-  std::uint64_t stream = 0;
+  std::uint64_t seed = 0;    ///< a picture's own, or a run's
+  std::uint64_t stream = 0;  ///< what the numbers are for, and which draw
 
+  /// @param stream_ any number; streams of one seed are independent of each other
   MULTISTAGE_HD constexpr random_stream(std::uint64_t seed_, std::uint64_t stream_ = 0)
       : seed(seed_), stream(stream_) {}
   /// @param step tells apart the draws of one purpose; below 2^48.
   MULTISTAGE_HD constexpr random_stream(std::uint64_t seed_, purpose use, std::uint64_t step)
       : seed(seed_), stream((std::uint64_t(use) << 48) | step) {}
 
+  /// The four words of elements 4i to 4i + 3: Philox at counter (i, stream) under key `seed`.
   MULTISTAGE_HD constexpr philox_block block(std::uint64_t i) const {
     return philox4x32_10({{std::uint32_t(i), std::uint32_t(i >> 32), std::uint32_t(stream),
                            std::uint32_t(stream >> 32)}},

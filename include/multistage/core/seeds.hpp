@@ -71,32 +71,41 @@ class seed_list {
   seed_list() : seeds_{0} {}
   /// From text like "0-63,100".
   seed_list(const char* text) : seeds_(parse_seeds(text)) {}
+  /// The same from text of another kind.
   seed_list(std::string_view text) : seeds_(parse_seeds(text)) {}
+  /// The same from text of another kind.
   seed_list(const std::string& text) : seeds_(parse_seeds(text)) {}
   /// From one number, several, or any range of them.
   template <seed_number T>
   seed_list(T seed) : seed_list(std::initializer_list<T>{seed}) {}
+  /// Several numbers, in this order: seed_list{3, 1, 4}.
   template <seed_number T>
   seed_list(std::initializer_list<T> seeds) {
     take(seeds);
   }
+  /// All of a range, in its order: a std::vector of them, a std::span, another list.
   template <class Range>
   requires(!std::same_as<Range, seed_list> && seed_range<Range>) seed_list(const Range& seeds) {
     take(seeds);
   }
 
+  /// How many there are; at least one.
   std::size_t size() const {
     return seeds_.size();
   }
+  /// The seed of picture i, counted from 0 and not checked.
   std::uint64_t operator[](std::size_t i) const {
     return seeds_[i];
   }
+  /// In the order they were given in.
   auto begin() const {
     return seeds_.begin();
   }
+  /// Behind the last seed.
   auto end() const {
     return seeds_.end();
   }
+  /// The same seeds in the same order.
   friend bool operator==(const seed_list&, const seed_list&) = default;
 
  private:

@@ -69,6 +69,7 @@ struct stop_settings {
 /// schedulers send them more than once.
 class stop_signals {
  public:
+  /// Catches from here on; what was caught before counts no more where no other one lives.
   stop_signals() {
     const std::lock_guard lock(guard_);
     if (users_++ > 0)

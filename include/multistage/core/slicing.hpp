@@ -9,10 +9,6 @@
 namespace multistage {
 namespace detail {
 
-template <index_t... E>
-using canonical =
-    std::conditional_t<sizeof...(E) == 4 && ((E == dynamic) && ...), shape, extents<E...>>;
-
 /// E with another extent along one axis; without that axis; with a new axis of one element
 /// before it.
 template <class E, int Axis, index_t New, class I = std::make_integer_sequence<int, E::rank()>>

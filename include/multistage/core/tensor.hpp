@@ -15,6 +15,7 @@ namespace multistage {
 
 /// What tensors, views of them, and expressions of both are known by.
 struct tensor_base {};
+/// The mark of expressions that are not computed yet.
 struct expression_base {};
 /// A tensor or a view that knows its backend.
 template <class X>
@@ -31,8 +32,10 @@ concept operand = tensor_like<X> || expression<X>;
 template <class T>
 struct default_backend;
 
+// Defined below; the common interface returns it.
 template <class T, class Extents, class Backend>
 class tensor_view;
+// Owns what it shows.
 template <class T, class Extents, class Backend>
 class basic_tensor;
 
@@ -104,6 +107,7 @@ class tensor_interface {
   MULTISTAGE_VIEW(template <std::size_t N>,
                   broadcast(const index_t (&extents)[N]),
                   detail::broadcast(v, make_extents<rank<int(N)>>(list_of(extents))))
+  /// The same to extents of any type. @throws shape_error
   MULTISTAGE_VIEW(template <extents_like E>,
                   broadcast(const E& extents),
                   detail::broadcast(v, extents))
@@ -112,6 +116,7 @@ class tensor_interface {
   MULTISTAGE_VIEW(template <std::size_t N>,
                   reshape(const index_t (&extents)[N]),
                   reshaped(v, list_of(extents)))
+  /// The same to extents of any type. @throws shape_error
   MULTISTAGE_VIEW(template <extents_like E>,
                   reshape(const E& extents),
                   detail::reshape(v, extents))
@@ -123,6 +128,7 @@ class tensor_interface {
   decltype(auto) operator()(Places... places) {
     return element(self().view(), places...);
   }
+  /// One element of what is const: to be read only. @throws value_error outside the extents
   template <std::convertible_to<index_t>... Places>
   decltype(auto) operator()(Places... places) const {
     return element(self().view(), places...);
@@ -148,9 +154,11 @@ class tensor_interface {
   auto span() & {
     return span_of(self().view());
   }
+  /// The elements of a const tensor, to be read only. @throws shape_error as above
   auto span() const& {
     return span_of(self().view());
   }
+  /// The same of a view without a name, whose elements somebody else keeps.
   auto span() && requires(!owning<Self>) {
     return span_of(self().view());
   }
@@ -252,42 +260,55 @@ template <class T, class Extents, class Backend>
 class tensor_view : public tensor_base,
                     public tensor_interface<tensor_view<T, Extents, Backend>> {
  public:
-  using element_type = T;
-  using value_type = std::remove_const_t<T>;
-  using extents_type = Extents;
-  using backend_type = Backend;
+  using element_type = T;                     ///< const for a view to be read only
+  using value_type = std::remove_const_t<T>;  ///< what an element is, without const
+  using extents_type = Extents;               ///< a `shape` or `extents<...>`
+  using backend_type = Backend;               ///< whose memory it is: `cpu`, `cuda`, ...
 
   /// @param owner what keeps the elements alive, where nothing else does
   tensor_view(const Backend& backend,
               const multistage::view<T, Extents>& v,
               std::shared_ptr<const void> owner = nullptr)
       : backend_(backend), view_(v), owner_(std::move(owner)) {}
+  /// A second view of the same elements.
   tensor_view(const tensor_view&) = default;
 
+  /// The element at place 0 along every axis: in the backend's memory, so not always the
+  /// host's.
   T* data() const {
     return view_.data;
   }
+  /// How many elements it shows along each axis.
   const Extents& extents() const {
     return view_.extents;
   }
+  /// How many elements of memory lie between neighbours along each axis; 0 repeats, below 0
+  /// goes backwards.
   const index_list<Extents::rank()>& strides() const {
     return view_.strides;
   }
+  /// Elements in all.
   index_t size() const {
     return view_.extents.size();
   }
+  /// Where the elements are and who computes with them.
   const Backend& backend() const {
     return backend_;
   }
+  /// What kernels take: the pointer, the extents and the strides without a backend.
   const multistage::view<T, Extents>& view() const {
     return view_;
   }
+  /// The same, to be read only.
   multistage::view<const value_type, Extents> cview() const {
     return view_;
   }
+  /// What keeps the elements alive; null where they are somebody else's matter.
   const std::shared_ptr<const void>& owner() const {
     return owner_;
   }
+  /// Into a view of as many axes, for what takes one. @throws shape_error where the other type
+  /// knows an extent that differs
   template <class U, extents_like E>
   requires std::is_convertible_v<multistage::view<T, Extents>, multistage::view<U, E>>
   operator multistage::view<U, E>() const {
@@ -301,10 +322,14 @@ class tensor_view : public tensor_base,
     tensor_assign(*this, x);
     return *this;
   }
+  /// The elements of x are copied, in any order of memory; views of overlapping memory are
+  /// right too. @throws shape_error
   const tensor_view& operator=(const tensor_view& x) const {
     tensor_assign(*this, x);
     return *this;
   }
+  /// The elements of x are copied; the view itself goes on showing what it showed. @throws
+  /// shape_error
   tensor_view& operator=(const tensor_view& x) {
     tensor_assign(*this, x);
     return *this;
@@ -334,10 +359,10 @@ class basic_tensor : public tensor_base,
                 "numbers, bool, or types of as simple a kind");
 
  public:
-  using element_type = T;
-  using value_type = T;
-  using extents_type = Extents;
-  using backend_type = Backend;
+  using element_type = T;        ///< what an element is
+  using value_type = T;          ///< what an element is read as
+  using extents_type = Extents;  ///< a `shape` or `extents<...>`
+  using backend_type = Backend;  ///< whose memory it is: `cpu`, `cuda`, ...
 
   basic_tensor() = default;
   /// Zeros of the given extents. @throws shape_error for an extent below 0
@@ -355,9 +380,12 @@ class basic_tensor : public tensor_base,
   }
   /// The same on a default backend.
   explicit basic_tensor(const Extents& e) : basic_tensor(Backend(), e) {}
+  /// Zeros along one axis, on a default backend.
   explicit basic_tensor(index_t size) requires(Extents::rank() == 1)
       : basic_tensor(Backend(), Extents(size)) {}
+  /// From host values on a default backend. @throws shape_error when their number differs
   basic_tensor(const Extents& e, std::span<const T> host) : basic_tensor(Backend(), e, host) {}
+  /// From a list of values on a default backend. @throws shape_error when their number differs
   basic_tensor(const Extents& e, std::initializer_list<T> host)
       : basic_tensor(Backend(), e, {host.begin(), host.size()}) {}
   /// The values of an expression or of another view, on its backend.
@@ -370,6 +398,8 @@ class basic_tensor : public tensor_base,
       : backend_(std::exchange(from.backend_, std::nullopt)),
         extents_(from.extents_),
         storage_(std::move(from.storage_)) {}
+  /// Takes memory, extents and backend over and leaves `from` empty; views of what was here
+  /// before show nothing any more.
   basic_tensor& operator=(basic_tensor&& from) noexcept {
     storage_ = std::move(from.storage_);
     extents_ = from.extents_;
@@ -378,18 +408,23 @@ class basic_tensor : public tensor_base,
     return *this;
   }
 
+  /// The first element, in the backend's memory, so not always the host's.
   T* data() {
     return Backend::pointer(storage_);
   }
+  /// The first element, to be read only.
   const T* data() const {
     return Backend::pointer(storage_);
   }
+  /// How many elements there are along each axis.
   const Extents& extents() const {
     return extents_;
   }
+  /// How far neighbours along each axis lie apart, in elements; the last axis is 1.
   index_list<Extents::rank()> strides() const {
     return packed_strides(extents_);
   }
+  /// Elements in all, 0 for an empty tensor.
   index_t size() const {
     return backend_ ? extents_.size() : 0;
   }
@@ -400,13 +435,17 @@ class basic_tensor : public tensor_base,
                          "with extents first");
     return *backend_;
   }
+  /// The handle of its backend, for what changes it, such as its streams. @throws value_error
+  /// for an empty tensor
   Backend& backend() {
     return const_cast<Backend&>(std::as_const(*this).backend());
   }
 
+  /// What kernels take: the pointer and the extents. It ends with the tensor.
   multistage::view<T, Extents> view() {
     return {data(), extents_};
   }
+  /// The same, to be read only.
   multistage::view<const T, Extents> view() const {
     return {data(), extents_};
   }
@@ -414,11 +453,14 @@ class basic_tensor : public tensor_base,
   multistage::view<const T, Extents> cview() const {
     return {data(), extents_};
   }
+  /// Into a view of as many axes, for what takes one. @throws shape_error where the other type
+  /// knows an extent that differs
   template <class U, extents_like E>
   requires std::is_convertible_v<multistage::view<T, Extents>, multistage::view<U, E>>
   operator multistage::view<U, E>() {
     return view();
   }
+  /// The same of a const tensor, to be read only. @throws shape_error
   template <class U, extents_like E>
   requires std::is_convertible_v<multistage::view<const T, Extents>, multistage::view<U, E>>
   operator multistage::view<U, E>() const {

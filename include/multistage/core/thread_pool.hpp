@@ -21,6 +21,9 @@
 
 namespace multistage {
 
+/// A number of threads that live as long as the pool and share the tasks of one call at a time.
+/// The caller is one of them, so a pool of one thread starts none. Between calls they look for
+/// work for some microseconds and then sleep.
 class thread_pool {
  public:
   /// @param threads how many work together, the caller among them; 0 takes as many as there are
@@ -44,6 +47,7 @@ class thread_pool {
   thread_pool(const thread_pool&) = delete;
   thread_pool& operator=(const thread_pool&) = delete;
 
+  /// How many threads work together, the caller among them.
   int size() const {
     return size_;
   }

@@ -12,21 +12,24 @@ namespace multistage {
 /// be any, also 0 (the same element again) and negative. Copying it copies no element.
 template <class T, class Extents = shape>
 struct view {
-  using element_type = T;
-  using value_type = std::remove_const_t<T>;
-  using extents_type = Extents;
+  using element_type = T;                     ///< const where the elements are only read
+  using value_type = std::remove_const_t<T>;  ///< what an element is, without const
+  using extents_type = Extents;               ///< a `shape` or `extents<...>`
+  /// How many axes there are.
   static constexpr int rank() {
     return Extents::rank();
   }
 
-  T* data = nullptr;
-  Extents extents{};
-  index_list<Extents::rank()> strides{};
+  T* data = nullptr;                      ///< the element at place 0 along every axis
+  Extents extents{};                      ///< elements along each axis
+  index_list<Extents::rank()> strides{};  ///< elements of memory from one place of an axis to
+                                          ///< the next; 0 repeats, below 0 goes backwards
 
   constexpr view() = default;
   /// Elements that lie one after the other.
   constexpr view(T* data_, const Extents& e)
       : data(data_), extents(e), strides(packed_strides(e)) {}
+  /// Any strides, in elements; the caller sees to it that all of them stay within its memory.
   constexpr view(T* data_, const Extents& e, const index_list<Extents::rank()>& s)
       : data(data_), extents(e), strides(s) {}
   /// A mutable view reads as a const one; extents may be known to one type and not to the
@@ -59,6 +62,7 @@ struct view {
     list[0] = count;
     return {data + first * strides[0], make_extents<Extents>(list), strides};
   }
+  /// Whether it shows anything at all: operands that may be left out are views of null.
   constexpr explicit operator bool() const {
     return data != nullptr;
   }

@@ -26,9 +26,10 @@ namespace lazy {
 /// A leaf in a kernel: elements by place along `Rank` axes.
 template <class T, int Rank>
 struct strided {
-  const T* data;
-  index_list<Rank> strides;
+  const T* data;             ///< the element at place 0 along every axis
+  index_list<Rank> strides;  ///< in elements; 0 along axes that repeat it
 
+  /// The element at a place, as the number that is computed with.
   MULTISTAGE_HD computed_t<T> at(const index_list<Rank>& place) const {
     index_t offset = 0;
     for (int k = 0; k < Rank; ++k)
@@ -39,8 +40,9 @@ struct strided {
 /// A leaf in a loop: elements one after the other.
 template <class T>
 struct line {
-  const T* data;
+  const T* data;  ///< the first element of the loop
 
+  /// Element i of the loop, as the number that is computed with.
   MULTISTAGE_HD computed_t<T> at(index_t i) const {
     return static_cast<computed_t<T>>(data[i]);
   }
@@ -48,9 +50,11 @@ struct line {
 /// An inner node in a kernel.
 template <class F, class... Nodes>
 struct computed {
-  F function;
-  arguments<Nodes...> operands;
+  F function;                    ///< applied to one number of each operand
+  arguments<Nodes...> operands;  ///< leaves as kernels read them, or nodes again
 
+  /// The value at a place: an index_list for `strided` leaves, an index for `line`s. Operands
+  /// are computed first to last.
   template <class Place>
   MULTISTAGE_HD auto at(const Place& place) const {
     return call(place, operands);
@@ -71,24 +75,30 @@ struct computed {
 
 // Walks over trees: `with_leaves` makes the same tree with other leaves, `for_each_leaf` visits
 // them in order.
+/// A number stays what it is.
 template <class T, class Make>
 constant<T> with_leaves(const constant<T>& c, Make&&) {
   return c;
 }
+/// A leaf of the user's expression becomes what `make` returns for it.
 template <class T, class E, class B, class Make>
 auto with_leaves(const leaf<T, E, B>& l, Make&& make) {
   return make(l);
 }
+/// A leaf of a kernel's tree becomes what `make` returns for it.
 template <class T, int Rank, class Make>
 auto with_leaves(const strided<T, Rank>& l, Make&& make) {
   return make(l);
 }
+/// No operands are left.
 template <class Make>
 arguments<> with_leaves(const arguments<>&, Make&&) {
   return {};
 }
+/// Operands first to last; declared before nodes, which hold them.
 template <class Head, class... Tail, class Make>
 auto with_leaves(const arguments<Head, Tail...>& nodes, Make&& make);
+/// An inner node of the user's expression becomes one of a kernel.
 template <class F, class... Nodes, class Make>
 auto with_leaves(const applied<F, Nodes...>& n, Make&& make) {
   auto operands = with_leaves(n.operands, make);
@@ -96,6 +106,7 @@ auto with_leaves(const applied<F, Nodes...>& n, Make&& make) {
     return computed<F, New...>{n.function, o};
   }(operands);
 }
+/// An inner node of a kernel's tree keeps its function.
 template <class F, class... Nodes, class Make>
 auto with_leaves(const computed<F, Nodes...>& n, Make&& make) {
   auto operands = with_leaves(n.operands, make);
@@ -103,6 +114,7 @@ auto with_leaves(const computed<F, Nodes...>& n, Make&& make) {
     return computed<F, New...>{n.function, o};
   }(operands);
 }
+/// Operands first to last.
 template <class Head, class... Tail, class Make>
 auto with_leaves(const arguments<Head, Tail...>& nodes, Make&& make) {
   auto head = with_leaves(nodes.head, make);
@@ -112,30 +124,40 @@ auto with_leaves(const arguments<Head, Tail...>& nodes, Make&& make) {
   }(head, tail);
 }
 
+/// A number is no leaf: it lies nowhere.
 template <class T, class Visit>
 void for_each_leaf(const constant<T>&, Visit&&) {}
+/// Visits a leaf of the user's expression.
 template <class T, class E, class B, class Visit>
 void for_each_leaf(const leaf<T, E, B>& l, Visit&& visit) {
   visit(l);
 }
+/// Visits a leaf of a kernel's tree, which the visitor may change.
 template <class T, int Rank, class Visit>
 void for_each_leaf(strided<T, Rank>& l, Visit&& visit) {
   visit(l);
 }
+/// No operands are left.
 template <class Visit>
 void for_each_leaf(const arguments<>&, Visit&&) {}
-template <class Nodes, class Visit>
-requires requires(Nodes& n) {
+/// A list of operands that is not empty.
+template <class Nodes>
+concept several = requires(Nodes& n) {
   n.head;
-}
+};
+/// A node that has operands.
+template <class Node>
+concept inner_node = requires(Node& n) {
+  n.operands;
+};
+/// Operands first to last.
+template <several Nodes, class Visit>
 void for_each_leaf(Nodes& nodes, Visit&& visit) {
   for_each_leaf(nodes.head, visit);
   for_each_leaf(nodes.tail, visit);
 }
-template <class Node, class Visit>
-requires requires(Node& n) {
-  n.operands;
-}
+/// An inner node: those of its operands.
+template <inner_node Node, class Visit>
 void for_each_leaf(Node& n, Visit&& visit) {
   for_each_leaf(n.operands, visit);
 }
@@ -145,14 +167,17 @@ template <class T>
 constexpr index_t buffer_bytes(const constant<T>*, index_t) {
   return 0;
 }
+/// A leaf may have to be gathered: n elements as they are stored.
 template <class T, int Rank>
 constexpr index_t buffer_bytes(const strided<T, Rank>*, index_t n) {
   return n * index_t(sizeof(T));
 }
+/// What the operands take together, each with a buffer of its own.
 template <class... Nodes>
 constexpr index_t buffer_bytes(const arguments<Nodes...>*, index_t n) {
   return (index_t{0} + ... + buffer_bytes(static_cast<const Nodes*>(nullptr), n));
 }
+/// What a node's operands take; its own values are never stored.
 template <class F, class... Nodes>
 constexpr index_t buffer_bytes(const computed<F, Nodes...>*, index_t n) {
   return buffer_bytes(static_cast<const arguments<Nodes...>*>(nullptr), n);
@@ -161,9 +186,10 @@ constexpr index_t buffer_bytes(const computed<F, Nodes...>*, index_t n) {
 /// The axes of a loop, the last one fastest.
 template <int Rank>
 struct loop_axes {
-  int count = 0;
-  index_list<Rank> extents;
+  int count = 0;             ///< how many axes there are; the rest of the lists means nothing
+  index_list<Rank> extents;  ///< elements along each axis
 
+  /// How often the loop runs.
   MULTISTAGE_HD index_t size() const {
     index_t n = 1;
     for (int k = 0; k < count; ++k)
@@ -179,6 +205,7 @@ struct loop_axes {
     }
     return p;
   }
+  /// How far the element at a place lies behind the first, in elements.
   MULTISTAGE_HD index_t offset(const index_list<Rank>& place,
                                const index_list<Rank>& strides) const {
     index_t o = 0;
@@ -245,14 +272,15 @@ struct assignment {
   static constexpr index_t piece =
       1024;  // elements: a few buffers of them stay in the first-level cache
 
-  loop_axes<Rank> axes;
-  Tree tree;
-  T* to;
-  index_list<Rank> strides;
+  loop_axes<Rank> axes;      ///< those of the result, joined where all operands allow it
+  Tree tree;                 ///< the expression, its leaves `strided` along these axes
+  T* to;                     ///< the result's element at place 0 along every axis
+  index_list<Rank> strides;  ///< the result's, descending and above 0
 
   /// One element.
   struct by_element {
-    assignment a;
+    assignment a;  ///< the whole of it, by value: a device reads no memory of the host
+    /// Element i of the loop: its place along the axes, the tree's value there, and the store.
     MULTISTAGE_HD void operator()(index_t i) const {
       const index_list<Rank> place = a.axes.place(i);
       a.to[a.axes.offset(place, a.strides)] = static_cast<T>(a.tree.at(place));
@@ -260,8 +288,10 @@ struct assignment {
   };
   /// Elements [k piece, (k + 1) piece).
   struct by_piece {
-    assignment a;
-    index_t size;
+    assignment a;  ///< the whole of it, by value
+    index_t size;  ///< elements in all; the last piece may be shorter
+    /// Piece k: leaves that lie as the loop does are read where they are, others are gathered
+    /// into a buffer; one plain loop; and a scatter where the result has strides.
     void operator()(index_t k) const {
       constexpr index_t bytes =
           buffer_bytes(static_cast<const Tree*>(nullptr), piece) + piece * index_t(sizeof(T));
@@ -308,6 +338,8 @@ struct assignment {
                             from += run;
                           });
     }
+    /// The loop over a piece. Its usual length is written as a constant, which lets compilers
+    /// leave out the remainder.
     template <class Lines>
     static void loop(const Lines& lines, index_t n, T* to) {
       if (n == piece) {  // as many as the compiler knows
@@ -322,6 +354,8 @@ struct assignment {
     }
   };
 
+  /// Runs on a backend: pieces of `piece` elements where memory is the host's, an element a
+  /// thread elsewhere. It does not wait for a device.
   template <class Backend>
   void run(const Backend& b) const {
     const index_t n = axes.size();
@@ -492,10 +526,13 @@ auto eval(X&& x) {
 }
 
 // What core/tensor.hpp's classes call.
+/// What assigning to a view does. @throws shape_error
 template <class T, class E, class B, class X>
 void tensor_assign(const tensor_view<T, E, B>& to, const X& x) {
   lazy::assign(to.backend(), to.view(), lazy::node_of(x));
 }
+/// What making a tensor from x does: memory of its own, of the extents and on the backend of x.
+/// @throws shape_error where the type of `to` knows other extents
 template <class T, class E, class B, class X>
 void tensor_construct(basic_tensor<T, E, B>& to, const X& x) {
   const auto node = lazy::node_of(x);
@@ -506,6 +543,8 @@ void tensor_construct(basic_tensor<T, E, B>& to, const X& x) {
   lazy::assign(made.backend(), made.view(), node);
   to = std::move(made);
 }
+/// What assigning to a tensor does: its memory is used again where the extents are the same, so
+/// that a loop over steps allocates nothing.
 template <class T, class E, class B, class X>
 void tensor_take(basic_tensor<T, E, B>& to, const X& x) {
   const auto node = lazy::node_of(x);
@@ -514,10 +553,13 @@ void tensor_take(basic_tensor<T, E, B>& to, const X& x) {
   else
     tensor_construct(to, x);
 }
+/// The value everywhere; of any strides.
 template <tensor_like X, class T>
 void tensor_fill(X&& to, T value) {
   lazy::assign(to.backend(), to.view(), lazy::constant<T>(value));
 }
+/// The elements in memory of their own, one after the other; bytes are copied where they lie so
+/// already.
 template <tensor_like X>
 auto tensor_copy(const X& x) {
   basic_tensor<typename X::value_type, typename X::extents_type, typename X::backend_type> y(
@@ -530,10 +572,12 @@ auto tensor_copy(const X& x) {
   }
   return y;
 }
+/// The elements in a std::vector, the last axis fastest.
 template <tensor_like X>
 auto tensor_to_host(const X& x) {
   return x.view().contiguous() ? detail::downloaded(x) : detail::downloaded(tensor_copy(x));
 }
+/// The elements in the memory of another backend. Between two devices they go through the host.
 template <tensor_like X, class Backend>
 auto tensor_to(const X& x, const Backend& backend) {
   using T = typename X::value_type;

@@ -19,22 +19,26 @@ namespace lazy {
 /// tensors themselves that have none.
 template <class T, class Extents, class Backend>
 struct leaf : expression_base {
-  using value_type = computed_t<T>;
-  using element_type = T;
-  using extents_type = Extents;
-  using backend_type = Backend;
+  using value_type = computed_t<T>;  ///< what an element is computed as
+  using element_type = T;            ///< what an element is stored as
+  using extents_type = Extents;      ///< those of the view
+  using backend_type = Backend;      ///< whose memory it is
 
-  view<const T, Extents> elements;
-  Backend handle;
+  view<const T, Extents> elements;  ///< the elements as they lie
+  Backend handle;                   ///< the backend that evaluates the expression
+  /// Keeps the elements of a tensor without a name alive; null otherwise.
   std::shared_ptr<const void> owner;
 
+  /// @param o keeps the elements alive as long as the expression lives
   leaf(const view<const T, Extents>& v,
        const Backend& b,
        std::shared_ptr<const void> o = nullptr)
       : elements(v), handle(b), owner(std::move(o)) {}
+  /// Those of the view.
   const Extents& extents() const {
     return elements.extents;
   }
+  /// The backend that evaluates the expression.
   const Backend& backend() const {
     return handle;
   }
@@ -43,16 +47,19 @@ struct leaf : expression_base {
 /// A number as operand.
 template <class T>
 struct constant : expression_base {
-  using value_type = T;
-  using extents_type = multistage::extents<>;
-  using backend_type = void;
+  using value_type = T;                        ///< the number's own type
+  using extents_type = multistage::extents<>;  ///< none: it spreads to any others
+  using backend_type = void;                   ///< none: it goes with every backend
 
-  T value;
+  T value;  ///< the same at every place
 
+  /// Explicit, since numbers become operands only beside one.
   explicit constant(T v) : value(v) {}
+  /// No axes.
   extents_type extents() const {
     return {};
   }
+  /// The number, wherever.
   template <class Place>
   MULTISTAGE_HD T at(const Place&) const {
     return value;
@@ -62,10 +69,11 @@ struct constant : expression_base {
 /// Operands of a node, one behind the other. (std::tuple is not for devices.)
 template <class... Nodes>
 struct arguments {};
+/// The first operand and the rest, which is arguments again.
 template <class Head, class... Tail>
 struct arguments<Head, Tail...> {
-  Head head;
-  arguments<Tail...> tail;
+  Head head;                ///< the first
+  arguments<Tail...> tail;  ///< those behind it
 };
 
 namespace detail {
@@ -140,14 +148,19 @@ void join_extents(index_list<Rank>& all, const E& e) {
 /// f of one value of each operand.
 template <class F, class... Nodes>
 struct applied : expression_base {
+  /// What the function returns for one value of each operand.
   using value_type = std::remove_cvref_t<decltype(std::declval<const F&>()(
       std::declval<typename Nodes::value_type>()...))>;
+  /// Where each axis takes the extent that is not 1.
   using extents_type = typename detail::common_extents<typename Nodes::extents_type...>::type;
+  /// The one that the operands agree on; void where all are numbers.
   using backend_type = typename detail::common_backend<typename Nodes::backend_type...>::type;
 
-  F function;
-  arguments<Nodes...> operands;
+  F function;                    ///< called with one value of each operand, on host or device
+  arguments<Nodes...> operands;  ///< kept by value: views and numbers are small
 
+  /// @param f a function object that the backend's compiler can call: a plain lambda on the
+  /// host, an object with MULTISTAGE_HD on a device
   applied(const F& f, arguments<Nodes...> nodes) : function(f), operands(std::move(nodes)) {}
   /// @throws shape_error where the operands' extents do not go together
   extents_type extents() const {
@@ -157,6 +170,7 @@ struct applied : expression_base {
     join(all, operands);
     return make_extents<extents_type>(all);
   }
+  /// The handle of the first operand that has one.
   backend_type backend() const {
     return first_backend(operands);
   }
@@ -193,10 +207,12 @@ auto node_of(X&& x) {
     return node(x.cview(), x.backend());
   }
 }
+/// An expression is a node already.
 template <expression X>
 std::remove_cvref_t<X> node_of(X&& x) {
   return std::forward<X>(x);
 }
+/// Nodes as a list that device code can hold.
 template <class... Nodes>
 arguments<Nodes...> arguments_of(Nodes... nodes) {
   if constexpr (sizeof...(Nodes) == 0)

@@ -8,6 +8,7 @@
 namespace multistage {
 namespace lazy::function {
 
+// Each function is an object, so that trees of them have types and run on devices.
 #define MULTISTAGE_UNARY(name, expression_of_x)          \
   struct name {                                          \
     template <class X>                                   \
@@ -22,6 +23,7 @@ namespace lazy::function {
       return expression_of_x_and_y;                           \
     }                                                         \
   };
+// Of two elements, by C++'s own operators and <cmath>.
 MULTISTAGE_BINARY(add, x + y)
 MULTISTAGE_BINARY(subtract, x - y)
 MULTISTAGE_BINARY(multiply, x* y)
@@ -40,6 +42,7 @@ MULTISTAGE_BINARY(minimum, (x < y || x != x) ? x : y)
 MULTISTAGE_BINARY(maximum, (x > y || x != x) ? x : y)
 MULTISTAGE_BINARY(power, std::pow(x, y))
 MULTISTAGE_BINARY(atan2, std::atan2(x, y))
+// Of one element.
 MULTISTAGE_UNARY(negate, -x)
 MULTISTAGE_UNARY(logical_not, !x)
 MULTISTAGE_UNARY(absolute, x < X(0) ? X(-x) : x)
@@ -59,14 +62,18 @@ MULTISTAGE_UNARY(gelu, X(0.5 * x * (1 + std::erf(double(x) * 0.70710678118654752
 #undef MULTISTAGE_UNARY
 #undef MULTISTAGE_BINARY
 
+/// One of two values, brought to their common type.
 struct select {
+  /// Both are computed before one is chosen.
   template <class X, class Y>
   MULTISTAGE_HD constexpr std::common_type_t<X, Y> operator()(bool condition, X x, Y y) const {
     return condition ? x : y;
   }
 };
+/// A value as T, or as float where T is only for storing (half, bfloat16).
 template <class T>
 struct cast {
+  /// As a static_cast does: towards 0 into integers.
   template <class X>
   MULTISTAGE_HD constexpr computed_t<T> operator()(X x) const {
     return computed_t<T>(x);
@@ -81,22 +88,35 @@ struct cast {
   auto operator symbol(X&& x, Y&& y) {                                          \
     return map(lazy::function::name(), std::forward<X>(x), std::forward<Y>(y)); \
   }
+/// The sum, element by element; x + 1 adds the number to each.
 MULTISTAGE_OPERATOR(+, add)
+/// The difference.
 MULTISTAGE_OPERATOR(-, subtract)
+/// The product of the elements; `multiply` (ops/matmul.hpp) is that of matrices.
 MULTISTAGE_OPERATOR(*, multiply)
+/// The quotient; of integers it is cut off towards 0, as C++ does.
 MULTISTAGE_OPERATOR(/, divide)
+/// The remainder of integers, of the sign of x.
 MULTISTAGE_OPERATOR(%, remainder)
+/// Whether x is less, as bool; any comparison with NaN is false.
 MULTISTAGE_OPERATOR(<, less)
+/// Whether x is greater, as bool.
 MULTISTAGE_OPERATOR(>, greater)
+/// Whether x is at most y, as bool.
 MULTISTAGE_OPERATOR(<=, less_equal)
+/// Whether x is at least y, as bool.
 MULTISTAGE_OPERATOR(>=, greater_equal)
+/// Whether both hold. Both sides are computed, as always with operators of expressions.
 MULTISTAGE_OPERATOR(&&, logical_and)
+/// Whether one of them holds. Both sides are computed.
 MULTISTAGE_OPERATOR(||, logical_or)
 #undef MULTISTAGE_OPERATOR
+/// The opposite number. Of unsigned integers below 32 bits it is a negative int.
 template <operand X>
 auto operator-(X&& x) {
   return map(lazy::function::negate(), std::forward<X>(x));
 }
+/// true where x is false or 0.
 template <operand X>
 auto operator!(X&& x) {
   return map(lazy::function::logical_not(), std::forward<X>(x));
@@ -107,19 +127,34 @@ auto operator!(X&& x) {
   auto name(X&& x) {                                      \
     return map(lazy::function::of(), std::forward<X>(x)); \
   }
+/// |x|, of the type of x.
 MULTISTAGE_FUNCTION(abs, absolute)
+/// x x.
 MULTISTAGE_FUNCTION(square, square)
+/// e^x.
 MULTISTAGE_FUNCTION(exp, exp)
+/// The natural logarithm; NaN below 0, minus infinity at 0.
 MULTISTAGE_FUNCTION(log, log)
+/// The square root; NaN below 0.
 MULTISTAGE_FUNCTION(sqrt, sqrt)
+/// Of an angle in radians.
 MULTISTAGE_FUNCTION(sin, sin)
+/// Of an angle in radians.
 MULTISTAGE_FUNCTION(cos, cos)
+/// The hyperbolic tangent, within [-1, 1].
 MULTISTAGE_FUNCTION(tanh, tanh)
+/// The largest whole number that is not above x.
 MULTISTAGE_FUNCTION(floor, floor)
+/// The nearest whole number; halves go away from 0.
 MULTISTAGE_FUNCTION(round, round)
+/// Whether x is neither infinite nor NaN, as bool; integers always are.
 MULTISTAGE_FUNCTION(isfinite, isfinite)
+/// The logistic function, 1 / (1 + e^-x).
 MULTISTAGE_FUNCTION(sigmoid, sigmoid)
+/// x sigmoid(x), the activation of all networks here (Elfwing, Uchibe, Doya, arXiv 1702.03118).
 MULTISTAGE_FUNCTION(silu, silu)
+/// x P(X <= x) of a standard normal X, by erf, not by its approximation with tanh (Hendrycks,
+/// Gimpel, arXiv 1606.08415).
 MULTISTAGE_FUNCTION(gelu, gelu)
 #undef MULTISTAGE_FUNCTION
 
@@ -129,15 +164,23 @@ MULTISTAGE_FUNCTION(gelu, gelu)
   auto name(X&& x, Y&& y) {                                                   \
     return map(lazy::function::of(), std::forward<X>(x), std::forward<Y>(y)); \
   }
+/// Whether the elements are the same, as bool. A function, since x == y of tensors could also
+/// ask whether all are.
 MULTISTAGE_FUNCTION(equal, equal)
+/// Whether the elements differ, as bool; NaN differs from itself.
 MULTISTAGE_FUNCTION(not_equal, not_equal)
+/// The smaller of both; NaN where either is. Over axes it is `min`.
 MULTISTAGE_FUNCTION(minimum, minimum)
+/// The larger of both; NaN where either is. Over axes it is `max`.
 MULTISTAGE_FUNCTION(maximum, maximum)
+/// x^y; NaN where x is below 0 and y is no whole number.
 MULTISTAGE_FUNCTION(pow, power)
+/// The angle of the point (y, x) in (-pi, pi], the first operand upwards, as std::atan2 has it.
 MULTISTAGE_FUNCTION(atan2, atan2)
 #undef MULTISTAGE_FUNCTION
 
-/// x where `condition` holds, else y.
+/// x where `condition` holds, else y. Both are computed everywhere, so `where` does not keep a
+/// division by 0 from being done, only from being seen.
 template <class C, class X, class Y>
 requires operands<C, X, Y>
 auto where(C&& condition, X&& x, Y&& y) {

@@ -57,12 +57,15 @@ void print_axis(std::ostream& out,
 
 }  // namespace detail
 
+/// The values, copied to the host first where they are not there: [[1, 2], [3, 4]]. Beyond
+/// 1,000 elements each long axis shows its first and last three.
 template <tensor_like X>
 std::ostream& operator<<(std::ostream& out, const X& x) {
   index_t at = 0;
   detail::print_axis(out, x.to_host(), x.extents(), 0, at);
   return out;
 }
+/// The values, evaluated for the print alone.
 template <expression X>
 std::ostream& operator<<(std::ostream& out, const X& x) {
   return out << eval(x);

@@ -12,72 +12,89 @@ namespace multistage {
 /// Some axes of a tensor, counted from 0 or, below 0, from behind: mean(y, axes{0, 1, 2}).
 template <int N>
 struct axes {
-  int value[std::size_t(N)];
+  int value[std::size_t(N)];  ///< in any order, each once
 };
+/// axes{0, 1} are axes<2>.
 template <class... Axes>
 axes(Axes...) -> axes<int(sizeof...(Axes))>;
 
 /// Given behind the axes: they stay, with one element each, so that the result spreads over
 /// what it came from.
 struct keep_axes {};
+/// The one value of keep_axes: mean(y, axes{3}, keep).
 inline constexpr keep_axes keep{};
 
 namespace lazy::reducing {
 
+/// What values are added in.
 template <class T>
 using wide = std::conditional_t<std::is_floating_point_v<computed_t<T>>, double, std::int64_t>;
 /// What sums and means over axes are: of the operand's own type where it is floating-point.
 template <class T>
 using narrow =
     std::conditional_t<std::is_floating_point_v<computed_t<T>>, computed_t<T>, std::int64_t>;
+/// What means and norms over axes are: also of integers a number with a fraction.
 template <class T>
 using fraction =
     std::conditional_t<std::is_floating_point_v<computed_t<T>>, computed_t<T>, double>;
 
-/// A reduction has an `accumulator`, how it takes a value and another accumulator in, and how
-/// it ends. `ordered`: places count.
+/// The sum. Like every reduction it has an `accumulator`, how it takes in a value and another
+/// accumulator, and how it ends. `ordered`: places count. `of_nothing`: it has a value even
+/// where there are no elements.
 template <class T>
 struct sum {
   using accumulator = wide<T>;
   using result = narrow<T>;
   static constexpr bool ordered = false;
   static constexpr bool of_nothing = true;
+  /// Nothing added yet.
   MULTISTAGE_HD static accumulator start() {
     return 0;
   }
+  /// Adds a value; its place does not matter.
   MULTISTAGE_HD static void take(accumulator& a, computed_t<T> value, index_t) {
     a += accumulator(value);
   }
+  /// Adds what another part has summed up.
   MULTISTAGE_HD static void merge(accumulator& a, const accumulator& b) {
     a += b;
   }
+  /// The result of so many elements.
   MULTISTAGE_HD static accumulator end(const accumulator& a, index_t) {
     return a;
   }
 };
+/// The arithmetic mean: the sum, divided once at the end.
 template <class T>
 struct mean : sum<T> {
   using result = fraction<T>;
   static constexpr bool of_nothing = false;
+  /// Divides by the number of elements.
   MULTISTAGE_HD static double end(const wide<T>& a, index_t n) {
     return double(a) / double(n);
   }
 };
+/// The Euclidean norm: the root of the sum of squares, without scaling, so squares beyond
+/// double's range are infinite.
 template <class T>
 struct norm {
   using accumulator = double;
   using result = fraction<T>;
   static constexpr bool ordered = false;
   static constexpr bool of_nothing = true;
+  /// Nothing added yet.
   MULTISTAGE_HD static double start() {
     return 0;
   }
+  /// Adds the square of a value.
   MULTISTAGE_HD static void take(double& a, computed_t<T> value, index_t) {
     a += double(value) * double(value);
   }
+  /// Adds the squares of another part.
   MULTISTAGE_HD static void merge(double& a, const double& b) {
     a += b;
   }
+  /// The root.
   MULTISTAGE_HD static double end(const double& a, index_t) {
     return ::sqrt(a);
   }
@@ -85,18 +102,22 @@ struct norm {
 /// The largest (or smallest) value and its place, the first of equals; NaN is beyond all.
 template <class T, bool Largest>
 struct extreme {
+  /// The best value so far with its place.
   struct accumulator {
     computed_t<T> value;
     index_t place;
+    /// @param p -1 before the first value
     MULTISTAGE_HD constexpr accumulator(computed_t<T> v = computed_t<T>(0), index_t p = -1)
         : value(v), place(p) {}
   };
   using result = computed_t<T>;
   static constexpr bool ordered = true;
   static constexpr bool of_nothing = false;
+  /// No value yet.
   MULTISTAGE_HD static accumulator start() {
     return {};
   }
+  /// Whether a is more extreme than b: NaN above all, then by size.
   MULTISTAGE_HD static bool beyond(computed_t<T> a, computed_t<T> b) {
     const bool nan_a = a != a;
     const bool nan_b = b != b;
@@ -104,9 +125,12 @@ struct extreme {
       return nan_a && !nan_b;
     return Largest ? a > b : a < b;
   }
+  /// Looks at one value at its place.
   MULTISTAGE_HD static void take(accumulator& a, computed_t<T> value, index_t place) {
     merge(a, {value, place});
   }
+  /// The better of two; of equals the one with the lower place, so that the order in which
+  /// parts come does not matter.
   MULTISTAGE_HD static void merge(accumulator& a, const accumulator& b) {
     if (b.place < 0)
       return;
@@ -114,13 +138,16 @@ struct extreme {
         (!beyond(a.value, b.value) && b.place < a.place))
       a = b;
   }
+  /// The value without its place.
   MULTISTAGE_HD static result end(const accumulator& a, index_t) {
     return a.value;
   }
 };
+/// The place of the extreme, counted along the reduced axes in their order.
 template <class T, bool Largest>
 struct extreme_place : extreme<T, Largest> {
   using result = index_t;
+  /// The place without its value.
   MULTISTAGE_HD static index_t end(const typename extreme<T, Largest>::accumulator& a,
                                    index_t) {
     return a.place;
@@ -132,8 +159,9 @@ struct extreme_place : extreme<T, Largest> {
 template <class Op, class T, int Rank>
 struct parts {
   using accumulator = typename Op::accumulator;
+  /// Elements of a part: enough to be worth a task, and a fixed number.
   static constexpr index_t part = 4096;
-  static constexpr int lanes = 8;
+  static constexpr int lanes = 8;  ///< chains of additions side by side within a part
   static constexpr int most = 64;  ///< results of a group
 
   const T* data;
@@ -210,6 +238,7 @@ struct finish {
   index_t count;
   index_t length;
   typename Op::result* to;
+  /// Result i: its parts merged one after the other.
   MULTISTAGE_HD void operator()(index_t i) const {
     typename Op::accumulator a = made[i * count];
     for (index_t k = 1; k < count; ++k)
@@ -261,6 +290,7 @@ auto reduce_parts(const Backend& b,
   return memory;
 }
 
+/// Notes which axes are named. @throws value_error for one that is not there or named twice
 template <class E, int N>
 void mark(const axes<N>& which, bool* is_reduced, const E& extents) {
   for (int k = 0; k < E::rank(); ++k)
@@ -282,6 +312,8 @@ auto evaluated(const X& x) {
     return node_of(eval(x));
 }
 
+/// Over some axes, to a tensor on the backend of x; waits for it. @throws shape_error where
+/// nothing is left to take an extreme or a mean of, value_error for axes that x has not
 template <template <class> class Op, class X, int N, bool Keep>
 auto reduce(const X& x, const axes<N>& which, std::bool_constant<Keep>) {
   const auto l = evaluated(x);
@@ -352,9 +384,9 @@ using smallest_place = extreme_place<T, false>;
 
 }  // namespace lazy::reducing
 
-// name(x): of all elements, a number (sums and means in double, or in 64 bits for integers).
-// name(x, axes{...}): along these axes, a tensor without them; name(x, axes{...}, keep): a
-// tensor with one element along each.
+// Each reduction has three forms. name(x): of all elements, a number of the host (sums and
+// means in double, or in 64 bits for integers). name(x, axes{...}): along these axes, a tensor
+// without them; name(x, axes{...}, keep): a tensor with one element along each.
 #define MULTISTAGE_REDUCTION(name, op)                                              \
   template <operand X>                                                              \
   auto name(const X& x) {                                                           \
@@ -368,12 +400,20 @@ using smallest_place = extreme_place<T, false>;
   auto name(const X& x, const axes<N>& which, keep_axes) {                          \
     return lazy::reducing::reduce<lazy::reducing::op>(x, which, std::true_type());  \
   }
+/// The sum of all elements, or along axes; 0 of nothing.
 MULTISTAGE_REDUCTION(sum, sum)
+/// The arithmetic mean. @throws shape_error of nothing
 MULTISTAGE_REDUCTION(mean, mean)
+/// The Euclidean norm, the root of the sum of squares.
 MULTISTAGE_REDUCTION(norm, norm)
+/// The largest element; NaN where there is one. @throws shape_error of nothing
 MULTISTAGE_REDUCTION(max, largest)
+/// The smallest element; NaN where there is one. @throws shape_error of nothing
 MULTISTAGE_REDUCTION(min, smallest)
+/// Where the largest element is, counted along the reduced axes, the last one fastest; the
+/// first of equals. @throws shape_error of nothing
 MULTISTAGE_REDUCTION(argmax, largest_place)
+/// Where the smallest element is, counted as argmax does. @throws shape_error of nothing
 MULTISTAGE_REDUCTION(argmin, smallest_place)
 #undef MULTISTAGE_REDUCTION
 
