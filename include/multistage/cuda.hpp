@@ -2,8 +2,9 @@
 // with cuBLAS and cuRAND.
 #pragma once
 #if !defined(__CUDACC__)
-#error \
-    "multistage: <multistage/cuda.hpp> needs nvcc; include <multistage/multistage.hpp> for the CPU or <multistage/thrust.hpp> for Thrust's host systems"
+// On the CPU it is <multistage/multistage.hpp>, or <multistage/thrust.hpp> for Thrust's host
+// systems.
+#error "multistage: <multistage/cuda.hpp> needs nvcc; <multistage/multistage.hpp> does not"
 #endif
 #include "backend/cuda/backend.hpp"
 #include "library.hpp"

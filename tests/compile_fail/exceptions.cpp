@@ -1,4 +1,4 @@
-// multistage: exceptions are needed, errors are reported by them: compile without -fno-exceptions
+// multistage: exceptions are needed, they report errors: compile without -fno-exceptions
 // with: -std=c++20 -fno-exceptions
 // lines: 15
 #include <multistage/multistage.hpp>

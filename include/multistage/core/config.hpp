@@ -5,13 +5,11 @@
 // An include that cannot be found ends the compilation at once; an #error alone would be
 // followed by hundreds of lines.
 #if (defined(_MSVC_LANG) ? _MSVC_LANG : __cplusplus) < 202002L
-#error \
-    "multistage: C++20 is needed: compile with -std=c++20 (CMake: target_compile_features(PROGRAM PRIVATE cxx_std_20))"
+#error "multistage: C++20 is needed: compile with -std=c++20 (CMake: cxx_std_20)"
 #include "compile with -std=c++20"
 #endif
 #if !defined(__cpp_exceptions) && !defined(__CUDACC__)
-#error \
-    "multistage: exceptions are needed, errors are reported by them: compile without -fno-exceptions"
+#error "multistage: exceptions are needed, they report errors: compile without -fno-exceptions"
 #include "compile without -fno-exceptions"
 #endif
 
@@ -20,34 +18,37 @@
 #include <cstdint>
 
 #if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ && !defined(__CUDA_ARCH__)
-#error \
-    "multistage: this unit is compiled for finite numbers only (-ffast-math, -Ofast or \
--ffinite-math-only), so that NaN and infinity would go unnoticed; put -fno-finite-math-only behind it"
+// Compiled for finite numbers only (-ffast-math, -Ofast or -ffinite-math-only), NaN and
+// infinity would go unnoticed.
+#error "multistage: -ffast-math hides NaN and infinity: put -fno-finite-math-only behind it"
 #endif
 
+/// Marks what runs on the host and, where nvcc compiles it, on devices, too.
 #if defined(__CUDACC__)
 #define MULTISTAGE_HD __host__ __device__
 #else
 #define MULTISTAGE_HD
 #endif
 
+/// Marks a pointer whose elements no other pointer of the function reaches, where the compiler
+/// has a word for that.
 #if defined(__GNUC__) || defined(__clang__)
 #define MULTISTAGE_RESTRICT __restrict__
 #else
 #define MULTISTAGE_RESTRICT
 #endif
 
-// What runs once, when a model is made or an error is thrown: compiled for size, which saves a
-// user's compiler seconds.
+/// What runs once, when a model is made or an error is thrown: compiled for size, which saves a
+/// user's compiler seconds.
 #if defined(__GNUC__) || defined(__clang__)
 #define MULTISTAGE_COLD [[gnu::cold]]
 #else
 #define MULTISTAGE_COLD
 #endif
 
-// The instruction set that a unit is compiled for, as the name of the inline namespace of what
-// differs with it: the cpu backend, and so all that has it as a template argument. Without it
-// the linker would take one of two functions of one name, and vectors of the other's width.
+/// The instruction set that a unit is compiled for, as the name of the inline namespace of what
+/// differs with it: the cpu backend, and so all that has it as a template argument. Without it
+/// the linker would take one of two functions of one name, and vectors of the other's width.
 #if defined(__AVX512F__)
 #define MULTISTAGE_ISA avx512
 #elif defined(__AVX2__) && defined(__FMA__)
@@ -64,6 +65,7 @@
 #define MULTISTAGE_ISA baseline
 #endif
 
+/// The library: tensors and operations, networks, their training and what is drawn from them.
 namespace multistage {
 
 /// Extents, offsets and counts.

@@ -224,6 +224,7 @@ constexpr bool same_extents(const A& a, const B& b) {
       return false;
   return true;
 }
+/// Whether extents are equal, whatever their types.
 template <index_t... A, extents_like B>
 constexpr bool operator==(const extents<A...>& a, const B& b) {
   return same_extents(a, b);

@@ -75,8 +75,8 @@ auto downloaded(const X& x) {
 template <class Self>
 class tensor_interface {
  public:
-  // Each of these exists three times: for tensors, for const ones, and for those without a
-  // name, whose views keep them.
+  /// Each of these exists three times: for tensors, for const ones, and for those without a
+  /// name, whose views keep them.
 #define MULTISTAGE_VIEW(head, name_and_parameters, ...)      \
   head auto name_and_parameters& {                           \
     const auto v = self().view();                            \

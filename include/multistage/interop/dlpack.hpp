@@ -21,30 +21,34 @@ enum class type_code : std::uint8_t {
   boolean = 6
 };
 
+/// DLDevice of the ABI: where elements lie.
 struct device {
-  device_kind kind = device_kind::cpu;
-  std::int32_t number = 0;
+  device_kind kind = device_kind::cpu;  ///< which kind of memory
+  std::int32_t number = 0;              ///< which of several GPUs, from 0
 };
+/// DLDataType of the ABI: what an element is.
 struct data_type {
-  type_code code = type_code::floating;
-  std::uint8_t bits = 0;
-  std::uint16_t lanes = 1;
+  type_code code = type_code::floating;  ///< kind of number
+  std::uint8_t bits = 0;                 ///< of one number: 32 for float
+  std::uint16_t lanes = 1;               ///< numbers an element; this library knows 1
+  /// The same kind, bits and lanes.
   friend bool operator==(const data_type&, const data_type&) = default;
 };
 /// DLTensor of the ABI.
 struct described {
-  void* data = nullptr;
-  dlpack::device device;
-  std::int32_t axes = 0;
-  dlpack::data_type type;
-  std::int64_t* extents = nullptr;
+  void* data = nullptr;             ///< where byte_offset counts from
+  dlpack::device device;            ///< whose memory `data` is an address in
+  std::int32_t axes = 0;            ///< length of `extents` and `strides`
+  dlpack::data_type type;           ///< of every element
+  std::int64_t* extents = nullptr;  ///< elements along each axis
   std::int64_t* strides = nullptr;  ///< in elements; null: packed
-  std::uint64_t byte_offset = 0;
+  std::uint64_t byte_offset = 0;    ///< from `data` to the element at place 0
 };
 /// DLManagedTensor of the ABI. Who receives it calls deleter(this) when done.
 struct managed {
-  described tensor;
-  void* owner = nullptr;
+  described tensor;       ///< what is handed over
+  void* owner = nullptr;  ///< the giver's own note, not for the receiver
+  /// Frees all of it, this struct included; null: nothing to free.
   void (*deleter)(managed*) = nullptr;
 };
 static_assert(sizeof(void*) != 8 || (sizeof(described) == 48 && sizeof(managed) == 64),
@@ -55,6 +59,7 @@ template <class T>
 struct type_of {
   static_assert(std::is_arithmetic_v<T>,
                 "multistage: DLPack has no code for this element type");
+  /// The code, with the bits of T and one lane.
   static constexpr data_type value{std::is_same_v<T, bool>       ? type_code::boolean
                                    : std::is_floating_point_v<T> ? type_code::floating
                                    : std::is_unsigned_v<T>       ? type_code::unsigned_integer

@@ -7,9 +7,9 @@
 
 namespace multistage {
 
-/// Eigen's half and bfloat16 are stored in tensors like other types; they are computed as
-/// float.
+/// IEEE's floats of 16 bits, for storing in tensors: expressions compute with them in float.
 using half = Eigen::half;
+/// Floats of 16 bits with float's exponent and 8 bits of precision, for storing, too.
 using bfloat16 = Eigen::bfloat16;
 
 /// A view of one axis as a column vector, of two as a matrix, row-major, with any strides. The
@@ -50,13 +50,10 @@ auto as_eigen(X&& x) {
   }
 }
 
-/// Eigen's matrix, vector, array or map of either order as a view [rows, columns] on the CPU,
-/// or [size] for a vector type. It must outlive the view.
-template <class Derived, class Backend = typename default_backend<Derived>::type>
-requires(bool(Eigen::internal::traits<Derived>::Flags& Eigen::DirectAccessBit)) auto from_eigen(
-    Eigen::DenseBase<Derived>& object,
-    const Backend& backend = Backend()) {
-  auto& x = object.derived();
+namespace detail {
+/// Eigen's object as it lies; its elements are const where `x` or what it maps is.
+template <class Derived, class Backend>
+auto view_of_dense(Derived& x, const Backend& backend) {
   using T = std::remove_pointer_t<decltype(x.data())>;
   if constexpr (Derived::IsVectorAtCompileTime) {
     return tensor_view<T, rank<1>, Backend>(
@@ -70,23 +67,23 @@ requires(bool(Eigen::internal::traits<Derived>::Flags& Eigen::DirectAccessBit)) 
                                             {x.data(), rank<2>(x.rows(), x.cols()), strides});
   }
 }
-template <class Derived, class Backend = typename default_backend<Derived>::type>
-requires(bool(Eigen::internal::traits<Derived>::Flags& Eigen::DirectAccessBit)) auto from_eigen(
-    const Eigen::DenseBase<Derived>& object,
-    const Backend& backend = Backend()) {
-  const auto& x = object.derived();
-  using T = std::remove_pointer_t<decltype(x.data())>;
-  if constexpr (Derived::IsVectorAtCompileTime) {
-    return tensor_view<T, rank<1>, Backend>(
-        backend, {x.data(), rank<1>(x.size()), {index_t(x.innerStride())}});
-  } else {
-    const index_t inner = x.innerStride();
-    const index_t outer = x.outerStride();
-    const index_list<2> strides =
-        Derived::IsRowMajor ? index_list<2>(outer, inner) : index_list<2>(inner, outer);
-    return tensor_view<T, rank<2>, Backend>(backend,
-                                            {x.data(), rank<2>(x.rows(), x.cols()), strides});
-  }
+/// Objects with memory of their own; expressions have none.
+template <class Derived>
+concept dense_in_memory = bool(Eigen::internal::traits<Derived>::Flags& Eigen::DirectAccessBit);
+}  // namespace detail
+
+/// Eigen's matrix, vector, array or map of either order as a view [rows, columns] on the CPU,
+/// or [size] for a vector type. It must outlive the view.
+template <detail::dense_in_memory Derived,
+          class Backend = typename default_backend<Derived>::type>
+auto from_eigen(Eigen::DenseBase<Derived>& object, const Backend& backend = Backend()) {
+  return detail::view_of_dense(object.derived(), backend);
+}
+/// The same of a const object: a view to be read only.
+template <detail::dense_in_memory Derived,
+          class Backend = typename default_backend<Derived>::type>
+auto from_eigen(const Eigen::DenseBase<Derived>& object, const Backend& backend = Backend()) {
+  return detail::view_of_dense(object.derived(), backend);
 }
 
 }  // namespace multistage

@@ -12,15 +12,18 @@
 
 namespace multistage {
 
+/// A network, or anything else, that makes features of pictures: any of the functions below, or
+/// a value with the user's own.
 struct feature_extractor {
-  std::string name;
-  std::string hash;
-  index_t dimension = 0;
+  std::string name;       ///< for people and reports
+  std::string hash;       ///< of the weights: figures of different ones do not compare
+  index_t dimension = 0;  ///< features a picture
+  /// Features [n, dimension] of images [n, h, w, c].
+  std::function<std::vector<double>(std::span<const float> images, shape extents)> features;
+  /// Probabilities of classes, [n, classes]; empty where there is no classifier.
   std::function<std::vector<double>(std::span<const float> images, shape extents)>
-      features;  ///< [n, dimension]
-  std::function<std::vector<double>(std::span<const float> images, shape extents)>
-      probabilities;  ///< [n, classes]; empty where there is no classifier
-  index_t classes = 0;
+      probabilities;
+  index_t classes = 0;  ///< how many the classifier tells apart; 0 without one
 };
 
 /// The pixels themselves.

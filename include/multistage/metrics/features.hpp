@@ -45,9 +45,12 @@ inline double kid(std::span<const double> a, std::span<const double> b, index_t 
 /// KID over random subsets: mean and standard error. @throws value_error unless subsets fit
 /// both sets
 struct kid_estimate {
-  double mean;
-  double standard_error;
+  double mean;            ///< over the subsets
+  double standard_error;  ///< of that mean, from the spread of the subsets
 };
+/// KID as papers report it: the mean over `subsets` pairs of subsets of `subset_size` rows,
+/// drawn without replacement within each. @param seed which rows are drawn; the same seed gives
+/// the same figure
 inline kid_estimate kid_in_blocks(std::span<const double> a,
                                   std::span<const double> b,
                                   index_t dimension,

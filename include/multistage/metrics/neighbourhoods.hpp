@@ -147,11 +147,14 @@ class distances {
 
 }  // namespace metrics_detail
 
+/// Four shares of what `neighbourhoods` finds, in [0, 1] but for the density.
 struct neighbourhood_report {
-  double precision;
-  double recall;
+  double precision;  ///< generated rows that lie within the reference: quality
+  double recall;     ///< reference rows that lie within what was generated: variety
+  /// Precision that counts balls instead of asking for one; above 1 where the reference is
+  /// dense.
   double density;
-  double coverage;
+  double coverage;  ///< variety that one stray row of the reference does not raise
 };
 
 /// Precision, recall, density and coverage of generated features against reference ones, with

@@ -13,11 +13,15 @@
 
 namespace multistage {
 
+/// The network with its weights on a backend. Its memory is its own, so one call at a time.
 template <class Backend>
 class random_convolutions {
  public:
+  /// 32 means after the first pair of convolutions and 64 after the second.
   static constexpr index_t feature_count = 96;
 
+  /// @param image extents of one picture; `rows` does not matter. @param seed of the weights:
+  /// figures of different seeds do not compare. @throws value_error for pictures below 4 x 4
   random_convolutions(Backend backend, shape image, std::uint64_t seed = 0)
       : backend_(std::move(backend)), image_(image) {
     require<value_error>(image.height >= 4 && image.width >= 4,

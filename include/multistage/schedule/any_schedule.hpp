@@ -23,23 +23,30 @@ namespace multistage {
 /// A schedule of a type that the library does not know. Copies share it; it is never changed.
 class custom_schedule {
  public:
+  /// Keeps a copy of the schedule on the heap.
   template <noise_schedule S>
   explicit custom_schedule(S s) : schedule_(std::make_shared<holder<S>>(std::move(s))) {}
+  /// What error texts call it; no file has a name for it.
   static constexpr const char* name() {
     return "custom";
   }
+  /// @see noise_schedule
   double signal(double t) const {
     return schedule_->signal(t);
   }
+  /// @see noise_schedule
   double sigma(double t) const {
     return schedule_->sigma(t);
   }
+  /// @see noise_schedule
   double t(double sigma) const {
     return schedule_->t(sigma);
   }
+  /// @see noise_schedule
   double t_min() const {
     return schedule_->t_min();
   }
+  /// @see noise_schedule
   double t_max() const {
     return schedule_->t_max();
   }
@@ -79,6 +86,7 @@ class custom_schedule {
 /// A schedule of any kind; a schedule itself.
 class any_schedule {
  public:
+  /// What files and command lines can name.
   using named = std::variant<edm_schedule,
                              vp_schedule,
                              sub_vp_schedule,
@@ -86,6 +94,7 @@ class any_schedule {
                              cosine_schedule,
                              flow_schedule,
                              ddpm_schedule>;
+  /// Those, and one of the user's own.
   using choice = std::variant<edm_schedule,
                               vp_schedule,
                               sub_vp_schedule,
@@ -106,24 +115,31 @@ class any_schedule {
   explicit any_schedule(const std::string& name)
       : schedule_(by_name(name, std::make_index_sequence<std::variant_size_v<named>>())) {}
 
+  /// The schedule itself, for std::visit.
   const choice& get() const {
     return schedule_;
   }
+  /// The name that files use: "edm", "vp", ...; "custom" for one of the user's own.
   std::string name() const {
     return std::visit([](const auto& s) { return std::string(s.name()); }, schedule_);
   }
+  /// The image's scale at a time. @see noise_schedule
   double signal(double t) const {
     return std::visit([&](const auto& s) { return s.signal(t); }, schedule_);
   }
+  /// The noise level of a time. @see noise_schedule
   double sigma(double t) const {
     return std::visit([&](const auto& s) { return s.sigma(t); }, schedule_);
   }
+  /// The time of a noise level. @see noise_schedule
   double t(double sigma) const {
     return std::visit([&](const auto& s) { return s.t(sigma); }, schedule_);
   }
+  /// The least noise level's time.
   double t_min() const {
     return std::visit([](const auto& s) { return s.t_min(); }, schedule_);
   }
+  /// The largest noise level's time.
   double t_max() const {
     return std::visit([](const auto& s) { return s.t_max(); }, schedule_);
   }

@@ -7,17 +7,21 @@
 
 namespace multistage {
 
+/// The cosine schedule. Compared with `vp` it spends more of its time at middling noise.
 struct cosine_schedule {
-  double offset = 0.008;
-  double t_begin = 1e-3;
-  double t_end = 0.9946;
+  double offset = 0.008;  ///< s: keeps the noise of small times above 0
+  double t_begin = 1e-3;  ///< t_min; below it the noise is lost in rounding
+  double t_end = 0.9946;  ///< t_max, where sigma is about 119; it is infinite at 1
 
+  /// The name that files use.
   static constexpr const char* name() {
     return "cosine";
   }
+  /// alpha(t), falling from 1 to 0.
   double signal(double t) const {
     return std::cos(angle(t)) / std::cos(angle(0));
   }
+  /// sqrt(1 / alpha^2 - 1), the noise over the signal.
   double sigma(double t) const {
     // sigma^2 = (cos^2 a_0 - cos^2 a) / cos^2 a, with the difference as a product so that small
     // t keep their digits.
@@ -32,15 +36,19 @@ struct cosine_schedule {
                (1 + offset) / half_pi -
            offset;
   }
+  /// f(t) = d ln alpha / dt of the process dx = f x dt + g dw.
   double drift(double t) const {
     return -std::tan(angle(t)) * half_pi / (1 + offset);
   }  // d ln alpha / dt
+  /// g(t) = sqrt(-2 f), since the variance is preserved.
   double diffusion(double t) const {
     return std::sqrt(-2 * drift(t));
   }  // variance preserving
+  /// The least time that is used.
   double t_min() const {
     return t_begin;
   }
+  /// The largest time that is used.
   double t_max() const {
     return t_end;
   }

@@ -18,11 +18,13 @@ namespace multistage {
 /// linear: beta from beta_start to beta_end; scaled_linear: their square roots (latent
 /// diffusion); cosine: abar is a squared cosine.
 enum class beta_schedule { linear, scaled_linear, cosine };
+/// The name that files use. @param k one of the three
 constexpr const char* to_string(beta_schedule k) {
   constexpr const char* names[] = {"linear", "scaled_linear", "cosine"};
   return names[int(k)];
 }
 
+/// A schedule by its table of betas, read at steps or, between them, at continuous times.
 class discrete_schedule {
  public:
   /// @throws value_error for steps or betas out of range.
@@ -58,9 +60,11 @@ class discrete_schedule {
     set(betas);
   }
 
+  /// N, the number of steps that the schedule was made with.
   int steps() const {
     return int(log_alpha_.size());
   }
+  /// beta_0 to beta_{N-1}, in the order of rising noise.
   const std::vector<double>& betas() const {
     return betas_;
   }
@@ -68,6 +72,7 @@ class discrete_schedule {
   double log_alpha(int i) const {
     return log_alpha_.at(std::size_t(i));
   }
+  /// abar_i, what is left of the signal's power at step i, counted from 0.
   double alphas_cumprod(int i) const {
     return std::exp(2 * log_alpha(i));
   }
@@ -82,9 +87,11 @@ class discrete_schedule {
     const int i = std::clamp(int(std::floor(place)), 0, steps() - 2);
     return log_alpha_[i] + (place - i) * (log_alpha_[i + 1] - log_alpha_[i]);
   }
+  /// alpha(t) = sqrt(abar), the image's scale.
   double signal(double t) const {
     return std::exp(log_alpha(t));
   }
+  /// Noise over signal at a continuous time.
   double sigma(double t) const {
     return sigma_of(log_alpha(t));
   }
@@ -101,9 +108,11 @@ class discrete_schedule {
   int nearest(double sigma) const {
     return std::clamp(int(std::lround(t(sigma) * steps() - 1)), 0, steps() - 1);
   }
+  /// Of the first step, 1 / N.
   double t_min() const {
     return 1.0 / steps();
   }
+  /// Of the last step.
   double t_max() const {
     return 1;
   }
@@ -162,38 +171,45 @@ class discrete_schedule {
 
 /// A discrete schedule as a template argument of models; the default is latent diffusion's.
 struct ddpm_schedule {
-  beta_schedule betas = beta_schedule::scaled_linear;
-  double beta_start = 0.0015;
-  double beta_end = 0.0195;
-  int num_timesteps = 1000;
+  beta_schedule betas = beta_schedule::scaled_linear;  ///< how betas rise
+  double beta_start = 0.0015;  ///< beta of the first step; nothing to `cosine`
+  double beta_end = 0.0195;    ///< beta of the last step; nothing to `cosine`
+  int num_timesteps = 1000;    ///< N, steps of the discrete process
 
+  /// The name that files use.
   static constexpr const char* name() {
     return "ddpm";
   }
-  /// d ln alpha / dt of the line between two steps, and the diffusion of the
-  /// variance-preserving process.
+  /// f(t) = d ln alpha / dt: the slope of the line between two steps.
   double drift(double t) const {
     const double h = 0.25 / num_timesteps;
     return (nodes().log_alpha(t + h) - nodes().log_alpha(t - h)) / (2 * h);
   }
+  /// g(t) = sqrt(-2 f), since the variance is preserved.
   double diffusion(double t) const {
     return std::sqrt(-2 * drift(t));
   }
+  /// The table behind it, made once for all values with the same settings.
   const discrete_schedule& nodes() const {
     return discrete_schedule::cached(betas, beta_start, beta_end, num_timesteps);
   }
+  /// alpha(t) = sqrt(abar), the image's scale.
   double signal(double t) const {
     return nodes().signal(t);
   }
+  /// Noise over signal, sqrt((1 - abar) / abar).
   double sigma(double t) const {
     return nodes().sigma(t);
   }
+  /// The time of a noise level, (i + 1) / N at step i.
   double t(double sigma) const {
     return nodes().t(sigma);
   }
+  /// Of the first step, 1 / N.
   double t_min() const {
     return 1.0 / num_timesteps;
   }
+  /// Of the last step.
   double t_max() const {
     return 1;
   }

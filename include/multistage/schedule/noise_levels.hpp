@@ -17,6 +17,7 @@ namespace multistage {
 /// beta: quantiles of a symmetric Beta(0.6, 0.6) in t, which crowds at both ends (arXiv
 /// 2407.12173).
 enum class spacing { time_uniform, time_quadratic, log_snr, karras, beta };
+/// Names as options and files spell them, in the enumeration's order.
 constexpr std::array<const char*, 5> option_names(spacing) {
   return {"time_uniform", "time_quadratic", "logSNR", "karras", "beta"};
 }
@@ -71,10 +72,10 @@ inline double beta_quantile(double p, double a) {
 
 /// Both ends of a way down: times, and their noise levels to the last digit.
 struct noise_ends {
-  double t_start;
-  double t_end;
-  double high;
-  double low;
+  double t_start;  ///< where the way begins
+  double t_end;    ///< where it ends
+  double high;     ///< sigma at t_start
+  double low;      ///< sigma at t_end
 };
 
 /// The ends of `num_steps` steps between two noise levels, both of them included: num_steps + 1

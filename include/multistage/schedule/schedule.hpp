@@ -10,6 +10,12 @@
 
 namespace multistage {
 
+/// A schedule: any type with these five const functions. Times t run from t_min() to t_max(),
+/// and sigma, the noise over the signal, rises with them.
+///   signal(t)  the image's scale in x_t
+///   sigma(t)   noise level of a time;  t(sigma)  its inverse
+/// A process dx = f(t) x dt + g(t) dw with these marginals may be given, too, as drift(t) and
+/// diffusion(t); samplers of stochastic equations ask for them.
 template <class S>
 concept noise_schedule = requires(const S& s, double v) {
   { s.signal(v) } -> std::convertible_to<double>;
@@ -40,11 +46,13 @@ MULTISTAGE_COLD void check_schedule(const char* name, const S& s) {
       "; check the schedule's own parameters (of vp beta_min and beta_max must differ)");
 }
 
-/// Half the log-SNR at a time, and the time of a half log-SNR.
+/// Half the log-SNR at a time, -ln sigma: the coordinate in which DPM-Solver and its kin take
+/// steps.
 template <noise_schedule S>
 double lambda(const S& s, double t) {
   return -std::log(s.sigma(t));
 }
+/// The inverse of `lambda`: the time of half a log-SNR.
 template <noise_schedule S>
 double time_of_lambda(const S& s, double l) {
   return s.t(std::exp(-l));

@@ -12,7 +12,8 @@ namespace multistage {
 /// A data set [n, h, w, c] in float32. `read(first, n, to)` writes images [first, first + n);
 /// it may be called from another thread, one call at a time.
 struct image_source {
-  shape extents{0, 0, 0, 0};
+  shape extents{0, 0, 0, 0};  ///< of the whole set: rows are images
+  /// Writes n images from image `first` on to `to`, one after the other.
   std::function<void(index_t first, index_t n, float* to)> read;
 
   /// Of images in memory, which must outlive it. @throws shape_error when their number does not
@@ -53,6 +54,7 @@ inline void check_images(const image_source& images) {
   require<value_error>(varies, "data set: all ", e.rows,
                        " images are equal; nothing can be learnt from them");
 }
+/// The same of images in memory. @throws value_error
 template <class T>
 void check_images(std::span<const T> values, const shape& extents) {
   require<value_error>(extents.rows > 0 && extents.row_size() > 0,

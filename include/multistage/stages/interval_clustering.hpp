@@ -63,6 +63,8 @@ std::vector<index_t> interval_clustering(index_t levels, int clusters, Cost&& co
 /// by prefix sums.
 class spread_cost {
  public:
+  /// @param ascending u, finite. @param weight a factor of all costs. @throws value_error where
+  /// a value is not finite or falls
   explicit spread_cost(std::vector<double> ascending, double weight = 1)
       : u_(std::move(ascending)), sum_(u_.size() + 1, 0.0), weight_(weight) {
     for (std::size_t i = 0; i < u_.size(); ++i) {
@@ -72,6 +74,7 @@ class spread_cost {
       sum_[i + 1] = sum_[i] + u_[i];
     }
   }
+  /// What the cluster [a, b) costs around u[a + (b - a) / 2].
   double operator()(index_t a, index_t b) const {
     const index_t c = a + (b - a) / 2;
     return weight_ * (u_[c] * double(c - a) - (sum_[c] - sum_[a]) + (sum_[b] - sum_[c]) -

@@ -11,9 +11,10 @@
 
 namespace multistage {
 
+/// A partition of nodes 0 to n - 1 into intervals.
 struct n_stage_result {
   std::vector<index_t> cuts;  ///< first node of each later stage, ascending
-  double objective = 0;
+  double objective = 0;       ///< sum over the stages of the mean similarity within each
 };
 
 /// @param matrix [n, n], similarities. @param stages between 1 and n. @throws value_error
@@ -69,10 +70,10 @@ inline n_stage_result n_stage_partition(const std::vector<double>& matrix, int s
 /// can be weighed against its cost. Similarities are at most 1, so that N stages reach at most
 /// N: `mean` = objective / N is how alike denoisers are inside a stage.
 struct stage_count_choice {
-  int stages;
-  double objective;
-  double mean;
-  std::vector<index_t> cuts;
+  int stages;                 ///< how many stages
+  double objective;           ///< the best sum for so many
+  double mean;                ///< objective / stages
+  std::vector<index_t> cuts;  ///< as in n_stage_result
 };
 /// @throws value_error unless 1 <= most <= nodes and all similarities are finite
 inline std::vector<stage_count_choice> choose_stage_count(const std::vector<double>& matrix,

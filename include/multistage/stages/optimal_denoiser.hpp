@@ -203,9 +203,11 @@ class optimal_denoiser {
     norms_ = tensor<T, Backend>(backend_, {block, 1, 1, 1});
     read_ = tensor<T, Backend>(backend_, {block, 1, 1, extents_.row_size()});
   }
+  /// n, the images that the mean is taken over.
   index_t image_count() const {
     return extents_.rows;
   }
+  /// Of the data set, [n, height, width, channels].
   const shape& extents() const {
     return extents_;
   }

@@ -18,15 +18,16 @@ namespace multistage {
 /// standard deviation 1).
 struct clustering_options {
   double alpha = 0.95;  ///< similarity asked for, in (0, 1)
-  double threshold =
-      2.0 / 256;         // eta: two values count as alike when they differ by at most this
-  index_t draws = 4096;  ///< K
-  compared what = compared::noise;
-  /// the noise levels to be split: those that the sampler walks
+  /// eta: two values count as alike when they differ by at most this.
+  double threshold = 2.0 / 256;
+  index_t draws = 4096;             ///< K
+  compared what = compared::noise;  ///< the noise is what the paper compares
+  /// Lowest of the noise levels to be split, which are those that the sampler walks.
   double sigma_min = 0.002;
-  double sigma_max = 80;
-  std::uint64_t seed = 0;
+  double sigma_max = 80;   ///< highest noise level
+  std::uint64_t seed = 0;  ///< of the draws; the same seed gives the same stages
 
+  /// Names, meanings and ranges (core/options.hpp).
   template <class Self, class Visit>
   static void fields(Self& s, Visit&& visit) {
     visit(option{"alpha", "similarity asked for", inside(0, 1)}, s.alpha);
@@ -48,17 +49,17 @@ MULTISTAGE_COLD inline void check(const clustering_options& o) {
 
 /// Boundaries and what they came from.
 struct clustering {
-  partition stages;
-  /// in the schedule's time
+  partition stages;  ///< what models are made with
+  /// The first boundary's time.
   double t1 = 0;
-  double t2 = 0;
+  double t2 = 0;             ///< the second boundary's time
   std::vector<double> time;  ///< draws, ascending in time
-  /// similarity of each
+  /// Similarity of each draw's denoiser to that at no noise.
   std::vector<double> to_low;
-  std::vector<double> to_high;
-  /// mean over draws up to (from) each time; alpha is compared with these
+  std::vector<double> to_high;  ///< to the denoiser at full noise
+  /// Means over the draws up to each time; alpha is compared with these and `mean_high`.
   std::vector<double> mean_low;
-  std::vector<double> mean_high;
+  std::vector<double> mean_high;  ///< from each time up
 };
 
 /// The two times of Algorithm 1. @throws value_error when no time reaches alpha.
@@ -105,13 +106,13 @@ inline clustering boundaries_from_similarity(const std::vector<double>& time,
 /// How sure the boundaries are: bootstrap over the draws (Efron 1979). Ends of the central
 /// interval of each time, and standard errors.
 struct boundary_intervals {
-  double t1_low;
-  double t1_high;
-  double t1_error;
-  double t2_low;
-  double t2_high;
-  double t2_error;
-  int replicates;  ///< in which both times were found
+  double t1_low;    ///< lower end for the first boundary
+  double t1_high;   ///< its upper end
+  double t1_error;  ///< its standard error
+  double t2_low;    ///< lower end for the second boundary
+  double t2_high;   ///< its upper end
+  double t2_error;  ///< its standard error
+  int replicates;   ///< in which both times were found
 };
 /// @param coverage of the intervals, e.g. 0.95. @throws value_error when hardly any replicate
 /// has both times
@@ -198,11 +199,10 @@ clustering cluster_by_optimal_denoiser(Backend backend,
 /// A similarity matrix over equally spaced times of a schedule, for a figure and for
 /// n_stage_partition.
 struct similarity_figure {
-  std::vector<double> times;
-  std::vector<double> sigmas;
-  // [times, times]
-  std::vector<double> matrix;
-  std::vector<double> standard_errors;
+  std::vector<double> times;            ///< of the nodes, ascending
+  std::vector<double> sigmas;           ///< noise levels of the nodes
+  std::vector<double> matrix;           ///< similarities, [nodes, nodes], row by row
+  std::vector<double> standard_errors;  ///< of the means over draws, [nodes, nodes]
 };
 
 /// Similarity between `nodes` times that span sigma_min..sigma_max.
@@ -232,6 +232,7 @@ similarity_figure similarity_between_times(Backend backend,
   f.standard_errors = std::move(e.standard_errors);
   return f;
 }
+/// The same of images in memory.
 template <class Backend, class T, class Schedule = vp_schedule>
 similarity_figure similarity_between_times(Backend backend,
                                            std::span<const T> images,

@@ -10,6 +10,7 @@
 
 namespace multistage {
 
+/// Intervals of noise levels, one a stage. A value: models copy it, and it never changes.
 class partition {
  public:
   /// One stage that holds everything.
@@ -36,9 +37,11 @@ class partition {
     return partition(std::move(sigmas));
   }
 
+  /// One more than there are boundaries.
   int stage_count() const {
     return int(boundaries_.size()) + 1;
   }
+  /// Noise levels between stages, ascending.
   const std::vector<double>& boundaries() const {
     return boundaries_;
   }
@@ -53,6 +56,7 @@ class partition {
   double lower(int stage) const {
     return stage == 0 ? 0.0 : boundaries_.at(stage - 1);
   }
+  /// The largest sigma that still belongs to the stage; infinity for the last.
   double upper(int stage) const {
     return stage == int(boundaries_.size()) ? HUGE_VAL : boundaries_.at(stage);
   }
@@ -80,6 +84,7 @@ class partition {
     b.insert(b.begin() + stage(sigma), sigma);
     return partition(std::move(b));
   }
+  /// The same boundaries to the last digit.
   friend bool operator==(const partition&, const partition&) = default;
 
  private:

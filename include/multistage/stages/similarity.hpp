@@ -14,11 +14,12 @@ enum class compared { noise, image };
 /// Draws of the comparison: which image, at which time of a schedule, with which noise.
 template <class T>
 struct similarity_draws {
-  std::vector<index_t> image;
-  std::vector<double> time;
+  std::vector<index_t> image;  ///< which image, for each draw
+  std::vector<double> time;    ///< which time of the schedule, for each draw
   std::vector<T>
       noise;  ///< [draws, size of an image]; empty: drawn from `numbers` when it is needed
   random_stream numbers{0};  ///< draw k takes the elements [k size, (k + 1) size)
+  /// How many draws there are.
   index_t size() const {
     return index_t(image.size());
   }
@@ -194,6 +195,9 @@ struct end_similarity {
   std::vector<double> to_low;   ///< to sigma -> 0
   std::vector<double> to_high;  ///< to `reference_time`
 };
+/// Compares the denoiser at each draw's own time with those of no noise and of
+/// `reference_time`, for the same noisy image. @param threshold two values count as alike when
+/// they differ by at most this, in units of what is compared. @throws value_error without draws
 template <class Schedule, class T, class Backend>
 end_similarity similarity_to_ends(Backend backend,
                                   const optimal_denoiser<T, Backend>& denoiser,
@@ -225,9 +229,12 @@ end_similarity similarity_to_ends(Backend backend,
 /// Similarities between times: the means over draws, and their standard errors. Both [nodes,
 /// nodes].
 struct similarity_estimate {
-  std::vector<double> matrix;
-  std::vector<double> standard_errors;
+  std::vector<double> matrix;           ///< means over the draws, symmetric, 1 on the diagonal
+  std::vector<double> standard_errors;  ///< of those means
 };
+/// Compares the denoisers of all pairs of times, each draw's image with the same noise at each.
+/// @param nodes times of the schedule. @param strict values that differ by exactly the
+/// threshold are not alike. @throws value_error without draws
 template <class Schedule, class T, class Backend>
 similarity_estimate similarity_matrix(Backend backend,
                                       const optimal_denoiser<T, Backend>& denoiser,

@@ -92,6 +92,7 @@ auto wrap(Values& values, const index_t (&extents)[N], const Backend& backend = 
   using T = std::remove_pointer_t<decltype(std::data(values))>;
   return tensor_view<T, decltype(e), Backend>(backend, {std::data(values), e});
 }
+/// The same of a span, which is often a temporary.
 template <class T, std::size_t N, class Backend = detail::default_backend_t<T>>
 auto wrap(const std::span<T>& values,
           const index_t (&extents)[N],

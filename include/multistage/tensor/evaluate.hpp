@@ -8,8 +8,8 @@
 
 #include "functions.hpp"
 
-// The elements of one loop do not depend on each other: an operand lies exactly on the result,
-// or nowhere near it.
+/// The elements of one loop do not depend on each other: an operand lies exactly on the result,
+/// or nowhere near it.
 #if defined(__CUDACC__)
 #define MULTISTAGE_INDEPENDENT
 #elif defined(__clang__)
@@ -599,15 +599,20 @@ auto tensor_to(const X& x, const Backend& backend) {
   return y;
 }
 
+/// Of this header alone.
 #define MULTISTAGE_OPERATOR(symbol, name)                                   \
   template <tensor_like X, class Y>                                         \
   requires operands<X, Y> X && operator symbol(X&& x, const Y& y) {         \
     lazy::assign(x.backend(), x.view(), map(lazy::function::name(), x, y)); \
     return std::forward<X>(x);                                              \
   }
+/// Adds to each element; x spreads where it has one element along an axis. @throws shape_error
 MULTISTAGE_OPERATOR(+=, add)
+/// Subtracts from each element. @throws shape_error
 MULTISTAGE_OPERATOR(-=, subtract)
+/// Multiplies each element. @throws shape_error
 MULTISTAGE_OPERATOR(*=, multiply)
+/// Divides each element. @throws shape_error
 MULTISTAGE_OPERATOR(/=, divide)
 #undef MULTISTAGE_OPERATOR
 

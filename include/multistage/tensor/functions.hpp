@@ -8,7 +8,8 @@
 namespace multistage {
 namespace lazy::function {
 
-// Each function is an object, so that trees of them have types and run on devices.
+/// A function as an object, so that trees of them have types and run on devices. Of this header
+/// alone, like the macros below.
 #define MULTISTAGE_UNARY(name, expression_of_x)          \
   struct name {                                          \
     template <class X>                                   \
@@ -16,6 +17,7 @@ namespace lazy::function {
       return expression_of_x;                            \
     }                                                    \
   };
+/// The same of two elements.
 #define MULTISTAGE_BINARY(name, expression_of_x_and_y)        \
   struct name {                                               \
     template <class X, class Y>                               \
@@ -82,6 +84,7 @@ struct cast {
 
 }  // namespace lazy::function
 
+/// An operator of expressions that applies the function of a name.
 #define MULTISTAGE_OPERATOR(symbol, name)                                       \
   template <class X, class Y>                                                   \
   requires operands<X, Y>                                                       \
@@ -122,6 +125,7 @@ auto operator!(X&& x) {
   return map(lazy::function::logical_not(), std::forward<X>(x));
 }
 
+/// A function of expressions that applies the one-element function `of`.
 #define MULTISTAGE_FUNCTION(name, of)                     \
   template <operand X>                                    \
   auto name(X&& x) {                                      \
@@ -158,6 +162,7 @@ MULTISTAGE_FUNCTION(silu, silu)
 MULTISTAGE_FUNCTION(gelu, gelu)
 #undef MULTISTAGE_FUNCTION
 
+/// The same of two operands.
 #define MULTISTAGE_FUNCTION(name, of)                                         \
   template <class X, class Y>                                                 \
   requires operands<X, Y>                                                     \

@@ -384,9 +384,9 @@ using smallest_place = extreme_place<T, false>;
 
 }  // namespace lazy::reducing
 
-// Each reduction has three forms. name(x): of all elements, a number of the host (sums and
-// means in double, or in 64 bits for integers). name(x, axes{...}): along these axes, a tensor
-// without them; name(x, axes{...}, keep): a tensor with one element along each.
+/// Each reduction has three forms. name(x): of all elements, a number of the host (sums and
+/// means in double, or in 64 bits for integers). name(x, axes{...}): along these axes, a tensor
+/// without them; name(x, axes{...}, keep): a tensor with one element along each.
 #define MULTISTAGE_REDUCTION(name, op)                                              \
   template <operand X>                                                              \
   auto name(const X& x) {                                                           \

@@ -9,8 +9,7 @@
 // the threads.
 #pragma once
 #if defined(__CUDACC__) && !defined(EIGEN_NO_CUDA)
-#error \
-    "multistage: define EIGEN_NO_CUDA before Eigen is included by nvcc: the Eigen backend is host code"
+#error "multistage: Eigen backend: define EIGEN_NO_CUDA before nvcc includes Eigen (host code)"
 #endif
 #include <Eigen/Core>
 #include <algorithm>
