@@ -3,7 +3,7 @@
 // printing. docs/tensors.md is a tour. It needs threads, nothing else; Eigen, DLPack and mdspan
 // are met in <multistage/interop/...>.
 #pragma once
-#include "backend/cpu/random.hpp"
+#include "backend/cpu/cpu.hpp"
 #include "tensor/create.hpp"
 #include "tensor/print.hpp"
 #include "tensor/reduce.hpp"

@@ -20,7 +20,9 @@ enum class operation { gemm, conv, norm, resample, attention, reduce, elementwis
 template <class Backend, operation Op, class Scalar>
 inline constexpr bool supports = false;
 
+/// What the concept tries `for_each_index` with.
 struct noop_functor {
+  /// Does nothing, on host and device.
   MULTISTAGE_HD void operator()(index_t) const {}
 };
 
@@ -50,6 +52,7 @@ struct row_sum_functor {
   F f;
   index_t size;
   double* out;
+  /// One row, in double whatever f returns.
   MULTISTAGE_HD void operator()(index_t row) const {
     double sum = 0;
     for (index_t i = 0; i < size; ++i)

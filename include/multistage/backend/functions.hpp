@@ -7,19 +7,24 @@
 
 namespace multistage {
 
+/// x sigmoid(x). In its own precision: float stays float on devices.
 struct silu_function {
+  /// x / (1 + e^-x).
   template <class T>
   MULTISTAGE_HD static T value(T x) {
     return x / (T(1) + exp(-x));
   }
+  /// s (1 + x (1 - s)), where s = sigmoid(x).
   template <class T>
   MULTISTAGE_HD static T derivative(T x) {
     const T s = T(1) / (T(1) + exp(-x));
     return s * (T(1) + x * (T(1) - s));
   }
+  /// e^x by the function that devices have for float.
   MULTISTAGE_HD static float exp(float x) {
     return ::expf(x);
   }
+  /// e^x by the function that devices have for double.
   MULTISTAGE_HD static double exp(double x) {
     return ::exp(x);
   }
@@ -33,23 +38,29 @@ struct silu_function {
 
 /// Computed in double, or in T where that is more.
 struct gelu_function {
+  /// double, or T where T is wider.
   template <class T>
   using wide = std::conditional_t<(sizeof(T) > sizeof(double)), T, double>;
+  /// 1 / sqrt 2.
   template <class W>
-  static constexpr W half_root{0.70710678118654752440L};  ///< 1 / sqrt 2
+  static constexpr W half_root{0.70710678118654752440L};
+  /// 1 / sqrt(2 pi).
   template <class W>
-  static constexpr W normal_peak{0.39894228040143267794L};  ///< 1 / sqrt(2 pi)
+  static constexpr W normal_peak{0.39894228040143267794L};
 
+  /// x P(X <= x) of a standard normal X.
   template <class T>
   MULTISTAGE_HD static T value(T x) {
     return T(0.5) * x * (T(1) + T(erf(wide<T>(x) * half_root<wide<T>>)));
   }
+  /// P(X <= x) + x p(x), p the normal density.
   template <class T>
   MULTISTAGE_HD static T derivative(T x) {
     const wide<T> d = x;
     return T(0.5 * (1 + erf(d * half_root<wide<T>>)) +
              d * normal_peak<wide<T>> * silu_function::exp(-0.5 * d * d));
   }
+  /// The error function that devices have.
   MULTISTAGE_HD static double erf(double x) {
     return ::erf(x);
   }

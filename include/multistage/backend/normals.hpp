@@ -7,6 +7,7 @@ namespace multistage {
 
 /// Makes the random words by the library's own Philox.
 struct philox_words {
+  /// Block i of the stream.
   MULTISTAGE_HD static philox_block block(const random_stream& s, std::uint64_t i) {
     return s.block(i);
   }
@@ -17,9 +18,10 @@ struct philox_words {
 /// @tparam Words makes the words of a block.
 template <class Words, class T>
 struct normals {
-  random_stream stream;
-  index_t n;
-  T* to;
+  random_stream stream;  ///< whose numbers they are
+  index_t n;             ///< how many are wanted; the last block may give fewer than four
+  T* to;                 ///< where they go
+  /// One block: two pairs by Box and Muller's transform, in double, then rounded to T.
   MULTISTAGE_HD void operator()(index_t block) const {
     const philox_block words = Words::block(stream, std::uint64_t(block));
     for (int pair = 0; pair < 4; pair += 2) {

@@ -14,12 +14,13 @@ namespace multistage {
 /// its strides exchanged.
 template <class T>
 struct matrix_view {
-  T* data = nullptr;
-  index_t rows = 0;
-  index_t columns = 0;
-  index_t row_stride = columns;
-  index_t column_stride = 1;
+  T* data = nullptr;             ///< element (0, 0)
+  index_t rows = 0;              ///< from top to bottom
+  index_t columns = 0;           ///< from left to right
+  index_t row_stride = columns;  ///< elements from a row to the next
+  index_t column_stride = 1;     ///< elements from a column to the next
 
+  /// The same memory with rows and columns exchanged.
   constexpr matrix_view transposed() const {
     return {data, columns, rows, column_stride, row_stride};
   }
@@ -36,6 +37,7 @@ struct matrix_view {
 /// must not lie over A or B.
 template <class T>
 using factor = std::type_identity_t<matrix_view<const T>>;
+/// A number beside such factors, which takes no part in deduction either.
 template <class T>
 using scalar = std::type_identity_t<T>;
 
@@ -44,17 +46,19 @@ using scalar = std::type_identity_t<T>;
 /// allowed for 1x1 kernels of stride 1. Weights are [kernel, kernel, in, out].
 template <class T>
 struct conv_problem {
-  index_t rows;
-  index_t height;
-  index_t width;
-  index_t channels;
-  index_t channels2;
-  index_t out_height;
-  index_t out_width;
-  index_t out_channels;
+  index_t rows;          ///< images
+  index_t height;        ///< of the input
+  index_t width;         ///< of the input
+  index_t channels;      ///< of x
+  index_t channels2;     ///< of x2; 0 without it
+  index_t out_height;    ///< of the result
+  index_t out_width;     ///< of the result
+  index_t out_channels;  ///< of the result
   // zeros before the first row and column; those behind follow from the output's extents
-  int kernel;
-  int stride;
+  int kernel;  ///< rows and columns of the filter
+  int stride;  ///< pixels from one output to the next
+  /// Of zeros before the first row and the first column; what is behind the last follows from
+  /// the result's extents.
   int padding;
   const T* x;                   ///< [rows, height, width, channels]
   const T* x2 = nullptr;        ///< [rows, height, width, channels2]
@@ -62,18 +66,21 @@ struct conv_problem {
   const T* bias = nullptr;      ///< [out_channels]
   const T* row_bias = nullptr;  ///< [rows, out_channels]
   const T* residual = nullptr;  ///< like y; may be y's own memory
-  T scale = T(1);
-  T* y = nullptr;  ///< [rows, out_height, out_width, out_channels]
-  const T* prepared =
-      nullptr;  ///< the backend's own form of the weights (conv_prepare), or null
+  T scale = T(1);               ///< of the whole sum
+  T* y = nullptr;               ///< [rows, out_height, out_width, out_channels]
+  /// The backend's own form of the weights (conv_prepare), or null.
+  const T* prepared = nullptr;
 
+  /// Whether it is a matrix product of pixels and channels.
   constexpr bool pointwise() const {
     return kernel == 1 && stride == 1 && padding == 0;
   }
+  /// Whether it is of the kind that Winograd's algorithm serves.
   constexpr bool same3x3() const {
     return kernel == 3 && stride == 1 && padding == 1 && out_height == height &&
            out_width == width;
   }
+  /// Pixels of one image of the result.
   constexpr index_t out_pixels() const {
     return out_height * out_width;
   }
@@ -84,14 +91,14 @@ struct conv_problem {
 /// between x and x2.
 template <class T>
 struct norm_problem {
-  index_t rows;
-  index_t pixels;
-  index_t channels;
-  index_t channels2;
-  index_t groups;
-  T epsilon;
-  bool silu;
-  const T* x;                     ///< [rows, pixels, channels]
+  index_t rows;       ///< images
+  index_t pixels;     ///< of one image
+  index_t channels;   ///< of x
+  index_t channels2;  ///< of x2; 0 without it
+  index_t groups;     ///< of neighbouring channels; their number divides that of the channels
+  T epsilon;          ///< added to the variance
+  bool silu;          ///< whether SiLU follows
+  const T* x;         ///< [rows, pixels, channels]
   const T* x2 = nullptr;          ///< [rows, pixels, channels2]
   const T* weight = nullptr;      ///< [channels + channels2]
   const T* bias = nullptr;        ///< [channels + channels2]
@@ -99,6 +106,7 @@ struct norm_problem {
   T* statistics = nullptr;        ///< [rows, groups, 2]: mean and reciprocal standard deviation
   T* y = nullptr;                 ///< [rows, pixels, channels + channels2]
 
+  /// Channels of x and x2 together.
   constexpr index_t all_channels() const {
     return channels + channels2;
   }
@@ -107,16 +115,16 @@ struct norm_problem {
 /// Where norm_backward puts its gradients.
 template <class T>
 struct norm_gradients {
-  const T* dy;      ///< like y
-  T* dx = nullptr;  ///< like x; null when not wanted
-  bool accumulate = false;
-  T* dx2 = nullptr;
-  bool accumulate2 = false;
-  T* dweight = nullptr;      ///< added to
-  T* dbias = nullptr;        ///< added to
-  T* dmodulation = nullptr;  ///< like modulation
-  bool accumulate_modulation = false;
-  T* partials = nullptr;  ///< scratch [rows, 2 (channels + channels2)]
+  const T* dy;                         ///< like y
+  T* dx = nullptr;                     ///< like x; null when not wanted
+  bool accumulate = false;             ///< whether dx is added to
+  T* dx2 = nullptr;                    ///< like x2; null when not wanted
+  bool accumulate2 = false;            ///< whether dx2 is added to
+  T* dweight = nullptr;                ///< added to
+  T* dbias = nullptr;                  ///< added to
+  T* dmodulation = nullptr;            ///< like modulation
+  bool accumulate_modulation = false;  ///< whether dmodulation is added to
+  T* partials = nullptr;               ///< scratch [rows, 2 (channels + channels2)]
 };
 
 /// Depthwise resampling by a rate of 1 or 2 with a separable filter f (its outer product, sum
@@ -124,21 +132,21 @@ struct norm_gradients {
 /// transpose: y[rate i + k - padding] += gain f[k] x[i].
 template <class T>
 struct resample_problem {
-  index_t rows;
-  index_t height;
-  index_t width;
-  index_t channels;
-  index_t out_height;
-  index_t out_width;
-  bool up;
-  int rate;
-  int taps;
-  int padding;
-  T filter[8];
-  T gain;  ///< 1 for down, rate^2 for up: what keeps a constant image constant
-  const T* x;
-  T* y;
-  bool accumulate = false;
+  index_t rows;             ///< images
+  index_t height;           ///< of x
+  index_t width;            ///< of x
+  index_t channels;         ///< of both
+  index_t out_height;       ///< of y
+  index_t out_width;        ///< of y
+  bool up;                  ///< to more pixels, else to fewer
+  int rate;                 ///< 1 or 2
+  int taps;                 ///< length of the filter, at most 8
+  int padding;              ///< of zeros before the first row and column, as above
+  T filter[8];              ///< f, of which the first `taps` count
+  T gain;                   ///< 1 for down, rate^2 for up: what keeps a constant image constant
+  const T* x;               ///< [rows, height, width, channels]
+  T* y;                     ///< [rows, out_height, out_width, channels]
+  bool accumulate = false;  ///< whether y is added to
 };
 
 /// Softmax attention softmax(scale q k^T) v for each row and head, with an element (row, token,
@@ -146,32 +154,32 @@ struct resample_problem {
 /// others. y is [rows, queries, heads, head_dim].
 template <class T>
 struct attention_problem {
-  index_t rows;
-  index_t heads;
-  index_t queries;
-  index_t keys;
-  index_t head_dim;
-  T scale;
-  const T* q;
-  const T* k;
-  const T* v;
-  index_t q_row;
-  index_t q_token;
-  index_t k_row;
-  index_t k_token;
-  index_t v_row;
-  index_t v_token;
-  T* y = nullptr;
+  index_t rows;              ///< images
+  index_t heads;             ///< parts of the channels that attend by themselves
+  index_t queries;           ///< tokens that ask: those of y
+  index_t keys;              ///< tokens that are asked
+  index_t head_dim;          ///< channels of a head
+  T scale;                   ///< of the scores, usually 1 / sqrt(head_dim)
+  const T* q;                ///< queries
+  const T* k;                ///< keys
+  const T* v;                ///< values
+  index_t q_row;             ///< elements from a row of q to the next
+  index_t q_token;           ///< elements from a token of q to the next
+  index_t k_row;             ///< of k
+  index_t k_token;           ///< of k
+  index_t v_row;             ///< of v
+  index_t v_token;           ///< of v
+  T* y = nullptr;            ///< [rows, queries, heads, head_dim]
   T* log_sum_exp = nullptr;  ///< [rows, heads, queries]; what backward needs, may be null
 };
 
 /// Gradients of attention, strided like q, k and v; written, not added to.
 template <class T>
 struct attention_gradients {
-  const T* dy;
-  T* dq;
-  T* dk;
-  T* dv;
+  const T* dy;  ///< like y
+  T* dq;        ///< strided like q
+  T* dk;        ///< strided like k
+  T* dv;        ///< strided like v
 };
 
 }  // namespace multistage

@@ -7,6 +7,7 @@
 
 namespace multistage::io {
 
+/// What the metadata's `format` says of such files.
 inline constexpr const char* autoencoder_format = "multistage-autoencoder-1";
 
 /// Writes an autoencoder atomically. @throws file_error

@@ -11,10 +11,11 @@
 
 namespace multistage::io {
 
+/// Red, green and blue, each in [0, 1].
 struct colour {
-  double r;
-  double g;
-  double b;
+  double r;  ///< red
+  double g;  ///< green
+  double b;  ///< blue
 };
 
 /// Colours of stages, lowest noise first; they repeat after six.
@@ -38,13 +39,16 @@ inline colour scale_colour(double v) {
           stops[i].b + f * (stops[i + 1].b - stops[i].b)};
 }
 
+/// A picture that is drawn on, measured in pixels from its upper left corner, y downwards.
+/// Copies share the picture.
 class canvas {
  public:
-  static constexpr colour ink{0.13, 0.13, 0.13};
-  static constexpr colour grey{0.55, 0.55, 0.55};
-  static constexpr colour light{0.88, 0.88, 0.88};
-  static constexpr colour paper{1, 1, 1};
+  static constexpr colour ink{0.13, 0.13, 0.13};    ///< of text
+  static constexpr colour grey{0.55, 0.55, 0.55};   ///< of frames and what should recede
+  static constexpr colour light{0.88, 0.88, 0.88};  ///< of lines behind what is shown
+  static constexpr colour paper{1, 1, 1};           ///< of the background
 
+  /// A white picture. @throws error for a size that cairo does not draw (above 32767)
   canvas(int width, int height)
       : width_(width),
         height_(height),
@@ -57,13 +61,16 @@ class canvas {
                            CAIRO_FONT_WEIGHT_NORMAL);
     rectangle(0, 0, width, height, paper);
   }
+  /// In pixels.
   int width() const {
     return width_;
   }
+  /// In pixels.
   int height() const {
     return height_;
   }
 
+  /// Filled, its edges on whole pixels.
   void rectangle(double x, double y, double w, double h, colour k) {
     set(k);
     cairo_set_antialias(c_.get(), CAIRO_ANTIALIAS_NONE);
@@ -71,12 +78,14 @@ class canvas {
     cairo_fill(c_.get());
     cairo_set_antialias(c_.get(), CAIRO_ANTIALIAS_DEFAULT);
   }
+  /// The outline alone.
   void frame(double x, double y, double w, double h, colour k, double thickness = 1) {
     set(k);
     cairo_set_line_width(c_.get(), thickness);
     cairo_rectangle(c_.get(), x, y, w, h);
     cairo_stroke(c_.get());
   }
+  /// A straight line. @param dashed 5 pixels drawn, 4 left out
   void line(double x0,
             double y0,
             double x1,
@@ -141,6 +150,7 @@ class canvas {
     require<error>(s == CAIRO_STATUS_SUCCESS, "canvas: ", cairo_status_to_string(s));
     return bytes;
   }
+  /// Writes the picture as PNG, atomically. @throws file_error
   void save(const std::string& path) const {
     write_file(path, png());
   }

@@ -104,13 +104,13 @@ struct axes {
 
 /// Where the images of a grid lie, in pixels.
 struct grid_layout {
-  static constexpr int gap = 4;
-  int width = 0;
-  int height = 0;
-  int columns = 1;
-  int top = gap;
-  int cell_width = 0;
-  int cell_height = 0;
+  static constexpr int gap = 4;  ///< around and between images
+  int width = 0;                 ///< of the whole picture
+  int height = 0;                ///< of the whole picture
+  int columns = 1;               ///< images side by side
+  int top = gap;                 ///< where the first row begins
+  int cell_width = 0;            ///< from an image to the next, the gap included
+  int cell_height = 0;           ///< from a row to the next, the gap included
 
   /// Can be asked for before the images are there. @throws value_error for a grid that is no
   /// picture
@@ -227,10 +227,10 @@ inline canvas heat_map(const std::vector<double>& matrix,
 
 /// A curve in a chart. Points that are not finite are left out.
 struct curve {
-  std::string name;
-  std::vector<double> x;
-  std::vector<double> y;
-  colour ink;
+  std::string name;       ///< in the legend
+  std::vector<double> x;  ///< one a point
+  std::vector<double> y;  ///< as many
+  colour ink;             ///< colour of the line
 };
 
 /// Curves over common axes, y logarithmic if all is above 0 and asked for.

@@ -266,9 +266,11 @@ class input_file {
     require<file_error>(::fstat(file_.get(), &opened_) == 0 && S_ISREG(opened_.st_mode), path_,
                         ": is not a regular file");
   }
+  /// As it was given.
   const std::string& path() const {
     return path_;
   }
+  /// Bytes that the file had when it was opened.
   std::uint64_t size() const {
     return std::uint64_t(opened_.st_size);
   }
@@ -337,6 +339,7 @@ class byte_source {
     auto held = std::make_shared<const std::vector<unsigned char>>(std::move(bytes));
     *this = byte_source(held, *held);
   }
+  /// Bytes in all.
   std::uint64_t size() const {
     return size_;
   }
@@ -390,6 +393,7 @@ class atomic_file {
     else if (!detail::write_all(file_.get(), data, size))
       writing_failed();
   }
+  /// Text as it is, without an end of line. @throws file_error, e.g. when the disk is full
   void write(std::string_view text) {
     write(text.data(), text.size());
   }

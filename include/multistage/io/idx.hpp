@@ -9,8 +9,8 @@ namespace multistage::io {
 
 /// Extents [n, h, w, c] of an IDX file's images, whose bytes begin at `data`.
 struct idx_layout {
-  shape extents{0, 0, 0, 0};
-  std::size_t data = 0;
+  shape extents{0, 0, 0, 0};  ///< [n, height, width, channels]
+  std::size_t data = 0;       ///< where the bytes of the first image begin
 
   /// Images [first, first + n) in [-1, 1]. @param from their bytes. @param largest the value of
   /// white; 0: 255. @throws value_error for a value above it

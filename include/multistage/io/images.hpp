@@ -9,12 +9,15 @@
 
 namespace multistage::io {
 
+/// Images in host memory, one behind the other.
 struct image_set {
-  std::vector<float> values;
-  shape extents{0, 0, 0, 0};
+  std::vector<float> values;  ///< in [-1, 1] for pictures; latents have any
+  shape extents{0, 0, 0, 0};  ///< [n, height, width, channels]
+  /// All values, for what takes a span; it ends with the set.
   std::span<const float> span() const {
     return values;
   }
+  /// How many images there are.
   index_t count() const {
     return extents.rows;
   }
@@ -31,6 +34,7 @@ struct image_set {
     }
     return s;
   }
+  /// The values in double, as metrics take them.
   std::vector<double> as_double() const {
     return {values.begin(), values.end()};
   }

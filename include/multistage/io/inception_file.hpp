@@ -7,6 +7,7 @@
 
 namespace multistage::io {
 
+/// What the metadata's `format` says of such files.
 inline constexpr const char* inception_format = "multistage-inception-1";
 
 /// @throws file_error naming the first tensor that is missing or misshapen

@@ -44,8 +44,11 @@ inline bool is_text(const nlohmann::json& value, std::string_view text) {
 class json_document {
  public:
   json_document() = default;
+  /// Takes a value over.
   explicit json_document(nlohmann::json value) : value_(std::move(value)) {}
+  /// Leaves an empty document behind.
   json_document(json_document&& other) noexcept : value_(std::move(other.value_)) {}
+  /// Exchanges the two documents, so that no value is destroyed where there may be no memory.
   json_document& operator=(json_document&& other) noexcept {
     value_.swap(other.value_);
     return *this;
@@ -54,12 +57,15 @@ class json_document {
     detail::take_apart(value_);
   }
 
+  /// The value, to be read.
   const nlohmann::json& operator*() const {
     return value_;
   }
+  /// A member of the value, to be read.
   const nlohmann::json* operator->() const {
     return &value_;
   }
+  /// For functions of the JSON library.
   operator const nlohmann::json&() const {
     return value_;
   }
@@ -182,8 +188,8 @@ class json_builder : public nlohmann::json_sax<nlohmann::json> {
     return parent.back();
   }
 
-  std::vector<json*>
-      open_;  // what is not yet at its end; a parent does not grow while a child is open
+  // what is not yet at its end; a parent does not grow while a child is open
+  std::vector<json*> open_;
   std::string key_;
 };
 

@@ -10,10 +10,10 @@ namespace multistage::io {
 
 /// Where an array's values lie in its file.
 struct npy_layout {
-  std::string type;  ///< "u1", "f4", ...
-  std::vector<index_t> extents;
-  std::size_t data = 0;   ///< byte at which values begin
-  std::size_t count = 0;  ///< of values
+  std::string type;              ///< "u1", "f4", ...
+  std::vector<index_t> extents;  ///< along each axis, the last fastest
+  std::size_t data = 0;          ///< byte at which values begin
+  std::size_t count = 0;         ///< of values
 
   /// Bytes of a value.
   std::size_t width() const {
@@ -47,10 +47,11 @@ struct npy_layout {
   }
 };
 
+/// An array in memory, whatever its type in the file.
 struct npy_array {
-  std::string type;
-  std::vector<index_t> extents;
-  std::vector<double> values;
+  std::string type;              ///< as in npy_layout
+  std::vector<index_t> extents;  ///< along each axis, the last fastest
+  std::vector<double> values;    ///< exact but for integers of 64 bits beyond 2^53
 };
 
 namespace detail {
@@ -221,6 +222,7 @@ inline npy_array parse_npy(const std::string& path, std::span<const unsigned cha
   l.convert(bytes.data() + l.data, l.count, a.values.data());
   return a;
 }
+/// Reads a file whole. @throws file_error with file, byte and reason
 inline npy_array read_npy(const std::string& path) {
   return parse_npy(path, read_file(path));
 }
@@ -283,13 +285,13 @@ inline void write_npy(const std::string& path,
 
 /// How an array's values become those of images.
 struct image_rule {
-  double largest =
-      0;  // of arrays of integers in [0, largest]: white; 0: 255. Of booleans true is white
-  bool latents =
-      false;  ///< floats are latent images, of any size; else they must lie in [-1, 1]
+  /// White, of arrays of integers in [0, largest]; 0 says 255. Of booleans true is white.
+  double largest = 0;
+  /// Floats are latent images, of any size; else they must lie in [-1, 1].
+  bool latents = false;
   std::string array{};  ///< of an npz archive: its name; empty: the only one that can be images
-  index_t channels =
-      0;  // 1: pictures whose channels agree become grey; 3: grey fills them; 0: as they are
+  /// 1: pictures whose channels agree become grey; 3: grey fills them; 0: as they are.
+  index_t channels = 0;
   std::uint64_t most_pixels = default_most_pixels;  ///< of one picture
 
   /// [n, h, w, c] of an array [n, h, w] or [n, h, w, c]. @throws file_error

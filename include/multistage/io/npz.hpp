@@ -253,10 +253,10 @@ inline void write_npz(const std::string& path,
 /// An array of an archive: its bytes, which are an npy file's, and where its values lie in
 /// them.
 struct npz_member {
-  std::string name;  ///< without .npy
-  std::vector<unsigned char> memory;
+  std::string name;                      ///< without .npy
+  std::vector<unsigned char> memory;     ///< unpacked bytes, where the archive's are compressed
   std::span<const unsigned char> bytes;  ///< of the archive, or of `memory`
-  npy_layout layout;
+  npy_layout layout;                     ///< where the values lie in `bytes`
 };
 
 /// The array of that name, or the only one that can be images, which have 3 or 4 dimensions,
@@ -281,8 +281,8 @@ inline npz_member open_npz(const std::string& path,
     m.bytes = archive.content(e, m.memory);
     try {
       m.layout = parse_npy_layout(path + ", array " + m.name, m.bytes);
-    } catch (
-        const file_error& why) {  // of text or objects: no images, unless it is all there is
+    } catch (const file_error& why) {
+      // of text or objects: no images, unless it is all there is
       last_problem = why.what();
       continue;
     }

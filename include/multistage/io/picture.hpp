@@ -19,18 +19,18 @@ namespace multistage::io {
 
 /// Interleaved bytes of one picture: 1 channel (grey) or 3 (red, green, blue).
 struct picture {
-  index_t height = 0;
-  index_t width = 0;
-  index_t channels = 3;
-  std::vector<unsigned char> bytes;
+  index_t height = 0;                ///< pixels
+  index_t width = 0;                 ///< pixels
+  index_t channels = 3;              ///< 1 or 3
+  std::vector<unsigned char> bytes;  ///< row by row from the top
 };
 
 /// What a picture will be: extents as it is shown, which EXIF's orientation may have turned.
 struct picture_header {
-  index_t height = 0;
-  index_t width = 0;
-  index_t channels = 3;
-  int orientation = 1;
+  index_t height = 0;    ///< pixels
+  index_t width = 0;     ///< pixels
+  index_t channels = 3;  ///< 1 or 3
+  int orientation = 1;   ///< EXIF's, 1 to 8; 1 as the bytes lie
 };
 
 /// Pixels of the largest picture that is read unless the caller says otherwise.
@@ -68,6 +68,7 @@ class picture_warnings {
     } catch (...) {  // a handler that throws is heard by those who call report() themselves
     }
   }
+  /// Notes something odd about a file. @param what as libpng or libjpeg say it
   void add(const std::string& path, const std::string& what) {
     if (files_.empty())
       first_ = path + ": " + what;
@@ -96,8 +97,10 @@ class picture_warnings {
 
 /// What the readers of pictures are told, and where they put what they find odd.
 struct picture_options {
+  /// Larger ones are refused before memory is asked for.
   std::uint64_t most_pixels = default_most_pixels;
-  picture_warnings* warnings = nullptr;
+  picture_warnings* warnings = nullptr;  ///< where oddities go; null drops them
+  /// Notes something odd about a file that is read all the same.
   void warn(const std::string& path, const std::string& what) const {
     if (warnings)
       warnings->add(path, what);
@@ -128,8 +131,8 @@ inline int exif_orientation(std::span<const unsigned char> tiff) {
       return 1;
     if (number(at, 2) != 0x0112)
       continue;
-    const std::size_t type =
-        number(at + 2, 2);  // short by the standard; some programs write bytes or longs
+    // short by the standard; some programs write bytes or longs
+    const std::size_t type = number(at + 2, 2);
     const std::size_t bytes = type == 1 ? 1 : type == 3 ? 2 : type == 4 ? 4 : 0;
     const std::size_t orientation = number(at + 8, bytes);
     return orientation >= 1 && orientation <= 8 ? int(orientation) : 1;

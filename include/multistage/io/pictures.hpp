@@ -18,8 +18,8 @@ enum class file_kind { none, png, jpeg, webp, npy, zip, gzip, idx, other };
 
 /// A kind, and what people call it; `other` is a kind that is known, but not read.
 struct known_kind {
-  file_kind kind = file_kind::none;
-  const char* name = "";
+  file_kind kind = file_kind::none;  ///< what reads it
+  const char* name = "";             ///< for messages
 };
 
 /// @param start the file's first bytes, 16 or more where it has them
@@ -83,6 +83,7 @@ inline known_kind kind_of(std::span<const unsigned char> start) {
       return {file_kind::other, o.name};
   return {};
 }
+/// Whether one of the readers of pictures knows it.
 inline bool is_picture(file_kind k) {
   return k == file_kind::png || k == file_kind::jpeg || k == file_kind::webp;
 }
@@ -184,8 +185,8 @@ inline picture decode_picture(const std::string& path,
 inline picture read_picture(const std::string& path, const picture_options& options = {}) {
   return decode_picture(path, read_file(path, std::uint64_t{1} << 32), options);
 }
-/// What a picture will be, from its header. @param whole whether the bytes are all of the file
-/// @throws file_error
+/// What a picture will be, from its header. @param bytes the file's, all of them for PNG, whose
+/// orientation may stand behind the pixels. @throws file_error
 inline picture_header decode_picture_header(const std::string& path,
                                             std::span<const unsigned char> bytes,
                                             const picture_options& options = {}) {
@@ -240,8 +241,8 @@ inline void write_png(const std::string& path, const picture& p) {
 
 /// The pictures of a folder, in the order of their names, and what they have in common.
 struct picture_folder {
-  std::vector<std::string> files;
-  shape extents{0, 0, 0, 0};  ///< 1 channel where all pictures are grey, else 3
+  std::vector<std::string> files;  ///< paths, in the order of their names
+  shape extents{0, 0, 0, 0};       ///< 1 channel where all pictures are grey, else 3
 };
 
 /// Looks at every file of a folder: pictures are those whose first bytes say so; hidden files

@@ -5,14 +5,20 @@
 
 namespace multistage::io {
 
+/// A page that is written piece by piece, in the order of the calls:
+/// report("Digits").text("...").picture(png, "...").save("report.html"). All text is escaped,
+/// so that names and paths may hold anything.
 class report {
  public:
+  /// @param title of the page and of its first heading
   explicit report(const std::string& title) : title_(escape(title)) {}
 
+  /// A paragraph.
   report& text(const std::string& paragraph) {
     body_ += "<p>" + escape(paragraph) + "</p>\n";
     return *this;
   }
+  /// A heading of the second level.
   report& heading(const std::string& s) {
     body_ += "<h2>" + escape(s) + "</h2>\n";
     return *this;
@@ -23,6 +29,7 @@ class report {
              base64(png) + "\"><figcaption>" + escape(caption) + "</figcaption></figure>\n";
     return *this;
   }
+  /// Two columns, names and values.
   report& table(const std::vector<std::pair<std::string, std::string>>& rows) {
     body_ += "<table>\n";
     for (const auto& [name, value] : rows)
@@ -30,6 +37,7 @@ class report {
     body_ += "</table>\n";
     return *this;
   }
+  /// The whole page, which needs no other file.
   std::string html() const {
     return "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta "
            "name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>" +
@@ -44,6 +52,7 @@ class report {
            "variant-numeric:tabular-nums}</style></head>\n<body>\n<h1>" +
            title_ + "</h1>\n" + body_ + "</body></html>\n";
   }
+  /// Writes the page, atomically. @throws file_error
   void save(const std::string& path) const {
     write_file(path, html());
   }

@@ -26,15 +26,16 @@ enum class dtype { f64, f32, f16, bf16, i64, i32, i16, i8, u64, u32, u16, u8, bo
 
 /// A type's name in files, and its bits.
 struct dtype_info {
-  dtype type;
-  const char* name;
-  int bits;
+  dtype type;        ///< what values are
+  const char* name;  ///< as files spell it
+  int bits;          ///< of one value
 
   /// Whether weights may have it.
   constexpr bool is_weight() const {
     return type <= dtype::bf16;
   }
 };
+/// All types that files may name.
 inline constexpr dtype_info dtypes[] = {
     {dtype::f64, "F64", 64},          {dtype::f32, "F32", 32},
     {dtype::f16, "F16", 16},          {dtype::bf16, "BF16", 16},
@@ -118,12 +119,13 @@ inline constexpr const char* metadata_key = "__metadata__";
 
 /// One tensor of a file.
 struct tensor_entry {
-  dtype_info type{};
-  std::vector<index_t> extents{};
-  std::uint64_t begin = 0;  ///< bytes in the data
-  std::uint64_t end = 0;
-  index_t count = 1;  ///< of values
+  dtype_info type{};               ///< of its values
+  std::vector<index_t> extents{};  ///< upstream's, the last axis fastest
+  std::uint64_t begin = 0;         ///< bytes in the data
+  std::uint64_t end = 0;           ///< byte behind the last
+  index_t count = 1;               ///< of values
 
+  /// How many values it has.
   index_t size() const {
     return count;
   }
@@ -134,6 +136,7 @@ struct tensor_entry {
 /// @throws file_error with file, place and reason for anything that is not right.
 class safetensors {
  public:
+  /// Opens a file and reads its header. @throws file_error
   explicit safetensors(std::string path) : path_(std::move(path)), source_(path_) {
     parse();
   }
@@ -143,18 +146,23 @@ class safetensors {
     parse();
   }
 
+  /// As it was given.
   const std::string& path() const {
     return path_;
   }
+  /// Texts beside the tensors: configuration, format, options of training.
   const std::map<std::string, std::string>& metadata() const {
     return metadata_;
   }
+  /// What the header says of each tensor, by name.
   const std::map<std::string, tensor_entry>& tensors() const {
     return tensors_;
   }
+  /// Whether there is a tensor of that name.
   bool contains(const std::string& name) const {
     return tensors_.count(name) != 0;
   }
+  /// What the header says of a tensor. @throws file_error where there is none of that name
   const tensor_entry& entry(const std::string& name) const {
     const auto it = tensors_.find(name);
     if (it == tensors_.end())
@@ -372,7 +380,7 @@ class safetensors {
 /// read is refused when it is given, before any work is done.
 class safetensors_writer {
  public:
-  std::map<std::string, std::string> metadata;
+  std::map<std::string, std::string> metadata;  ///< texts to be written beside the tensors
 
   /// @throws shape_error when values and extents differ, value_error for a name that is there
   /// already, is the metadata's, or is not UTF-8

@@ -1,8 +1,8 @@
 // Measures of two sets of features beside the Frechet distance, and of class probabilities.
-//   KID                 unbiased squared MMD with the kernel (x.y / d + 1)^3 Binkowski et al.,
-//   arXiv 1801.01401 precision, recall, density, coverage neighbourhoods.hpp Inception score
-//   exp E KL(p(y|x) | p(y))                                                   Salimans et al.,
-//   arXiv 1606.03498
+//   KID               unbiased squared MMD with the kernel (x.y / d + 1)^3 (Binkowski et al.,
+//                     arXiv 1801.01401)
+//   Inception score   exp E KL(p(y|x) | p(y)) (Salimans et al., arXiv 1606.03498)
+// Precision, recall, density and coverage are in neighbourhoods.hpp.
 #pragma once
 #include <algorithm>
 #include <cmath>

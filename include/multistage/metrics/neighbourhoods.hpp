@@ -1,9 +1,11 @@
 // Two sets of features by their neighbourhoods. The ball of a row reaches to its k-th neighbour
 // in its own set.
-//   precision, recall   share of one set inside the other's balls, their surface among them
-//   Kynkaanniemi et al., arXiv 1904.06991 density             how many balls of the reference
-//   hold a generated row, over k          Naeem et al., arXiv 2002.09797 coverage share of the
-//   reference's balls that hold a generated row
+//   precision   share of the generated rows inside balls of the reference, surface included
+//   recall      share of the reference's rows inside balls of the generated ones
+//               (both Kynkaanniemi et al., arXiv 1904.06991)
+//   density     how many balls of the reference hold a generated row, over k
+//   coverage    share of the reference's balls that hold a generated row
+//               (both Naeem et al., arXiv 2002.09797)
 // As Naeem et al.'s program has it, density and coverage count what lies strictly inside, so
 // that a set's density against itself is 1. That needs distances that are the same from either
 // side to the last bit; products of matrices do not give them. So products find what is clear,

@@ -1,7 +1,7 @@
 // The continuous cosine schedule (Nichol and Dhariwal, arXiv 2102.09672, as Lu et al., arXiv
 // 2206.00927 use it): variance preserving with
-//   alpha(t) = cos((t + s) / (1 + s) pi / 2) / cos(s / (1 + s) pi / 2),  s = 0.008,  t up to
-//   0.9946, where sigma is still finite.
+//   alpha(t) = cos((t + s) / (1 + s) pi / 2) / cos(s / (1 + s) pi / 2),  s = 0.008,
+// for t up to 0.9946, where sigma is still finite.
 #pragma once
 #include <cmath>
 

@@ -1,7 +1,7 @@
 // The linear path of flow matching and rectified flow (Lipman et al., arXiv 2210.02747; Liu et
 // al., arXiv 2209.03003):
-//   x_t = (1 - t) x_0 + t eps,  sigma = t / (1 - t);  with the shift of times for larger
-//   pictures (Esser et al., arXiv 2403.03206, eq. 23).
+//   x_t = (1 - t) x_0 + t eps,  sigma = t / (1 - t),
+// with the shift of times for larger pictures (Esser et al., arXiv 2403.03206, eq. 23).
 #pragma once
 #include <cmath>
 

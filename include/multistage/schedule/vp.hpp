@@ -1,7 +1,7 @@
 // The variance-preserving schedule with linear beta (Ho et al., arXiv 2006.11239; Song et al.,
 // arXiv 2011.13456, eq. 32 f.):
-//   x_t = s x_0 + s sigma eps,  ln s = -t^2 (beta_max - beta_min) / 4 - t beta_min / 2,  s^2 (1
-//   + sigma^2) = 1,  t in (0, 1].
+//   x_t = s x_0 + s sigma eps,  s^2 (1 + sigma^2) = 1,  t in (0, 1],
+//   ln s = -t^2 (beta_max - beta_min) / 4 - t beta_min / 2.
 #pragma once
 #include <cmath>
 

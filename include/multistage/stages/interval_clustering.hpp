@@ -1,10 +1,10 @@
 // Stages by clustering the noise levels themselves, without data: consecutive levels form
 // clusters so that the sum of the clusters' costs is least, with limits on their sizes (the
-// baselines of table 4 of arXiv 2312.09181: uniform in timestep, in SNR (arXiv 2306.05422), by
-// the affinity of gradients). One dynamic programme serves all; a cost says what a cluster [a,
-// b) costs around its centre a + (b - a) / 2:
-//   timestep  sum |c - t|;   SNR  2 sum |lambda(c) - lambda(t)|, lambda the half log-SNR;
-//   gradient  -sum affinity[c, t].
+// baselines of table 4 of arXiv 2312.09181). One dynamic programme serves all; a cost says what
+// a cluster [a, b) costs around its centre c = a + (b - a) / 2:
+//   timestep   sum |c - t|
+//   SNR        2 sum |lambda(c) - lambda(t)|, lambda the half log-SNR (arXiv 2306.05422)
+//   gradient   -sum affinity[c, t], the affinity of the stages' gradients
 // With k clusters of n levels, each but the first holds between floor(n / 2k) and ceil(3n / 2k)
 // levels.
 #pragma once

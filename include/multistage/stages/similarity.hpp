@@ -16,8 +16,8 @@ template <class T>
 struct similarity_draws {
   std::vector<index_t> image;  ///< which image, for each draw
   std::vector<double> time;    ///< which time of the schedule, for each draw
-  std::vector<T>
-      noise;  ///< [draws, size of an image]; empty: drawn from `numbers` when it is needed
+  /// [draws, size of an image]; empty: drawn from `numbers` when it is needed.
+  std::vector<T> noise;
   random_stream numbers{0};  ///< draw k takes the elements [k size, (k + 1) size)
   /// How many draws there are.
   index_t size() const {
@@ -214,8 +214,8 @@ end_similarity similarity_to_ends(Backend backend,
         for (std::size_t k = 0; k < rows; ++k)
           sigmas.push_back(schedule.sigma(draws.time[first + k]));
         sigmas.resize(2 * rows, schedule.sigma(reference_time));
-        const auto d = block.results(
-            sigmas);  // at the draws' own levels, then at the highest: one pass over the images
+        // at the draws' own levels, then at the highest: one pass over the images
+        const auto d = block.results(sigmas);
         for (const double v :
              block.shares(d.data(), block.limit_at_zero().data(), threshold, false))
           s.to_low.push_back(v);

@@ -269,8 +269,8 @@ MULTISTAGE_HD void join_axes(loop_axes<Rank>& loop, index_list<Rank>& strides) {
 /// the loop are neighbours in memory.
 template <class Tree, class T, int Rank>
 struct assignment {
-  static constexpr index_t piece =
-      1024;  // elements: a few buffers of them stay in the first-level cache
+  // elements: a few buffers of them stay in the first-level cache
+  static constexpr index_t piece = 1024;
 
   loop_axes<Rank> axes;      ///< those of the result, joined where all operands allow it
   Tree tree;                 ///< the expression, its leaves `strided` along these axes
@@ -306,8 +306,8 @@ struct assignment {
             U* const buffer = reinterpret_cast<U*>(buffers + used);
             used += piece * index_t(sizeof(U));
             U* at = buffer;
-            loop_axes<Rank> own =
-                a.axes;  // what is one element along several axes is so along one
+            // what is one element along several axes is so along one
+            loop_axes<Rank> own = a.axes;
             index_list<Rank> own_strides = l.strides;
             join_axes(own, own_strides);
             own.for_each_run(first, n, own_strides,

@@ -20,9 +20,11 @@ class aligned_storage {
 
  public:
   aligned_storage() = default;
+  /// n zeros; of 0 there is no memory at all. @throws std::bad_alloc
   explicit aligned_storage(index_t n)
       : memory_(n > 0 ? take(std::size_t(n) * sizeof(T)) : nullptr,
                 release{n > 0 ? std::size_t(n) * sizeof(T) : 0}) {}
+  /// The first element, on a cache line; null where there are none.
   T* data() const {
     return memory_.get();
   }

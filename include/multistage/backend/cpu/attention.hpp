@@ -1,8 +1,8 @@
 // Softmax attention on the CPU. A task is one row, head and block of queries; its scores live
 // in a scratch of block x keys, so no matrix of all queries by all keys exists. Backward
 // recomputes the weights from the stored log-sum-exp:
-//   P = exp(S - lse),  dv = P^T dy,  dP = dy v^T,  dS = P (dP - rowsum(dy y)),  dq = scale dS
-//   k,  dk = scale dS^T q.
+//   P = exp(S - lse),  dv = P^T dy,  dP = dy v^T,  dS = P (dP - rowsum(dy y)),
+//   dq = scale dS k,  dk = scale dS^T q.
 #pragma once
 #include <cmath>
 

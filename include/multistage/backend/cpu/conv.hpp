@@ -109,6 +109,8 @@ index_t conv_prepared_size(const cpu&, const conv_problem<T>& p) {
     return winograd::kept_size<T>({p.rows, p.height, p.width}, p.channels, p.out_channels);
   return few_pixels(p) ? 0 : packed_size(p);
 }
+/// Fills what conv_prepared_size counts: U of Winograd's transform, or the weights in panels as
+/// gemm.hpp packs them. @param to memory of conv_prepared_size(b, p) elements
 template <class T>
 void conv_prepare(const cpu& b, const conv_problem<T>& p, T* to) {
   using namespace conv_kernel;

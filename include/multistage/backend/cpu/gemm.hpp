@@ -104,10 +104,10 @@ inline void tile(index_t k,
                  index_t columns) {
   using vec = simd::vec<T>;
   constexpr index_t L = simd::lanes<T>;
-  const bool goes_on =
-      alpha == T(1) && beta == T(1);  // one chain of additions, however k is cut into blocks
-  const index_t last =
-      columns - (V - 1) * L;  // columns of the last vector, the others are full
+  // one chain of additions, however k is cut into blocks
+  const bool goes_on = alpha == T(1) && beta == T(1);
+  // columns of the last vector, the others are full
+  const index_t last = columns - (V - 1) * L;
   const auto load_c = [&](int r, int v) {
     const T* from = c + r * ldc + v * L;
     return v < V - 1 || last >= L ? simd::load(from) : simd::load_partial(from, last);

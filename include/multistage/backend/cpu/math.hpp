@@ -18,8 +18,8 @@ inline vec<T> exp(vec<T> x) {
     const vec<T> high = broadcast(88.0f);
     x = x < low ? low : x;  // NaN stays
     x = x > high ? high : x;
-    const vec<T> magic = broadcast(
-        12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number in the low bits
+    // 1.5 * 2^23: adding it rounds to a whole number in the low bits
+    const vec<T> magic = broadcast(12582912.0f);
     vec<T> shifted = x * 1.44269504f + magic;
     hide(shifted);
     const vec<T> n = shifted - magic;
@@ -68,10 +68,12 @@ inline void for_each_vector(index_t n, F&& f) {
   if (i < n)
     f(i, n - i);
 }
+/// `have` of the lanes from memory, which ends there; zeros in the others.
 template <class T>
 inline vec<T> load_up_to(const T* p, index_t have) {
   return have == lanes<T> ? load(p) : load_partial(p, have);
 }
+/// The first `have` lanes to memory, which ends there.
 template <class T>
 inline void store_up_to(T* p, vec<T> v, index_t have) {
   if (have == lanes<T>)

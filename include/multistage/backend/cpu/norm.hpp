@@ -1,8 +1,9 @@
 // Group normalisation on the CPU; a task is one row. With w' = w (1 + s_n), b' = b (1 + s_n) +
 // t_n, z = xhat w' + b', y = act(z) and dz = dy act'(z), over a group of m values:
 //   dx = rstd (dz w' - mean(dz w') - xhat mean(dz w' xhat)),
-//   dw = sum_n (1 + s_n) sum_p dz xhat,  db = sum_n (1 + s_n) sum_p dz,  ds_n = w sum_p dz xhat
-//   + b sum_p dz,  dt_n = sum_p dz.
+//   ds_n = w sum_p dz xhat + b sum_p dz,  dt_n = sum_p dz,
+//   dw = sum_n (1 + s_n) sum_p dz xhat,   db = sum_n (1 + s_n) sum_p dz.
+// Backward goes over a row twice, once for the sums over pixels and once for dx.
 #pragma once
 #include <cmath>
 

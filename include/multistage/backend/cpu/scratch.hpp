@@ -17,6 +17,7 @@ namespace multistage::inline MULTISTAGE_ISA {
 /// frame stays within a second-level cache.
 class scratch_frame {
  public:
+  /// Begins where the thread's stack stands.
   scratch_frame() : stack_(of_thread()), block_(stack_.block), used_(stack_.used) {}
   ~scratch_frame() {
     stack_.block = block_;
@@ -38,9 +39,10 @@ class scratch_frame {
  private:
   /// Blocks are used in order; only the last one in use has room left to give.
   struct stack {
+    /// Memory of one block.
     struct piece {
-      aligned_storage<std::byte> memory;
-      index_t size = 0;
+      aligned_storage<std::byte> memory;  ///< where it is
+      index_t size = 0;                   ///< bytes of it
     };
     std::vector<piece> blocks;
     std::size_t block = 0;  // in use

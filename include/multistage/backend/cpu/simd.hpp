@@ -6,8 +6,9 @@
 
 #include "../../core/config.hpp"
 
-// Loops over registers must be unrolled whole, or the registers become memory.
+/// A pragma whose text is made by a macro.
 #define MULTISTAGE_PRAGMA(text) _Pragma(#text)
+/// Loops over registers must be unrolled whole, or the registers become memory.
 #if defined(__CUDACC__)
 #define MULTISTAGE_UNROLL(n)
 #elif defined(__clang__)
@@ -19,36 +20,42 @@
 namespace multistage::inline MULTISTAGE_ISA::simd {
 
 #if defined(__AVX512F__)
-inline constexpr int register_bytes = 64;
-inline constexpr int registers = 32;
+inline constexpr int register_bytes = 64;  ///< width of a vector register
+inline constexpr int registers = 32;       ///< how many there are for tiles to fill
 #elif defined(__AVX__)
-inline constexpr int register_bytes = 32;
-inline constexpr int registers = 16;
+inline constexpr int register_bytes = 32;  ///< width of a vector register
+inline constexpr int registers = 16;       ///< how many there are for tiles to fill
 #else
-inline constexpr int register_bytes = 16;
-inline constexpr int registers = 16;
+inline constexpr int register_bytes = 16;  ///< width of a vector register
+inline constexpr int registers = 16;       ///< how many there are for tiles to fill
 #endif
 
+/// How many T a register holds: 8 floats of AVX2, 16 of AVX-512.
 template <class T>
 inline constexpr int lanes = register_bytes / int(sizeof(T));
 
+/// A register of T as the compilers' vector extension has it; operators go lane by lane.
 template <class T>
 struct vector_of {
+  /// The register.
   typedef T type __attribute__((vector_size(register_bytes)));
 };
 template <class T>
 using vec = typename vector_of<T>::type;
 
+/// A register from memory of any alignment; by memcpy, so that the types need not agree.
 template <class T>
 inline vec<T> load(const T* p) {
   vec<T> v;
   std::memcpy(&v, p, sizeof v);
   return v;
 }
+/// A register to memory of any alignment.
 template <class T>
 inline void store(T* p, vec<T> v) {
   std::memcpy(p, &v, sizeof v);
 }
+/// x in every lane.
 template <class T>
 inline vec<T> broadcast(T x) {
   return x - vec<T>{};  // x + 0 would not be x for -0, and so an addition
@@ -81,6 +88,7 @@ inline vec<T> load_partial(const T* p, index_t n) {
   std::memcpy(&v, p, std::size_t(n) * sizeof(T));
   return v;
 }
+/// The first n lanes to memory, which is written no further.
 template <class T>
 inline void store_partial(T* p, vec<T> v, index_t n) {
   std::memcpy(p, &v, std::size_t(n) * sizeof(T));

@@ -4,17 +4,17 @@
 // costs 36 multiplications a channel where the direct form costs 144. The sum over channels is
 // 36 matrix products, one a position: M = V U, with V the transformed tiles and U the
 // transformed weights. The gradient of the input is the same with the weights turned round; the
-// gradient of the weights is the algorithm read backwards: dw = G^T [ sum_tiles (B^T d B) . (A
-// dY A^T) ] G. Rounding grows by about 10 over the direct form (tests/test_ops.cpp states the
-// bound).
+// gradient of the weights is the algorithm read backwards:
+//   dw = G^T [ sum_tiles (B^T d B) . (A dY A^T) ] G.
+// Rounding grows by about 10 over the direct form (tests/test_ops.cpp states the bound).
 //
 // U takes four times the memory of the weights, and V and M more than twice that of the images,
 // so that what decides is where they lie:
-//   by tiles   U is there as a whole; a task takes some tiles through all three steps, its V
-//   and M in a cache of its own. by panels  V is there as a whole; a task makes a panel of U
-//   piece by piece, multiplies all tiles by it, and forgets it. For few tiles and large U,
-//   which
-//              would otherwise go to memory and come back.
+//   by tiles    U is there as a whole; a task takes some tiles through all three steps, its V
+//               and M in a cache of its own.
+//   by panels   V is there as a whole; a task makes a panel of U piece by piece, multiplies all
+//               tiles by it, and forgets it. For few tiles and a large U, which would otherwise
+//               go to memory and come back.
 #pragma once
 #include "reduce.hpp"
 #include "winograd_transforms.hpp"
@@ -30,6 +30,7 @@ inline constexpr index_t few_tiles = 4;
 /// Rows of a block of the weights' gradient, at most.
 inline constexpr index_t gradient_rows = 64;
 
+/// Whether U is so large that it is streamed from memory rather than kept in a core's caches.
 template <class T>
 bool is_large(index_t in, index_t out) {
   return panels<T>(in, out).size() * index_t(sizeof(T)) > large_u;
@@ -199,12 +200,12 @@ template <class T>
 struct gradient_planes {
   /// v_row, d_row: elements a tile
   index_t tiles;
-  index_t v_row;
-  index_t d_row;
-  index_t v_pitch;
-  index_t d_pitch;
-  T* v;
-  T* d;
+  index_t v_row;    ///< elements a tile takes in a plane of V
+  index_t d_row;    ///< elements a tile takes in a plane of D
+  index_t v_pitch;  ///< from one plane of V to the next
+  index_t d_pitch;  ///< from one plane of D to the next
+  T* v;             ///< [position][tile][channel of the input]
+  T* d;             ///< [position][tile][channel of the result]
 
   /// In a frame of the calling thread, room for `most` tiles, none there yet.
   gradient_planes(scratch_frame& scratch, index_t most, index_t in, index_t out)
@@ -215,6 +216,7 @@ struct gradient_planes {
         d_pitch(plane<T>(most * d_row)),
         v(scratch.take<T>(positions * v_pitch)),
         d(scratch.take<T>(positions * d_pitch)) {}
+  /// How much memory a tile takes in all planes, for deciding how many to make at a time.
   static index_t bytes_a_tile(index_t in, index_t out) {
     return positions * index_t(sizeof(T)) *
            (round_up(in, simd::lanes<T>) + round_up(out, simd::lanes<T>));

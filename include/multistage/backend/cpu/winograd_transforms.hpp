@@ -1,15 +1,30 @@
 // The transforms of Winograd's minimal filtering F(4x4, 3x3): of tiles of images, of weights,
-// and of what comes out of the products. Interpolation points 0, +-1, +-2, infinity.
+// and of what comes out of the products (Lavin and Gray, arXiv 1509.09308). A filter g of three
+// taps over six inputs d gives four outputs y = A^T [(G g) . (B^T d)], that is: d and g are
+// read as polynomials, evaluated at the points 0, 1, -1, 2, -2 and infinity, multiplied there,
+// and y is interpolated. In two dimensions each matrix is applied to columns, then to rows.
+//
+//         [ 4  0 -5  0  1  0 ]                                    [  1/4     0    0  ]
+//         [ 0 -4 -4  1  1  0 ]         [ 1  1  1  1  1  0 ]       [ -1/6  -1/6  -1/6 ]
+//   B^T = [ 0  4 -4 -1  1  0 ]   A^T = [ 0  1 -1  2 -2  0 ]   G = [ -1/6   1/6  -1/6 ]
+//         [ 0 -2 -1  2  1  0 ]         [ 0  1  1  4  4  0 ]       [ 1/24  1/12   1/6 ]
+//         [ 0  2 -1 -2  1  0 ]         [ 0  1 -1  8 -8  1 ]       [ 1/24 -1/12   1/6 ]
+//         [ 0  4  0 -5  0  1 ]                                    [   0     0     1  ]
 #pragma once
 #include "gemm.hpp"
 
 namespace multistage::inline MULTISTAGE_ISA::winograd {
 
+/// 6 x 6: a tile of 4 x 4 outputs sees so many inputs, and a product is made at each.
 inline constexpr int positions = 36;
 
-// One-dimensional transforms; Stride walks a row or a column of a 6x6 (or 4x4, 3x3) block.
+// One-dimensional transforms of values that lie `s` apart, to places `q` apart: strides walk a
+// row or a column of a block.
+
+/// B^T: six inputs to six values. Rows of B^T that differ in signs alone share their sums,
+/// which leaves 12 additions and 7 multiplications by small whole numbers.
 template <class V>
-inline void input_transform(const V* d, int s, V* t, int q) {  // B^T
+inline void input_transform(const V* d, int s, V* t, int q) {
   const V a = d[4 * s] - 4 * d[2 * s];
   const V b = d[3 * s] - 4 * d[s];
   const V c = d[4 * s] - d[2 * s];
@@ -21,8 +36,9 @@ inline void input_transform(const V* d, int s, V* t, int q) {  // B^T
   t[4 * q] = c - e;
   t[5 * q] = 4 * d[s] - 5 * d[3 * s] + d[5 * s];
 }
+/// A^T: six products to four outputs.
 template <class V>
-inline void output_transform(const V* m, int s, V* y, int q) {  // A^T
+inline void output_transform(const V* m, int s, V* y, int q) {
   const V p = m[s] + m[2 * s];
   const V n = m[s] - m[2 * s];
   const V u = m[3 * s] + m[4 * s];
@@ -32,8 +48,9 @@ inline void output_transform(const V* m, int s, V* y, int q) {  // A^T
   y[2 * q] = p + 4 * u;
   y[3 * q] = n + 8 * v + m[5 * s];
 }
+/// A, the transpose of A^T: four gradients of outputs to six of products.
 template <class V>
-inline void output_transposed(const V* y, int s, V* m, int q) {  // A
+inline void output_transposed(const V* y, int s, V* m, int q) {
   const V even = y[0] + y[2 * s];
   const V odd = y[s] + y[3 * s];
   const V even2 = y[0] + 4 * y[2 * s];
@@ -45,8 +62,10 @@ inline void output_transposed(const V* y, int s, V* m, int q) {  // A
   m[4 * q] = even2 - odd2;
   m[5 * q] = y[3 * s];
 }
+/// G: three weights to six, by fractions of 1 / 24, which is where rounding begins. @param T
+/// says in which type the fractions are
 template <class V, class T>
-inline void filter_transform(const V* g, int s, V* t, int q, T) {  // G
+inline void filter_transform(const V* g, int s, V* t, int q, T) {
   const V a = (g[0] + g[2 * s]) * T(-1.0 / 6);
   const V b = g[s] * T(1.0 / 6);
   const V c = g[0] * T(1.0 / 24) + g[2 * s] * T(1.0 / 6);
@@ -58,8 +77,9 @@ inline void filter_transform(const V* g, int s, V* t, int q, T) {  // G
   t[4 * q] = c - e;
   t[5 * q] = g[2 * s];
 }
+/// G^T, the transpose of G: six sums to the gradients of three weights.
 template <class V, class T>
-inline void filter_transposed(const V* m, int s, V* g, int q, T) {  // G^T
+inline void filter_transposed(const V* m, int s, V* g, int q, T) {
   const V p = (m[s] + m[2 * s]) * T(-1.0 / 6);
   const V u = m[3 * s] + m[4 * s];
   const V v = m[3 * s] - m[4 * s];
@@ -78,23 +98,28 @@ constexpr index_t plane(index_t n) {
 
 /// The tiles of a batch of images.
 struct tiling {
-  index_t rows;
-  index_t height;
-  index_t width;
+  index_t rows;    ///< images
+  index_t height;  ///< of an image, in pixels
+  index_t width;   ///< of an image, in pixels
+  /// Tiles from left to right; the last may reach beyond the image.
   index_t across() const {
     return divide_up(width, 4);
   }
+  /// Tiles of one image.
   index_t per_image() const {
     return divide_up(height, 4) * across();
   }
+  /// Tiles of the batch, numbered image after image, row after row.
   index_t count() const {
     return rows * per_image();
   }
+  /// Which image a tile lies in, and its upper left pixel there.
   struct place {
-    index_t row;
-    index_t top;
-    index_t left;
+    index_t row;   ///< image
+    index_t top;   ///< pixels from the top
+    index_t left;  ///< pixels from the left
   };
+  /// The place of a tile by its number.
   place at(index_t tile) const {
     const index_t in_image = tile % per_image();
     return {tile / per_image(), in_image / across() * 4, in_image % across() * 4};
@@ -107,8 +132,9 @@ struct tiling {
 
 /// Vectors of channels that go through both passes together.
 inline constexpr int stretch = 4;
+/// The channels of a stretch, in whole registers.
 template <class T>
-inline constexpr index_t stretch_channels = index_t{simd::lanes<T>} * stretch;
+inline constexpr index_t stretch_channels = index_t(simd::lanes<T>) * stretch;
 
 /// What lies outside an image.
 template <class T>
@@ -138,6 +164,7 @@ inline simd::vec<T> load_of(const T* p, int v, index_t have) {
   return Whole || have >= (v + 1) * L ? simd::load(p + v * L)
                                       : simd::load_partial(p + v * L, have - v * L);
 }
+/// The counterpart of load_of: lanes beyond the stretch's channels are not written.
 template <bool Whole, class T>
 inline void store_of(T* p, int v, index_t have, simd::vec<T> value) {
   constexpr index_t L = simd::lanes<T>;
@@ -235,13 +262,15 @@ void transform_gradient(const tiling& t,
 /// turned by half a turn, in and out exchanged.
 template <class T>
 struct weights {
-  const T* w;
-  index_t in;
-  index_t out;
-  bool rotated = false;
+  const T* w;   ///< [3, 3, in, out] in memory
+  index_t in;   ///< channels of the input of the convolution that the weights belong to
+  index_t out;  ///< channels of its result
+  bool rotated = false;  ///< for the gradient of the input
+  /// Channels that are summed over.
   index_t rows() const {
     return rotated ? out : in;
   }
+  /// Channels that come out.
   index_t columns() const {
     return rotated ? in : out;
   }
@@ -252,9 +281,10 @@ struct weights {
 /// that take them in turn end together.
 template <class T>
 struct panels {
-  index_t rows;
-  index_t vectors;
-  index_t count;
+  index_t rows;     ///< channels that are summed over
+  index_t vectors;  ///< registers that a row of all columns takes
+  index_t count;    ///< how many panels there are
+  /// @param k rows of U. @param n its columns, filled up to whole registers
   panels(index_t k, index_t n)
       : rows(k),
         vectors(divide_up(n, index_t(simd::lanes<T>))),
@@ -266,6 +296,7 @@ struct panels {
   index_t first(index_t j) const {
     return vectors * j / count * simd::lanes<T>;
   }
+  /// Columns of panel j, whole registers.
   index_t width(index_t j) const {
     return first(j + 1) - first(j);
   }
@@ -273,9 +304,11 @@ struct panels {
   index_t offset(index_t j) const {
     return rows * first(j);
   }
+  /// Elements from one position to the next.
   index_t pitch() const {
     return plane<T>(offset(count));
   }
+  /// Elements of U in all.
   index_t size() const {
     return positions * pitch();
   }
@@ -364,11 +397,11 @@ void transform_weights(const cpu& b, const weights<T>& w, T* u) {
 /// A when `accumulate`.
 template <class T>
 struct epilogue {
-  const T* bias = nullptr;
-  const T* row_bias = nullptr;
-  const T* residual = nullptr;
-  T scale = T(1);
-  bool accumulate = false;
+  const T* bias = nullptr;      ///< [channels of y]; null for none
+  const T* row_bias = nullptr;  ///< [rows, channels of y]; null for none
+  const T* residual = nullptr;  ///< like y, may be y itself; null for none
+  T scale = T(1);               ///< of the whole sum
+  bool accumulate = false;      ///< in place of all of these: add to y
 };
 
 /// Y = A^T M A of tiles [first, first + count) with its epilogue, for `width` of y's channels

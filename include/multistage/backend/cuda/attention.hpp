@@ -147,14 +147,16 @@ void for_each_part(const attention_problem<T>& p, F&& f) {
 
 }  // namespace cuda_kernel
 
+/// @see attention_problem. Scores of as many rows as 2^26 of them make are in memory at a time:
+/// a product, a softmax in place, a product.
 template <class T>
 void attention_forward(const cuda& b, const attention_problem<T>& p) {
   using namespace cuda_kernel;
   for_each_part(p, [&](index_t first, index_t rows) {
     const attention_matrices<T> of{p, first};
     const index_t queries = rows * p.heads * p.queries;
-    T* const scores =
-        b.template workspace<T>(0, queries * p.keys);  // [rows, heads, queries, keys]
+    // [rows, heads, queries, keys]
+    T* const scores = b.template workspace<T>(0, queries * p.keys);
     T* const log_sum_exp =
         p.log_sum_exp ? p.log_sum_exp + first * p.heads * p.queries : nullptr;
     multiply_heads(b, rows, p.heads, p.scale, of.like_q(p.q), of.like_k(p.k).transposed(),

@@ -97,6 +97,7 @@ inline bool exact(const cuda& b) {
 inline index_t conv_prepared_size(const cuda&, const conv_problem<float>& p) {
   return 2 * cuda_kernel::weight_elements(p);
 }
+/// Fills what conv_prepared_size counts. @see cuda_kernel::split
 inline void conv_prepare(const cuda& b, const conv_problem<float>& p, float* to) {
   cuda_kernel::split(b, p, true, to);
 }

@@ -19,15 +19,16 @@ enum class product_precision { full, tf32 };
 /// Equal products of matrices at regular distances: of product i, A lies at a + i stride_a, and
 /// so on.
 struct product_batch {
-  index_t count = 1;
-  index_t stride_a = 0;
-  index_t stride_b = 0;
-  index_t stride_c = 0;
+  index_t count = 1;     ///< how many
+  index_t stride_a = 0;  ///< from one A to the next, in elements
+  index_t stride_b = 0;  ///< from one B to the next
+  index_t stride_c = 0;  ///< from one C to the next
 };
 
 /// The `products` of the CUDA system; owns a cuBLAS handle.
 class cublas_products {
  public:
+  /// @throws error with cuBLAS's message where there is no device
   cublas_products() {
     check(cublasCreate(&handle_), "cublasCreate");
   }
@@ -44,10 +45,12 @@ class cublas_products {
           "cublasSetMathMode");
     precision_ = precision;
   }
+  /// What set_precision set.
   product_precision precision() const {
     return precision_;
   }
 
+  /// What `multiply(backend, ...)` calls: one product, C = alpha A B + beta C.
   template <class System, class T>
   void operator()(const thrust_backend<System>&,
                   matrix_view<const T> a,

@@ -10,6 +10,7 @@ namespace multistage {
 
 /// The `words` of the CUDA system.
 struct curand_words {
+  /// On a device by cuRAND; the same words on the host by the library's own Philox.
   MULTISTAGE_HD static philox_block block(const random_stream& s, std::uint64_t i) {
 #ifdef __CUDA_ARCH__
     curandStatePhilox4_32_10_t state;

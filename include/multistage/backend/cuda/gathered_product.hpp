@@ -16,8 +16,8 @@ enum class direction { forward, input_gradient };
 /// has more than 2^30 elements.
 struct gathered_problem {
   const float* image = nullptr;  // [rows, height, width, channels]
-  const float* image2 =
-      nullptr;  // [rows, height, width, channels2]: more channels, for 1x1 kernels
+  // [rows, height, width, channels2]: more channels, for 1x1 kernels
+  const float* image2 = nullptr;
   int height = 1;
   int width = 1;
   int channels = 1;
@@ -46,8 +46,8 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
     gathered_product(const gathered_problem p) {
   constexpr bool forward = Direction == direction::forward;
   constexpr int depth = Tile::depth;
-  constexpr int line =
-      depth + 4;  // floats of a row in shared memory: eight rows lie in different banks
+  // floats of a row in shared memory: eight rows lie in different banks
+  constexpr int line = depth + 4;
   constexpr int left_floats = Tile::rows * line;
   constexpr int right_floats = Tile::columns * line;
   constexpr int step_floats = left_floats + 2 * right_floats;

@@ -41,7 +41,7 @@ void cuda_check(cudaError_t status, const char* call, const More&... more) {
 template <class T>
 class device_storage {
  public:
-  using value_type = T;
+  using value_type = T;  ///< as containers name it
   device_storage() = default;
   /// `n` elements whose values are undefined. @throws error when the device has not that much
   /// memory.
@@ -70,8 +70,10 @@ class device_storage {
       cuda_check(cudaMemsetAsync(made.data_, 0, n * sizeof(T)), "cudaMemsetAsync");
     return made;
   }
+  /// Leaves `other` empty.
   device_storage(device_storage&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  /// What was here is destroyed with `other`.
   device_storage& operator=(device_storage&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
@@ -82,12 +84,15 @@ class device_storage {
       cudaFree(data_);
   }
 
+  /// An address on the device; null where there are no elements.
   T* data() const {
     return data_;
   }
+  /// How many elements there are.
   std::size_t size() const {
     return size_;
   }
+  /// Whether there are none.
   bool empty() const {
     return size_ == 0;
   }

@@ -1,11 +1,10 @@
 // Group normalisation on a GPU. The mathematics stands at the head of ops/norm.hpp, that of the
 // gradients in cpu/norm.hpp.
-//   statistics: a block a group; each thread's own mean and squares, merged as Chan, Golub and
-//   LeVeque (1979) merge them, so that
-//               one pass over memory is as exact as two.
-//   apply:      a thread four channels of a pixel, so that loads and stores are 16 bytes wide.
-//   backward:   a block 32 channels of a row for the sums over pixels; the rest are functors of
-//   the Thrust backend.
+//   statistics   a block a group; each thread's own mean and squares, merged as Chan, Golub and
+//                LeVeque (1979) merge them, so that one pass over memory is as exact as two.
+//   apply        a thread four channels of a pixel, so that loads and stores are 16 bytes wide.
+//   backward     a block 32 channels of a row for the sums over pixels; the rest are functors
+//                of the Thrust backend.
 #pragma once
 #include "../thrust/norm.hpp"
 #include "block.hpp"
@@ -174,6 +173,8 @@ bool long_rows(const norm_problem<T>& p) {
 
 }  // namespace cuda_kernel
 
+/// Fills p.statistics, a block a group, in one pass over memory. @throws shape_error for a
+/// group of 2^31 elements or more
 template <class T>
 void norm_statistics(const cuda&, const norm_problem<T>& p) {
   using namespace cuda_kernel;
@@ -185,6 +186,7 @@ void norm_statistics(const cuda&, const norm_problem<T>& p) {
               0, thrust_kernel::norm_reader<T>{p});
 }
 
+/// y from x and p.statistics, four channels a thread where operands are aligned for that.
 template <class T>
 void norm_apply(const cuda& b, const norm_problem<T>& p) {
   if (!cuda_kernel::long_rows(p))

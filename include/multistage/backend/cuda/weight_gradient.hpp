@@ -34,8 +34,8 @@ template <class Tile, int Width>
 __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
     weight_gradient(const weight_gradient_problem p) {
   constexpr int depth = Tile::depth;
-  constexpr int left_line =
-      Tile::rows + 8;  // floats of a pixel in shared memory: four pixels lie in different banks
+  // floats of a pixel in shared memory: four pixels lie in different banks
+  constexpr int left_line = Tile::rows + 8;
   constexpr int right_line = Tile::columns + 8;
   constexpr int left_floats = depth * left_line;
   constexpr int right_floats = depth * right_line;

@@ -5,6 +5,5 @@
 #include "eigen.hpp"
 #include "gemm.hpp"
 #include "norm.hpp"
-#include "random.hpp"
 #include "reduce.hpp"
 #include "resample.hpp"

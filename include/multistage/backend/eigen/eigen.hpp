@@ -14,85 +14,41 @@
 #include <Eigen/Core>
 #include <algorithm>
 #include <limits>
-#include <memory>
 #include <string_view>
 #include <type_traits>
 
-#include "../../core/thread_pool.hpp"
 #include "../concept.hpp"
+#include "../host.hpp"
 #include "../primitives.hpp"
 
 namespace multistage {
 
-/// Host memory of Eigen's, threads of the library's pool. Copies of a handle share one pool.
-/// @see backend/concept.hpp
-class eigen {
+/// The portable backend: Eigen's memory and expressions, threads of the library's pool. @see
+/// backend/concept.hpp
+class eigen : public host_backend {
  public:
-  static constexpr std::string_view name = "eigen";
-  static constexpr bool on_host = true;
+  static constexpr std::string_view name = "eigen";  ///< as command lines spell it
+  /// Memory of one owner.
   template <class T>
   using storage = Eigen::Matrix<T, Eigen::Dynamic, 1>;
 
-  /// One thread per core, in a pool that all default handles share.
-  eigen() : pool_(shared_pool()) {}
-  /// @param threads that work together; 0 takes one per core.
-  explicit eigen(int threads) : pool_(std::make_shared<thread_pool>(threads)) {}
+  /// One thread per processor that the process may use, in a pool that all default handles
+  /// share.
+  eigen() = default;
+  /// @param threads that work together; 0 takes usable_processors(). @throws as thread_pool
+  /// does
+  explicit eigen(int threads) : host_backend(threads) {}
 
-  /// n zeros.
+  /// n zeros. @throws std::bad_alloc
   template <class T>
   storage<T> allocate(index_t n) const {
     return storage<T>::Zero(n);
   }
+  /// The first element, which may be written: who owns the storage decides that.
   template <class T>
   static T* pointer(const Eigen::Matrix<T, Eigen::Dynamic, 1>& s) {
     return const_cast<T*>(s.data());
   }
-  template <class T>
-  void upload(const T* host, T* device, index_t n) const {
-    std::copy_n(host, n, device);
-  }
-  template <class T>
-  void download(const T* device, T* host, index_t n) const {
-    std::copy_n(device, n, host);
-  }
-  template <class T>
-  void copy(const T* from, T* to, index_t n) const {
-    std::copy_n(from, n, to);
-  }
-  void synchronize() const {}
-
-  thread_pool& pool() const {
-    return *pool_;
-  }
-  int threads() const {
-    return pool_->size();
-  }
-
-  /// f(first, count) for [0, n) cut into pieces of `grain`, the last one shorter; each piece a
-  /// task.
-  template <class F>
-  void for_each_piece(index_t n, index_t grain, F&& f) const {
-    pool_->parallel_for(divide_up(n, grain), [&](index_t piece) {
-      const index_t first = piece * grain;
-      f(first, std::min(grain, n - first));
-    });
-  }
-
-  /// f(i) for every i in [0, n). @param grain how many consecutive i make a task.
-  template <class F>
-  void for_each_index(index_t n, F f, index_t grain = 4096) const {
-    for_each_piece(n, grain, [&](index_t first, index_t count) {
-      for (index_t i = first; i < first + count; ++i)
-        f(i);
-    });
-  }
-
- private:
-  static std::shared_ptr<thread_pool> shared_pool() {
-    static const auto pool = std::make_shared<thread_pool>();
-    return pool;
-  }
-  std::shared_ptr<thread_pool> pool_;
 };
 
 /// Every operation, on every real scalar: float, double, long double, Eigen::half, numbers of

@@ -117,8 +117,8 @@ void norm_apply(const eigen& b, const norm_problem<T>& p) {
   b.for_each_piece(p.rows, 1, [&](index_t row, index_t) {
     const norm_row<T> r = read_row(p, row);
     const row_array<T> scale = r.rstd * r.weight;
-    array<T> z =
-        ((r.x.rowwise() - r.mean).rowwise() * scale).rowwise() + r.bias;  // [pixels, channels]
+    // [pixels, channels]
+    array<T> z = ((r.x.rowwise() - r.mean).rowwise() * scale).rowwise() + r.bias;
     if (p.silu)
       z = z / (T(1) + (-z).exp());
     as_array(p.y + row * z.size(), z.rows(), z.cols()) = z;
@@ -145,8 +145,8 @@ void norm_backward(const eigen& b, const norm_problem<T>& p, const norm_gradient
     const row_array<T> mean = group_mean<T>(p, plain * r.weight);
     const row_array<T> mean_xhat = group_mean<T>(p, with_xhat * r.weight);
     const array<T> centred = (dz.rowwise() * r.weight).rowwise() - mean;
-    const array<T> dx =
-        (centred - xhat.rowwise() * mean_xhat).rowwise() * r.rstd;  // [pixels, channels]
+    // [pixels, channels]
+    const array<T> dx = (centred - xhat.rowwise() * mean_xhat).rowwise() * r.rstd;
     if (g.dx)
       write_gradient(dx, 0, p.channels, g.dx + row * p.pixels * p.channels, g.accumulate);
     if (g.dx2)

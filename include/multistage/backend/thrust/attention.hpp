@@ -121,6 +121,8 @@ struct attention_key_gradient {
 
 }  // namespace thrust_kernel
 
+/// @see attention_problem. An index is a query, which goes through the keys with a running
+/// maximum and sum, so that no scores are kept.
 template <class System, class T>
 void attention_forward(const thrust_backend<System>& b, const attention_problem<T>& p) {
   b.for_each_index(p.rows * p.heads * p.queries, thrust_kernel::attend<T>{p});

@@ -197,11 +197,13 @@ struct add_halves {
 
 }  // namespace thrust_kernel
 
+/// Fills p.statistics; an index is a group of a row.
 template <class System, class T>
 void norm_statistics(const thrust_backend<System>& b, const norm_problem<T>& p) {
   b.for_each_index(p.rows * p.groups, thrust_kernel::norm_statistics_of_group<T>{{p}});
 }
 
+/// y from x and p.statistics; an index is a pixel, or on a device a value.
 template <class System, class T>
 void norm_apply(const thrust_backend<System>& b, const norm_problem<T>& p) {
   const index_t span = thrust_kernel::span<System>(p.all_channels());

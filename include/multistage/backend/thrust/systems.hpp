@@ -28,39 +28,46 @@ namespace multistage {
 /// @tparam Ready called before anything runs.
 template <class Policy, template <class> class Vector, void (*Ready)()>
 struct thrust_host_system {
-  static constexpr bool host = true;
+  static constexpr bool host = true;  ///< indices run on the host
   template <class T>
-  using vector = Vector<T>;
-  using products = thrust_kernel::host_products;
-  using words = philox_words;
+  using vector = Vector<T>;                       ///< memory with one owner
+  using products = thrust_kernel::host_products;  ///< tiles of C, an index each
+  using words = philox_words;                     ///< the library's own Philox
 
+  /// n zeros.
   template <class T>
   static vector<T> zeros(std::size_t n) {
     Ready();
     return vector<T>(n, T(0));
   }
+  /// Its first element, which may be written: who owns the vector decides that.
   template <class T>
   static T* pointer(const vector<T>& v) {
     return const_cast<T*>(thrust::raw_pointer_cast(v.data()));
   }
+  /// n elements, which must not overlap.
   template <class T>
   static void copy(const T* from, T* to, index_t n) {
     Ready();
     thrust::copy(Policy(), from, from + n, to);
   }
+  /// The same as a copy: it is all one memory.
   template <class T>
   static void upload(const T* from, T* to, index_t n) {
     copy(from, to, n);
   }
+  /// The same as a copy: it is all one memory.
   template <class T>
   static void download(const T* from, T* to, index_t n) {
     copy(from, to, n);
   }
+  /// f(i) for every i in [0, n), in Thrust's own order.
   template <class F>
   static void for_each_index(index_t n, const F& f) {
     Ready();
     thrust::for_each_n(Policy(), thrust::counting_iterator<index_t>(0), n, f);
   }
+  /// Nothing: every call returns when its work is done.
   static void synchronize() {}
 };
 
@@ -95,9 +102,11 @@ inline void ready_team() {
 struct thrust_cpp_system : thrust_host_system<thrust::cpp::tag,
                                               thrust_kernel::cpp_vector,
                                               thrust_kernel::caller_alone> {
-  static constexpr std::string_view name = "thrust_cpp";
+  static constexpr std::string_view name = "thrust_cpp";  ///< as command lines spell it
+  /// Nothing: it has one thread.
   static void configure(int) {}
 };
+/// The backend on the calling thread alone, for comparing with.
 using thrust_cpp = thrust_backend<thrust_cpp_system>;
 
 #ifdef _OPENMP
@@ -123,6 +132,7 @@ using thrust_omp = thrust_backend<thrust_omp_system>;
 /// The best of the host systems that this compilation has.
 using thrust_host = thrust_omp;
 #else
+/// The best of the host systems that this compilation has.
 using thrust_host = thrust_cpp;
 #endif
 

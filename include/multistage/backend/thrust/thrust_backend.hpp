@@ -21,45 +21,55 @@ namespace multistage {
 template <class System>
 class thrust_backend {
  public:
-  using system = System;
-  static constexpr std::string_view name = System::name;
-  static constexpr bool on_host = System::host;
+  using system = System;                                  ///< the policy
+  static constexpr std::string_view name = System::name;  ///< as command lines spell it
+  static constexpr bool on_host = System::host;           ///< whether its memory is the host's
+  /// Memory with one owner.
   template <class T>
   using storage = typename System::template vector<T>;
 
+  /// With the system's own number of threads.
   thrust_backend() : thrust_backend(0) {}
   /// @param threads for systems that have them; 0 leaves the system's default.
   explicit thrust_backend(int threads) : state_(std::make_shared<state>()) {
     System::configure(threads);
   }
 
+  /// n zeros. @throws what the system does where there is no memory left
   template <class T>
   storage<T> allocate(index_t n) const {
     return System::template zeros<T>(std::size_t(n));
   }
+  /// The first element's address in the system's memory; null where there are none.
   template <class T>
   static T* pointer(const storage<T>& s) {
     return s.empty() ? nullptr : System::pointer(s);
   }
+  /// n elements from the host's memory; returns when it is done.
   template <class T>
   void upload(const T* host, T* device, index_t n) const {
     if (n > 0)
       System::upload(host, device, n);
   }
+  /// n elements to the host's memory, after all that was asked before.
   template <class T>
   void download(const T* device, T* host, index_t n) const {
     if (n > 0)
       System::download(device, host, n);
   }
+  /// n elements within the system's memory, which must not overlap.
   template <class T>
   void copy(const T* from, T* to, index_t n) const {
     if (n > 0)
       System::copy(from, to, n);
   }
+  /// Returns when all that was asked is done, and throws what went wrong meanwhile.
   void synchronize() const {
     System::synchronize();
   }
 
+  /// f(i) for every i in [0, n), in any order. The third argument of other backends, how many i
+  /// make a task, is the system's matter here.
   template <class F>
   void for_each_index(index_t n, F f, index_t = 0) const {
     if (n > 0)
@@ -95,8 +105,10 @@ class thrust_backend {
   std::shared_ptr<state> state_;
 };
 
+/// Every operation in float...
 template <class System, operation Op>
 inline constexpr bool supports<thrust_backend<System>, Op, float> = true;
+/// ...and in double.
 template <class System, operation Op>
 inline constexpr bool supports<thrust_backend<System>, Op, double> = true;
 
