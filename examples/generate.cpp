@@ -131,10 +131,7 @@ void check_given(const settings& s,
     ms::require<ms::value_error>(good, "generate: ", flag, " has no effect ", why,
                                  "; leave it out, or give both");
   };
-  const ms::guidance& guide = s.sampling.guide;
-  bool guides = guide.scale_by_stage.empty() && guide.scale != 1;
-  for (const double w : guide.scale_by_stage)
-    guides = guides || w != 1;
+  const bool guides = s.sampling.guide.acts();
   for (const char* name : {"guidance_low", "guidance_high"})
     needs(!has(name) || guides, command_line::flag_of(name),
           "without --guidance or --guidance-by-stage other than 1");
@@ -146,13 +143,7 @@ void check_given(const settings& s,
   for (const char* name : {"encoder_low", "encoder_high"})
     needs(!has(name) || s.sampling.reuse.every > 1, command_line::flag_of(name),
           "without --encoder-every of 2 or more");
-  const auto ascend = [](const char* what, double low, double high) {
-    ms::require<ms::value_error>(low < high, "generate: --", what, "-low ", low,
-                                 " is not below --", what, "-high ", high,
-                                 ": nothing lies between them");
-  };
-  ascend("guidance", guide.sigma_low, guide.sigma_high);
-  ascend("encoder", s.sampling.reuse.sigma_low, s.sampling.reuse.sigma_high);
+  ms::check(s.sampling);
   for (const auto& [was_given, flag] :
        {std::pair{columns, "--columns"}, std::pair{zoom, "--zoom"}})
     ms::require<ms::value_error>(

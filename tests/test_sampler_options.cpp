@@ -464,8 +464,10 @@ TEST_CASE("guidance that does nothing, or what was never learnt, is warned of") 
     return w.texts;
   };
   CHECK(said(plain, {}).empty());
-  CHECK(said(plain, {.guide = {.scale = 2, .sigma_low = 3, .sigma_high = 2}})
-            .empty());  // acts nowhere
+  CHECK_THAT(test::message([&] {
+               said(plain, {.guide = {.scale = 2, .sigma_low = 3, .sigma_high = 2}});
+             }),
+             Catch::Contains("guidance_low = 3 is not below guidance_high = 2"));
   REQUIRE(said(plain, {.guide = {.scale = 2}}).size() == 1);
   CHECK_THAT(said(plain, {.guide = {.scale = 2}})[0], Catch::Contains("twice as much"));
   CHECK(said(labelled, {.guide = {.scale_by_stage = {1, 3}}}).size() == 1);
