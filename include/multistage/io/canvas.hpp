@@ -1,5 +1,5 @@
-// A drawing surface that becomes a PNG: a thin layer over cairo, in pixels, with the library's
-// few colours.
+// A drawing surface that becomes a picture: a thin layer over cairo, in pixels, with the
+// library's few colours.
 #pragma once
 #include <cairo/cairo.h>
 
@@ -8,6 +8,7 @@
 #include <string>
 
 #include "file.hpp"
+#include "png.hpp"
 
 namespace multistage::io {
 
@@ -137,18 +138,26 @@ class canvas {
                   {level(0), level(1), level(2)});
       }
   }
+  /// What has been drawn, in colours.
+  picture pixels() const {
+    cairo_surface_flush(surface_.get());
+    const unsigned char* row = cairo_image_surface_get_data(surface_.get());
+    const std::ptrdiff_t stride = cairo_image_surface_get_stride(surface_.get());
+    picture p{height_, width_, 3,
+              std::vector<unsigned char>(std::size_t(height_) * width_ * 3)};
+    unsigned char* to = p.bytes.data();
+    for (int i = 0; i < height_; ++i, row += stride)
+      for (int j = 0; j < width_; ++j) {
+        std::uint32_t colours;  // 0x00RRGGBB, whatever the machine's order of bytes
+        std::memcpy(&colours, row + 4 * j, 4);
+        for (const int shift : {16, 8, 0})
+          *to++ = static_cast<unsigned char>(colours >> shift & 255);
+      }
+    return p;
+  }
   /// The picture as PNG bytes.
   std::string png() const {
-    std::string bytes;
-    const cairo_status_t s = cairo_surface_write_to_png_stream(
-        surface_.get(),
-        [](void* to, const unsigned char* data, unsigned int n) {
-          static_cast<std::string*>(to)->append(reinterpret_cast<const char*>(data), n);
-          return CAIRO_STATUS_SUCCESS;
-        },
-        &bytes);
-    require<error>(s == CAIRO_STATUS_SUCCESS, "canvas: ", cairo_status_to_string(s));
-    return bytes;
+    return encode_png(pixels());
   }
   /// Writes the picture as PNG, atomically. @throws file_error
   void save(const std::string& path) const {

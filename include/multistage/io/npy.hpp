@@ -254,6 +254,25 @@ inline std::string npy_shape(const std::string& path,
   return text;
 }
 
+/// All that stands before an array's values in an npy file of version 1: the magic, the length
+/// of the header, and the header, filled up so that values begin at a multiple of 64 bytes.
+/// @param type NumPy's, with its byte order: "<f8". @throws shape_error as npy_shape does
+inline std::string npy_start(const std::string& path,
+                             const std::string& type,
+                             const std::vector<index_t>& extents,
+                             std::size_t values) {
+  constexpr index_t before = 10;  // the magic and the length
+  std::string header = "{'descr': '" + type + "', 'fortran_order': False, 'shape': (" +
+                       npy_shape(path, extents, values) + "), }";
+  header.resize(std::size_t(round_up(index_t(header.size()) + before + 1, 64) - before - 1),
+                ' ');
+  header += '\n';
+  std::string start("\x93NUMPY\x01\x00", 8);
+  start += char(header.size() & 255);
+  start += char(header.size() >> 8);
+  return start + header;
+}
+
 }  // namespace detail
 
 /// Writes float64 values. @throws shape_error, before anything is written, unless the extents
@@ -261,24 +280,9 @@ inline std::string npy_shape(const std::string& path,
 inline void write_npy(const std::string& path,
                       const std::vector<index_t>& extents,
                       std::span<const double> values) {
-  const std::string shape_text = detail::npy_shape(path, extents, values.size());
-  std::string header =
-      "{'descr': '<f8', 'fortran_order': False, 'shape': (" + shape_text + "), }";
-  header.resize(std::size_t(round_up(index_t(header.size()) + 11, 64)) - 11, ' ');
-  header += '\n';
+  const std::string start = detail::npy_start(path, "<f8", extents, values.size());
   atomic_file f(path);
-  const unsigned char start[] = {0x93,
-                                 'N',
-                                 'U',
-                                 'M',
-                                 'P',
-                                 'Y',
-                                 1,
-                                 0,
-                                 static_cast<unsigned char>(header.size() & 255),
-                                 static_cast<unsigned char>(header.size() >> 8)};
-  f.write(start, sizeof start);
-  f.write(header);
+  f.write(start);
   f.write(values.data(), values.size() * sizeof(double));
   f.commit();
 }

@@ -154,6 +154,102 @@ class zip_archive {
   std::size_t comment_ = 0;
 };
 
+/// What an archive of one stored file has around the file's bytes (APPNOTE.TXT, sections 4.3.7
+/// to 4.3.16). Numbers are little-endian; those that do not fit into four bytes stand in
+/// zip64's fields, and all ones in their place.
+class zip_frame {
+ public:
+  /// @param wide whether zip64's fields are written
+  zip_frame(std::string name, std::uint64_t size, std::uint32_t crc, bool wide)
+      : name_(std::move(name)), size_(size), crc_(crc), wide_(wide) {}
+
+  /// Before the file's bytes.
+  std::string local_header() const {
+    std::string to;
+    number(to, 0x04034b50, 4);
+    describe(to);
+    to += name_;
+    wide_field(to);
+    return to;
+  }
+  /// Behind them: the directory's only entry, and where the directory is.
+  std::string directory() const {
+    std::string to;
+    number(to, 0x02014b50, 4);
+    number(to, version(), 2);
+    describe(to);
+    number(to, 0, 6);  // no comment, first disk, binary
+    number(to, 0, 4);
+    number(to, 0, 4);  // its local header is the archive's first byte
+    to += name_;
+    wide_field(to);
+    const std::uint64_t length = to.size();
+    const std::uint64_t begin = local_header().size() + size_;
+    if (wide_)
+      wide_end(to, begin, length);
+    number(to, 0x06054b50, 4);
+    number(to, 0, 4);  // this disk, and the directory's
+    number(to, 1, 2);  // entries on this disk, and in all
+    number(to, 1, 2);
+    number(to, length, 4);
+    number(to, wide_ ? all_ones : begin, 4);
+    number(to, 0, 2);  // no comment
+    return to;
+  }
+
+ private:
+  static constexpr std::uint64_t all_ones = 0xffffffff;
+  static void number(std::string& to, std::uint64_t v, int bytes) {
+    for (int i = 0; i < bytes; ++i)
+      to += char(v >> (8 * i) & 255);
+  }
+  /// Of the format, that a reader needs: 4.5 has zip64.
+  int version() const {
+    return wide_ ? 45 : 20;
+  }
+  /// What the local header and the directory's entry share.
+  void describe(std::string& to) const {
+    number(to, std::uint64_t(version()), 2);
+    number(to, 0, 2);            // flags
+    number(to, 0, 2);            // stored
+    number(to, 0x0021'0000, 4);  // 1 January 1980
+    number(to, crc_, 4);
+    number(to, wide_ ? all_ones : size_, 4);  // stored and unpacked
+    number(to, wide_ ? all_ones : size_, 4);
+    number(to, name_.size(), 2);
+    number(to, wide_ ? 20 : 0, 2);  // length of the field below
+  }
+  void wide_field(std::string& to) const {
+    if (!wide_)
+      return;
+    number(to, 1, 2);
+    number(to, 16, 2);
+    number(to, size_, 8);
+    number(to, size_, 8);
+  }
+  /// zip64's end of the directory, and where that is.
+  static void wide_end(std::string& to, std::uint64_t begin, std::uint64_t length) {
+    number(to, 0x06064b50, 4);
+    number(to, 44, 8);  // bytes of this record behind here
+    number(to, 45, 2);  // versions that wrote it and that read it
+    number(to, 45, 2);
+    number(to, 0, 8);  // this disk, and the directory's
+    number(to, 1, 8);  // entries on this disk, and in all
+    number(to, 1, 8);
+    number(to, length, 8);
+    number(to, begin, 8);
+    number(to, 0x07064b50, 4);
+    number(to, 0, 4);
+    number(to, begin + length, 8);
+    number(to, 1, 4);  // disks
+  }
+
+  std::string name_;
+  std::uint64_t size_;
+  std::uint32_t crc_;
+  bool wide_;
+};
+
 }  // namespace detail
 
 /// Writes one array of unsigned bytes, e.g. pictures [n, h, w, c], as NAME.npy inside an
@@ -165,88 +261,17 @@ inline void write_npz(const std::string& path,
                       const std::vector<index_t>& extents,
                       std::span<const unsigned char> values,
                       std::uint64_t wide = 0xffffffff) {
-  const std::string shape_text = detail::npy_shape(path, extents, values.size());
-  std::string header =
-      "{'descr': '|u1', 'fortran_order': False, 'shape': (" + shape_text + "), }";
-  header.resize(std::size_t(round_up(index_t(header.size()) + 11, 64)) - 11, ' ');
-  header += '\n';
-  std::string start("\x93NUMPY\x01\x00", 8);
-  start += char(header.size() & 255);
-  start += char(header.size() >> 8);
-  start += header;
+  const std::string start = detail::npy_start(path, "|u1", extents, values.size());
   const std::uint64_t size = start.size() + values.size();
-  const std::string file = name + ".npy";
-  const auto crc = ::crc32_z(
-      detail::crc32({reinterpret_cast<const unsigned char*>(start.data()), start.size()}),
-      values.data(), values.size());
-  const auto number = [](std::string& to, std::uint64_t v, int bytes) {
-    for (int i = 0; i < bytes; ++i)
-      to += char(v >> (8 * i) & 255);
-  };
-  const bool is_wide = size >= wide;
-  const auto description = [&](std::string& to) {  // what local and central headers share
-    number(to, is_wide ? 45 : 20, 2);
-    number(to, 0, 2);            // flags
-    number(to, 0, 2);            // stored
-    number(to, 0x0021'0000, 4);  // 1 January 1980
-    number(to, crc, 4);
-    number(to, is_wide ? 0xffffffff : size, 4);
-    number(to, is_wide ? 0xffffffff : size, 4);
-    number(to, file.size(), 2);
-    number(to, is_wide ? 20 : 0, 2);
-  };
-  const auto wide_field = [&](std::string& to) {
-    if (!is_wide)
-      return;
-    number(to, 1, 2);
-    number(to, 16, 2);
-    number(to, size, 8);
-    number(to, size, 8);
-  };
-  std::string local;
-  std::string central;
-  std::string end;
-  number(local, 0x04034b50, 4);
-  description(local);
-  local += file;
-  wide_field(local);
-  number(central, 0x02014b50, 4);
-  number(central, is_wide ? 45 : 20, 2);
-  description(central);
-  number(central, 0, 6);  // no comment, first disk, binary
-  number(central, 0, 4);
-  number(central, 0, 4);  // its local header is the file's first byte
-  central += file;
-  wide_field(central);
-  const std::uint64_t directory = local.size() + size;
-  if (is_wide) {
-    number(end, 0x06064b50, 4);
-    number(end, 44, 8);
-    number(end, 45, 2);
-    number(end, 45, 2);
-    number(end, 0, 8);
-    number(end, 1, 8);
-    number(end, 1, 8);
-    number(end, central.size(), 8);
-    number(end, directory, 8);
-    number(end, 0x07064b50, 4);
-    number(end, 0, 4);
-    number(end, directory + central.size(), 8);
-    number(end, 1, 4);
-  }
-  number(end, 0x06054b50, 4);
-  number(end, 0, 4);
-  number(end, 1, 2);
-  number(end, 1, 2);
-  number(end, central.size(), 4);
-  number(end, is_wide ? 0xffffffff : directory, 4);
-  number(end, 0, 2);
+  const auto of_start =
+      detail::crc32({reinterpret_cast<const unsigned char*>(start.data()), start.size()});
+  const auto crc = std::uint32_t(::crc32_z(of_start, values.data(), values.size()));
+  const detail::zip_frame frame(name + ".npy", size, crc, size >= wide);
   atomic_file f(path);
-  f.write(local);
+  f.write(frame.local_header());
   f.write(start);
   f.write(values.data(), values.size());
-  f.write(central);
-  f.write(end);
+  f.write(frame.directory());
   f.commit();
 }
 

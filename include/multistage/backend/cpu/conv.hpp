@@ -99,6 +99,82 @@ void finish(const conv_problem<T>& p, index_t first, index_t count) {
   }
 }
 
+/// The problem without its residual, which lies where the sum goes and is there already when
+/// the sum is added to it.
+template <class T>
+conv_problem<T> without_residual(const conv_problem<T>& p) {
+  conv_problem<T> q = p;
+  q.residual = nullptr;
+  return q;
+}
+/// Whether the residual lies where the sum goes.
+template <class T>
+bool adds_in_place(const conv_problem<T>& p) {
+  return p.residual == p.y && p.residual != nullptr;
+}
+
+/// y [pixels, out] = x [pixels, in] w [in, out] where the pixels are few: a task is a register
+/// tile's columns, and the weights are read as they lie.
+template <class T>
+void multiply_few_pixels(const cpu& b, const conv_problem<T>& p) {
+  constexpr index_t columns = gemm_kernel::tile_columns<T>;
+  const bool in_place = adds_in_place(p);
+  const index_t pixels = p.rows * p.out_pixels();
+  const index_t n = p.out_channels;
+  b.pool().parallel_for(divide_up(n, columns), [&](index_t task) {
+    const index_t j = task * columns;
+    const index_t width = std::min(columns, n - j);
+    const auto add = [&](const T* x, index_t channels, const T* w, T beta) {
+      gemm_kernel::multiply(pixels, width, channels, x, channels, index_t(1), w + j, n,
+                            index_t(1), T(1), beta, p.y + j, n);
+    };
+    add(p.x, p.channels, p.weight, in_place ? T(1) : T(0));
+    if (p.channels2)
+      add(p.x2, p.channels2, p.weight + p.channels * n, T(1));
+  });
+  finish(in_place ? without_residual(p) : p, 0, pixels);
+}
+
+/// y [pixels, out] = patches [pixels, patch] w [patch, out] with the weights in panels: a task
+/// gathers the patches of some pixels, which stay in its cache, and multiplies them. The
+/// patches of a 1x1 kernel are the image as it lies.
+template <class T>
+void multiply_patches(const cpu& b, const conv_problem<T>& p) {
+  const bool in_place = adds_in_place(p);
+  const conv_problem<T> rest = in_place ? without_residual(p) : p;
+  const index_t patch = patch_size(p);
+  const index_t pixels = p.rows * p.out_pixels();
+  const index_t n = p.out_channels;
+  const index_t block = pixels_per_task(pixels, patch + p.channels2);
+  scratch_frame scratch;
+  const T* packed = p.prepared;
+  if (!packed) {
+    T* made = scratch.take<T>(packed_size(p));
+    pack(b, p, made);
+    packed = made;
+  }
+  const T* packed2 = packed + gemm_kernel::packed_size<T>(patch, n);
+  b.pool().parallel_for(divide_up(pixels, block), [&](index_t task) {
+    const index_t first = task * block;
+    const index_t count = std::min(block, pixels - first);
+    const T* a = p.x + first * patch;  // [count, patch]
+    scratch_frame of_task;
+    if (!p.pointwise()) {
+      T* patches = of_task.take<T>(block * patch);
+      gather(p, first, count, patches);
+      a = patches;
+    }
+    T* y = p.y + first * n;  // [count, out]
+    const T beta = in_place ? T(1) : T(0);
+    gemm_kernel::multiply_packed(count, n, patch, a, patch, index_t(1), packed, T(1), beta, y,
+                                 n);
+    if (p.channels2)
+      gemm_kernel::multiply_packed(count, n, p.channels2, p.x2 + first * p.channels2,
+                                   p.channels2, index_t(1), packed2, T(1), T(1), y, n);
+    finish(rest, first, count);
+  });
+}
+
 }  // namespace conv_kernel
 
 /// What is worth keeping between calls: Winograd's transformed weights, panels of others.
@@ -126,66 +202,14 @@ template <class T>
 void conv_forward(const cpu& b, const conv_problem<T>& p) {
   using namespace conv_kernel;
   if (use_winograd(p))
-    return winograd::convolve(
-        b, {p.rows, p.height, p.width}, p.x,
-        winograd::weights<T>{p.weight, p.channels, p.out_channels}, p.prepared, p.y,
-        winograd::epilogue<T>{p.bias, p.row_bias, p.residual, p.scale, false});
-  const bool in_place = p.residual == p.y && p.residual != nullptr;
-  const index_t patch = patch_size(p);
-  const index_t pixels = p.rows * p.out_pixels();
-  const index_t n = p.out_channels;
-  if (few_pixels(p)) {
-    constexpr index_t columns = gemm_kernel::tile_columns<T>;
-    b.pool().parallel_for(divide_up(n, columns), [&](index_t task) {
-      const index_t j = task * columns;
-      const index_t width = std::min(columns, n - j);
-      const auto add = [&](const T* x, index_t channels, const T* w, T beta) {
-        gemm_kernel::multiply(pixels, width, channels, x, channels, index_t(1), w + j, n,
-                              index_t(1), T(1), beta, p.y + j, n);
-      };
-      add(p.x, p.channels, p.weight, in_place ? T(1) : T(0));
-      if (p.channels2)
-        add(p.x2, p.channels2, p.weight + p.channels * n, T(1));
-    });
-    conv_problem<T> q = p;
-    if (in_place)
-      q.residual = nullptr;
-    finish(q, 0, pixels);
-    return;
-  }
-  const index_t block = pixels_per_task(pixels, patch + p.channels2);
-  scratch_frame scratch;
-  const T* packed = p.prepared;
-  if (!packed) {
-    T* made = scratch.take<T>(packed_size(p));
-    pack(b, p, made);
-    packed = made;
-  }
-  const T* packed2 = packed + gemm_kernel::packed_size<T>(patch, n);
-  b.pool().parallel_for(divide_up(pixels, block), [&](index_t task) {
-    const index_t first = task * block;
-    const index_t count = std::min(block, pixels - first);
-    const T* a = p.x + first * patch;
-    scratch_frame of_task;
-    if (!p.pointwise()) {
-      T* patches = of_task.take<T>(block * patch);
-      gather(p, first, count, patches);
-      a = patches;
-    }
-    conv_problem<T> q = p;
-    T* y = p.y + first * n;
-    T beta = T(0);
-    if (in_place) {  // the residual lies where the sum goes
-      beta = T(1);
-      q.residual = nullptr;
-    }
-    gemm_kernel::multiply_packed(count, n, patch, a, patch, index_t(1), packed, T(1), beta, y,
-                                 n);
-    if (p.channels2)
-      gemm_kernel::multiply_packed(count, n, p.channels2, p.x2 + first * p.channels2,
-                                   p.channels2, index_t(1), packed2, T(1), T(1), y, n);
-    finish(q, first, count);
-  });
+    winograd::convolve(b, {p.rows, p.height, p.width}, p.x,
+                       winograd::weights<T>{p.weight, p.channels, p.out_channels}, p.prepared,
+                       p.y,
+                       winograd::epilogue<T>{p.bias, p.row_bias, p.residual, p.scale, false});
+  else if (few_pixels(p))
+    multiply_few_pixels(b, p);
+  else
+    multiply_patches(b, p);
 }
 
 /// dx (+)= gradient of x, dx2 (+)= gradient of x2 (either may be null), from dy; p.y, bias and

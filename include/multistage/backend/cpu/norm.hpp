@@ -116,6 +116,125 @@ void gradient_sums(const norm_problem<T>& p,
   std::copy_n(sums_plain, n, plain);
 }
 
+/// What dx subtracts, per channel of one row: mean(dxhat) and mean(dxhat xhat) of the channel's
+/// group, where dxhat = dz w'. Padded to whole vectors.
+template <class T>
+struct group_means {
+  T* dxhat;
+  T* dxhat_xhat;
+};
+/// @param with_xhat, plain sums over pixels of dz xhat and of dz, [channels] each
+template <class T>
+group_means<T> means_of_groups(scratch_frame& scratch,
+                               const norm_problem<T>& p,
+                               const row_coefficients<T>& k,
+                               const T* with_xhat,
+                               const T* plain) {
+  const index_t c = p.all_channels();
+  const index_t per = c / p.groups;
+  const T m = T(per * p.pixels);
+  T* means = scratch.take<T>(2 * (c + simd::lanes<T>));
+  const group_means<T> to{means, means + c + simd::lanes<T>};
+  for (index_t q = 0; q < p.groups; ++q) {
+    T s = 0;
+    T t = 0;
+    for (index_t i = q * per; i < (q + 1) * per; ++i) {
+      s += plain[i] * k.weight[i];
+      t += with_xhat[i] * k.weight[i];
+    }
+    for (index_t i = q * per; i < (q + 1) * per; ++i) {
+      to.dxhat[i] = s / m;
+      to.dxhat_xhat[i] = t / m;
+    }
+  }
+  return to;
+}
+
+/// dx (+)= rstd (dz w' - mean(dz w') - xhat mean(dz w' xhat)) over one source of channels
+/// [first, first + n).
+template <class T>
+void input_gradient(const norm_problem<T>& p,
+                    const row_coefficients<T>& k,
+                    const group_means<T>& means,
+                    const T* x,
+                    index_t n,
+                    index_t first,
+                    const T* dz,
+                    T* dx,
+                    bool accumulate) {
+  using vec = simd::vec<T>;
+  const T* w = k.weight + first;
+  const T* mean = k.mean + first;
+  const T* rstd = k.rstd + first;
+  const T* mean_dxhat = means.dxhat + first;
+  const T* mean_dxhat_xhat = means.dxhat_xhat + first;
+  for (index_t pixel = 0; pixel < p.pixels; ++pixel) {
+    const T* xi = x + pixel * n;
+    const T* di = dz + pixel * n;
+    T* out = dx + pixel * n;
+    simd::for_each_vector<T>(n, [&](index_t i, index_t have) {
+      const vec r = simd::load(rstd + i);
+      const vec xhat = (simd::load_up_to(xi + i, have) - simd::load(mean + i)) * r;
+      vec v = r * (simd::load_up_to(di + i, have) * simd::load(w + i) -
+                   simd::load(mean_dxhat + i) - xhat * simd::load(mean_dxhat_xhat + i));
+      if (accumulate)
+        v += simd::load_up_to(out + i, have);
+      simd::store_up_to(out + i, v, have);
+    });
+  }
+}
+
+/// ds = w sum dz xhat + b sum dz and dt = sum dz of one row; then the row's sums times 1 + s,
+/// as the gradients of w and b take them.
+template <class T>
+void modulation_gradient(const norm_problem<T>& p,
+                         const norm_gradients<T>& g,
+                         index_t row,
+                         T* with_xhat,
+                         T* plain) {
+  const index_t c = p.all_channels();
+  const T* mod = p.modulation + row * 2 * c;
+  for (index_t i = 0; i < c; ++i) {
+    if (g.dmodulation) {
+      T* d = g.dmodulation + row * 2 * c;
+      const T ds = p.weight[i] * with_xhat[i] + p.bias[i] * plain[i];
+      const T dt = plain[i];
+      d[i] = g.accumulate_modulation ? d[i] + ds : ds;
+      d[c + i] = g.accumulate_modulation ? d[c + i] + dt : dt;
+    }
+    with_xhat[i] *= T(1) + mod[i];
+    plain[i] *= T(1) + mod[i];
+  }
+}
+
+/// All gradients of one row but those of w and b, whose parts go to g.partials.
+template <bool Silu, class T>
+void row_gradients(const norm_problem<T>& p, const norm_gradients<T>& g, index_t row) {
+  const index_t c = p.all_channels();
+  scratch_frame scratch;
+  const row_coefficients<T> k = coefficients(scratch, p, row);
+  const T* x = p.x + row * p.pixels * p.channels;
+  const T* x2 = p.channels2 ? p.x2 + row * p.pixels * p.channels2 : nullptr;
+  const T* dy = g.dy + row * p.pixels * c;
+  T* with_xhat = g.partials + row * 2 * c;
+  T* plain = with_xhat + c;
+  T* dz = scratch.take<T>(p.pixels * c);  // [pixels, channels], then [pixels, channels2]
+  T* dz2 = dz + p.pixels * p.channels;
+  gradient_sums<Silu>(p, k, x, p.channels, 0, dy, dz, with_xhat, plain);
+  if (x2)
+    gradient_sums<Silu>(p, k, x2, p.channels2, p.channels, dy, dz2, with_xhat + p.channels,
+                        plain + p.channels);
+  const group_means<T> means = means_of_groups(scratch, p, k, with_xhat, plain);
+  if (g.dx)
+    input_gradient(p, k, means, x, p.channels, index_t(0), dz,
+                   g.dx + row * p.pixels * p.channels, g.accumulate);
+  if (x2 && g.dx2)
+    input_gradient(p, k, means, x2, p.channels2, p.channels, dz2,
+                   g.dx2 + row * p.pixels * p.channels2, g.accumulate2);
+  if (p.modulation)
+    modulation_gradient(p, g, row, with_xhat, plain);
+}
+
 }  // namespace norm_kernel
 
 /// Fills p.statistics, [rows, groups, 2], in two passes over each row (mean first: no
@@ -190,83 +309,11 @@ void norm_apply(const cpu& b, const norm_problem<T>& p) {
 template <class T>
 void norm_backward(const cpu& b, const norm_problem<T>& p, const norm_gradients<T>& g) {
   const index_t c = p.all_channels();
-  const index_t per = c / p.groups;
-  const T m = T(per * p.pixels);
-  b.for_each_row(p.rows, p.pixels * p.all_channels(), [&](index_t row) {
-    scratch_frame scratch;
-    const auto k = norm_kernel::coefficients(scratch, p, row);
-    T* with_xhat = g.partials + row * 2 * c;
-    T* plain = with_xhat + c;
-    const T* dy = g.dy + row * p.pixels * c;
-    T* dz = scratch.take<T>(p.pixels * c);
-    const T* x = p.x + row * p.pixels * p.channels;
-    const T* x2 = p.channels2 ? p.x2 + row * p.pixels * p.channels2 : nullptr;
-    T* dz2 = dz + p.pixels * p.channels;
-    const auto sums = [&](const T* from, index_t n, index_t first, T* to) {
-      p.silu ? norm_kernel::gradient_sums<true>(p, k, from, n, first, dy, to, with_xhat + first,
-                                                plain + first)
-             : norm_kernel::gradient_sums<false>(p, k, from, n, first, dy, to,
-                                                 with_xhat + first, plain + first);
-    };
-    sums(x, p.channels, 0, dz);
-    if (x2)
-      sums(x2, p.channels2, p.channels, dz2);
-    T* mean_dxhat = scratch.take<T>(2 * (c + simd::lanes<T>));
-    T* mean_dxhat_xhat = mean_dxhat + c + simd::lanes<T>;
-    for (index_t q = 0; q < p.groups; ++q) {
-      T s = 0;
-      T t = 0;
-      for (index_t i = q * per; i < (q + 1) * per; ++i) {
-        s += plain[i] * k.weight[i];
-        t += with_xhat[i] * k.weight[i];
-      }
-      for (index_t i = q * per; i < (q + 1) * per; ++i) {
-        mean_dxhat[i] = s / m;
-        mean_dxhat_xhat[i] = t / m;
-      }
-    }
-    const auto write = [&](const T* from, index_t n, index_t first, const T* d, T* to,
-                           bool accumulate) {
-      if (!to)
-        return;
-      to += row * p.pixels * n;
-      const T* w = k.weight + first;
-      const T* mean = k.mean + first;
-      const T* rstd = k.rstd + first;
-      const T* a = mean_dxhat + first;
-      const T* e = mean_dxhat_xhat + first;
-      for (index_t pixel = 0; pixel < p.pixels; ++pixel) {
-        const T* xi = from + pixel * n;
-        const T* di = d + pixel * n;
-        T* out = to + pixel * n;
-        simd::for_each_vector<T>(n, [&](index_t i, index_t have) {
-          const simd::vec<T> r = simd::load(rstd + i);
-          const simd::vec<T> xhat = (simd::load_up_to(xi + i, have) - simd::load(mean + i)) * r;
-          simd::vec<T> v = r * (simd::load_up_to(di + i, have) * simd::load(w + i) -
-                                simd::load(a + i) - xhat * simd::load(e + i));
-          if (accumulate)
-            v += simd::load_up_to(out + i, have);
-          simd::store_up_to(out + i, v, have);
-        });
-      }
-    };
-    write(x, p.channels, 0, dz, g.dx, g.accumulate);
-    if (x2)
-      write(x2, p.channels2, p.channels, dz2, g.dx2, g.accumulate2);
-    if (p.modulation) {
-      const T* mod = p.modulation + row * 2 * c;
-      for (index_t i = 0; i < c; ++i) {
-        if (g.dmodulation) {
-          T* d = g.dmodulation + row * 2 * c;
-          const T ds = p.weight[i] * with_xhat[i] + p.bias[i] * plain[i];
-          const T dt = plain[i];
-          d[i] = g.accumulate_modulation ? d[i] + ds : ds;
-          d[c + i] = g.accumulate_modulation ? d[c + i] + dt : dt;
-        }
-        with_xhat[i] *= T(1) + mod[i];
-        plain[i] *= T(1) + mod[i];
-      }
-    }
+  b.for_each_row(p.rows, p.pixels * c, [&](index_t row) {
+    if (p.silu)
+      norm_kernel::row_gradients<true>(p, g, row);
+    else
+      norm_kernel::row_gradients<false>(p, g, row);
   });
   // partials are [rows, (dw, db)]: their column sums are the parameters' gradients.
   if (g.dweight || g.dbias) {

@@ -39,82 +39,112 @@ struct gathered_problem {
   float* result = nullptr;
 };
 
-/// A block's tile of the result. Grid: (tiles of pixels, tiles of columns). `Width`: floats
-/// copied at a time, 4 or 1.
-template <direction Direction, class Tile, int Width>
-__global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
-    gathered_product(const gathered_problem p) {
-  constexpr bool forward = Direction == direction::forward;
-  constexpr int depth = Tile::depth;
+/// A step in shared memory: rows of the left side (pixels), then of the right side (columns of
+/// the result), then of the right side's low part; a row is `depth` channels of one tap. Each
+/// thread copies chunks of `Width` floats, one of every `rows_at_once`-th row.
+template <class Tile, int Width>
+struct gathered_layout {
+  static constexpr int depth = Tile::depth;
   // floats of a row in shared memory: eight rows lie in different banks
-  constexpr int line = depth + 4;
-  constexpr int left_floats = Tile::rows * line;
-  constexpr int right_floats = Tile::columns * line;
-  constexpr int step_floats = left_floats + 2 * right_floats;
-  constexpr int chunks = depth / Width;  // of a row
-  constexpr int rows_at_once = Tile::threads / chunks;
-  constexpr int row_turns = Tile::rows / rows_at_once;
-  constexpr int column_turns = Tile::columns / rows_at_once;
+  static constexpr int line = depth + 4;
+  static constexpr int left_floats = Tile::rows * line;
+  static constexpr int right_floats = Tile::columns * line;
+  static constexpr int step_floats = left_floats + 2 * right_floats;
+  static constexpr int chunks = depth / Width;  // of a row
+  static constexpr int rows_at_once = Tile::threads / chunks;
+  static constexpr int row_turns = Tile::rows / rows_at_once;
+  static constexpr int column_turns = Tile::columns / rows_at_once;
   static_assert(Tile::rows % rows_at_once == 0 && Tile::columns % rows_at_once == 0);
-  extern __shared__ __align__(16) float memory[];  // [steps][left, right, right's low part]
+};
 
-  const int thread = threadIdx.x;
-  const int first_pixel = int(blockIdx.x) * Tile::rows;
-  const int first_column = int(blockIdx.y) * Tile::columns;
-  const bool exact = p.weights_low != nullptr;
+/// What a thread copies, kept up from step to step. The sum goes over all taps of `depth`
+/// channels after the other, so that the taps find the image in the cache; then over the second
+/// image's channels. What is outside is copied as zeros, and its address never read.
+template <direction Direction, class Tile, int Width>
+struct gathered_copies {
+  using layout = gathered_layout<Tile, Width>;
+  static constexpr bool forward = Direction == direction::forward;
 
+  const gathered_problem& p;
+  float* const memory;  // [steps][left, right, right's low part]
+  const int first_pixel;
   // This thread copies chunk `own_chunk` of rows own_row, own_row + rows_at_once, ... of both
-  // sides. What is outside is copied as zeros, and its address never read.
-  const int own_chunk = thread % chunks * Width;
-  const int own_row = thread / chunks;
-  const int result_pixels = p.result_height * p.result_width;
-  int left_from[row_turns];  // offset of the chunk under tap (0, 0); 32 bits, since registers
-                             // are what limits this kernel
-  int left_i[row_turns];     // where in its image that is
-  int left_j[row_turns];
-  const float* image = p.image;
-  const auto start_image = [&](int channels) {
+  // sides.
+  const int own_chunk;
+  const int own_row;
+  const int own_column;
+  const int right_from;
+  // Offset of the chunk under tap (0, 0); 32 bits, since registers are what limits this kernel.
+  int left_from[layout::row_turns];
+  int left_i[layout::row_turns];  // where in its image that is
+  int left_j[layout::row_turns];
+  const float* image;
+  int u = 0;  // the tap
+  int v = 0;
+  int channel = 0;
+  int channels;
+  int first_channel = 0;  // of the image at hand, in the weights
+  int left_offset = 0;    // of the step from left_from
+  int right_offset = 0;   // of the step from right_from
+
+  __device__ gathered_copies(const gathered_problem& problem,
+                             float* shared,
+                             int pixel,
+                             int column)
+      : p(problem),
+        memory(shared),
+        first_pixel(pixel),
+        own_chunk(int(threadIdx.x) % layout::chunks * Width),
+        own_row(int(threadIdx.x) / layout::chunks),
+        own_column(column + own_row),
+        right_from(own_column * all_channels() + own_chunk),
+        image(p.image),
+        channels(p.channels) {
+    start_image();
+  }
+
+  /// How many steps the sum has.
+  __device__ int steps() const {
+    constexpr int depth = layout::depth;
+    return p.kernel * p.kernel * ((p.channels + depth - 1) / depth) +
+           (p.channels2 + depth - 1) / depth;
+  }
+  /// Starts the copies of a step; steps are asked for in their order, once each.
+  __device__ void operator()(int step) {
+    float* const left =
+        memory + step % Tile::steps * layout::step_floats + own_row * layout::line + own_chunk;
+    const bool inside = channel + own_chunk < channels;
+    copy_image(left, inside);
+    copy_weights(left + layout::left_floats, inside);
+    advance();
+  }
+
+ private:
+  __device__ int all_channels() const {
+    return p.channels + p.channels2;
+  }
+  /// Finds this thread's chunks of an image that the sum comes to.
+  __device__ void start_image() {
+    const int result_pixels = p.result_height * p.result_width;
 #pragma unroll
-    for (int turn = 0; turn < row_turns; ++turn) {
-      const int pixel = first_pixel + own_row + turn * rows_at_once;
+    for (int turn = 0; turn < layout::row_turns; ++turn) {
+      const int pixel = first_pixel + own_row + turn * layout::rows_at_once;
       const int row = pixel / result_pixels;
       const int in_row = pixel - row * result_pixels;
       const int i = in_row / p.result_width;
       const int j = in_row - i * p.result_width;
       left_i[turn] = forward ? i * p.stride - p.padding : i + p.padding;
       left_j[turn] = forward ? j * p.stride - p.padding : j + p.padding;
-      // With strides the gradient finds its pixel anew for each tap (below).
+      // With strides the gradient finds its pixel anew for each tap (copy_image).
       const int in_image = forward || p.stride == 1 ? left_i[turn] * p.width + left_j[turn] : 0;
       left_from[turn] = (row * p.height * p.width + in_image) * channels + own_chunk;
       if (pixel >= p.pixels)
         left_i[turn] = -(1 << 24);  // outside for any tap
     }
-  };
-  start_image(p.channels);
-  const int all_channels = p.channels + p.channels2;
-  const int own_column = first_column + own_row;
-  const int right_from = own_column * all_channels + own_chunk;
-
-  // The sum in steps: all taps of `depth` channels after the other, so that the taps find the
-  // image in the cache; then the second image's channels.
-  const int taps = p.kernel * p.kernel;
-  const int steps =
-      taps * ((p.channels + depth - 1) / depth) + (p.channels2 + depth - 1) / depth;
-  const int tap_floats = p.columns * all_channels;
-  const index_t low = p.weights_low - p.weights;
-  int u = 0;
-  int v = 0;
-  int channel = 0;
-  int channels = p.channels;
-  int first_channel = 0;  // of the image at hand, in the weights
-  int left_offset = 0;    // of the step from left_from
-  int right_offset = 0;   // of the step from right_from
-  const auto load = [&](int step) {
-    float* const left = memory + step % Tile::steps * step_floats + own_row * line + own_chunk;
-    float* const right = left + left_floats;
-    const bool inside = channel + own_chunk < channels;
+  }
+  __device__ void copy_image(float* left, bool inside) const {
 #pragma unroll
-    for (int turn = 0; turn < row_turns; ++turn) {
+    for (int turn = 0; turn < layout::row_turns; ++turn) {
       int i = forward ? left_i[turn] + u : left_i[turn] - u;
       int j = forward ? left_j[turn] + v : left_j[turn] - v;
       int from = left_from[turn] + left_offset;
@@ -126,19 +156,25 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
         from = left_from[turn] + (i * p.width + j) * channels + channel;
       }
       there = there && unsigned(i) < unsigned(p.height) && unsigned(j) < unsigned(p.width);
-      copy_ahead<Width>(left + turn * rows_at_once * line, image + from, there);
+      copy_ahead<Width>(left + turn * layout::rows_at_once * layout::line, image + from, there);
     }
+  }
+  __device__ void copy_weights(float* right, bool inside) const {
+    const bool exact = p.weights_low != nullptr;
+    const index_t low = p.weights_low - p.weights;
 #pragma unroll
-    for (int turn = 0; turn < column_turns; ++turn) {
-      const bool there = inside && own_column + turn * rows_at_once < p.columns;
-      const float* const from =
-          p.weights + (right_from + right_offset + turn * rows_at_once * all_channels);
-      copy_ahead<Width>(right + turn * rows_at_once * line, from, there);
+    for (int turn = 0; turn < layout::column_turns; ++turn) {
+      const int row = turn * layout::rows_at_once;
+      const bool there = inside && own_column + row < p.columns;
+      const float* const from = p.weights + (right_from + right_offset + row * all_channels());
+      copy_ahead<Width>(right + row * layout::line, from, there);
       if (exact)
-        copy_ahead<Width>(right + right_floats + turn * rows_at_once * line, from + low, there);
+        copy_ahead<Width>(right + layout::right_floats + row * layout::line, from + low, there);
     }
-    // On to the next tap, or the next channels.
-    right_offset += tap_floats;
+  }
+  /// On to the next tap, or the next channels.
+  __device__ void advance() {
+    right_offset += p.columns * all_channels();
     left_offset += forward ? channels : -channels;
     if (++v < p.kernel)
       return;
@@ -147,7 +183,7 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
     if (++u < p.kernel)
       return;
     u = 0;
-    channel += depth;
+    channel += layout::depth;
     left_offset = channel;
     right_offset = first_channel + channel;
     if (channel < channels || p.channels2 == 0)
@@ -158,64 +194,82 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
     channel = 0;
     channels = p.channels2;
     image = p.image2;
-    start_image(p.channels2);
-  };
+    start_image();
+  }
+};
 
-  const thread_place<Tile> place;
-  // Rows of shared memory whose addresses this lane gives to load_blocks: of the left side the
-  // blocks are (rows 0 to 7, first four of the depth), (rows 8 to 15, first four), and the same
-  // of the next four; of the right side two tiles of columns likewise.
-  const int lane = thread % warp_size;
-  const int left_row = place.row + lane % 16;
-  const int left_depth = lane / 16 * 4;
-  const int right_row = place.column + lane / 16 * 8 + lane % 8;
-  const int right_depth = lane / 8 % 2 * 4;
-  float sum[Tile::tiles_down][Tile::tiles_across][4] = {};
+/// Rows of shared memory whose addresses a lane gives to load_blocks: of the left side the
+/// blocks are (rows 0 to 7, first four of the depth), (rows 8 to 15, first four), and the same
+/// of the next four; of the right side two tiles of columns likewise.
+template <class Tile, int Width>
+struct gathered_rows {
+  using layout = gathered_layout<Tile, Width>;
+  int left;   // offset in a step
+  int right;  // likewise
 
-  const auto multiply = [&](int step) {
-    const float* const left =
-        memory + step % Tile::steps * step_floats + left_row * line + left_depth;
-    const float* const right = memory + step % Tile::steps * step_floats + left_floats +
-                               right_row * line + right_depth;
+  __device__ explicit gathered_rows(const thread_place<Tile>& place) {
+    const int lane = int(threadIdx.x) % warp_size;
+    left = (place.row + lane % 16) * layout::line + lane / 16 * 4;
+    right = layout::left_floats + (place.column + lane / 16 * 8 + lane % 8) * layout::line +
+            lane / 8 % 2 * 4;
+  }
+};
+
+/// sum += the product of a step's two sides, `step` being its place in shared memory. @param
+/// exact whether the right side has a low part
+template <class Tile, int Width>
+__device__ void multiply_step(const float* step,
+                              const gathered_rows<Tile, Width>& rows,
+                              bool exact,
+                              float (&sum)[Tile::tiles_down][Tile::tiles_across][4]) {
+  using layout = gathered_layout<Tile, Width>;
+  const float* const left = step + rows.left;
+  const float* const right = step + rows.right;
 #pragma unroll
-    for (int k = 0; k < depth; k += 8) {
-      float a_high[Tile::tiles_down][4];
-      float a_low[Tile::tiles_down][4];
+  for (int k = 0; k < layout::depth; k += 8) {
+    float a_high[Tile::tiles_down][4];
+    float a_low[Tile::tiles_down][4];
 #pragma unroll
-      for (int down = 0; down < Tile::tiles_down; ++down) {
-        float a[4];
-        load_blocks(a, left + 16 * down * line + k);
+    for (int down = 0; down < Tile::tiles_down; ++down) {
+      float a[4];
+      load_blocks(a, left + 16 * down * layout::line + k);
+      for (int i = 0; i < 4; ++i)
+        a_high[down][i] = to_tf32(a[i]);
+      if (exact)
         for (int i = 0; i < 4; ++i)
-          a_high[down][i] = to_tf32(a[i]);
-        if (exact)
-          for (int i = 0; i < 4; ++i)
-            a_low[down][i] = to_tf32(a[i] - a_high[down][i]);
-      }
+          a_low[down][i] = to_tf32(a[i] - a_high[down][i]);
+    }
 #pragma unroll
-      for (int across = 0; across < Tile::tiles_across; across += 2) {
-        float b_high[4];  // two of a tile, two of the next
-        load_blocks(b_high, right + 8 * across * line + k);
-        if (exact) {
-          float b_low[4];
-          load_blocks(b_low, right + right_floats + 8 * across * line + k);
-          const float high[2][2] = {{b_high[0], b_high[1]}, {b_high[2], b_high[3]}};
-          const float rest[2][2] = {{b_low[0], b_low[1]}, {b_low[2], b_low[3]}};
+    for (int across = 0; across < Tile::tiles_across; across += 2) {
+      float b_high[4];  // two of a tile, two of the next
+      load_blocks(b_high, right + 8 * across * layout::line + k);
+      if (exact) {
+        float b_low[4];
+        load_blocks(b_low, right + layout::right_floats + 8 * across * layout::line + k);
+        const float high[2][2] = {{b_high[0], b_high[1]}, {b_high[2], b_high[3]}};
+        const float rest[2][2] = {{b_low[0], b_low[1]}, {b_low[2], b_low[3]}};
 #pragma unroll
-          for (int down = 0; down < Tile::tiles_down; ++down)
-            multiply_add_exactly<2>(&sum[down][across], a_high[down], a_low[down], high, rest);
-        } else {
+        for (int down = 0; down < Tile::tiles_down; ++down)
+          multiply_add_exactly<2>(&sum[down][across], a_high[down], a_low[down], high, rest);
+      } else {
 #pragma unroll
-          for (int down = 0; down < Tile::tiles_down; ++down) {
-            multiply_add(sum[down][across], a_high[down], b_high[0], b_high[1]);
-            multiply_add(sum[down][across + 1], a_high[down], b_high[2], b_high[3]);
-          }
+        for (int down = 0; down < Tile::tiles_down; ++down) {
+          multiply_add(sum[down][across], a_high[down], b_high[0], b_high[1]);
+          multiply_add(sum[down][across + 1], a_high[down], b_high[2], b_high[3]);
         }
       }
     }
-  };
-  for_each_step<Tile>(steps, load, multiply);
+  }
+}
 
-  // The results, two neighbouring columns a thread and row.
+/// The results with what is added to them, two neighbouring columns a thread and row.
+template <class Tile>
+__device__ void store_results(const gathered_problem& p,
+                              const thread_place<Tile>& place,
+                              int first_pixel,
+                              int first_column,
+                              const float (&sum)[Tile::tiles_down][Tile::tiles_across][4]) {
+  const int result_pixels = p.result_height * p.result_width;
 #pragma unroll
   for (int down = 0; down < Tile::tiles_down; ++down)
 #pragma unroll
@@ -244,6 +298,27 @@ __global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
           p.result[at] = p.accumulate ? p.result[at] + value : value;
         }
     }
+}
+
+/// A block's tile of the result. Grid: (tiles of pixels, tiles of columns). `Width`: floats
+/// copied at a time, 4 or 1.
+template <direction Direction, class Tile, int Width>
+__global__ void __launch_bounds__(Tile::threads, 512 / Tile::threads)
+    gathered_product(const gathered_problem p) {
+  extern __shared__ __align__(16) float memory[];
+  const int first_pixel = int(blockIdx.x) * Tile::rows;
+  const int first_column = int(blockIdx.y) * Tile::columns;
+  const bool exact = p.weights_low != nullptr;
+  gathered_copies<Direction, Tile, Width> load(p, memory, first_pixel, first_column);
+  const thread_place<Tile> place;
+  const gathered_rows<Tile, Width> rows(place);
+  float sum[Tile::tiles_down][Tile::tiles_across][4] = {};
+  const auto multiply = [&](int step) {
+    constexpr int step_floats = gathered_layout<Tile, Width>::step_floats;
+    multiply_step<Tile, Width>(memory + step % Tile::steps * step_floats, rows, exact, sum);
+  };
+  for_each_step<Tile>(load.steps(), load, multiply);
+  store_results(p, place, first_pixel, first_column, sum);
 }
 
 /// The weights [taps, in, out] as the kernel reads them: [taps, out, in] for the forward pass,
