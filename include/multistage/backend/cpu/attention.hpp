@@ -12,6 +12,8 @@
 namespace multistage::inline MULTISTAGE_ISA {
 namespace attention_kernel {
 
+/// Queries of a task: their scores against 1,024 keys take 256 KiB of floats, which a
+/// second-level cache holds.
 inline constexpr index_t query_block = 64;
 
 /// scores [nq, keys] = scale q k^T for queries from i0.
@@ -52,6 +54,7 @@ void attention_forward(const cpu& b, const attention_problem<T>& p) {
     scores(p, q, k, nq, s);
     for (index_t i = 0; i < nq; ++i) {
       T* w = s + i * p.keys;
+      // Scores to weights: exp(s - most) over its sum, and the log-sum-exp for backward.
       T most = w[0];
       for (index_t j = 1; j < p.keys; ++j)
         most = std::max(most, w[j]);
@@ -109,6 +112,7 @@ void attention_backward(const cpu& b,
         for (index_t j = 0; j < p.keys; ++j)
           di[j] = wi[j] * (di[j] - dot);
       }
+      // Blocks of queries follow each other, so dk and dv are sums in one order.
       const T beta = i0 == 0 ? T(0) : T(1);
       gemm_kernel::multiply(p.keys, p.head_dim, nq, w, index_t(1), p.keys, dy, y_token,
                             index_t(1), T(1), beta, dv, p.v_token);

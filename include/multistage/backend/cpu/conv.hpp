@@ -10,6 +10,7 @@ namespace conv_kernel {
 
 /// Below this many input channels a vector register would stay mostly empty in the transforms.
 inline constexpr index_t winograd_channels = 8;
+/// Whether a forward pass goes by Winograd's algorithm; what conv_prepare makes depends on it.
 template <class T>
 bool use_winograd(const conv_problem<T>& p) {
   return p.same3x3() && p.channels >= winograd_channels;
@@ -21,6 +22,7 @@ template <class T>
 bool few_pixels(const conv_problem<T>& p) {
   return p.pointwise() && p.rows * p.out_pixels() <= 4 * gemm_kernel::tile_rows;
 }
+/// Values of a patch: what an output pixel reads of x.
 template <class T>
 index_t patch_size(const conv_problem<T>& p) {
   return p.kernel * p.kernel * p.channels;
@@ -31,6 +33,7 @@ index_t packed_size(const conv_problem<T>& p) {
   return gemm_kernel::packed_size<T>(patch_size(p), p.out_channels) +
          gemm_kernel::packed_size<T>(p.channels2, p.out_channels);
 }
+/// Both in panels, one behind the other.
 template <class T>
 void pack(const cpu& b, const conv_problem<T>& p, T* to) {
   const index_t patch = patch_size(p);

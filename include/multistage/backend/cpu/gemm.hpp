@@ -14,8 +14,11 @@ namespace multistage::inline MULTISTAGE_ISA {
 namespace gemm_kernel {
 
 // Sums take 24 of 32 registers, or 12 of 16; three vectors of B are used by all rows of A.
+/// Rows of a register tile: with three vectors of columns, sums take 24 of 32 registers, or 12
+/// of 16, and what is left holds three vectors of B and one number of A.
 inline constexpr int tile_rows = simd::registers == 32 ? 8 : 4;
 inline constexpr int tile_vectors = 3;
+/// Columns of a register tile and so of a panel of B: 24 floats with AVX2, 48 with AVX-512.
 template <class T>
 inline constexpr index_t tile_columns = index_t{simd::lanes<T>} * tile_vectors;
 /// Blocks of k: a panel of B stays in the second-level cache.
@@ -112,6 +115,8 @@ inline void tile(index_t k,
     const T* from = c + r * ldc + v * L;
     return v < V - 1 || last >= L ? simd::load(from) : simd::load_partial(from, last);
   };
+  // The tile of C, which stays in registers. Where the product goes on with an earlier block of
+  // k, it begins with what is there.
   vec sum[R][V] = {};
   if (goes_on) {
     MULTISTAGE_UNROLL(8)
@@ -120,6 +125,8 @@ inline void tile(index_t k,
     for (int v = 0; v < V; ++v)
       sum[r][v] = load_c(r, v);
   }
+  // A step of k: a row of B's panel is loaded once and meets each of A's R numbers, R V
+  // multiply-adds for V loads and R broadcasts.
   for (index_t p = 0; p < k; ++p) {
     vec right[V];
     MULTISTAGE_UNROLL(4)
@@ -152,6 +159,8 @@ inline void tile(index_t k,
   }
 }
 
+/// C[0..m, 0..columns] = alpha A B + beta C for one panel of V vectors: whole tiles, then tiles
+/// of 4, 2 and 1 rows, so that no row is computed twice.
 template <int V, class T>
 inline void panel(index_t m,
                   index_t k,

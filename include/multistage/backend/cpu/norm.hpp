@@ -23,6 +23,8 @@ struct row_coefficients {
   T* mean;
   T* rstd;
 };
+/// w' = w (1 + s) and b' = b (1 + s) + t of one row, and its groups' statistics at every
+/// channel.
 template <class T>
 row_coefficients<T> coefficients(scratch_frame& scratch,
                                  const norm_problem<T>& p,
@@ -58,6 +60,7 @@ void apply(const norm_problem<T>& p,
   T* scale = scratch.take<T>(2 * (all + simd::lanes<T>));
   T* shift = scale + all + simd::lanes<T>;
   for (index_t i = 0; i < n; ++i) {
+    // (x - mean) rstd w' + b' as x scale + shift: one multiply-add a value.
     scale[i] = k.rstd[first + i] * k.weight[first + i];
     shift[i] = k.bias[first + i] - k.mean[first + i] * scale[i];
   }

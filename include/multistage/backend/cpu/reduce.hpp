@@ -19,6 +19,7 @@ void add_rows(index_t count,
               bool accumulate) {
   constexpr index_t L = simd::lanes<T>;
   index_t c = 0;
+  // Four vectors of channels at a time: four chains of additions hide each other's latency.
   for (; c + 4 * L <= channels; c += 4 * L) {
     simd::vec<T> s[4];
     for (int v = 0; v < 4; ++v)
@@ -52,6 +53,8 @@ void column_sums(const cpu& b,
                  const T* x,
                  T* y,
                  bool accumulate) {
+  // Rows in blocks of a fixed size, then the blocks' sums in their order: the same additions
+  // for any number of threads.
   constexpr index_t block = 1024;
   const index_t blocks = divide_up(rows, block);
   if (blocks <= 1) {
@@ -94,6 +97,7 @@ double reduce_sum(const cpu& b, index_t n, const T* x, bool squares) {
   const index_t blocks = divide_up(n, block);
   std::vector<double> partial(std::size_t(std::max<index_t>(blocks, 1)));
   b.pool().parallel_for(blocks, [&](index_t k) {
+    // Eight sums side by side within a block, joined as a tree.
     constexpr index_t lanes = 8;
     double s[lanes] = {};
     const index_t end = std::min(n, (k + 1) * block);

@@ -12,6 +12,8 @@ void resample_run(const cpu& b, const resample_problem<T>& p) {
   b.pool().parallel_for(p.rows * p.out_height, [&](index_t task) {
     const index_t row = task / p.out_height;
     const index_t i = task % p.out_height;
+    // Row i of the result: each of its pixels gathers the taps that exist. Going up, only every
+    // rate-th tap meets a pixel of the input.
     const T* x = p.x + row * p.height * p.width * c;
     T* out = p.y + task * p.out_width * c;
     for (index_t j = 0; j < p.out_width; ++j, out += c) {

@@ -25,6 +25,7 @@ __global__ void softmax(index_t queries, index_t keys, T* scores, T* log_sum_exp
     return;
   const int lane = threadIdx.x % warp_size;
   T* const s = scores + query * keys;
+  // The largest score, so that no exponential overflows; the sum of exponentials; the weights.
   T most = s[0];
   for (index_t j = lane; j < keys; j += warp_size)
     most = s[j] > most ? s[j] : most;
@@ -55,6 +56,7 @@ __global__ void softmax_backward(index_t queries,
   T* const p = scores + query * keys;
   T* const d = dweights + query * keys;
   const T offset = log_sum_exp[query];
+  // P again from the scores, and D, the weighted mean of dP; then dS.
   T dot = 0;
   for (index_t j = lane; j < keys; j += warp_size) {
     p[j] = silu_function::exp(p[j] - offset);
@@ -72,9 +74,11 @@ struct heads_matrix {
   index_t row;           // elements from one row of the batch to the next
   index_t head;          // from one head to the next
 
+  /// Every matrix with rows and columns exchanged.
   heads_matrix transposed() const {
     return {first.transposed(), row, head};
   }
+  /// To be read only.
   template <class U>
   requires(std::is_same_v<U, const T> && !std::is_const_v<T>) operator heads_matrix<U>() const {
     return {first, row, head};
@@ -110,25 +114,31 @@ struct attention_matrices {
   const attention_problem<T>& p;
   index_t first;
 
+  /// Packed matrices of queries by keys, in memory of our own.
   heads_matrix<T> scores(T* data) const {  // [queries, keys]
     return {{data, p.queries, p.keys}, p.heads * p.queries * p.keys, p.queries * p.keys};
   }
+  /// Matrices of `count` tokens by head_dim, heads side by side within a token.
   template <class U>
   heads_matrix<U> tokens(U* data, index_t count, index_t row, index_t token) const {
     return {{data + first * row, count, p.head_dim, token}, row, p.head_dim};
   }
+  /// Laid out like q: q itself or its gradient.
   template <class U>
   heads_matrix<U> like_q(U* data) const {
     return tokens(data, p.queries, p.q_row, p.q_token);
   }
+  /// Laid out like k.
   template <class U>
   heads_matrix<U> like_k(U* data) const {
     return tokens(data, p.keys, p.k_row, p.k_token);
   }
+  /// Laid out like v.
   template <class U>
   heads_matrix<U> like_v(U* data) const {
     return tokens(data, p.keys, p.v_row, p.v_token);
   }
+  /// Laid out like y, [rows, queries, heads, head_dim].
   template <class U>
   heads_matrix<U> like_y(U* data) const {
     const index_t channels = p.heads * p.head_dim;

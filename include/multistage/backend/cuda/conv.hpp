@@ -11,9 +11,14 @@
 namespace multistage {
 namespace cuda_kernel {
 
+/// A block's tile of pixels x columns: 128 threads of which a warp has 32 x 64 results, and
+/// steps of 16 channels of which two are in shared memory.
 using large_tile = tile_shape<128, 128, 32, 64, 16, 2>;
+/// The same for small results, of which a warp has 32 x 32.
 using small_tile = tile_shape<64, 64, 32, 32, 16, 2>;
+/// A block's tile of channels x columns of the weights' gradient; steps of 32 pixels.
 using large_gradient_tile = tile_shape<128, 128, 64, 32, 32, 2>;
+/// The same for few channels; steps of 16 pixels, three of them in shared memory.
 using small_gradient_tile = tile_shape<64, 64, 32, 32, 16, 3>;
 
 /// Whether large tiles pay: they read less, small ones keep more of the GPU at work.
@@ -22,6 +27,7 @@ inline bool takes_large_tiles(index_t rows, index_t columns, index_t times) {
          divide_up(rows, 128) * divide_up(columns, 128) * times >= 100;
 }
 
+/// Launches the kernel with as many blocks as tiles.
 template <direction Direction, class Tile, int Width>
 void run_gathered_product(const gathered_problem& p) {
   constexpr std::size_t shared_bytes =
@@ -30,6 +36,7 @@ void run_gathered_product(const gathered_problem& p) {
               grid(divide_up(p.pixels, Tile::rows), divide_up(p.columns, Tile::columns)),
               Tile::threads, shared_bytes, p);
 }
+/// Chooses tile and width of copies: 16 bytes at a time where channels and addresses allow it.
 template <direction Direction>
 void run(const gathered_problem& p) {
   if (p.pixels == 0 || p.columns == 0)
@@ -44,6 +51,7 @@ void run(const gathered_problem& p) {
     run_gathered_product<Direction, small_tile, 4>(p);
 }
 
+/// Launches the kernel with as many blocks as tiles, taps and shares.
 template <class Tile, int Width>
 void run_weight_gradient(const weight_gradient_problem& p) {
   constexpr std::size_t shared_bytes =
@@ -53,6 +61,7 @@ void run_weight_gradient(const weight_gradient_problem& p) {
                    index_t(p.kernel) * p.kernel * p.shares),
               Tile::threads, shared_bytes, p);
 }
+/// Chooses tile and width of copies, as above.
 inline void run(const weight_gradient_problem& p) {
   const bool wide = p.channels % 4 == 0 && p.columns % 4 == 0 && aligned(p.image, 16) &&
                     aligned(p.gradient, 16);
@@ -69,6 +78,8 @@ template <class T>
 index_t weight_elements(const conv_problem<T>& p) {
   return index_t(p.kernel) * p.kernel * (p.channels + p.channels2) * p.out_channels;
 }
+/// Weights in the order that the kernels read, in two parts. @param to 2 weight_elements(p)
+/// floats @see split_weights
 inline void split(const cuda& b, const conv_problem<float>& p, bool turned, float* to) {
   const index_t size = weight_elements(p);
   b.for_each_index(size, split_weights{p.weight, p.channels + p.channels2, p.out_channels,
@@ -86,6 +97,7 @@ void for_each_part(const conv_problem<T>& p, F&& f) {
   for (index_t first = 0; first < p.rows; first += most)
     f(first, p.rows - first < most ? p.rows - first : most);
 }
+/// Whether products are to be as exact as those of floats.
 inline bool exact(const cuda& b) {
   return b.products().precision() == product_precision::full;
 }

@@ -10,6 +10,7 @@
 
 namespace multistage::cuda_kernel {
 
+/// Which of the two: they differ in which pixel of the image a tap of a pixel of the result is.
 enum class direction { forward, input_gradient };
 
 /// All that the kernel needs to know. The image is x, or dy for the input's gradient. No tensor

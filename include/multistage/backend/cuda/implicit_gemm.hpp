@@ -53,6 +53,7 @@ struct thread_place {
   }
 };
 
+/// An address of shared memory as PTX's instructions take it, 32 bits.
 __device__ inline unsigned shared_address(const void* pointer) {
   return unsigned(__cvta_generic_to_shared(pointer));
 }

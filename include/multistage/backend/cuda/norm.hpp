@@ -55,6 +55,7 @@ __global__ void norm_statistics_of_group(thrust_kernel::norm_reader<T> reader) {
     squares += d * d;
     ++count;
   }
+  // This thread's moments, merged within the warp, then among warps by the first thread.
   moments own;
   if (count > 0) {
     const double n = double(count);
@@ -100,6 +101,7 @@ __global__ void norm_apply_channels(thrust_kernel::norm_reader<T> reader, index_
   const T* const from = second ? p.x2 + row * p.pixels * p.channels2 + (channel - p.channels)
                                : p.x + row * p.pixels * p.channels + channel;
   const index_t step = second ? p.channels2 : p.channels;
+  // (x - mean) rstd w' + b' as one multiply-add: the same for all pixels of these channels.
   T factor[width];
   T addend[width];
   for (int k = 0; k < width; ++k) {
@@ -152,6 +154,8 @@ __global__ void norm_partials_of_channels(thrust_kernel::norm_gradient_reader<T>
   partials[row * 2 * all + all + channel] = plain;
 }
 
+/// Launches norm_apply_channels in blocks of 256 threads, as wide as the channels allow, each
+/// thread with eight pixels.
 template <class T, class Chunk>
 void apply_norm(const norm_problem<T>& p) {
   constexpr int width = sizeof(Chunk) / sizeof(T);

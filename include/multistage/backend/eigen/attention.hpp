@@ -16,19 +16,23 @@ struct attention_head {
   index_t row;
   index_t head;
 
+  /// [queries, head_dim] in memory laid out like q.
   template <class U>
   auto like_q(U* data) const {
     return as_matrix(data + row * p.q_row + head * p.head_dim, p.queries, p.head_dim,
                      p.q_token);
   }
+  /// [keys, head_dim] in memory laid out like k.
   template <class U>
   auto like_k(U* data) const {
     return as_matrix(data + row * p.k_row + head * p.head_dim, p.keys, p.head_dim, p.k_token);
   }
+  /// [keys, head_dim] in memory laid out like v.
   template <class U>
   auto like_v(U* data) const {
     return as_matrix(data + row * p.v_row + head * p.head_dim, p.keys, p.head_dim, p.v_token);
   }
+  /// [queries, head_dim] in memory laid out like y.
   template <class U>
   auto like_y(U* data) const {
     const index_t token = p.heads * p.head_dim;

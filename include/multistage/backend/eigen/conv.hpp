@@ -21,6 +21,7 @@ struct patches {
   index_t channels;
   const T* image;
 
+  /// Values of a patch.
   index_t size() const {
     return kernel * kernel * channels;
   }

@@ -69,6 +69,8 @@ using array = Eigen::Array<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 template <class T>
 using row_array = Eigen::Array<T, 1, Eigen::Dynamic>;
 
+/// Memory seen as a matrix or array of type Plain, const where T is, with any distance from row
+/// to row.
 template <class T, class Plain>
 using map_of = Eigen::Map<std::conditional_t<std::is_const_v<T>, const Plain, Plain>,
                           Eigen::Unaligned,

@@ -9,7 +9,9 @@
 namespace multistage {
 namespace eigen_kernel {
 
+/// Rows of a product that are made together.
 inline constexpr int tile_rows = 32;
+/// How much of k Eigen sees at a time.
 inline constexpr index_t depth = 64;
 
 /// [32, columns]

@@ -42,6 +42,8 @@ row_array<T> spread(const Groups& groups, index_t channels) {
   return to;
 }
 
+/// All of them for one row, the modulation in weight and bias, the groups' statistics at every
+/// channel.
 template <class T>
 norm_row<T> read_row(const norm_problem<T>& p, index_t row) {
   const index_t c = p.all_channels();
@@ -139,6 +141,7 @@ void norm_backward(const eigen& b, const norm_problem<T>& p, const norm_gradient
       const array<T> s = T(1) / (T(1) + (-z).exp());
       dz *= s * (T(1) + z * (T(1) - s));
     }
+    // Sums over pixels, from which every gradient is made.
     const row_array<T> with_xhat = (dz * xhat).colwise().sum();  // [channels]
     const row_array<T> plain = dz.colwise().sum();               // [channels]
 

@@ -15,6 +15,7 @@ void resample_run(const eigen& b, const resample_problem<T>& p) {
   const index_t c = p.channels;
   b.for_each_piece(p.rows, 1, [&](index_t row, index_t) {
     const auto x = as_array(p.x + row * p.height * p.width * c, p.height, p.width * c);
+    // Rows: [out_height, width channels], a row of the image at a time.
     array<T> tall = array<T>::Zero(p.out_height, p.width * c);
     for (index_t i = 0; i < p.out_height; ++i)
       for (index_t u = 0; u < p.taps; ++u) {
@@ -23,6 +24,7 @@ void resample_run(const eigen& b, const resample_problem<T>& p) {
           tall.row(i) += p.filter[u] * x.row(from);
       }
     const auto pixels = as_array(tall.data(), p.out_height * p.width, c);
+    // Columns: [out_height out_width, channels], a pixel at a time.
     array<T> y = array<T>::Zero(p.out_height * p.out_width, c);
     for (index_t i = 0; i < p.out_height; ++i)
       for (index_t j = 0; j < p.out_width; ++j)

@@ -9,26 +9,33 @@
 namespace multistage {
 namespace thrust_kernel {
 
+/// Where the vectors of one row and head lie, head_dim numbers each.
 template <class T>
 struct attention_reader {
   attention_problem<T> p;
   index_t row;
   index_t head;
+  /// Query i.
   MULTISTAGE_HD const T* q(index_t i) const {
     return p.q + row * p.q_row + i * p.q_token + head * p.head_dim;
   }
+  /// Key j.
   MULTISTAGE_HD const T* k(index_t j) const {
     return p.k + row * p.k_row + j * p.k_token + head * p.head_dim;
   }
+  /// Value j.
   MULTISTAGE_HD const T* v(index_t j) const {
     return p.v + row * p.v_row + j * p.v_token + head * p.head_dim;
   }
+  /// Offset of the result of query i, in y and in dy.
   MULTISTAGE_HD index_t at(index_t i) const {
     return ((row * p.queries + i) * p.heads + head) * p.head_dim;
   }
+  /// The log of the softmax's denominator, kept by forward: weights are exp(score - it).
   MULTISTAGE_HD T log_sum_exp(index_t i) const {
     return p.log_sum_exp[(row * p.heads + head) * p.queries + i];
   }
+  /// The scalar product of two vectors of a head.
   MULTISTAGE_HD T dot(const T* a, const T* b) const {
     T s = 0;
     for (index_t d = 0; d < p.head_dim; ++d)
@@ -37,6 +44,9 @@ struct attention_reader {
   }
 };
 
+/// One query. It goes through the keys once with the largest score so far, `most`, and sums of
+/// exp(score - most): where a larger score comes, what was summed is scaled down to it. So no
+/// exponential overflows and no score is kept.
 template <class T>
 struct attend {
   attention_problem<T> p;
@@ -51,6 +61,7 @@ struct attend {
     for (index_t j = 0; j < p.keys; ++j) {
       const T s = p.scale * r.dot(r.q(i), r.k(j));
       const T* v = r.v(j);
+      // A new largest score, whose own weight is 1.
       if (j == 0 || s > most) {
         const T shrink = j == 0 ? T(0) : T(::exp(double(most - s)));
         sum = sum * shrink + T(1);
@@ -71,6 +82,9 @@ struct attend {
   }
 };
 
+/// dq of one query: the sum over keys of scale w (dy.v - dy.y) k, with w the weight of the key
+/// and dy.y the sum of w dy.v over all keys, by which the softmax's derivative takes off what
+/// all weights share.
 template <class T>
 struct attention_query_gradient {
   attention_problem<T> p;
@@ -94,6 +108,8 @@ struct attention_query_gradient {
   }
 };
 
+/// dk and dv of one key: sums over the queries, in their order, so that no two indices write
+/// the same place.
 template <class T>
 struct attention_key_gradient {
   attention_problem<T> p;

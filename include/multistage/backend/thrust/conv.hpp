@@ -8,7 +8,8 @@
 namespace multistage {
 namespace thrust_kernel {
 
-/// patches [pixel - first, kernel, kernel, channels]
+/// im2col, patches [pixel - first, kernel, kernel, channels]: `span` neighbouring channels of one
+/// tap of one pixel, zeros outside the image.
 template <class T>
 struct gather_patches {
   conv_problem<T> p;
@@ -33,6 +34,9 @@ struct gather_patches {
 
 /// dx at one input pixel: the sum over the patches that hold it, from the patches of whole
 /// images [first row, ...).
+/// This is col2im, the transpose of im2col, turned round: an index gathers for its pixel instead
+/// of scattering, so that no two indices write the same place and the order of additions is that
+/// of the taps.
 template <class T>
 struct scatter_patches {
   conv_problem<T> p;
@@ -67,7 +71,8 @@ struct scatter_patches {
   }
 };
 
-/// y = scale (y + bias + row_bias + residual)
+/// What surrounds the product, of `span` neighbouring channels of a pixel:
+/// y = scale (y + bias + row_bias + residual).
 template <class T>
 struct conv_finish {
   conv_problem<T> p;

@@ -16,6 +16,7 @@ struct pack {
         from.data[i / from.columns * from.row_stride + i % from.columns * from.column_stride];
   }
 };
+/// From row after row to a matrix of any strides.
 template <class T>
 struct unpack {
   const T* from;
@@ -74,6 +75,8 @@ struct product_tile {
 
 /// The host twin of cuBLAS.
 struct host_products {
+  /// C = alpha A B + beta C, tiles of C as indices. A is read with any strides; a B whose rows
+  /// have steps is packed first, since the inner loop goes along them.
   template <class System, class T>
   void operator()(const thrust_backend<System>& backend,
                   matrix_view<const T> a,
@@ -127,6 +130,8 @@ void multiply(const thrust_backend<System>& backend,
               scalar<T> alpha = T(1),
               scalar<T> beta = T(0)) {
   using namespace thrust_kernel;
+  // BLAS writes C by rows here: C by columns is the transposed product, any other C a copy that
+  // is written back.
   const bool by_rows = c.column_stride == 1 && c.row_stride >= c.columns;
   if (!by_rows && has_leading_dimension(c))
     return multiply(backend, b.transposed(), a.transposed(), c.transposed(), alpha, beta);

@@ -13,34 +13,44 @@ namespace thrust_kernel {
 template <class T>
 struct norm_reader {
   norm_problem<T> p;
+  /// x or x2, by the channel counted over both.
   MULTISTAGE_HD T x(index_t row, index_t pixel, index_t c) const {
     return c < p.channels ? p.x[(row * p.pixels + pixel) * p.channels + c]
                           : p.x2[(row * p.pixels + pixel) * p.channels2 + c - p.channels];
   }
+  /// Channels of both inputs.
   MULTISTAGE_HD index_t all() const {
     return p.channels + p.channels2;
   }
+  /// Channels of a group.
   MULTISTAGE_HD index_t per() const {
     return all() / p.groups;
   }
+  /// The mean of the channel's group.
   MULTISTAGE_HD T mean(index_t row, index_t c) const {
     return p.statistics[(row * p.groups + c / per()) * 2];
   }
+  /// The reciprocal standard deviation of the channel's group.
   MULTISTAGE_HD T rstd(index_t row, index_t c) const {
     return p.statistics[(row * p.groups + c / per()) * 2 + 1];
   }
+  /// 1 + s, by which the modulation scales.
   MULTISTAGE_HD T scale(index_t row, index_t c) const {
     return p.modulation ? T(1) + p.modulation[row * 2 * all() + c] : T(1);
   }
+  /// w' = w (1 + s).
   MULTISTAGE_HD T weight(index_t row, index_t c) const {
     return p.weight[c] * scale(row, c);
   }
+  /// b' = b (1 + s) + t.
   MULTISTAGE_HD T bias(index_t row, index_t c) const {
     return p.bias[c] * scale(row, c) +
            (p.modulation ? p.modulation[row * 2 * all() + all() + c] : T(0));
   }
 };
 
+/// Statistics of group i % groups of row i / groups: the mean first, then the squares about it,
+/// so that nothing cancels.
 template <class T>
 struct norm_statistics_of_group {
   norm_reader<T> r;
@@ -65,6 +75,7 @@ struct norm_statistics_of_group {
   }
 };
 
+/// y of `span` neighbouring channels of a pixel: act(xhat w' + b').
 template <class T>
 struct norm_value {
   norm_reader<T> r;
@@ -138,6 +149,8 @@ struct norm_means {
     means[2 * i + 1] = b / T(per * r.p.pixels);
   }
 };
+/// dx (or dx2) at one element: rstd (dz w' - mean(dz w') - xhat mean(dz w' xhat)). dz is made
+/// again here rather than stored: it costs an exponential and saves a tensor.
 template <class T>
 struct norm_input_gradient {
   norm_gradient_reader<T> g;
@@ -181,6 +194,8 @@ struct norm_modulation_gradient {
     plain *= r.scale(row, c);
   }
 };
+/// Adds the first half of [sums of dw, sums of db] to the one gradient and the second to the
+/// other; either may be null.
 template <class T>
 struct add_halves {
   const T* sums;
@@ -230,6 +245,7 @@ void norm_backward(const thrust_backend<System>& b,
   const norm_reader<T> r{p};
   const norm_gradient_reader<T> gr{r, g.dy};
   const index_t all = p.all_channels();
+  // Sums over pixels of each row and channel; from them the means that dx needs.
   norm_partial_sums(b, gr, g.partials);
   T* means = b.template workspace<T>(2, p.rows * p.groups * 2);
   b.for_each_index(p.rows * p.groups, norm_means<T>{r, g.partials, means});
@@ -240,6 +256,8 @@ void norm_backward(const thrust_backend<System>& b,
     b.for_each_index(
         p.rows * p.pixels * p.channels2,
         norm_input_gradient<T>{gr, means, p.channels, p.channels2, g.dx2, g.accumulate2});
+  // The modulation's gradients need the sums as they are; then each row's are scaled by 1 + s
+  // and summed over the rows, which gives those of weight and bias.
   if (p.modulation)
     b.for_each_index(p.rows * all, norm_modulation_gradient<T>{r, g.partials, g.dmodulation,
                                                                g.accumulate_modulation});

@@ -27,6 +27,7 @@ struct sum_rows {
     y[i] = s;
   }
 };
+/// partial[block] = the sum of a run of x or x^2, in double.
 template <class T>
 struct sum_block {
   static constexpr index_t size = 4096;
@@ -54,6 +55,8 @@ void column_sums(const thrust_backend<System>& b,
                  T* y,
                  bool accumulate) {
   using thrust_kernel::sum_rows;
+  // Blocks of rows first, then the blocks: enough indices for a device's threads, and an order
+  // that only the extents decide.
   constexpr index_t height = 128;
   const index_t blocks = divide_up(rows, height);
   if (blocks <= 1)

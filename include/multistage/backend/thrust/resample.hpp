@@ -6,10 +6,12 @@
 namespace multistage {
 namespace thrust_kernel {
 
+/// `span` neighbouring channels of one pixel of the result, gathered tap by tap.
 template <class T>
 struct resampled {
   resample_problem<T> p;
   index_t span;
+  /// Whether tap `tap` of output place i reads a place of the input, and which, `s`.
   MULTISTAGE_HD static bool
   source(bool up, int rate, index_t i, int tap, int padding, index_t extent, index_t& s) {
     if (up) {
