@@ -1,92 +1,13 @@
-// The transforms of Winograd's minimal filtering F(4x4, 3x3): of tiles of images, of weights,
-// and of what comes out of the products (Lavin and Gray, arXiv 1509.09308). A filter g of three
-// taps over six inputs d gives four outputs y = A^T [(G g) . (B^T d)], that is: d and g are
-// read as polynomials, evaluated at the points 0, 1, -1, 2, -2 and infinity, multiplied there,
-// and y is interpolated. In two dimensions each matrix is applied to columns, then to rows.
-//
-//         [ 4  0 -5  0  1  0 ]                                    [  1/4     0    0  ]
-//         [ 0 -4 -4  1  1  0 ]         [ 1  1  1  1  1  0 ]       [ -1/6  -1/6  -1/6 ]
-//   B^T = [ 0  4 -4 -1  1  0 ]   A^T = [ 0  1 -1  2 -2  0 ]   G = [ -1/6   1/6  -1/6 ]
-//         [ 0 -2 -1  2  1  0 ]         [ 0  1  1  4  4  0 ]       [ 1/24  1/12   1/6 ]
-//         [ 0  2 -1 -2  1  0 ]         [ 0  1 -1  8 -8  1 ]       [ 1/24 -1/12   1/6 ]
-//         [ 0  4  0 -5  0  1 ]                                    [   0     0     1  ]
+// Winograd's transforms of tiles: of images, of weights, of what comes out of the products, and
+// of the weights' gradient. Each applies a matrix (winograd_matrices.hpp) to the columns and
+// then to the rows of a block of pixels, for some vectors of channels at a time, and puts the
+// results, one a position, into planes [position][tile or row][channel] as the products read
+// them.
 #pragma once
 #include "gemm.hpp"
+#include "winograd_matrices.hpp"
 
 namespace multistage::inline MULTISTAGE_ISA::winograd {
-
-/// 6 x 6: a tile of 4 x 4 outputs sees so many inputs, and a product is made at each.
-inline constexpr int positions = 36;
-
-// One-dimensional transforms of values that lie `s` apart, to places `q` apart: strides walk a
-// row or a column of a block.
-
-/// B^T: six inputs to six values. Rows of B^T that differ in signs alone share their sums,
-/// which leaves 12 additions and 7 multiplications by small whole numbers.
-template <class V>
-inline void input_transform(const V* d, int s, V* t, int q) {
-  const V a = d[4 * s] - 4 * d[2 * s];
-  const V b = d[3 * s] - 4 * d[s];
-  const V c = d[4 * s] - d[2 * s];
-  const V e = 2 * (d[3 * s] - d[s]);
-  t[0] = 4 * d[0] - 5 * d[2 * s] + d[4 * s];
-  t[q] = a + b;
-  t[2 * q] = a - b;
-  t[3 * q] = c + e;
-  t[4 * q] = c - e;
-  t[5 * q] = 4 * d[s] - 5 * d[3 * s] + d[5 * s];
-}
-/// A^T: six products to four outputs.
-template <class V>
-inline void output_transform(const V* m, int s, V* y, int q) {
-  const V p = m[s] + m[2 * s];
-  const V n = m[s] - m[2 * s];
-  const V u = m[3 * s] + m[4 * s];
-  const V v = m[3 * s] - m[4 * s];
-  y[0] = m[0] + p + u;
-  y[q] = n + 2 * v;
-  y[2 * q] = p + 4 * u;
-  y[3 * q] = n + 8 * v + m[5 * s];
-}
-/// A, the transpose of A^T: four gradients of outputs to six of products.
-template <class V>
-inline void output_transposed(const V* y, int s, V* m, int q) {
-  const V even = y[0] + y[2 * s];
-  const V odd = y[s] + y[3 * s];
-  const V even2 = y[0] + 4 * y[2 * s];
-  const V odd2 = 2 * y[s] + 8 * y[3 * s];
-  m[0] = y[0];
-  m[q] = even + odd;
-  m[2 * q] = even - odd;
-  m[3 * q] = even2 + odd2;
-  m[4 * q] = even2 - odd2;
-  m[5 * q] = y[3 * s];
-}
-/// G: three weights to six, by fractions of 1 / 24, which is where rounding begins. @param T
-/// says in which type the fractions are
-template <class V, class T>
-inline void filter_transform(const V* g, int s, V* t, int q, T) {
-  const V a = (g[0] + g[2 * s]) * T(-1.0 / 6);
-  const V b = g[s] * T(1.0 / 6);
-  const V c = g[0] * T(1.0 / 24) + g[2 * s] * T(1.0 / 6);
-  const V e = g[s] * T(1.0 / 12);
-  t[0] = g[0] * T(0.25);
-  t[q] = a - b;
-  t[2 * q] = a + b;
-  t[3 * q] = c + e;
-  t[4 * q] = c - e;
-  t[5 * q] = g[2 * s];
-}
-/// G^T, the transpose of G: six sums to the gradients of three weights.
-template <class V, class T>
-inline void filter_transposed(const V* m, int s, V* g, int q, T) {
-  const V p = (m[s] + m[2 * s]) * T(-1.0 / 6);
-  const V u = m[3 * s] + m[4 * s];
-  const V v = m[3 * s] - m[4 * s];
-  g[0] = m[0] * T(0.25) + p + u * T(1.0 / 24);
-  g[q] = (m[2 * s] - m[s]) * T(1.0 / 6) + v * T(1.0 / 12);
-  g[2 * q] = p + u * T(1.0 / 6) + m[5 * s];
-}
 
 /// Distance between the planes of two positions: `n` elements and one cache line, so that the
 /// 36 planes, which are written side by side, do not all fall into the same cache set when n is
