@@ -1,5 +1,10 @@
 // A drawing surface that becomes a picture: a thin layer over cairo, in pixels, with the
 // library's few colours.
+//
+//   canvas c(320, 200);
+//   c.line(20, 180, 300, 20, stage_colour(0), 2);
+//   c.text(160, 100, "loss", 14, 0.5);
+//   c.save("line.png");
 #pragma once
 #include <cairo/cairo.h>
 

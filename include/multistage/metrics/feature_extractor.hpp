@@ -1,6 +1,9 @@
 // What distances between sets of pictures are taken over: pixels, a random convolutional
 // network, Inception, or a user's own. An extractor carries a name and a hash of its weights,
 // so that a figure says what it was measured with.
+//
+//   const feature_extractor f = random_features(cpu(), {1, 32, 32, 3});
+//   frechet_distance(f.features(a, extents_a), f.features(b, extents_b), f.dimension);
 #pragma once
 #include <functional>
 #include <memory>

@@ -3,6 +3,10 @@
 //                     arXiv 1801.01401)
 //   Inception score   exp E KL(p(y|x) | p(y)) (Salimans et al., arXiv 1606.03498)
 // Precision, recall, density and coverage are in neighbourhoods.hpp.
+//
+// KID is unbiased: its expectation is 0 for sets of the same distribution whatever their size,
+// and single figures may be below 0. The Inception score needs no reference set and says
+// nothing about how near generated pictures are to one.
 #pragma once
 #include <algorithm>
 #include <cmath>

@@ -1,4 +1,10 @@
 // Images that are read block by block, so that a data set need not fit in memory.
+//
+//   image_source images = io::open_images("folder");       // or npy, IDX, CIFAR-10, ...
+//   image_source mine{{n, 32, 32, 3}, [&](index_t first, index_t count, float* to) { ... }};
+//
+// Algorithms that go over a data set ask for blocks of a few hundred images, so memory is
+// bounded whatever the set's size; values lie in [-1, 1] for pictures.
 #pragma once
 #include <cmath>
 #include <functional>

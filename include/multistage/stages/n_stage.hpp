@@ -2,6 +2,10 @@
 // cut the nodes of a similarity matrix into N intervals, the one that maximises the sum over
 // intervals of the mean similarity inside. A dynamic programme in O(N n^2) finds it; no
 // mixed-integer solver is needed.
+//
+// With prefix sums over the matrix the mean of a block is four numbers, and best[s][j], the
+// best sum for the first j nodes in s stages, is the maximum over i of best[s - 1][i] +
+// mean(i, j).
 #pragma once
 #include <cmath>
 #include <vector>

@@ -4,6 +4,13 @@
 //   D(x; sigma) = sum_i softmax_i(-|x - y_i|^2 / (2 sigma^2)) y_i.
 // Images stream by in blocks with a running maximum, so memory is (queries + images) x block,
 // never queries x images; they may come from a source that is larger than memory.
+//
+// The distance in the exponent is |x|^2 - 2 x.y_i + |y_i|^2: its first term is the same for
+// all i and drops out of the softmax, the last one is computed once, and the product of
+// queries and images is a matrix product. Three matrices meet a block of images: scores = x
+// Y^T, weights by the running softmax, and d += weights Y. For a few queries, where reading
+// the images is what takes the time, each part of the images makes its own softmax of all
+// queries and the parts are merged.
 #pragma once
 #include <algorithm>
 #include <cmath>

@@ -2,6 +2,14 @@
 // first ends at the largest time up to which the denoisers are, on average, alpha-similar to
 // that of no noise; the last begins at the smallest time from which they are alpha-similar to
 // that of full noise.
+//
+//   const clustering found = cluster_by_optimal_denoiser(cpu(), images, {.alpha = 0.95});
+//   found.stages;                              // a partition of three stages
+//   bootstrap_boundaries(found, 0.95);         // how sure its two boundaries are
+//
+// Each draw is an image, a time and noise. Sorted by time, the running mean of the similarity
+// to no noise falls from 1, and t1 is the last time at which it is alpha; the mean of the
+// similarity to full noise, taken from the end, gives t2 in the same way.
 #pragma once
 #include <algorithm>
 #include <cmath>

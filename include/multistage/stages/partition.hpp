@@ -1,6 +1,12 @@
 // The partition of noise levels into stages (arXiv 2312.09181, section 3): boundaries ascend in
 // sigma, stage i holds sigma in (boundary i-1, boundary i], stage 0 the lowest noise. One
 // object serves training and sampling, and lies in every checkpoint.
+//
+//   partition stages({0.6, 9});                // three stages
+//   stages.stage(0.6) == 0; stages.stage(0.61) == 1;
+//   partition::from_times(vp_schedule{}, {0.442, 0.630});
+//
+// Boundaries are noise levels, not times, so that one partition holds for every schedule.
 #pragma once
 #include <cmath>
 #include <utility>

@@ -1,6 +1,11 @@
 // How alike the optimal denoisers of two noise levels are (arXiv 2312.09181, eq. 5 f.): the
 // share of values in which, for the same image and the same noise, their results differ by at
 // most a threshold.
+//
+// For draw k with image y, time t and noise eps, x_t = y + sigma(t) eps, and what is compared
+// is the noise that the optimal denoiser D finds in it, (x_t - D(x_t; sigma)) / sigma, which
+// is near a standard normal number at all levels. At sigma -> 0 it is eps itself, which needs
+// no computation.
 #pragma once
 #include "../core/random.hpp"
 #include "optimal_denoiser.hpp"
