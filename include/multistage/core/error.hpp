@@ -1,4 +1,11 @@
 // Errors of the library: every message says what is wrong, where, why, and what to do about it.
+//
+//   require<shape_error>(a == b, "add: x has ", a, " elements, y ", b);
+//
+// All derive from multistage::error, so a program that only wants to end well catches that one
+// (core/program.hpp does). What throws leaves its arguments, and files that were there before,
+// as they were. Errors that the compiler can find are static_asserts whose text begins with
+// "multistage:".
 #pragma once
 #include <sstream>
 #include <stdexcept>

@@ -1,5 +1,13 @@
 // How large a tensor is along each of its axes, as std::mdspan has it: extents known at compile
 // time are part of the type and checked there, others are `dynamic` and checked at run time.
+//
+//   extents<2, dynamic, 8>   three axes, two of them known
+//   rank<3>                  three axes, all known at run time
+//   shape                    four axes, known at run time, with names: rank<4> is the same type
+//
+// Two extents go together where what both know is equal; that is asked at compile time, the
+// rest at run time. Numbers are 64 bits and signed, so that differences and loops downwards
+// need no care.
 #pragma once
 #include <concepts>
 #include <ostream>

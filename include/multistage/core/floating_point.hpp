@@ -1,5 +1,9 @@
 // The mode in which a thread computes: rounding, flush-to-zero, and which exceptions trap.
 // Every thread has its own, so whoever hands work to other threads hands on the mode with it.
+//
+// The bits are in a register of each thread, MXCSR on x86 and FPCR on ARM. Who turns on
+// flush-to-zero for speed, or traps to find the first NaN, expects that of the library's
+// threads, too.
 #pragma once
 #include <cstdint>
 #if defined(__SSE2__)

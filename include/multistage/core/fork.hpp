@@ -1,4 +1,8 @@
 // Knowing that one is in a child of fork(), where no thread but the caller of fork() exists.
+//
+// A pool of threads does not exist in the child, and a mutex that another thread held at the
+// fork stays locked for good. So what has threads notes the depth of forks at which it made
+// them, and makes new ones where the number has changed.
 #pragma once
 #include <pthread.h>
 

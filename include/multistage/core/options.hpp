@@ -2,6 +2,16 @@
 //   template <class Self, class Visit> static void fields(Self& s, Visit&& visit)
 // which calls visit(option{name, meaning, range}, s.member) for each of them. That list is what
 // the library checks, what error texts say, and what programs take on their command lines.
+//
+//   struct blur_options {
+//     double radius = 1;
+//     template <class Self, class Visit>
+//     static void fields(Self& s, Visit&& visit) {
+//       visit(option{"radius", "pixels that are mixed", above(0)}, s.radius);
+//     }
+//   };
+//
+// `Self` is the struct, const or not, so that one list serves reading, checking and setting.
 #pragma once
 #include <algorithm>
 #include <array>

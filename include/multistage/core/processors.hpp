@@ -1,6 +1,10 @@
 // How many processors a process may keep busy. What the machine has says little in a container
 // or under a batch system, where a process may run on some of them, or is paid some seconds of
 // computing in each second (a control group's quota) and stands still when they are spent.
+//
+// Three answers are taken and the least one holds: the processors that the thread may run on
+// (sched_getaffinity), the quota of the control group and of all groups above it, by version 2
+// (cpu.max) or 1 (cpu.cfs_quota_us over cpu.cfs_period_us), and what the machine has.
 #pragma once
 #include <algorithm>
 #include <cmath>

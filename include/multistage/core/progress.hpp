@@ -1,5 +1,9 @@
 // A progress line on stderr: redrawn in place on a terminal, a plain line every few seconds
 // elsewhere.
+//
+//   progress bar("training");
+//   for (int i = 0; i < n; ++i)
+//     bar.show(double(i) / n, "step " + std::to_string(i));
 #pragma once
 #include <unistd.h>
 

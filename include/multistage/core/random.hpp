@@ -2,6 +2,13 @@
 // numbers: as easy as 1, 2, 3", SC 2011). A number is a pure function of (seed, stream,
 // element): the same words on every backend, for any batch size and any number of threads. The
 // words equal cuRAND's Philox generator at curand_init(seed, stream, element).
+//
+//   random_stream noise(seed, purpose::latents, 0);
+//   double z = noise.normal(12);              // always the same number, whoever asks and when
+//
+// There is no state to hand on, to lock or to save: a run that resumes asks for the numbers of
+// its next step, and a picture depends on its seed alone. Four elements share a block; whoever
+// wants many takes a block at a time (backend/normals.hpp).
 #pragma once
 #include <cmath>
 #include <cstdint>

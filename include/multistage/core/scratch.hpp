@@ -1,4 +1,7 @@
 // Memory that an object keeps from call to call and that grows with what is asked of it.
+//
+// It is never given back before its owner goes: after a few calls of a run nothing is asked of
+// the system any more.
 #pragma once
 #include "config.hpp"
 

@@ -1,4 +1,7 @@
 // Lists of seeds: values, from text like "0-63,100" or from numbers.
+//
+//   sample(net, edm_heun{}, {.seeds = "0-63"});
+//   sample(net, edm_heun{}, {.seeds = {7, 8, 9}});
 #pragma once
 #include <charconv>
 #include <concepts>

@@ -2,6 +2,10 @@
 // closed terminals SIGHUP, people SIGINT (Ctrl-C): whoever has something to save asks
 // `stop_signals` whether one came. A reader that went away (SIGPIPE) and a file beyond its
 // limit (SIGXFSZ) are errors of the write that met them, not the end of the process.
+//
+//   const stop_signals stop;
+//   while (!stop.caught())
+//     trainer.step();
 #pragma once
 #include <atomic>
 #include <csignal>

@@ -1,5 +1,17 @@
 // Views of views: part of an axis, axes in another order, other extents over the same elements.
 // No element is copied.
+//
+// Each function here makes the extents and strides of the new view from those of the old one:
+//
+//   slice      strides[axis] * step, and data moved to the first element
+//   at         the axis left out, data moved to the place
+//   expand     an axis of one element, whose stride does not matter
+//   permute    extents and strides in another order
+//   reverse    the stride negated, data moved to the last element
+//   broadcast  stride 0 where one element stands for many
+//   reshape    axes split or joined where the elements lie so that strides can say it
+//
+// What a view's type knows of its extents, the new view's type knows, too.
 #pragma once
 #include <cstddef>
 #include <utility>

@@ -1,6 +1,16 @@
 // Tensors: elements of one type in the memory of a backend, with any number of axes. `tensor`
 // owns them; `tensor_view` shows some of them through strides, without copying. Both are
 // computed with as one writes it down (tensor/expression.hpp); what kernels get is a `view`.
+//
+//   tensor<float> x({2, 8, 8, 3});            // four axes, zeros, on the default backend
+//   auto patch = x.slice<1>(0, 4);            // a tensor_view: no copy
+//   patch = 1;                                // changes x
+//   auto planar = x.permute<0, 3, 1, 2>();    // NHWC seen as NCHW
+//   std::vector<float> host = x.to_host();    // a copy, in the order of the axes
+//
+// A view of a tensor that has a name must not outlive it; one of a temporary keeps it alive.
+// Tensors move and are never copied unasked: copy() says so. The functions tensor_... that
+// this header calls are defined in tensor/evaluate.hpp, found when they are used.
 #pragma once
 #include <initializer_list>
 #include <optional>

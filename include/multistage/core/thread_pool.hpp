@@ -1,6 +1,12 @@
 // A pool of threads for one verb, `parallel_for`. Tasks are numbered and claimed one by one, so
 // how work is cut never depends on the number of threads: results that are summed per task and
 // then in task order are the same bits for 1 thread and for 64.
+//
+// One atomic ticket says which job is at hand and which of its tasks is next; who takes a task
+// raises it by compare-and-swap. The caller works, too, and returns when the last task is
+// done, so there is no queue and no lock on the way of a task. Threads that find nothing look
+// again for some microseconds before they sleep, since a network's steps follow each other
+// that fast; where threads are more than processors they sleep at once.
 #pragma once
 #include <algorithm>
 #include <atomic>

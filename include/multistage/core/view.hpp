@@ -1,6 +1,10 @@
 // A view: a pointer with extents and strides over memory that somebody else owns. It is what
 // operations take and kernels read; views that know their backend, and so can be computed with,
 // are in tensor.hpp.
+//
+// Element (i, j, k) of a view of three axes lies at data[i * strides[0] + j * strides[1] + k *
+// strides[2]]. Strides are why slicing, permuting, reversing and spreading copy nothing: each
+// is other numbers over the same memory. Kernels that go along memory ask contiguous() first.
 #pragma once
 #include <type_traits>
 

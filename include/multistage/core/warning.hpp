@@ -1,5 +1,10 @@
 // Warnings: what is allowed but hardly meant. Each is said once, with its remedy, on stderr or
 // to a function of the user's.
+//
+//   warn("batch_size = ", n, " leaves threads idle; ", threads, " or more keeps all at work");
+//
+// Library code warns and goes on. A test or a strict program makes errors of warnings by a
+// handler that throws (set_warning_handler).
 #pragma once
 #include <cstdio>
 #include <functional>

@@ -2,6 +2,9 @@
 // https://dmlc.github.io/dlpack): a struct that says where elements lie, how, and who frees
 // them. The structs below have the ABI's layout and names of their own, so that they do not
 // clash with dlpack.h.
+//
+//   dlpack::pointer handed = dlpack::give(std::move(x));     // the receiver calls the deleter
+//   auto seen = dlpack::take<float, 2>(theirs->tensor);      // a view of their elements
 #pragma once
 #include <array>
 #include <memory>

@@ -1,5 +1,10 @@
 // To and from Eigen's matrices and vectors, without copies: tensors of one or two axes are
 // Eigen::Maps, Eigen's dense objects are views.
+//
+//   Eigen::MatrixXf product = as_eigen(x) * as_eigen(w);     // x, w of two axes
+//   from_eigen(matrix) = 2 * from_eigen(matrix);             // Eigen's memory, our expression
+//
+// The user includes Eigen's modules for what is done with the maps.
 #pragma once
 #include <Eigen/Core>
 

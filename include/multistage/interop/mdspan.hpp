@@ -1,4 +1,8 @@
 // To and from std::mdspan, without copies, where the standard library has it (C++23).
+//
+// Both have extents and strides, so each way is a change of names: as_mdspan gives
+// std::layout_stride over the tensor's elements, from_mdspan sees an mdspan of any layout that
+// has strides. Extents known to the one type are known to the other.
 #pragma once
 #include <version>
 

@@ -1,4 +1,10 @@
 // Data compressed by deflate, through zlib: gzip files, and the streams inside of zip archives.
+//
+//   detail::inflater from(bytes, 15 + 16);      // gzip; -15 is zip's bare deflate
+//   while (from.read(block) > 0) ...
+//
+// What data may unpack to is bounded by deflate's best ratio, 1,032 to 1, so that a small file
+// cannot ask for all memory.
 #pragma once
 #include <zlib.h>
 

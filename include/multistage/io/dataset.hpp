@@ -1,6 +1,14 @@
 // Data sets by their path: npy and npz arrays, IDX files (MNIST), CIFAR-10's binary files or a
 // folder of them, any of these gzipped, and folders of PNG, JPEG or WebP pictures. What a file
 // is, its first bytes say. In memory, or as a source that is read block by block.
+//
+//   image_source images = open_images("train-images-idx3-ubyte.gz");
+//   image_set all = read_images("folder", {.channels = 1});
+//
+// A source keeps its files open or their paths, and reads when it is asked: cutting or
+// changing a file meanwhile is an error that names it. `image_rule` says what values mean
+// where a file does not: which integer is white, whether floats are latents, which array of an
+// archive.
 #pragma once
 #include "../stages/image_source.hpp"
 #include "idx.hpp"

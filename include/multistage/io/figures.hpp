@@ -1,5 +1,11 @@
 // The pictures of a multi-stage model: grids of images, the similarity of noise levels with its
 // stages, losses by stage, trajectories.
+//
+//   image_grid(images, {16, 32, 32, 3}, 4, 2).save("grid.png");  // 4 columns, twice as large
+//   line_chart({{"stage 0", steps, losses, stage_colour(0)}}, "Loss", "kimg", "loss", true);
+//
+// Each function draws on a canvas and returns it, so that more can be drawn on it, its PNG put
+// into a report, or saved.
 #pragma once
 #include <cmath>
 #include <span>

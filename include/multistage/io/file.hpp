@@ -5,6 +5,12 @@
 // directory, so that a crash, a full disk or an interrupt leaves the old file or the new one,
 // never half of either. What runs that died left under hidden names is removed by the next
 // save.
+//
+//   write_file("figure.png", bytes);            // whole or not at all
+//   atomic_file f("model.safetensors");         // piece by piece
+//   f.write(header);
+//   f.write(values.data(), size);
+//   f.commit();                                 // without it nothing has happened
 #pragma once
 #include <dirent.h>
 #include <fcntl.h>

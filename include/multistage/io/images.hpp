@@ -1,4 +1,7 @@
 // Image sets in host memory, values in [-1, 1], NHWC; and a split into parts by a seed.
+//
+//   image_set images = read_images("folder");
+//   auto [held_out, rest] = split(images, 100, 7);
 #pragma once
 #include <algorithm>
 #include <numeric>

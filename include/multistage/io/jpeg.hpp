@@ -1,5 +1,7 @@
 // JPEG by libjpeg, where the macro MULTISTAGE_JPEG says that it is linked: grey stays grey,
 // CMYK and YCCK become RGB, EXIF's orientation is applied, libjpeg's warnings are warnings.
+//
+// libjpeg reports errors by longjmp, too, and is kept apart in the same way.
 #pragma once
 #ifdef MULTISTAGE_JPEG
 #include <csetjmp>

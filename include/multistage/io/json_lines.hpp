@@ -1,6 +1,9 @@
 // JSON lines: one object a line, each written at once, so that a log is whole up to its last
 // line whatever happens; the rest of a line that a crash tore is taken off when the log is gone
 // on with.
+//
+//   json_lines log("run.jsonl");
+//   log.write({{"step", 10}, {"loss", 0.25}});
 #pragma once
 #include <nlohmann/json.hpp>
 

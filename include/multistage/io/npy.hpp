@@ -1,5 +1,13 @@
 // NumPy's npy format, versions 1 to 3: bool, u1, i1, i2, i4, i8, f4, f8, little-endian, C
 // order.
+//
+// The file begins with the bytes 93 "NUMPY", two of the version, two (version 1) or four of
+// the header's length, then a dictionary as Python writes it:
+//
+//   {'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }
+//
+// and the values. The dictionary is read by rules of its own, never evaluated, and its numbers
+// are checked against the file's size before anything is allocated.
 #pragma once
 #include "images.hpp"
 #include "picture.hpp"

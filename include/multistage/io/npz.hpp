@@ -1,6 +1,11 @@
 // NumPy's npz archives: zip files of npy arrays, stored as numpy.savez writes them or
 // compressed as numpy.savez_compressed does, checksums compared. APPNOTE.TXT of PKWARE,
 // sections 4.3 to 4.5.
+//
+// A zip archive is read from its end: the end record says where the directory is, the
+// directory where each file's local header is, and the bytes follow that. Every one of these
+// numbers is checked against the file's size, and what entries unpack to against what deflate
+// can make of their bytes, before memory is asked for.
 #pragma once
 #include <optional>
 

@@ -1,4 +1,7 @@
 // PNG by libpng: grey stays grey, 16 bits are rounded to 8, transparency is drawn on black.
+//
+// libpng reports errors by longjmp. Calls into it that read run within `tried`, whose
+// functions hold no objects that need destroying, so that a jump passes over none.
 #pragma once
 #include <png.h>
 

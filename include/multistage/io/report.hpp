@@ -1,4 +1,8 @@
 // A report: one HTML page that carries its pictures inside, with words on what each means.
+//
+//   report page("Digits");
+//   page.heading("What it draws").picture(grid.png(), "Sixteen digits, one a seed.");
+//   page.save("report.html");
 #pragma once
 #include "../core/utf8.hpp"
 #include "file.hpp"

@@ -1,6 +1,8 @@
 // One run a place: a directory or checkpoint that a run works in is locked while the run lives.
 // The lock is the kernel's (flock), so it is gone with its process however that ends, and it
 // holds between containers and, where the file system passes locks on, between machines.
+//
+//   const run_lock lock("runs/digits");         // throws where another run works there
 #pragma once
 #include <ctime>
 

@@ -1,5 +1,9 @@
 // Weights between a model and named tensors in upstream's layout: what a PyTorch user loads and
 // saves.
+//
+// Parameters lie in one flat array in the library's layout, [kernel, kernel, in, out]; files
+// hold them under upstream's names in upstream's, [out, in, kernel, kernel]. Every tensor is
+// looked at before any is used, so that an error lists all that do not fit.
 #pragma once
 #include "../core/finite.hpp"
 #include "../graph/parameters.hpp"

@@ -1,5 +1,12 @@
 // A schedule chosen at run time: one of the library's, by name or value, or one of the user's
 // own.
+//
+//   any_schedule named("vp");
+//   any_schedule given(ve_schedule{.sigma_min = 0.02});
+//   any_schedule mine(my_schedule{});          // of a type of yours that meets noise_schedule
+//
+// A variant of the library's types and one place for others: files can say which it is, and
+// std::visit(f, s.get()) gives an algorithm the schedule's own type.
 #pragma once
 #include <concepts>
 #include <memory>

@@ -3,6 +3,12 @@
 // In continuous time node i stands at t_i = (i + 1) / N and ln alpha = ln(abar) / 2 is linear
 // between nodes and beyond them (Lu et al., arXiv 2206.00927, appendix D.1). sigma = sqrt((1 -
 // abar) / abar).
+//
+//   discrete_schedule steps(beta_schedule::scaled_linear, 0.00085, 0.012, 1000);
+//   steps.sigma_at(499);       // of a step
+//   steps.sigma(0.5);          // the same: its time is (499 + 1) / 1000
+//
+// Sums of logarithms are kept instead of products, so that small betas keep their digits.
 #pragma once
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,9 @@
 // EDM's schedule (Karras et al., arXiv 2206.00364): time is sigma itself, the signal is never
 // scaled.
+//
+// The times that EDM's sampler takes are spaced by rho (samplers/edm_heun.hpp), and training
+// draws ln sigma from a normal distribution (diffusion/noise_levels.hpp); the schedule itself
+// only says where noise begins and ends.
 #pragma once
 
 namespace multistage {

@@ -1,6 +1,11 @@
 // Lists of noise levels that samplers walk down: descending sigmas between a schedule's ends
 // ("spacings"), or the steps of a discrete schedule. A list holds the ends of steps, so it is
 // one longer than the steps are many.
+//
+//   noise_levels(vp_schedule{}, spacing::log_snr, 1, 1e-3, 20)     // 21 sigmas, descending
+//
+// The ends are given to the last digit and are met exactly, since a sampler's last step ends
+// where the schedule does.
 #pragma once
 #include <algorithm>
 #include <string>

@@ -1,6 +1,15 @@
 // What a schedule is: x_t = signal(t) (x_0 + sigma(t) eps); sigma is the coordinate that
 // everything else uses:
 //   lambda = -ln sigma (half the log-SNR),  std = signal sigma.
+//
+// Papers write one process in three ways, and this is how they map:
+//
+//   VP, DDPM   x = sqrt(abar) x_0 + sqrt(1 - abar) eps    signal = sqrt(abar)
+//   VE, EDM    x = x_0 + sigma eps                        signal = 1
+//   flow       x = (1 - t) x_0 + t eps                    signal = 1 - t, sigma = t / (1 - t)
+//
+// After division by the signal all three are x_0 + sigma eps. So stages, networks and samplers
+// ask for sigma, and a schedule only says in which order and how densely noise levels are met.
 #pragma once
 #include <cmath>
 #include <concepts>

@@ -4,8 +4,8 @@
 // that of full noise.
 //
 //   const clustering found = cluster_by_optimal_denoiser(cpu(), images, {.alpha = 0.95});
-//   found.stages;                              // a partition of three stages
-//   bootstrap_boundaries(found, 0.95);         // how sure its two boundaries are
+//   found.stages;                                // a partition of three stages
+//   bootstrap_boundaries(found, 0.95, 1000, 1);  // how sure its two boundaries are
 //
 // Each draw is an image, a time and noise. Sorted by time, the running mean of the similarity
 // to no noise falls from 1, and t1 is the last time at which it is alpha; the mean of the

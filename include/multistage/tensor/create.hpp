@@ -1,4 +1,11 @@
 // Tensors from nothing, and views of memory of yours.
+//
+//   auto x = zeros<float>({2, 8, 8, 3});
+//   auto noise = normal<float>({4, 16}, random_stream(7), backend);
+//   auto mine = wrap(values, {3, 4});         // your std::vector, seen as a tensor
+//
+// Extents in braces make a tensor of as many axes, all known at run time. The backend is the
+// last argument and defaults to a default backend's default handle.
 #pragma once
 #include "../core/random.hpp"
 #include "evaluate.hpp"

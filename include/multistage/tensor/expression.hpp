@@ -2,6 +2,14 @@
 // knows the type of its values, its extents and its backend; a leaf is a view, an inner node a
 // function of nodes. Functions are applied to one number of each operand and run on host and
 // device.
+//
+//   0.5f * silu(x) + bias
+//
+// is an applied<add, applied<multiply, constant, applied<silu, leaf>>, leaf>: the type says
+// all but the views and numbers at its leaves, so that a compiler sees the whole of it in one
+// loop. Extents spread as in NumPy: they are aligned at the last axis, and 1 goes with any
+// number. Types follow C++ (int / int is an int), except that a number beside a floating-point
+// operand takes that operand's type, so that 0.5 * x of floats stays float.
 #pragma once
 #include <memory>
 

@@ -1,5 +1,9 @@
 // Operators and elementary functions of expressions, element by element. Numbers take the type
 // of a floating-point operand beside them; else C++'s own rules hold (uint8 + uint8 is an int).
+//
+// Each name is a function object in lazy::function, which host and device can call with
+// numbers, and a function or operator of multistage that makes an expression of it. A function
+// of one's own goes the same way through map(f, x...).
 #pragma once
 #include <cmath>
 

@@ -1,5 +1,9 @@
 // Printing: nested brackets, the last axis inside; of long axes the first and last three
 // elements.
+//
+//   std::cout << x.at<0>(0) << y;
+//
+// A device's elements are copied to the host first.
 #pragma once
 #include "evaluate.hpp"
 

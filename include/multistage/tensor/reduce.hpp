@@ -2,6 +2,15 @@
 // places, Euclidean norm. The order of additions follows from the extents alone, so that
 // results are the same bits for any number of threads. Floating-point values are added in
 // double, integers and bool in 64 bits.
+//
+//   sum(x)                              a number
+//   mean(x, axes{1, 2})                 a tensor of two axes less
+//   x - max(x, axes{3}, keep)           `keep` leaves one element along the axis, which spreads
+//
+// The elements that a result is made of are cut into parts of 4,096, a number that does not
+// depend on the machine. A part is added in eight lanes that are then joined, the parts in
+// their order. Where a kept axis lies innermost, up to 64 results are made side by side
+// instead, so that memory is read along its lines.
 #pragma once
 #include <cmath>
 
