@@ -11,8 +11,9 @@
 namespace multistage {
 
 namespace fork_detail {
+/// How many forks lie between the first process and this one.
 inline std::atomic<unsigned> count{0};
-}
+}  // namespace fork_detail
 
 /// How many calls of fork() lie between the first process of this program and this one: what
 /// has threads notes it, and finds another number when it is asked in a child.

@@ -119,10 +119,12 @@ E choice_from(const std::string& what, const std::string& name) {
 }
 
 namespace detail {
+/// @throws value_error naming option, value, range and meaning
 MULTISTAGE_COLD inline void check_number(const char* owner, const option& o, double v) {
   require<value_error>(o.range.holds(v), owner, ": ", o.name, " = ", v, "; it must be ",
                        o.range.text(), " (", o.meaning, ")");
 }
+/// A value of any type that options have: numbers by their range, choices by their count.
 template <class T>
 void check_option(const char* owner, const option& o, const T& v) {
   if constexpr (std::is_same_v<T, bool>) {

@@ -20,6 +20,7 @@ namespace detail {
 /// stays so.
 class signal_setting {
  public:
+  /// @param handler SIG_IGN leaves a signal alone that the program has a handler for
   signal_setting(int number, void (*handler)(int), int flags) {
     if (::sigaction(number, nullptr, &before_) != 0 || before_.sa_handler == SIG_IGN)
       return;

@@ -29,12 +29,14 @@ template <class E, int Axis, index_t New, int... I>
 struct with_extent<E, Axis, New, std::integer_sequence<int, I...>> {
   using type = canonical<(I == Axis ? New : E::static_extent(I))...>;
 };
+/// E without the axis `Axis`.
 template <class E, int Axis, class I = std::make_integer_sequence<int, E::rank() - 1>>
 struct without_axis;
 template <class E, int Axis, int... I>
 struct without_axis<E, Axis, std::integer_sequence<int, I...>> {
   using type = canonical<E::static_extent(I < Axis ? I : I + 1)...>;
 };
+/// E with a new axis of one element before `Axis`.
 template <class E, int Axis, class I = std::make_integer_sequence<int, E::rank() + 1>>
 struct with_axis;
 template <class E, int Axis, int... I>
@@ -101,6 +103,7 @@ constexpr auto expand(const view<T, E>& v) {
   });
 }
 
+/// The axes in the order that `Axes` names.
 template <int... Axes, class T, class E>
 constexpr auto permute(const view<T, E>& v) {
   constexpr bool good = [] {
@@ -118,11 +121,13 @@ constexpr auto permute(const view<T, E>& v) {
   return rearranged<canonical<E::static_extent(Axes)...>>(v, [&](int k) { return order[k]; });
 }
 
+/// The axes in the opposite order; a matrix's rows become its columns.
 template <class T, class E, int... I>
 constexpr auto transpose(const view<T, E>& v, std::integer_sequence<int, I...>) {
   return permute<(E::rank() - 1 - I)...>(v);
 }
 
+/// One axis from its end, by a stride below 0.
 template <int Axis, class T, class E>
 constexpr view<T, E> reverse(view<T, E> v) {
   static_assert(Axis >= 0 && Axis < E::rank(),

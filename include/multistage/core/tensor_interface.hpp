@@ -168,6 +168,7 @@ class tensor_interface {
   const Self& self() const {
     return static_cast<const Self&>(*this);
   }
+  /// A view with the backend of this one, and with its owner.
   template <class T, class E>
   auto bound(const view<T, E>& v) const {
     using viewed = tensor_view<T, E, typename Self::backend_type>;
@@ -176,6 +177,7 @@ class tensor_interface {
     else
       return viewed(self().backend(), v, self().owner());
   }
+  /// The same of a tensor without a name, which goes on living in the view.
   template <class F>
   auto kept(F&& f) {
     if constexpr (owning<Self>) {
@@ -188,6 +190,7 @@ class tensor_interface {
       return bound(f(self().view()));
     }
   }
+  /// All axes in the opposite order.
   template <class T, class E>
   static auto transposed(const view<T, E>& v) {
     return detail::transpose(v, std::make_integer_sequence<int, E::rank()>());
@@ -199,6 +202,7 @@ class tensor_interface {
       list[k] = extents[k];
     return list;
   }
+  /// Fills the extent that is left open.
   template <class T, class E, int N>
   static auto reshaped(const view<T, E>& v, index_list<N> list) {
     index_t known = 1;
@@ -219,6 +223,7 @@ class tensor_interface {
     }
     return detail::reshape(v, make_extents<rank<N>>(list));
   }
+  /// The element at a place that is looked at, axis by axis.
   template <class T, class E, class... Places>
   decltype(auto) element(const view<T, E>& v, Places... places) const {
     static_assert(sizeof...(Places) == std::size_t(E::rank()),
@@ -240,6 +245,7 @@ class tensor_interface {
       return value;
     }
   }
+  /// Elements that lie one after the other, as std::span.
   template <class T, class E>
   static std::span<T> span_of(const view<T, E>& v) {
     static_assert(Self::backend_type::on_host,

@@ -28,6 +28,7 @@ struct warning_state {
   std::set<std::string> said;
   warning_handler handler;
 };
+/// One for the process.
 inline warning_state& warnings() {
   static warning_state state;
   return state;

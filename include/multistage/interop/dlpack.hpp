@@ -71,6 +71,8 @@ struct type_of {
 };
 
 namespace detail {
+/// What is handed over together: the struct of the ABI, the tensor that owns or views the
+/// elements, and the lists that the struct points to.
 template <class Tensor>
 struct kept {
   managed described_;
@@ -78,10 +80,12 @@ struct kept {
   std::array<std::int64_t, 8> extents{};
   std::array<std::int64_t, 8> strides{};
 };
+/// Where a backend's memory is.
 template <class Backend>
 constexpr device_kind kind_of() {
   return Backend::on_host ? device_kind::cpu : device_kind::cuda;
 }
+/// What a receiver does in the end.
 inline void free(managed* m) {
   if (m && m->deleter)
     m->deleter(m);

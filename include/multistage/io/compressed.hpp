@@ -56,6 +56,7 @@ class inflater {
   int status() const {
     return status_;
   }
+  /// What zlib says is wrong, for messages.
   std::string problem() const {
     return status_ == Z_BUF_ERROR || status_ == Z_OK ? "the data are cut"
            : z_.msg                                  ? z_.msg
@@ -79,6 +80,7 @@ class inflater {
   int status_ = Z_OK;
 };
 
+/// The checksum of zip and gzip.
 inline std::uint32_t crc32(std::span<const unsigned char> bytes) {
   return std::uint32_t(::crc32_z(0, bytes.data(), bytes.size()));
 }

@@ -119,6 +119,7 @@ inline image_source npz_source(const std::string& path,
                     byte_source(held, held->member.bytes), held->member.layout, rule);
 }
 
+/// IDX files lie one image behind the other, so a block is one read.
 inline image_source idx_source(const std::string& path,
                                byte_source source,
                                const image_rule& rule) {
@@ -135,6 +136,7 @@ inline image_source idx_source(const std::string& path,
   return watched(std::move(images), path, rule.largest > 0 ? rule.largest : 255);
 }
 
+/// The files of CIFAR-10 as one set, in the order of `paths`.
 inline image_source cifar10_source(const std::vector<std::string>& paths,
                                    const image_rule& rule) {
   struct part {
@@ -199,6 +201,7 @@ inline bool is_cifar10_after_all(const byte_source& source) {
   }
 }
 
+/// A file by what its first bytes say it is. @throws file_error with what it was taken for
 inline image_source file_source(const std::string& path, const image_rule& rule) {
   const byte_source source = unpacked(path);
   known_kind k = kind_of(source.bytes(0, kind_start));

@@ -18,6 +18,7 @@ namespace multistage::io {
 
 namespace figure_detail {
 
+/// Three digits, with an exponent where that is shorter.
 inline std::string number(double v) {
   char text[32];
   if (v != 0 && (std::fabs(v) < 0.01 || std::fabs(v) >= 10000))
@@ -52,12 +53,15 @@ struct axes {
   bool log_x = false;
   bool log_y = false;
 
+  /// Where v lies between a and b, as a share.
   static double place(double v, double a, double b, bool log) {
     return log ? std::log(v / a) / std::log(b / a) : (v - a) / (b - a);
   }
+  /// Pixels from the left.
   double x(double v) const {
     return left + width * place(v, x0, x1, log_x);
   }
+  /// Pixels from the top.
   double y(double v) const {
     return top + height * (1 - place(v, y0, y1, log_y));
   }
@@ -88,9 +92,11 @@ struct axes {
       t.push_back(std::fabs(v) < 1e-12 * step ? 0 : v);
     return t;
   }
+  /// The label, which says so where its axis is logarithmic.
   static std::string said(const std::string& label, bool log) {
     return log ? label + " (logarithmic)" : label;
   }
+  /// Lines at the ticks with their numbers, the frame, and the labels beside it.
   void draw(const std::string& x_label, const std::string& y_label) {
     for (double v : ticks(x0, x1, log_x)) {
       c.line(x(v), top, x(v), top + height, canvas::light);

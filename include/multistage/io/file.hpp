@@ -44,6 +44,7 @@ namespace detail {
 class descriptor {
  public:
   descriptor() = default;
+  /// Takes an open file over; -1 for none.
   explicit descriptor(int number) : number_(number) {}
   descriptor(descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
   descriptor& operator=(descriptor&& other) noexcept {
@@ -174,9 +175,12 @@ inline void check_writable(const std::string& path) {
     fail<file_error>(path, ": cannot be written: its directory: ", std::strerror(errno));
 }
 
+/// In the names of files that are being written.
 inline constexpr std::string_view partial = ".partial.";
+/// Hexadecimal digits behind it, so that two writers never meet.
 inline constexpr std::size_t random_digits = 16;
 
+/// The ending of such a file's name, by the system's random numbers.
 inline std::string random_suffix() {
   static constexpr char digits[] = "0123456789abcdef";
   std::random_device source;

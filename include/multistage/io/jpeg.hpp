@@ -16,6 +16,7 @@ namespace multistage::io {
 
 namespace detail {
 
+/// libjpeg's structures for reading from memory, with its errors as jumps back.
 class jpeg_reader {
  public:
   jpeg_reader(const std::string& path,
@@ -37,9 +38,11 @@ class jpeg_reader {
   jpeg_reader(const jpeg_reader&) = delete;
   jpeg_reader& operator=(const jpeg_reader&) = delete;
 
+  /// What the picture will be, the right way up.
   picture_header header() const {
     return turned(d_.image_height, d_.image_width, grey() ? 1 : 3, orientation_);
   }
+  /// The pixels. Inks (CMYK, YCCK) become red, green and blue. @throws file_error
   picture decode() {
     d_.progress = &passes_;
     const bool inks = d_.jpeg_color_space == JCS_CMYK || d_.jpeg_color_space == JCS_YCCK;

@@ -27,6 +27,7 @@ struct zip_entry {
   std::uint64_t header = 0;  // where its local header begins
 };
 
+/// The directory of a zip archive in memory, read from its end, and the files that it names.
 class zip_archive {
  public:
   /// @throws file_error
@@ -62,6 +63,7 @@ class zip_archive {
       taken += entries_.back().compressed;
     }
   }
+  /// The archive's files, in the directory's order.
   const std::vector<zip_entry>& entries() const {
     return entries_;
   }
@@ -105,17 +107,21 @@ class zip_archive {
       broken(std::size_t(start), e.name + " differs from its checksum");
     return raw;
   }
+  /// @throws file_error naming file, byte and reason
   [[noreturn]] void broken(std::size_t at, const std::string& why) const {
     fail<file_error>(path_, ": not a sound npz archive: byte ", at, ": ", why);
   }
 
  private:
+  /// n bytes, the lowest first.
   std::uint64_t number(std::size_t at, std::size_t n) const {
     std::uint64_t v = 0;
     for (std::size_t i = n; i-- > 0;)
       v = v << 8 | bytes_[at + i];
     return v;
   }
+  /// An entry of the directory, with the lengths of what follows its fixed part, by which the
+  /// next one is found.
   void read_entry(std::size_t at, std::size_t end) {
     if (at > end || end - at < 46 || number(at, 4) != 0x02014b50)
       broken(at, "the directory's entry " + std::to_string(entries_.size()) + " is broken");

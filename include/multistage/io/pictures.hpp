@@ -130,6 +130,7 @@ inline bool named_as_picture(const std::filesystem::path& path) {
   return false;
 }
 
+/// @throws file_error saying what the file is instead
 [[noreturn]] inline void no_picture(const std::string& path,
                                     std::span<const unsigned char> start) {
   const known_kind k = kind_of(start);
@@ -145,6 +146,7 @@ inline bool named_as_picture(const std::filesystem::path& path) {
 }
 
 #if !defined(MULTISTAGE_JPEG) || !defined(MULTISTAGE_WEBP)
+/// @throws file_error saying what to link
 [[noreturn]] inline void without_library(const std::string& path,
                                          const char* kind,
                                          const char* library,

@@ -17,6 +17,8 @@ namespace detail {
 /// libpng's structures for reading from memory, with its errors as jumps to `guard`.
 class png_reader {
  public:
+  /// Looks at the header alone. @throws file_error for one that is broken or promises too many
+  /// pixels
   png_reader(const std::string& path,
              std::span<const unsigned char> bytes,
              const picture_options& options)
@@ -45,6 +47,7 @@ class png_reader {
   png_reader(const png_reader&) = delete;
   png_reader& operator=(const png_reader&) = delete;
 
+  /// The pixels, the right way up. @throws file_error
   picture decode() {
     picture p;
     std::size_t stride = 0;
@@ -86,6 +89,7 @@ class png_reader {
   }
 
  private:
+  /// Reads up to the pixels.
   void start() {
     png_set_user_limits(png_, 0x7fffffff, 0x7fffffff);
     // Colour profiles, texts and the like are skipped unread: their faults do no harm to
@@ -121,17 +125,20 @@ class png_reader {
     f();
     return true;
   }
+  /// The same; a refusal is an error.
   template <class F>
   void guarded(const F& f) {
     if (!tried(f))
       fail<file_error>(path_, ": is not a sound PNG: ", text_);
   }
+  /// libpng's way out: notes the text and jumps back.
   static void on_error(png_structp png, png_const_charp text) {
     png_reader& r = *static_cast<png_reader*>(png_get_error_ptr(png));
     std::snprintf(r.text_, sizeof r.text_, "%s, at byte %zu of %zu", text, r.at_,
                   r.bytes_.size());
     std::longjmp(r.guard_, 1);
   }
+  /// Oddities go where the caller wants them.
   static void on_warning(png_structp png, png_const_charp text) {
     png_reader& r = *static_cast<png_reader*>(png_get_error_ptr(png));
     r.options_.warn(r.path_, text);

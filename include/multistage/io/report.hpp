@@ -93,6 +93,7 @@ class report {
     }
     return out;
   }
+  /// Bytes as text (RFC 4648), for pictures inside the page.
   static std::string base64(const std::string& s) {
     static constexpr char digits[] =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

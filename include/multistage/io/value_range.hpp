@@ -28,6 +28,7 @@ class value_range {
     } catch (...) {  // a handler that throws is heard by those who read all
     }
   }
+  /// Looks at some more values.
   template <class T>
   void add(std::span<const T> values) {
     for (const T v : values) {

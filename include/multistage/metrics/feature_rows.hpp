@@ -8,7 +8,9 @@
 
 namespace multistage::metrics_detail {
 
+/// Row-major, as features lie; in double throughout.
 using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+/// Features of the caller's, seen as a matrix.
 using rows = Eigen::Map<const matrix>;
 
 /// The largest feature: measures take its sixth power (KID) and sums of that.

@@ -23,11 +23,13 @@ namespace multistage {
 
 namespace metrics_detail {
 
+/// Rows whose distances are in memory at a time.
 inline constexpr index_t block = 512;
 
 /// Squared distances of the rows of two sets.
 class distances {
  public:
+  /// Copies both sets; memory is theirs twice.
   distances(const rows& x, const rows& y) : dimension_(x.cols()), x_rows_(x.rows()) {
     // Around a common centre, products lose less to cancellation.
     const Eigen::RowVectorXd centre = x.colwise().mean();
@@ -38,6 +40,7 @@ class distances {
     largest_norm_ = norms_.maxCoeff();
     find_equals();
   }
+  /// Rows of x, or of y.
   index_t size(bool of_y) const {
     return of_y ? original_.rows() - x_rows_ : x_rows_;
   }

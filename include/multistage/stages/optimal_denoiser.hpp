@@ -172,6 +172,7 @@ struct merge_parts {
     d[i] = value / total;
   }
 };
+/// y[row] times a factor, or over it.
 template <class T>
 struct scale_rows {
   T* y;

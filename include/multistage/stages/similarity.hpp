@@ -61,6 +61,7 @@ struct noisy_images {
     x[i] = images[in_copy] + T(sigma[i / size]) * noise[in_copy];
   }
 };
+/// to[i] = standard normal number first + i.
 template <class T>
 struct draw_noise {
   random_stream numbers;
@@ -131,12 +132,14 @@ class block_of_draws {
       backend_.upload(draws.noise.data() + first * size, noise_.data(), rows * size);
     share_ = tensor<double, Backend>(backend_, {rows, 1, 1, 1});
   }
+  /// Draws of the block.
   index_t rows() const {
     return extents_.rows;
   }
   index_t size() const {
     return extents_.row_size();
   }
+  /// What is compared, [copies, rows, size], at noise levels [copies, rows].
   tensor<T, Backend> results(const std::vector<double>& sigmas) {
     shape all = extents_;
     all.rows = index_t(sigmas.size());

@@ -12,6 +12,7 @@
 
 namespace multistage {
 namespace detail {
+/// Extents from numbers in braces.
 template <std::size_t N>
 rank<int(N)> extents_from(const index_t (&extents)[N]) {
   index_list<int(N)> list;
@@ -48,6 +49,7 @@ auto normal(const index_t (&extents)[N],
 }
 
 namespace detail {
+/// to[i] = uniform number i of a stream.
 template <class T>
 struct uniform_numbers {
   random_stream stream;
@@ -56,6 +58,7 @@ struct uniform_numbers {
     to[i] = T(stream.uniform(std::uint64_t(i)));
   }
 };
+/// to[i] = first + i step.
 template <class T>
 struct ascending {
   T first;

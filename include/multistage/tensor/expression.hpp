@@ -95,11 +95,14 @@ constexpr index_t shared_extent(index_t a, index_t b) {
     return b;
   return b == dynamic ? a : -2;
 }
+/// The extent that E has along an axis of Rank, aligned at the last; 1 where E has no such
+/// axis.
 template <class E, int Rank>
 constexpr index_t from_the_end(int axis) {
   const int own = axis - (Rank - E::rank());
   return own < 0 ? 1 : E::static_extent(own);
 }
+/// The extents of A and B spread over each other, what both know checked by the compiler.
 template <class A, class B, class I>
 struct spread_extents;
 template <class A, class B, int... I>
@@ -112,6 +115,7 @@ struct spread_extents<A, B, std::integer_sequence<int, I...>> {
   using type = multistage::detail::canonical<shared_extent(from_the_end<A, most>(I),
                                                            from_the_end<B, most>(I))...>;
 };
+/// The same of any number of operands.
 template <class A, class... Rest>
 struct common_extents {
   using type = A;
@@ -239,6 +243,7 @@ template <class S, class Value>
 using beside = std::conditional_t<std::is_floating_point_v<Value>, Value, S>;
 
 namespace lazy::detail {
+/// The type of an operand's values; void for a number.
 template <class X>
 struct value_of {
   using type = void;
@@ -263,6 +268,7 @@ struct first_value<X, Y, Rest...> {
   using type =
       std::conditional_t<std::is_void_v<own>, typename first_value<Y, Rest...>::type, own>;
 };
+/// A node of an operand, or of a number in the type that numbers take beside Value.
 template <class Value, class X>
 auto node_beside(X&& x) {
   if constexpr (operand<X>)

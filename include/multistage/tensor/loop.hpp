@@ -398,19 +398,23 @@ struct assignment {
   }
 
  private:
+  /// f(strides) of the result and of every leaf.
   template <class F>
   void each_strides(F&& f) {
     f(strides);
     for_each_leaf(tree, [&](auto& l) { f(l.strides); });
   }
+  /// An axis in another's place, in all strides.
   void move_axis(int from, int to_axis) {
     axes.extents[to_axis] = axes.extents[from];
     each_strides([&](index_list<Rank>& s) { s[to_axis] = s[from]; });
   }
+  /// Two axes in each other's place.
   void exchange(int a, int b) {
     std::swap(axes.extents[a], axes.extents[b]);
     each_strides([&](index_list<Rank>& s) { std::swap(s[a], s[b]); });
   }
+  /// Goes along an axis from its other end, in the result and in all operands.
   void turn_round(int k) {
     const index_t last = axes.extents[k] - 1;
     const auto turn = [&](auto& data, index_list<Rank>& s) {

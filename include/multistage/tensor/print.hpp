@@ -12,8 +12,10 @@ namespace detail {
 
 /// A tensor of more elements is printed in part.
 inline constexpr index_t printed_whole = 1000;
+/// Elements that are shown of each end of a long axis.
 inline constexpr index_t printed_ends = 3;
 
+/// A number; bytes as numbers, not as characters.
 template <class T>
 void print_element(std::ostream& out, const T& value) {
   if constexpr (std::is_same_v<T, bool>)
@@ -23,6 +25,8 @@ void print_element(std::ostream& out, const T& value) {
   else
     out << computed_t<T>(value);
 }
+/// The elements of axes from `axis` on, inside brackets. @param at of the next element in
+/// `values`, counted on
 template <class Values, class E>
 void print_axis(std::ostream& out,
                 const Values& values,
