@@ -19,16 +19,8 @@ namespace ms = multistage;
 
 namespace {
 
-const char* name_of(ms::op kind) {
-  constexpr const char* names[] = {
-      "none",  "input",      "embedding", "conv",     "group_norm", "layer_norm",
-      "silu",  "gelu",       "geglu",     "dropout",  "add",        "add_row",
-      "scale", "divide_row", "concat",    "resample", "attention"};
-  return names[int(kind)];
-}
-
 int from_channels(const ms::graph& g, const ms::node& n) {
-  return g.nodes[std::size_t(n.in[0])].out.channels;
+  return g.nodes[std::size_t(n.in[0])].out().channels;
 }
 
 }  // namespace
@@ -93,16 +85,17 @@ int main(int argc, char** argv) {
     const auto label = [&](const ms::node& n) {
       if (nodes)
         return n.weight >= 0 ? model.parameter_names()[std::size_t(n.weight)]
-                             : std::string(name_of(n.kind));
+                             : std::string(name_of(n.what));
       const ms::extent from =
-          n.in[0] >= 0 ? model.network().nodes[std::size_t(n.in[0])].out : ms::extent{};
-      const int second = n.in[1] >= 0 && n.kind != ms::op::attention
-                             ? model.network().nodes[std::size_t(n.in[1])].out.channels
+          n.in[0] >= 0 ? model.network().nodes[std::size_t(n.in[0])].out() : ms::extent{};
+      const int second = n.in[1] >= 0 && !n.is<ms::ops::softmax_attention>()
+                             ? model.network().nodes[std::size_t(n.in[1])].out().channels
                              : 0;
       char text[96];
-      std::snprintf(text, sizeof text, "%s %s%d -> %d at %dx%d", name_of(n.kind),
-                    n.kind == ms::op::conv ? (n.window.kernel == 3 ? "3x3 " : "1x1 ") : "",
-                    from.channels + second, n.out.channels, n.out.height, n.out.width);
+      const auto* conv = n.as<ms::ops::convolution>();
+      std::snprintf(text, sizeof text, "%s %s%d -> %d at %dx%d", name_of(n.what),
+                    conv ? (conv->window.kernel == 3 ? "3x3 " : "1x1 ") : "",
+                    from.channels + second, n.out().channels, n.out().height, n.out().width);
       return std::string(text);
     };
     std::map<std::string, double> by_kind;
@@ -114,19 +107,20 @@ int main(int argc, char** argv) {
       entry& e = best[{label(n), kind}];
       e.seconds += s / repeats;
       ++e.steps;
-      e.macs += ms::macs_of(g, n) * batch * (kind == ms::step_kind::backward ? 2 : 1);
-      ms::index_t values = n.out.size() * batch;
+      e.macs += n.facts.macs * batch * (kind == ms::step_kind::backward ? 2 : 1);
+      ms::index_t values = n.out().size() * batch;
       ms::for_each_input(
-          n, [&](int v, int) { values += g.nodes[std::size_t(v)].out.size() * batch; });
+          n, [&](int v, int) { values += g.nodes[std::size_t(v)].out().size() * batch; });
       if (n.weight >= 0)
         values += g.parameters[std::size_t(n.weight)].size();
       e.bytes += values * 4;
-      ms::index_t products = ms::macs_of(g, n) * batch;
-      if (n.kind == ms::op::conv && n.window.kernel == 3 && n.window.stride == 1 &&
+      ms::index_t products = n.facts.macs * batch;
+      const auto* conv = n.as<ms::ops::convolution>();
+      if (conv && conv->window.kernel == 3 && conv->window.stride == 1 &&
           from_channels(g, n) >= 8) {
-        const ms::index_t tiles = ms::divide_up(ms::index_t{n.out.height}, 4) *
-                                  ms::divide_up(ms::index_t{n.out.width}, 4) * batch;
-        products = 36 * tiles * from_channels(g, n) * n.out.channels;
+        const ms::index_t tiles = ms::divide_up(ms::index_t{n.out().height}, 4) *
+                                  ms::divide_up(ms::index_t{n.out().width}, 4) * batch;
+        products = 36 * tiles * from_channels(g, n) * n.out().channels;
       }
       const double weights =
           n.weight >= 0 ? 4e-9 * double(g.parameters[std::size_t(n.weight)].size()) : 0;
@@ -135,7 +129,7 @@ int main(int argc, char** argv) {
                  std::max(2e-9 * double(products) / peak.fma_gflop_per_s,
                           weights / peak.read_gb_per_s) /
                  repeats;
-      by_kind[std::string(name_of(n.kind)) + (kind == ms::step_kind::backward ? ", backward"
+      by_kind[std::string(name_of(n.what)) + (kind == ms::step_kind::backward ? ", backward"
                                               : kind == ms::step_kind::remake ? ", again"
                                                                               : "")] +=
           s / repeats;

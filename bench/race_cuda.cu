@@ -65,7 +65,7 @@ void race(const options& o, int s) {
     model.engine().observer = nullptr;
     if (on)
       model.engine().observer = [&](int node, ms::step_kind kind, double seconds) {
-        by_kind[std::string(name_of(model.network().nodes[std::size_t(node)].kind)) +
+        by_kind[std::string(name_of(model.network().nodes[std::size_t(node)].what)) +
                 (kind == ms::step_kind::backward        ? ", backward"
                  : kind == ms::step_kind::remake        ? ", again"
                  : kind == ms::step_kind::zero_gradient ? ", zeros"

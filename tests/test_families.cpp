@@ -148,18 +148,19 @@ struct fixture {
     weights = {b, {1, 1, 1, ms::index_t(w.size())}, w};
     given.reserve(std::size_t(ms::input_slot::count));  // pointers into it are kept
     for (const ms::node& n : net.structure.nodes) {
-      if (n.kind != ms::op::input || in[n.slot])
+      const auto* input = n.as<ms::ops::network_input>();
+      if (!input || in[input->slot])
         continue;
-      auto v = test::normals<T>(total() * n.out.size(), key + 10 + std::uint64_t(n.slot));
-      if (n.slot == ms::input_slot::noise_level)
+      auto v = test::normals<T>(total() * n.out().size(), key + 10 + std::uint64_t(input->slot));
+      if (input->slot == ms::input_slot::noise_level)
         for (auto& x : v)
           x = std::fabs(x) + T(0.5);
-      if (n.slot == ms::input_slot::image)
-        image_size = n.out.size();
-      given.emplace_back(b, ms::shape{total(), 1, 1, n.out.size()}, v);
-      in[n.slot] = given.back().data();
+      if (input->slot == ms::input_slot::image)
+        image_size = n.out().size();
+      given.emplace_back(b, ms::shape{total(), 1, 1, n.out().size()}, v);
+      in[input->slot] = given.back().data();
     }
-    out_size = net.structure.nodes[net.structure.outputs[0]].out.size();
+    out_size = net.structure.nodes[net.structure.outputs[0]].out().size();
   }
   ms::index_t total() const {
     return std::accumulate(rows.begin(), rows.end(), ms::index_t{0});
@@ -313,8 +314,8 @@ TEST_CASE("mixed batches, threads and batch sizes give the same bits") {
     for (const ms::index_t row : {0, 4, 5, 17, 18, 32}) {
       ms::network_inputs<float> one;
       for (const ms::node& n : f.net.structure.nodes)
-        if (n.kind == ms::op::input)
-          one[n.slot] = f.in[n.slot] + row * n.out.size();
+        if (const auto* input = n.as<ms::ops::network_input>())
+          one[input->slot] = f.in[input->slot] + row * n.out().size();
       std::vector<ms::index_t> stages(3, 0);
       stages[row < 5 ? 0 : row < 18 ? 1 : 2] = 1;
       std::vector<float> out(std::size_t(f.out_size));

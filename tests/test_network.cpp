@@ -254,11 +254,11 @@ TEST_CASE("the counter and the graph agree on cost and on what does not fit") {
 TEST_CASE("fusion leaves neither SiLU nor sums nor concatenations behind in the image path") {
   const ms::graph g = ms::record(small, three).structure;
   for (const ms::node& n : g.nodes) {
-    CHECK(n.kind != ms::op::concat);
-    CHECK(n.kind != ms::op::add_row);
-    CHECK(n.kind != ms::op::add);
-    if (n.kind == ms::op::silu)
-      CHECK(n.out.pixels() == 1);
+    CHECK_FALSE(n.is<ms::ops::concatenation>());
+    CHECK_FALSE(n.is<ms::ops::row_addition>());
+    CHECK_FALSE(n.is<ms::ops::addition>());
+    if (n.is<ms::ops::activation<ms::silu_function>>())
+      CHECK(n.out().pixels() == 1);
   }
 }
 
@@ -272,7 +272,7 @@ TEST_CASE("a concat that something else reads gets a buffer") {
   b.output(b.conv(b.silu(c), 4, "c"));
   const ms::graph g = b.finish();
   CHECK(std::count_if(g.nodes.begin(), g.nodes.end(),
-                      [](const ms::node& n) { return n.kind == ms::op::concat; }) == 1);
+                      [](const ms::node& n) { return n.is<ms::ops::concatenation>(); }) == 1);
   CHECK(ms::check(g).problem == ms::graph_problem::none);
 }
 

@@ -9,6 +9,8 @@ namespace multistage {
 
 /// x sigmoid(x). In its own precision: float stays float on devices.
 struct silu_function {
+  /// What messages call it.
+  static constexpr const char* name = "silu";
   /// x / (1 + e^-x).
   template <class T>
   MULTISTAGE_HD static T value(T x) {
@@ -38,6 +40,8 @@ struct silu_function {
 
 /// Computed in double, or in T where that is more.
 struct gelu_function {
+  /// What messages call it.
+  static constexpr const char* name = "gelu";
   /// double, or T where T is wider.
   template <class T>
   using wide = std::conditional_t<(sizeof(T) > sizeof(double)), T, double>;
@@ -69,6 +73,22 @@ struct gelu_function {
   static T erf(const T& x) {
     using std::erf;
     return erf(x);
+  }
+};
+
+/// max(x, 0); the derivative at 0 is 0. NaN passes through.
+struct relu_function {
+  /// What messages call it.
+  static constexpr const char* name = "relu";
+  /// max(x, 0).
+  template <class T>
+  MULTISTAGE_HD static T value(T x) {
+    return x < T(0) ? T(0) : x;
+  }
+  /// 1 above 0, else 0.
+  template <class T>
+  MULTISTAGE_HD static T derivative(T x) {
+    return x > T(0) ? T(1) : T(0);
   }
 };
 

@@ -60,6 +60,9 @@ struct conv_problem {
   /// Of zeros before the first row and the first column; what is behind the last follows from
   /// the result's extents.
   int padding;
+  int kernel_width = kernel;
+  int stride_width = stride;
+  int padding_width = padding;
   const T* x;                   ///< [rows, height, width, channels]
   const T* x2 = nullptr;        ///< [rows, height, width, channels2]
   const T* weight = nullptr;    ///< [kernel, kernel, channels + channels2, out_channels]

@@ -129,8 +129,8 @@ class dynamic_model {
   /// How many values an input has in a row; 0 where the model has none.
   index_t label_dim(input_slot slot) const {
     for (const node& n : network().nodes)
-      if (n.kind == op::input && n.slot == slot)
-        return n.out.size();
+      if (const auto* input = n.template as<ops::network_input>(); input && input->slot == slot)
+        return n.out().size();
     return 0;
   }
   index_t parameter_count() const {
@@ -393,16 +393,17 @@ class dynamic_model {
                            s.width, ", ", s.channels, "] (resolution, width(), channels)");
     };
     for (const node& n : network().nodes) {
-      if (n.kind != op::input)
+      const auto* input = n.template as<ops::network_input>();
+      if (!input)
         continue;
-      if (n.slot == input_slot::image)
-        same("input image", n.out);
-      require<value_error>(n.slot != input_slot::noise_level || n.out.size() == 1,
-                           "model: the network reads ", n.out.size(),
+      if (input->slot == input_slot::image)
+        same("input image", n.out());
+      require<value_error>(input->slot != input_slot::noise_level || n.out().size() == 1,
+                           "model: the network reads ", n.out().size(),
                            " numbers as noise level; there is one a row");
     }
     for (const int v : network().outputs)
-      same("result", network().nodes[std::size_t(v)].out);
+      same("result", network().nodes[std::size_t(v)].out());
   }
   void grow(index_t rows) {
     grown(x_, backend_, images(rows).size());

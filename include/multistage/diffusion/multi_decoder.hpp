@@ -134,7 +134,7 @@ class multi_decoder : public detail::model_base<Scalar, Backend>::type {
                 "below the first; pad the images or use fewer levels");
   static constexpr cost_counter facts = detail::count_by_stage<Network, Decoders>(
       std::make_index_sequence<std::size_t(Decoders.stage_count())>());
-  static constexpr misfit where = facts.where;
+  static constexpr misplaced_layer where = facts.where;
   static_assert(detail::has_preconditioning<Schedule>,
                 "multistage: this type is no schedule of a model: choose edm_schedule, "
                 "vp_schedule, sub_vp_schedule, ve_schedule, cosine_schedule, "

@@ -1,62 +1,17 @@
-// Whether a recorded network makes sense: sizes of neighbours match, groups divide channels,
-// nothing vanishes.
+// Whether a recorded network makes sense: every operation fits its operands (what each says of
+// itself, ops/operation.hpp), nothing reads what is not there for it, and every stage has its
+// result.
 #pragma once
 #include "../core/error.hpp"
 #include "node.hpp"
 
 namespace multistage {
 
-enum class graph_problem {
-  none,
-  empty,
-  groups,
-  heads,
-  extents,
-  shared_qkv,
-  row_operand,
-  attributes,
-  foreign,
-  input,
-  output
-};
-
+/// The first thing that does not fit: its kind, and where.
 struct graph_check {
   graph_problem problem = graph_problem::none;
   int node = -1;
 };
-
-/// Whether a node's numbers are in range; sizes apart.
-constexpr bool attributes_fit(const node& n) {
-  switch (n.kind) {
-    case op::conv:
-      return n.window.kernel >= 1 && n.window.stride >= 1 && n.window.padding >= 0;
-    case op::dropout:
-      return n.scale >= 0 && n.scale < 1;
-    case op::embedding:
-      return n.out.channels >= 4 && n.out.channels % 2 == 0;
-    case op::group_norm:
-    case op::layer_norm:
-      return n.epsilon > 0;
-    case op::resample:
-      return n.filter.sound();
-    default:
-      return true;
-  }
-}
-/// Whether what a node reads by row is as wide as its kind needs: one number a channel
-/// (add_row, the fused row of a convolution), a scale and a shift a channel (modulation), one
-/// number (divide_row, the level of an embedding).
-constexpr bool row_operand_fits(const node& n, const extent& row) {
-  const int wide = n.kind == op::group_norm                              ? 2 * n.out.channels
-                   : n.kind == op::divide_row || n.kind == op::embedding ? 1
-                                                                         : n.out.channels;
-  return row.channels == wide && row.pixels() == 1;
-}
-
-/// How many of a node's operands, the first ones, must be there.
-constexpr int operands_needed(op kind) {
-  return kind == op::input ? 0 : kind == op::add || kind == op::concat ? 2 : 1;
-}
 
 /// The first node of a recording (before fusion) that reads what is not there for it: a stage's
 /// decoder sees the shared part and itself.
@@ -64,16 +19,12 @@ constexpr graph_check check_links(const graph& recorded) {
   const int count = int(recorded.nodes.size());
   for (int i = 0; i < count; ++i) {
     const node& n = recorded.nodes[i];
-    for (int k = 0; k < operands_needed(n.kind); ++k)
-      if (n.in[k] < 0)
-        return {graph_problem::foreign, i};
-    if ((n.kind == op::add_row || n.kind == op::divide_row) && n.in[2] < 0)
-      return {graph_problem::foreign, i};
-    if (n.kind == op::attention && (n.in[1] < 0) != (n.in[2] < 0))
-      return {graph_problem::foreign, i};
-    for (int k = 0; k < 4; ++k) {
-      if (n.in[k] < 0)
+    for (int k = 0; k < ops::most_operands; ++k) {
+      if (n.in[k] < 0) {
+        if ((n.facts.needed >> k & 1) != 0)
+          return {graph_problem::foreign, i};
         continue;
+      }
       if (n.in[k] >= i)
         return {graph_problem::foreign, i};
       const int from = recorded.nodes[n.in[k]].segment;
@@ -88,11 +39,34 @@ constexpr graph_check check_links(const graph& recorded) {
     const int from = recorded.nodes[v].segment;
     if (from != 0 && from != s + 1)
       return {graph_problem::foreign, v};
-    if (recorded.nodes[v].out != recorded.nodes[recorded.outputs[0]].out)
+    if (recorded.nodes[v].out() != recorded.nodes[recorded.outputs[0]].out())
       return {graph_problem::extents, v};
   }
   return {};
 }
+
+namespace detail {
+/// Whether another node reads what backward of `n` writes the gradient of.
+constexpr bool shares_written_gradient(const node& n, const constant_vector<int>& readers) {
+  bool shared = false;
+  for_each_input(n, [&](int v, int k) {
+    if ((n.facts.writes_gradient >> k & 1) != 0 && readers[v] > 1)
+      shared = true;
+  });
+  return shared;
+}
+/// Whether an input before node i has its slot and other extents.
+constexpr bool contradicts_input(const graph& g, int i) {
+  const auto* input = g.nodes[i].as<ops::network_input>();
+  if (!input)
+    return false;
+  for (int k = 0; k < i; ++k)
+    if (const auto* other = g.nodes[k].as<ops::network_input>())
+      if (other->slot == input->slot && other->extents != input->extents)
+        return true;
+  return false;
+}
+}  // namespace detail
 
 /// The first node that does not fit.
 constexpr graph_check check(const graph& g) {
@@ -106,54 +80,18 @@ constexpr graph_check check(const graph& g) {
     for_each_input(n, [&](int v, int) { ++readers[v]; });
   for (int i = 0; i < int(g.nodes.size()); ++i) {
     const node& n = g.nodes[i];
-    if (!attributes_fit(n))
-      return {graph_problem::attributes, i};
-    if (n.kind == op::attention)
-      for (int k = 0; k < 3; ++k)
-        if (n.in[k] >= 0 && readers[n.in[k]] > 1)
-          return {graph_problem::shared_qkv, i};
-    if (n.out.channels < 1 || n.out.height < 1 || n.out.width < 1)
-      return {graph_problem::empty, i};
-    if (n.kind == op::group_norm && (n.groups < 1 || n.out.channels % n.groups != 0))
-      return {graph_problem::groups, i};
-    const auto channels_of = [&](int k) {
-      return g.nodes[n.in[k]].out.channels;
-    };
-    if (n.kind == op::attention &&
-        (n.heads < 1 || n.out.channels % n.heads != 0 ||
-         (n.in[1] < 0 ? channels_of(0) != 3 * n.out.channels
-                      : channels_of(1) != n.out.channels || channels_of(2) != n.out.channels)))
-      return {graph_problem::heads, i};
-    const int row = n.kind == op::embedding ? n.in[0] : n.kind == op::attention ? -1 : n.in[2];
-    if (row >= 0 && !row_operand_fits(n, g.nodes[row].out))
-      return {graph_problem::row_operand, i};
-    if (n.kind == op::input)
-      for (int k = 0; k < i; ++k)
-        if (g.nodes[k].kind == op::input && g.nodes[k].slot == n.slot &&
-            g.nodes[k].out != n.out)
-          return {graph_problem::input, i};
-    if (n.kind == op::attention && n.in[1] >= 0 &&
-        (g.nodes[n.in[1]].out.height != g.nodes[n.in[2]].out.height ||
-         g.nodes[n.in[1]].out.width != g.nodes[n.in[2]].out.width))
-      return {graph_problem::extents, i};
-    if (n.kind == op::geglu && channels_of(0) % 2 != 0)
-      return {graph_problem::extents, i};
-    const auto extent_of = [&](int k) {
-      return g.nodes[n.in[k]].out;
-    };
-    if (n.in[1] >= 0 &&
-        (n.kind == op::concat || n.kind == op::group_norm || n.kind == op::conv) &&
-        (extent_of(0).height != extent_of(1).height ||
-         extent_of(0).width != extent_of(1).width))
-      return {graph_problem::extents, i};
-    if (n.kind == op::add && extent_of(0) != extent_of(1))
-      return {graph_problem::extents, i};
-    if (n.in[3] >= 0 && extent_of(3) != n.out)
-      return {graph_problem::extents, i};
+    const graph_problem p = problem_of(n.facts, operands_of(g.nodes, n));
+    if (p != graph_problem::none)
+      return {p, i};
+    if (detail::shares_written_gradient(n, readers))
+      return {graph_problem::shared_qkv, i};
+    if (detail::contradicts_input(g, i))
+      return {graph_problem::input, i};
   }
   return {};
 }
 
+/// What is wrong, in a sentence.
 constexpr const char* to_string(graph_problem p) {
   switch (p) {
     case graph_problem::empty:
@@ -173,33 +111,50 @@ constexpr const char* to_string(graph_problem p) {
              "convolution of its own";
     case graph_problem::row_operand:
       return "what is read by row has the wrong width: add_row needs one number a channel, a "
-             "modulation two (scale, shift), divide_row and "
-             "embedding a single one";
+             "modulation two (scale, shift), divide_row and embedding a single one";
     case graph_problem::attributes:
-      return "a setting is out of range: kernels and strides are at least 1, padding at least "
-             "0, dropout in [0, 1), epsilon above 0, embeddings "
-             "have an even number of channels from 4, resampling filters have taps that do not "
-             "add up to 0 and a rate of at least 1";
+      return "a setting is out of range";
     case graph_problem::foreign:
       return "an operation reads a feature that is not there for it: one of another stage's "
-             "decoder, or none; give what encode returns or "
-             "decode has made";
+             "decoder, or none; give what encode returns or decode has made";
     case graph_problem::output:
       return "a stage's result is not made in its own segment: call segment(1 + stage) before "
              "what makes it";
     case graph_problem::input:
       return "one input is read with two different extents: ask for each input with the same "
              "channels, height and width";
+    case graph_problem::backend:
+      return "an operation of one's own does not run on this backend and scalar: add the "
+             "backend to its list `backends`";
     default:
       return "none";
   }
 }
 
+/// The whole message: the sentence, the operation that does not fit, what it says itself and
+/// the numbers that do not go together. @param layer what names the place
+MULTISTAGE_COLD inline std::string explain(const graph& g,
+                                           const graph_check& c,
+                                           const std::string& layer) {
+  std::string text = std::string("network: ") + to_string(c.problem) + " (at " + layer;
+  if (c.node < 0)
+    return text + ")";
+  const node& n = g.nodes[c.node];
+  const ops::misfit& wrong = n.facts.wrong;
+  text += std::string(", ") + name_of(n.what);
+  if (wrong.kind != graph_problem::none)
+    text += std::string(": ") + wrong.sentence;
+  if (wrong.divisor != 0)
+    text += ", " + std::to_string(wrong.divisor) + " and " + std::to_string(wrong.channels) +
+            " channels";
+  return text + ")";
+}
+
 /// The graph itself. @throws value_error for one that does not fit
 MULTISTAGE_COLD inline graph checked(graph g) {
   const graph_check c = check(g);
-  require<value_error>(c.problem == graph_problem::none, "network: ", to_string(c.problem),
-                       " (at operation ", c.node, ")");
+  if (c.problem != graph_problem::none)
+    fail<value_error>(explain(g, c, "operation " + std::to_string(c.node)));
   return g;
 }
 

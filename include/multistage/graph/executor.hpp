@@ -11,13 +11,6 @@
 
 #include "../core/one_user.hpp"
 #include "../core/scratch.hpp"
-#include "../ops/attention.hpp"
-#include "../ops/combine.hpp"
-#include "../ops/dropout.hpp"
-#include "../ops/elementwise.hpp"
-#include "../ops/geglu.hpp"
-#include "../ops/norm.hpp"
-#include "../ops/reduce.hpp"
 #include "check.hpp"
 #include "inputs.hpp"
 #include "plan.hpp"
@@ -28,9 +21,11 @@ namespace multistage {
 template <class T, class Backend>
 class executor {
  public:
+  /// @throws value_error for a network that does not fit (graph/check.hpp), or with an
+  /// operation of the user's own that does not run on this backend and scalar
   executor(Backend backend, graph g)
       : backend_(std::move(backend)),
-        graph_(checked(std::move(g))),
+        graph_(runnable(checked(std::move(g)))),
         inference_(make_plan(graph_, {})),
         training_(make_plan(graph_, {.training = true})) {}
 
@@ -99,7 +94,7 @@ class executor {
       frame f = run.decoder(stage, first, rows);
       f.forward();
       const int v = graph_.outputs[stage];
-      const index_t size = graph_.nodes[v].out.size();
+      const index_t size = graph_.nodes[v].out().size();
       backend_.copy(f.value(v), out + first * size, rows * size);
     });
   }
@@ -153,6 +148,15 @@ class executor {
   }
 
  private:
+  static graph runnable(graph g) {
+    for (int i = 0; i < int(g.nodes.size()); ++i)
+      if (const auto* own = g.nodes[i].template as<ops::own_operation>())
+        if (!own->template runs_on<Backend, T>())
+          fail<value_error>(
+              explain(g, {graph_problem::backend, i}, "backend " + std::string(Backend::name)));
+    return g;
+  }
+
   template <class F>
   static void for_each_stage(const std::vector<index_t>& rows_by_stage, F&& f) {
     index_t first = 0;
@@ -185,6 +189,9 @@ class executor {
     T* place(int b) const {
       return b < 0 ? nullptr : base + p.offset(b) * rows;
     }
+    shape of(const extent& e) const {
+      return e.of(rows);
+    }
     const T* weight(int parameter) const {
       return parameter < 0 ? nullptr : r.weights + e().graph_.parameters[parameter].offset;
     }
@@ -196,26 +203,23 @@ class executor {
     T* value(int v) const {
       if (v < 0)
         return nullptr;
-      const node& n = at(v);
-      if (n.kind == op::input)
-        return const_cast<T*>(r.inputs[n.slot]) + first * n.out.size();
+      const index_t before = first * at(v).out().size();
+      if (const auto* input = at(v).template as<ops::network_input>())
+        return const_cast<T*>(r.inputs[input->slot]) + before;
       if (!mine(v))
-        return r.shared.value(v) + first * n.out.size();
+        return r.shared.value(v) + before;
       return place(backwards && p.remade[v] >= 0 ? p.remade[v] : p.value[v]);
     }
     /// Null where no gradient is wanted.
     T* gradient(int v) const {
       if (v < 0)
         return nullptr;
-      if (at(v).kind == op::input) {
-        T* g = r.asked.input_gradients[std::size_t(at(v).slot)];
-        return g ? g + first * at(v).out.size() : nullptr;
-      }
-      if (!mine(v)) {
-        T* g = r.shared.gradient(v);
-        return g ? g + first * at(v).out.size() : nullptr;
-      }
-      return place(p.gradient[v]);
+      const auto* input = at(v).template as<ops::network_input>();
+      if (!input && mine(v))
+        return place(p.gradient[v]);
+      T* const g =
+          input ? r.asked.input_gradients[std::size_t(input->slot)] : r.shared.gradient(v);
+      return g ? g + first * at(v).out().size() : nullptr;
     }
 
     void forward() {
@@ -236,7 +240,7 @@ class executor {
           if (s.kind == step_kind::remake)
             compute(s.node, true);
           else if (s.kind == step_kind::zero_gradient)
-            zero(gradient(s.node), rows * at(s.node).out.size());
+            zero(gradient(s.node), rows * at(s.node).out().size());
           else
             differentiate(s);
         });
@@ -255,329 +259,65 @@ class executor {
     int first_non_finite() {
       for (const step& s : p.forward) {
         compute(s.node);
-        const index_t n = rows * at(s.node).out.size();
+        const index_t n = rows * at(s.node).out().size();
         if (!std::isfinite(
                 reduce_sum(e().backend_, n, static_cast<const T*>(value(s.node)), true)))
           return s.node;
       }
       return -1;
     }
-
     void zero(T* to, index_t n) const {
       e().backend_.for_each_index(n, ops::functor::set<T>{T(0), to});
     }
-    /// to (+)= factor from
-    void add_to(T* to, const T* from, T factor, bool accumulate, index_t n) const {
-      if (!to || (to == from && !accumulate && factor == T(1)))
-        return;
-      if (accumulate)
-        ops::linear_combination<Backend, T>(e().backend_, n, to, {{T(1), to}, {factor, from}});
-      else
-        ops::linear_combination<Backend, T>(e().backend_, n, to, {{factor, from}});
-    }
 
-    conv_problem<T> conv(const node& n, T* y) const {
-      const extent in = at(n.in[0]).out;
-      return {.rows = rows,
-              .height = in.height,
-              .width = in.width,
-              .channels = in.channels,
-              .channels2 = n.in[1] >= 0 ? at(n.in[1]).out.channels : 0,
-              .out_height = n.out.height,
-              .out_width = n.out.width,
-              .out_channels = n.out.channels,
-              .kernel = n.window.kernel,
-              .stride = n.window.stride,
-              .padding = n.window.padding,
-              .x = value(n.in[0]),
-              .x2 = value(n.in[1]),
-              .weight = weight(n.weight),
-              .bias = weight(n.bias),
-              .row_bias = value(n.in[2]),
-              .residual = value(n.in[3]),
-              .scale = T(n.scale),
-              .y = y};
+    /// What node i works on, its result aside.
+    ops::forward_pass<T> operands(int i) const {
+      const node& n = at(i);
+      ops::forward_pass<T> pass;
+      for_each_input(
+          n, [&](int v, int k) { pass.in[k] = view<const T>(value(v), of(at(v).out())); });
+      const auto parameter = [&](int number, const shape& s) {
+        return number < 0 ? view<const T>{} : view<const T>(weight(number), s);
+      };
+      pass.weight = parameter(n.weight, n.facts.weight);
+      pass.bias = parameter(n.bias, n.facts.bias);
+      pass.statistics = place(p.statistics[i]);
+      // Each node takes its own 2^40 elements of the step's stream, each row of the batch its
+      // place in them.
+      pass.numbers = r.asked.dropout;
+      pass.first_number = (index_t{i} << 40) + first * n.out().size();
+      return pass;
     }
-    norm_problem<T> norm(const node& n, int i, T* y) const {
-      const extent in = at(n.in[0]).out;
-      return {.rows = rows,
-              .pixels = in.pixels(),
-              .channels = in.channels,
-              .channels2 = n.out.channels - in.channels,
-              .groups = n.groups,
-              .epsilon = T(n.epsilon),
-              .silu = n.silu,
-              .x = value(n.in[0]),
-              .x2 = value(n.in[1]),
-              .weight = weight(n.weight),
-              .bias = weight(n.bias),
-              .modulation = value(n.in[2]),
-              .statistics = place(p.statistics[i]),
-              .y = y};
-    }
-    /// Layer norm is group norm of one group on one pixel.
-    norm_problem<T> layer_norm(const node& n, int i, T* y) const {
-      return {.rows = rows * n.out.pixels(),
-              .pixels = 1,
-              .channels = n.out.channels,
-              .channels2 = 0,
-              .groups = 1,
-              .epsilon = T(n.epsilon),
-              .silu = false,
-              .x = value(n.in[0]),
-              .weight = weight(n.weight),
-              .bias = weight(n.bias),
-              .statistics = place(p.statistics[i]),
-              .y = y};
-    }
-    attention_problem<T> attention(const node& n, int i, T* y) const {
-      const T scale = T(1 / std::sqrt(double(n.out.channels / n.heads)));
-      attention_problem<T> a =
-          n.in[1] < 0 ? ops::make_self_attention<T>(rows, n.out.pixels(), n.out.channels,
-                                                    n.heads, value(n.in[0]), scale)
-                      : ops::make_cross_attention<T>(
-                            rows, n.out.pixels(), at(n.in[1]).out.pixels(), n.out.channels,
-                            n.heads, value(n.in[0]), value(n.in[1]), value(n.in[2]), scale);
-      a.y = y;
-      a.log_sum_exp = place(p.statistics[i]);
-      return a;
-    }
-
     /// The value of node i. With `again` it goes where backward looks for it, from statistics
     /// that are there.
     void compute(int i, bool again = false) {
       Backend& b = e().backend_;
-      const node& n = at(i);
-      T* y = place(again ? p.remade[i] : p.value[i]);
-      const index_t size = rows * n.out.size();
-      switch (n.kind) {
-        case op::embedding: {
-          const view<const T> frequencies =
-              n.weight >= 0 ? view<const T>(weight(n.weight), {1, 1, 1, n.out.channels / 2})
-                            : view<const T>{};
-          ops::embedding<Backend, T>(b, view<const T>(value(n.in[0]), {rows, 1, 1, 1}),
-                                     view<T>(y, {rows, 1, 1, n.out.channels}), n.form,
-                                     frequencies);
-          break;
-        }
-        case op::conv: {
-          conv_problem<T> c = conv(n, y);
+      ops::forward_pass<T> pass = operands(i);
+      pass.y = view<T>(place(again ? p.remade[i] : p.value[i]), of(at(i).out()));
+      pass.again = again;
+      as_it_is(at(i).what, [&](const auto& op) {
+        if constexpr (requires { op.prepared_size(b, pass); })
           if (r.keeps_prepared)
-            c.prepared = e().prepared_.get(b, std::size_t(i), c);
-          conv_forward(b, c);
-          break;
-        }
-        case op::group_norm:
-        case op::layer_norm: {
-          const norm_problem<T> q =
-              n.kind == op::group_norm ? norm(n, i, y) : layer_norm(n, i, y);
-          if (!again)
-            norm_statistics(b, q);
-          norm_apply(b, q);
-          break;
-        }
-        case op::silu:
-          b.for_each_index(size, ops::functor::map<silu_function, T>{value(n.in[0]), y});
-          break;
-        case op::gelu:
-          b.for_each_index(size, ops::functor::map<gelu_function, T>{value(n.in[0]), y});
-          break;
-        case op::geglu:
-          b.for_each_index(size, ops::functor::geglu<T>{value(n.in[0]), n.out.channels, y});
-          break;
-        case op::dropout:
-          drop(i, value(n.in[0]), y, false);
-          break;
-        case op::divide_row:
-          b.for_each_index(size, ops::functor::divide_row<T>{value(n.in[0]), value(n.in[2]),
-                                                             n.out.size(), y, false});
-          break;
-        case op::add:
-          ops::linear_combination<Backend, T>(b, size, y,
-                                              {{T(1), value(n.in[0])}, {T(1), value(n.in[1])}});
-          break;
-        case op::scale:
-          ops::linear_combination<Backend, T>(b, size, y, {{T(n.scale), value(n.in[0])}});
-          break;
-        case op::add_row:
-          b.for_each_index(size, ops::functor::add_row<T>{value(n.in[0]), value(n.in[2]),
-                                                          n.out.channels, n.out.pixels(), y});
-          break;
-        case op::concat: {
-          const index_t c1 = at(n.in[0]).out.channels;
-          const index_t c2 = at(n.in[1]).out.channels;
-          b.for_each_index(size,
-                           ops::functor::concat<T>{value(n.in[0]), value(n.in[1]), c1, c2, y});
-          break;
-        }
-        case op::resample:
-          resample_run(b, resampling(n, value(n.in[0]), at(n.in[0]).out, y, n.out, n.up,
-                                     gain(n), false));
-          break;
-        case op::attention:
-          attention_forward(b, attention(n, i, y));
-          break;
-        case op::input:
-        case op::none:
-          break;
-      }
+            pass.prepared = e().prepared_.get(b, std::size_t(i), op, pass);
+        op.forward(b, pass);
+      });
     }
-
-    /// Dropout of node i, forward and backward alike.
-    void drop(int i, const T* from, T* to, bool accumulate) const {
-      const index_t size = at(i).out.size();
-      if (!r.asked.dropout)
-        return add_to(to, from, T(1), accumulate, rows * size);
-      // Each node takes its own 2^40 elements of the step's stream, each row of the batch its
-      // place in them.
-      e().backend_.for_each_index(
-          rows * size,
-          ops::functor::dropout<T>{from, *r.asked.dropout, (index_t{i} << 40) + first * size,
-                                   T(at(i).scale), to, accumulate},
-          256);
-    }
-    static T gain(const node& n) {
-      return n.up ? T(n.filter.rate * n.filter.rate) : T(1);
-    }
-    resample_problem<T> resampling(const node& n,
-                                   const T* x,
-                                   extent from,
-                                   T* y,
-                                   extent to,
-                                   bool up,
-                                   T gain,
-                                   bool accumulate) const {
-      return ops::make_resample_problem<T>(
-          x, shape{rows, from.height, from.width, from.channels}, y,
-          shape{rows, to.height, to.width, to.channels}, n.filter, up, gain, accumulate);
-    }
-
+    /// The gradients of the operands and parameters of a node.
     void differentiate(const step& s) {
-      Backend& b = e().backend_;
       const node& n = at(s.node);
-      T* dy = gradient(s.node);
-      const index_t size = rows * n.out.size();
-      const auto target = [&](int k) {
-        return n.in[k] >= 0 && r.p.facts.differentiable[n.in[k]] ? gradient(n.in[k]) : nullptr;
-      };
-      T* d0 = target(0);
-      T* d1 = target(1);
-      T* d2 = target(2);
-      T* d3 = target(3);
-      switch (n.kind) {
-        case op::conv: {
-          const conv_problem<T> q = conv(n, nullptr);
-          if (n.scale != 1)
-            add_to(dy, dy, T(n.scale), false, size);
-          if (d0 || d1)
-            conv_backward_input(b, q, dy, d0, s.accumulate[0], d1, s.accumulate[1]);
-          if (T* dw = weight_gradient(n.weight))
-            conv_backward_weight(b, q, dy, dw);
-          T* const dbias = weight_gradient(n.bias);
-          if (d2 || dbias) {  // sums over pixels by row serve both
-            T* sums = place(p.scratch[s.node]);
-            if (d2 && (!dbias || !s.accumulate[2]))
-              sums = d2;
-            if (d2 || q.out_pixels() > 1) {
-              row_sums(b, rows, q.out_pixels(), n.out.channels, dy, sums,
-                       d2 == sums && s.accumulate[2]);
-              if (d2 && sums != d2)
-                add_to(d2, sums, T(1), true, rows * n.out.channels);
-              if (dbias)
-                column_sums(b, rows, n.out.channels, sums, dbias, true);
-            } else
-              column_sums(b, rows, n.out.channels, dy, dbias, true);
-          }
-          add_to(d3, dy, T(1), s.accumulate[3], size);
-          break;
-        }
-        case op::group_norm:
-          norm_backward(b, norm(n, s.node, nullptr),
-                        norm_gradients<T>{.dy = dy,
-                                          .dx = d0,
-                                          .accumulate = s.accumulate[0],
-                                          .dx2 = d1,
-                                          .accumulate2 = s.accumulate[1],
-                                          .dweight = weight_gradient(n.weight),
-                                          .dbias = weight_gradient(n.bias),
-                                          .dmodulation = d2,
-                                          .accumulate_modulation = s.accumulate[2],
-                                          .partials = place(p.scratch[s.node])});
-          break;
-        case op::layer_norm:
-          norm_backward(b, layer_norm(n, s.node, nullptr),
-                        norm_gradients<T>{.dy = dy,
-                                          .dx = d0,
-                                          .accumulate = s.accumulate[0],
-                                          .dweight = weight_gradient(n.weight),
-                                          .dbias = weight_gradient(n.bias),
-                                          .partials = place(p.scratch[s.node])});
-          break;
-        case op::geglu:
-          b.for_each_index(size, ops::functor::geglu_backward<T>{
-                                     value(n.in[0]), dy, n.out.channels, d0, s.accumulate[0]});
-          break;
-        case op::dropout:
-          drop(s.node, dy, d0, s.accumulate[0]);
-          break;
-        case op::divide_row:
-          b.for_each_index(size, ops::functor::divide_row<T>{dy, value(n.in[2]), n.out.size(),
-                                                             d0, s.accumulate[0]});
-          break;
-        case op::silu:
-          b.for_each_index(size, ops::functor::map_backward<silu_function, T>{
-                                     value(n.in[0]), dy, d0, s.accumulate[0]});
-          break;
-        case op::gelu:
-          b.for_each_index(size, ops::functor::map_backward<gelu_function, T>{
-                                     value(n.in[0]), dy, d0, s.accumulate[0]});
-          break;
-        case op::add:
-          if (n.in[0] == n.in[1]) {
-            add_to(d0, dy, T(2), s.accumulate[0], size);
-            break;
-          }
-          add_to(d1, dy, T(1), s.accumulate[1],
-                 size);  // first: d0 may have taken over dy's memory
-          add_to(d0, dy, T(1), s.accumulate[0], size);
-          break;
-        case op::scale:
-          add_to(d0, dy, T(n.scale), s.accumulate[0], size);
-          break;
-        case op::add_row:
-          if (d2)
-            row_sums(b, rows, n.out.pixels(), n.out.channels, dy, d2, s.accumulate[2]);
-          add_to(d0, dy, T(1), s.accumulate[0], size);
-          break;
-        case op::concat: {
-          const index_t c1 = at(n.in[0]).out.channels;
-          const index_t c2 = at(n.in[1]).out.channels;
-          if (d0)
-            b.for_each_index(rows * n.out.pixels() * c1,
-                             ops::functor::split<T>{dy, c1 + c2, 0, c1, d0, s.accumulate[0]});
-          if (d1)
-            b.for_each_index(rows * n.out.pixels() * c2,
-                             ops::functor::split<T>{dy, c1 + c2, c1, c2, d1, s.accumulate[1]});
-          break;
-        }
-        case op::resample:
-          if (d0)
-            resample_run(b, resampling(n, dy, n.out, d0, at(n.in[0]).out, !n.up, gain(n),
-                                       s.accumulate[0]));
-          break;
-        case op::attention: {
-          const attention_problem<T> a = attention(n, s.node, value(s.node));
-          const index_t c = n.out.channels;
-          attention_backward(b, a,
-                             n.in[1] < 0 ? attention_gradients<T>{dy, d0, d0 + c, d0 + 2 * c}
-                                         : attention_gradients<T>{dy, d0, d1, d2});
-          break;
-        }
-        case op::embedding:
-        case op::input:
-        case op::none:
-          break;
-      }
+      ops::backward_pass<T> pass{operands(s.node)};
+      if (n.facts.backward_reads_result)
+        pass.y = view<T>(value(s.node), of(n.out()));
+      pass.dy = view<T>(gradient(s.node), of(n.out()));
+      for_each_input(n, [&](int v, int k) {
+        if (r.p.facts.differentiable[v] && passes_gradient(n, k))
+          pass.dx[k] = view<T>(gradient(v), of(at(v).out()));
+      });
+      pass.accumulate = s.accumulate;
+      pass.dweight = weight_gradient(n.weight);
+      pass.dbias = weight_gradient(n.bias);
+      pass.scratch = place(p.scratch[s.node]);
+      as_it_is(n.what, [&](const auto& op) { op.backward(e().backend_, pass); });
     }
   };
 
@@ -616,8 +356,9 @@ class executor {
                            "network: rows are given for ", rows_by_stage.size(),
                            " stages, the network has ", e.graph_.stage_count());
       for (const node& n : e.graph_.nodes)
-        require<value_error>(n.kind != op::input || inputs[n.slot], "network: its input ",
-                             to_string(n.slot), " is missing");
+        if (const auto* input = n.template as<ops::network_input>())
+          require<value_error>(inputs[input->slot], "network: its input ",
+                               to_string(input->slot), " is missing");
     }
     pass(const pass&) = delete;
     frame decoder(int stage, index_t first, index_t n) {

@@ -10,21 +10,20 @@ namespace multistage {
 
 namespace fusion {
 
-constexpr bool reads_two(const node& n, int operand) {
-  if (operand != 0)
-    return false;
-  return n.kind == op::group_norm || (n.kind == op::conv && n.window.kernel == 1 &&
-                                      n.window.stride == 1 && n.window.padding == 0);
+/// Whether a node may read a concatenation's two parts in the place of its first operand.
+constexpr bool reads_two(const node& n) {
+  const auto* conv = n.as<ops::convolution>();
+  return n.is<ops::group_normalisation>() || (conv && conv->window.pointwise());
 }
 
 /// Whether each concat may go without a buffer.
 MULTISTAGE_COLD constexpr constant_vector<char> virtual_concats(const graph& g) {
   constant_vector<char> result(g.nodes.size(), 0);
   for (std::size_t i = 0; i < g.nodes.size(); ++i)
-    result[i] = g.nodes[i].kind == op::concat;
+    result[i] = g.nodes[i].is<ops::concatenation>() && g.nodes[i].in[2] < 0;
   for (const node& n : g.nodes)
     for_each_input(n, [&](int v, int k) {
-      if (!reads_two(n, k))
+      if (k != 0 || !reads_two(n))
         result[v] = false;
     });
   for (int v : g.outputs)
@@ -32,86 +31,131 @@ MULTISTAGE_COLD constexpr constant_vector<char> virtual_concats(const graph& g) 
   return result;
 }
 
+/// A graph on its way: fused nodes, with holes where a part moved on.
+class fused_nodes {
+ public:
+  explicit constexpr fused_nodes(const graph& raw)
+      : raw_(raw),
+        readers_(raw.nodes.size(), 0),
+        is_virtual_(virtual_concats(raw)),
+        place_(raw.nodes.size(), 0) {
+    for (const node& n : raw.nodes)
+      for_each_input(n, [&](int v, int) { ++readers_[v]; });
+    for (int v : raw.outputs)
+      ++readers_[v];
+    for (int i = 0; i < int(raw.nodes.size()); ++i)
+      append(i);
+  }
+
+  /// The nodes without holes, in the order of their last parts.
+  constexpr graph result() const {
+    graph g = raw_;
+    g.nodes.clear();
+    constant_vector<int> final_place(nodes_.size(), 0);
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      if (moved_[i])
+        continue;
+      node n = nodes_[i];
+      for (int& v : n.in)
+        if (v >= 0)
+          v = final_place[v];
+      n.facts = describe(n.what, operands_of(g.nodes, n));
+      final_place[i] = int(g.nodes.size());
+      g.nodes.push_back(n);
+    }
+    for (int& v : g.outputs)
+      v = final_place[place_[v]];
+    return g;
+  }
+
+ private:
+  constexpr void append(int i) {
+    if (is_virtual_[i]) {
+      place_[i] = -1;
+      return;
+    }
+    node n = linked(i);
+    join(i, n);
+    place_[i] = int(nodes_.size());
+    nodes_.push_back(n);
+    moved_.push_back(false);
+  }
+
+  /// Raw node i with its operands among the fused nodes.
+  constexpr node linked(int i) const {
+    node n = raw_.nodes[i];
+    for_each_input(raw_.nodes[i], [&](int v, int k) {
+      if (!is_virtual_[v]) {
+        n.in[k] = place_[v];
+        return;
+      }
+      n.in[0] = place_[raw_.nodes[v].in[0]];
+      n.in[1] = place_[raw_.nodes[v].in[1]];
+    });
+    return n;
+  }
+
+  /// Makes n part of what makes one of its operands, where that is possible.
+  constexpr void join(int i, node& n) {
+    if (n.is<ops::activation<silu_function>>()) {
+      const int p = producer<ops::group_normalisation>(i, 0);
+      if (p >= 0 && !nodes_[p].as<ops::group_normalisation>()->silu)
+        take(p, n).as<ops::group_normalisation>()->silu = true;
+    } else if (n.is<ops::row_addition>()) {
+      const int p = producer<ops::convolution>(i, 0);
+      if (p >= 0 && nodes_[p].in[2] < 0 && unfinished(nodes_[p])) {
+        const int row = n.in[1];
+        take(p, n).in[2] = row;
+      }
+    } else if (n.is<ops::addition>()) {
+      for (int k = 0; k < 2 && n.is<ops::addition>(); ++k) {
+        const int p = producer<ops::convolution>(i, k);
+        if (p >= 0 && unfinished(nodes_[p])) {
+          const int other = n.in[1 - k];
+          take(p, n).in[3] = other;
+        }
+      }
+    } else if (n.is<ops::scaling>()) {
+      const double factor = n.as<ops::scaling>()->factor;
+      const int p = producer<ops::convolution>(i, 0);
+      if (p >= 0)
+        take(p, n).as<ops::convolution>()->scale *= factor;
+    }
+  }
+
+  /// Where the Op lies that makes operand k of raw node i, when that node is all that reads it,
+  /// in the same segment; or -1.
+  template <class Op>
+  constexpr int producer(int i, int k) const {
+    const int v = raw_.nodes[i].in[k];
+    if (v < 0 || readers_[v] != 1 || is_virtual_[v])
+      return -1;
+    const node& p = nodes_[place_[v]];
+    return p.is<Op>() && p.segment == raw_.nodes[i].segment ? place_[v] : -1;
+  }
+  /// A convolution whose sum may still grow.
+  static constexpr bool unfinished(const node& conv) {
+    return conv.in[3] < 0 && conv.as<ops::convolution>()->scale == 1;
+  }
+  /// Moves node p into the place of n.
+  constexpr node& take(int p, node& n) {
+    moved_[p] = true;
+    return n = nodes_[p];
+  }
+
+  const graph& raw_;
+  constant_vector<int> readers_;
+  constant_vector<char> is_virtual_;
+  constant_vector<int> place_;  // raw node -> position among the fused ones
+  constant_vector<node> nodes_;
+  constant_vector<char> moved_;
+};
+
 }  // namespace fusion
 
 /// @see the file's head. A fused node stands where its last part stood.
 MULTISTAGE_COLD constexpr graph fuse(const graph& raw) {
-  const int count = int(raw.nodes.size());
-  constant_vector<int> readers(count, 0);
-  for (const node& n : raw.nodes)
-    for_each_input(n, [&](int v, int) { ++readers[v]; });
-  for (int v : raw.outputs)
-    ++readers[v];
-  const constant_vector<char> is_virtual = fusion::virtual_concats(raw);
-
-  constant_vector<node> out;  // fused nodes, with holes of kind none where a part moved on
-  constant_vector<int> place(count, 0);  // raw node -> position in out
-  out.reserve(count);
-  for (int i = 0; i < count; ++i) {
-    node n = raw.nodes[i];
-    int virtual_input = -1;
-    for_each_input(n, [&](int v, int k) {
-      if (is_virtual[v])
-        virtual_input = v;
-      else
-        n.in[k] = place[v];
-    });
-    if (virtual_input >= 0) {
-      n.in[0] = place[raw.nodes[virtual_input].in[0]];
-      n.in[1] = place[raw.nodes[virtual_input].in[1]];
-    }
-    if (is_virtual[i]) {
-      place[i] = -1;
-      continue;
-    }
-    // A producer may be absorbed when this node is all that reads it, in the same segment.
-    const auto absorb = [&](int operand, op kind) {
-      const int v = raw.nodes[i].in[operand];
-      if (v < 0 || readers[v] != 1 || is_virtual[v])
-        return -1;
-      const node& p = out[place[v]];
-      return p.kind == kind && p.segment == n.segment ? place[v] : -1;
-    };
-    const auto merge = [&](int producer, auto&& change) {
-      node m = out[producer];
-      out[producer].kind = op::none;
-      change(m);
-      n = m;
-    };
-    if (n.kind == op::silu) {
-      if (const int p = absorb(0, op::group_norm); p >= 0 && !out[p].silu)
-        merge(p, [](node& m) { m.silu = true; });
-    } else if (n.kind == op::add_row) {
-      if (const int p = absorb(0, op::conv);
-          p >= 0 && out[p].in[2] < 0 && out[p].in[3] < 0 && out[p].scale == 1)
-        merge(p, [row = n.in[2]](node& m) { m.in[2] = row; });
-    } else if (n.kind == op::add) {
-      for (int k = 0; k < 2 && n.kind == op::add; ++k)
-        if (const int p = absorb(k, op::conv); p >= 0 && out[p].in[3] < 0 && out[p].scale == 1)
-          merge(p, [other = n.in[1 - k]](node& m) { m.in[3] = other; });
-    } else if (n.kind == op::scale) {
-      if (const int p = absorb(0, op::conv); p >= 0)
-        merge(p, [s = n.scale](node& m) { m.scale *= s; });
-    }
-    place[i] = int(out.size());
-    out.push_back(n);
-  }
-
-  graph g = raw;
-  g.nodes.clear();
-  constant_vector<int> final_place(out.size(), 0);
-  for (std::size_t i = 0; i < out.size(); ++i) {
-    if (out[i].kind == op::none)
-      continue;
-    for (int& v : out[i].in)
-      if (v >= 0)
-        v = final_place[v];
-    final_place[i] = int(g.nodes.size());
-    g.nodes.push_back(out[i]);
-  }
-  for (int& v : g.outputs)
-    v = final_place[place[v]];
-  return g;
+  return fusion::fused_nodes(raw).result();
 }
 
 }  // namespace multistage

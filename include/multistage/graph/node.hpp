@@ -5,76 +5,36 @@
 #include <array>
 
 #include "../core/constant_vector.hpp"
-#include "../ops/conv.hpp"
-#include "../ops/embedding.hpp"
-#include "../ops/resample.hpp"
+#include "operations.hpp"
 
 namespace multistage {
 
-/// Extents of one row of a feature map.
-struct extent {
-  int channels = 0;
-  int height = 1;
-  int width = 1;
-  constexpr index_t pixels() const {
-    return index_t{height} * width;
-  }
-  constexpr index_t size() const {
-    return pixels() * channels;
-  }
-  friend constexpr bool operator==(const extent&, const extent&) = default;
-};
-
-/// What a caller hands to a network, in this order. The noise level is the preconditioning's
-/// c_noise.
-enum class input_slot { image, noise_level, class_labels, augment_labels, context, count };
-constexpr const char* to_string(input_slot s) {
-  constexpr const char* names[] = {"image", "noise_level", "class_labels", "augment_labels",
-                                   "context"};
-  return names[int(s)];
-}
-
-enum class op {
-  none,
-  input,
-  embedding,
-  conv,
-  group_norm,
-  layer_norm,
-  silu,
-  gelu,
-  geglu,
-  dropout,
-  add,
-  add_row,
-  scale,
-  divide_row,
-  concat,
-  resample,
-  attention
-};
-
-/// One operation. Which fields mean something depends on `kind`.
+/// An operation in its place: what it reads, the parameters it uses, and what it said of itself
+/// on these operands.
 struct node {
-  op kind = op::none;
-  extent out{};
-  std::array<int, 4> in{-1, -1, -1, -1};  ///< x, x2, row operand (bias, modulation, divisor),
-                                          ///< residual; attention: q, k, v or one [q, k, v]
-  /// parameters
-  int weight = -1;
+  any_operation what{};
+  std::array<int, ops::most_operands> in{-1, -1, -1, -1};  // nodes; -1: absent
+  int weight = -1;                                         // parameters; -1: absent
   int bias = -1;
   int segment = 0;
-  ops::conv_window window{};
-  int groups = 1;
-  int heads = 1;
-  /// scale of conv's sum, of op::scale; dropout: the share that is dropped
-  double epsilon = 0;
-  double scale = 1;
-  bool silu = false;  ///< fused behind group_norm
-  bool up = false;
-  ops::resample_filter filter{};
-  ops::embedding_form form{};
-  input_slot slot = input_slot::image;
+  ops::description facts{};
+
+  constexpr const extent& out() const {
+    return facts.out;
+  }
+  /// The operation as an Op; null when it is another one.
+  template <class Op>
+  constexpr const Op* as() const {
+    return std::get_if<Op>(&what);
+  }
+  template <class Op>
+  constexpr Op* as() {
+    return std::get_if<Op>(&what);
+  }
+  template <class Op>
+  constexpr bool is() const {
+    return std::holds_alternative<Op>(what);
+  }
 };
 
 /// How upstream stores a tensor, and so how it is converted on import and export. In the
@@ -96,31 +56,27 @@ struct parameter {
   int out = 0;
   int in = 1;
   int kernel = 1;
+  int kernel_width = kernel;
   qkv_order qkv = qkv_order::none;
-  int heads = 1;  ///< for qkv_order::by_head
+  int heads = 1;  // for qkv_order::by_head
   int segment = 0;
-  index_t offset = 0;  ///< in the model's flat parameter memory
+  index_t offset = 0;  // in the model's flat parameter memory
   initialization init = initialization::constant;
-  double gain = 0;  ///< the value itself for constant
+  double gain = 0;  // the value itself for constant
   bool trainable = true;
-  constexpr index_t size() const {
-    return index_t{out} * in * kernel * kernel;
+  constexpr index_t taps() const {
+    return index_t{kernel} * kernel_width;
   }
-};
-
-/// A handle to a recorded value.
-struct feature {
-  int id = -1;
-  int channels = 0;
-  int height = 1;
-  int width = 1;
+  constexpr index_t size() const {
+    return out * in * taps();
+  }
 };
 
 /// @see the file's head.
 struct graph {
   constant_vector<node> nodes;
   constant_vector<parameter> parameters;
-  constant_vector<int> outputs;  ///< by stage
+  constant_vector<int> outputs;  // by stage
   int segments = 1;
   index_t parameter_elements =
       0;  // extent of the flat memory: every parameter starts at a multiple of `alignment`
@@ -145,9 +101,18 @@ struct graph {
 /// The operands of a node that lie in the graph.
 template <class F>
 constexpr void for_each_input(const node& n, F&& f) {
-  for (int k = 0; k < 4; ++k)
+  for (int k = 0; k < ops::most_operands; ++k)
     if (n.in[k] >= 0)
       f(n.in[k], k);
+}
+/// The operands of a node as its operation sees them.
+constexpr ops::operand_list operands_of(const constant_vector<node>& nodes, const node& n) {
+  ops::operand_list list{};
+  for_each_input(n, [&](int v, int k) {
+    const extent& e = nodes[v].out();
+    list[k] = {v, e.channels, e.height, e.width};
+  });
+  return list;
 }
 
 }  // namespace multistage

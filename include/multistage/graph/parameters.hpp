@@ -15,7 +15,7 @@ namespace multistage {
 inline std::vector<index_t> upstream_extents(const parameter& p) {
   switch (p.layout) {
     case parameter_layout::conv_oihw:
-      return {p.out, p.in, p.kernel, p.kernel};
+      return {p.out, p.in, p.kernel, p.kernel_width};
     case parameter_layout::linear_oi:
       return {p.out, p.in};
     case parameter_layout::linear_io:
@@ -31,7 +31,7 @@ inline std::vector<index_t> upstream_extents(const parameter& p) {
 /// caches on both sides.
 template <class F>
 void for_each_element(const parameter& p, F&& f) {
-  const index_t taps = index_t{p.kernel} * p.kernel;
+  const index_t taps = p.taps();
   const index_t third = p.out / 3;
   const index_t head = p.qkv == qkv_order::by_head ? third / p.heads : 0;
   const auto place = [&](index_t o) {
@@ -67,8 +67,8 @@ void initialize(const graph& g, std::uint64_t seed, std::vector<T>& own) {
     const parameter& p = g.parameters[k];
     if (p.layout !=
         parameter_layout::vector) {  // a bias follows its weight and shares its fans
-      fan_in = double(p.in) * p.kernel * p.kernel;
-      fan_out = double(p.out) * p.kernel * p.kernel;
+      fan_in = double(p.in) * double(p.taps());
+      fan_out = double(p.out) * double(p.taps());
     }
     const random_stream numbers(seed, purpose::weights, k);
     const double bound = p.init == initialization::xavier_uniform

@@ -15,17 +15,17 @@ enum class step_kind { forward, remake, backward, zero_gradient };
 struct step {
   step_kind kind;
   int node;
-  std::array<bool, 4> accumulate{};  ///< backward: whether the gradient of each operand is
-                                     ///< added to what is there
+  std::array<bool, ops::most_operands>
+      accumulate{};  // backward: whether the gradient of each operand is added to what is there
 };
 
 /// Where something lies: `offset` elements times rows from the arena's start.
 struct buffer {
   index_t size = 0;
-  /// first and last step of its life
+  // first and last step of its life
   int first = -1;
   int last = -1;
-  int shares = -1;  ///< the buffer whose memory it takes over (in-place operations)
+  int shares = -1;  // the buffer whose memory it takes over (in-place operations)
   index_t offset = 0;
 
   constexpr void live(int at) {
@@ -45,7 +45,7 @@ struct segment_plan {
   constant_vector<int> statistics;
   constant_vector<int> scratch;
   constant_vector<buffer> buffers;
-  index_t row_elements = 0;  ///< arena elements for one row
+  index_t row_elements = 0;  // arena elements for one row
 
   constexpr index_t offset(int b) const {
     return buffers[b].offset;
@@ -54,20 +54,24 @@ struct segment_plan {
 
 /// What every segment's plan needs to know of the graph.
 struct graph_facts {
-  constant_vector<char> differentiable;  ///< a gradient flows through the node
-  constant_vector<char>
-      exported;  ///< a shared node that a decoder reads, or a decoder's output
-  constant_vector<char> sees_image;  ///< the node depends on the image
+  constant_vector<char> differentiable;  // a gradient flows through the node
+  constant_vector<char> exported;  // a shared node that a decoder reads, or a decoder's output
+  constant_vector<char> sees_image;  // the node depends on the image
 };
 
 /// What a plan is for.
 struct plan_options {
   bool training = false;
-  bool checkpoint = false;  ///< keep only what blocks hand on; everything inside them is made
-                            ///< again in backward (Chen et al., arXiv 1604.06174)
-  bool input_gradients = false;  ///< gradients with respect to the image and the context too
+  bool checkpoint = false;  // keep only what blocks hand on; everything inside them is made
+                            // again in backward (Chen et al., arXiv 1604.06174)
+  bool input_gradients = false;  // gradients with respect to the image and the context too
   friend constexpr bool operator==(const plan_options&, const plan_options&) = default;
 };
+
+/// Whether a gradient flows into operand k.
+constexpr bool passes_gradient(const node& n, int k) {
+  return (n.facts.stops_gradient >> k & 1) == 0;
+}
 
 MULTISTAGE_COLD constexpr graph_facts facts_of(const graph& g, bool input_gradients = false) {
   const constant_vector<char> none(g.nodes.size(), 0);
@@ -77,16 +81,18 @@ MULTISTAGE_COLD constexpr graph_facts facts_of(const graph& g, bool input_gradie
     const auto trains = [&](int p) {
       return p >= 0 && g.parameters[p].trainable;
     };
-    f.differentiable[i] = trains(n.weight) || trains(n.bias) ||
-                          (input_gradients && n.kind == op::input &&
-                           (n.slot == input_slot::image || n.slot == input_slot::context));
-    f.sees_image[i] = n.kind == op::input && n.slot == input_slot::image;
-    for_each_input(n, [&](int v, int) {
+    f.differentiable[i] = trains(n.weight) || trains(n.bias);
+    if (const auto* input = n.as<ops::network_input>()) {
+      f.sees_image[i] = input->slot == input_slot::image;
+      f.differentiable[i] = input_gradients && (input->slot == input_slot::image ||
+                                                input->slot == input_slot::context);
+    }
+    for_each_input(n, [&](int v, int k) {
       if (f.sees_image[v])
         f.sees_image[i] = true;
-      if (f.differentiable[v])
+      if (f.differentiable[v] && passes_gradient(n, k))
         f.differentiable[i] = true;
-      if (g.nodes[v].segment != n.segment && g.nodes[v].kind != op::input)
+      if (g.nodes[v].segment != n.segment && !g.nodes[v].is<ops::network_input>())
         f.exported[v] = true;
     });
   }
@@ -96,90 +102,6 @@ MULTISTAGE_COLD constexpr graph_facts facts_of(const graph& g, bool input_gradie
 }
 
 namespace planning {
-
-/// Cheap to make again from operands that are kept anyway.
-constexpr bool cheap(const node& n) {
-  return n.kind == op::group_norm || n.kind == op::layer_norm || n.kind == op::silu ||
-         n.kind == op::gelu || n.kind == op::geglu || n.kind == op::dropout;
-}
-/// With checkpoints everything is made again but the sums that end blocks, and vectors.
-constexpr bool remakeable(const node& n, bool checkpoint) {
-  return cheap(n) || (checkpoint && n.out.pixels() > 1 && n.kind != op::add &&
-                      n.kind != op::scale && !(n.kind == op::conv && n.in[3] >= 0));
-}
-
-/// Whether backward of `n` reads the value of its operand k (the operands' gradients aside).
-constexpr bool backward_reads(const node& n, int k) {
-  switch (n.kind) {
-    case op::conv:
-      return k < 2;
-    case op::group_norm:
-    case op::attention:
-      return k < 3;
-    case op::layer_norm:
-    case op::silu:
-    case op::gelu:
-    case op::geglu:
-      return k == 0;
-    case op::divide_row:
-      return k == 2;
-    default:
-      return false;
-  }
-}
-constexpr index_t statistics_size(const node& n) {
-  if (n.kind == op::group_norm)
-    return 2 * n.groups;
-  if (n.kind == op::layer_norm)
-    return 2 * n.out.pixels();
-  if (n.kind == op::attention)
-    return n.heads * n.out.pixels();
-  return 0;
-}
-/// Scratch of backward.
-constexpr index_t scratch_size(const node& n) {
-  if (n.kind == op::group_norm)
-    return 2 * n.out.channels;
-  if (n.kind == op::layer_norm)
-    return 2 * n.out.size();
-  if (n.kind == op::conv && n.bias >= 0)
-    return n.out.channels;
-  return 0;
-}
-/// The operand over whose memory the result may be written, or -1.
-constexpr int in_place_operand(const node& n) {
-  switch (n.kind) {
-    case op::conv:
-      return 3;
-    case op::add:
-    case op::silu:
-    case op::gelu:
-    case op::scale:
-    case op::divide_row:
-    case op::dropout:
-    case op::add_row:
-      return 0;
-    default:
-      return -1;
-  }
-}
-/// The operand whose gradient may take over the memory of the result's gradient, or -1.
-constexpr int in_place_gradient(const node& n) {
-  switch (n.kind) {
-    case op::conv:
-      return 3;
-    case op::add:
-    case op::scale:
-    case op::divide_row:
-    case op::dropout:
-    case op::add_row:
-    case op::silu:
-    case op::gelu:
-      return 0;
-    default:
-      return -1;
-  }
-}
 
 /// Offsets by size, largest first, each at the lowest place that is free during its life.
 MULTISTAGE_COLD constexpr index_t place(constant_vector<buffer>& buffers) {
@@ -216,6 +138,230 @@ MULTISTAGE_COLD constexpr index_t place(constant_vector<buffer>& buffers) {
   return total;
 }
 
+/// Plans one segment, part by part.
+class segment_planner {
+ public:
+  constexpr segment_planner(const graph& g,
+                            const graph_facts& facts,
+                            int segment,
+                            const plan_options& options)
+      : graph_(g),
+        facts_(facts),
+        segment_(segment),
+        options_(options),
+        count_(int(g.nodes.size())),
+        written_(g.nodes.size(), 0) {
+    for (auto* list : {&p_.value, &p_.remade, &p_.gradient, &p_.statistics, &p_.scratch})
+      list->assign(g.nodes.size(), -1);
+    forward();
+    keep_over_gap();
+    if (options.training) {
+      begin_gradients();
+      for (int i = count_ - 1; i >= 0; --i)
+        if (mine(i) && facts.differentiable[i] && written_[i])
+          backward(i);
+      zero_what_is_not_read();
+    }
+    share_forward();
+    share_backward();
+    p_.row_elements = place(p_.buffers);
+  }
+
+  constexpr segment_plan result() && {
+    return std::move(p_);
+  }
+
+ private:
+  constexpr const node& at(int v) const {
+    return graph_.nodes[v];
+  }
+  constexpr bool mine(int v) const {
+    return at(v).segment == segment_ && !at(v).is<ops::network_input>();
+  }
+  constexpr int fresh(index_t size) {
+    p_.buffers.push_back({.size = round_up(size, graph::alignment)});
+    return int(p_.buffers.size()) - 1;
+  }
+  /// The buffer is in use now.
+  constexpr void use(int b) {
+    p_.buffers[b].live(now_);
+  }
+  /// Where backward finds the value of v.
+  constexpr int found(int v) const {
+    return p_.remade[v] >= 0 ? p_.remade[v] : p_.value[v];
+  }
+
+  constexpr void forward() {
+    for (int i = 0; i < count_; ++i) {
+      if (!mine(i))
+        continue;
+      const ops::description& d = at(i).facts;
+      use(p_.value[i] = fresh(d.out.size()));
+      if (d.statistics > 0)
+        use(p_.statistics[i] = fresh(d.statistics));
+      for_each_input(at(i), [&](int v, int) {
+        if (mine(v))
+          use(p_.value[v]);
+      });
+      p_.forward.push_back({step_kind::forward, i});
+      ++now_;
+    }
+  }
+
+  /// Between forward and backward the decoders, or the loss, run over what is exported. What
+  /// does not see the image is small, and is computed again over features that were kept: it
+  /// has its memory for itself.
+  constexpr void keep_over_gap() {
+    gap_ = now_;
+    for (int i = 0; i < count_; ++i)
+      if (mine(i) && (facts_.exported[i] ||
+                      (!options_.training && segment_ == 0 && !facts_.sees_image[i])))
+        use(p_.value[i]);
+  }
+  constexpr void begin_gradients() {
+    for (int i = 0; i < count_; ++i)
+      if (facts_.differentiable[i] && facts_.exported[i] && mine(i)) {
+        use(p_.gradient[i] = fresh(at(i).out().size()));
+        written_[i] = true;
+      }
+    ++now_;
+  }
+
+  /// With checkpoints everything is made again but what blocks hand on, and vectors.
+  constexpr bool remakeable(int v) const {
+    const node& n = at(v);
+    return n.facts.kept == ops::keeping::never ||
+           (options_.checkpoint && n.out().pixels() > 1 &&
+            n.facts.kept == ops::keeping::unless_checkpoints);
+  }
+  /// The value of v for the backward step that comes next: kept, or made again first.
+  constexpr void need(int v) {
+    if (!mine(v))
+      return;
+    if (!remakeable(v) || facts_.exported[v])
+      return use(p_.value[v]);
+    if (p_.remade[v] < 0) {
+      for_each_input(at(v), [&](int w, int) { need(w); });
+      // What it is made of is read at this step.
+      for_each_input(at(v), [&](int w, int) {
+        if (mine(w))
+          use(found(w));
+      });
+      use(p_.remade[v] = fresh(at(v).out().size()));
+      if (p_.statistics[v] >= 0)
+        use(p_.statistics[v]);
+      p_.backward.push_back({step_kind::remake, v});
+      ++now_;
+    }
+    use(p_.remade[v]);
+  }
+
+  constexpr void backward(int i) {
+    const node& n = at(i);
+    const auto reads = [&](int k) {
+      return (n.facts.backward_reads >> k & 1) != 0;
+    };
+    for_each_input(n, [&](int v, int k) {
+      if (reads(k))
+        need(v);
+    });
+    if (n.facts.backward_reads_result)
+      need(i);
+    // Remakes of one operand may have passed time: everything read now lives until now.
+    for_each_input(n, [&](int v, int k) {
+      if (reads(k) && mine(v))
+        use(found(v));
+    });
+    if (n.facts.backward_reads_result)
+      use(found(i));
+    if (p_.statistics[i] >= 0)
+      use(p_.statistics[i]);
+    if (n.facts.scratch > 0)
+      use(p_.scratch[i] = fresh(n.facts.scratch));
+    use(p_.gradient[i]);
+    step back{step_kind::backward, i};
+    for_each_input(n, [&](int v, int k) {
+      if (!facts_.differentiable[v] || !passes_gradient(n, k))
+        return;
+      back.accumulate[k] =
+          written_[v] || at(v).is<ops::network_input>();  // the caller's memory
+      written_[v] = true;
+      if (!mine(v))
+        return;
+      if (p_.gradient[v] < 0)
+        p_.gradient[v] = fresh(at(v).out().size());
+      use(p_.gradient[v]);
+    });
+    p_.backward.push_back(back);
+    ++now_;
+  }
+
+  /// Shared values that other stages read but this one does not have no gradient here.
+  constexpr void zero_what_is_not_read() {
+    if (segment_ == 0)
+      return;
+    for (int i = 0; i < count_; ++i)
+      if (at(i).segment == 0 && !at(i).is<ops::network_input>() && facts_.exported[i] &&
+          facts_.differentiable[i] && !written_[i])
+        p_.backward.push_back({step_kind::zero_gradient, i});
+  }
+
+  constexpr int root(int b) const {
+    return p_.buffers[b].shares >= 0 ? p_.buffers[b].shares : b;
+  }
+  /// In place: the result takes over an operand that dies at this step.
+  constexpr void take_over(int result, int operand, int at) {
+    if (result < 0 || operand < 0)
+      return;
+    buffer& r = p_.buffers[result];
+    const buffer& o = p_.buffers[operand];
+    if (r.size != o.size || r.first != at || o.last != at || r.shares >= 0 || o.first == at)
+      return;
+    r.shares = root(operand);
+    buffer& owner = p_.buffers[r.shares];
+    owner.last = std::max(owner.last, r.last);
+  }
+  constexpr void share_forward() {
+    for (int t = 0; t < int(p_.forward.size()); ++t) {
+      const int i = p_.forward[t].node;
+      const int k = at(i).facts.in_place;
+      const int v = k >= 0 ? at(i).in[k] : -1;
+      if (v < 0 || !mine(v) || facts_.exported[v])
+        continue;
+      // Not over memory that the node also reads elsewhere, as a convolution reads its
+      // neighbourhood.
+      bool alone = true;
+      for_each_input(at(i), [&](int w, int other) {
+        if (other != k && mine(w) && root(p_.value[w]) == root(p_.value[v]))
+          alone = false;
+      });
+      if (alone)
+        take_over(p_.value[i], p_.value[v], t);
+    }
+  }
+  constexpr void share_backward() {
+    for (int t = 0; t < int(p_.backward.size()); ++t) {
+      const step& s = p_.backward[t];
+      if (s.kind != step_kind::backward)
+        continue;
+      const int k = at(s.node).facts.gradient_in_place;
+      const int v = k >= 0 ? at(s.node).in[k] : -1;
+      if (v >= 0 && mine(v) && facts_.differentiable[v] && !s.accumulate[k])
+        take_over(p_.gradient[v], p_.gradient[s.node], gap_ + 1 + t);
+    }
+  }
+
+  const graph& graph_;
+  const graph_facts& facts_;
+  const int segment_;
+  const plan_options& options_;
+  const int count_;
+  constant_vector<char> written_;  // a node's gradient holds something
+  segment_plan p_;
+  int now_ = 0;  // the step that is planned
+  int gap_ = 0;  // the moment between forward and backward
+};
+
 }  // namespace planning
 
 /// Plans segment `s`. For training, backward runs after everything that reads the segment's
@@ -223,166 +369,8 @@ MULTISTAGE_COLD constexpr index_t place(constant_vector<buffer>& buffers) {
 MULTISTAGE_COLD constexpr segment_plan plan_segment(const graph& g,
                                                     const graph_facts& facts,
                                                     int s,
-                                                    plan_options options) {
-  using namespace planning;
-  const int count = int(g.nodes.size());
-  segment_plan p;
-  for (auto* list : {&p.value, &p.remade, &p.gradient, &p.statistics, &p.scratch})
-    list->assign(count, -1);
-  const auto mine = [&](int v) {
-    return g.nodes[v].segment == s && g.nodes[v].kind != op::input;
-  };
-  const auto fresh = [&](index_t size) {
-    p.buffers.push_back({.size = round_up(size, graph::alignment)});
-    return int(p.buffers.size()) - 1;
-  };
-  int now = 0;
-
-  for (int i = 0; i < count; ++i) {
-    const node& n = g.nodes[i];
-    if (!mine(i))
-      continue;
-    p.value[i] = fresh(n.out.size());
-    p.buffers[p.value[i]].live(now);
-    if (statistics_size(n) > 0) {
-      p.statistics[i] = fresh(statistics_size(n));
-      p.buffers[p.statistics[i]].live(now);
-    }
-    for_each_input(n, [&](int v, int) {
-      if (mine(v))
-        p.buffers[p.value[v]].live(now);
-    });
-    p.forward.push_back({step_kind::forward, i});
-    ++now;
-  }
-  // Here the decoders, or the loss, run.
-  const int gap = now++;
-  for (int i = 0; i < count; ++i)
-    // What does not see the image is small, and is computed again over features that were kept:
-    // it has its memory for itself.
-    if (mine(i) && (facts.exported[i] || (!options.training && s == 0 && !facts.sees_image[i])))
-      p.buffers[p.value[i]].live(gap);
-
-  if (options.training) {
-    constant_vector<char> written(count, 0);  // gradient holds something
-    for (int i = 0; i < count; ++i)
-      if (facts.differentiable[i] && facts.exported[i] && mine(i)) {
-        p.gradient[i] = fresh(g.nodes[i].out.size());
-        p.buffers[p.gradient[i]].live(gap);
-        written[i] = true;
-      }
-    // The value of v for a backward step: kept, or made again first.
-    const auto need = [&](auto&& self, int v) -> void {
-      if (!mine(v))
-        return;
-      const bool keep = !remakeable(g.nodes[v], options.checkpoint) || facts.exported[v];
-      if (keep)
-        return p.buffers[p.value[v]].live(now);
-      if (p.remade[v] < 0) {
-        for_each_input(g.nodes[v], [&](int w, int) { self(self, w); });
-        // What it is made of is read at this step.
-        for_each_input(g.nodes[v], [&](int w, int) {
-          if (mine(w))
-            p.buffers[p.remade[w] >= 0 ? p.remade[w] : p.value[w]].live(now);
-        });
-        p.remade[v] = fresh(g.nodes[v].out.size());
-        p.buffers[p.remade[v]].live(now);
-        if (p.statistics[v] >= 0)
-          p.buffers[p.statistics[v]].live(now);
-        p.backward.push_back({step_kind::remake, v});
-        ++now;
-      }
-      p.buffers[p.remade[v]].live(now);
-    };
-    for (int i = count - 1; i >= 0; --i) {
-      const node& n = g.nodes[i];
-      if (!mine(i) || !facts.differentiable[i] || !written[i])
-        continue;
-      for_each_input(n, [&](int v, int k) {
-        if (backward_reads(n, k))
-          need(need, v);
-      });
-      if (n.kind == op::attention)
-        need(need, i);  // its own result
-      // Remakes of one operand may have passed time: everything read now lives until now.
-      for_each_input(n, [&](int v, int k) {
-        if (backward_reads(n, k) && mine(v))
-          p.buffers[p.remade[v] >= 0 ? p.remade[v] : p.value[v]].live(now);
-      });
-      if (n.kind == op::attention)
-        p.buffers[p.remade[i] >= 0 ? p.remade[i] : p.value[i]].live(now);
-      if (p.statistics[i] >= 0)
-        p.buffers[p.statistics[i]].live(now);
-      if (scratch_size(n) > 0) {
-        p.scratch[i] = fresh(scratch_size(n));
-        p.buffers[p.scratch[i]].live(now);
-      }
-      p.buffers[p.gradient[i]].live(now);
-      step back{step_kind::backward, i};
-      for_each_input(n, [&](int v, int k) {
-        if (!facts.differentiable[v])
-          return;
-        back.accumulate[k] = written[v] || g.nodes[v].kind == op::input;  // the caller's memory
-        written[v] = true;
-        if (!mine(v))
-          return;
-        if (p.gradient[v] < 0)
-          p.gradient[v] = fresh(g.nodes[v].out.size());
-        p.buffers[p.gradient[v]].live(now);
-      });
-      p.backward.push_back(back);
-      ++now;
-    }
-    // Shared values that other stages read but this one does not have no gradient here.
-    if (s > 0)
-      for (int i = 0; i < count; ++i)
-        if (g.nodes[i].segment == 0 && g.nodes[i].kind != op::input && facts.exported[i] &&
-            facts.differentiable[i] && !written[i])
-          p.backward.push_back({step_kind::zero_gradient, i});
-  }
-
-  const auto root_of = [&](int b) {
-    return p.buffers[b].shares >= 0 ? p.buffers[b].shares : b;
-  };
-  // In-place: the result takes over an operand that dies at this step.
-  const auto take_over = [&](int result, int operand, int at) {
-    if (result < 0 || operand < 0)
-      return;
-    buffer& r = p.buffers[result];
-    buffer& o = p.buffers[operand];
-    if (r.size != o.size || r.first != at || o.last != at || r.shares >= 0 || o.first == at)
-      return;
-    const int root = root_of(operand);
-    r.shares = root;
-    p.buffers[root].last = std::max(p.buffers[root].last, r.last);
-  };
-  for (int at = 0; at < int(p.forward.size()); ++at) {
-    const int i = p.forward[at].node;
-    const int k = in_place_operand(g.nodes[i]);
-    const int v = k >= 0 ? g.nodes[i].in[k] : -1;
-    if (v < 0 || !mine(v) || facts.exported[v])
-      continue;
-    // Not over memory that the node also reads elsewhere, as a convolution reads its
-    // neighbourhood.
-    bool alone = true;
-    for_each_input(g.nodes[i], [&](int w, int other) {
-      if (other != k && mine(w) && root_of(p.value[w]) == root_of(p.value[v]))
-        alone = false;
-    });
-    if (alone)
-      take_over(p.value[i], p.value[v], at);
-  }
-  for (int b = 0; b < int(p.backward.size()); ++b) {
-    const step& st = p.backward[b];
-    if (st.kind != step_kind::backward)
-      continue;
-    const int k = in_place_gradient(g.nodes[st.node]);
-    const int v = k >= 0 ? g.nodes[st.node].in[k] : -1;
-    if (v >= 0 && mine(v) && facts.differentiable[v] && !st.accumulate[k])
-      take_over(p.gradient[v], p.gradient[st.node], gap + 1 + b);
-  }
-  p.row_elements = place(p.buffers);
-  return p;
+                                                    const plan_options& options) {
+  return planning::segment_planner(g, facts, s, options).result();
 }
 
 /// Plans of all segments and the memory they take together.

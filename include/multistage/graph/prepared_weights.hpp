@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "../core/tensor.hpp"
-#include "../ops/conv.hpp"
+#include "../ops/operation.hpp"
 
 namespace multistage {
 
@@ -26,10 +26,11 @@ class prepared_weights {
     version_ = version;
     weights_ = weights;
   }
-  /// The weights of convolution `node`, made when they are not there; null where there is no
-  /// such form or the budget is spent.
-  const T* get(Backend& b, std::size_t node, const conv_problem<T>& c) {
-    const index_t size = conv_prepared_size(b, c);
+  /// The weights of node number `node`, an operation with prepared_size and prepare, made when
+  /// they are not there; null where there is no such form or the budget is spent.
+  template <class Op>
+  const T* get(Backend& b, std::size_t node, const Op& op, const ops::forward_pass<T>& pass) {
+    const index_t size = op.prepared_size(b, pass);
     const index_t bytes = size * index_t(sizeof(T));
     if (size == 0)
       return nullptr;
@@ -39,7 +40,7 @@ class prepared_weights {
       if (bytes_ + bytes > budget_)
         return nullptr;
       tensor<T, Backend> made(b, {1, 1, 1, size});
-      conv_prepare(b, c, made.data());
+      op.prepare(b, pass, made.data());
       kept_[node] = std::move(made);  // whole, or not there
       bytes_ += bytes;
     }

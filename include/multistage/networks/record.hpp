@@ -28,16 +28,9 @@ MULTISTAGE_COLD inline described_network finish(recorder<name_list>& b) {
   described_network d{b.finish(), std::move(b.names.parameters)};
   const graph_check c = check(d.structure);
   if (c.problem != graph_problem::none) {
-    const node n = c.node >= 0 ? d.structure.nodes[c.node] : node{};
-    const std::string layer =
-        n.weight >= 0 ? d.names[n.weight] : std::string("a node without parameters");
-    if (c.problem == graph_problem::groups)
-      fail<value_error>("network: ", to_string(c.problem), " (at ", layer, ": ", n.groups,
-                        " groups, ", n.out.channels, " channels)");
-    if (c.problem == graph_problem::heads)
-      fail<value_error>("network: ", to_string(c.problem), " (at ", layer, ": ", n.heads,
-                        " heads, ", n.out.channels, " channels)");
-    fail<value_error>("network: ", to_string(c.problem), " (at ", layer, ")");
+    const int weight = c.node >= 0 ? d.structure.nodes[c.node].weight : -1;
+    fail<value_error>(explain(d.structure, c,
+                              weight >= 0 ? d.names[weight] : "a node without parameters"));
   }
   return d;
 }

@@ -4,7 +4,7 @@
 #pragma once
 #include <cmath>
 
-#include "shape_rules.hpp"
+#include "operation.hpp"
 
 namespace multistage::ops {
 
@@ -71,6 +71,69 @@ constexpr attention_problem<T> make_cross_attention(index_t rows,
           .v_token = channels};
 }
 
+/// @see the file's head; scores are scaled by (channels / heads)^-1/2. Operands: q [rows, h, w,
+/// c], k and v [rows, h', w', c]; or one [q, k, v] [rows, h, w, 3 c], for attention of a
+/// feature's pixels to themselves. Gradients of the operands are written, not added to, so
+/// nothing else may read them.
+struct softmax_attention {
+  int heads = 1;
+  double scale = 0;  // of the scores; 0: 1 / sqrt(channels / heads)
+
+  static constexpr operation needs = operation::attention;
+  static constexpr const char* name = "attention";
+  static constexpr operand_names operands{"q", "k", "v"};
+
+  constexpr description describe(const operand_list& in) const {
+    const feature& q = in[0];
+    const bool self = !in[1].there() && !in[2].there();
+    const int channels = self ? q.channels / 3 : q.channels;
+    if (heads < 1 || channels % heads != 0 || (self && 3 * channels != q.channels))
+      return refused(graph_problem::heads, "the heads do not divide the channels", channels,
+                     heads);
+    if (!self && (in[1].channels != channels || in[2].channels != channels))
+      return refused(graph_problem::heads, "q, k and v need the same channels", channels,
+                     heads);
+    const extent keys = self ? q.extents() : extent{channels, in[1].height, in[1].width};
+    description d;
+    d.in = {q.extents(), keys, keys};
+    d.out = {channels, q.height, q.width};
+    d.macs = attention_macs(d.out.pixels(), keys.pixels(), channels);
+    d.statistics = heads * d.out.pixels();
+    d.needed = self ? 0b0001 : 0b0111;
+    d.backward_reads = 0b0111;
+    d.backward_reads_result = true;
+    d.writes_gradient = 0b0111;
+    return d;
+  }
+
+  template <class T>
+  attention_problem<T> problem(const forward_pass<T>& p, const shape& y) const {
+    const index_t c = y.channels;
+    const T factor = scale != 0 ? T(scale) : T(1 / std::sqrt(double(c / heads)));
+    attention_problem<T> q =
+        p.in[1]
+            ? make_cross_attention<T>(y.rows, y.pixels(), p.in[1].extents.pixels(), c, heads,
+                                      p.in[0].data, p.in[1].data, p.in[2].data, factor)
+            : make_self_attention<T>(y.rows, y.pixels(), c, heads, p.in[0].data, factor);
+    q.y = p.y.data;
+    q.log_sum_exp = p.statistics;
+    return q;
+  }
+  template <class Backend, class T>
+  void forward(Backend& b, const forward_pass<T>& p) const {
+    attention_forward(b, problem(p, p.y.extents));
+  }
+  template <class Backend, class T>
+  void backward(Backend& b, const backward_pass<T>& p) const {
+    T* const dq = p.dx[0].data;
+    const index_t c = p.dy.extents.channels;
+    attention_backward(b, problem<T>(p, p.dy.extents),
+                       p.in[1]
+                           ? attention_gradients<T>{p.dy.data, dq, p.dx[1].data, p.dx[2].data}
+                           : attention_gradients<T>{p.dy.data, dq, dq + c, dq + 2 * c});
+  }
+};
+
 /// y [rows, queries, 1, c] from q like y, k and v [rows, keys, 1, c]; scale 0 takes 1 / sqrt(c
 /// / heads). `log_sum_exp` [rows, heads, queries, 1] is what backward needs and may be empty.
 template <class Backend, class T>
@@ -82,25 +145,12 @@ void attention(Backend& b,
                index_t heads,
                view<T> log_sum_exp = {},
                scalar<T> scale = T(0)) {
-  MULTISTAGE_REQUIRE_SUPPORT(Backend, attention, T);
-  const index_t c = q.extents.channels;
-  const index_t rows = q.extents.rows;
-  const index_t queries = q.extents.pixels();
-  const index_t keys = k.extents.pixels();
-  require<value_error>(heads >= 1 && c % heads == 0, "attention: ", heads,
-                       " heads do not divide ", c, " channels");
-  expect("attention", "q", q, q.extents);
-  expect("attention", "k", k, shape{rows, k.extents.height, k.extents.width, c});
-  expect("attention", "v", v, k.extents);
-  expect("attention", "y", y, q.extents);
-  expect_optional("attention", "log_sum_exp", log_sum_exp, shape{rows, heads, queries, 1});
-  if (scale == T(0))
-    scale = T(1 / std::sqrt(double(c / heads)));
-  attention_problem<T> p =
-      make_cross_attention(rows, queries, keys, c, heads, q.data, k.data, v.data, scale);
-  p.y = y.data;
-  p.log_sum_exp = log_sum_exp.data;
-  attention_forward(b, p);
+  expect_packed("attention", "k", k);
+  expect_packed("attention", "v", v);
+  expect_optional("attention", "log_sum_exp", log_sum_exp,
+                  shape{q.extents.rows, heads, q.extents.pixels(), 1});
+  run(b, softmax_attention{int(heads), double(scale)},
+      forward_pass<T>{.in = {q, k, v}, .y = y, .statistics = log_sum_exp.data});
 }
 
 /// Gradients of `attention`, written to dq, dk, dv; y and log_sum_exp are the forward's.
@@ -117,28 +167,21 @@ void attention_backward(Backend& b,
                         view<T> dk,
                         view<T> dv,
                         scalar<T> scale = T(0)) {
-  MULTISTAGE_REQUIRE_SUPPORT(Backend, attention, T);
-  const index_t c = q.extents.channels;
-  const index_t rows = q.extents.rows;
-  require<value_error>(heads >= 1 && c % heads == 0, "attention_backward: ", heads,
-                       " heads do not divide ", c, " channels");
-  expect_packed("attention_backward", "q", q);
-  expect("attention_backward", "k", k, shape{rows, k.extents.height, k.extents.width, c});
-  expect("attention_backward", "v", v, k.extents);
-  expect("attention_backward", "y", y, q.extents);
-  expect("attention_backward", "log_sum_exp", log_sum_exp,
-         shape{rows, heads, q.extents.pixels(), 1});
-  expect("attention_backward", "dy", dy, q.extents);
-  expect("attention_backward", "dq", dq, q.extents);
-  expect("attention_backward", "dk", dk, k.extents);
-  expect("attention_backward", "dv", dv, v.extents);
-  if (scale == T(0))
-    scale = T(1 / std::sqrt(double(c / heads)));
-  attention_problem<T> p = make_cross_attention(rows, q.extents.pixels(), k.extents.pixels(), c,
-                                                heads, q.data, k.data, v.data, scale);
-  p.y = y.data;
-  p.log_sum_exp = log_sum_exp.data;
-  attention_backward(b, p, attention_gradients<T>{dy.data, dq.data, dk.data, dv.data});
+  const char* const where = "attention_backward";
+  expect_packed(where, "k", k);
+  expect_packed(where, "v", v);
+  backward_pass<T> pass{
+      forward_pass<T>{.in = {q, k, v}, .y = y, .statistics = log_sum_exp.data}};
+  pass.dy = {const_cast<T*>(dy.data), dy.extents, dy.strides};  // not written
+  pass.dx = {dq, dk, dv};
+  checked<softmax_attention, T>({int(heads), double(scale)}, pass);
+  expect(where, "y", y, q.extents);
+  expect(where, "log_sum_exp", log_sum_exp,
+         shape{q.extents.rows, heads, q.extents.pixels(), 1});
+  expect(where, "dq", dq, q.extents);
+  expect(where, "dk", dk, k.extents);
+  expect(where, "dv", dv, v.extents);
+  run_backward(b, softmax_attention{int(heads), double(scale)}, pass);
 }
 
 }  // namespace multistage::ops

@@ -1,11 +1,12 @@
-// Operations that bring two tensors together: a row vector added to all pixels, and
-// concatenation of channels with its inverse. Networks mostly do without the latter: norms and
-// 1x1 convolutions read two inputs (conv_extras::x2, norm_options::x2).
+// Operations that bring two tensors together, and scaling: sums, a row vector added to all
+// pixels, a division by one number a row.
 #pragma once
-#include "shape_rules.hpp"
+#include "elementwise.hpp"
+#include "operation.hpp"
 
-namespace multistage {
-namespace ops::functor {
+namespace multistage::ops {
+
+namespace functor {
 template <class T>
 struct add_row {
   const T* x;
@@ -17,74 +18,144 @@ struct add_row {
     y[i] = x[i] + row[i / (channels * pixels) * channels + i % channels];
   }
 };
+/// y = x / row, with one number a row.
 template <class T>
-struct concat {
+struct divide_row {
   const T* x;
-  const T* x2;
-  index_t channels;
-  index_t channels2;
+  const T* row;
+  index_t size;
   T* y;
-  MULTISTAGE_HD void operator()(index_t i) const {
-    const index_t pixel = i / (channels + channels2);
-    const index_t c = i % (channels + channels2);
-    y[i] = c < channels ? x[pixel * channels + c] : x2[pixel * channels2 + c - channels];
-  }
-};
-template <class T>
-struct split {
-  const T* from;
-  index_t all;
-  index_t first;
-  index_t channels;
-  T* to;
   bool accumulate;
   MULTISTAGE_HD void operator()(index_t i) const {
-    const T v = from[i / channels * all + first + i % channels];
-    to[i] = accumulate ? to[i] + v : v;
+    const T v = x[i] / row[i / size];
+    y[i] = accumulate ? y[i] + v : v;
   }
 };
-}  // namespace ops::functor
+}  // namespace functor
 
-namespace ops {
+/// x + y, of one shape.
+struct addition {
+  static constexpr operation needs = operation::elementwise;
+  static constexpr const char* name = "add";
+  static constexpr operand_names operands{"x", "y"};
+
+  constexpr description describe(const operand_list& in) const {
+    description d = elementwise(in[0]);
+    d.needed = 0b0011;
+    d.in[1] = d.in[0];
+    d.kept = keeping::always;
+    return d;
+  }
+  template <class Backend, class T>
+  void forward(Backend& b, const forward_pass<T>& p) const {
+    linear_combination<Backend, T>(b, p.y.extents.size(), p.y.data,
+                                   {{T(1), p.in[0].data}, {T(1), p.in[1].data}});
+  }
+  template <class Backend, class T>
+  void backward(Backend& b, const backward_pass<T>& p) const {
+    const index_t size = p.dy.extents.size();
+    if (p.in[0].data == p.in[1].data && p.dx[0].data == p.dx[1].data)  // x + x
+      return add_to(b, p.dx[0].data, p.dy.data, T(2), p.accumulate[0], size);
+    // y's first: x's may have taken over dy's memory.
+    add_to(b, p.dx[1].data, p.dy.data, T(1), p.accumulate[1], size);
+    add_to(b, p.dx[0].data, p.dy.data, T(1), p.accumulate[0], size);
+  }
+};
+
+/// x + row, with the channels of row [rows, 1, 1, c] spread over x's pixels.
+struct row_addition {
+  static constexpr operation needs = operation::elementwise;
+  static constexpr const char* name = "add_row";
+  static constexpr operand_names operands{"x", "row"};
+
+  constexpr description describe(const operand_list& in) const {
+    description d = elementwise(in[0]);
+    d.needed = 0b0011;
+    d.by_row = 0b0010;
+    d.in[1] = {in[0].channels, 1, 1};
+    return d;
+  }
+  template <class Backend, class T>
+  void forward(Backend& b, const forward_pass<T>& p) const {
+    const shape& y = p.y.extents;
+    b.for_each_index(y.size(), functor::add_row<T>{p.in[0].data, p.in[1].data, y.channels,
+                                                   y.pixels(), p.y.data});
+  }
+  template <class Backend, class T>
+  void backward(Backend& b, const backward_pass<T>& p) const {
+    const shape& y = p.dy.extents;
+    if (p.dx[1])
+      row_sums(b, y.rows, y.pixels(), y.channels, static_cast<const T*>(p.dy.data),
+               p.dx[1].data, p.accumulate[1]);
+    add_to(b, p.dx[0].data, p.dy.data, T(1), p.accumulate[0], y.size());
+  }
+};
+
+/// x / row, with one number a row; no gradient flows into the divisor.
+struct row_division {
+  static constexpr operation needs = operation::elementwise;
+  static constexpr const char* name = "divide_row";
+  static constexpr operand_names operands{"x", "row"};
+
+  constexpr description describe(const operand_list& in) const {
+    description d = elementwise(in[0]);
+    d.needed = 0b0011;
+    d.by_row = 0b0010;
+    d.in[1] = {1, 1, 1};
+    d.backward_reads = 0b0010;
+    d.stops_gradient = 0b0010;
+    return d;
+  }
+  template <class Backend, class T>
+  void forward(Backend& b, const forward_pass<T>& p) const {
+    divide<Backend, T>(b, p, p.in[0].data, p.y.data, p.y.extents, false);
+  }
+  template <class Backend, class T>
+  void backward(Backend& b, const backward_pass<T>& p) const {
+    divide<Backend, T>(b, p, p.dy.data, p.dx[0].data, p.dy.extents, p.accumulate[0]);
+  }
+
+ private:
+  template <class Backend, class T>
+  static void divide(Backend& b,
+                     const forward_pass<T>& p,
+                     const T* from,
+                     T* to,
+                     const shape& y,
+                     bool accumulate) {
+    b.for_each_index(y.size(),
+                     functor::divide_row<T>{from, p.in[1].data, y.row_size(), to, accumulate});
+  }
+};
+
+/// factor x.
+struct scaling {
+  double factor = 1;
+
+  static constexpr operation needs = operation::elementwise;
+  static constexpr const char* name = "scale";
+  static constexpr operand_names operands{"x"};
+
+  constexpr description describe(const operand_list& in) const {
+    description d = elementwise(in[0]);
+    d.kept = keeping::always;
+    return d;
+  }
+  template <class Backend, class T>
+  void forward(Backend& b, const forward_pass<T>& p) const {
+    linear_combination<Backend, T>(b, p.y.extents.size(), p.y.data,
+                                   {{T(factor), p.in[0].data}});
+  }
+  template <class Backend, class T>
+  void backward(Backend& b, const backward_pass<T>& p) const {
+    add_to(b, p.dx[0].data, p.dy.data, T(factor), p.accumulate[0], p.dy.extents.size());
+  }
+};
 
 /// y [rows, h, w, c] = x + row, row [rows, 1, 1, c].
 template <class Backend, class T>
 void add_row(Backend& b, input<T> x, input<T> row, view<T> y) {
-  MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
-  expect("add_row", "x", x, x.extents);
-  expect("add_row", "row", row, shape{x.extents.rows, 1, 1, x.extents.channels});
-  expect("add_row", "y", y, x.extents);
-  b.for_each_index(x.extents.size(), functor::add_row<T>{x.data, row.data, x.extents.channels,
-                                                         x.extents.pixels(), y.data});
-}
-/// y [rows, h, w, c + c2] = [x, x2].
-template <class Backend, class T>
-void concat(Backend& b, input<T> x, input<T> x2, view<T> y) {
-  MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
-  shape s = x.extents;
-  expect_packed("concat", "x", x);
-  expect("concat", "x2", x2, shape{s.rows, s.height, s.width, x2.extents.channels});
-  s.channels += x2.extents.channels;
-  expect("concat", "y", y, s);
-  b.for_each_index(s.size(), functor::concat<T>{x.data, x2.data, x.extents.channels,
-                                                x2.extents.channels, y.data});
-}
-/// to [rows, h, w, c] (+)= channels [first, first + c) of from: the backward of concat, once
-/// for each input.
-template <class Backend, class T>
-void split(Backend& b, input<T> from, index_t first, view<T> to, bool accumulate = false) {
-  MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
-  require<shape_error>(first >= 0 && first + to.extents.channels <= from.extents.channels,
-                       "split: channels [", first, ", ", first + to.extents.channels, ") of ",
-                       from.extents);
-  shape s = to.extents;
-  s.channels = from.extents.channels;
-  expect("split", "from", from, s);
-  expect("split", "to", to, to.extents);
-  b.for_each_index(to.extents.size(),
-                   functor::split<T>{from.data, s.channels, first, to.extents.channels, to.data,
-                                     accumulate});
+  run(b, row_addition{}, forward_pass<T>{.in = {x, row}, .y = y});
 }
 
-}  // namespace ops
-}  // namespace multistage
+}  // namespace multistage::ops

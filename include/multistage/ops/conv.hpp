@@ -4,7 +4,7 @@
 //   bias[o] + row_bias[n, o] + residual[n, i, j, o])
 // Zeros lie outside the image. A linear layer is the 1x1 case on 1x1 images.
 #pragma once
-#include "shape_rules.hpp"
+#include "operation.hpp"
 
 namespace multistage {
 
@@ -22,96 +22,175 @@ void conv_prepare(const Backend&, const conv_problem<T>&, T*) {}
 
 namespace multistage::ops {
 
-/// Kernel size, stride and zero padding in pixels. `padding_end`, behind the last row and
-/// column, follows `padding` when negative.
+/// Kernel, stride and zero padding in pixels. `padding_end`, behind the last row and column,
+/// follows `padding` when negative. Along the width all is as along the height unless said.
 struct conv_window {
   int kernel = 3;
   int stride = 1;
   int padding = 1;
   int padding_end = -1;
+  int kernel_width = kernel;
+  int stride_width = stride;
+  int padding_width = padding;
 
-  /// Extent of the result, 0 where the kernel does not fit.
-  constexpr index_t out(index_t extent) const {
-    const index_t places =
-        extent + padding + (padding_end < 0 ? padding : padding_end) - kernel;
-    return places < 0 || stride < 1 ? 0 : places / stride + 1;
+  /// Height of the result, 0 where the kernel does not fit.
+  constexpr index_t out(index_t height) const {
+    return places(height, kernel, stride, padding);
+  }
+  /// Width of the result.
+  constexpr index_t out_width(index_t width) const {
+    return places(width, kernel_width, stride_width, padding_width);
+  }
+  /// How many pixels the kernel covers.
+  constexpr index_t taps() const {
+    return index_t{kernel} * kernel_width;
+  }
+  constexpr bool pointwise() const {
+    return taps() == 1 && stride == 1 && stride_width == 1 && padding == 0 &&
+           padding_width == 0;
+  }
+  /// Whether the numbers are in range.
+  constexpr bool sound() const {
+    return kernel >= 1 && kernel_width >= 1 && stride >= 1 && stride_width >= 1 &&
+           padding >= 0 && padding_width >= 0;
+  }
+
+ private:
+  constexpr index_t places(index_t extent, int size, int step, int before) const {
+    const index_t free = extent + before + (padding_end < 0 ? before : padding_end) - size;
+    return free < 0 || step < 1 ? 0 : free / step + 1;
   }
 };
 
-/// Multiply-accumulates of one image.
-constexpr index_t conv_macs(index_t out_height,
-                            index_t out_width,
-                            int kernel,
-                            index_t in_channels,
-                            index_t out_channels) {
-  return out_height * out_width * kernel * kernel * in_channels * out_channels;
-}
+/// @see the file's head. Operands: x [rows, h, w, c]; x2 [rows, h, w, c2], more input channels
+/// behind x's (pointwise windows only, so that a concatenation needs no buffer); row_bias
+/// [rows, 1, 1, out]; residual like y. Parameters: weight [kernel, kernel_width, c + c2, out]
+/// and, if given, bias [1, 1, 1, out].
+struct convolution {
+  int out_channels = 0;
+  conv_window window{};
+  double scale = 1;
+
+  static constexpr operation needs = operation::conv;
+  static constexpr const char* name = "conv";
+  static constexpr operand_names operands{"x", "x2", "row_bias", "residual"};
+
+  constexpr description describe(const operand_list& in) const {
+    const feature& x = in[0];
+    const int channels2 = in[1].there() ? in[1].channels : 0;
+    if (!window.sound())
+      return refused(graph_problem::attributes,
+                     "kernel and stride are at least 1, padding at least 0");
+    if (channels2 > 0 && !window.pointwise())
+      return refused(graph_problem::attributes,
+                     "two inputs need a 1x1 kernel of stride 1 without padding; copy them into "
+                     "one tensor");
+    description d;
+    d.out = {out_channels, int(window.out(x.height)), int(window.out_width(x.width))};
+    if (d.out.size() < 1)
+      d.wrong = {graph_problem::empty, "the kernel does not fit into x"};
+    d.in = {x.extents(), {channels2, x.height, x.width}, {out_channels, 1, 1}, d.out};
+    d.weight = {window.kernel, window.kernel_width, x.channels + channels2, out_channels};
+    d.bias = {1, 1, 1, out_channels};
+    d.macs = d.out.pixels() * d.weight.size();
+    d.scratch = out_channels;  // sums over pixels, for the bias
+    d.by_row = 0b0100;
+    d.backward_reads = 0b0011;
+    d.in_place = 3;
+    d.gradient_in_place = 3;
+    d.kept = in[3].there() ? keeping::always : keeping::unless_checkpoints;
+    return d;
+  }
+
+  /// The backend's problem. Without a residual, a bias and the like their pointers are null.
+  template <class T>
+  conv_problem<T> problem(const forward_pass<T>& p, const shape& y) const {
+    const shape& x = p.in[0].extents;
+    return {.rows = x.rows,
+            .height = x.height,
+            .width = x.width,
+            .channels = x.channels,
+            .channels2 = p.in[1] ? p.in[1].extents.channels : 0,
+            .out_height = y.height,
+            .out_width = y.width,
+            .out_channels = y.channels,
+            .kernel = window.kernel,
+            .stride = window.stride,
+            .padding = window.padding,
+            .x = p.in[0].data,
+            .x2 = p.in[1].data,
+            .weight = p.weight.data,
+            .bias = p.bias.data,
+            .row_bias = p.in[2].data,
+            .residual = p.in[3].data,
+            .scale = T(scale),
+            .y = p.y.data,
+            .prepared = p.prepared};
+  }
+
+  /// Elements of the form in which the backend would rather have the weights; 0: as they are.
+  template <class Backend, class T>
+  index_t prepared_size(Backend& b, const forward_pass<T>& p) const {
+    return conv_prepared_size(b, problem(p, p.y.extents));
+  }
+  template <class Backend, class T>
+  void prepare(Backend& b, const forward_pass<T>& p, T* to) const {
+    conv_prepare(b, problem(p, p.y.extents), to);
+  }
+
+  template <class Backend, class T>
+  void forward(Backend& b, const forward_pass<T>& p) const {
+    conv_forward(b, problem(p, p.y.extents));
+  }
+
+  template <class Backend, class T>
+  void backward(Backend& b, const backward_pass<T>& p) const {
+    const conv_problem<T> q = problem<T>(p, p.dy.extents);
+    const index_t size = p.dy.extents.size();
+    T* const dy = p.dy.data;
+    if (scale != 1)
+      add_to(b, dy, dy, T(scale), false, size);
+    if (p.dx[0] || p.dx[1])
+      conv_backward_input(b, q, dy, p.dx[0].data, p.accumulate[0], p.dx[1].data,
+                          p.accumulate[1]);
+    if (p.dweight)
+      conv_backward_weight(b, q, dy, p.dweight);
+    sums_over_pixels(b, p, q);
+    add_to(b, p.dx[3].data, dy, T(1), p.accumulate[3], size);
+  }
+
+ private:
+  /// Gradients of the row bias and of the bias, which sums over pixels by row serve both.
+  template <class Backend, class T>
+  void sums_over_pixels(Backend& b, const backward_pass<T>& p, const conv_problem<T>& q) const {
+    T* const drow = p.dx[2].data;
+    const T* const dy = p.dy.data;
+    if (!drow && !p.dbias)
+      return;
+    if (!drow && q.out_pixels() == 1)
+      return column_sums(b, q.rows, q.out_channels, dy, p.dbias, true);
+    const bool direct = drow && (!p.dbias || !p.accumulate[2]);
+    T* const sums = direct ? drow : p.scratch;  // [rows, out]
+    row_sums(b, q.rows, q.out_pixels(), q.out_channels, dy, sums, direct && p.accumulate[2]);
+    if (drow && !direct)
+      add_to(b, drow, sums, T(1), true, q.rows * q.out_channels);
+    if (p.dbias)
+      column_sums(b, q.rows, q.out_channels, sums, p.dbias, true);
+  }
+};
 
 /// Optional operands of a convolution; empty views are absent.
 template <class T>
 struct conv_extras {
-  view<const T> x2{};  ///< [rows, height, width, channels2]: more input channels, behind x's
-                       ///< (1x1 kernels of stride 1)
-  view<const T> bias{};      ///< [1, 1, 1, out]
-  view<const T> row_bias{};  ///< [rows, 1, 1, out]
-  view<const T> residual{};  ///< like y
+  view<const T> x2{};        // [rows, height, width, channels2]: more input channels
+  view<const T> bias{};      // [1, 1, 1, out]
+  view<const T> row_bias{};  // [rows, 1, 1, out]
+  view<const T> residual{};  // like y
   T scale = T(1);
 };
 
-/// The checked problem; weights are a view [kernel, kernel, in, out]. @throws shape_error
-/// naming the operand that does not fit.
-template <class T>
-conv_problem<T> make_conv_problem(view<const T> x,
-                                  view<const T> weight,
-                                  shape y,
-                                  conv_window window,
-                                  const conv_extras<T>& extras) {
-  const char* const where = "conv";
-  const index_t out = y.channels;
-  const index_t in2 = extras.x2 ? extras.x2.extents.channels : 0;
-  require<value_error>(window.kernel >= 1 && window.stride >= 1 && window.padding >= 0, where,
-                       ": kernel ", window.kernel, ", stride ", window.stride, ", padding ",
-                       window.padding,
-                       "; kernel and stride are at least 1, padding at least 0");
-  expect(where, "x", x, x.extents);
-  const shape expected{x.extents.rows, window.out(x.extents.height),
-                       window.out(x.extents.width), out};
-  require<shape_error>(expected.height > 0 && expected.width > 0, where, ": a ", window.kernel,
-                       "x", window.kernel, " kernel does not fit into ", x.extents);
-  require<shape_error>(y == expected, where, ": y has extents ", y, ", expected ", expected);
-  expect(where, "weight", weight,
-         shape{window.kernel, window.kernel, x.extents.channels + in2, out});
-  if (extras.x2) {
-    expect(where, "x2", extras.x2,
-           shape{x.extents.rows, x.extents.height, x.extents.width, in2});
-    require<shape_error>(window.kernel == 1 && window.stride == 1 && window.padding == 0, where,
-                         ": two inputs need a 1x1 kernel of stride 1 without padding; copy "
-                         "them into one tensor");
-  }
-  expect_optional(where, "bias", extras.bias, shape{1, 1, 1, out});
-  expect_optional(where, "row_bias", extras.row_bias, shape{x.extents.rows, 1, 1, out});
-  expect_optional(where, "residual", extras.residual, y);
-  return {.rows = x.extents.rows,
-          .height = x.extents.height,
-          .width = x.extents.width,
-          .channels = x.extents.channels,
-          .channels2 = in2,
-          .out_height = y.height,
-          .out_width = y.width,
-          .out_channels = out,
-          .kernel = window.kernel,
-          .stride = window.stride,
-          .padding = window.padding,
-          .x = x.data,
-          .x2 = extras.x2.data,
-          .weight = weight.data,
-          .bias = extras.bias.data,
-          .row_bias = extras.row_bias.data,
-          .residual = extras.residual.data,
-          .scale = extras.scale};
-}
-
-/// y = conv(x). @see the file's head.
+/// y = conv(x) for weights [kernel, kernel_width, in, out]. @see the file's head. @throws
+/// shape_error naming the operand that does not fit
 template <class Backend, class T>
 void conv(Backend& b,
           input<T> x,
@@ -119,11 +198,11 @@ void conv(Backend& b,
           view<T> y,
           conv_window window = {},
           const conv_extras<T>& extras = {}) {
-  MULTISTAGE_REQUIRE_SUPPORT(Backend, conv, T);
-  conv_problem<T> p = make_conv_problem(x, weight, y.extents, window, extras);
-  expect("conv", "y", y, y.extents);
-  p.y = y.data;
-  conv_forward(b, p);
+  run(b, convolution{int(weight.extents.channels), window, double(extras.scale)},
+      forward_pass<T>{.in = {x, extras.x2, extras.row_bias, extras.residual},
+                      .weight = weight,
+                      .bias = extras.bias,
+                      .y = y});
 }
 
 /// Gradients of y = conv(x) without extras, from dy like y: dx (+)= the transposed convolution;
@@ -138,18 +217,21 @@ void conv_backward(Backend& b,
                    view<T> dbias,
                    conv_window window = {},
                    bool accumulate = false) {
-  MULTISTAGE_REQUIRE_SUPPORT(Backend, conv, T);
-  const conv_problem<T> p = make_conv_problem(x, weight, dy.extents, window, conv_extras<T>{});
-  expect_packed("conv_backward", "dy", dy);
-  expect_optional("conv_backward", "dx", dx, x.extents);
-  expect_optional("conv_backward", "dweight", dweight, weight.extents);
-  expect_optional("conv_backward", "dbias", dbias, shape{1, 1, 1, dy.extents.channels});
-  if (dx)
-    conv_backward_input(b, p, dy.data, dx.data, accumulate, static_cast<T*>(nullptr), false);
-  if (dweight)
-    conv_backward_weight(b, p, dy.data, dweight.data);
+  const char* const where = "conv_backward";
+  const index_t out = weight.extents.channels;
+  expect_optional(where, "dweight", dweight, weight.extents);
+  expect_optional(where, "dbias", dbias, shape{1, 1, 1, out});
+  basic_tensor<T, shape, std::remove_const_t<Backend>> sums;
   if (dbias)
-    column_sums(b, p.rows * p.out_pixels(), p.out_channels, dy.data, dbias.data, true);
+    sums = {b, {x.extents.rows, 1, 1, out}};
+  backward_pass<T> pass{forward_pass<T>{.in = {x}, .weight = weight}};
+  pass.dy = {const_cast<T*>(dy.data), dy.extents, dy.strides};  // not written: scale is 1
+  pass.dx[0] = dx;
+  pass.accumulate[0] = accumulate;
+  pass.dweight = dweight.data;
+  pass.dbias = dbias.data;
+  pass.scratch = sums.data();
+  run_backward(b, convolution{int(out), window}, pass);
 }
 
 /// y = x W + bias for x [rows, 1, 1, in], W [1, 1, in, out].

@@ -5,7 +5,8 @@
 // gradients.
 #pragma once
 #include "../core/random.hpp"
-#include "shape_rules.hpp"
+#include "elementwise.hpp"
+#include "operation.hpp"
 
 namespace multistage::ops {
 
@@ -24,20 +25,47 @@ struct dropout {
     y[i] = accumulate ? y[i] + v : v;
   }
 };
-/// y = x / row, with one number a row.
-template <class T>
-struct divide_row {
-  const T* x;
-  const T* row;
-  index_t size;
-  T* y;
-  bool accumulate;
-  MULTISTAGE_HD void operator()(index_t i) const {
-    const T v = x[i] / row[i / size];
-    y[i] = accumulate ? y[i] + v : v;
+}  // namespace functor
+
+/// @see the file's head. Without numbers in its pass nothing is dropped.
+struct dropping {
+  double share = 0;  // of the values that are dropped
+
+  static constexpr operation needs = operation::elementwise;
+  static constexpr const char* name = "dropout";
+  static constexpr operand_names operands{"x"};
+
+  constexpr description describe(const operand_list& in) const {
+    if (!(share >= 0 && share < 1))
+      return refused(graph_problem::attributes, "the share that is dropped lies in [0, 1)");
+    description d = elementwise(in[0]);
+    d.kept = keeping::never;
+    return d;
+  }
+  template <class Backend, class T>
+  void forward(Backend& b, const forward_pass<T>& p) const {
+    drop(b, p, p.in[0].data, p.y.data, p.y.extents.size(), false);
+  }
+  template <class Backend, class T>
+  void backward(Backend& b, const backward_pass<T>& p) const {
+    drop<Backend, T>(b, p, p.dy.data, p.dx[0].data, p.dy.extents.size(), p.accumulate[0]);
+  }
+
+ private:
+  template <class Backend, class T>
+  void drop(Backend& b,
+            const forward_pass<T>& p,
+            const T* from,
+            T* to,
+            index_t size,
+            bool accumulate) const {
+    if (!p.numbers)
+      return add_to(b, to, from, T(1), accumulate, size);
+    b.for_each_index(
+        size, functor::dropout<T>{from, *p.numbers, p.first_number, T(share), to, accumulate},
+        256);
   }
 };
-}  // namespace functor
 
 /// y (+)= dropout(x), any extents; y may be x's own memory. @param share of values to drop, in
 /// [0, 1). @param first the element of the stream that x's first value takes. @throws

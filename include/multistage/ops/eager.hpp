@@ -6,6 +6,7 @@
 #include "../tensor/create.hpp"
 #include "attention.hpp"
 #include "combine.hpp"
+#include "concat.hpp"
 #include "conv.hpp"
 #include "embedding.hpp"
 #include "geglu.hpp"

@@ -1,37 +1,15 @@
-// Elementwise operations: one functor each, run by every backend's loop over indices. y may be
-// x's own memory.
-//   silu(x) = x / (1 + e^-x)  (Elfwing et al. 2017; Ramachandran et al. 2017),  gelu(x) = x
-//   Phi(x)  (Hendrycks and Gimpel 2016, exact)
+// Linear combinations and constants, element by element: what samplers and gradients are made
+// of. y may be x's own memory.
 #pragma once
 #include <initializer_list>
 #include <span>
 
-#include "../backend/functions.hpp"
 #include "shape_rules.hpp"
 
 namespace multistage {
 
 namespace ops {
 namespace functor {
-template <class F, class T>
-struct map {
-  const T* x;
-  T* y;
-  MULTISTAGE_HD void operator()(index_t i) const {
-    y[i] = F::value(x[i]);
-  }
-};
-template <class F, class T>
-struct map_backward {
-  const T* x;
-  const T* dy;
-  T* dx;
-  bool accumulate;
-  MULTISTAGE_HD void operator()(index_t i) const {
-    const T g = F::derivative(x[i]) * dy[i];
-    dx[i] = accumulate ? dx[i] + g : g;
-  }
-};
 template <class T>
 struct linear_combination {
   static constexpr int most = 6;
@@ -55,42 +33,6 @@ struct set {
   }
 };
 }  // namespace functor
-
-/// y = F(x), any extents. F has static value(x) and derivative(x).
-template <class F, class Backend, class T>
-void map(Backend& b, input<T> x, view<T> y) {
-  MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
-  expect("map", "x", x, x.extents);
-  expect("map", "y", y, x.extents);
-  b.for_each_index(x.extents.size(), functor::map<F, T>{x.data, y.data});
-}
-/// dx (+)= F'(x) dy.
-template <class F, class Backend, class T>
-void map_backward(Backend& b, input<T> x, input<T> dy, view<T> dx, bool accumulate = false) {
-  MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
-  expect_packed("map_backward", "x", x);
-  expect("map_backward", "dy", dy, x.extents);
-  expect("map_backward", "dx", dx, x.extents);
-  b.for_each_index(x.extents.size(),
-                   functor::map_backward<F, T>{x.data, dy.data, dx.data, accumulate});
-}
-
-template <class Backend, class T>
-void silu(Backend& b, input<T> x, view<T> y) {
-  map<silu_function>(b, x, y);
-}
-template <class Backend, class T>
-void silu_backward(Backend& b, input<T> x, input<T> dy, view<T> dx, bool accumulate = false) {
-  map_backward<silu_function>(b, x, dy, dx, accumulate);
-}
-template <class Backend, class T>
-void gelu(Backend& b, input<T> x, view<T> y) {
-  map<gelu_function>(b, x, y);
-}
-template <class Backend, class T>
-void gelu_backward(Backend& b, input<T> x, input<T> dy, view<T> dx, bool accumulate = false) {
-  map_backward<gelu_function>(b, x, dy, dx, accumulate);
-}
 
 /// One term of a linear combination.
 template <class T>
@@ -118,6 +60,16 @@ template <class Backend, class T>
 void linear_combination(Backend& b, index_t n, T* y, std::initializer_list<term<T>> terms) {
   linear_combination<Backend, T>(b, n, y,
                                  std::span<const term<T>>(terms.begin(), terms.size()));
+}
+/// to (+)= factor from, over n elements; nothing where `to` is null or already is that.
+template <class Backend, class T>
+void add_to(Backend& b, T* to, const T* from, scalar<T> factor, bool accumulate, index_t n) {
+  if (!to || (to == from && !accumulate && factor == T(1)))
+    return;
+  if (accumulate)
+    linear_combination<Backend, T>(b, n, to, {{T(1), to}, {factor, from}});
+  else
+    linear_combination<Backend, T>(b, n, to, {{factor, from}});
 }
 /// y = value everywhere.
 template <class Backend, class T>

@@ -4,7 +4,7 @@
 #pragma once
 #include <cmath>
 
-#include "shape_rules.hpp"
+#include "operation.hpp"
 
 namespace multistage::ops {
 
@@ -41,23 +41,47 @@ struct embedding {
 };
 }  // namespace functor
 
+/// @see the file's head. Operand: one number a row. Parameter: for Fourier angles the
+/// frequencies [1, 1, 1, channels / 2]. Noise levels get no gradient.
+struct noise_embedding {
+  int channels = 0;
+  embedding_form form{};
+
+  static constexpr operation needs = operation::elementwise;
+  static constexpr const char* name = "embedding";
+  static constexpr operand_names operands{"values"};
+
+  constexpr description describe(const operand_list&) const {
+    if (channels < 4 || channels % 2 != 0)
+      return refused(graph_problem::attributes, "an even number of channels from 4 is needed");
+    description d;
+    d.in[0] = {1, 1, 1};
+    d.out = {channels, 1, 1};
+    d.by_row = 0b0001;
+    d.stops_gradient = 0b0001;
+    return d;
+  }
+  template <class Backend, class T>
+  void forward(Backend& b, const forward_pass<T>& p) const {
+    b.for_each_index(p.y.extents.size(), functor::embedding<T>{channels, p.in[0].data,
+                                                               p.weight.data, form, p.y.data});
+  }
+  template <class Backend, class T>
+  void backward(Backend&, const backward_pass<T>&) const {}
+};
+
 /// y [rows, 1, 1, n] from values [rows, 1, 1, 1] and, for Fourier, frequencies [1, 1, 1, n /
-/// 2]. Noise levels get no gradient.
+/// 2].
 template <class Backend, class T>
 void embedding(Backend& b,
                input<T> values,
                view<T> y,
                embedding_form form = {},
                input<T> frequencies = {}) {
-  MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
   const index_t n = y.extents.channels;
-  require<value_error>(n >= 4 && n % 2 == 0, "embedding: ", n,
-                       " channels; an even number from 4 is needed");
-  expect("embedding", "y", y, shape{y.extents.rows, 1, 1, n});
-  expect("embedding", "values", values, shape{y.extents.rows, 1, 1, 1});
   expect_optional("embedding", "frequencies", frequencies, shape{1, 1, 1, n / 2});
-  b.for_each_index(y.extents.size(),
-                   functor::embedding<T>{n, values.data, frequencies.data, form, y.data});
+  run(b, noise_embedding{int(n), form},
+      forward_pass<T>{.in = {values}, .weight = frequencies, .y = y});
 }
 
 }  // namespace multistage::ops

@@ -2,7 +2,7 @@
 // = a gelu(g). The transformer blocks of latent diffusion use it.
 #pragma once
 #include "../backend/functions.hpp"
-#include "shape_rules.hpp"
+#include "operation.hpp"
 
 namespace multistage::ops {
 
@@ -37,25 +37,45 @@ struct geglu_backward {
 };
 }  // namespace functor
 
+/// @see the file's head. Operand x [rows, h, w, 2 c], result [rows, h, w, c].
+struct gated_gelu {
+  static constexpr operation needs = operation::elementwise;
+  static constexpr const char* name = "geglu";
+  static constexpr operand_names operands{"x"};
+
+  constexpr description describe(const operand_list& in) const {
+    const feature& x = in[0];
+    if (x.channels % 2 != 0)
+      return refused(graph_problem::extents, "x has an odd number of channels");
+    description d;
+    d.in[0] = x.extents();
+    d.out = {x.channels / 2, x.height, x.width};
+    d.backward_reads = 0b0001;
+    d.kept = keeping::never;
+    return d;
+  }
+  template <class Backend, class T>
+  void forward(Backend& b, const forward_pass<T>& p) const {
+    b.for_each_index(p.y.extents.size(),
+                     functor::geglu<T>{p.in[0].data, p.y.extents.channels, p.y.data});
+  }
+  template <class Backend, class T>
+  void backward(Backend& b, const backward_pass<T>& p) const {
+    b.for_each_index(p.dy.extents.size(),
+                     functor::geglu_backward<T>{p.in[0].data, p.dy.data, p.dy.extents.channels,
+                                                p.dx[0].data, p.accumulate[0]});
+  }
+};
+
 /// y [rows, h, w, c] from x [rows, h, w, 2 c]. @throws shape_error
 template <class Backend, class T>
 void geglu(Backend& b, input<T> x, view<T> y) {
-  MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
-  const shape s = y.extents;
-  expect("geglu", "x", x, shape{s.rows, s.height, s.width, 2 * s.channels});
-  expect("geglu", "y", y, s);
-  b.for_each_index(s.size(), functor::geglu<T>{x.data, s.channels, y.data});
+  run(b, gated_gelu{}, forward_pass<T>{.in = {x}, .y = y});
 }
 /// dx (+)= the gradient of geglu, from dy like y.
 template <class Backend, class T>
 void geglu_backward(Backend& b, input<T> x, input<T> dy, view<T> dx, bool accumulate = false) {
-  MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
-  const shape s = dy.extents;
-  expect_packed("geglu_backward", "dy", dy);
-  expect("geglu_backward", "x", x, shape{s.rows, s.height, s.width, 2 * s.channels});
-  expect("geglu_backward", "dx", dx, x.extents);
-  b.for_each_index(
-      s.size(), functor::geglu_backward<T>{x.data, dy.data, s.channels, dx.data, accumulate});
+  run_backward(b, gated_gelu{}, gradient_pass<T>(x, dy, dx, accumulate));
 }
 
 }  // namespace multistage::ops

@@ -4,9 +4,126 @@
 // over the pixels and channels of each group of each row. Layer normalisation is one group on
 // one pixel.
 #pragma once
-#include "shape_rules.hpp"
+#include "operation.hpp"
 
 namespace multistage::ops {
+
+/// @see the file's head. Operands: x [rows, h, w, c]; x2 [rows, h, w, c2], more channels behind
+/// x's, groups may lie across; modulation [rows, 1, 1, 2 (c + c2)], scales first. Parameters:
+/// weight and bias [1, 1, 1, c + c2].
+struct group_normalisation {
+  int groups = 1;
+  double epsilon = 1e-5;
+  bool silu = false;
+
+  static constexpr operation needs = operation::norm;
+  static constexpr const char* name = "group_norm";
+  static constexpr operand_names operands{"x", "x2", "modulation"};
+
+  constexpr description describe(const operand_list& in) const {
+    const feature& x = in[0];
+    const int channels = x.channels + (in[1].there() ? in[1].channels : 0);
+    if (groups < 1 || channels % groups != 0)
+      return refused(graph_problem::groups, "the groups do not divide the channels", channels,
+                     groups);
+    if (!(epsilon > 0))
+      return refused(graph_problem::attributes, "epsilon must be above 0");
+    description d;
+    d.in = {x.extents(), {in[1].channels, x.height, x.width}, {2 * channels, 1, 1}};
+    d.out = {channels, x.height, x.width};
+    d.weight = d.bias = {1, 1, 1, channels};
+    d.statistics = 2 * groups;
+    d.scratch = 2 * channels;
+    d.by_row = 0b0100;
+    d.backward_reads = 0b0111;
+    d.kept = keeping::never;
+    return d;
+  }
+
+  template <class T>
+  norm_problem<T> problem(const forward_pass<T>& p) const {
+    const shape& x = p.in[0].extents;
+    return {.rows = x.rows,
+            .pixels = x.pixels(),
+            .channels = x.channels,
+            .channels2 = p.in[1] ? p.in[1].extents.channels : 0,
+            .groups = groups,
+            .epsilon = T(epsilon),
+            .silu = silu,
+            .x = p.in[0].data,
+            .x2 = p.in[1].data,
+            .weight = p.weight.data,
+            .bias = p.bias.data,
+            .modulation = p.in[2].data,
+            .statistics = p.statistics,
+            .y = p.y.data};
+  }
+  template <class Backend, class T>
+  void forward(Backend& b, const forward_pass<T>& p) const {
+    const norm_problem<T> q = problem(p);
+    if (!p.again)
+      norm_statistics(b, q);
+    norm_apply(b, q);
+  }
+  template <class Backend, class T>
+  void backward(Backend& b, const backward_pass<T>& p) const {
+    norm_backward(b, problem<T>(p),
+                  norm_gradients<T>{.dy = p.dy.data,
+                                    .dx = p.dx[0].data,
+                                    .accumulate = p.accumulate[0],
+                                    .dx2 = p.dx[1].data,
+                                    .accumulate2 = p.accumulate[1],
+                                    .dweight = p.dweight,
+                                    .dbias = p.dbias,
+                                    .dmodulation = p.dx[2].data,
+                                    .accumulate_modulation = p.accumulate[2],
+                                    .partials = p.scratch});
+  }
+};
+
+/// Layer normalisation over the channels of each pixel (Ba et al. 2016): group normalisation of
+/// one group on one pixel. Operand x [rows, h, w, c], parameters as above.
+struct layer_normalisation {
+  double epsilon = 1e-5;
+
+  static constexpr operation needs = operation::norm;
+  static constexpr const char* name = "layer_norm";
+  static constexpr operand_names operands{"x"};
+
+  constexpr description describe(const operand_list& in) const {
+    if (!(epsilon > 0))
+      return refused(graph_problem::attributes, "epsilon must be above 0");
+    const extent x = in[0].extents();
+    description d;
+    d.in[0] = x;
+    d.out = x;
+    d.weight = d.bias = {1, 1, 1, x.channels};
+    d.statistics = 2 * x.pixels();
+    d.scratch = 2 * x.size();
+    d.backward_reads = 0b0001;
+    d.kept = keeping::never;
+    return d;
+  }
+  template <class Backend, class T>
+  void forward(Backend& b, const forward_pass<T>& p) const {
+    group_normalisation{1, epsilon}.forward(b, by_pixel(p));
+  }
+  template <class Backend, class T>
+  void backward(Backend& b, const backward_pass<T>& p) const {
+    backward_pass<T> q = p;
+    static_cast<forward_pass<T>&>(q) = by_pixel<T>(p);
+    group_normalisation{1, epsilon}.backward(b, q);
+  }
+
+ private:
+  /// The same with every pixel a row.
+  template <class T>
+  static forward_pass<T> by_pixel(forward_pass<T> p) {
+    const shape& x = p.in[0].extents;
+    p.in[0] = {p.in[0].data, shape{x.rows * x.pixels(), 1, 1, x.channels}};
+    return p;
+  }
+};
 
 /// Optional operands of group_norm; empty views are absent.
 template <class T>
@@ -14,48 +131,18 @@ struct norm_options {
   index_t groups = 1;
   T epsilon = T(1e-5);
   bool silu = false;
-  view<const T> x2{};          ///< more channels, behind x's; groups may lie across
-  view<const T> modulation{};  ///< [rows, 1, 1, 2 channels], scales first
+  view<const T> x2{};          // more channels, behind x's; groups may lie across
+  view<const T> modulation{};  // [rows, 1, 1, 2 channels], scales first
+
+  group_normalisation operation() const {
+    constexpr index_t most = 1 << 30;
+    return {int(groups < most ? groups : most), double(epsilon), silu};
+  }
 };
 
-/// The checked problem. @throws shape_error naming the operand that does not fit, value_error
-/// when groups do not divide the channels.
-template <class T>
-norm_problem<T> make_norm_problem(view<const T> x,
-                                  view<const T> weight,
-                                  view<const T> bias,
-                                  view<T> statistics,
-                                  const norm_options<T>& o) {
-  const char* const where = "group_norm";
-  const index_t c2 = o.x2 ? o.x2.extents.channels : 0;
-  const index_t c = x.extents.channels + c2;
-  require<value_error>(o.groups >= 1 && c % o.groups == 0, where, ": ", o.groups,
-                       " groups do not divide ", c, " channels");
-  require<value_error>(o.epsilon > T(0), where, ": epsilon = ", o.epsilon, " must be above 0");
-  expect_packed(where, "x", x);
-  expect_optional(where, "x2", o.x2,
-                  shape{x.extents.rows, x.extents.height, x.extents.width, c2});
-  expect(where, "weight", weight, shape{1, 1, 1, c});
-  expect(where, "bias", bias, shape{1, 1, 1, c});
-  expect(where, "statistics", statistics, shape{x.extents.rows, 1, o.groups, 2});
-  expect_optional(where, "modulation", o.modulation, shape{x.extents.rows, 1, 1, 2 * c});
-  return {.rows = x.extents.rows,
-          .pixels = x.extents.pixels(),
-          .channels = x.extents.channels,
-          .channels2 = c2,
-          .groups = o.groups,
-          .epsilon = o.epsilon,
-          .silu = o.silu,
-          .x = x.data,
-          .x2 = o.x2.data,
-          .weight = weight.data,
-          .bias = bias.data,
-          .modulation = o.modulation.data,
-          .statistics = statistics.data};
-}
-
 /// y = group_norm(x) for x [rows, h, w, c], weight and bias [1, 1, 1, c]; writes statistics
-/// [rows, 1, groups, 2] for backward.
+/// [rows, 1, groups, 2] for backward. @throws shape_error naming the operand that does not fit,
+/// value_error when groups do not divide the channels
 template <class Backend, class T>
 void group_norm(Backend& b,
                 input<T> x,
@@ -64,13 +151,15 @@ void group_norm(Backend& b,
                 view<T> statistics,
                 view<T> y,
                 const norm_options<T>& options) {
-  MULTISTAGE_REQUIRE_SUPPORT(Backend, norm, T);
-  norm_problem<T> p = make_norm_problem(x, weight, bias, statistics, options);
-  expect("group_norm", "y", y,
-         shape{x.extents.rows, x.extents.height, x.extents.width, p.all_channels()});
-  p.y = y.data;
-  norm_statistics(b, p);
-  norm_apply(b, p);
+  const forward_pass<T> pass{.in = {x, options.x2, options.modulation},
+                             .weight = weight,
+                             .bias = bias,
+                             .y = y,
+                             .statistics = statistics.data};
+  checked(options.operation(), pass);
+  expect("group_norm", "bias", bias, weight.extents);
+  expect("group_norm", "statistics", statistics, shape{x.extents.rows, 1, options.groups, 2});
+  run(b, options.operation(), pass);
 }
 
 /// Gradients of group_norm; `g` holds the pointers, of the extents that backend/primitives.hpp
@@ -84,15 +173,22 @@ void group_norm_backward(Backend& b,
                          const norm_options<T>& options,
                          const norm_gradients<T>& g) {
   MULTISTAGE_REQUIRE_SUPPORT(Backend, norm, T);
-  const norm_problem<T> p = make_norm_problem(x, weight, bias, statistics, options);
+  const forward_pass<T> pass{.in = {x, options.x2, options.modulation},
+                             .weight = weight,
+                             .bias = bias,
+                             .statistics = statistics.data};
+  checked(options.operation(), pass);
+  expect("group_norm_backward", "bias", bias, weight.extents);
+  expect("group_norm_backward", "statistics", statistics,
+         shape{x.extents.rows, 1, options.groups, 2});
   require<value_error>(
       g.dy && g.partials,
       "group_norm_backward: dy and the scratch partials [rows, 2 channels] must be given");
-  norm_backward(b, p, g);
+  norm_backward(b, options.operation().problem(pass), g);
 }
 
 /// y = layer_norm(x) over the channels of each pixel, for x [rows, h, w, c]; statistics [rows h
-/// w, 1, 1, 2] (Ba et al. 2016).
+/// w, 1, 1, 2].
 template <class Backend, class T>
 void layer_norm(Backend& b,
                 input<T> x,

@@ -2,7 +2,7 @@
 // EDM's U-Nets use it): filter [1, 1] is the 2x2 mean and the nearest neighbour, [1, 3, 3, 1]
 // the smooth one. Up is four times the transpose of down, so each is the other's backward.
 #pragma once
-#include "shape_rules.hpp"
+#include "operation.hpp"
 
 namespace multistage::ops {
 
@@ -109,6 +109,58 @@ constexpr resample_problem<T> make_resample_problem(const T* x,
     p.filter[i] = T(f.taps[i]) / sum;
   return p;
 }
+
+/// @see the file's head. Operand x [rows, h, w, c].
+struct resampling {
+  resample_filter filter{};
+  bool up = false;
+
+  static constexpr operation needs = operation::resample;
+  static constexpr const char* name = "resample";
+  static constexpr operand_names operands{"x"};
+
+  constexpr description describe(const operand_list& in) const {
+    const feature& x = in[0];
+    if (!filter.sound())
+      return refused(
+          graph_problem::attributes,
+          "taps lie within +-4096 and do not add up to 0, the rate is 1 to 1024, the "
+          "padding at most as many as the taps");
+    const auto moved = [&](int e) {
+      return int(up ? filter.up(e) : filter.down(e));
+    };
+    description d;
+    d.in[0] = x.extents();
+    d.out = {x.channels, moved(x.height), moved(x.width)};
+    d.macs = resample_macs(filter, up, x.height, x.width, x.channels);
+    return d;
+  }
+  template <class Backend, class T>
+  void forward(Backend& b, const forward_pass<T>& p) const {
+    move(b, p.in[0].data, p.in[0].extents, p.y.data, p.y.extents, up, false);
+  }
+  template <class Backend, class T>
+  void backward(Backend& b, const backward_pass<T>& p) const {
+    if (p.dx[0])
+      move<Backend, T>(b, p.dy.data, p.dy.extents, p.dx[0].data, p.dx[0].extents, !up,
+                       p.accumulate[0]);
+  }
+
+ private:
+  /// Either direction; up keeps a constant image constant.
+  template <class Backend, class T>
+  void move(Backend& b,
+            const T* x,
+            const shape& from,
+            T* y,
+            const shape& to,
+            bool direction,
+            bool accumulate) const {
+    const T gain = up ? T(filter.rate * filter.rate) : T(1);
+    resample_run(b,
+                 make_resample_problem<T>(x, from, y, to, filter, direction, gain, accumulate));
+  }
+};
 
 /// y = x resampled, [rows, h, w, c] -> [rows, filter.down(h) or up(h), ...]. With `backward`, y
 /// is dx (of the forward's input extents) and x is dy. @throws shape_error when extents do not

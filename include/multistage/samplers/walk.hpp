@@ -24,6 +24,7 @@
 
 #include "../core/tensor.hpp"
 #include "../ops/elementwise.hpp"
+#include "../ops/reduce.hpp"
 #include "../schedule/any_schedule.hpp"
 #include "../schedule/noise_levels.hpp"
 #include "crossing.hpp"

@@ -1,0 +1,67 @@
+// The operations that networks are made of. A new one is a file in ops/ and its name here; one
+// of the user's own needs neither (ops/own_operation.hpp).
+#pragma once
+#include <variant>
+
+#include "../ops/activation.hpp"
+#include "../ops/attention.hpp"
+#include "../ops/combine.hpp"
+#include "../ops/concat.hpp"
+#include "../ops/conv.hpp"
+#include "../ops/dropout.hpp"
+#include "../ops/embedding.hpp"
+#include "../ops/geglu.hpp"
+#include "../ops/network_input.hpp"
+#include "../ops/norm.hpp"
+#include "../ops/own_operation.hpp"
+#include "../ops/pool.hpp"
+#include "../ops/resample.hpp"
+
+namespace multistage {
+
+/// One of the operations.
+using any_operation = std::variant<ops::network_input,
+                                   ops::noise_embedding,
+                                   ops::convolution,
+                                   ops::group_normalisation,
+                                   ops::layer_normalisation,
+                                   ops::activation<silu_function>,
+                                   ops::activation<gelu_function>,
+                                   ops::activation<relu_function>,
+                                   ops::gated_gelu,
+                                   ops::dropping,
+                                   ops::addition,
+                                   ops::row_addition,
+                                   ops::row_division,
+                                   ops::scaling,
+                                   ops::concatenation,
+                                   ops::resampling,
+                                   ops::pooling,
+                                   ops::softmax_attention,
+                                   ops::own_operation>;
+
+/// f(operation as what it is). Lighter for compilers than std::visit.
+template <std::size_t I = 0, class F>
+constexpr auto as_it_is(const any_operation& o, F&& f) {
+  if constexpr (I + 1 < std::variant_size_v<any_operation>)
+    if (o.index() != I)
+      return as_it_is<I + 1>(o, f);
+  return f(*std::get_if<I>(&o));
+}
+
+/// What messages and profiles call it.
+inline const char* name_of(const any_operation& o) {
+  return as_it_is(o, []<class Op>(const Op& op) -> const char* {
+    if constexpr (std::is_same_v<Op, ops::own_operation>)
+      return op.called();
+    else
+      return Op::name;
+  });
+}
+
+/// What it says of itself on given operands.
+constexpr ops::description describe(const any_operation& o, const ops::operand_list& in) {
+  return as_it_is(o, [&](const auto& op) { return op.describe(in); });
+}
+
+}  // namespace multistage

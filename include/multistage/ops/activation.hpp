@@ -1,0 +1,106 @@
+// Functions applied to each element:
+//   silu(x) = x / (1 + e^-x)   (Elfwing et al. 2017; Ramachandran et al. 2017)
+//   gelu(x) = x Phi(x)         (Hendrycks and Gimpel 2016, exact)
+//   relu(x) = max(x, 0)        (Nair and Hinton 2010)
+// y may be x's own memory.
+#pragma once
+#include "../backend/functions.hpp"
+#include "operation.hpp"
+
+namespace multistage::ops {
+
+namespace functor {
+template <class F, class T>
+struct map {
+  const T* x;
+  T* y;
+  MULTISTAGE_HD void operator()(index_t i) const {
+    y[i] = F::value(x[i]);
+  }
+};
+template <class F, class T>
+struct map_backward {
+  const T* x;
+  const T* dy;
+  T* dx;
+  bool accumulate;
+  MULTISTAGE_HD void operator()(index_t i) const {
+    const T g = F::derivative(x[i]) * dy[i];
+    dx[i] = accumulate ? dx[i] + g : g;
+  }
+};
+}  // namespace functor
+
+/// y = F(x). @tparam F has name, value(x) and derivative(x), all static
+/// (backend/functions.hpp).
+template <class F>
+struct activation {
+  static constexpr operation needs = operation::elementwise;
+  static constexpr const char* name = F::name;
+  static constexpr operand_names operands{"x"};
+
+  constexpr description describe(const operand_list& in) const {
+    description d = elementwise(in[0]);
+    d.backward_reads = 0b0001;
+    d.kept = keeping::never;
+    return d;
+  }
+  template <class Backend, class T>
+  void forward(Backend& b, const forward_pass<T>& p) const {
+    b.for_each_index(p.y.extents.size(), functor::map<F, T>{p.in[0].data, p.y.data});
+  }
+  template <class Backend, class T>
+  void backward(Backend& b, const backward_pass<T>& p) const {
+    b.for_each_index(
+        p.dy.extents.size(),
+        functor::map_backward<F, T>{p.in[0].data, p.dy.data, p.dx[0].data, p.accumulate[0]});
+  }
+};
+
+/// y = F(x), any extents. F has static value(x) and derivative(x).
+template <class F, class Backend, class T>
+void map(Backend& b, input<T> x, view<T> y) {
+  MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
+  expect("map", "x", x, x.extents);
+  expect("map", "y", y, x.extents);
+  b.for_each_index(x.extents.size(), functor::map<F, T>{x.data, y.data});
+}
+/// dx (+)= F'(x) dy.
+template <class F, class Backend, class T>
+void map_backward(Backend& b, input<T> x, input<T> dy, view<T> dx, bool accumulate = false) {
+  MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
+  expect_packed("map_backward", "x", x);
+  expect("map_backward", "dy", dy, x.extents);
+  expect("map_backward", "dx", dx, x.extents);
+  b.for_each_index(x.extents.size(),
+                   functor::map_backward<F, T>{x.data, dy.data, dx.data, accumulate});
+}
+
+template <class Backend, class T>
+void silu(Backend& b, input<T> x, view<T> y) {
+  map<silu_function>(b, x, y);
+}
+template <class Backend, class T>
+void silu_backward(Backend& b, input<T> x, input<T> dy, view<T> dx, bool accumulate = false) {
+  map_backward<silu_function>(b, x, dy, dx, accumulate);
+}
+template <class Backend, class T>
+void gelu(Backend& b, input<T> x, view<T> y) {
+  map<gelu_function>(b, x, y);
+}
+template <class Backend, class T>
+void gelu_backward(Backend& b, input<T> x, input<T> dy, view<T> dx, bool accumulate = false) {
+  map_backward<gelu_function>(b, x, dy, dx, accumulate);
+}
+
+/// y = max(x, 0).
+template <class Backend, class T>
+void relu(Backend& b, input<T> x, view<T> y) {
+  map<relu_function>(b, x, y);
+}
+template <class Backend, class T>
+void relu_backward(Backend& b, input<T> x, input<T> dy, view<T> dx, bool accumulate = false) {
+  map_backward<relu_function>(b, x, dy, dx, accumulate);
+}
+
+}  // namespace multistage::ops

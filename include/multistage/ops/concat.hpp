@@ -1,0 +1,101 @@
+// Concatenation of channels, and its inverse. Networks mostly do without a copy: norms and
+// pointwise convolutions read two inputs (graph/fuse.hpp).
+#pragma once
+#include "operation.hpp"
+
+namespace multistage::ops {
+
+namespace functor {
+/// Channels [first, first + channels) of pixels that are `all` wide, from packed ones.
+template <class T>
+struct place {
+  const T* from;
+  index_t channels;
+  index_t first;
+  index_t all;
+  T* to;
+  MULTISTAGE_HD void operator()(index_t i) const {
+    to[i / channels * all + first + i % channels] = from[i];
+  }
+};
+template <class T>
+struct split {
+  const T* from;
+  index_t all;
+  index_t first;
+  index_t channels;
+  T* to;
+  bool accumulate;
+  MULTISTAGE_HD void operator()(index_t i) const {
+    const T v = from[i / channels * all + first + i % channels];
+    to[i] = accumulate ? to[i] + v : v;
+  }
+};
+}  // namespace functor
+
+/// The channels of up to four features of one height and width, one behind the other.
+struct concatenation {
+  static constexpr operation needs = operation::elementwise;
+  static constexpr const char* name = "concat";
+  static constexpr operand_names operands{"x", "x2", "x3", "x4"};
+
+  constexpr description describe(const operand_list& in) const {
+    description d;
+    d.needed = 0b0011;
+    d.out = {0, in[0].height, in[0].width};
+    for (int k = 0; k < most_operands; ++k)
+      if (in[k].there()) {
+        d.in[k] = {in[k].channels, in[0].height, in[0].width};
+        d.out.channels += in[k].channels;
+      }
+    return d;
+  }
+  template <class Backend, class T>
+  void forward(Backend& b, const forward_pass<T>& p) const {
+    index_t first = 0;
+    for (const view<const T>& x : p.in)
+      if (x) {
+        const index_t channels = x.extents.channels;
+        b.for_each_index(x.extents.size(), functor::place<T>{x.data, channels, first,
+                                                             p.y.extents.channels, p.y.data});
+        first += channels;
+      }
+  }
+  template <class Backend, class T>
+  void backward(Backend& b, const backward_pass<T>& p) const {
+    index_t first = 0;
+    for (int k = 0; k < most_operands; ++k)
+      if (p.in[k]) {
+        const index_t channels = p.in[k].extents.channels;
+        if (p.dx[k])
+          b.for_each_index(p.in[k].extents.size(),
+                           functor::split<T>{p.dy.data, p.dy.extents.channels, first, channels,
+                                             p.dx[k].data, p.accumulate[k]});
+        first += channels;
+      }
+  }
+};
+
+/// y [rows, h, w, c + c2] = [x, x2].
+template <class Backend, class T>
+void concat(Backend& b, input<T> x, input<T> x2, view<T> y) {
+  run(b, concatenation{}, forward_pass<T>{.in = {x, x2}, .y = y});
+}
+/// to [rows, h, w, c] (+)= channels [first, first + c) of from: the backward of concat, once
+/// for each input.
+template <class Backend, class T>
+void split(Backend& b, input<T> from, index_t first, view<T> to, bool accumulate = false) {
+  MULTISTAGE_REQUIRE_SUPPORT(Backend, elementwise, T);
+  require<shape_error>(first >= 0 && first + to.extents.channels <= from.extents.channels,
+                       "split: channels [", first, ", ", first + to.extents.channels, ") of ",
+                       from.extents);
+  shape s = to.extents;
+  s.channels = from.extents.channels;
+  expect("split", "from", from, s);
+  expect("split", "to", to, to.extents);
+  b.for_each_index(to.extents.size(),
+                   functor::split<T>{from.data, s.channels, first, to.extents.channels, to.data,
+                                     accumulate});
+}
+
+}  // namespace multistage::ops
