@@ -130,7 +130,7 @@ TEST_CASE("operations refuse operands of wrong extents or strides, naming them")
     const ms::view<const float> dy(half.data(), {2, 4, 4, 4}, {64, 4, 16, 1});
     ops::geglu_backward(b, x.cview(), dy, y.view());
   });
-  refuses("geglu_backward: x",
+  refuses("geglu_backward: dy",
           [&] { ops::geglu_backward(b, other.cview(), half.cview(), y.view()); });
   refuses("sum_over_pixels: x",
           [&] { ops::sum_over_pixels(b, ms::view<const float>(turned), vector.view()); });

@@ -1,4 +1,4 @@
-// this backend does not run operation 'conv' on this scalar type
+// this backend does not run this operation on this scalar type
 #include <multistage/multistage.hpp>
 #include <multistage/ops/conv.hpp>
 int main() {

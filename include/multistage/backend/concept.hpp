@@ -79,4 +79,13 @@ void sum_by_row(const Backend& b, index_t rows, index_t size, const F& f, double
       "specialise multistage::supports<Backend, operation::" #op                               \
       ", Scalar> beside the backend's own primitive")
 
+/// The same for an operation struct (ops/operation.hpp), which is named where the compiler says
+/// what it was instantiating.
+#define MULTISTAGE_REQUIRE_NEEDS(Backend, Op, Scalar)                                        \
+  static_assert(                                                                             \
+      ::multistage::supports<Backend, Op::needs, std::remove_const_t<Scalar>>,               \
+      "multistage: this backend does not run this operation on this scalar type; use float " \
+      "or double, multistage::eigen for other real ones, or specialise "                     \
+      "multistage::supports<Backend, Op::needs, Scalar> beside the backend's own primitive")
+
 }  // namespace multistage

@@ -378,10 +378,10 @@ class executor {
   graph graph_;
   plan inference_;
   plan training_;
-  std::optional<plan> to_inputs_;  // made when first asked for
+  std::optional<plan> to_inputs_;  ///< made when first asked for
   tensor<T, Backend> arena_;
   prepared_weights<T, Backend> prepared_;
-  index_t kept_rows_ = 0;  // of which the arena holds the shared part's features
+  index_t kept_rows_ = 0;  ///< of which the arena holds the shared part's features
   one_user user_;
 };
 

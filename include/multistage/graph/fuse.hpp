@@ -146,7 +146,7 @@ class fused_nodes {
   const graph& raw_;
   constant_vector<int> readers_;
   constant_vector<char> is_virtual_;
-  constant_vector<int> place_;  // raw node -> position among the fused ones
+  constant_vector<int> place_;  ///< raw node -> position among the fused ones
   constant_vector<node> nodes_;
   constant_vector<char> moved_;
 };

@@ -13,8 +13,8 @@ namespace multistage {
 /// on these operands.
 struct node {
   any_operation what{};
-  std::array<int, ops::most_operands> in{-1, -1, -1, -1};  // nodes; -1: absent
-  int weight = -1;                                         // parameters; -1: absent
+  std::array<int, ops::most_operands> in{-1, -1, -1, -1};  ///< nodes; -1: absent
+  int weight = -1;                                         ///< parameters; -1: absent
   int bias = -1;
   int segment = 0;
   ops::description facts{};
@@ -58,11 +58,11 @@ struct parameter {
   int kernel = 1;
   int kernel_width = kernel;
   qkv_order qkv = qkv_order::none;
-  int heads = 1;  // for qkv_order::by_head
+  int heads = 1;  ///< for qkv_order::by_head
   int segment = 0;
-  index_t offset = 0;  // in the model's flat parameter memory
+  index_t offset = 0;  ///< in the model's flat parameter memory
   initialization init = initialization::constant;
-  double gain = 0;  // the value itself for constant
+  double gain = 0;  ///< the value itself for constant
   bool trainable = true;
   constexpr index_t taps() const {
     return index_t{kernel} * kernel_width;
@@ -76,7 +76,7 @@ struct parameter {
 struct graph {
   constant_vector<node> nodes;
   constant_vector<parameter> parameters;
-  constant_vector<int> outputs;  // by stage
+  constant_vector<int> outputs;  ///< by stage
   int segments = 1;
   index_t parameter_elements =
       0;  // extent of the flat memory: every parameter starts at a multiple of `alignment`

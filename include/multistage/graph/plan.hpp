@@ -25,7 +25,7 @@ struct buffer {
   // first and last step of its life
   int first = -1;
   int last = -1;
-  int shares = -1;  // the buffer whose memory it takes over (in-place operations)
+  int shares = -1;  ///< the buffer whose memory it takes over (in-place operations)
   index_t offset = 0;
 
   constexpr void live(int at) {
@@ -45,7 +45,7 @@ struct segment_plan {
   constant_vector<int> statistics;
   constant_vector<int> scratch;
   constant_vector<buffer> buffers;
-  index_t row_elements = 0;  // arena elements for one row
+  index_t row_elements = 0;  ///< arena elements for one row
 
   constexpr index_t offset(int b) const {
     return buffers[b].offset;
@@ -54,17 +54,18 @@ struct segment_plan {
 
 /// What every segment's plan needs to know of the graph.
 struct graph_facts {
-  constant_vector<char> differentiable;  // a gradient flows through the node
-  constant_vector<char> exported;  // a shared node that a decoder reads, or a decoder's output
-  constant_vector<char> sees_image;  // the node depends on the image
+  constant_vector<char> differentiable;  ///< a gradient flows through the node
+  constant_vector<char>
+      exported;  ///< a shared node that a decoder reads, or a decoder's output
+  constant_vector<char> sees_image;  ///< the node depends on the image
 };
 
 /// What a plan is for.
 struct plan_options {
   bool training = false;
-  bool checkpoint = false;  // keep only what blocks hand on; everything inside them is made
-                            // again in backward (Chen et al., arXiv 1604.06174)
-  bool input_gradients = false;  // gradients with respect to the image and the context too
+  bool checkpoint = false;  ///< keep only what blocks hand on; everything inside them is made
+                            ///< again in backward (Chen et al., arXiv 1604.06174)
+  bool input_gradients = false;  ///< gradients with respect to the image and the context too
   friend constexpr bool operator==(const plan_options&, const plan_options&) = default;
 };
 
@@ -112,7 +113,7 @@ MULTISTAGE_COLD constexpr index_t place(constant_vector<buffer>& buffers) {
   std::sort(order.begin(), order.end(), [&](int a, int b) {
     return buffers[a].size != buffers[b].size ? buffers[a].size > buffers[b].size : a < b;
   });
-  constant_vector<int> placed;  // by offset
+  constant_vector<int> placed;  ///< by offset
   index_t total = 0;
   for (int i : order) {
     buffer& b = buffers[i];
@@ -356,10 +357,10 @@ class segment_planner {
   const int segment_;
   const plan_options& options_;
   const int count_;
-  constant_vector<char> written_;  // a node's gradient holds something
+  constant_vector<char> written_;  ///< a node's gradient holds something
   segment_plan p_;
-  int now_ = 0;  // the step that is planned
-  int gap_ = 0;  // the moment between forward and backward
+  int now_ = 0;  ///< the step that is planned
+  int gap_ = 0;  ///< the moment between forward and backward
 };
 
 }  // namespace planning

@@ -52,7 +52,7 @@ class prepared_weights {
     kept_.clear();
     bytes_ = 0;
   }
-  std::vector<tensor<T, Backend>> kept_;  // by node
+  std::vector<tensor<T, Backend>> kept_;  ///< by node
   index_t bytes_ = 0;
   index_t budget_ = index_t{1} << 30;
   std::uint64_t version_ = 0;

@@ -77,7 +77,7 @@ constexpr attention_problem<T> make_cross_attention(index_t rows,
 /// nothing else may read them.
 struct softmax_attention {
   int heads = 1;
-  double scale = 0;  // of the scores; 0: 1 / sqrt(channels / heads)
+  double scale = 0;  ///< of the scores; 0: 1 / sqrt(channels / heads)
 
   static constexpr operation needs = operation::attention;
   static constexpr const char* name = "attention";
@@ -172,7 +172,7 @@ void attention_backward(Backend& b,
   expect_packed(where, "v", v);
   backward_pass<T> pass{
       forward_pass<T>{.in = {q, k, v}, .y = y, .statistics = log_sum_exp.data}};
-  pass.dy = {const_cast<T*>(dy.data), dy.extents, dy.strides};  // not written
+  pass.dy = {const_cast<T*>(dy.data), dy.extents, dy.strides};  ///< not written
   pass.dx = {dq, dk, dv};
   checked<softmax_attention, T>({int(heads), double(scale)}, pass);
   expect(where, "y", y, q.extents);

@@ -82,7 +82,7 @@ struct convolution {
       return refused(graph_problem::attributes,
                      "kernel and stride are at least 1, padding at least 0");
     if (channels2 > 0 && !window.pointwise())
-      return refused(graph_problem::attributes,
+      return refused(graph_problem::extents,
                      "two inputs need a 1x1 kernel of stride 1 without padding; copy them into "
                      "one tensor");
     description d;
@@ -182,10 +182,10 @@ struct convolution {
 /// Optional operands of a convolution; empty views are absent.
 template <class T>
 struct conv_extras {
-  view<const T> x2{};        // [rows, height, width, channels2]: more input channels
-  view<const T> bias{};      // [1, 1, 1, out]
-  view<const T> row_bias{};  // [rows, 1, 1, out]
-  view<const T> residual{};  // like y
+  view<const T> x2{};        ///< [rows, height, width, channels2]: more input channels
+  view<const T> bias{};      ///< [1, 1, 1, out]
+  view<const T> row_bias{};  ///< [rows, 1, 1, out]
+  view<const T> residual{};  ///< like y
   T scale = T(1);
 };
 
@@ -198,7 +198,7 @@ void conv(Backend& b,
           view<T> y,
           conv_window window = {},
           const conv_extras<T>& extras = {}) {
-  run(b, convolution{int(weight.extents.channels), window, double(extras.scale)},
+  run(b, convolution{int(y.extents.channels), window, double(extras.scale)},
       forward_pass<T>{.in = {x, extras.x2, extras.row_bias, extras.residual},
                       .weight = weight,
                       .bias = extras.bias,
@@ -225,7 +225,7 @@ void conv_backward(Backend& b,
   if (dbias)
     sums = {b, {x.extents.rows, 1, 1, out}};
   backward_pass<T> pass{forward_pass<T>{.in = {x}, .weight = weight}};
-  pass.dy = {const_cast<T*>(dy.data), dy.extents, dy.strides};  // not written: scale is 1
+  pass.dy = {const_cast<T*>(dy.data), dy.extents, dy.strides};  ///< not written: scale is 1
   pass.dx[0] = dx;
   pass.accumulate[0] = accumulate;
   pass.dweight = dweight.data;

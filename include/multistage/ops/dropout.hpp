@@ -29,7 +29,7 @@ struct dropout {
 
 /// @see the file's head. Without numbers in its pass nothing is dropped.
 struct dropping {
-  double share = 0;  // of the values that are dropped
+  double share = 0;  ///< of the values that are dropped
 
   static constexpr operation needs = operation::elementwise;
   static constexpr const char* name = "dropout";

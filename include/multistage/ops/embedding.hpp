@@ -20,7 +20,7 @@ template <class T>
 struct embedding {
   index_t channels;
   const T* values;
-  const T* frequencies;  // null: positional
+  const T* frequencies;  ///< null: positional
   embedding_form form;
   T* y;
   MULTISTAGE_HD void operator()(index_t i) const {

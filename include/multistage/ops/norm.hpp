@@ -131,8 +131,8 @@ struct norm_options {
   index_t groups = 1;
   T epsilon = T(1e-5);
   bool silu = false;
-  view<const T> x2{};          // more channels, behind x's; groups may lie across
-  view<const T> modulation{};  // [rows, 1, 1, 2 channels], scales first
+  view<const T> x2{};          ///< more channels, behind x's; groups may lie across
+  view<const T> modulation{};  ///< [rows, 1, 1, 2 channels], scales first
 
   group_normalisation operation() const {
     constexpr index_t most = 1 << 30;

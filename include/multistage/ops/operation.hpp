@@ -14,6 +14,7 @@
 #pragma once
 #include <array>
 #include <optional>
+#include <string>
 
 #include "../core/random.hpp"
 #include "shape_rules.hpp"
@@ -99,24 +100,24 @@ enum class keeping {
 /// An operation on given operands: what it expects, what it makes, what that costs. Sizes are
 /// elements for one row of the batch.
 struct description {
-  misfit wrong{};                          // kind none: it fits, and what follows holds
-  unsigned needed = 0b0001;                // bit k: operand k must be there
-  unsigned by_row = 0;                     // bit k: operand k is one vector a row
-  std::array<extent, most_operands> in{};  // what each operand that is there must be
-  extent out{};                            // what the result is
-  shape weight{0, 0, 0, 0};                // what the parameters must be, where it has any
+  misfit wrong{};                          ///< kind none: it fits, and what follows holds
+  unsigned needed = 0b0001;                ///< bit k: operand k must be there
+  unsigned by_row = 0;                     ///< bit k: operand k is one vector a row
+  std::array<extent, most_operands> in{};  ///< what each operand that is there must be
+  extent out{};                            ///< what the result is
+  shape weight{0, 0, 0, 0};                ///< what the parameters must be, where it has any
   shape bias{0, 0, 0, 0};
-  index_t macs = 0;             // multiply-accumulates of one image
-  index_t statistics = 0;       // what forward leaves for backward
-  index_t scratch = 0;          // what backward works in
-  unsigned backward_reads = 0;  // bit k: the value of operand k
+  index_t macs = 0;             ///< multiply-accumulates of one image
+  index_t statistics = 0;       ///< what forward leaves for backward
+  index_t scratch = 0;          ///< what backward works in
+  unsigned backward_reads = 0;  ///< bit k: the value of operand k
   bool backward_reads_result = false;
-  unsigned writes_gradient = 0;  // bit k: the gradient of operand k is written, not
-                                 // added to, so that nothing else may read it
-  unsigned stops_gradient = 0;   // bit k: no gradient flows into operand k
-  int in_place = -1;             // the operand whose memory the result may take
-  int gradient_in_place = -1;    // the operand whose gradient may take that of the
-                                 // result's gradient
+  unsigned writes_gradient = 0;  ///< bit k: the gradient of operand k is written, not
+                                 ///< added to, so that nothing else may read it
+  unsigned stops_gradient = 0;   ///< bit k: no gradient flows into operand k
+  int in_place = -1;             ///< the operand whose memory the result may take
+  int gradient_in_place = -1;    ///< the operand whose gradient may take that of the
+                                 ///< result's gradient
   keeping kept = keeping::unless_checkpoints;
 };
 
@@ -156,15 +157,15 @@ constexpr description elementwise(const feature& x) {
 /// What forward works on. Operands, parameters and result lie one element after the other.
 template <class T>
 struct forward_pass {
-  std::array<view<const T>, most_operands> in{};  // [rows, ...]; empty where absent
+  std::array<view<const T>, most_operands> in{};  ///< [rows, ...]; empty where absent
   view<const T> weight{};
   view<const T> bias{};
   view<T> y{};
-  T* statistics = nullptr;      // description::statistics a row
-  bool again = false;           // the value is made again: its statistics are there already
-  const T* prepared = nullptr;  // the weights in the form that the backend would rather have
-  std::optional<random_stream> numbers{};  // of this step; none where nothing is random
-  index_t first_number = 0;                // the element of the stream that y's first takes
+  T* statistics = nullptr;      ///< description::statistics a row
+  bool again = false;           ///< the value is made again: its statistics are there already
+  const T* prepared = nullptr;  ///< the weights in the form that the backend would rather have
+  std::optional<random_stream> numbers{};  ///< of this step; none where nothing is random
+  index_t first_number = 0;                ///< the element of the stream that y's first takes
 
   index_t rows() const {
     return in[0] ? in[0].extents.rows : y.extents.rows;
@@ -175,12 +176,12 @@ struct forward_pass {
 /// empty), and gradients.
 template <class T>
 struct backward_pass : forward_pass<T> {
-  view<T> dy{};                                  // like y; backward may change it
-  std::array<view<T>, most_operands> dx{};       // empty where not wanted
-  std::array<bool, most_operands> accumulate{};  // dx[k] is added to, else written
-  T* dweight = nullptr;                          // added to; null where not wanted
+  view<T> dy{};                                  ///< like y; backward may change it
+  std::array<view<T>, most_operands> dx{};       ///< empty where not wanted
+  std::array<bool, most_operands> accumulate{};  ///< dx[k] is added to, else written
+  T* dweight = nullptr;                          ///< added to; null where not wanted
   T* dbias = nullptr;
-  T* scratch = nullptr;  // description::scratch a row
+  T* scratch = nullptr;  ///< description::scratch a row
 };
 
 /// The pass of an operation of one operand: dx (+)= its gradient, from dy like its result.
@@ -207,34 +208,36 @@ constexpr operand_list features_of(const std::array<view<const T>, most_operands
   return features;
 }
 
-/// The description of an operation on tensors, every operand checked. @throws value_error for
-/// attributes out of range, shape_error naming the operand that does not fit
+/// The description of an operation on tensors, every operand checked. @param where what
+/// messages begin with. @throws value_error for attributes out of range, shape_error naming the
+/// operand that does not fit
 template <class Op, class T>
-description checked(const Op& op, const forward_pass<T>& pass) {
-  const operand_list in = features_of(pass.in);
-  expect_packed(Op::name, Op::operands[0], pass.in[0]);
-  const description d = op.describe(in);
-  if (d.wrong.kind == graph_problem::extents || d.wrong.kind == graph_problem::empty)
-    fail<shape_error>(Op::name, ": ", d.wrong.sentence, "; ", Op::operands[0], " has extents ",
-                      pass.in[0].extents);
-  if (d.wrong.kind != graph_problem::none && d.wrong.divisor != 0)
-    fail<value_error>(Op::name, ": ", d.wrong.sentence, " (", d.wrong.divisor, " and ",
-                      d.wrong.channels, " channels)");
-  require<value_error>(d.wrong.kind == graph_problem::none, Op::name, ": ", d.wrong.sentence);
-  const index_t rows = pass.in[0].extents.rows;
-  for (int k = 1; k < most_operands; ++k)
-    if (pass.in[k])
-      expect(Op::name, Op::operands[k], pass.in[k], d.in[k].of(rows));
+description checked(const Op& op, const forward_pass<T>& pass, const char* where = Op::name) {
+  const view<const T>& x = pass.in[0];
+  expect_packed(where, Op::operands[0], x);
+  const description d = op.describe(features_of(pass.in));
+  const misfit& wrong = d.wrong;
+  if (wrong.kind == graph_problem::extents || wrong.kind == graph_problem::empty)
+    fail<shape_error>(where, ": ", wrong.sentence, "; ", Op::operands[0], " has extents ",
+                      x.extents);
+  if (wrong.kind != graph_problem::none && wrong.divisor != 0)
+    fail<value_error>(where, ": ", wrong.sentence, " (", wrong.divisor, " and ", wrong.channels,
+                      " channels)");
+  require<value_error>(wrong.kind == graph_problem::none, where, ": ", wrong.sentence);
+  for (int k = 0; k < most_operands; ++k)
+    if (pass.in[k] || (d.needed >> k & 1) != 0)
+      expect(where, Op::operands[k], pass.in[k], d.in[k].of(x.extents.rows));
   if (d.weight.size() > 0)
-    expect(Op::name, "weight", pass.weight, d.weight);
+    expect(where, "weight", pass.weight, d.weight);
   if (d.bias.size() > 0)
-    expect_optional(Op::name, "bias", pass.bias, d.bias);
+    expect_optional(where, "bias", pass.bias, d.bias);
   return d;
 }
 
 /// Runs an operation on tensors. @throws as `checked` does
 template <class Op, class Backend, class T>
 void run(Backend& b, const Op& op, const forward_pass<T>& pass) {
+  MULTISTAGE_REQUIRE_NEEDS(Backend, Op, T);
   const description d = checked(op, pass);
   expect(Op::name, "y", pass.y, d.out.of(pass.rows()));
   op.forward(b, pass);
@@ -243,11 +246,13 @@ void run(Backend& b, const Op& op, const forward_pass<T>& pass) {
 /// Runs its backward. @throws as `checked` does
 template <class Op, class Backend, class T>
 void run_backward(Backend& b, const Op& op, const backward_pass<T>& pass) {
-  const description d = checked(op, static_cast<const forward_pass<T>&>(pass));
-  expect(Op::name, "dy", pass.dy, d.out.of(pass.rows()));
+  MULTISTAGE_REQUIRE_NEEDS(Backend, Op, T);
+  const std::string where = std::string(Op::name) + "_backward";
+  const description d = checked<Op, T>(op, pass, where.c_str());
+  expect(where.c_str(), "dy", pass.dy, d.out.of(pass.rows()));
   for (int k = 0; k < most_operands; ++k)
     if (pass.dx[k])
-      expect(Op::name, "dx", pass.dx[k], pass.in[k].extents);
+      expect(where.c_str(), "dx", pass.dx[k], pass.in[k].extents);
   op.backward(b, pass);
 }
 
