@@ -13,22 +13,22 @@ vec direct_conv(const vec& x,
                 const vec& w,
                 ms::index_t out,
                 ms::ops::conv_window win) {
-  const ms::shape ys{xs.rows, win.out(xs.height), win.out(xs.width), out};
+  const ms::shape ys{xs.rows, win.out(xs.height), win.out_width(xs.width), out};
   vec y(std::size_t(ys.size()));
   for (ms::index_t n = 0; n < ys.rows; ++n)
     for (ms::index_t i = 0; i < ys.height; ++i)
       for (ms::index_t j = 0; j < ys.width; ++j)
         for (int u = 0; u < win.kernel; ++u)
-          for (int v = 0; v < win.kernel; ++v) {
+          for (int v = 0; v < win.kernel_width; ++v) {
             const ms::index_t p = i * win.stride + u - win.padding;
-            const ms::index_t q = j * win.stride + v - win.padding;
+            const ms::index_t q = j * win.stride_width + v - win.padding_width;
             if (p < 0 || p >= xs.height || q < 0 || q >= xs.width)
               continue;
             for (ms::index_t c = 0; c < xs.channels; ++c)
               for (ms::index_t o = 0; o < out; ++o)
                 y[((n * ys.height + i) * ys.width + j) * out + o] +=
                     x[((n * xs.height + p) * xs.width + q) * xs.channels + c] *
-                    w[((u * win.kernel + v) * xs.channels + c) * out + o];
+                    w[((u * win.kernel_width + v) * xs.channels + c) * out + o];
           }
   return y;
 }
@@ -50,12 +50,22 @@ struct conv_case {
   ms::ops::conv_window window;
 };
 const conv_case conv_cases[] = {
-    {{2, 8, 8, 16}, 24, {3, 1, 1}}, {{1, 5, 7, 9}, 11, {3, 1, 1}},
-    {{3, 4, 4, 8}, 3, {3, 1, 1}},   {{2, 6, 6, 3}, 8, {3, 1, 1}},
-    {{33, 4, 4, 8}, 8, {3, 1, 1}},  {{2, 9, 8, 5}, 6, {3, 2, 1}},
-    {{2, 6, 5, 7}, 4, {1, 1, 0}},   {{1, 9, 9, 2}, 3, {5, 1, 2}},
-    {{1, 6, 6, 4}, 2, {3, 1, 3}},   {{1, 8, 8, 3}, 2, {3, 2, 0, 1}},
+    {{2, 8, 8, 16}, 24, {3, 1, 1}},
+    {{1, 5, 7, 9}, 11, {3, 1, 1}},
+    {{3, 4, 4, 8}, 3, {3, 1, 1}},
+    {{2, 6, 6, 3}, 8, {3, 1, 1}},
+    {{33, 4, 4, 8}, 8, {3, 1, 1}},
+    {{2, 9, 8, 5}, 6, {3, 2, 1}},
+    {{2, 6, 5, 7}, 4, {1, 1, 0}},
+    {{1, 9, 9, 2}, 3, {5, 1, 2}},
+    {{1, 6, 6, 4}, 2, {3, 1, 3}},
+    {{1, 8, 8, 3}, 2, {3, 2, 0, 1}},
     {{2, 7, 7, 1}, 1, {2, 1, 0}},
+    {{2, 6, 9, 8}, 16, {1, 1, 0, -1, 7, 1, 3}},
+    {{1, 9, 6, 8}, 5, {7, 1, 3, -1, 1, 1, 0}},
+    {{2, 8, 7, 3}, 4, {3, 2, 1, -1, 5, 3, 0}},
+    {{1, 5, 5, 9}, 8, {3, 1, 1, -1, 3, 2, 1}},
+    {{2, 4, 6, 4}, 3, {1, 1, 0, -1, 1, 2, 0}},
 };
 
 }  // namespace
@@ -63,10 +73,11 @@ const conv_case conv_cases[] = {
 TEMPLATE_TEST_CASE("conv", "", BACKENDS) {
   on<TestType> d;
   for (const conv_case& c : conv_cases) {
-    const ms::shape ws{c.window.kernel, c.window.kernel, c.x.channels, c.out};
-    const ms::shape ys{c.x.rows, c.window.out(c.x.height), c.window.out(c.x.width), c.out};
-    INFO("x " << c.x << ", kernel " << c.window.kernel << ", stride " << c.window.stride
-              << ", out " << c.out);
+    const ms::shape ws{c.window.kernel, c.window.kernel_width, c.x.channels, c.out};
+    const ms::shape ys{c.x.rows, c.window.out(c.x.height), c.window.out_width(c.x.width),
+                       c.out};
+    INFO("x " << c.x << ", kernel " << c.window.kernel << "x" << c.window.kernel_width
+              << ", stride " << c.window.stride << ", out " << c.out);
     const vec x = normals<double>(c.x.size(), 1);
     const vec w = normals<double>(ws.size(), 2);
     const vec r = normals<double>(ys.size(), 3);
@@ -680,4 +691,111 @@ TEMPLATE_TEST_CASE("embeddings", "", BACKENDS) {
   CHECK_THROWS_AS(
       (ms::ops::embedding(d.b, tv.view(), ms::view<double>(y.data(), {3, 1, 1, 5}))),
       ms::value_error);
+}
+
+namespace {
+
+/// Pooling as its definition says. The windows' pixels outside the image do not exist, or are
+/// zeros that count.
+vec direct_pool(const vec& x, ms::shape xs, ms::ops::pool_kind kind, ms::ops::conv_window win) {
+  vec y;
+  for (ms::index_t n = 0; n < xs.rows; ++n)
+    for (ms::index_t i = 0; i < win.out(xs.height); ++i)
+      for (ms::index_t j = 0; j < win.out_width(xs.width); ++j)
+        for (ms::index_t c = 0; c < xs.channels; ++c) {
+          vec seen;
+          for (int u = 0; u < win.kernel; ++u)
+            for (int v = 0; v < win.kernel_width; ++v) {
+              const ms::index_t p = i * win.stride + u - win.padding;
+              const ms::index_t q = j * win.stride_width + v - win.padding_width;
+              if (p >= 0 && p < xs.height && q >= 0 && q < xs.width)
+                seen.push_back(x[((n * xs.height + p) * xs.width + q) * xs.channels + c]);
+              else if (kind == ms::ops::pool_kind::mean_with_border)
+                seen.push_back(0);
+            }
+          if (kind == ms::ops::pool_kind::maximum)
+            y.push_back(*std::max_element(seen.begin(), seen.end()));
+          else
+            y.push_back(std::accumulate(seen.begin(), seen.end(), 0.0) / double(seen.size()));
+        }
+  return y;
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("pool", "", BACKENDS) {
+  on<TestType> d;
+  const ms::shape xs{2, 7, 6, 3};
+  for (const ms::ops::conv_window& window :
+       {ms::ops::conv_window{2, 2, 0}, {3, 2, 0}, {3, 1, 1}, {3, 2, 1, -1, 2, 1, 0}})
+    for (const auto kind : {ms::ops::pool_kind::maximum, ms::ops::pool_kind::mean,
+                            ms::ops::pool_kind::mean_with_border}) {
+      INFO("kernel " << window.kernel << ", stride " << window.stride << ", kind "
+                     << int(kind));
+      const ms::shape ys{xs.rows, window.out(xs.height), window.out_width(xs.width),
+                         xs.channels};
+      const vec x = normals<double>(xs.size(), 1);
+      const vec r = normals<double>(ys.size(), 3);
+      const auto run = [&](const vec& v) {
+        auto y = d.zeros(ys);
+        ms::ops::pool(d.b, d.put(xs, v).view(), y.view(), kind, window);
+        return y.to_host();
+      };
+      CHECK(test::distance(run(x), direct_pool(x, xs, kind, window)) < 1e-14);
+      auto dx = d.put(xs, vec(x.size(), 0.5));
+      ms::ops::pool_backward(d.b, d.put(xs, x).view(), d.put(ys, r).view(), dx.view(), kind,
+                             window, true);
+      vec gradient = dx.to_host();
+      for (double& g : gradient)
+        g -= 0.5;  // accumulated onto what was there
+      CHECK(test::gradient_error(
+                x, [&](const vec& v) { return test::dot(run(v), r); }, gradient) < 1e-8);
+    }
+  // Equal values: the gradient goes to the first alone.
+  auto dx = d.zeros({1, 2, 2, 1});
+  ms::ops::pool_backward(d.b, d.put({1, 2, 2, 1}, {1, 1, 1, 1}).view(),
+                         d.put({1, 1, 1, 1}, {3}).view(), dx.view(),
+                         ms::ops::pool_kind::maximum, {2, 2, 0});
+  CHECK(dx.to_host() == vec{3, 0, 0, 0});
+  auto y = d.zeros({1, 2, 2, 1});
+  CHECK_THROWS_AS(ms::ops::pool(d.b, dx.view(), y.view(), ms::ops::pool_kind::mean, {2, 1, 2}),
+                  ms::value_error);
+  CHECK_THROWS_AS(ms::ops::pool(d.b, dx.view(), y.view(), ms::ops::pool_kind::mean, {3, 1, 0}),
+                  ms::shape_error);
+}
+
+TEMPLATE_TEST_CASE("relu", "", BACKENDS) {
+  on<TestType> d;
+  const ms::shape s{1, 1, 1, 5};
+  auto y = d.zeros(s);
+  ms::ops::relu(d.b, d.put(s, {-2, -0.5, 0, 0.25, 3}).view(), y.view());
+  CHECK(y.to_host() == vec{0, 0, 0, 0.25, 3});
+  ms::ops::relu_backward(d.b, d.put(s, {-2, -0.5, 0, 0.25, 3}).view(),
+                         d.put(s, {1, 2, 3, 4, 5}).view(), y.view(), true);
+  CHECK(y.to_host() == vec{0, 0, 0, 4.25, 8});
+  ms::ops::relu(d.b, d.put(s, {NAN, 1, 1, 1, 1}).view(), y.view());
+  CHECK(std::isnan(y.to_host()[0]));
+}
+
+TEMPLATE_TEST_CASE("the channels of four features, one behind the other", "", BACKENDS) {
+  using namespace ms::ops;
+  on<TestType> d;
+  const auto a = d.put({2, 1, 2, 1}, {1, 2, 3, 4});
+  const auto b = d.put({2, 1, 2, 2}, {10, 11, 12, 13, 14, 15, 16, 17});
+  const auto c = d.put({2, 1, 2, 1}, {5, 6, 7, 8});
+  auto y = d.zeros({2, 1, 2, 5});
+  forward_pass<double> forward{.in = {a.cview(), b.cview(), c.cview(), a.cview()}};
+  forward.y = y.view();
+  run(d.b, concatenation{}, forward);
+  const vec expected{1, 10, 11, 5, 1, 2, 12, 13, 6, 2, 3, 14, 15, 7, 3, 4, 16, 17, 8, 4};
+  CHECK(y.to_host() == expected);
+  auto da = d.put({2, 1, 2, 1}, {100, 100, 100, 100});
+  auto db = d.zeros({2, 1, 2, 2});
+  backward_pass<double> backward{forward};
+  backward.dy = y.view();
+  backward.dx = {da.view(), db.view(), {}, {}};
+  backward.accumulate[0] = true;
+  run_backward(d.b, concatenation{}, backward);
+  CHECK(da.to_host() == vec{101, 102, 103, 104});
+  CHECK(db.to_host() == b.to_host());
 }

@@ -43,7 +43,7 @@ using scalar = std::type_identity_t<T>;
 
 /// A convolution y = scale (conv([x, x2], weight) + bias + row_bias + residual). The input's
 /// channels may come from two tensors, so that a concatenation needs no buffer; the second is
-/// allowed for 1x1 kernels of stride 1. Weights are [kernel, kernel, in, out].
+/// allowed for 1x1 kernels of stride 1. Weights are [kernel, kernel_width, in, out].
 template <class T>
 struct conv_problem {
   index_t rows;          ///< images
@@ -54,18 +54,16 @@ struct conv_problem {
   index_t out_height;    ///< of the result
   index_t out_width;     ///< of the result
   index_t out_channels;  ///< of the result
-  // zeros before the first row and column; those behind follow from the output's extents
-  int kernel;  ///< rows and columns of the filter
-  int stride;  ///< pixels from one output to the next
-  /// Of zeros before the first row and the first column; what is behind the last follows from
-  /// the result's extents.
+  int kernel;            ///< rows of the filter
+  int stride;            ///< pixels from one row of outputs to the next
+  /// Of zeros before the first row; what is behind the last follows from the result's extents.
   int padding;
-  int kernel_width = kernel;
-  int stride_width = stride;
-  int padding_width = padding;
+  int kernel_width = kernel;    ///< columns of the filter
+  int stride_width = stride;    ///< pixels from one column of outputs to the next
+  int padding_width = padding;  ///< of zeros before the first column
   const T* x;                   ///< [rows, height, width, channels]
   const T* x2 = nullptr;        ///< [rows, height, width, channels2]
-  const T* weight = nullptr;    ///< [kernel, kernel, channels + channels2, out_channels]
+  const T* weight = nullptr;    ///< [kernel, kernel_width, channels + channels2, out]
   const T* bias = nullptr;      ///< [out_channels]
   const T* row_bias = nullptr;  ///< [rows, out_channels]
   const T* residual = nullptr;  ///< like y; may be y's own memory
@@ -76,12 +74,21 @@ struct conv_problem {
 
   /// Whether it is a matrix product of pixels and channels.
   constexpr bool pointwise() const {
-    return kernel == 1 && stride == 1 && padding == 0;
+    return taps() == 1 && stride == 1 && stride_width == 1 && padding == 0 &&
+           padding_width == 0;
   }
   /// Whether it is of the kind that Winograd's algorithm serves.
   constexpr bool same3x3() const {
-    return kernel == 3 && stride == 1 && padding == 1 && out_height == height &&
+    return square() && kernel == 3 && stride == 1 && padding == 1 && out_height == height &&
            out_width == width;
+  }
+  /// Whether all is along the width as along the height.
+  constexpr bool square() const {
+    return kernel_width == kernel && stride_width == stride && padding_width == padding;
+  }
+  /// Pixels that the filter covers.
+  constexpr index_t taps() const {
+    return index_t{kernel} * kernel_width;
   }
   /// Pixels of one image of the result.
   constexpr index_t out_pixels() const {

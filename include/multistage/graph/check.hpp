@@ -144,7 +144,7 @@ MULTISTAGE_COLD inline std::string explain(const graph& g,
   text += std::string(", ") + name_of(n.what);
   if (wrong.kind != graph_problem::none)
     text += std::string(": ") + wrong.sentence;
-  if (wrong.divisor != 0)
+  if (wrong.channels > 0)
     text += ", " + std::to_string(wrong.divisor) + " and " + std::to_string(wrong.channels) +
             " channels";
   return text + ")";

@@ -220,7 +220,7 @@ description checked(const Op& op, const forward_pass<T>& pass, const char* where
   if (wrong.kind == graph_problem::extents || wrong.kind == graph_problem::empty)
     fail<shape_error>(where, ": ", wrong.sentence, "; ", Op::operands[0], " has extents ",
                       x.extents);
-  if (wrong.kind != graph_problem::none && wrong.divisor != 0)
+  if (wrong.kind != graph_problem::none && wrong.channels > 0)
     fail<value_error>(where, ": ", wrong.sentence, " (", wrong.divisor, " and ", wrong.channels,
                       " channels)");
   require<value_error>(wrong.kind == graph_problem::none, where, ": ", wrong.sentence);

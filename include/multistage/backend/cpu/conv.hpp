@@ -25,7 +25,7 @@ bool few_pixels(const conv_problem<T>& p) {
 /// Values of a patch: what an output pixel reads of x.
 template <class T>
 index_t patch_size(const conv_problem<T>& p) {
-  return p.kernel * p.kernel * p.channels;
+  return p.taps() * p.channels;
 }
 /// The weights in panels, those of x2 behind those of x.
 template <class T>
@@ -63,10 +63,10 @@ void gather(const conv_problem<T>& p, index_t first, index_t count, T* to) {
     const index_t pixel = (first + k) % p.out_pixels();
     const index_t row = (first + k) / p.out_pixels();
     const index_t top = pixel / p.out_width * p.stride - p.padding;
-    const index_t left = pixel % p.out_width * p.stride - p.padding;
+    const index_t left = pixel % p.out_width * p.stride_width - p.padding_width;
     const T* image = p.x + row * p.height * p.width * c;
     for (int u = 0; u < p.kernel; ++u)
-      for (int v = 0; v < p.kernel; ++v, to += c) {
+      for (int v = 0; v < p.kernel_width; ++v, to += c) {
         const index_t i = top + u;
         const index_t j = left + v;
         if (i >= 0 && i < p.height && j >= 0 && j < p.width)
@@ -247,7 +247,7 @@ void conv_backward_input(const cpu& b,
         static_cast<const T*>(nullptr), dx, winograd::epilogue<T>{.accumulate = accumulate});
   // Patches of neighbouring outputs overlap: one task an image keeps the order of additions.
   const index_t c = p.channels;
-  const index_t patch = p.kernel * p.kernel * c;
+  const index_t patch = p.taps() * c;
   const index_t block = pixels_per_task(p.out_pixels(), patch);
   b.pool().parallel_for(p.rows, [&](index_t row) {
     T* image = dx + row * p.height * p.width * c;
@@ -262,9 +262,9 @@ void conv_backward_input(const cpu& b,
       const T* from = patches;
       for (index_t k = first; k < first + count; ++k)
         for (int u = 0; u < p.kernel; ++u)
-          for (int v = 0; v < p.kernel; ++v, from += c) {
+          for (int v = 0; v < p.kernel_width; ++v, from += c) {
             const index_t i = k / p.out_width * p.stride - p.padding + u;
-            const index_t j = k % p.out_width * p.stride - p.padding + v;
+            const index_t j = k % p.out_width * p.stride_width - p.padding_width + v;
             if (i < 0 || i >= p.height || j < 0 || j >= p.width)
               continue;
             T* to = image + (i * p.width + j) * c;
@@ -294,7 +294,7 @@ void conv_backward_weight(const cpu& b, const conv_problem<T>& p, const T* dy, T
       one(p.channels2, p.x2, dweight + p.channels * n);
     return;
   }
-  const index_t patch = p.kernel * p.kernel * p.channels;
+  const index_t patch = p.taps() * p.channels;
   const index_t chunk =
       std::clamp<index_t>((index_t{1} << 20) / patch, 64, std::max<index_t>(pixels, 64));
   const index_t few = 64;

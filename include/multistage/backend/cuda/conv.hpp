@@ -76,7 +76,7 @@ inline void run(const weight_gradient_problem& p) {
 /// Elements of a problem's weights.
 template <class T>
 index_t weight_elements(const conv_problem<T>& p) {
-  return index_t(p.kernel) * p.kernel * (p.channels + p.channels2) * p.out_channels;
+  return p.taps() * (p.channels + p.channels2) * p.out_channels;
 }
 /// Weights in the order that the kernels read, in two parts. @param to 2 weight_elements(p)
 /// floats @see split_weights
@@ -107,7 +107,7 @@ inline bool exact(const cuda& b) {
 /// What the forward pass would rather have: weights turned, and split into two parts of eleven
 /// bits.
 inline index_t conv_prepared_size(const cuda&, const conv_problem<float>& p) {
-  return 2 * cuda_kernel::weight_elements(p);
+  return p.square() ? 2 * cuda_kernel::weight_elements(p) : 0;
 }
 /// Fills what conv_prepared_size counts. @see cuda_kernel::split
 inline void conv_prepare(const cuda& b, const conv_problem<float>& p, float* to) {
@@ -117,6 +117,8 @@ inline void conv_prepare(const cuda& b, const conv_problem<float>& p, float* to)
 /// @see conv_problem.
 inline void conv_forward(const cuda& b, const conv_problem<float>& p) {
   using namespace cuda_kernel;
+  if (!p.square())
+    return conv_forward<cuda_system, float>(b, p);  // by patches
   const float* weights = p.prepared;
   if (!weights) {
     float* const made = b.template workspace<float>(3, conv_prepared_size(b, p));
@@ -158,6 +160,8 @@ inline void conv_backward_input(const cuda& b,
                                 float* dx2,
                                 bool accumulate2) {
   using namespace cuda_kernel;
+  if (!p.square())
+    return conv_backward_input<cuda_system, float>(b, p, dy, dx, accumulate, dx2, accumulate2);
   float* const weights = b.template workspace<float>(3, conv_prepared_size(b, p));
   split(b, p, false, weights);
   const auto run_part = [&](index_t first_channel, index_t channels, float* to, bool add) {
@@ -193,6 +197,8 @@ inline void conv_backward_weight(const cuda& b,
                                  const float* dy,
                                  float* dweight) {
   using namespace cuda_kernel;
+  if (!p.square())
+    return conv_backward_weight<cuda_system, float>(b, p, dy, dweight);
   const auto run_part = [&](const float* x, index_t channels, float* to) {
     weight_gradient_problem q;
     q.image = x;

@@ -18,16 +18,17 @@ struct patches {
   axis vertical;
   axis horizontal;
   index_t kernel;
+  index_t kernel_width;
   index_t channels;
   const T* image;
 
   /// Values of a patch.
   index_t size() const {
-    return kernel * kernel * channels;
+    return kernel * kernel_width * channels;
   }
 
-  /// to.row(i) = the patch [kernel, kernel, channels] of pixel first + i, for i < count; zeros
-  /// outside the image.
+  /// to.row(i) = the patch [kernel, kernel_width, channels] of pixel first + i, for i < count;
+  /// zeros outside the image.
   template <class To>
   void gather(index_t first, index_t count, To& to) const {
     const index_t tall = vertical.extent;
@@ -37,10 +38,10 @@ struct patches {
       const index_t row = pixel / (height * width);
       const auto x = as_matrix(image + row * tall * wide * channels, tall * wide, channels);
       for (index_t u = 0; u < kernel; ++u)
-        for (index_t v = 0; v < kernel; ++v) {
+        for (index_t v = 0; v < kernel_width; ++v) {
           const index_t y_at = vertical.source(pixel / width % height, u);
           const index_t x_at = horizontal.source(pixel % width, v);
-          auto tap = to.row(i).segment((u * kernel + v) * channels, channels);
+          auto tap = to.row(i).segment((u * kernel_width + v) * channels, channels);
           if (y_at >= 0 && x_at >= 0)
             tap = x.row(y_at * wide + x_at);
           else
@@ -48,7 +49,7 @@ struct patches {
         }
     }
   }
-  /// Those of a tile, [32, kernel kernel channels].
+  /// Those of a tile, [32, taps channels].
   tile<T> operator()(index_t first, index_t count) const {
     tile<T> to = tile<T>::Zero(tile_rows, size());
     gather(first, count, to);
@@ -60,15 +61,17 @@ struct patches {
 template <class T>
 patches<T> forward_patches(const conv_problem<T>& p) {
   const axis vertical{p.height, p.stride, p.padding};
-  const axis horizontal{p.width, p.stride, p.padding};
-  return {p.out_height, p.out_width, vertical, horizontal, p.kernel, p.channels, p.x};
+  const axis horizontal{p.width, p.stride_width, p.padding_width};
+  return {p.out_height, p.out_width,    vertical,   horizontal,
+          p.kernel,     p.kernel_width, p.channels, p.x};
 }
 /// What dx's pixels read of dy.
 template <class T>
 patches<T> backward_patches(const conv_problem<T>& p, const T* dy) {
   const axis vertical{p.out_height, p.stride, p.padding, true};
-  const axis horizontal{p.out_width, p.stride, p.padding, true};
-  return {p.height, p.width, vertical, horizontal, p.kernel, p.out_channels, dy};
+  const axis horizontal{p.out_width, p.stride_width, p.padding_width, true};
+  return {p.height, p.width,        vertical,       horizontal,
+          p.kernel, p.kernel_width, p.out_channels, dy};
 }
 
 }  // namespace eigen_kernel
@@ -118,8 +121,8 @@ void conv_backward_input(const eigen& b,
   const index_t pixels = p.rows * p.height * p.width;
   if (dx) {
     const patches<T> reader = backward_patches(p, dy);
-    matrix<T> turned(reader.size(), p.channels);  // [kernel kernel out, channels]
-    for (index_t tap = 0; tap < p.kernel * p.kernel; ++tap) {
+    matrix<T> turned(reader.size(), p.channels);  // [taps out, channels]
+    for (index_t tap = 0; tap < p.taps(); ++tap) {
       const auto weight = as_matrix(p.weight + tap * p.channels * n, p.channels, n);
       turned.middleRows(tap * n, n) = weight.transpose();
     }

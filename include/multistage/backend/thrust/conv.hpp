@@ -19,12 +19,13 @@ struct gather_patches {
   MULTISTAGE_HD void operator()(index_t k) const {
     const index_t element = k * span;
     const index_t c0 = element % p.channels;
-    const index_t tap = element / p.channels % (p.kernel * p.kernel);
-    const index_t pixel = first + element / (p.channels * p.kernel * p.kernel);
+    const index_t tap = element / p.channels % p.taps();
+    const index_t pixel = first + element / (p.channels * p.taps());
     const index_t row = pixel / (p.out_height * p.out_width);
     const index_t in_image = pixel % (p.out_height * p.out_width);
-    const index_t i = in_image / p.out_width * p.stride - p.padding + tap / p.kernel;
-    const index_t j = in_image % p.out_width * p.stride - p.padding + tap % p.kernel;
+    const index_t i = in_image / p.out_width * p.stride - p.padding + tap / p.kernel_width;
+    const index_t j =
+        in_image % p.out_width * p.stride_width - p.padding_width + tap % p.kernel_width;
     const bool inside = i >= 0 && i < p.height && j >= 0 && j < p.width;
     const T* from = p.x + ((row * p.height + i) * p.width + j) * p.channels + c0;
     for (index_t c = 0; c < span; ++c)
@@ -57,14 +58,15 @@ struct scatter_patches {
       for (index_t c = 0; c < span; ++c)
         to[c] = T(0);
     for (int u = 0; u < p.kernel; ++u)
-      for (int v = 0; v < p.kernel; ++v) {
+      for (int v = 0; v < p.kernel_width; ++v) {
         const index_t oi = i + p.padding - u;
-        const index_t oj = j + p.padding - v;
-        if (oi < 0 || oj < 0 || oi % p.stride != 0 || oj % p.stride != 0 ||
-            oi / p.stride >= p.out_height || oj / p.stride >= p.out_width)
+        const index_t oj = j + p.padding_width - v;
+        if (oi < 0 || oj < 0 || oi % p.stride != 0 || oj % p.stride_width != 0 ||
+            oi / p.stride >= p.out_height || oj / p.stride_width >= p.out_width)
           continue;
-        const index_t out = (row * p.out_height + oi / p.stride) * p.out_width + oj / p.stride;
-        const T* from = patches + ((out * p.kernel + u) * p.kernel + v) * p.channels + c0;
+        const index_t out =
+            (row * p.out_height + oi / p.stride) * p.out_width + oj / p.stride_width;
+        const T* from = patches + ((out * p.kernel + u) * p.kernel_width + v) * p.channels + c0;
         for (index_t c = 0; c < span; ++c)
           to[c] += from[c];
       }
@@ -108,7 +110,7 @@ void conv_forward(const thrust_backend<System>& b, const conv_problem<T>& p) {
   using namespace thrust_kernel;
   const index_t n = p.out_channels;
   const index_t pixels = p.rows * p.out_pixels();
-  const index_t patch = p.kernel * p.kernel * p.channels;
+  const index_t patch = p.taps() * p.channels;
   conv_problem<T> q = p;
   T beta = T(0);
   if (p.residual && p.residual == p.y) {  // the residual lies where the sum goes
@@ -149,7 +151,7 @@ void conv_backward_input(const thrust_backend<System>& b,
                          bool accumulate2) {
   using namespace thrust_kernel;
   const index_t n = p.out_channels;
-  const index_t patch = p.kernel * p.kernel * p.channels;
+  const index_t patch = p.taps() * p.channels;
   if (p.pointwise()) {
     const index_t pixels = p.rows * p.out_pixels();
     const auto one = [&](index_t c, const T* w, T* to, bool add) {
@@ -187,7 +189,7 @@ void conv_backward_weight(const thrust_backend<System>& b,
   using namespace thrust_kernel;
   const index_t n = p.out_channels;
   const index_t pixels = p.rows * p.out_pixels();
-  const index_t patch = p.kernel * p.kernel * p.channels;
+  const index_t patch = p.taps() * p.channels;
   if (p.pointwise()) {
     const auto one = [&](index_t c, const T* x, T* to) {
       multiply(b, matrix_view<const T>{x, pixels, c}.transposed(), {dy, pixels, n},
