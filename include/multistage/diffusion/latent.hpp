@@ -12,6 +12,7 @@
 #include "../networks/autoencoder.hpp"
 #include "../ops/gaussian.hpp"
 #include "../ops/quantize.hpp"
+#include "../ops/reduce.hpp"
 
 namespace multistage {
 

@@ -7,6 +7,7 @@
 //   feature y = builder.apply(doubled{}, {x});
 // A network holds it as its bytes and a table of functions, one for each backend and scalar.
 #pragma once
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 
