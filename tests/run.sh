@@ -28,7 +28,8 @@ build sanitize test_core test_io test_pictures test_distances test_stages test_o
 build tsan test_core test_sampling
 build native all
 status=0
-ctest --test-dir build/sanitize -R '^(core|io|pictures|distances|stages|ops|latent_ops|network)$' --output-on-failure || status=1
-ctest --test-dir build/tsan -R '^(core|sampling)$' --output-on-failure || status=1
-ctest --test-dir build/native --output-on-failure || status=1
+# Side by side: most tests have one thread, or wait for a compiler.
+ctest --test-dir build/sanitize -j "$(nproc)" -R '^(core|io|pictures|distances|stages|ops|latent_ops|network)$' --output-on-failure || status=1
+ctest --test-dir build/tsan -j "$(nproc)" -R '^(core|sampling)$' --output-on-failure || status=1
+ctest --test-dir build/native -j "$(nproc)" --output-on-failure || status=1
 exit $status

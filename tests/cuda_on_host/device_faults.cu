@@ -1,19 +1,28 @@
-// What a program sees when the device fails it: every allocation and every launch of a training
-// step and of a sampling call fails once, each in a process of its own. A failure must arrive
+// What a program sees when the device fails it. A model is made, trained for a step and
+// sampled; in each of these stages every allocation fails once, and the first launch of every
+// kernel is refused once and faults once, each in a process of its own. A failure must arrive
 // as multistage::error, never end the program; after it another try succeeds where the device
-// still works, and says that the context is lost where it does not. The failing is done by
-// runtime.cpp (see README.md).
+// still works, and says that the context is lost where it does not. The failing is done by the
+// runtime (see README.md).
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <multistage/cuda.hpp>
 
-extern "C" unsigned emu_findings();  // how many faults of the program runtime.cpp has found
+extern "C" {
+/// How many faults of the program the runtime has found.
+unsigned emu_findings();
+/// The n-th "allocation", "launch" (refused) or "kernel" (faults) from now on fails; 0 is none.
+void emu_fail(const char* what, unsigned long n);
+/// For each kernel that was launched since the last call, the number of its first launch.
+unsigned emu_first_launches(unsigned long* numbers, unsigned most);
+}
 
 namespace {
 
@@ -29,61 +38,69 @@ using model = ms::multi_decoder<ms::song_unet{.resolution = 4,
                                 ms::cuda>;
 constexpr ms::shape extents{6, 4, 4, 1};
 
-/// A model and its trainer, made anew by each try.
-struct run {
-  std::vector<float> images = [] {
+enum stage { making, training, sampling, stages };
+constexpr const char* stage_names[stages] = {"making", "training", "sampling"};
+
+/// A model's life.
+class program {
+ public:
+  /// Does what the stage is, anew if it was done before.
+  /// @return a number that all of what it made goes into.
+  double operator()(stage s) {
+    double sum = 0;
+    if (s == making) {
+      trainer_.reset();
+      net_ = std::make_unique<model>(ms::partition({0.5}), ms::seed{1});
+      trainer_ = std::make_unique<ms::trainer<float, ms::cuda>>(
+          *net_, std::span<const float>(images_), extents,
+          ms::trainer_options{.batch_size = 4});
+    } else if (s == training) {
+      sum = trainer_->step().gradient_norm;
+    } else {
+      const auto drawn = ms::sample(*net_, ms::edm_heun{.num_steps = 1}, {.seeds = "0-1"});
+      for (const float x : drawn.images)
+        sum += std::abs(double(x));
+    }
+    for (const float w : net_->weights().to_host())
+      sum += std::abs(double(w));
+    ms::cuda().synchronize();
+    return sum;
+  }
+
+ private:
+  std::vector<float> images_ = [] {
     std::vector<float> made(std::size_t(extents.size()));
     for (std::size_t i = 0; i < made.size(); ++i)
       made[i] = float(i % 7) / 7 - 0.5f;
     return made;
   }();
-  model net{ms::partition({0.5}), ms::seed{1}};
-  ms::trainer<float, ms::cuda> trainer{net, std::span<const float>(images), extents,
-                                       ms::trainer_options{.batch_size = 4}};
+  std::unique_ptr<model> net_;
+  std::unique_ptr<ms::trainer<float, ms::cuda>> trainer_;
+};
 
-  /// A number that every weight, image and random word goes into.
-  double result() {
-    double sum = trainer.step().gradient_norm;
-    const auto drawn = ms::sample(net, ms::edm_heun{.num_steps = 2}, {.seeds = "0-1"});
-    for (const auto x : drawn.images)
-      sum += std::abs(double(x));
-    return sum;
-  }
+/// What an undisturbed program does.
+struct course {
+  double results[stages];
+  unsigned kernels[stages];  ///< that are launched, and the first launch of each:
+  unsigned long launches[stages][256];
 };
 
 struct failure {
-  const char* variable;  ///< of the environment: which allocation or launch fails
+  const char* what;
   bool device_survives;  ///< whether another try must succeed
 };
-constexpr failure failures[] = {{"EMU_FAIL_MALLOC", true},
-                                {"EMU_REFUSE_LAUNCH", true},
-                                {"EMU_FAIL_LAUNCH", false}};
+constexpr failure failures[] = {{"allocation", true}, {"launch", true}, {"kernel", false}};
 
 enum status { as_it_should = 0, nothing_failed = 3, wrong = 4 };
 
-/// One failure, in a process of its own. @param right what an undisturbed run gives.
-int child(const failure& f, double right) {
-  std::unique_ptr<run> first;
+/// What the program does after a failure in stage `at`.
+status after(const failure& f, program& p, stage at, const course& right) {
   try {
-    first = std::make_unique<run>();
-    const double got = first->result();
-    ms::cuda().synchronize();
-    return got == right ? nothing_failed : wrong;
-  } catch (const ms::error& e) {
-    const bool lost = std::strstr(e.what(), "context is lost") != nullptr;
-    if (lost == f.device_survives)
-      return std::printf("  message: %s\n", e.what()), wrong;
-  }
-  try {
-    // The trainer that met the failure goes on, where the device does.
-    if (first && f.device_survives && !std::isfinite(first->result()))
-      return wrong;
-    first.reset();
-    const double got = run().result();
-    if (!f.device_survives)
-      return std::puts("  a lost context was not noticed"), wrong;
-    return got == right ? as_it_should
-                        : (std::printf("  %.17g for %.17g\n", got, right), wrong);
+    // Made again is seen to be right when it trains.
+    for (int s = at; s <= std::max<int>(at, training); ++s)
+      if (const double got = p(stage(s)); f.device_survives && got != right.results[s])
+        return std::printf("  %.17g for %.17g\n", got, right.results[s]), wrong;
+    return f.device_survives ? as_it_should : wrong;
   } catch (const ms::error& e) {
     const bool lost = std::strstr(e.what(), "context is lost") != nullptr;
     return !f.device_survives && lost ? as_it_should
@@ -91,9 +108,21 @@ int child(const failure& f, double right) {
   }
 }
 
+/// The n-th of what can fail does so in a stage.
+status fails(const failure& f, unsigned long n, program& p, stage at, const course& right) {
+  emu_fail(f.what, n);
+  try {
+    return p(at) == right.results[at] ? nothing_failed : wrong;
+  } catch (const ms::error& e) {
+    const bool lost = std::strstr(e.what(), "context is lost") != nullptr;
+    if (lost == f.device_survives)
+      return std::printf("  message: %s\n", e.what()), wrong;
+  }
+  return after(f, p, at, right);
+}
+
 /// Runs `body` in a child; its exit status, or minus the signal that ended it.
-template <class F>
-int in_child(const F& body) {
+int in_child(const std::function<int()>& body) {
   std::fflush(nullptr);
   const pid_t id = fork();
   if (id == 0) {
@@ -111,40 +140,58 @@ int in_child(const F& body) {
   return WIFEXITED(s) ? WEXITSTATUS(s) : -WTERMSIG(s);
 }
 
+/// All failures of a kind in the stage that the program is about to enter.
+/// @return how many were wrong.
+int walk(const failure& f, program& p, stage at, const course& right) {
+  int bad = 0;
+  int walked = 0;
+  const auto fail_at = [&](unsigned long n) {
+    const int s = in_child([&] { return fails(f, n, p, at, right); });
+    if (s == as_it_should)
+      ++walked;
+    else if (s != nothing_failed)
+      ++bad, std::printf("%s: %s %lu ends with %d\n", stage_names[at], f.what, n, s);
+    return s != nothing_failed;
+  };
+  if (std::strcmp(f.what, "allocation") == 0) {
+    for (unsigned long n = 1; fail_at(n);)
+      ++n;
+  } else {
+    for (unsigned k = 0; k < right.kernels[at]; ++k)
+      if (!fail_at(right.launches[at][k]))
+        ++bad, std::puts("  a launch that did not come again");
+  }
+  std::printf("%s: %d times an error as it should be for a failed %s\n", stage_names[at],
+              walked, f.what);
+  // Made, a model is filled by the host; what follows allocates and launches.
+  if (walked < (at == making ? 0 : 12))
+    ++bad, std::puts("  too few to be true");
+  return bad;
+}
+
 }  // namespace
 
-/// @param argv with "all" every launch fails in its turn, else every one at first and then
-/// fewer and fewer; allocations always all.
-int main(int argc, char**) {
-  int channel[2];
-  if (pipe(channel) != 0)
-    return 2;
-  double right = 0;
+int main() {
+  auto* const right =
+      static_cast<course*>(mmap(nullptr, sizeof(course), PROT_READ | PROT_WRITE,
+                                MAP_SHARED | MAP_ANONYMOUS, -1, 0));  // with the child
   const int plain = in_child([&] {
-    const double r = run().result();
-    if (emu_findings() > 0)
-      return 2;
-    return write(channel[1], &r, sizeof r) == sizeof r ? 0 : 2;
-  });
-  if (plain != 0 || read(channel[0], &right, sizeof right) != sizeof right ||
-      !std::isfinite(right))
-    return std::printf("an undisturbed run ends with %d\n", plain), 1;
-  int bad = 0;
-  for (const failure& f : failures) {
-    const bool all = argc > 1 || std::strcmp(f.variable, "EMU_FAIL_MALLOC") == 0;
-    int at = 1;
-    int walked = 0;
-    for (int s = as_it_should; s != nothing_failed; at += all ? 1 : 1 + at / 4, ++walked) {
-      s = in_child([&] {
-        setenv(f.variable, std::to_string(at).c_str(), 1);
-        return child(f, right);
-      });
-      if (s != as_it_should && s != nothing_failed)
-        ++bad, std::printf("%s=%d ends with %d\n", f.variable, at, s);
+    program p;
+    for (int s = making; s < stages; ++s) {
+      right->results[s] = p(stage(s));
+      right->kernels[s] = emu_first_launches(right->launches[s], 256);
     }
-    std::printf("%s: %d failures walked\n", f.variable, walked - 1);
-    if (walked < 12)
-      ++bad, std::puts("  too few to be true");
+    return emu_findings() > 0 ? 2 : 0;
+  });
+  if (plain != 0)
+    return std::printf("an undisturbed program ends with %d\n", plain), 1;
+  int bad = 0;
+  program p;
+  for (int s = making; s < stages; ++s) {
+    for (const failure& f : failures)
+      bad += walk(f, p, stage(s), *right);
+    if (p(stage(s)) != right->results[s] || !std::isfinite(right->results[s]))
+      ++bad, std::printf("%s: another result\n", stage_names[s]);
   }
   return bad == 0 ? 0 : 1;
 }

@@ -128,7 +128,7 @@ void run_kernel(kernel& k,
   if (failed())
     return;
   ++k.launches;
-  if (++s.launches == s.asked.fail_launch)
+  if (++s.launches; due(s.failing.kernel))
     return stick(cudaErrorIllegalAddress);
   const auto before = std::chrono::steady_clock::now();
   const uint64_t blocks = uint64_t(grid.x) * grid.y * grid.z;

@@ -1,6 +1,7 @@
 // The device's memory: one file mapped twice, at addresses that the host may not touch and at
 // those of the emulator; no address is given out twice.
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -20,6 +21,32 @@ void reserve(uint64_t at, uint64_t bytes, int rights, int flags, int file) {
     std::perror("emu: mmap"), std::abort();
 }
 
+int new_file() {
+  const int file = memfd_create("device", 0);
+  if (file < 0 || ftruncate(file, off_t(global_size)) != 0)
+    std::perror("emu: memory"), std::abort();
+  return file;
+}
+
+/// A child of fork() goes on with a device of its own, in the state of its parent's.
+void copy_for_child() {
+  state& s = device_unready();
+  const int file = new_file();
+  for (const auto& [a, bytes] : s.live) {
+    const char* const from = alias(reinterpret_cast<const void*>(a));
+    if (pwrite(file, from, bytes, off_t(a - global_base)) != ssize_t(bytes))
+      std::perror("emu: pwrite"), std::abort();
+  }
+  void* const seen = reinterpret_cast<void*>(global_base);
+  void* const own = reinterpret_cast<void*>(global_alias);
+  constexpr int flags = MAP_SHARED | MAP_FIXED | MAP_NORESERVE;
+  if (mmap(seen, global_size, PROT_NONE, flags, file, 0) == MAP_FAILED ||
+      mmap(own, global_size, PROT_READ | PROT_WRITE, flags, file, 0) == MAP_FAILED)
+    std::perror("emu: mmap"), std::abort();
+  close(s.file);
+  s.file = file;
+}
+
 void reserve_private(uint64_t at, uint64_t bytes) {
   reserve(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 }
@@ -28,9 +55,8 @@ void reserve_private(uint64_t at, uint64_t bytes) {
 
 void map_memory() {
   state& s = device_unready();
-  s.file = memfd_create("device", 0);
-  if (ftruncate(s.file, off_t(global_size)) != 0)
-    std::perror("emu: ftruncate"), std::abort();
+  s.file = new_file();
+  pthread_atfork(nullptr, nullptr, copy_for_child);
   reserve(global_base, global_size, PROT_NONE, MAP_SHARED, s.file);
   reserve(global_alias, global_size, PROT_READ | PROT_WRITE, MAP_SHARED, s.file);
   reserve_private(global_shadow, global_size);

@@ -178,13 +178,16 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t handle,
                                cudaStream_t) {
   const emu::lock guard;
   emu::state& s = device();
-  if (++s.calls["kernel launches"] == s.asked.refuse_launch && !s.sticky)
+  const uint64_t number = ++s.calls["kernel launches"];
+  if (emu::due(s.failing.launch) && !s.sticky)
     return give(cudaErrorLaunchOutOfResources);
   if (s.sticky)
     return give(s.sticky);
   auto* k = reinterpret_cast<emu::kernel*>(handle);
   if (!k)
     return give(cudaErrorInvalidDeviceFunction);
+  if (k->first_launch == 0)
+    k->first_launch = number;
   if (const cudaError_t e = check_launch(*k, grid, block, shared))
     return give(e);
   std::vector<char> parameters(std::size_t(k->entry->parameter_bytes));
@@ -407,7 +410,8 @@ cudaError_t cudaMemGetInfo(size_t* left, size_t* all) {
 cudaError_t cudaMalloc(void** p, size_t n) {
   const emu::lock guard;
   emu::state& s = device();
-  const bool fails = ++s.calls["cudaMalloc"] == s.asked.fail_malloc;
+  ++s.calls["cudaMalloc"];
+  const bool fails = emu::due(s.failing.allocation);
   if (s.sticky)
     return give(s.sticky);
   *p = nullptr;

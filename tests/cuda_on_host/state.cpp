@@ -30,9 +30,6 @@ options read_options() {
                                                    : turns::forward;
   o.architecture = int(number("EMU_SM", 80));
   o.memory = number("EMU_MEM", 12 << 10) << 20;
-  o.fail_launch = number("EMU_FAIL_LAUNCH");
-  o.refuse_launch = number("EMU_REFUSE_LAUNCH");
-  o.fail_malloc = number("EMU_FAIL_MALLOC");
   return o;
 }
 
@@ -164,6 +161,27 @@ extern "C" unsigned emu_findings() {
   const lock guard;
   flush();
   return unsigned(device().findings.size());
+}
+
+extern "C" void emu_fail(const char* what, unsigned long n) {
+  const lock guard;
+  flush();
+  failures& next = device().failing;
+  next = {};
+  (std::strcmp(what, "allocation") == 0 ? next.allocation
+   : std::strcmp(what, "launch") == 0   ? next.launch
+                                        : next.kernel) = n;
+}
+
+extern "C" unsigned emu_first_launches(unsigned long* numbers, unsigned most) {
+  const lock guard;
+  state& s = device();
+  unsigned count = 0;
+  for (auto& [name, k] : s.kernels)
+    if (const uint64_t number = std::exchange(k.first_launch, 0); number > 0 && count < most)
+      numbers[count++] = number - s.counted_from;
+  s.counted_from = s.calls["kernel launches"];
+  return count;
 }
 
 uint64_t tick() {

@@ -20,6 +20,7 @@ struct kernel {
   const kernel_entry* entry = nullptr;
   const char* file = "";
   uint64_t launches = 0;
+  uint64_t first_launch = 0;  ///< its number among the launches of all kernels
   uint64_t threads = 0;
   double seconds = 0;
   uint32_t most_dynamic_shared = 48 * 1024;
@@ -33,10 +34,18 @@ struct options {
   turns order = turns::forward;
   int architecture = 80;
   uint64_t memory = 12ull << 30;
-  uint64_t fail_launch = 0;
-  uint64_t refuse_launch = 0;
-  uint64_t fail_malloc = 0;
 };
+
+/// What is to fail, counted from the moment it was asked for (emu_fail); 0 is never.
+struct failures {
+  uint64_t allocation = 0;
+  uint64_t launch = 0;  ///< is refused
+  uint64_t kernel = 0;  ///< faults as it runs, which loses the device
+};
+/// Whether it is the turn of a failure.
+inline bool due(uint64_t& countdown) {
+  return countdown > 0 && --countdown == 0;
+}
 
 struct state {
   std::map<std::string, kernel> kernels;
@@ -48,6 +57,7 @@ struct state {
   std::map<std::string, uint64_t> findings;
   std::map<std::string, uint64_t> calls;
   options asked;
+  failures failing;
   bool ready = false;
   int file = -1;  ///< the memory, mapped twice
   uint64_t next_address = global_base + 4096;
@@ -55,6 +65,7 @@ struct state {
   uint64_t peak = 0;
   uint64_t allocations = 0;
   uint64_t launches = 0;
+  uint64_t counted_from = 0;  ///< launches before emu_first_launches was called last
   cudaError_t sticky = cudaSuccess;
   cudaError_t last = cudaSuccess;
   const kernel* running = nullptr;

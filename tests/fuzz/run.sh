@@ -21,11 +21,16 @@ flags=(-std=c++20 -O1 -g1 -fsanitize=fuzzer,address,undefined -fno-sanitize-reco
 pkg-config --exists libjpeg && packages+=(libjpeg) && flags+=(-DMULTISTAGE_JPEG)
 pkg-config --exists libwebp libwebpdemux && packages+=(libwebp libwebpdemux) && flags+=(-DMULTISTAGE_WEBP)
 printf '%s\n' "${targets[@]}" | xargs -P 2 -I{} "$compiler" "${flags[@]}" $(pkg-config --cflags "${packages[@]}") "$root/tests/fuzz/{}.cpp" -o "$work/{}" $(pkg-config --libs "${packages[@]}") -pthread
-for target in "${targets[@]}"; do
+fuzz() {  # one target; its log is shown when it ends
+  local target=$1 status=0
   mkdir -p "$work/$target.found" "$work/corpus/$target"
-  echo "== $target, $seconds s"
   "$work/$target" -max_total_time="$seconds" -max_len=4096 -malloc_limit_mb=16 -rss_limit_mb=1024 -timeout=5 -print_final_stats=1 -verbosity=0 \
-    -artifact_prefix="$work/$target-" "$work/$target.found" "$work/corpus/$target" 2>"$work/$target.log" || { tail -n 40 "$work/$target.log"; exit 1; }
-  sed -n 's/^stat::number_of_executed_units: */   executions: /p' "$work/$target.log"
-done
+    -artifact_prefix="$work/$target-" "$work/$target.found" "$work/corpus/$target" 2>"$work/$target.log" || status=$?
+  [ "$status" = 0 ] || tail -n 40 "$work/$target.log"
+  echo "$target, $seconds s: $(sed -n 's/^stat::number_of_executed_units: *//p' "$work/$target.log") executions"
+  return "$status"
+}
+export -f fuzz
+export work seconds
+printf '%s\n' "${targets[@]}" | xargs -P 2 -I{} bash -c 'fuzz {}'
 echo "no crash, no hang, no allocation beyond 16 MiB"
