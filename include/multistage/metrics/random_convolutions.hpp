@@ -39,7 +39,7 @@ class random_convolutions {
       return b.finish();
     };
     graph first = make(int(image.channels), int(image.height), int(image.width), 32);
-    const extent between = first.nodes[std::size_t(first.outputs[0])].out;
+    const extent between = first.nodes[std::size_t(first.outputs[0])].out();
     graph second = make(32, between.height, between.width, 64);
     halves_.push_back({executor<float, Backend>(backend_, std::move(first)), {}});
     halves_.push_back({executor<float, Backend>(backend_, std::move(second)), {}});
@@ -76,7 +76,7 @@ class random_convolutions {
       index_t begin = 0;
       for (auto& part : halves_) {
         const extent out =
-            part.network.network().nodes[std::size_t(part.network.network().outputs[0])].out;
+            part.network.network().nodes[std::size_t(part.network.network().outputs[0])].out();
         tensor<float, Backend> y(backend_, {rows, out.height, out.width, out.channels}),
             mean(backend_, {rows, 1, 1, out.channels});
         network_inputs<float> in;
