@@ -5,7 +5,10 @@
 
 #include <multistage/eigen.hpp>
 #include <multistage/multistage.hpp>
+#include <multistage/ops/activation.hpp>
+#include <multistage/ops/concat.hpp>
 #include <multistage/ops/gaussian.hpp>
+#include <multistage/ops/pool.hpp>
 #include <multistage/ops/quantize.hpp>
 #include <multistage/thrust.hpp>
 
@@ -187,6 +190,28 @@ void resample_down(benchmark::State& s) {
   auto y = k.make({xs.rows, xs.height / 2, xs.width / 2, xs.channels});
   k.run(0, y.size(), [&] {
     ms::ops::resample(k.b, x.view(), y.view(), {{1, 3, 3, 1}}, false);
+  });
+}
+template <class Backend>
+void pool(benchmark::State& s) {
+  bench<Backend> k{s};
+  const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
+  const auto x = k.make(xs);
+  auto y = k.make({xs.rows, xs.height / 2, xs.width / 2, xs.channels});
+  k.run(0, y.size(), [&] {
+    ms::ops::pool(k.b, x.view(), y.view(), ms::ops::pool_kind::maximum, {2, 2, 0});
+  });
+}
+template <class Backend>
+void pool_backward(benchmark::State& s) {
+  bench<Backend> k{s};
+  const ms::shape xs{s.range(0), s.range(1), s.range(1), s.range(2)};
+  const auto x = k.make(xs);
+  const auto dy = k.make({xs.rows, xs.height / 2, xs.width / 2, xs.channels});
+  auto dx = k.make(xs);
+  k.run(0, dx.size(), [&] {
+    ms::ops::pool_backward(k.b, x.view(), dy.view(), dx.view(), ms::ops::pool_kind::maximum,
+                           {2, 2, 0});
   });
 }
 template <class Backend>
@@ -462,6 +487,8 @@ void lengths(benchmark::internal::Benchmark* b) {
       ->UseRealTime()                                                         \
       ->Unit(benchmark::kMicrosecond);                                        \
   BENCHMARK_TEMPLATE(gaussian, backend)->Apply(lengths);                      \
+  BENCHMARK_TEMPLATE(pool, backend)->Apply(image_shapes);                     \
+  BENCHMARK_TEMPLATE(pool_backward, backend)->Apply(image_shapes);            \
   BENCHMARK_TEMPLATE(resample_down, backend)->Apply(image_shapes);            \
   BENCHMARK_TEMPLATE(resample_up, backend)->Apply(image_shapes);              \
   BENCHMARK_TEMPLATE(silu, backend)->Apply(lengths);                          \
