@@ -62,8 +62,7 @@ void conv(benchmark::State& s) {
   const auto x = k.make(xs);
   const auto w = k.make({kernel, kernel, s.range(2), s.range(3)});
   auto y = k.make(ys);
-  k.run(2.0 * double(xs.rows *
-                     ms::ops::conv_macs(ys.height, ys.width, kernel, s.range(2), s.range(3))),
+  k.run(2.0 * double(xs.rows * ys.pixels() * kernel * kernel * s.range(2) * s.range(3)),
         ys.size(), [&] {
           ms::ops::conv(k.b, x.view(), w.view(), y.view(), {kernel, 1, kernel / 2});
         });
@@ -80,8 +79,7 @@ void conv_backward(benchmark::State& s) {
   auto dx = k.make(xs);
   auto dw = k.make({kernel, kernel, s.range(2), s.range(3)});
   auto db = k.make({1, 1, 1, s.range(3)});
-  k.run(4.0 * double(xs.rows *
-                     ms::ops::conv_macs(ys.height, ys.width, kernel, s.range(2), s.range(3))),
+  k.run(4.0 * double(xs.rows * ys.pixels() * kernel * kernel * s.range(2) * s.range(3)),
         ys.size(), [&] {
           ms::ops::conv_backward(k.b, x.view(), w.view(), dy.view(), dx.view(), dw.view(),
                                  db.view(), {kernel, 1, kernel / 2});
