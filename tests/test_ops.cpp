@@ -13,6 +13,7 @@ vec direct_conv(const vec& x,
                 const vec& w,
                 ms::index_t out,
                 ms::ops::conv_window win) {
+  win = win.resolved();
   const ms::shape ys{xs.rows, win.out(xs.height), win.out_width(xs.width), out};
   vec y(std::size_t(ys.size()));
   for (ms::index_t n = 0; n < ys.rows; ++n)
@@ -73,7 +74,7 @@ const conv_case conv_cases[] = {
 TEMPLATE_TEST_CASE("conv", "", BACKENDS) {
   on<TestType> d;
   for (const conv_case& c : conv_cases) {
-    const ms::shape ws{c.window.kernel, c.window.kernel_width, c.x.channels, c.out};
+    const ms::shape ws{c.window.kernel, c.window.resolved().kernel_width, c.x.channels, c.out};
     const ms::shape ys{c.x.rows, c.window.out(c.x.height), c.window.out_width(c.x.width),
                        c.out};
     INFO("x " << c.x << ", kernel " << c.window.kernel << "x" << c.window.kernel_width
@@ -698,6 +699,7 @@ namespace {
 /// Pooling as its definition says. The windows' pixels outside the image do not exist, or are
 /// zeros that count.
 vec direct_pool(const vec& x, ms::shape xs, ms::ops::pool_kind kind, ms::ops::conv_window win) {
+  win = win.resolved();
   vec y;
   for (ms::index_t n = 0; n < xs.rows; ++n)
     for (ms::index_t i = 0; i < win.out(xs.height); ++i)

@@ -56,7 +56,7 @@ struct parameter {
   int out = 0;
   int in = 1;
   int kernel = 1;
-  int kernel_width = kernel;
+  int kernel_width = 0;  ///< 0: as kernel
   qkv_order qkv = qkv_order::none;
   int heads = 1;  ///< for qkv_order::by_head
   int segment = 0;
@@ -64,8 +64,13 @@ struct parameter {
   initialization init = initialization::constant;
   double gain = 0;  ///< the value itself for constant
   bool trainable = true;
+  /// Columns of a kernel.
+  constexpr int columns() const {
+    return kernel_width == 0 ? kernel : kernel_width;
+  }
+  /// Pixels of a kernel.
   constexpr index_t taps() const {
-    return index_t{kernel} * kernel_width;
+    return index_t{kernel} * columns();
   }
   constexpr index_t size() const {
     return out * in * taps();

@@ -15,7 +15,7 @@ namespace multistage {
 inline std::vector<index_t> upstream_extents(const parameter& p) {
   switch (p.layout) {
     case parameter_layout::conv_oihw:
-      return {p.out, p.in, p.kernel, p.kernel_width};
+      return {p.out, p.in, p.kernel, p.columns()};
     case parameter_layout::linear_oi:
       return {p.out, p.in};
     case parameter_layout::linear_io:

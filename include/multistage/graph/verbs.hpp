@@ -165,7 +165,7 @@ class verbs {
                             .out = out,
                             .in = x.channels,
                             .kernel = window.kernel,
-                            .kernel_width = window.kernel_width,
+                            .kernel_width = window.resolved().kernel_width,
                             .qkv = o.qkv,
                             .heads = o.heads,
                             .init = o.init.mode,

@@ -29,30 +29,40 @@ struct conv_window {
   int stride = 1;
   int padding = 1;
   int padding_end = -1;
-  int kernel_width = kernel;
-  int stride_width = stride;
-  int padding_width = padding;
+  int kernel_width = 0;    ///< 0: as kernel
+  int stride_width = 0;    ///< 0: as stride
+  int padding_width = -1;  ///< below 0: as padding
 
+  /// The same with every number said.
+  constexpr conv_window resolved() const {
+    conv_window w = *this;
+    w.kernel_width = kernel_width == 0 ? kernel : kernel_width;
+    w.stride_width = stride_width == 0 ? stride : stride_width;
+    w.padding_width = padding_width < 0 ? padding : padding_width;
+    return w;
+  }
   /// Height of the result, 0 where the kernel does not fit.
   constexpr index_t out(index_t height) const {
     return places(height, kernel, stride, padding);
   }
   /// Width of the result.
   constexpr index_t out_width(index_t width) const {
-    return places(width, kernel_width, stride_width, padding_width);
+    const conv_window w = resolved();
+    return places(width, w.kernel_width, w.stride_width, w.padding_width);
   }
   /// How many pixels the kernel covers.
   constexpr index_t taps() const {
-    return index_t{kernel} * kernel_width;
+    return index_t{kernel} * resolved().kernel_width;
   }
+  /// Whether each result is of one pixel, at its place.
   constexpr bool pointwise() const {
-    return taps() == 1 && stride == 1 && stride_width == 1 && padding == 0 &&
-           padding_width == 0;
+    const conv_window w = resolved();
+    return w.taps() == 1 && stride == 1 && w.stride_width == 1 && padding == 0 &&
+           w.padding_width == 0;
   }
   /// Whether the numbers are in range.
   constexpr bool sound() const {
-    return kernel >= 1 && kernel_width >= 1 && stride >= 1 && stride_width >= 1 &&
-           padding >= 0 && padding_width >= 0;
+    return kernel >= 1 && kernel_width >= 0 && stride >= 1 && stride_width >= 0 && padding >= 0;
   }
 
  private:
@@ -90,7 +100,8 @@ struct convolution {
     if (d.out.size() < 1)
       d.wrong = {graph_problem::empty, "the kernel does not fit into x"};
     d.in = {x.extents(), {channels2, x.height, x.width}, {out_channels, 1, 1}, d.out};
-    d.weight = {window.kernel, window.kernel_width, x.channels + channels2, out_channels};
+    d.weight = {window.kernel, window.resolved().kernel_width, x.channels + channels2,
+                out_channels};
     d.bias = {1, 1, 1, out_channels};
     d.macs = d.out.pixels() * d.weight.size();
     d.scratch = out_channels;  // sums over pixels, for the bias
@@ -106,6 +117,7 @@ struct convolution {
   template <class T>
   conv_problem<T> problem(const forward_pass<T>& p, const shape& y) const {
     const shape& x = p.in[0].extents;
+    const conv_window w = window.resolved();
     return {.rows = x.rows,
             .height = x.height,
             .width = x.width,
@@ -114,12 +126,12 @@ struct convolution {
             .out_height = y.height,
             .out_width = y.width,
             .out_channels = y.channels,
-            .kernel = window.kernel,
-            .stride = window.stride,
-            .padding = window.padding,
-            .kernel_width = window.kernel_width,
-            .stride_width = window.stride_width,
-            .padding_width = window.padding_width,
+            .kernel = w.kernel,
+            .stride = w.stride,
+            .padding = w.padding,
+            .kernel_width = w.kernel_width,
+            .stride_width = w.stride_width,
+            .padding_width = w.padding_width,
             .x = p.in[0].data,
             .x2 = p.in[1].data,
             .weight = p.weight.data,

@@ -128,8 +128,9 @@ struct pooling {
   constexpr description describe(const operand_list& in) const {
     const feature& x = in[0];
     // Else a window could lie in the border alone.
-    if (!window.sound() || window.padding >= window.kernel ||
-        window.padding_width >= window.kernel_width || window.padding_end >= window.kernel)
+    const conv_window w = window.resolved();
+    if (!w.sound() || w.padding >= w.kernel || w.padding_width >= w.kernel_width ||
+        w.padding_end >= w.kernel || w.padding_end >= w.kernel_width)
       return refused(
           graph_problem::attributes,
           "kernel and stride are at least 1, padding is at least 0 and less than the "
@@ -145,8 +146,9 @@ struct pooling {
   }
   template <class Backend, class T>
   void forward(Backend& b, const forward_pass<T>& p) const {
-    b.for_each_index(p.y.extents.size(), functor::pool<T>{p.in[0].data, p.in[0].extents,
-                                                          p.y.extents, window, kind, p.y.data});
+    b.for_each_index(p.y.extents.size(),
+                     functor::pool<T>{p.in[0].data, p.in[0].extents, p.y.extents,
+                                      window.resolved(), kind, p.y.data});
   }
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
@@ -154,7 +156,7 @@ struct pooling {
       b.for_each_index(
           p.dx[0].extents.size(),
           functor::pool_backward<T>{p.in[0].data, p.dy.data, p.dx[0].extents, p.dy.extents,
-                                    window, kind, p.dx[0].data, p.accumulate[0]});
+                                    window.resolved(), kind, p.dx[0].data, p.accumulate[0]});
   }
 };
 
