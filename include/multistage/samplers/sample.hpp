@@ -101,7 +101,7 @@ MULTISTAGE_COLD any_denoiser denoiser_of(dynamic_model<Scalar, Backend>& model,
   using network = model_denoiser<Scalar, Backend>;
   network strong(model, same_labels(model, rows, o.class_label, o.context), counter);
   if (!o.guide.acts() && o.reuse.every == 1)
-    return strong;
+    return any_denoiser(std::move(strong));
   // Where guidance's two sides take turns in one network, neither finds its own features again.
   std::function<bool(double)> taking_turns;
   if (weak == nullptr && o.guide.acts())
