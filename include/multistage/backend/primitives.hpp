@@ -24,6 +24,14 @@ struct matrix_view {
   constexpr matrix_view transposed() const {
     return {data, columns, rows, column_stride, row_stride};
   }
+  /// Rows [first, first + count).
+  constexpr matrix_view middle_rows(index_t first, index_t count) const {
+    return {data + first * row_stride, count, columns, row_stride, column_stride};
+  }
+  /// Columns [first, first + count).
+  constexpr matrix_view middle_columns(index_t first, index_t count) const {
+    return {data + first * column_stride, rows, count, row_stride, column_stride};
+  }
   /// A mutable matrix reads as a const one.
   template <class U>
   requires(std::is_same_v<U, const T> && !std::is_const_v<T>) constexpr

@@ -16,12 +16,36 @@ namespace attention_kernel {
 /// second-level cache holds.
 inline constexpr index_t query_block = 64;
 
-/// scores [nq, keys] = scale q k^T for queries from i0.
+/// The matrices of one row and head, [tokens, head_dim] each, in memory laid out like that of
+/// q, k, v or y.
 template <class T>
-void scores(const attention_problem<T>& p, const T* q, const T* k, index_t nq, T* s) {
-  gemm_kernel::multiply(nq, p.keys, p.head_dim, q, p.q_token, index_t(1), k, index_t(1),
-                        p.k_token, p.scale, T(0), s, p.keys);
-}
+struct head_matrices {
+  const attention_problem<T>& p;
+  index_t row;
+  index_t head;
+
+  template <class U>
+  matrix_view<U> like_q(U* data) const {
+    return {data + row * p.q_row + head * p.head_dim, p.queries, p.head_dim, p.q_token};
+  }
+  template <class U>
+  matrix_view<U> like_k(U* data) const {
+    return {data + row * p.k_row + head * p.head_dim, p.keys, p.head_dim, p.k_token};
+  }
+  template <class U>
+  matrix_view<U> like_v(U* data) const {
+    return {data + row * p.v_row + head * p.head_dim, p.keys, p.head_dim, p.v_token};
+  }
+  template <class U>
+  matrix_view<U> like_y(U* data) const {
+    const index_t token = p.heads * p.head_dim;
+    return {data + row * p.queries * token + head * p.head_dim, p.queries, p.head_dim, token};
+  }
+  /// [queries], or null.
+  T* log_sum_exp() const {
+    return p.log_sum_exp ? p.log_sum_exp + (row * p.heads + head) * p.queries : nullptr;
+  }
+};
 
 /// w[j] = exp(w[j] - shift)
 template <class T>
@@ -32,6 +56,22 @@ void exponentials(T* w, index_t n, T shift) {
   });
 }
 
+/// Scores of a query become its weights, exp(s - most) over their sum; returns the log-sum-exp.
+template <class T>
+T softmax(T* w, index_t keys) {
+  T most = w[0];
+  for (index_t j = 1; j < keys; ++j)
+    most = std::max(most, w[j]);
+  exponentials(w, keys, most);
+  T sum = 0;
+  for (index_t j = 0; j < keys; ++j)
+    sum += w[j];
+  const T share = T(1) / sum;
+  for (index_t j = 0; j < keys; ++j)
+    w[j] *= share;
+  return most + std::log(sum);
+}
+
 }  // namespace attention_kernel
 
 /// @see attention_problem.
@@ -39,38 +79,21 @@ template <class T>
 void attention_forward(const cpu& b, const attention_problem<T>& p) {
   using namespace attention_kernel;
   const index_t blocks = divide_up(p.queries, query_block);
-  const index_t y_token = p.heads * p.head_dim;
   b.pool().parallel_for(p.rows * p.heads * blocks, [&](index_t task) {
-    const index_t block = task % blocks;
-    const index_t head = task / blocks % p.heads;
-    const index_t row = task / (blocks * p.heads);
-    const index_t i0 = block * query_block;
-    const index_t nq = std::min(query_block, p.queries - i0);
-    const T* q = p.q + row * p.q_row + i0 * p.q_token + head * p.head_dim;
-    const T* k = p.k + row * p.k_row + head * p.head_dim;
-    const T* v = p.v + row * p.v_row + head * p.head_dim;
+    const head_matrices<T> of{p, task / (blocks * p.heads), task / blocks % p.heads};
+    const index_t first = task % blocks * query_block;
+    const index_t count = std::min(query_block, p.queries - first);
     scratch_frame scratch;
-    T* s = scratch.take<T>(query_block * p.keys);
-    scores(p, q, k, nq, s);
-    for (index_t i = 0; i < nq; ++i) {
-      T* w = s + i * p.keys;
-      // Scores to weights: exp(s - most) over its sum, and the log-sum-exp for backward.
-      T most = w[0];
-      for (index_t j = 1; j < p.keys; ++j)
-        most = std::max(most, w[j]);
-      T sum = 0;
-      exponentials(w, p.keys, most);
-      for (index_t j = 0; j < p.keys; ++j)
-        sum += w[j];
-      const T share = T(1) / sum;
-      for (index_t j = 0; j < p.keys; ++j)
-        w[j] *= share;
-      if (p.log_sum_exp)
-        p.log_sum_exp[(row * p.heads + head) * p.queries + i0 + i] = most + std::log(sum);
+    const matrix_view<T> weights{scratch.take<T>(query_block * p.keys), count, p.keys};
+    const matrix_view<const T> q = of.like_q(p.q).middle_rows(first, count);
+    gemm_kernel::multiply(q, of.like_k(p.k).transposed(), weights, p.scale);
+    T* const log_sum_exp = of.log_sum_exp();
+    for (index_t i = 0; i < count; ++i) {
+      const T made = softmax(weights.data + i * p.keys, p.keys);
+      if (log_sum_exp)
+        log_sum_exp[first + i] = made;
     }
-    gemm_kernel::multiply(nq, p.head_dim, p.keys, s, p.keys, index_t(1), v, p.v_token,
-                          index_t(1), T(1), T(0),
-                          p.y + (row * p.queries + i0) * y_token + head * p.head_dim, y_token);
+    gemm_kernel::multiply(weights, of.like_v(p.v), of.like_y(p.y).middle_rows(first, count));
   });
 }
 
@@ -81,46 +104,38 @@ void attention_backward(const cpu& b,
                         const attention_problem<T>& p,
                         const attention_gradients<T>& g) {
   using namespace attention_kernel;
-  const index_t y_token = p.heads * p.head_dim;
   b.pool().parallel_for(p.rows * p.heads, [&](index_t task) {
-    const index_t head = task % p.heads;
-    const index_t row = task / p.heads;
-    const index_t at = head * p.head_dim;
-    const T* k = p.k + row * p.k_row + at;
-    const T* v = p.v + row * p.v_row + at;
-    T* dk = g.dk + row * p.k_row + at;
-    T* dv = g.dv + row * p.v_row + at;
+    const head_matrices<T> of{p, task / p.heads, task % p.heads};
+    const matrix_view<const T> k = of.like_k(p.k);
+    const matrix_view<const T> v = of.like_v(p.v);
+    const T* const log_sum_exp = of.log_sum_exp();
     scratch_frame scratch;
-    T* w = scratch.take<T>(query_block * p.keys);
-    T* ds = scratch.take<T>(query_block * p.keys);
-    for (index_t i0 = 0; i0 < p.queries; i0 += query_block) {
-      const index_t nq = std::min(query_block, p.queries - i0);
-      const T* q = p.q + row * p.q_row + i0 * p.q_token + at;
-      const T* y = p.y + (row * p.queries + i0) * y_token + at;
-      const T* dy = g.dy + (row * p.queries + i0) * y_token + at;
-      scores(p, q, k, nq, w);
-      const T* lse = p.log_sum_exp + (row * p.heads + head) * p.queries + i0;
-      gemm_kernel::multiply(nq, p.keys, p.head_dim, dy, y_token, index_t(1), v, index_t(1),
-                            p.v_token, T(1), T(0), ds, p.keys);
-      for (index_t i = 0; i < nq; ++i) {
+    T* const of_weights = scratch.take<T>(query_block * p.keys);
+    T* const of_scores = scratch.take<T>(query_block * p.keys);
+    for (index_t first = 0; first < p.queries; first += query_block) {
+      const index_t count = std::min(query_block, p.queries - first);
+      const matrix_view<const T> q = of.like_q(p.q).middle_rows(first, count);    // [count, d]
+      const matrix_view<const T> y = of.like_y(p.y).middle_rows(first, count);    // [count, d]
+      const matrix_view<const T> dy = of.like_y(g.dy).middle_rows(first, count);  // [count, d]
+      const matrix_view<T> weights{of_weights, count, p.keys};
+      const matrix_view<T> dscores{of_scores, count, p.keys};
+      gemm_kernel::multiply(q, k.transposed(), weights, p.scale);  // scores yet
+      gemm_kernel::multiply(dy, v.transposed(), dscores);          // dP yet
+      for (index_t i = 0; i < count; ++i) {
         T dot = 0;
         for (index_t d = 0; d < p.head_dim; ++d)
-          dot += dy[i * y_token + d] * y[i * y_token + d];
-        T* wi = w + i * p.keys;
-        T* di = ds + i * p.keys;
-        exponentials(wi, p.keys, lse[i]);
+          dot += dy.data[i * dy.row_stride + d] * y.data[i * y.row_stride + d];
+        T* const w = weights.data + i * p.keys;
+        T* const ds = dscores.data + i * p.keys;
+        exponentials(w, p.keys, log_sum_exp[first + i]);
         for (index_t j = 0; j < p.keys; ++j)
-          di[j] = wi[j] * (di[j] - dot);
+          ds[j] = w[j] * (ds[j] - dot);
       }
       // Blocks of queries follow each other, so dk and dv are sums in one order.
-      const T beta = i0 == 0 ? T(0) : T(1);
-      gemm_kernel::multiply(p.keys, p.head_dim, nq, w, index_t(1), p.keys, dy, y_token,
-                            index_t(1), T(1), beta, dv, p.v_token);
-      gemm_kernel::multiply(p.keys, p.head_dim, nq, ds, index_t(1), p.keys, q, p.q_token,
-                            index_t(1), p.scale, beta, dk, p.k_token);
-      gemm_kernel::multiply(nq, p.head_dim, p.keys, ds, p.keys, index_t(1), k, p.k_token,
-                            index_t(1), p.scale, T(0),
-                            g.dq + row * p.q_row + i0 * p.q_token + at, p.q_token);
+      const T beta = first == 0 ? T(0) : T(1);
+      gemm_kernel::multiply(weights.transposed(), dy, of.like_v(g.dv), 1, beta);
+      gemm_kernel::multiply(dscores.transposed(), q, of.like_k(g.dk), p.scale, beta);
+      gemm_kernel::multiply(dscores, k, of.like_q(g.dq).middle_rows(first, count), p.scale);
     }
   });
 }

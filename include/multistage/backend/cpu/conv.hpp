@@ -128,8 +128,9 @@ void multiply_few_pixels(const cpu& b, const conv_problem<T>& p) {
     const index_t j = task * columns;
     const index_t width = std::min(columns, n - j);
     const auto add = [&](const T* x, index_t channels, const T* w, T beta) {
-      gemm_kernel::multiply(pixels, width, channels, x, channels, index_t(1), w + j, n,
-                            index_t(1), T(1), beta, p.y + j, n);
+      const matrix_view<const T> weights{w + j, channels, width, n};
+      gemm_kernel::multiply({x, pixels, channels}, weights,
+                            matrix_view<T>{p.y + j, pixels, width, n}, 1, beta);
     };
     add(p.x, p.channels, p.weight, in_place ? T(1) : T(0));
     if (p.channels2)
@@ -167,13 +168,11 @@ void multiply_patches(const cpu& b, const conv_problem<T>& p) {
       gather(p, first, count, patches);
       a = patches;
     }
-    T* y = p.y + first * n;  // [count, out]
-    const T beta = in_place ? T(1) : T(0);
-    gemm_kernel::multiply_packed(count, n, patch, a, patch, index_t(1), packed, T(1), beta, y,
-                                 n);
+    const matrix_view<T> y{p.y + first * n, count, n};
+    gemm_kernel::multiply_packed({a, count, patch}, packed, y, 1, in_place ? 1 : 0);
     if (p.channels2)
-      gemm_kernel::multiply_packed(count, n, p.channels2, p.x2 + first * p.channels2,
-                                   p.channels2, index_t(1), packed2, T(1), T(1), y, n);
+      gemm_kernel::multiply_packed({p.x2 + first * p.channels2, count, p.channels2}, packed2, y,
+                                   1, 1);
     finish(rest, first, count);
   });
 }
@@ -257,8 +256,9 @@ void conv_backward_input(const cpu& b,
     T* patches = scratch.take<T>(block * patch);
     for (index_t first = 0; first < p.out_pixels(); first += block) {
       const index_t count = std::min(block, p.out_pixels() - first);
-      gemm_kernel::multiply(count, patch, n, dy + (row * p.out_pixels() + first) * n, n,
-                            index_t(1), p.weight, index_t(1), n, T(1), T(0), patches, patch);
+      const matrix_view<const T> gradient{dy + (row * p.out_pixels() + first) * n, count, n};
+      gemm_kernel::multiply(gradient, matrix_view<const T>{p.weight, patch, n}.transposed(),
+                            matrix_view<T>{patches, count, patch});
       const T* from = patches;
       for (index_t k = first; k < first + count; ++k)
         for (int u = 0; u < p.kernel; ++u)

@@ -159,133 +159,115 @@ inline void tile(index_t k,
   }
 }
 
-/// C[0..m, 0..columns] = alpha A B + beta C for one panel of V vectors: whole tiles, then tiles
-/// of 4, 2 and 1 rows, so that no row is computed twice.
-template <int V, class T>
-inline void panel(index_t m,
-                  index_t k,
-                  const T* a,
-                  index_t a_row,
-                  index_t a_step,
+/// Tiles of R rows from row i on, as many as there are whole ones.
+template <int R, int V, class T>
+inline void tiles(index_t& i,
+                  const matrix_view<const T>& a,
                   const T* b,
                   index_t b_step,
+                  const matrix_view<T>& c,
                   T alpha,
-                  T beta,
-                  T* c,
-                  index_t ldc,
-                  index_t columns) {
-  index_t i = 0;
-  for (; i + tile_rows <= m; i += tile_rows)
-    tile<tile_rows, V>(k, a + i * a_row, a_row, a_step, b, b_step, alpha, beta, c + i * ldc,
-                       ldc, columns);
-  for (; i + 4 <= m; i += 4)
-    tile<4, V>(k, a + i * a_row, a_row, a_step, b, b_step, alpha, beta, c + i * ldc, ldc,
-               columns);
-  for (; i + 2 <= m; i += 2)
-    tile<2, V>(k, a + i * a_row, a_row, a_step, b, b_step, alpha, beta, c + i * ldc, ldc,
-               columns);
-  for (; i < m; ++i)
-    tile<1, V>(k, a + i * a_row, a_row, a_step, b, b_step, alpha, beta, c + i * ldc, ldc,
-               columns);
+                  T beta) {
+  for (; i + R <= c.rows; i += R)
+    tile<R, V>(a.columns, a.data + i * a.row_stride, a.row_stride, a.column_stride, b, b_step,
+               alpha, beta, c.data + i * c.row_stride, c.row_stride, c.columns);
 }
 
-/// One panel of at most tile_columns columns, whose B has row step b_step and at least
-/// round_up(columns, lanes) readable columns.
+/// C = alpha A B + beta C for one panel of V vectors: whole tiles, then tiles of 4, 2 and 1
+/// rows, so that no row is computed twice.
+template <int V, class T>
+inline void panel(const matrix_view<const T>& a,
+                  const T* b,
+                  index_t b_step,
+                  const matrix_view<T>& c,
+                  T alpha,
+                  T beta) {
+  index_t i = 0;
+  tiles<tile_rows, V>(i, a, b, b_step, c, alpha, beta);
+  tiles<4, V>(i, a, b, b_step, c, alpha, beta);
+  tiles<2, V>(i, a, b, b_step, c, alpha, beta);
+  tiles<1, V>(i, a, b, b_step, c, alpha, beta);
+}
+
+/// The same for a panel of at most tile_columns columns, of which B has at least
+/// round_up(columns, lanes) that may be read.
 template <class T>
-inline void any_panel(index_t m,
-                      index_t k,
-                      const T* a,
-                      index_t a_row,
-                      index_t a_step,
+inline void any_panel(const matrix_view<const T>& a,
                       const T* b,
                       index_t b_step,
+                      const matrix_view<T>& c,
                       T alpha,
-                      T beta,
-                      T* c,
-                      index_t ldc,
-                      index_t columns) {
-  switch (divide_up(columns, index_t(simd::lanes<T>))) {
+                      T beta) {
+  switch (divide_up(c.columns, index_t(simd::lanes<T>))) {
     case 1:
-      return panel<1>(m, k, a, a_row, a_step, b, b_step, alpha, beta, c, ldc, columns);
+      return panel<1>(a, b, b_step, c, alpha, beta);
     case 2:
-      return panel<2>(m, k, a, a_row, a_step, b, b_step, alpha, beta, c, ldc, columns);
+      return panel<2>(a, b, b_step, c, alpha, beta);
     default:
-      return panel<tile_vectors>(m, k, a, a_row, a_step, b, b_step, alpha, beta, c, ldc,
-                                 columns);
+      return panel<tile_vectors>(a, b, b_step, c, alpha, beta);
   }
 }
 
-/// C = alpha A B + beta C in the calling thread, B packed by `pack`. A's element (i, p) is a[i
-/// * a_row + p * a_step].
+/// C = alpha A B + beta C in the calling thread, B packed by `pack`, C by rows.
 template <class T>
-void multiply_packed(index_t m,
-                     index_t n,
-                     index_t k,
-                     const T* a,
-                     index_t a_row,
-                     index_t a_step,
+void multiply_packed(factor<T> a,
                      const T* packed,
-                     T alpha,
-                     T beta,
-                     T* c,
-                     index_t ldc) {
-  for (index_t j0 = 0; j0 < n; j0 += tile_columns<T>) {
-    const index_t columns = std::min(n - j0, tile_columns<T>);
+                     matrix_view<T> c,
+                     scalar<T> alpha = T(1),
+                     scalar<T> beta = T(0)) {
+  const index_t k = a.columns;
+  for (index_t j = 0; j < c.columns; j += tile_columns<T>) {
+    const index_t columns = std::min(c.columns - j, tile_columns<T>);
     const index_t width = round_up(columns, simd::lanes<T>);
     for (index_t p = 0; p < k; p += block_k)
-      any_panel(m, std::min(block_k, k - p), a + p * a_step, a_row, a_step, packed + p * width,
-                width, alpha, p == 0 ? beta : T(1), c + j0, ldc, columns);
+      any_panel(a.middle_columns(p, std::min(block_k, k - p)), packed + p * width, width,
+                c.middle_columns(j, columns), T(alpha), p == 0 ? T(beta) : T(1));
     packed += k * width;
   }
 }
 
-/// Whether B's rows are read as they are: few rows of A do not pay for packing, and short rows
-/// of B lie nearly as if packed.
+/// Whether rows of B, a factor of m rows of A, are read as they are: few rows of A do not pay
+/// for packing, and short rows of B lie nearly as if packed.
 template <class T>
-bool reads_in_place(index_t m, index_t b_row, index_t b_column) {
-  return b_column == 1 && (m <= 4 * tile_rows || b_row <= 2 * tile_columns<T>);
+bool reads_in_place(index_t m, const matrix_view<const T>& b) {
+  return b.column_stride == 1 && (m <= 4 * tile_rows || b.row_stride <= 2 * tile_columns<T>);
 }
 
-/// The same with B in place: element (p, j) at b[p * b_row + j * b_column].
+/// The same with a B of any strides, packed a panel at a time where that pays.
 template <class T>
-void multiply(index_t m,
-              index_t n,
-              index_t k,
-              const T* a,
-              index_t a_row,
-              index_t a_step,
-              const T* b,
-              index_t b_row,
-              index_t b_column,
-              T alpha,
-              T beta,
-              T* c,
-              index_t ldc) {
+void multiply(factor<T> a,
+              factor<T> b,
+              matrix_view<T> c,
+              scalar<T> alpha = T(1),
+              scalar<T> beta = T(0)) {
+  const index_t k = a.columns;
   if (k == 0) {
-    for (index_t i = 0; i < m; ++i)
-      for (index_t j = 0; j < n; ++j)
-        c[i * ldc + j] = beta == T(0) ? T(0) : beta * c[i * ldc + j];
+    for (index_t i = 0; i < c.rows; ++i)
+      for (index_t j = 0; j < c.columns; ++j) {
+        T& to = c.data[i * c.row_stride + j];
+        to = beta == T(0) ? T(0) : beta * to;
+      }
     return;
   }
-  const bool direct = reads_in_place<T>(m, b_row, b_column);
+  const bool direct = reads_in_place<T>(c.rows, b);
   scratch_frame scratch;
   T* packed = nullptr;  // taken when first needed
-  for (index_t j0 = 0; j0 < n; j0 += tile_columns<T>) {
-    const index_t columns = std::min(n - j0, tile_columns<T>);
+  for (index_t j = 0; j < c.columns; j += tile_columns<T>) {
+    const index_t columns = std::min(c.columns - j, tile_columns<T>);
     const index_t width = round_up(columns, simd::lanes<T>);
     for (index_t p = 0; p < k; p += block_k) {
-      const index_t kb = std::min(block_k, k - p);
-      const T* panel_b = b + p * b_row + j0 * b_column;
-      index_t step = b_row;
+      const index_t some = std::min(block_k, k - p);
+      const T* right = b.data + p * b.row_stride + j * b.column_stride;
+      index_t step = b.row_stride;
       if (!direct || width != columns) {
         if (!packed)
           packed = scratch.take<T>(block_k * tile_columns<T>);
-        pack_panel(kb, columns, panel_b, b_row, b_column, packed);
-        panel_b = packed;
+        pack_panel(some, columns, right, b.row_stride, b.column_stride, packed);
+        right = packed;
         step = width;
       }
-      any_panel(m, kb, a + p * a_step, a_row, a_step, panel_b, step, alpha,
-                p == 0 ? beta : T(1), c + j0, ldc, columns);
+      any_panel(a.middle_columns(p, some), right, step, c.middle_columns(j, columns), T(alpha),
+                p == 0 ? T(beta) : T(1));
     }
   }
 }
@@ -300,8 +282,8 @@ void multiply(const cpu& backend,
               matrix_view<T> c,
               scalar<T> alpha = T(1),
               scalar<T> beta = T(0)) {
-  if (c.column_stride != 1 &&
-      c.columns > 1) {  // kernels write rows of C: C^T = B^T A^T, or a copy of C
+  // Kernels write rows of C: others are made as C^T = B^T A^T, or as a copy.
+  if (c.column_stride != 1 && c.columns > 1) {
     if (c.row_stride == 1 || c.rows == 1)
       return multiply(backend, b.transposed(), a.transposed(), c.transposed(), alpha, beta);
     scratch_frame scratch;
@@ -317,45 +299,39 @@ void multiply(const cpu& backend,
     each([](const T& from, T& to) { to = from; });
     return;
   }
-  const index_t m = c.rows;
-  const index_t n = c.columns;
-  const index_t k = a.columns;
-  const index_t columns = gemm_kernel::tile_columns<T>;
   // A task is a block of C: rows enough that a panel of B is used many times while it is in
   // cache, but eight tasks if there is work.
   constexpr index_t R = gemm_kernel::tile_rows;
-  const index_t nb = 2 * columns;
-  const index_t tasks = divide_up(8, divide_up(n, nb));
-  const index_t mb = std::clamp(round_up(divide_up(m, tasks), R), R, 16 * R);
-  const index_t blocks_m = divide_up(m, mb);
-  const index_t blocks_n = divide_up(n, nb);
+  const index_t k = a.columns;
+  const index_t wide = 2 * gemm_kernel::tile_columns<T>;  // columns of a task
+  const index_t across = divide_up(c.columns, wide);
+  const index_t tasks = divide_up(8, across);
+  const index_t tall = std::clamp(round_up(divide_up(c.rows, tasks), R), R, 16 * R);  // rows
+  const index_t down = divide_up(c.rows, tall);
   // A B that every block of rows would pack again is packed once for all, unless it were too
   // large to stay near.
   constexpr index_t often = 4;
   constexpr index_t near = index_t{16} << 20;
-  const index_t size = gemm_kernel::packed_size<T>(k, n);
+  const index_t size = gemm_kernel::packed_size<T>(k, c.columns);
   scratch_frame scratch;
   const T* packed = nullptr;
-  if (blocks_m >= often && !gemm_kernel::reads_in_place<T>(mb, b.row_stride, b.column_stride) &&
+  if (down >= often && !gemm_kernel::reads_in_place<T>(tall, b) &&
       size * index_t(sizeof(T)) <= near && k > 0) {
     T* made = scratch.take<T>(size);
-    gemm_kernel::pack(backend, k, n, b.data, b.row_stride, b.column_stride, made);
+    gemm_kernel::pack(backend, k, c.columns, b.data, b.row_stride, b.column_stride, made);
     packed = made;
   }
-  backend.pool().parallel_for(blocks_m * blocks_n, [&](index_t task) {
-    const index_t i = task / blocks_n * mb;
-    const index_t j = task % blocks_n * nb;
-    const index_t rows = std::min(mb, m - i);
-    const index_t width = std::min(nb, n - j);
-    const T* from = a.data + i * a.row_stride;
-    T* to = c.data + i * c.row_stride + j;
+  backend.pool().parallel_for(down * across, [&](index_t task) {
+    const index_t i = task / across * tall;
+    const index_t j = task % across * wide;
+    const index_t rows = std::min(tall, c.rows - i);
+    const index_t columns = std::min(wide, c.columns - j);
+    const matrix_view<const T> left = a.middle_rows(i, rows);
+    const matrix_view<T> to = c.middle_rows(i, rows).middle_columns(j, columns);
     if (packed)
-      gemm_kernel::multiply_packed(rows, width, k, from, a.row_stride, a.column_stride,
-                                   packed + j * k, alpha, beta, to, c.row_stride);
+      gemm_kernel::multiply_packed(left, packed + j * k, to, alpha, beta);
     else
-      gemm_kernel::multiply(rows, width, k, from, a.row_stride, a.column_stride,
-                            b.data + j * b.column_stride, b.row_stride, b.column_stride, alpha,
-                            beta, to, c.row_stride);
+      gemm_kernel::multiply(left, b.middle_columns(j, columns), to, alpha, beta);
   });
 }
 

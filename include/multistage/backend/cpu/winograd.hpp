@@ -103,10 +103,12 @@ void convolve_by_panels(const cpu& b,
       const index_t rows = std::min(piece, in - row);
       for (index_t r = 0; r < rows; r += L)
         transform_weight_rows(w, column, width, row + r, u + r * width, u_pitch);
-      for (int p = 0; p < positions; ++p)
-        gemm_kernel::multiply_packed(
-            count, width, rows, v + p * v_pitch + first * padded_in + row, padded_in,
-            index_t(1), u + p * u_pitch, T(1), row == 0 ? T(0) : T(1), m + p * m_pitch, width);
+      for (int p = 0; p < positions; ++p) {
+        const T* from = v + p * v_pitch + first * padded_in + row;
+        gemm_kernel::multiply_packed({from, count, rows, padded_in}, u + p * u_pitch,
+                                     matrix_view<T>{m + p * m_pitch, count, width}, 1,
+                                     row == 0 ? 0 : 1);
+      }
     }
     transform_output(t, m, m_pitch, width, column, std::min(width, out - column), out, first,
                      count, y, e);
@@ -138,9 +140,9 @@ void convolve_by_tiles(const cpu& b,
   const index_t per_task = rows_per_task(tiles, std::max(fit, R), b.threads());
   const index_t v_pitch = plane<T>(per_task * padded_in);
   const auto multiply = [&](int p, index_t count, index_t j, const T* v, T* m, index_t m_row) {
-    gemm_kernel::multiply_packed(count, layout.width(j), in, v + p * v_pitch, padded_in,
-                                 index_t(1), u + p * layout.pitch() + layout.offset(j), T(1),
-                                 T(0), m, m_row);
+    gemm_kernel::multiply_packed({v + p * v_pitch, count, in, padded_in},
+                                 u + p * layout.pitch() + layout.offset(j),
+                                 matrix_view<T>{m, count, layout.width(j), m_row});
   };
   if (tiles <= per_task) {  // a panel a task; making V each time is cheaper than fetching it
                             // from another core
@@ -251,10 +253,11 @@ void add_weight_gradient(const gradient_planes<T>& g,
   const index_t width = std::min(padded, out - column);
   scratch_frame scratch;
   T* du = scratch.take<T>(positions * pitch);
-  for (int p = 0; p < positions; ++p)
-    gemm_kernel::multiply(rows, padded, g.tiles, g.v + p * g.v_pitch + row, index_t(1), g.v_row,
-                          g.d + p * g.d_pitch + column, g.d_row, index_t(1), T(1), T(0),
-                          du + p * pitch, padded);
+  for (int p = 0; p < positions; ++p) {
+    const matrix_view<const T> v{g.v + p * g.v_pitch + row, g.tiles, rows, g.v_row};
+    const matrix_view<const T> d{g.d + p * g.d_pitch + column, g.tiles, padded, g.d_row};
+    gemm_kernel::multiply(v.transposed(), d, matrix_view<T>{du + p * pitch, rows, padded});
+  }
   for (index_t i = 0; i < rows; ++i)
     transform_weight_gradient(du + i * padded, pitch, row + i, column, width, layout.rows, out,
                               dw);
