@@ -46,7 +46,8 @@ TEST_CASE("safetensors keep values, extents and metadata") {
 
 TEST_CASE("half precision is read") {
   auto f = with_header(
-      R"({"h":{"dtype":"F16","shape":[4],"data_offsets":[0,8]},"b":{"dtype":"BF16","shape":[2],"data_offsets":[8,12]}})",
+      R"({"h":{"dtype":"F16","shape":[4],"data_offsets":[0,8]},)"
+      R"("b":{"dtype":"BF16","shape":[2],"data_offsets":[8,12]}})",
       12);
   const std::uint16_t h[6] = {0x3c00, 0xc000, 0x0001, 0x7c00, 0x3f80, 0xc040};
   std::memcpy(f.data() + f.size() - 12, h, 12);

@@ -6,5 +6,6 @@ int main() {
   const ms::tensor<float, ms::extents<8>> y(8);
   const ms::tensor<float, ms::extents<2, 1, 1>> z({2, 1, 1});
   const auto sum = ms::eval(x + y * z);
-  static_assert(decltype(sum)::extents_type::static_extent(0) == 2 && decltype(sum)::extents_type::static_extent(2) == 8);
+  static_assert(decltype(sum)::extents_type::static_extent(0) == 2 &&
+                decltype(sum)::extents_type::static_extent(2) == 8);
 }

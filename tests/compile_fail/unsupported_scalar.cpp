@@ -3,6 +3,7 @@
 #include <multistage/ops/conv.hpp>
 int main() {
   multistage::cpu b;
-  multistage::tensor<int, multistage::cpu> x(b, {1, 4, 4, 1}), w(b, {3, 3, 1, 1}), y(b, {1, 4, 4, 1});
+  multistage::tensor<int, multistage::cpu> x(b, {1, 4, 4, 1}), w(b, {3, 3, 1, 1}),
+      y(b, {1, 4, 4, 1});
   multistage::ops::conv<multistage::cpu, int>(b, x.view(), w.view(), y.view());
 }

@@ -4,13 +4,18 @@ namespace ms = multistage;
 struct net {
   int resolution = 4, columns = 0, channels = 1, encoder_channels = 8, num_blocks = 1;
   std::array<int, 8> channel_mult{1};
-  constexpr int depth() const { return 1; }
-  constexpr int width() const { return resolution; }
+  constexpr int depth() const {
+    return 1;
+  }
+  constexpr int width() const {
+    return resolution;
+  }
 };
 template <class Builder>
 constexpr ms::encoded encode(Builder& b, const net& u, bool) {
   ms::encoded e;
-  const ms::feature x = b.conv(b.input(ms::input_slot::image, 1, 4, 4), u.encoder_channels, "first");
+  const ms::feature x =
+      b.conv(b.input(ms::input_slot::image, 1, 4, 4), u.encoder_channels, "first");
   e.x = b.add_row(x, b.linear(b.input(ms::input_slot::noise_level, 1), 3, "row"));
   return e;
 }
@@ -19,4 +24,6 @@ constexpr ms::feature decode(Builder& b, const net&, const ms::decoder_spec&, ms
   return b.conv(e.x, 1, "last");
 }
 using model = ms::multi_decoder<net{}, ms::decoders{8}>;
-int main() { return int(model::parameters); }
+int main() {
+  return int(model::parameters);
+}
