@@ -58,7 +58,7 @@ int main(int argc, char** argv) {
                                         std::vector<double>(std::size_t(images.size()), 0.3));
     const std::vector<double> sigmas(std::size_t(batch), bench::sigma_in(stage));
     const auto r = model.route(sigmas);
-    const auto in = model.prepare(x.data(), sigmas, r);
+    const auto in = model.prepare(x.data(), sigmas, r).inputs;
     ms::tensor<float, ms::cpu> gradients(b, model.weights().extents()), out(b, images);
     auto& engine = model.engine();
     const bench::machine_peak peak = bench::measure_peak(b);

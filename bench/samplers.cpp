@@ -105,9 +105,7 @@ void levels(benchmark::State& s, ms::spacing spacing) {
   for (auto _ : s)
     benchmark::DoNotOptimize(ms::noise_levels(ms::vp_schedule{}, spacing, 1, 1e-3, 20));
 }
-void draws(benchmark::State& s, ms::level_distribution d) {
-  ms::noise_level_draws l;
-  l.distribution = d;
+void draws(benchmark::State& s, const ms::noise_level_draws& l) {
   const ms::partition p({2.5, 7.6});
   double sum = 0;
   std::uint64_t i = 0;
@@ -177,12 +175,10 @@ const int registered = [] {
     benchmark::RegisterBenchmark(
         (std::string("noise_levels: ") + ms::to_string(ms::spacing(k))).c_str(),
         [k](benchmark::State& s) { levels(s, ms::spacing(k)); });
-  benchmark::RegisterBenchmark("draws: log_normal", [](benchmark::State& s) {
-    draws(s, ms::level_distribution::log_normal);
-  });
-  benchmark::RegisterBenchmark("draws: time_kneed", [](benchmark::State& s) {
-    draws(s, ms::level_distribution::time_kneed);
-  });
+  benchmark::RegisterBenchmark("draws: log_normal",
+                               [](benchmark::State& s) { draws(s, ms::log_normal_levels{}); });
+  benchmark::RegisterBenchmark(
+      "draws: time_kneed", [](benchmark::State& s) { draws(s, ms::time_kneed_levels<>{}); });
   using features = std::vector<double>;
   const auto metric = [](const char* name, auto f) {
     benchmark::RegisterBenchmark(name, [=](benchmark::State& s) {

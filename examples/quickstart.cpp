@@ -84,7 +84,7 @@ int quickstart(Backend backend, const settings& s) {
                       {.learning_rate = 3e-3,
                        .ema_rampup_ratio = 0.1,
                        .batch_size = 128,
-                       .levels = {-0.5, 1.4},
+                       .levels = ms::log_normal_levels{-0.5, 1.4},
                        .least_stage_share = 0.05,
                        .seed = s.seed}};
   // The checkpoint is saved now and then, at the end, and when Ctrl-C or a scheduler asks to

@@ -241,7 +241,7 @@ TEST_CASE("configurations survive JSON, unknown settings are named") {
   fails(j, "channel_mult", {1, -2}, "'channel_mult' holds -2");
   fails(j, "channel_mult", std::vector<int>(20, 1), "at most 8");
   fails(j, "resolution", "big", "'resolution' has an unfit value");
-  fails(j, "preconditioning", "None", "preconditioning 'None' is unknown");
+  fails(j, "preconditioning", "None", "'preconditioning' is \"None\"; known: EDMPrecond");
   CHECK_THAT(message([&] { io::configuration_from_json(io::json::array()); }),
              Catch::Contains("not a JSON object"));
   CHECK(io::partition_from_json({1.0, 2.0}).stage_count() == 3);

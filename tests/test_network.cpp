@@ -90,7 +90,7 @@ double loss(ms::dynamic_model<double, Backend>& m,
             std::vector<double>* gradient,
             const ms::conditioning<double>& labels) {
   const auto route = m.route(sigmas);
-  const auto in = m.prepare(x.data(), sigmas, route, labels);
+  const auto in = m.prepare(x.data(), sigmas, route, labels).inputs;
   ms::tensor<double, Backend> g(m.backend(), m.weights().extents());
   double total = 0;
   const ms::index_t size = m.images(1).row_size();

@@ -390,10 +390,13 @@ TEST_CASE("training's numbers are held to their ranges") {
         Catch::Contains(what));
   };
   says({.learning_rate = not_a_number}, "learning_rate = nan");
-  says({.levels = {.p_mean = not_a_number}}, "levels.p_mean = nan");
-  says({.levels = {.sigma_max = infinity}}, "levels.sigma_max = inf");
-  says({.levels = {.sigma_min = 9, .sigma_max = 2}}, "from sigma 9 to 2");
-  says({.levels = {.suppression = infinity}}, "levels.suppression = inf");
+  const auto refuses = [](auto levels, const char* what) {
+    CHECK_THAT(test::message([&] { ms::noise_level_draws{levels}; }), Catch::Contains(what));
+  };
+  refuses(ms::log_normal_levels{.p_mean = not_a_number}, "log_normal: p_mean = nan");
+  refuses(ms::log_uniform_levels{.sigma_max = infinity}, "log_uniform: sigma_max = inf");
+  refuses(ms::log_uniform_levels{9, 2}, "from sigma 9 to 2");
+  refuses(ms::time_kneed_levels<>{.suppression = infinity}, "time_kneed: suppression = inf");
   says({.stage_probabilities = {1, not_a_number}}, "stage_probabilities = nan");
   says({.least_stage_share = 0.6}, "least_stage_share = 0.6");
   says({.label_dropout = 1.5}, "label_dropout = 1.5");

@@ -589,7 +589,7 @@ TEST_CASE("bad parameters of samplers are named with their value") {
        "noise must fall");
   says([] { ms::timesteps(1000, ms::timestep_spacing::leading, 1001); }, "outside 1..1000");
   says([] { ms::spacing_from("linear"); }, "unknown");
-  says([] { ms::loss_weight{}.on(ms::prediction::score, 1); }, "score");
+  says([] { ms::weight_on(ms::edm_weight{}, ms::prediction::score, 1); }, "score");
 }
 
 TEST_CASE("the probability-flow ODE reaches its tolerance and gives closed-form likelihoods") {

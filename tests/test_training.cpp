@@ -662,12 +662,9 @@ TEST_CASE("the Frechet distance of Gaussians") {
 
 TEST_CASE("noise levels stay in their stage and follow their distribution") {
   const ms::partition stages({0.3, 5.0});
-  for (const auto d :
-       {ms::level_distribution::log_normal, ms::level_distribution::log_uniform,
-        ms::level_distribution::time_uniform, ms::level_distribution::logit_normal,
-        ms::level_distribution::time_kneed}) {
-    ms::noise_level_draws levels;
-    levels.distribution = d;
+  const ms::noise_level_draws all[] = {ms::log_normal_levels{}, ms::log_uniform_levels{},
+                                       ms::time_uniform_levels<>{}, ms::time_kneed_levels<>{}};
+  for (const auto& levels : all) {
     const auto p = levels.stage_probabilities(stages);
     double sum = 0;
     double below_one = 0;
@@ -684,14 +681,13 @@ TEST_CASE("noise levels stay in their stage and follow their distribution") {
     }
     CHECK(sum == Approx(1));
     // The share below sigma = 1, by each distribution's own formula.
-    const double want =
-        d == ms::level_distribution::log_uniform ? std::log(1 / 0.002) / std::log(80 / 0.002)
-        : d == ms::level_distribution::time_uniform
-            ? (ms::vp_schedule{}.t(1) - 1e-3) / (1 - 1e-3)
-        : d == ms::level_distribution::time_kneed
-            ? (ms::vp_schedule{}.t(1) - 1e-3) / (1 - 1e-3) /
-                  (0.7 + 0.3 / 5)                      // 1 is below the knee
-            : 0.5 * std::erfc(-1.0 / std::sqrt(2.0));  // (0 + 1.2) / 1.2 deviations
+    const std::string name = levels.name();
+    const double want = name == "log_uniform"    ? std::log(1 / 0.002) / std::log(80 / 0.002)
+                        : name == "time_uniform" ? (ms::vp_schedule{}.t(1) - 1e-3) / (1 - 1e-3)
+                        : name == "time_kneed"
+                            ? (ms::vp_schedule{}.t(1) - 1e-3) / (1 - 1e-3) /
+                                  (0.7 + 0.3 / 5)                      // 1 is below the knee
+                            : 0.5 * std::erfc(-1.0 / std::sqrt(2.0));  // (0 + 1.2) / 1.2
     CHECK(below_one == Approx(want).margin(2e-3));
   }
 }
@@ -708,9 +704,8 @@ TEST_CASE("a weight of one's own and stratified draws change what is trained") {
     return std::pair{r, m.weights().to_host()};
   };
   const auto plain = run([](auto&) {});
-  const auto edm = run([](auto& o) { o.weight = ms::loss_weight{.sigma_data = 0.5}; });
-  const auto velocity =
-      run([](auto& o) { o.weight = ms::loss_weight{ms::weighting::velocity}; });
+  const auto edm = run([](auto& o) { o.weight = ms::edm_weight{0.5}; });
+  const auto velocity = run([](auto& o) { o.weight = ms::velocity_weight{}; });
   CHECK(edm.second == plain.second);
   CHECK(velocity.second != plain.second);
   const auto stratified = run([](auto& o) {

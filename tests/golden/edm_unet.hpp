@@ -80,7 +80,7 @@ outputs run_edm_unet(const golden_case& g, Backend backend) {
     const auto target = reorder(g.input(q + "target"), images, true);
     const auto noisy = x.to_host();
     ms::tensor<scalar, Backend> gradients(backend, model.weights().extents());
-    const auto in = model.prepare(x.data(), sigmas, r, labels);
+    const auto in = model.prepare(x.data(), sigmas, r, labels).inputs;
     std::vector<double> raw(std::size_t(images.size()));
     double loss = 0;
     model.engine().differentiate(

@@ -419,23 +419,21 @@ inline outputs run_losses(const golden_case& g) {
       got["output.score"].push_back(target.score(noise[k]));
     }
     got["output.snr"].push_back(1 / (s * s));
-    const auto weight = [&](const std::string& name, ms::weighting kind, double gamma_,
+    const auto weight = [&](const std::string& name, const ms::loss_weight& w,
                             ms::prediction p) {
-      got["output." + name + "." + ms::to_string(p)].push_back(
-          ms::loss_weight{kind, gamma_}.on(p, s));
+      got["output." + name + "." + ms::to_string(p)].push_back(ms::weight_on(w, p, s));
     };
     for (const auto p :
          {ms::prediction::epsilon, ms::prediction::velocity, ms::prediction::sample})
-      weight(snr_name, ms::weighting::min_snr, gamma, p);
-    weight("snr_plus_1", ms::weighting::snr_plus_1, 1, ms::prediction::sample);
-    weight("truncated", ms::weighting::truncated, 1, ms::prediction::sample);
-    weight("p2_gamma1_k1", ms::weighting::p2, 1, ms::prediction::epsilon);
+      weight(snr_name, ms::min_snr_weight{gamma}, p);
+    weight("snr_plus_1", ms::velocity_weight{}, ms::prediction::sample);
+    weight("truncated", ms::truncated_weight{}, ms::prediction::sample);
+    weight("p2_gamma1_k1", ms::p2_weight{.gamma = 1, .k = 1}, ms::prediction::epsilon);
   }
   const ms::preconditioning edm{ms::precondition::edm, sigma_data};
   for (std::size_t i = 0; i < sigma.size(); ++i) {
     const auto f = edm.at(sigma[i]);
-    got["output.edm.weight"].push_back(
-        ms::loss_weight{.sigma_data = sigma_data}.on_sample(sigma[i]));
+    got["output.edm.weight"].push_back(ms::edm_weight{sigma_data}(sigma[i]));
     got["output.edm.c_skip"].push_back(f.skip);
     got["output.edm.c_out"].push_back(f.out);
     got["output.edm.c_in"].push_back(f.in);
@@ -445,7 +443,8 @@ inline outputs run_losses(const golden_case& g) {
                                            f.out);
   }
   const ms::partition stages(g.config.at("stage_boundaries").get<std::vector<double>>());
-  const ms::noise_level_draws levels{g.config.at("p_mean"), g.config.at("p_std")};
+  const ms::noise_level_draws levels =
+      ms::log_normal_levels{g.config.at("p_mean"), g.config.at("p_std")};
   got["output.stage_probability"] = levels.stage_probabilities(stages);
   for (int s = 0; s < stages.stage_count(); ++s)
     for (const double u : uniform)

@@ -19,7 +19,9 @@
 #include <charconv>
 #include <concepts>
 #include <cstdlib>
+#include <initializer_list>
 #include <limits>
+#include <span>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -88,6 +90,9 @@ struct option {
   const char* name;      ///< as it is spelt in code, files and on command lines
   const char* meaning;   ///< one line for error texts and `--help`
   number_range range{};  ///< what it may be, for numbers
+  /// Names of the values, in order: for a bool that has names, and for an enumeration whose
+  /// values are called otherwise here than elsewhere, or of which only the first are allowed.
+  std::initializer_list<const char*> names{};
 };
 
 /// An enumeration whose values have names: `option_names(E)` lists them in order, found by its
@@ -105,38 +110,91 @@ constexpr const char* to_string(E e) {
     fail<value_error>("choice ", int(e), " is outside 0..", names.size() - 1);
   return names[std::size_t(e)];
 }
-/// The value of a name. @throws value_error that lists the names there are
-template <named_choice E>
-E choice_from(const std::string& what, const std::string& name) {
-  constexpr auto names = option_names(E{});
+/// What an option that is a choice may be called, in order; nothing for other options.
+template <class T>
+std::span<const char* const> names_of(const option& o, const T&) {
+  if (o.names.size() > 0)
+    return {o.names.begin(), o.names.size()};
+  if constexpr (named_choice<T>) {
+    static constexpr auto names = option_names(T{});
+    return names;
+  } else {
+    return {};
+  }
+}
+
+namespace detail {
+/// A choice's place among its names. @throws value_error that lists them
+MULTISTAGE_COLD inline int choice_index(const std::string& what,
+                                        const std::string& name,
+                                        std::span<const char* const> names) {
   std::string known;
   for (std::size_t i = 0; i < names.size(); ++i) {
     if (name == names[i])
-      return E(int(i));
+      return int(i);
     known += std::string(i ? ", " : "") + names[i];
   }
   fail<value_error>(what, " '", name, "' is unknown; known: ", known);
 }
+}  // namespace detail
+
+/// The value of a name. @throws value_error that lists the names there are
+template <named_choice E>
+E choice_from(const std::string& what, const std::string& name) {
+  return E(detail::choice_index(what, name, names_of(option{}, E{})));
+}
+
+/// A value of the one of several types that is called so; each has a static name().
+/// @param what they are, for the message. @throws value_error that lists the names there are
+template <class Made, class... Types>
+Made made_from_name(const std::string& what, const std::string& name) {
+  static constexpr std::array<const char*, sizeof...(Types)> names{Types::name()...};
+  const int found = detail::choice_index(what, name, names);
+  Made made;
+  int index = 0;
+  ((index++ == found ? void(made = Made(Types{})) : void()), ...);
+  return made;
+}
 
 namespace detail {
+/// @throws value_error for a value without a name
+MULTISTAGE_COLD inline void check_choice(const char* owner,
+                                         const option& o,
+                                         int value,
+                                         std::span<const char* const> names) {
+  if (value >= 0 && std::size_t(value) < names.size())
+    return;
+  std::string known;
+  for (const char* name : names)
+    known += std::string(known.empty() ? "" : ", ") + name;
+  fail<value_error>(owner, ": ", o.name, " = ", value, " is no choice of ", names.size(), " (",
+                    known, ")");
+}
 /// @throws value_error naming option, value, range and meaning
 MULTISTAGE_COLD inline void check_number(const char* owner, const option& o, double v) {
   require<value_error>(o.range.holds(v), owner, ": ", o.name, " = ", v, "; it must be ",
                        o.range.text(), " (", o.meaning, ")");
 }
+/// Lists of a fixed capacity, ended by their first zero.
+template <class T>
+inline constexpr bool is_list = false;
+template <std::size_t N>
+inline constexpr bool is_list<std::array<int, N>> = true;
+
 /// A value of any type that options have: numbers by their range, choices by their count.
 template <class T>
 void check_option(const char* owner, const option& o, const T& v) {
   if constexpr (std::is_same_v<T, bool>) {
   } else if constexpr (std::is_arithmetic_v<T>) {
     check_number(owner, o, double(v));
-  } else if constexpr (named_choice<T>) {
-    constexpr std::size_t count = option_names(T{}).size();
-    require<value_error>(std::size_t(v) < count, owner, ": ", o.name, " = ", int(v),
-                         " is no choice of ", count);
+  } else if constexpr (std::is_enum_v<T>) {
+    check_choice(owner, o, int(v), names_of(o, v));
   } else if constexpr (std::is_same_v<T, std::vector<double>>) {
     for (const double one : v)
       check_number(owner, o, one);
+  } else if constexpr (is_list<T>) {
+    for (std::size_t i = 0; i < v.size() && v[i] != 0; ++i)
+      check_number(owner, o, v[i]);
   }
 }
 }  // namespace detail
@@ -172,30 +230,6 @@ T number_from(const option& o, const std::string& text) {
 }
 }  // namespace detail
 
-/// Sets an option from text: a number, true or false, a name, or numbers with commas between
-/// them. Its range is check_options' matter. @throws value_error
-template <class T>
-void set_option(const option& o, T& value, const std::string& text) {
-  if constexpr (std::is_same_v<T, bool>) {
-    require<value_error>(text == "true" || text == "false", o.name, ": '", text,
-                         "' is neither true nor false (", o.meaning, ")");
-    value = text == "true";
-  } else if constexpr (std::is_arithmetic_v<T>) {
-    value = detail::number_from<T>(o, text);
-  } else if constexpr (named_choice<T>) {
-    value = choice_from<T>(o.name, text);
-  } else if constexpr (std::is_same_v<T, std::vector<double>>) {
-    value.clear();
-    for (std::size_t at = 0; at <= text.size();) {
-      const std::size_t end = std::min(text.find(',', at), text.size());
-      value.push_back(detail::number_from<double>(o, text.substr(at, end - at)));
-      at = end + 1;
-    }
-  } else {
-    value = T(text);  // a type that is made from its name
-  }
-}
-
 /// An option's value as set_option reads it.
 template <class T>
 std::string option_text(const T& value) {
@@ -212,8 +246,48 @@ std::string option_text(const T& value) {
     for (const double v : value)
       s += (s.empty() ? "" : ",") + option_text(v);
     return s;
+  } else if constexpr (detail::is_list<T>) {
+    std::string s;
+    for (std::size_t i = 0; i < value.size() && value[i] != 0; ++i)
+      s += (s.empty() ? "" : ",") + option_text(value[i]);
+    return s;
   } else {
     return value.name();
+  }
+}
+
+/// Sets an option from text: a number, true or false, a name, or numbers with commas between
+/// them. Its range is check_options' matter. @throws value_error
+template <class T>
+void set_option(const option& o, T& value, const std::string& text) {
+  if constexpr (std::is_same_v<T, bool>) {
+    if (o.names.size() > 0)
+      return void(value = detail::choice_index(o.name, text, names_of(o, value)) == 1);
+    require<value_error>(text == "true" || text == "false", o.name, ": '", text,
+                         "' is neither true nor false (", o.meaning, ")");
+    value = text == "true";
+  } else if constexpr (std::is_arithmetic_v<T>) {
+    value = detail::number_from<T>(o, text);
+  } else if constexpr (std::is_enum_v<T>) {
+    value = T(detail::choice_index(o.name, text, names_of(o, value)));
+  } else if constexpr (std::is_same_v<T, std::vector<double>>) {
+    value.clear();
+    for (std::size_t at = 0; at <= text.size();) {
+      const std::size_t end = std::min(text.find(',', at), text.size());
+      value.push_back(detail::number_from<double>(o, text.substr(at, end - at)));
+      at = end + 1;
+    }
+  } else if constexpr (detail::is_list<T>) {
+    std::vector<double> entries;
+    set_option(o, entries, text);
+    require<value_error>(entries.size() <= value.size(), o.name, ": '", text, "' has ",
+                         entries.size(), " entries, at most ", value.size(), " are taken (",
+                         o.meaning, ")");
+    value = {};
+    for (std::size_t i = 0; i < entries.size(); ++i)
+      value[i] = detail::number_from<int>(o, option_text(entries[i]));
+  } else {
+    value = T(text);  // a type that is made from its name
   }
 }
 

@@ -25,19 +25,37 @@ struct custom_network {
   int channels = 0;
   int encoder_channels = 0;
   int num_blocks = 0;
-  std::function<described_network(const decoders&)> recorded;
+  std::function<described_network(const decoders&)> recorded;  ///< records it
+  /// Columns of the images.
   int width() const {
     return columns;
   }
+  /// Names what files hold of it (core/options.hpp).
+  template <class Self, class Visit>
+  static void fields(Self& self, Visit&& visit) {
+    visit(option{"resolution", "rows of the images, in pixels"}, self.resolution);
+    visit(option{"columns", "of the images"}, self.columns);
+    visit(option{"channels", "of the images"}, self.channels);
+    visit(option{"encoder_channels", "as the network's own settings have it"},
+          self.encoder_channels);
+  }
 };
+/// Records it with such decoders. @throws value_error saying what does not fit
 inline described_network record(const custom_network& n, const decoders& d) {
   return n.recorded(d);
 }
 
+/// A model as run-time values.
 struct configuration {
   std::variant<song_unet, adm_unet, ncsnpp, ldm_unet, custom_network> network;
-  decoders stages;
-  preconditioning precond;
+  decoders stages;              ///< what each stage has for itself
+  any_preconditioning precond;  ///< how the network becomes a denoiser
+
+  /// Whether a file can describe it: no part is of a type of the user's own.
+  bool described() const {
+    return !std::holds_alternative<custom_network>(network) &&
+           precond.kind != precondition::custom;
+  }
 };
 
 /// Whether a network's structure can be stored in a file.
@@ -50,22 +68,20 @@ inline constexpr bool is_known_network =
 template <class Net>
 configuration configure(const Net& net,
                         const decoders& stages,
-                        const preconditioning& precond) {
+                        const any_preconditioning& precond) {
   if constexpr (is_known_network<Net>)
     return {net, stages, precond};
   else
     return {custom_network{"custom", net.resolution, net.width(), net.channels,
                            net.encoder_channels, net.num_blocks,
                            [net](const decoders& d) {
-                             recorder<name_list> b;
-                             describe(b, net, d);
-                             return detail::finish(b);
+                             return record(net, d);
                            }},
             stages, precond};
 }
 
-/// A template, so that a unit whose networks are types does not compile every family's
-/// description.
+/// Records a configuration's network. A template, so that a unit whose networks are types does
+/// not compile every family's description.
 template <std::same_as<configuration> Configuration>
 described_network record(const Configuration& c) {
   return std::visit([&](const auto& net) { return record(net, c.stages); }, c.network);

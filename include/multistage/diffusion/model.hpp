@@ -33,8 +33,18 @@ struct training_facts {
 
 /// Rows in the order of their stages.
 struct routing {
-  std::vector<index_t> order;  ///< sorted row -> row
-  std::vector<index_t> rows_by_stage;
+  std::vector<index_t> order;          ///< sorted row -> row
+  std::vector<index_t> rows_by_stage;  ///< how many rows each stage has
+};
+
+/// A routed batch on the backend, by sorted row; the model's, valid until its next evaluation.
+template <class T>
+struct prepared_batch {
+  network_inputs<T> inputs;  ///< c_in x, c_noise and labels
+  const index_t* order;      ///< sorted row -> row
+  const double* in;          ///< c_in of each row
+  const double* skip;        ///< c_skip of each row
+  const double* out;         ///< c_out of each row
 };
 
 namespace functor {
@@ -52,36 +62,21 @@ struct gather_scaled {
     to[i] = To(factor ? factor[row] * v : v);
   }
 };
-/// jv[order[i], :] = skip[i] v[order[i], :] + in[i] dx[i, :]
+/// to[order[i], :] = a[i] x[order[i], :] + b[i] y[i, :]: D with a = c_skip, b = c_out and y =
+/// F; (dD/dx)^T x with b = c_in and y the gradient by the network's input.
 template <class T>
-struct transposed {
-  const double* v;
-  const T* dx;
-  const index_t* order;
-  const double* skip;
-  const double* in;
-  index_t size;
-  double* jv;
-  MULTISTAGE_HD void operator()(index_t i) const {
-    const index_t row = i / size;
-    const index_t at = order[row] * size + i % size;
-    jv[at] = skip[row] * v[at] + in[row] * double(dx[i]);
-  }
-};
-/// D[order[i], :] = skip[i] x[order[i], :] + out[i] F[i, :]
-template <class T>
-struct denoised {
+struct scatter_mixed {
   const double* x;
-  const T* f;
+  const T* y;
   const index_t* order;
-  const double* skip;
-  const double* out;
+  const double* a;
+  const double* b;
   index_t size;
-  double* d;
+  double* to;
   MULTISTAGE_HD void operator()(index_t i) const {
     const index_t row = i / size;
     const index_t at = order[row] * size + i % size;
-    d[at] = skip[row] * x[at] + out[row] * double(f[i]);
+    to[at] = a[row] * x[at] + b[row] * double(y[i]);
   }
 };
 }  // namespace functor
@@ -106,12 +101,15 @@ class dynamic_model {
                 std::optional<std::uint64_t> seed)
       : dynamic_model(std::move(backend), c, record(c), std::move(stages), seed) {}
 
+  /// Network, decoders and preconditioning.
   const configuration& config() const {
     return config_;
   }
+  /// Which noise levels each stage has.
   const partition& stages() const {
     return stages_;
   }
+  /// What is computed.
   const graph& network() const {
     return executor_.network();
   }
@@ -119,6 +117,7 @@ class dynamic_model {
   const std::vector<std::string>& parameter_names() const {
     return names_;
   }
+  /// As many as there are decoders.
   int stage_count() const {
     return stages_.stage_count();
   }
@@ -133,6 +132,7 @@ class dynamic_model {
         return n.out().size();
     return 0;
   }
+  /// Of all stages and what they share.
   index_t parameter_count() const {
     return parameters_of(network());
   }
@@ -140,15 +140,19 @@ class dynamic_model {
   const training_facts& trained() const {
     return trained_;
   }
+  /// Said by a trainer, or by whoever brings weights from elsewhere.
   void set_trained(const training_facts& facts) {
     trained_ = facts;
   }
+  /// What computes the network.
   executor<Scalar, Backend>& engine() {
     return executor_;
   }
+  /// As above.
   const executor<Scalar, Backend>& engine() const {
     return executor_;
   }
+  /// Where it computes.
   Backend& backend() {
     return backend_;
   }
@@ -185,6 +189,7 @@ class dynamic_model {
   bool has_segment(int segment) const {
     return unread_.empty() || !unread_[std::size_t(segment)];
   }
+  /// Whether an average of the weights is kept.
   bool has_average() const {
     return average_.size() > 0;
   }
@@ -280,30 +285,27 @@ class dynamic_model {
     const index_t rows = expected.rows;
     const index_t size = expected.row_size();
     const routing r = route(sigmas);
-    const network_inputs<Scalar> in = prepare(x.data, sigmas, r, labels);
+    const prepared_batch<Scalar> batch = prepare(x.data, sigmas, r, labels);
     tensor<Scalar, Backend> dx(backend_, expected);
     differentiation<Scalar> asked;
     asked.input_gradients[std::size_t(input_slot::image)] = dx.data();
-    const double* skip = factors_.data() + rows;
-    const double* out = skip + rows;
-    executor_.differentiate((has_average() ? average_ : weights_).data(),
-                            static_cast<Scalar*>(nullptr), in, r.rows_by_stage,
-                            [&](int, index_t first, index_t n, const Scalar*, Scalar* df) {
-                              backend_.for_each_index(
-                                  n * size,
-                                  functor::gather_scaled<double, Scalar>{
-                                      v.data, order_.data() + first, out + first, size, df});
-                            },
-                            asked);
-    backend_.for_each_index(rows * size,
-                            functor::transposed<Scalar>{v.data, dx.data(), order_.data(), skip,
-                                                        factors_.data(), size, jv.data});
+    const Scalar* weights = (has_average() ? average_ : weights_).data();
+    const auto pull_back = [&](int, index_t first, index_t n, const Scalar*, Scalar* df) {
+      backend_.for_each_index(
+          n * size, functor::gather_scaled<double, Scalar>{v.data, batch.order + first,
+                                                           batch.out + first, size, df});
+    };
+    executor_.differentiate(weights, static_cast<Scalar*>(nullptr), batch.inputs,
+                            r.rows_by_stage, pull_back, asked);
+    backend_.for_each_index(
+        rows * size, functor::scatter_mixed<Scalar>{v.data, dx.data(), batch.order, batch.skip,
+                                                    batch.in, size, jv.data});
   }
 
-  /// Network inputs of a routed batch: c_in x and c_noise in the order of stages, labels
-  /// gathered alike. Valid until the next call.
+  /// A batch as the network reads it: c_in x and c_noise in the order of stages, labels
+  /// gathered alike, and the factors that make D of its result.
   template <class From>
-  network_inputs<Scalar> prepare(const From* x,
+  prepared_batch<Scalar> prepare(const From* x,
                                  std::span<const double> sigmas,
                                  const routing& r,
                                  const conditioning<Scalar>& labels = {}) {
@@ -326,9 +328,13 @@ class dynamic_model {
     backend_.for_each_index(
         rows * size, functor::gather_scaled<From, Scalar>{x, order_.data(), factors_.data(),
                                                           size, x_.data()});
-    network_inputs<Scalar> in;
-    in[input_slot::image] = x_.data();
-    in[input_slot::noise_level] = noise_.data();
+    prepared_batch<Scalar> batch{.inputs = {},
+                                 .order = order_.data(),
+                                 .in = factors_.data(),
+                                 .skip = factors_.data() + rows,
+                                 .out = factors_.data() + 2 * rows};
+    batch.inputs[input_slot::image] = x_.data();
+    batch.inputs[input_slot::noise_level] = noise_.data();
     const auto gather = [&](input_slot slot, const Scalar* from, tensor<Scalar, Backend>& to) {
       const index_t n = label_dim(slot);
       if (n == 0)
@@ -339,20 +345,12 @@ class dynamic_model {
                                               from, order_.data(), nullptr, n, to.data()});
       else
         backend_.for_each_index(rows * n, ops::functor::set<Scalar>{Scalar(0), to.data()});
-      in[slot] = to.data();
+      batch.inputs[slot] = to.data();
     };
     gather(input_slot::class_labels, labels.class_labels, class_labels_);
     gather(input_slot::augment_labels, labels.augment_labels, augment_labels_);
     gather(input_slot::context, labels.context, context_);
-    return in;
-  }
-  /// What prepare left on the backend, by sorted row: the order, and the factors [c_in, c_skip,
-  /// c_out] of `rows` each.
-  const index_t* prepared_order() const {
-    return order_.data();
-  }
-  const double* prepared_factors() const {
-    return factors_.data();
+    return batch;
   }
 
  protected:
@@ -436,17 +434,16 @@ class dynamic_model {
     require<value_error>(
         features != shared_features::take_over || kept_order_ == r.order,
         "denoise: no features of rows in this order of stages were kept; keep them first");
-    const network_inputs<Scalar> in = prepare(x, sigmas, r, labels);
+    const prepared_batch<Scalar> batch = prepare(x, sigmas, r, labels);
     need_segment(0);
     for (int s = 0; s < stage_count(); ++s)
       if (r.rows_by_stage[std::size_t(s)] > 0)
         need_segment(1 + s);
-    executor_.forward((has_average() ? average_ : weights_).data(), in, r.rows_by_stage,
-                      f_.data(), version_, features);
+    executor_.forward((has_average() ? average_ : weights_).data(), batch.inputs,
+                      r.rows_by_stage, f_.data(), version_, features);
     backend_.for_each_index(
-        rows * size,
-        functor::denoised<Scalar>{x, f_.data(), order_.data(), factors_.data() + rows,
-                                  factors_.data() + 2 * rows, size, d});
+        rows * size, functor::scatter_mixed<Scalar>{x, f_.data(), batch.order, batch.skip,
+                                                    batch.out, size, d});
     if (features == shared_features::keep)
       kept_order_ = std::move(r.order);
   }

@@ -21,8 +21,19 @@ namespace detail {
 /// Whether a schedule says how its models are preconditioned.
 template <class S>
 concept has_preconditioning = std::is_default_constructible_v<S> && requires(const S& s) {
-  { preconditioning_for(s, 0.5) } -> std::convertible_to<preconditioning>;
+  { preconditioning_for(s, 0.5) } -> std::convertible_to<any_preconditioning>;
 };
+
+/// A schedule's preconditioning; one of a type of its own is told sigma_data too, for the
+/// loss's usual weight.
+template <class S>
+any_preconditioning preconditioning_of(const S& schedule, double sigma_data) {
+  using type = decltype(preconditioning_for(schedule, sigma_data));
+  if constexpr (std::convertible_to<type, preconditioning>)
+    return preconditioning_for(schedule, sigma_data);
+  else
+    return {preconditioning_for(schedule, sigma_data), sigma_data};
+}
 
 /// Cost and fitness of a network, from one reading.
 template <class Net>
@@ -191,7 +202,7 @@ class multi_decoder : public detail::model_base<Scalar, Backend>::type {
   /// The configuration as run-time values. @param sigma_data standard deviation of the images.
   static configuration make_configuration(double sigma_data = 0.5) {
     if constexpr (detail::has_preconditioning<Schedule>)
-      return configure(Network, Decoders, preconditioning_for(Schedule{}, sigma_data));
+      return configure(Network, Decoders, detail::preconditioning_of(Schedule{}, sigma_data));
     else
       return {};  // refused above
   }
@@ -203,18 +214,9 @@ class multi_decoder : public detail::model_base<Scalar, Backend>::type {
                          Backend backend = Backend())
       : base(std::move(backend),
              make_configuration(sigma_data),
-             recorded(),
+             record(Network, Decoders),  // of its own family, so that a unit compiles no other
              std::move(stages),
              s.value) {}
-
- private:
-  /// By this network's type alone, so that a unit compiles one family, not all.
-  static described_network recorded() {
-    if constexpr (is_known_network<std::remove_cvref_t<decltype(Network)>>)
-      return record(Network, Decoders);
-    else
-      return std::get<custom_network>(make_configuration().network).recorded(Decoders);
-  }
 };
 
 /// One network for all noise levels.

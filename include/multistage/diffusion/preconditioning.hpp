@@ -1,64 +1,27 @@
-// Preconditioning: how a network F becomes a denoiser of x = y + sigma n,
-//   D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)                                 (Karras
-//   et al., arXiv 2206.00364, eq. 7 and table 1)
-// A network of another convention sees x_t = alpha (y + sigma n), so c_in is its alpha; what it
-// predicts gives c_skip and c_out:
-//   epsilon   n                      c_skip = 1                c_out = -sigma
-//   sample    y                      c_skip = 0                c_out = 1
-//   velocity  alpha n - alpha sigma y  c_skip = 1/(1 + sigma^2)  c_out = -sigma / (alpha (1 +
-//   sigma^2))     (arXiv 2202.00512) score     -n / (alpha sigma)     c_skip = 1 c_out = alpha
-//   sigma^2                      (arXiv 2011.13456) flow      n - y                  c_skip =
-//   1/(1 + sigma)    c_out = -sigma / (1 + sigma)               (arXiv 2210.02747)
+// A model's preconditioning as run-time values: one of the library's (preconditioner.hpp) by
+// its name and constants, as files hold it, or one of the user's own.
 #pragma once
-#include <cmath>
-#include <string>
+#include <functional>
 
 #include "../core/finite.hpp"
-#include "../schedule/discrete.hpp"
+#include "../core/options.hpp"
+#include "preconditioner.hpp"
 
 namespace multistage {
 
-/// Which alpha and c_noise: EDM's own; VP (continuous, label 999 t); VE as EDM trains it (label
-/// ln(sigma / 2)); iDDPM (label: index of the cosine schedule); ddpm (index of a discrete
-/// schedule, as latent diffusion has it); subvp (label 999 t) and score_ve (label sigma) as
-/// score_sde trains them; flow (label 1000 t, t = sigma / (1 + sigma)).
-enum class precondition { edm, vp, ve, iddpm, ddpm, subvp, score_ve, flow };
-
-/// What the network's result stands for. `native` is what the preconditioning's own paper
-/// trains.
-enum class prediction { native, epsilon, sample, velocity, score, flow };
-
-/// The four factors at one noise level.
-struct preconditioning_factors {
-  double skip;
-  double out;
-  double in;
-  double noise;
-};
-
-/// c_skip and c_out of a kind of prediction (the table at the file's head).
-struct prediction_mix {
-  double skip;
-  double out;
-};
-inline prediction_mix mix_of(prediction p, double sigma, double alpha) {
-  switch (p) {
-    case prediction::sample:
-      return {0, 1};
-    case prediction::velocity:
-      return {1 / (1 + sigma * sigma), -sigma / (alpha * (1 + sigma * sigma))};
-    case prediction::score:
-      return {1, alpha * sigma * sigma};
-    case prediction::flow:
-      return {1 / (1 + sigma), -sigma / (1 + sigma)};
-    default:
-      return {1, -sigma};
-  }
+/// Which preconditioning; `custom` is one of a type of the user's own.
+enum class precondition { edm, vp, ve, iddpm, ddpm, subvp, score_ve, flow, custom };
+/// Names as upstream's classes have them; what upstream has no class for is named alike.
+constexpr std::array<const char*, 9> option_names(precondition) {
+  return {"EDMPrecond",   "VPPrecond",      "VEPrecond",   "iDDPMPrecond", "DDPMPrecond",
+          "subVPPrecond", "scoreVEPrecond", "FlowPrecond", "custom"};
+}
+/// The preconditioning of a name. @throws value_error that lists the names there are
+inline precondition precondition_from(const std::string& name) {
+  return choice_from<precondition>("preconditioning", name);
 }
 
-/// A preconditioning and its constants. `sigma_data`: standard deviation of the images (EDM);
-/// beta_min and beta_max: the schedule's (VP, sub-VP); beta_start, beta_end, num_timesteps and
-/// betas: the discrete schedule's (ddpm).
+/// One of the library's preconditionings and its constants, of which each uses its own.
 struct preconditioning {
   precondition kind = precondition::edm;
   double sigma_data = 0.5;
@@ -70,132 +33,144 @@ struct preconditioning {
   double beta_end = 0.0195;
   int num_timesteps = 1000;
 
-  /// @param sigma above 0.
+  /// The four factors. @param sigma above 0
   preconditioning_factors at(double sigma) const {
-    const double vp_signal = 1 / std::sqrt(sigma * sigma + 1);
+    const auto towards = [&](prediction native) {
+      return predicts == prediction::native ? native : predicts;
+    };
+    const prediction noise = towards(prediction::epsilon);
     switch (kind) {
       case precondition::vp:
-        return predicted(sigma, vp_signal, 999 * vp_time(std::log1p(sigma * sigma)),
-                         prediction::epsilon);
-      case precondition::subvp: {  // alpha sigma = 1 - alpha^2
-        const double alpha = 2 / (sigma + std::sqrt(sigma * sigma + 4));
-        return predicted(sigma, alpha, 999 * vp_time(-2 * std::log(alpha)),
-                         prediction::epsilon);
-      }
+        return vp_preconditioning{beta_min, beta_max, noise}.at(sigma);
+      case precondition::subvp:
+        return sub_vp_preconditioning{beta_min, beta_max, noise}.at(sigma);
       case precondition::ve:
-        return {1, sigma, 1, std::log(sigma / 2)};
+        return ve_preconditioning{}.at(sigma);
       case precondition::score_ve:
-        return predicted(sigma, 1, sigma, prediction::score);
+        return score_ve_preconditioning{towards(prediction::score)}.at(sigma);
       case precondition::iddpm:
-        return predicted(sigma, vp_signal,
-                         double(iddpm_levels().size()) - 2 - nearest_iddpm(sigma),
-                         prediction::epsilon);
+        return iddpm_preconditioning{noise}.at(sigma);
       case precondition::ddpm:
-        return predicted(sigma, vp_signal,
-                         discrete_schedule::cached(betas, beta_start, beta_end, num_timesteps)
-                             .nearest(sigma),
-                         prediction::epsilon);
+        return ddpm_preconditioning{betas, beta_start, beta_end, num_timesteps, noise}.at(
+            sigma);
       case precondition::flow:
-        return predicted(sigma, 1 / (1 + sigma), 1000 * sigma / (1 + sigma), prediction::flow);
-      default: {
-        const double total = sigma * sigma + sigma_data * sigma_data;
-        return {sigma_data * sigma_data / total, sigma * sigma_data / std::sqrt(total),
-                1 / std::sqrt(total), std::log(sigma) / 4};
-      }
+        return flow_preconditioning{towards(prediction::flow)}.at(sigma);
+      default:
+        return edm_preconditioning{sigma_data}.at(sigma);
     }
   }
-  /// EDM's weight of the squared error of D (eq. 8): (sigma^2 + sigma_data^2) / (sigma
-  /// sigma_data)^2.
-  double loss_weight(double sigma) const {
-    const double product = sigma * sigma_data;
-    return (sigma * sigma + sigma_data * sigma_data) / (product * product);
-  }
-
- private:
-  /// t of the linear VP schedule from -2 ln alpha.
-  double vp_time(double minus_two_log_alpha) const {
-    const double d = beta_max - beta_min;
-    return (std::sqrt(beta_min * beta_min + 2 * d * minus_two_log_alpha) - beta_min) / d;
-  }
-  static double nearest_iddpm(double sigma) {
-    const auto& u = iddpm_levels();  // descending
-    const auto below = std::lower_bound(u.begin(), u.end(), sigma,
-                                        [](double level, double s) { return level > s; });
-    if (below == u.begin())
-      return 0;
-    if (below == u.end())
-      return double(u.size() - 1);
-    return double(below - u.begin()) - (*(below - 1) - sigma <= sigma - *below ? 1 : 0);
-  }
-  preconditioning_factors predicted(double sigma,
-                                    double alpha,
-                                    double noise,
-                                    prediction native) const {
-    const auto [skip, out] =
-        mix_of(predicts == prediction::native ? native : predicts, sigma, alpha);
-    return {skip, out, alpha, noise};
+  /// Names every constant (core/options.hpp).
+  template <class Self, class Visit>
+  static constexpr void fields(Self& self, Visit&& visit) {
+    constexpr number_range beta = inside(0, 1);
+    visit(option{"preconditioning", "how the network becomes a denoiser"}, self.kind);
+    visit(option{"sigma_data", "standard deviation of the images", between(1e-6, 1e6)},
+          self.sigma_data);
+    visit(option{"beta_min", "of the linear schedule (VP, subVP)", between(0, 1e6)},
+          self.beta_min);
+    visit(option{"beta_max", "of the linear schedule (VP, subVP)", between(0, 1e6)},
+          self.beta_max);
+    visit(option{"prediction_type", "what the network is trained towards"}, self.predicts);
+    visit(option{"beta_schedule",
+                 "how betas lie between their ends (DDPM)",
+                 {},
+                 {"linear", "scaled_linear", "cosine"}},
+          self.betas);
+    visit(option{"beta_start", "the first beta (DDPM)", beta}, self.beta_start);
+    visit(option{"beta_end", "the last beta (DDPM)", beta}, self.beta_end);
+    visit(option{"num_timesteps", "of the discrete schedule (DDPM)", between(2, 1e6)},
+          self.num_timesteps);
   }
 };
 
 /// Refuses constants with which no factor is a number. @throws value_error naming the one
 MULTISTAGE_COLD inline void check(const preconditioning& p) {
-  const auto inside = [](const char* name, double value, double least, double most) {
-    require<value_error>(is_finite(value) && value >= least && value <= most,
-                         "preconditioning: ", name, " = ", value, " is outside ", least, "..",
-                         most);
-  };
-  inside("sigma_data", p.sigma_data, 1e-6, 1e6);
-  if (p.kind == precondition::vp || p.kind == precondition::subvp) {
-    inside("beta_min", p.beta_min, 0, 1e6);
-    inside("beta_max", p.beta_max, 0, 1e6);
-    require<value_error>(p.beta_min < p.beta_max, "preconditioning: beta_min = ", p.beta_min,
-                         " is not below beta_max = ", p.beta_max);
-  }
-  inside("num_timesteps", p.num_timesteps, 2, 1e6);
-  inside("beta_start", p.beta_start, 1e-12, 1 - 1e-12);
-  inside("beta_end", p.beta_end, 1e-12, 1 - 1e-12);
+  check_options("preconditioning", p);
+  require<value_error>(
+      (p.kind != precondition::vp && p.kind != precondition::subvp) || p.beta_min < p.beta_max,
+      "preconditioning: beta_min = ", p.beta_min, " is not below beta_max = ", p.beta_max);
   if (p.kind == precondition::ddpm)
     discrete_schedule::cached(p.betas, p.beta_start, p.beta_end, p.num_timesteps);
 }
 
-/// What a network of another kind would have predicted: `value`, of kind `from`, at a value x =
-/// y + sigma n, as kind `to`. alpha: the signal's scale, 1 / sqrt(1 + sigma^2) where variance
-/// is preserved. All kinds are linear in D, so the way leads over it.
-inline double convert_prediction(prediction from,
-                                 prediction to,
-                                 double value,
-                                 double x,
-                                 double sigma,
-                                 double alpha) {
-  const auto factors = [&](prediction p) {
-    require<value_error>(p != prediction::native,
-                         "convert_prediction: 'native' is no kind; name one");
-    return mix_of(p, sigma, alpha);
-  };
-  const auto [skip, out] = factors(from);
-  const auto [skip_to, out_to] = factors(to);
-  return (skip * x + out * value - skip_to * x) / out_to;
+/// The library's types as values that files can hold.
+inline preconditioning described(const edm_preconditioning& p) {
+  return {precondition::edm, p.sigma_data};
+}
+/// As above.
+inline preconditioning described(const vp_preconditioning& p) {
+  return {precondition::vp, 0.5, p.beta_min, p.beta_max, p.predicts};
+}
+/// As above.
+inline preconditioning described(const sub_vp_preconditioning& p) {
+  return {precondition::subvp, 0.5, p.beta_min, p.beta_max, p.predicts};
+}
+/// As above.
+inline preconditioning described(const ve_preconditioning&) {
+  return {precondition::ve};
+}
+/// As above.
+inline preconditioning described(const score_ve_preconditioning& p) {
+  return {.kind = precondition::score_ve, .predicts = p.predicts};
+}
+/// As above.
+inline preconditioning described(const iddpm_preconditioning& p) {
+  return {.kind = precondition::iddpm, .predicts = p.predicts};
+}
+/// As above.
+inline preconditioning described(const ddpm_preconditioning& p) {
+  return {.kind = precondition::ddpm,
+          .predicts = p.predicts,
+          .betas = p.betas,
+          .beta_start = p.beta_start,
+          .beta_end = p.beta_end,
+          .num_timesteps = p.num_timesteps};
+}
+/// As above.
+inline preconditioning described(const flow_preconditioning& p) {
+  return {.kind = precondition::flow, .predicts = p.predicts};
 }
 
-/// Names as upstream's classes have them; what upstream has no class for is named alike.
-constexpr const char* to_string(precondition p) {
-  constexpr const char* names[] = {"EDMPrecond",     "VPPrecond",   "VEPrecond",
-                                   "iDDPMPrecond",   "DDPMPrecond", "subVPPrecond",
-                                   "scoreVEPrecond", "FlowPrecond"};
-  return names[int(p)];
-}
-constexpr const char* to_string(prediction p) {
-  constexpr const char* names[] = {"native", "epsilon", "sample", "velocity", "score", "flow"};
-  return names[int(p)];
-}
-inline precondition precondition_from(const std::string& name) {
-  std::string known;
-  for (int p = 0; p <= int(precondition::flow); ++p) {
-    if (name == to_string(precondition(p)))
-      return precondition(p);
-    known += std::string(p ? ", " : "") + to_string(precondition(p));
+/// A preconditioning of any kind, as a model holds it; a preconditioning itself. One of the
+/// user's own is in files by its name `custom` alone.
+class any_preconditioning : public preconditioning {
+ public:
+  /// EDM's.
+  any_preconditioning() = default;
+  /// One of the library's, by name and constants.
+  any_preconditioning(const preconditioning& named) : preconditioning(named) {}
+  /// The same with usual constants.
+  any_preconditioning(precondition kind, double sigma_data = 0.5)
+      : preconditioning{kind, sigma_data} {}
+  /// One of the library's types, or of the user's own. @param sigma_data standard deviation of
+  /// the images, which the usual weight of the loss knows
+  template <preconditioner P>
+  requires(!std::derived_from<P, preconditioning>)
+      any_preconditioning(P given, double sigma_data = 0.5)
+      : preconditioning{precondition::custom, sigma_data} {
+    if constexpr (requires { described(given); }) {
+      static_cast<preconditioning&>(*this) = described(given);
+      if constexpr (!std::same_as<P, edm_preconditioning>)
+        this->sigma_data = sigma_data;
+    } else {
+      own_ = [p = std::move(given)](double sigma) -> preconditioning_factors {
+        return p.at(sigma);
+      };
+    }
   }
-  fail<value_error>("preconditioning '", name, "' is unknown; known: ", known);
-}
+
+  /// The four factors. @param sigma above 0. @throws state_error for `custom` without one
+  preconditioning_factors at(double sigma) const {
+    if (kind != precondition::custom)
+      return preconditioning::at(sigma);
+    require<state_error>(own_ != nullptr,
+                         "preconditioning: 'custom' is the name of one of a user's own type; "
+                         "give the model a value of that type");
+    return own_(sigma);
+  }
+
+ private:
+  std::function<preconditioning_factors(double)> own_;
+};
 
 }  // namespace multistage

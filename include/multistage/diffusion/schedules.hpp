@@ -1,10 +1,10 @@
 // Which preconditioning goes with a schedule: how a network is trained where the schedule is a
 // model's template argument. A schedule of the user's own has a function of this name beside
-// it, found by its argument:
+// it, found by its argument, which returns a `preconditioning` or any preconditioner
+// (preconditioner.hpp):
 //   namespace mine {
 //   struct schedule { ... };
-//   constexpr ms::preconditioning preconditioning_for(const schedule&, double sigma_data) { ...
-//   }
+//   ms::flow_preconditioning preconditioning_for(const schedule&, double sigma_data);
 //   }
 #pragma once
 #include "../schedule/cosine.hpp"

@@ -60,7 +60,8 @@ bool take(const json& j, std::vector<T>& to) {
   return true;
 }
 
-/// Reads keys of an object one by one and complains about those nobody read.
+/// Reads the options of structs (core/options.hpp) from an object's keys, and complains about
+/// keys that none of them has.
 class reader {
  public:
   reader(const json& j, std::string where) : j_(j), where_(std::move(where)) {
@@ -70,6 +71,54 @@ class reader {
   bool has(const char* key) const {
     return j_.contains(key);
   }
+  /// An option's value, where the object has its key.
+  template <class T>
+  void operator()(const option& o, T& to) {
+    if constexpr (std::is_enum_v<T>) {
+      choice(o.name, to, names_of(o, to));
+    } else if constexpr (std::is_same_v<T, bool>) {
+      if (o.names.size() > 0)
+        choice(o.name, to, names_of(o, to));
+      else
+        setting(o.name, to);
+    } else if constexpr (multistage::detail::is_list<T>) {
+      list(o.name, to);
+    } else {
+      setting(o.name, to);
+    }
+  }
+  /// A string that must be one of `choices`; the value is its place.
+  template <class E>
+  void choice(const char* key, E& to, std::span<const char* const> choices) {
+    used_.push_back(key);
+    if (!j_.contains(key))
+      return;
+    int i = 0;
+    std::string known;
+    for (const char* c : choices) {
+      if (is_text(j_.at(key), c))
+        return void(to = E(i));
+      ++i;
+      known += std::string(known.empty() ? "" : ", ") + c;
+    }
+    fail<value_error>(where_, ": '", key, "' is ", excerpt(j_.at(key)), "; known: ", known);
+  }
+  /// Keys that are read elsewhere, or that say nothing here.
+  void skip(std::initializer_list<const char*> keys) {
+    used_.insert(used_.end(), keys.begin(), keys.end());
+  }
+  /// @throws value_error for a key that nothing read
+  void finish() const {
+    for (const auto& [key, value] : j_.items()) {
+      bool known = false;
+      for (const auto& u : used_)
+        known = known || u == key;
+      require<value_error>(known, where_, ": '", key, "' = ", excerpt(value),
+                           " is not a setting this network has");
+    }
+  }
+
+ private:
   template <class T>
   void setting(const char* key, T& to) {
     used_.push_back(key);
@@ -93,172 +142,48 @@ class reader {
       to[i] = list[i];
     }
   }
-  /// A string that must be one of `choices`; the value is its place.
-  template <class E>
-  void choice(const char* key, E& to, std::initializer_list<const char*> choices) {
-    used_.push_back(key);
-    if (!j_.contains(key))
-      return;
-    int i = 0;
-    std::string known;
-    for (const char* c : choices) {
-      if (is_text(j_.at(key), c))
-        return void(to = E(i));
-      ++i;
-      known += std::string(known.empty() ? "" : ", ") + c;
-    }
-    fail<value_error>(where_, ": '", key, "' is ", excerpt(j_.at(key)), "; known: ", known);
-  }
-  void skip(std::initializer_list<const char*> keys) {
-    used_.insert(used_.end(), keys.begin(), keys.end());
-  }
-  void finish() const {
-    for (const auto& [key, value] : j_.items()) {
-      bool known = false;
-      for (const auto& u : used_)
-        known = known || u == key;
-      require<value_error>(known, where_, ": '", key, "' = ", excerpt(value),
-                           " is not a setting this network has");
-    }
-  }
 
- private:
   const json& j_;
   std::string where_;
   std::vector<std::string> used_;
 };
 
-/// Writes the keys that reader reads, so that each network lists its settings once.
+/// Writes options of structs as reader reads them.
 class writer {
  public:
   json_document document{json::object()};
 
   template <class T>
-  void setting(const char* key, T&& from) {
-    document.set(key, std::forward<T>(from));
+  void operator()(const option& o, const T& from) {
+    if constexpr (multistage::detail::is_list<T>) {
+      document.set(o.name, std::vector<int>(from.begin(), from.begin() + length(from)));
+    } else if constexpr (std::is_enum_v<T> || std::is_same_v<T, bool>) {
+      const auto names = names_of(o, from);
+      if (names.empty())
+        document.set(o.name, from);
+      else
+        document.set(o.name, names[std::size_t(from)]);
+    } else {
+      document.set(o.name, from);
+    }
   }
-  template <std::size_t N>
-  void list(const char* key, const std::array<int, N>& from) {
-    document.set(key, std::vector<int>(from.begin(), from.begin() + length(from)));
-  }
-  template <class E>
-  void choice(const char* key, const E& from, std::initializer_list<const char*> choices) {
-    document.set(key, *(choices.begin() + int(from)));
-  }
-  void skip(std::initializer_list<const char*>) {}
 };
 
-inline constexpr std::initializer_list<const char*> networks{"song_unet", "adm_unet", "ncsnpp",
-                                                             "ldm_unet", "custom"};
-inline constexpr std::initializer_list<const char*> path_names{"standard", "skip", "residual"};
-inline constexpr std::initializer_list<const char*> architectures{"unified", "multi_decoder",
-                                                                  "separate"};
+/// Reads or writes a struct's options.
+template <class Visit, class Options>
+void visit_fields(Visit& visit, Options& options) {
+  std::remove_const_t<Options>::fields(options, visit);
+}
 
-/// What all networks have.
-template <class F, class Net>
-void common_settings(F& f, Net& n) {
-  f.setting("resolution", n.resolution);
-  f.setting("columns", n.columns);
-  f.setting("channels", n.channels);
-  f.setting("encoder_channels", n.encoder_channels);
-  f.list("channel_mult", n.channel_mult);
-  f.setting("num_blocks", n.num_blocks);
-  f.setting("norm_groups", n.norm_groups);
-  f.setting("label_dim", n.label_dim);
-  f.setting("dropout", n.dropout);
-  f.setting("shared_middle", n.shared_middle);
+inline constexpr std::array networks{"song_unet", "adm_unet", "ncsnpp", "ldm_unet", "custom"};
+inline constexpr std::array architectures{"unified", "multi_decoder", "separate"};
+
+/// Passes over keys of the reference's configurations that say nothing to a network here.
+inline void skip_silent_keys(reader& r, const ncsnpp&) {
+  r.skip({"sigma_min", "sigma_max", "label_scale", "stage_intervals_t"});
 }
-template <class F>
-void settings(F& f, song_unet& n) {
-  common_settings(f, n);
-  f.list("attn_resolutions", n.attn_resolutions);
-  f.setting("channel_mult_emb", n.channel_mult_emb);
-  f.setting("augment_dim", n.augment_dim);
-  f.setting("channel_mult_noise", n.channel_mult_noise);
-  f.choice("embedding", n.fourier, {"positional", "fourier"});
-  f.choice("encoder_type", n.encoder_type, path_names);
-  f.choice("decoder_type", n.decoder_type, {"standard", "skip"});
-  f.list("resample_filter", n.resample_filter);
-}
-template <class F>
-void settings(F& f, adm_unet& n) {
-  common_settings(f, n);
-  f.list("attn_resolutions", n.attn_resolutions);
-  f.setting("channel_mult_emb", n.channel_mult_emb);
-  f.setting("augment_dim", n.augment_dim);
-  f.setting("channels_per_head", n.channels_per_head);
-}
-template <class F>
-void settings(F& f, ncsnpp& n) {
-  common_settings(f, n);
-  f.list("attn_resolutions", n.attn_resolutions);
-  f.choice("embedding", n.fourier, {"positional", "fourier"});
-  f.list("resample_filter", n.resample_filter);
-  f.setting("fir", n.fir);
-  f.choice("progressive", n.output_skip, {"none", "output_skip"});
-  f.choice("progressive_input", n.progressive_input, {"none", "input_skip", "residual"});
-  f.choice("progressive_combine", n.progressive_combine, {"sum", "cat"});
-  f.setting("skip_rescale", n.skip_rescale);
-  f.choice("resblock_type", n.resblock_type, {"biggan", "ddpm"});
-  f.setting("resample_with_conv", n.resample_with_conv);
-  f.setting("scale_by_sigma", n.scale_by_sigma);
-  f.skip({"sigma_min", "sigma_max", "label_scale", "stage_intervals_t"});
-}
-template <class F>
-void settings(F& f, ldm_unet& n) {
-  common_settings(f, n);
-  f.list("attn_downsample", n.attn_downsample);
-  f.setting("num_head_channels", n.num_head_channels);
-  f.setting("num_heads", n.num_heads);
-  f.setting("spatial_transformer", n.spatial_transformer);
-  f.setting("context_dim", n.context_dim);
-  f.setting("context_tokens", n.context_tokens);
-  f.setting("transformer_depth", n.transformer_depth);
-  f.setting("scale_shift_norm", n.scale_shift_norm);
-  f.setting("resblock_updown", n.resblock_updown);
-  f.setting("class_context", n.class_context);
-  f.setting("norm_eps", n.norm_eps);
-  f.setting("flip_sin_to_cos", n.flip_sin_to_cos);
-  f.setting("freq_shift", n.freq_shift);
-  f.setting("downsample_padding", n.downsample_padding);
-  f.skip({"stage_boundaries_timestep"});
-}
-template <class F>
-void settings(F& f, custom_network& n) {
-  f.setting("resolution", n.resolution);
-  f.setting("columns", n.columns);
-  f.setting("channels", n.channels);
-  f.setting("encoder_channels", n.encoder_channels);
-}
-template <class F>
-void settings(F& f, autoencoder& a) {
-  f.choice("kind", a.kind, {"vq", "kl"});
-  f.setting("resolution", a.resolution);
-  f.setting("columns", a.columns);
-  f.setting("channels", a.channels);
-  f.setting("encoder_channels", a.encoder_channels);
-  f.list("channel_mult", a.channel_mult);
-  f.setting("num_blocks", a.num_blocks);
-  f.list("attn_resolutions", a.attn_resolutions);
-  f.setting("z_channels", a.z_channels);
-  f.setting("embed_dim", a.embed_dim);
-  f.setting("n_embed", a.n_embed);
-  f.setting("norm_groups", a.norm_groups);
-  f.setting("commitment_beta", a.commitment_beta);
-  f.setting("kl_weight", a.kl_weight);
-  f.setting("dropout", a.dropout);
-}
-template <class F>
-void settings(F& f, preconditioning& p) {
-  f.setting("sigma_data", p.sigma_data);
-  f.setting("beta_min", p.beta_min);
-  f.setting("beta_max", p.beta_max);
-  f.choice("prediction_type", p.predicts,
-           {"native", "epsilon", "sample", "velocity", "score", "flow"});
-  f.choice("beta_schedule", p.betas, {"linear", "scaled_linear", "cosine"});
-  f.setting("beta_start", p.beta_start);
-  f.setting("beta_end", p.beta_end);
-  f.setting("num_timesteps", p.num_timesteps);
+inline void skip_silent_keys(reader& r, const ldm_unet&) {
+  r.skip({"stage_boundaries_timestep"});
 }
 
 /// Decoders' attention as lists of "attn" and "-" by block.
@@ -280,31 +205,37 @@ inline void read_attention(const json& lists, decoders& d) {
   }
 }
 
+/// What decoders' attention is in files, where it is given.
+inline json_document attention_lists(const decoders& d) {
+  json_document lists(json::array());
+  for (int s = 0; s < d.stage_count(); ++s) {
+    json_document list(json::array());
+    const std::uint64_t blocks = d.attention[s].blocks;
+    for (int i = 0; i < 64 && blocks >> i != 0; ++i)
+      list.edit().push_back(blocks >> i & 1 ? "attn" : "-");
+    lists.edit().push_back(std::move(list.edit()));
+  }
+  return lists;
+}
+
 /// The preconditioning a network is trained with where the configuration does not say.
 inline precondition usual_precondition(reader& r, const configuration& c) {
   if (std::holds_alternative<ldm_unet>(c.network))
     return precondition::ddpm;
   if (!std::holds_alternative<ncsnpp>(c.network))
     return precondition::edm;
+  static constexpr std::array schedules{"vp", "subvp", "ve"};
   int schedule = 0;
-  r.choice("schedule", schedule, {"vp", "subvp", "ve"});
+  r.choice("schedule", schedule, schedules);
   return schedule == 0   ? precondition::vp
          : schedule == 1 ? precondition::subvp
                          : precondition::score_ve;
 }
 
-}  // namespace detail
-
-/// A configuration from JSON with the keys "network" (song_unet, adm_unet, ncsnpp or ldm_unet),
-/// "architecture" (unified, multi_decoder or separate), "preconditioning", "decoder_channels",
-/// "decoder_blocks", "decoder_attention" and those of the network. @throws value_error naming
-/// the key.
-inline configuration configuration_from_json(const json& j) {
-  detail::reader r(j, "configuration");
-  configuration c;
+/// The network of a configuration, with its own settings.
+inline void read_network(reader& r, configuration& c) {
   int network = -1;
-  int architecture = r.has("decoder_channels") ? 1 : 0;
-  r.choice("network", network, detail::networks);
+  r.choice("network", network, networks);
   require<value_error>(network >= 0,
                        "configuration: 'network' is missing; song_unet, adm_unet, ncsnpp and "
                        "ldm_unet are known");
@@ -318,22 +249,46 @@ inline configuration configuration_from_json(const json& j) {
     c.network = ncsnpp{};
   if (network == 3)
     c.network = ldm_unet{};
-  std::visit([&](auto& n) { detail::settings(r, n); }, c.network);
-  r.choice("architecture", architecture, detail::architectures);
-  r.list("decoder_channels", c.stages.widths);
+  std::visit(
+      [&](auto& net) {
+        visit_fields(r, net);
+        if constexpr (requires { skip_silent_keys(r, net); })
+          skip_silent_keys(r, net);
+      },
+      c.network);
+}
+
+/// What the stages have for themselves.
+inline void read_decoders(reader& r, const json& j, configuration& c) {
+  int architecture = r.has("decoder_channels") ? 1 : 0;
+  r.choice("architecture", architecture, architectures);
+  visit_fields(r, c.stages);
   if (architecture == 0)
     c.stages.widths = {std::visit([](const auto& n) { return n.encoder_channels; }, c.network)};
   c.stages.shared_encoder = architecture != 2;
-  r.list("decoder_blocks", c.stages.blocks);
   r.skip({"decoder_attention", "stage_boundaries", "training"});
   if (j.contains("decoder_attention"))
-    detail::read_attention(j["decoder_attention"], c.stages);
+    read_attention(j["decoder_attention"], c.stages);
+}
+
+}  // namespace detail
+
+/// A configuration from JSON with the keys "network" (song_unet, adm_unet, ncsnpp or ldm_unet),
+/// "architecture" (unified, multi_decoder or separate), "decoder_attention", and the names that
+/// the network, its decoders and its preconditioning give their options in `fields`. @throws
+/// value_error naming the key.
+inline configuration configuration_from_json(const json& j) {
+  detail::reader r(j, "configuration");
+  configuration c;
+  detail::read_network(r, c);
+  detail::read_decoders(r, j, c);
   c.precond.kind = detail::usual_precondition(r, c);
-  std::string precond = to_string(c.precond.kind);
-  r.setting("preconditioning", precond);
-  c.precond.kind = precondition_from(precond);
-  detail::settings(r, c.precond);
+  detail::visit_fields<detail::reader, preconditioning>(r, c.precond);
   r.finish();
+  require<value_error>(c.described(),
+                       "configuration: the preconditioning is of a type of its own, which "
+                       "files do not describe; make a model with it and open the file with "
+                       "load_weights or resume");
   check(c.precond);
   return c;
 }
@@ -341,30 +296,18 @@ inline configuration configuration_from_json(const json& j) {
 /// The inverse of configuration_from_json.
 inline json to_json(const configuration& c) {
   detail::writer w;
-  configuration copy = c;
-  w.choice("network", c.network.index(), detail::networks);
-  std::visit([&](auto& n) { detail::settings(w, n); }, copy.network);
-  w.choice("architecture",
-           !c.stages.shared_encoder      ? 2
-           : c.stages.stage_count() == 1 ? 0
-                                         : 1,
-           detail::architectures);
-  w.list("decoder_channels", c.stages.widths);
-  if (length(c.stages.blocks) > 0)
-    w.list("decoder_blocks", c.stages.blocks);
-  if (c.stages.attention[0].given) {
-    json_document lists(json::array());
-    for (int s = 0; s < c.stages.stage_count(); ++s) {
-      json_document list(json::array());
-      const std::uint64_t blocks = c.stages.attention[s].blocks;
-      for (int i = 0; i < 64 && blocks >> i != 0; ++i)
-        list.edit().push_back(blocks >> i & 1 ? "attn" : "-");
-      lists.edit().push_back(std::move(list.edit()));
-    }
-    w.setting("decoder_attention", std::move(lists.edit()));
-  }
-  w.setting("preconditioning", to_string(c.precond.kind));
-  detail::settings(w, copy.precond);
+  const decoders& stages = c.stages;
+  w.document.set("network", detail::networks[c.network.index()]);
+  std::visit([&](const auto& net) { detail::visit_fields(w, net); }, c.network);
+  w.document.set("architecture", detail::architectures[!stages.shared_encoder      ? 2
+                                                       : stages.stage_count() == 1 ? 0
+                                                                                   : 1]);
+  detail::visit_fields(w, stages);
+  if (length(stages.blocks) == 0)
+    w.document.edit().erase("decoder_blocks");
+  if (stages.attention[0].given)
+    w.document.set("decoder_attention", std::move(detail::attention_lists(stages).edit()));
+  detail::visit_fields<detail::writer, const preconditioning>(w, c.precond);
   return std::move(w.document.edit());
 }
 
@@ -373,14 +316,14 @@ inline autoencoder autoencoder_from_json(const json& j) {
   detail::reader r(j, "autoencoder");
   autoencoder a;
   r.skip({"network"});
-  detail::settings(r, a);
+  detail::visit_fields(r, a);
   r.finish();
   return a;
 }
+/// The inverse of autoencoder_from_json.
 inline json to_json(const autoencoder& a) {
   detail::writer w;
-  autoencoder copy = a;
-  detail::settings(w, copy);
+  detail::visit_fields(w, a);
   w.document.edit()["network"] = "autoencoder";
   return std::move(w.document.edit());
 }

@@ -2,173 +2,193 @@
 // 2206.00364): modulation by [scale, shift], attention with 64 channels a head, no scaling of
 // skips, resampling on the identity path.
 #pragma once
-#include "song_unet.hpp"
+#include "arrangement.hpp"
+#include "edm_mapping.hpp"
 
 namespace multistage {
 
-/// Configuration; lists end at their first zero.
+/// Settings of the network; lists end at their first zero. What each means, its name in files
+/// and its range: `fields`.
 struct adm_unet {
   int resolution = 64;
   int channels = 3;
-  int columns = 0;  ///< of images that are not square; 0: as many as rows (resolution)
+  int columns = 0;
   int encoder_channels = 192;
-  std::array<int, 8> channel_mult{1, 2, 3, 4};
-  int num_blocks = 3;
+  std::array<int, 8> channel_mult{1, 2, 3, 4};  ///< decoders: in their own width
+  int num_blocks = 3;                           ///< decoders have one more
   std::array<int, 8> attn_resolutions{32, 16, 8};
   int channel_mult_emb = 4;
   int channels_per_head = 64;
-  int norm_groups = 32;
+  int norm_groups = 32;  ///< at most, and at least four channels a group
   int label_dim = 0;
   int augment_dim = 0;
-  double dropout = 0;  ///< in training, before a block's second convolution
-  bool shared_middle =
-      false;  // whether the two blocks between encoder and decoders belong to all stages
+  double dropout = 0;  ///< before a block's second convolution
+  bool shared_middle = false;
 
+  /// Levels of resolution.
   constexpr int depth() const {
     return length(channel_mult);
   }
+  /// Columns of the images.
   constexpr int width() const {
     return columns > 0 ? columns : resolution;
   }
-  template <class F>
-  constexpr void for_each_setting(F&& f) const {
-    f("channel_mult_emb", channel_mult_emb, 1, 256);
-    f("channels_per_head", channels_per_head, 1, 1 << 16);
-    f("norm_groups", norm_groups, 1, 1 << 16);
-    f("augment_dim", augment_dim, 0, 1 << 20);
+  /// Names every setting (core/options.hpp).
+  template <class Self, class Visit>
+  static constexpr void fields(Self& self, Visit&& visit) {
+    denoiser_settings(self, visit);
+    visit(option{"attn_resolutions", "rows of the levels that attend",
+                 between(1, most_of_a_size)},
+          self.attn_resolutions);
+    visit(option{"channel_mult_emb", "width of what blocks are told", between(1, 256)},
+          self.channel_mult_emb);
+    visit(option{"augment_dim", "augmentation labels; 0: none", between(0, 1 << 20)},
+          self.augment_dim);
+    visit(option{"channels_per_head", "of attention", between(1, most_of_a_size)},
+          self.channels_per_head);
   }
 };
 
+/// How settings must go together. @throws value_error
+inline void check_rules(const adm_unet& net) {
+  check_denoiser_rules(net);
+}
+
+/// The parts of the figure.
 namespace adm {
 
-inline constexpr layer_init plain{initialization::kaiming_uniform, 0.57735026918962576,
-                                  0.57735026918962576};
-inline constexpr layer_init zero{initialization::constant, 0};
-
+/// Group norm over groups of at least four channels. @param modulation [scale, shift]
 template <class Builder>
-MULTISTAGE_COLD constexpr feature norm(Builder& b,
-                                       const adm_unet& u,
+MULTISTAGE_COLD constexpr feature norm(Builder& build,
+                                       const adm_unet& net,
                                        feature x,
                                        std::string_view name,
                                        feature modulation = {}) {
-  return b.group_norm(x, groups_for(x.channels, u.norm_groups), 1e-5, name, modulation);
+  return build.group_norm(x, groups_for(x.channels, net.norm_groups), 1e-5, name, modulation);
 }
 
+/// Attention over heads of channels_per_head channels, and its residual.
 template <class Builder>
-MULTISTAGE_COLD constexpr feature block(Builder& b,
-                                        const adm_unet& u,
+MULTISTAGE_COLD constexpr feature attend(Builder& build, const adm_unet& net, feature x) {
+  const int heads = x.channels / net.channels_per_head;
+  const feature qkv = build.conv(norm(build, net, x, "norm2"), 3 * x.channels, "qkv", {1, 1, 0},
+                                 {initial::kaiming, true, qkv_order::interleaved, heads});
+  return build.add(
+      build.conv(build.attention(qkv, heads), x.channels, "proj", {1, 1, 0}, {initial::zero}),
+      x);
+}
+
+/// A residual block whose second norm is modulated by `emb`; it may resample, and attend
+/// behind.
+template <class Builder>
+MULTISTAGE_COLD constexpr feature block(Builder& build,
+                                        const adm_unet& net,
                                         feature x,
                                         feature emb,
                                         int out,
-                                        bool attention,
-                                        song::move m = song::move::none) {
+                                        bool attends,
+                                        resampling how = resampling::none) {
   const auto moved = [&](feature f) {
-    return m == song::move::none ? f : b.resample(f, {}, m == song::move::up);
+    return how == resampling::none ? f : build.resample(f, {}, how == resampling::up);
   };
-  feature h = b.conv(moved(b.silu(norm(b, u, x, "norm0"))), out, "conv0", {}, {plain});
-  h = b.conv(
-      b.dropout(b.silu(norm(b, u, h, "norm1", b.linear(emb, 2 * out, "affine", {plain}))),
-                u.dropout),
-      out, "conv1", {}, {zero});
-  const feature skip =
-      x.channels != out ? b.conv(moved(x), out, "skip", {1, 1, 0}, {plain}) : moved(x);
-  h = b.add(h, skip);
-  if (!attention)
-    return h;
-  const int heads = out / u.channels_per_head;
-  const feature qkv = b.conv(norm(b, u, h, "norm2"), 3 * out, "qkv", {1, 1, 0},
-                             {plain, true, qkv_order::interleaved, heads});
-  return b.add(b.conv(b.attention(qkv, heads), out, "proj", {1, 1, 0}, {zero}), h);
+  feature h = build.conv(moved(build.silu(norm(build, net, x, "norm0"))), out, "conv0", {},
+                         {initial::kaiming});
+  const feature modulation = build.linear(emb, 2 * out, "affine", {initial::kaiming});
+  h = build.dropout(build.silu(norm(build, net, h, "norm1", modulation)), net.dropout);
+  h = build.conv(h, out, "conv1", {}, {initial::zero});
+  feature skip = moved(x);
+  if (x.channels != out)
+    skip = build.conv(skip, out, "skip", {1, 1, 0}, {initial::kaiming});
+  h = build.add(h, skip);
+  return attends ? attend(build, net, h) : h;
 }
 
 /// The two blocks at the deepest level.
 template <class Builder>
-MULTISTAGE_COLD constexpr feature middle(Builder& b,
-                                         const adm_unet& u,
+MULTISTAGE_COLD constexpr feature middle(Builder& build,
+                                         const adm_unet& net,
                                          feature x,
                                          feature emb) {
   for (int i = 0; i < 2; ++i) {
-    const auto layer = b.scope(x.height, "x", x.width, "_in", i);
-    x = block(b, u, x, emb, x.channels, i == 0);
+    const auto layer = build.scope(x.height, "x", x.width, "_in", i);
+    x = block(build, net, x, emb, x.channels, i == 0);
   }
   return x;
 }
 
 }  // namespace adm
 
+/// The encoder, with the mapping of the noise level, labels and augmentations.
 template <class Builder>
-MULTISTAGE_COLD constexpr encoded encode(Builder& b, const adm_unet& u, bool) {
+MULTISTAGE_COLD constexpr encoded encode(Builder& build, const adm_unet& net, bool) {
   using namespace adm;
-  const auto model = b.scope("model");
-  const int wide = u.encoder_channels * u.channel_mult_emb;
-  feature emb = b.embedding(b.input(input_slot::noise_level, 1), u.encoder_channels,
-                            {.sine_first = false, .endpoint = false});
-  if (u.augment_dim > 0)
-    emb = b.add(emb, b.linear(b.input(input_slot::augment_labels, u.augment_dim),
-                              u.encoder_channels, "map_augment", {plain, false}));
-  emb =
-      b.linear(b.silu(b.linear(emb, wide, "map_layer0", {plain})), wide, "map_layer1", {plain});
-  if (u.label_dim > 0)
-    emb = b.add(
-        emb, b.linear(b.input(input_slot::class_labels, u.label_dim), wide, "map_label",
-                      {{initialization::kaiming_uniform, constexpr_sqrt(u.label_dim)}, false}));
-  emb = b.silu(emb);
+  const auto model = build.scope("model");
+  const feature level_of_noise =
+      build.embedding(build.input(input_slot::noise_level, 1), net.encoder_channels,
+                      {.sine_first = false, .endpoint = false});
+  const feature emb =
+      edm_mapping(build, net, level_of_noise, initial::kaiming, label_place::behind_layers);
 
-  const auto enc = b.scope("enc");
-  feature x = b.input(input_slot::image, u.channels, u.resolution, u.width());
+  const auto names = build.scope("enc");
+  feature x = build.input(input_slot::image, net.channels, net.resolution, net.width());
   constant_vector<feature> skips;
-  for (int level = 0; level < u.depth(); ++level) {
-    const int r = u.resolution >> level;
-    const int c = u.width() >> level;
-    const int out = u.encoder_channels * u.channel_mult[level];
+  for (int level = 0; level < net.depth(); ++level) {
+    const int rows = net.resolution >> level;
+    const int columns = net.width() >> level;
+    const int out = net.encoder_channels * net.channel_mult[level];
     if (level == 0) {
-      const auto layer = b.scope(r, "x", c, "_conv");
-      skips.push_back(x = b.conv(x, out, "", {}, {plain}));
+      const auto layer = build.scope(rows, "x", columns, "_conv");
+      x = build.conv(x, out, "", {}, {initial::kaiming});
     } else {
-      const auto layer = b.scope(r, "x", c, "_down");
-      skips.push_back(x = block(b, u, x, emb, x.channels, false, song::move::down));
+      const auto layer = build.scope(rows, "x", columns, "_down");
+      x = block(build, net, x, emb, x.channels, false, resampling::down);
     }
-    for (int i = 0; i < u.num_blocks; ++i) {
-      const auto layer = b.scope(r, "x", c, "_block", i);
-      skips.push_back(x = block(b, u, x, emb, out, contains(u.attn_resolutions, r)));
+    skips.push_back(x);
+    for (int i = 0; i < net.num_blocks; ++i) {
+      const auto layer = build.scope(rows, "x", columns, "_block", i);
+      x = block(build, net, x, emb, out, contains(net.attn_resolutions, rows));
+      skips.push_back(x);
     }
   }
-  if (u.shared_middle)
-    x = middle(b, u, x, emb);
+  if (net.shared_middle)
+    x = middle(build, net, x, emb);
   return {x, emb, skips};
 }
 
 /// One stage's decoder; returns F, [channels, resolution, width].
 template <class Builder>
-MULTISTAGE_COLD constexpr feature decode(Builder& b,
-                                         const adm_unet& u,
-                                         const decoder_spec& d,
-                                         encoded e) {
+MULTISTAGE_COLD constexpr feature decode(Builder& build,
+                                         const adm_unet& net,
+                                         const decoder_spec& spec,
+                                         encoded enc) {
   using namespace adm;
-  feature x = e.x;
+  feature x = enc.x;
   {
-    const auto dec = d.alone ? b.scope("model.dec") : b.scope("model.decs.", d.stage);
+    const auto names =
+        spec.alone ? build.scope("model.dec") : build.scope("model.decs.", spec.stage);
     int number = 0;
-    for (int level = u.depth() - 1; level >= 0; --level) {
-      const int r = u.resolution >> level;
-      const int c = u.width() >> level;
-      if (level == u.depth() - 1) {
-        if (!u.shared_middle)
-          x = middle(b, u, x, e.emb);
+    for (int level = net.depth() - 1; level >= 0; --level) {
+      const int rows = net.resolution >> level;
+      const int columns = net.width() >> level;
+      if (level == net.depth() - 1) {
+        if (!net.shared_middle)
+          x = middle(build, net, x, enc.emb);
       } else {
-        const auto layer = b.scope(r, "x", c, "_up");
-        x = block(b, u, x, e.emb, x.channels, false, song::move::up);
+        const auto layer = build.scope(rows, "x", columns, "_up");
+        x = block(build, net, x, enc.emb, x.channels, false, resampling::up);
       }
-      level_skips<Builder> skips(e.skips, u.num_blocks + 1);
-      for (int i = 0; i < d.blocks; ++i, ++number) {
-        const auto layer = b.scope(r, "x", c, "_block", i);
-        x = block(b, u, skips.join(b, x), e.emb, d.width * u.channel_mult[level],
-                  d.attention(number, contains(u.attn_resolutions, r)));
+      level_skips<Builder> skips(enc.skips, net.num_blocks + 1);
+      for (int i = 0; i < spec.blocks; ++i, ++number) {
+        const auto layer = build.scope(rows, "x", columns, "_block", i);
+        const bool usual = contains(net.attn_resolutions, rows);
+        x = block(build, net, skips.join(build, x), enc.emb,
+                  spec.width * net.channel_mult[level], spec.attention(number, usual));
       }
     }
   }
-  const auto outs = d.alone ? b.scope("model") : b.scope("model.outs.", d.stage);
-  return b.conv(b.silu(norm(b, u, x, "out_norm")), u.channels, "out_conv", {}, {zero});
+  const auto outs = spec.alone ? build.scope("model") : build.scope("model.outs.", spec.stage);
+  return build.conv(build.silu(norm(build, net, x, "out_norm")), net.channels, "out_conv", {},
+                    {initial::zero});
 }
 
 }  // namespace multistage

@@ -3,18 +3,17 @@
 // network for all ("unified", which is a single decoder). Decoders may differ in width, in
 // depth and in where they attend.
 #pragma once
+#include "../core/options.hpp"
 #include "../graph/recorder.hpp"
 
 namespace multistage {
 
-/// Where an auxiliary path carries the image through the levels, beside the blocks.
-enum class auxiliary_path { standard, skip, residual };
-
 /// A choice of a decoder's blocks, counted from the deepest level on in the order in which they
 /// run; bit i is block i.
 struct block_choice {
-  bool given = false;  ///< false: as the network's own settings say
-  std::uint64_t blocks = 0;
+  bool given = false;        ///< false: as the network's own settings say
+  std::uint64_t blocks = 0;  ///< a bit a block
+  /// Whether a block is chosen. @param otherwise what the network's own settings say
   constexpr bool operator()(int block, bool otherwise) const {
     return given ? block < 64 && (blocks >> block & 1) != 0 : otherwise;
   }
@@ -22,12 +21,13 @@ struct block_choice {
 
 /// What each stage has for itself, stage 0 (lowest noise) first.
 struct decoders {
-  std::array<int, 8>
-      widths{};  ///< what takes encoder_channels' place in the decoder; ended by the first zero
-  bool shared_encoder = true;  ///< false: each stage has an encoder too, as wide as its decoder
+  /// What takes encoder_channels' place in each decoder; ended by the first zero.
+  std::array<int, 8> widths{};
+  bool shared_encoder = true;   ///< false: stages have encoders too, as wide as their decoders
   std::array<int, 8> blocks{};  ///< residual blocks a level; 0: one more than the encoder has
-  std::array<block_choice, 8> attention{};
+  std::array<block_choice, 8> attention{};  ///< which blocks attend
 
+  /// As many as there are widths.
   constexpr int stage_count() const {
     return length(widths);
   }
@@ -35,27 +35,34 @@ struct decoders {
   constexpr decoders only(int s) const {
     return {{widths[s]}, shared_encoder, {blocks[s]}, {attention[s]}};
   }
+  /// Names the settings that are numbers (core/options.hpp); files tell the others in their own
+  /// way ("architecture", "decoder_attention").
+  template <class Self, class Visit>
+  static constexpr void fields(Self& self, Visit&& visit) {
+    visit(option{"decoder_channels", "width of each stage's decoder", between(1, 1 << 16)},
+          self.widths);
+    visit(option{"decoder_blocks", "residual blocks a level of each decoder", between(0, 255)},
+          self.blocks);
+  }
 };
 
 /// One stage's decoder, as a network's `decode` is told.
 struct decoder_spec {
-  int stage = 0;
-  bool alone = true;  ///< the only one of its network
-  int width = 0;
-  int blocks = 0;
-  block_choice attention{};
+  int stage = 0;             ///< 0: lowest noise
+  bool alone = true;         ///< the only one of its network
+  int width = 0;             ///< what takes encoder_channels' place
+  int blocks = 0;            ///< residual blocks a level
+  block_choice attention{};  ///< which blocks attend
 };
 
-/// What an encoder hands to every decoder: its result, the embedding, the outputs that decoders
-/// read again (the last one first), and, for networks whose layers are numbered, the next
-/// number.
+/// What an encoder hands to every decoder.
 struct encoded {
-  feature x;
-  feature emb;
-  constant_vector<feature> skips{};
-  int next = 0;
-  feature level{};
-  feature context{};
+  feature x;                         ///< its result
+  feature emb;                       ///< what blocks are told
+  constant_vector<feature> skips{};  ///< what decoders read again, the last one first
+  int next = 0;                      ///< the next number, where layers are numbered
+  feature level{};                   ///< the noise level's label
+  feature context{};                 ///< tokens to attend to
 };
 
 /// The skips of one level. An encoder of n blocks a level leaves n + 1; a decoder with fewer
@@ -63,20 +70,22 @@ struct encoded {
 template <class Builder>
 class level_skips {
  public:
+  /// @param skips of all levels that are left, the last one first. @param count of this level's
   constexpr level_skips(constant_vector<feature>& skips, int count)
       : skips_(skips), left_(count) {}
+  /// Skips are read once.
   level_skips(const level_skips&) = delete;
   constexpr ~level_skips() {
     skips_.resize(skips_.size() - std::size_t(left_));
   }
   /// [x, the next skip]
-  constexpr feature join(Builder& b, feature x) {
+  constexpr feature join(Builder& build, feature x) {
     if (left_ == 0)
       return x;
-    const feature y = b.concat(x, skips_.back());
+    const feature joined = build.concat(x, skips_.back());
     skips_.pop_back();
     --left_;
-    return y;
+    return joined;
   }
 
  private:
@@ -84,37 +93,33 @@ class level_skips {
   int left_;
 };
 
-/// Speaks a whole model into a recorder: `encode(b, net, alone)` and `decode(b, net, spec,
-/// encoded)`, which returns the network's result, describe the parts of a network of type Net.
-/// Names are the network's; stages with an encoder of their own stand in "stages.<stage>".
+/// Speaks a whole model into a recorder: `encode(build, net, alone)` and `decode(build, net,
+/// spec, encoded)`, which returns the network's result, describe the parts of a network of type
+/// Net. Names are the network's; stages with an encoder of their own stand in
+/// "stages.<stage>".
 template <class Builder, class Net>
-MULTISTAGE_COLD constexpr void describe(Builder& b, const Net& net, const decoders& d) {
+MULTISTAGE_COLD constexpr void describe(Builder& build, const Net& net, const decoders& d) {
   const int stages = d.stage_count();
   const auto spec = [&](int s, bool alone) {
     return decoder_spec{s, alone, d.widths[s],
                         d.blocks[s] > 0 ? d.blocks[s] : net.num_blocks + 1, d.attention[s]};
   };
   if (d.shared_encoder) {
-    b.segment(0);
-    const auto shared = encode(b, net, stages == 1);
+    build.segment(0);
+    const auto shared = encode(build, net, stages == 1);
     for (int s = 0; s < stages; ++s) {
-      b.segment(1 + s);
-      b.output(decode(b, net, spec(s, stages == 1), shared));
+      build.segment(1 + s);
+      build.output(decode(build, net, spec(s, stages == 1), shared));
     }
     return;
   }
   for (int s = 0; s < stages; ++s) {
-    const auto stage = b.scope("stages.", s);
-    b.segment(1 + s);
+    const auto stage = build.scope("stages.", s);
+    build.segment(1 + s);
     Net own = net;
     own.encoder_channels = d.widths[s];
-    b.output(decode(b, own, spec(s, true), encode(b, own, true)));
+    build.output(decode(build, own, spec(s, true), encode(build, own, true)));
   }
-}
-
-/// Groups of a normalisation that keeps at least four channels in each.
-constexpr int groups_for(int channels, int most) {
-  return channels / 4 < 1 ? 1 : channels / 4 < most ? channels / 4 : most;
 }
 
 }  // namespace multistage

@@ -4,280 +4,338 @@
 // self-attention, or transformer blocks that look at a context.
 #pragma once
 #include "arrangement.hpp"
+#include "parts.hpp"
 
 namespace multistage {
 
-/// Configuration; lists end at their first zero. Sizes in pixels of the latent image, and
-/// channels.
+/// Settings of the network; lists end at their first zero, sizes are those of latent images.
+/// What each means, its name in files and its range: `fields`.
 struct ldm_unet {
   int resolution = 64;
   int channels = 3;
-  int columns = 0;  ///< of images that are not square; 0: as many as rows (resolution)
+  int columns = 0;
   int encoder_channels = 224;
-  std::array<int, 8> channel_mult{1, 2, 3, 4};
-  int num_blocks = 2;
-  std::array<int, 8> attn_downsample{8, 4,
-                                     2};  // factors (1, 2, 4, ...) of the levels that attend
-  int num_head_channels = 32;             ///< channels of a head; 0: num_heads heads
+  std::array<int, 8> channel_mult{1, 2, 3, 4};  ///< decoders: in their own width
+  int num_blocks = 2;                           ///< decoders have one more
+  std::array<int, 8> attn_downsample{8, 4, 2};
+  int num_head_channels = 32;
   int num_heads = 1;
   int norm_groups = 32;
   bool spatial_transformer = false;
-  int context_dim = 0;  ///< channels of the context's tokens; 0: no context
+  int context_dim = 0;
   int context_tokens = 1;
-  int transformer_depth = 1;  ///< transformer blocks in a row
-  bool scale_shift_norm =
-      false;  // the embedding modulates the second norm; else it is added before
-  bool resblock_updown = false;  ///< resampling inside residual blocks; else by convolutions
-  int label_dim = 0;             ///< number of classes
-  bool class_context = false;    ///< classes become the context, one token of context_dim; else
-                                 ///< they are added to the embedding
-  double dropout = 0;            ///< in training, before a block's second convolution
-  double norm_eps = 1e-5;        ///< of the group norms, a transformer's own (1e-6) excepted
-  bool flip_sin_to_cos =
-      true;  // the embedding of t is [cos, sin]; else [sin, cos], as DDPM has it
-  int freq_shift =
-      0;  ///< its frequencies are 10000^(-j / (half its width - freq_shift)); 0 or 1
-  int downsample_padding = 1;  ///< 0: zeros behind the last row and column only, as DDPM has it
+  int transformer_depth = 1;
+  bool scale_shift_norm = false;
+  bool resblock_updown = false;
+  int label_dim = 0;
+  bool class_context = false;
+  double dropout = 0;      ///< before a block's second convolution
+  double norm_eps = 1e-5;  ///< a transformer's own group norm has 1e-6
+  bool flip_sin_to_cos = true;
+  int freq_shift = 0;
+  int downsample_padding = 1;
   bool shared_middle = true;
 
+  /// Levels of resolution.
   constexpr int depth() const {
     return length(channel_mult);
   }
+  /// Columns of the images.
   constexpr int width() const {
     return columns > 0 ? columns : resolution;
   }
-  template <class F>
-  constexpr void for_each_setting(F&& f) const {
-    f("num_head_channels", num_head_channels, 0, 1 << 16);
-    f("num_heads", num_heads, 1, 1 << 16);
-    f("norm_groups", norm_groups, 1, 1 << 16);
-    f("context_dim", context_dim, class_context ? 1 : 0, 1 << 16);
-    f("context_tokens", context_tokens, 1, class_context ? 1 : 1 << 16);
-    f("norm_eps", norm_eps, 1e-12, 1.0);
-    f("freq_shift", freq_shift, 0, 1);
-    f("downsample_padding", downsample_padding, 0, 1);
-    f("transformer_depth", transformer_depth, spatial_transformer ? 1 : 0, 64);
-    if (class_context)
-      f("label_dim", label_dim, 1, 1 << 20);
-    if (context_dim > 0)
-      f("spatial_transformer", spatial_transformer, 1, 1);
+  /// Names every setting (core/options.hpp).
+  template <class Self, class Visit>
+  static constexpr void fields(Self& self, Visit&& visit) {
+    denoiser_settings(self, visit);
+    visit(option{"attn_downsample", "factors (1, 2, 4, ...) of the levels that attend"},
+          self.attn_downsample);
+    visit(option{"num_head_channels", "channels of a head; 0: num_heads heads",
+                 between(0, most_of_a_size)},
+          self.num_head_channels);
+    visit(option{"num_heads", "where num_head_channels is 0", between(1, most_of_a_size)},
+          self.num_heads);
+    visit(option{"spatial_transformer", "whether levels attend by transformers"},
+          self.spatial_transformer);
+    visit(option{"context_dim", "channels of the context's tokens; 0: no context",
+                 between(0, most_of_a_size)},
+          self.context_dim);
+    visit(option{"context_tokens", "of the context", between(1, most_of_a_size)},
+          self.context_tokens);
+    visit(option{"transformer_depth", "transformer blocks in a row", between(0, 64)},
+          self.transformer_depth);
+    visit(option{"scale_shift_norm",
+                 "whether the embedding modulates the second norm; else it is added before"},
+          self.scale_shift_norm);
+    visit(option{"resblock_updown",
+                 "whether residual blocks resample; else convolutions between them"},
+          self.resblock_updown);
+    visit(option{"class_context",
+                 "whether classes become the context; else they join the embedding"},
+          self.class_context);
+    visit(option{"norm_eps", "of the group norms", between(1e-12, 1)}, self.norm_eps);
+    visit(option{"flip_sin_to_cos", "whether t's embedding is [cos, sin]; DDPM: [sin, cos]"},
+          self.flip_sin_to_cos);
+    visit(option{"freq_shift", "its frequencies are 10000^(-j / (half its width - freq_shift))",
+                 between(0, 1)},
+          self.freq_shift);
+    visit(option{"downsample_padding", "1; DDPM: 0, zeros behind the last row and column only",
+                 between(0, 1)},
+          self.downsample_padding);
   }
 };
 
+/// How settings must go together. @throws value_error
+MULTISTAGE_COLD inline void check_rules(const ldm_unet& net) {
+  check_denoiser_rules(net);
+  require<value_error>(!net.spatial_transformer || net.transformer_depth >= 1,
+                       "network: transformer_depth = ", net.transformer_depth,
+                       " with spatial_transformer; at least 1 is needed");
+  require<value_error>(
+      !net.class_context ||
+          (net.context_dim >= 1 && net.context_tokens == 1 && net.label_dim >= 1),
+      "network: class_context with context_dim = ", net.context_dim,
+      ", context_tokens = ", net.context_tokens, ", label_dim = ", net.label_dim,
+      "; classes that become the context are label_dim >= 1 of them, one token of context_dim "
+      ">= 1");
+  require<value_error>(net.context_dim == 0 || net.spatial_transformer,
+                       "network: context_dim = ", net.context_dim,
+                       " without spatial_transformer, which alone looks at a context");
+}
+
+/// The parts of the figure.
 namespace ldm {
 
-inline constexpr layer_init plain{initialization::kaiming_uniform, 0.57735026918962576,
-                                  0.57735026918962576};
-inline constexpr layer_init zero{initialization::constant, 0};
-inline constexpr ops::resample_filter halves{{1, 1}, -1, 2, ops::filter_cost::none};
-
-enum class move { none, down, up };
-
+/// Group norm over norm_groups groups. @param modulation [scale, shift]
 template <class Builder>
-MULTISTAGE_COLD constexpr feature norm(Builder& b,
-                                       const ldm_unet& u,
+MULTISTAGE_COLD constexpr feature norm(Builder& build,
+                                       const ldm_unet& net,
                                        feature x,
                                        std::string_view name,
                                        feature modulation = {}) {
-  return b.group_norm(x, u.norm_groups, u.norm_eps, name, modulation);
+  return build.group_norm(x, net.norm_groups, net.norm_eps, name, modulation);
 }
 
 /// @param emb silu of the embedding.
 template <class Builder>
-MULTISTAGE_COLD constexpr feature block(Builder& b,
-                                        const ldm_unet& u,
+MULTISTAGE_COLD constexpr feature block(Builder& build,
+                                        const ldm_unet& net,
                                         feature x,
                                         feature emb,
                                         int out,
-                                        move m = move::none) {
+                                        resampling how = resampling::none) {
   const auto moved = [&](feature f) {
-    return m == move::none ? f : b.resample(f, halves, m == move::up);
+    return how == resampling::none ? f
+                                   : build.resample(f, mean_and_nearest, how == resampling::up);
   };
-  feature h =
-      b.conv(moved(b.silu(norm(b, u, x, "in_layers.0"))), out, "in_layers.2", {}, {plain});
-  const feature row =
-      b.linear(emb, u.scale_shift_norm ? 2 * out : out, "emb_layers.1", {plain});
-  if (!u.scale_shift_norm)
-    h = b.add_row(h, row);
-  h = b.silu(norm(b, u, h, "out_layers.0", u.scale_shift_norm ? row : feature{}));
-  h = b.conv(b.dropout(h, u.dropout), out, "out_layers.3", {}, {zero});
+  feature h = build.conv(moved(build.silu(norm(build, net, x, "in_layers.0"))), out,
+                         "in_layers.2", {}, {initial::kaiming});
+  const feature row = build.linear(emb, net.scale_shift_norm ? 2 * out : out, "emb_layers.1",
+                                   {initial::kaiming});
+  if (!net.scale_shift_norm)
+    h = build.add_row(h, row);
+  h = build.silu(norm(build, net, h, "out_layers.0", net.scale_shift_norm ? row : feature{}));
+  h = build.conv(build.dropout(h, net.dropout), out, "out_layers.3", {}, {initial::zero});
   const feature skip = moved(x);
-  return b.add(
-      h, x.channels != out ? b.conv(skip, out, "skip_connection", {1, 1, 0}, {plain}) : skip);
+  return build.add(h, x.channels != out ? build.conv(skip, out, "skip_connection", {1, 1, 0},
+                                                     {initial::kaiming})
+                                        : skip);
 }
 
-constexpr int heads(const ldm_unet& u, int channels) {
-  return u.num_head_channels > 0 ? channels / u.num_head_channels : u.num_heads;
+/// Heads that attend over so many channels.
+constexpr int heads(const ldm_unet& net, int channels) {
+  return net.num_head_channels > 0 ? channels / net.num_head_channels : net.num_heads;
 }
 
+/// Attention of pixels to each other, and its residual.
 template <class Builder>
-MULTISTAGE_COLD constexpr feature self_attention(Builder& b, const ldm_unet& u, feature x) {
-  const int n = heads(u, x.channels);
-  const layer_options one{.init = plain,
+MULTISTAGE_COLD constexpr feature self_attention(Builder& build,
+                                                 const ldm_unet& net,
+                                                 feature x) {
+  const int n = heads(net, x.channels);
+  const layer_options one{.init = initial::kaiming,
                           .qkv = qkv_order::by_head,
                           .heads = n,
                           .layout = parameter_layout::conv_oi1};
-  const feature qkv = b.conv(norm(b, u, x, "norm"), 3 * x.channels, "qkv", {1, 1, 0}, one);
-  return b.add(b.conv(b.attention(qkv, n), x.channels, "proj_out", {1, 1, 0},
-                      {.init = zero, .layout = parameter_layout::conv_oi1}),
-               x);
+  const feature qkv =
+      build.conv(norm(build, net, x, "norm"), 3 * x.channels, "qkv", {1, 1, 0}, one);
+  return build.add(build.conv(build.attention(qkv, n), x.channels, "proj_out", {1, 1, 0},
+                              {.init = initial::zero, .layout = parameter_layout::conv_oi1}),
+                   x);
 }
 
 /// y = to_out(attention of x to `to`) without the residual.
 template <class Builder>
-MULTISTAGE_COLD constexpr feature cross_attention(Builder& b,
-                                                  const ldm_unet& u,
+MULTISTAGE_COLD constexpr feature cross_attention(Builder& build,
+                                                  const ldm_unet& net,
                                                   feature x,
                                                   feature to,
                                                   std::string_view name) {
-  const auto layer = b.scope(name);
-  const layer_options bare{.init = plain, .bias = false};
-  const feature q = b.linear(x, x.channels, "to_q", bare);
-  const feature k = b.linear(to, x.channels, "to_k", bare);
-  const feature v = b.linear(to, x.channels, "to_v", bare);
-  return b.linear(b.attention(q, k, v, heads(u, x.channels)), x.channels, "to_out.0", {plain});
+  const auto layer = build.scope(name);
+  const layer_options bare{.init = initial::kaiming, .bias = false};
+  const feature q = build.linear(x, x.channels, "to_q", bare);
+  const feature k = build.linear(to, x.channels, "to_k", bare);
+  const feature v = build.linear(to, x.channels, "to_v", bare);
+  return build.linear(build.attention(q, k, v, heads(net, x.channels)), x.channels, "to_out.0",
+                      {initial::kaiming});
 }
 
+/// Transformer blocks: self-attention, attention to the context (to x without one), GEGLU.
 template <class Builder>
-MULTISTAGE_COLD constexpr feature transformer(Builder& b,
-                                              const ldm_unet& u,
+MULTISTAGE_COLD constexpr feature transformer(Builder& build,
+                                              const ldm_unet& net,
                                               feature x,
                                               feature context) {
-  feature h = b.conv(b.group_norm(x, u.norm_groups, 1e-6, "norm"), x.channels, "proj_in",
-                     {1, 1, 0}, {plain});
-  for (int i = 0; i < u.transformer_depth; ++i) {
-    const auto layer = b.scope("transformer_blocks.", i);
-    const feature n1 = b.layer_norm(h, 1e-5, "norm1");
-    h = b.add(cross_attention(b, u, n1, n1, "attn1"), h);
-    const feature n2 = b.layer_norm(h, 1e-5, "norm2");
-    h = b.add(cross_attention(b, u, n2, context.id < 0 ? n2 : context, "attn2"), h);
-    const feature wide = b.geglu(
-        b.linear(b.layer_norm(h, 1e-5, "norm3"), 8 * x.channels, "ff.net.0.proj", {plain}));
-    h = b.add(b.linear(wide, x.channels, "ff.net.2", {plain}), h);
+  feature h = build.conv(build.group_norm(x, net.norm_groups, 1e-6, "norm"), x.channels,
+                         "proj_in", {1, 1, 0}, {initial::kaiming});
+  for (int i = 0; i < net.transformer_depth; ++i) {
+    const auto layer = build.scope("transformer_blocks.", i);
+    const feature n1 = build.layer_norm(h, 1e-5, "norm1");
+    h = build.add(cross_attention(build, net, n1, n1, "attn1"), h);
+    const feature n2 = build.layer_norm(h, 1e-5, "norm2");
+    h = build.add(cross_attention(build, net, n2, context.id < 0 ? n2 : context, "attn2"), h);
+    const feature wide =
+        build.geglu(build.linear(build.layer_norm(h, 1e-5, "norm3"), 8 * x.channels,
+                                 "ff.net.0.proj", {initial::kaiming}));
+    h = build.add(build.linear(wide, x.channels, "ff.net.2", {initial::kaiming}), h);
   }
-  return b.add(b.conv(h, x.channels, "proj_out", {1, 1, 0}, {zero}), x);
+  return build.add(build.conv(h, x.channels, "proj_out", {1, 1, 0}, {initial::zero}), x);
 }
 
+/// What a level that attends does behind a block.
 template <class Builder>
-MULTISTAGE_COLD constexpr feature attention(Builder& b,
-                                            const ldm_unet& u,
+MULTISTAGE_COLD constexpr feature attention(Builder& build,
+                                            const ldm_unet& net,
                                             feature x,
                                             feature context) {
-  return u.spatial_transformer ? transformer(b, u, x, context) : self_attention(b, u, x);
+  return net.spatial_transformer ? transformer(build, net, x, context)
+                                 : self_attention(build, net, x);
 }
 
+/// Block, attention, block at the deepest level.
 template <class Builder>
-MULTISTAGE_COLD constexpr feature middle(Builder& b,
-                                         const ldm_unet& u,
+MULTISTAGE_COLD constexpr feature middle(Builder& build,
+                                         const ldm_unet& net,
                                          feature x,
-                                         const encoded& e) {
+                                         const encoded& enc) {
   for (int i = 0; i < 3; ++i) {
-    const auto layer = b.scope(i);
-    x = i == 1 ? attention(b, u, x, e.context) : block(b, u, x, e.emb, x.channels);
+    const auto layer = build.scope(i);
+    x = i == 1 ? attention(build, net, x, enc.context)
+               : block(build, net, x, enc.emb, x.channels);
   }
   return x;
 }
 
+/// The embeddings of the noise level and the classes, and the context, put into `enc`.
+template <class Builder>
+MULTISTAGE_COLD constexpr void embed(Builder& build, const ldm_unet& net, encoded& enc) {
+  const int wide = 4 * net.encoder_channels;
+  enc.level = build.input(input_slot::noise_level, 1);
+  feature emb =
+      build.embedding(enc.level, net.encoder_channels,
+                      {.sine_first = !net.flip_sin_to_cos, .endpoint = net.freq_shift == 1});
+  emb = build.silu(build.linear(emb, wide, "time_embed.0", {initial::kaiming}));
+  emb = build.linear(emb, wide, "time_embed.2", {initial::kaiming});
+  if (net.label_dim > 0) {  // a table with a row for each class
+    const layer_options table{
+        .init = initial::xavier, .bias = false, .layout = parameter_layout::linear_io};
+    const feature label = build.input(input_slot::class_labels, net.label_dim);
+    if (net.class_context)
+      enc.context = build.linear(label, net.context_dim, "class_embedder.embedding", table);
+    else
+      emb = build.add(emb, build.linear(label, wide, "label_emb", table));
+  }
+  if (net.context_dim > 0 && !net.class_context)
+    enc.context = build.input(input_slot::context, net.context_dim, net.context_tokens);
+  enc.emb = build.silu(emb);
+}
+
 }  // namespace ldm
 
+/// The encoder, with the embeddings of noise level and classes.
 template <class Builder>
-MULTISTAGE_COLD constexpr encoded encode(Builder& b, const ldm_unet& u, bool) {
+MULTISTAGE_COLD constexpr encoded encode(Builder& build, const ldm_unet& net, bool) {
   using namespace ldm;
-  const int wide = 4 * u.encoder_channels;
-  encoded e;
-  e.level = b.input(input_slot::noise_level, 1);
-  feature emb = b.embedding(e.level, u.encoder_channels,
-                            {.sine_first = !u.flip_sin_to_cos, .endpoint = u.freq_shift == 1});
-  emb = b.linear(b.silu(b.linear(emb, wide, "time_embed.0", {plain})), wide, "time_embed.2",
-                 {plain});
-  if (u.label_dim > 0) {  // a table with a row for each class
-    const layer_options table{.init = {initialization::xavier_uniform, 1},
-                              .bias = false,
-                              .layout = parameter_layout::linear_io};
-    const feature y = b.input(input_slot::class_labels, u.label_dim);
-    if (u.class_context)
-      e.context = b.linear(y, u.context_dim, "class_embedder.embedding", table);
-    else
-      emb = b.add(emb, b.linear(y, wide, "label_emb", table));
-  }
-  if (u.context_dim > 0 && !u.class_context)
-    e.context = b.input(input_slot::context, u.context_dim, u.context_tokens);
-  e.emb = b.silu(emb);
-  const int before = u.downsample_padding;
-  const ops::conv_window halving{.kernel = 3, .stride = 2, .padding = before, .padding_end = 1};
+  encoded enc;
+  embed(build, net, enc);
+  const ops::conv_window halving{
+      .kernel = 3, .stride = 2, .padding = net.downsample_padding, .padding_end = 1};
 
-  feature x = b.input(input_slot::image, u.channels, u.resolution, u.width());
+  feature x = build.input(input_slot::image, net.channels, net.resolution, net.width());
   int number = 0;
   {
-    const auto layer = b.scope("input_blocks.", number++, ".0");
-    x = b.conv(x, u.encoder_channels, "", {}, {plain});
-    e.skips.push_back(x);
+    const auto layer = build.scope("input_blocks.", number++, ".0");
+    x = build.conv(x, net.encoder_channels, "", {}, {initial::kaiming});
+    enc.skips.push_back(x);
   }
-  for (int level = 0; level < u.depth(); ++level) {
-    for (int i = 0; i < u.num_blocks; ++i) {
-      const auto blocks = b.scope("input_blocks.", number++);
+  for (int level = 0; level < net.depth(); ++level) {
+    for (int i = 0; i < net.num_blocks; ++i) {
+      const auto blocks = build.scope("input_blocks.", number++);
       {
-        const auto layer = b.scope(0);
-        x = block(b, u, x, e.emb, u.encoder_channels * u.channel_mult[level]);
+        const auto layer = build.scope(0);
+        x = block(build, net, x, enc.emb, net.encoder_channels * net.channel_mult[level]);
       }
-      if (contains(u.attn_downsample, 1 << level)) {
-        const auto layer = b.scope(1);
-        x = attention(b, u, x, e.context);
+      if (contains(net.attn_downsample, 1 << level)) {
+        const auto layer = build.scope(1);
+        x = attention(build, net, x, enc.context);
       }
-      e.skips.push_back(x);
+      enc.skips.push_back(x);
     }
-    if (level == u.depth() - 1)
+    if (level == net.depth() - 1)
       break;
-    const auto layer = b.scope("input_blocks.", number++, ".0");
-    x = u.resblock_updown ? block(b, u, x, e.emb, x.channels, move::down)
-                          : b.conv(x, x.channels, "op", halving, {plain});
-    e.skips.push_back(x);
+    const auto layer = build.scope("input_blocks.", number++, ".0");
+    x = net.resblock_updown ? block(build, net, x, enc.emb, x.channels, resampling::down)
+                            : build.conv(x, x.channels, "op", halving, {initial::kaiming});
+    enc.skips.push_back(x);
   }
-  if (u.shared_middle) {
-    const auto blocks = b.scope("middle_block");
-    x = middle(b, u, x, e);
+  if (net.shared_middle) {
+    const auto blocks = build.scope("middle_block");
+    x = middle(build, net, x, enc);
   }
-  e.x = x;
-  return e;
+  enc.x = x;
+  return enc;
 }
 
 /// One stage's decoder; returns the predicted noise, [channels, resolution, width].
 template <class Builder>
-MULTISTAGE_COLD constexpr feature decode(Builder& b,
-                                         const ldm_unet& u,
-                                         const decoder_spec& d,
-                                         encoded e) {
+MULTISTAGE_COLD constexpr feature decode(Builder& build,
+                                         const ldm_unet& net,
+                                         const decoder_spec& spec,
+                                         encoded enc) {
   using namespace ldm;
-  feature x = e.x;
-  if (!u.shared_middle) {
-    const auto blocks = d.alone ? b.scope("middle_block") : b.scope("middle_blocks.", d.stage);
-    x = middle(b, u, x, e);
+  feature x = enc.x;
+  if (!net.shared_middle) {
+    const auto blocks =
+        spec.alone ? build.scope("middle_block") : build.scope("middle_blocks.", spec.stage);
+    x = middle(build, net, x, enc);
   }
   int number = 0;
-  for (int level = u.depth() - 1; level >= 0; --level) {
-    level_skips<Builder> skips(e.skips, u.num_blocks + 1);
-    for (int i = 0; i < d.blocks; ++i, ++number) {
-      const auto blocks = d.alone ? b.scope("output_blocks.", number)
-                                  : b.scope("de_modules.", d.stage, ".", number);
+  for (int level = net.depth() - 1; level >= 0; --level) {
+    level_skips<Builder> skips(enc.skips, net.num_blocks + 1);
+    for (int i = 0; i < spec.blocks; ++i, ++number) {
+      const auto blocks = spec.alone ? build.scope("output_blocks.", number)
+                                     : build.scope("de_modules.", spec.stage, ".", number);
       int part = 0;
       {
-        const auto layer = b.scope(part++);
-        x = block(b, u, skips.join(b, x), e.emb, d.width * u.channel_mult[level]);
+        const auto layer = build.scope(part++);
+        x = block(build, net, skips.join(build, x), enc.emb,
+                  spec.width * net.channel_mult[level]);
       }
-      if (d.attention(number, contains(u.attn_downsample, 1 << level))) {
-        const auto layer = b.scope(part++);
-        x = attention(b, u, x, e.context);
+      if (spec.attention(number, contains(net.attn_downsample, 1 << level))) {
+        const auto layer = build.scope(part++);
+        x = attention(build, net, x, enc.context);
       }
-      if (level > 0 && i == d.blocks - 1) {
-        const auto layer = b.scope(part++);
-        x = u.resblock_updown
-                ? block(b, u, x, e.emb, x.channels, move::up)
-                : b.conv(b.resample(x, halves, true), x.channels, "conv", {}, {plain});
+      if (level > 0 && i == spec.blocks - 1) {
+        const auto layer = build.scope(part++);
+        x = net.resblock_updown ? block(build, net, x, enc.emb, x.channels, resampling::up)
+                                : build.conv(build.resample(x, mean_and_nearest, true),
+                                             x.channels, "conv", {}, {initial::kaiming});
       }
     }
   }
-  const auto out = d.alone ? b.scope("out") : b.scope("outs.", d.stage);
-  return b.conv(b.silu(norm(b, u, x, "0")), u.channels, "2", {}, {zero});
+  const auto out = spec.alone ? build.scope("out") : build.scope("outs.", spec.stage);
+  return build.conv(build.silu(norm(build, net, x, "0")), net.channels, "2", {},
+                    {initial::zero});
 }
 
 }  // namespace multistage

@@ -3,297 +3,391 @@
 // 2312.09181). Layers are numbered in order of use, so a block's name is its number; the two
 // blocks in the middle belong to the encoder.
 #pragma once
-#include "../core/math.hpp"
 #include "arrangement.hpp"
+#include "parts.hpp"
 
 namespace multistage {
 
-/// biggan: resampling inside residual blocks; ddpm: between them.
+/// Where residual blocks resample: inside (biggan) or between them (ddpm).
 enum class residual_block { biggan, ddpm };
+/// Their names in files.
+constexpr std::array<const char*, 2> option_names(residual_block) {
+  return {"biggan", "ddpm"};
+}
 /// How input_skip joins the image: added to or put beside the features.
 enum class combination { sum, cat };
+/// Their names in files.
+constexpr std::array<const char*, 2> option_names(combination) {
+  return {"sum", "cat"};
+}
 
-/// Configuration; lists end at their first zero. Sizes in pixels and channels.
+/// Settings of the network; lists end at their first zero. What each means, its name in files
+/// and its range: `fields`.
 struct ncsnpp {
   int resolution = 32;
   int channels = 3;
-  int columns = 0;  ///< of images that are not square; 0: as many as rows (resolution)
+  int columns = 0;
   int encoder_channels = 128;
-  std::array<int, 8> channel_mult{2, 2, 2};
-  int num_blocks = 4;
+  std::array<int, 8> channel_mult{2, 2, 2};  ///< decoders: in their own width
+  int num_blocks = 4;                        ///< decoders have one more
   std::array<int, 8> attn_resolutions{16};
-  bool fourier =
-      false;  // embedding of ln sigma by random frequencies; else positional, of 999 t
+  bool fourier = false;  ///< the embedding is of ln sigma; else positional, of 999 t
   std::array<int, 8> resample_filter{1, 3, 3, 1};
-  bool fir = true;           ///< resample with the filter; else 2x2 mean and nearest neighbour
-  bool output_skip = false;  ///< a picture at every level, summed upwards ("progressive")
+  bool fir = true;           ///< else 2x2 means and nearest neighbours
+  bool output_skip = false;  ///< "progressive" in files
   auxiliary_path progressive_input = auxiliary_path::standard;
   combination progressive_combine = combination::sum;
-  bool skip_rescale = true;  ///< sums of two paths times sqrt(1/2)
+  bool skip_rescale = true;
   residual_block resblock_type = residual_block::biggan;
-  bool resample_with_conv = true;  ///< ddpm blocks: a convolution with each resampling
-  int norm_groups = 32;
-  bool scale_by_sigma = false;  ///< the result is divided by the label
-  int label_dim = 0;            ///< has no classes
-  double dropout = 0;           ///< in training, before a block's second convolution
+  bool resample_with_conv = true;
+  int norm_groups = 32;  ///< at most, and at least four channels a group
+  bool scale_by_sigma = false;
+  int label_dim = 0;   ///< has no classes
+  double dropout = 0;  ///< before a block's second convolution
   bool shared_middle = true;
 
+  /// Levels of resolution.
   constexpr int depth() const {
     return length(channel_mult);
   }
+  /// Columns of the images.
   constexpr int width() const {
     return columns > 0 ? columns : resolution;
   }
-  template <class F>
-  constexpr void for_each_setting(F&& f) const {
-    f("norm_groups", norm_groups, 1, 1 << 16);
-    f("label_dim", label_dim, 0, 0);
-    const int taps = length(resample_filter);
-    bool even = taps % 2 == 0;
-    for (int i = 0; i < taps; ++i)
-      even = even && resample_filter[i] == resample_filter[taps - 1 - i];
-    if (fir)
-      f("resample_filter's symmetry (1: an even number of taps, the same from both ends)", even,
-        1, 1);
-    if (resblock_type == residual_block::ddpm)
-      f("fir with resblock_type ddpm", fir, 0, 0);
+  /// Names every setting (core/options.hpp).
+  template <class Self, class Visit>
+  static constexpr void fields(Self& self, Visit&& visit) {
+    denoiser_settings(self, visit);
+    visit(option{"attn_resolutions",
+                 "rows of the levels that attend (decoders: behind their last block)",
+                 between(1, most_of_a_size)},
+          self.attn_resolutions);
+    visit(option{"embedding", "of the noise level", {}, {"positional", "fourier"}},
+          self.fourier);
+    visit(option{"resample_filter", "taps of the filter that resamples"}, self.resample_filter);
+    visit(option{"fir", "whether resampling uses the filter"}, self.fir);
+    visit(option{"progressive",
+                 "a picture at every level, summed upwards",
+                 {},
+                 {"none", "output_skip"}},
+          self.output_skip);
+    visit(option{"progressive_input",
+                 "how the image goes along the encoder",
+                 {},
+                 {"none", "input_skip", "residual"}},
+          self.progressive_input);
+    visit(option{"progressive_combine", "how input_skip joins the image"},
+          self.progressive_combine);
+    visit(option{"skip_rescale", "whether sums of two paths are multiplied by sqrt(1/2)"},
+          self.skip_rescale);
+    visit(option{"resblock_type", "resampling inside blocks or between them"},
+          self.resblock_type);
+    visit(option{"resample_with_conv", "ddpm blocks: a convolution with each resampling"},
+          self.resample_with_conv);
+    visit(option{"scale_by_sigma", "whether the result is divided by the label"},
+          self.scale_by_sigma);
   }
 };
 
+/// How settings must go together. @throws value_error
+MULTISTAGE_COLD inline void check_rules(const ncsnpp& net) {
+  check_denoiser_rules(net);
+  require<value_error>(net.label_dim == 0, "network: label_dim = ", net.label_dim,
+                       "; ncsnpp has no classes, leave it 0");
+  const int taps = length(net.resample_filter);
+  bool symmetric = taps % 2 == 0;
+  for (int i = 0; i < taps; ++i)
+    symmetric = symmetric && net.resample_filter[i] == net.resample_filter[taps - 1 - i];
+  require<value_error>(!net.fir || symmetric, "network: resample_filter has ", taps,
+                       " taps; with fir their number is even, and they are the same from both "
+                       "ends");
+  require<value_error>(!net.fir || net.resblock_type != residual_block::ddpm,
+                       "network: fir with resblock_type ddpm; ddpm's blocks resample without "
+                       "a filter, set fir to false");
+}
+
+/// The parts of the figure.
 namespace score {
-
-inline constexpr double sqrt_half = 0.70710678118654752440;
-inline constexpr layer_init plain{initialization::xavier_uniform, 1};
-inline constexpr layer_init zero{initialization::xavier_uniform, 1e-5};
-inline constexpr layer_init nin{initialization::xavier_uniform, 0.31622776601683794};
-
-enum class move { none, down, up };
 
 /// The next numbered layer's names.
 template <class Builder>
 struct layers {
-  Builder& b;
-  std::string_view list;
-  int stage;
-  int next;
+  Builder& build;         ///< whose names they are
+  std::string_view list;  ///< in which upstream keeps them
+  int stage;              ///< below 0: of no stage
+  int next;               ///< the next number
+  /// Enters the next layer until the value goes.
   constexpr auto operator()() {
-    return stage < 0 ? b.scope(list, next++) : b.scope(list, stage, ".", next++);
+    return stage < 0 ? build.scope(list, next++) : build.scope(list, stage, ".", next++);
   }
 };
 
-constexpr ops::resample_filter filter(const ncsnpp& u) {
-  return u.fir ? ops::resample_filter{u.resample_filter, -1, 2, ops::filter_cost::full}
-               : ops::resample_filter{{1, 1}, -1, 2, ops::filter_cost::none};
+/// What moves between levels.
+constexpr ops::resample_filter filter(const ncsnpp& net) {
+  return net.fir ? ops::resample_filter{net.resample_filter, -1, 2, ops::filter_cost::full}
+                 : mean_and_nearest;
 }
 
+/// Group norm over groups of at least four channels.
 template <class Builder>
-MULTISTAGE_COLD constexpr feature norm(Builder& b,
-                                       const ncsnpp& u,
+MULTISTAGE_COLD constexpr feature norm(Builder& build,
+                                       const ncsnpp& net,
                                        feature x,
                                        std::string_view name) {
-  return b.group_norm(x, groups_for(x.channels, u.norm_groups), 1e-6, name);
+  return build.group_norm(x, groups_for(x.channels, net.norm_groups), 1e-6, name);
 }
 
 /// A 1x1 layer with weights [in, out].
 template <class Builder>
-MULTISTAGE_COLD constexpr feature network_in_network(Builder& b,
+MULTISTAGE_COLD constexpr feature network_in_network(Builder& build,
                                                      feature x,
                                                      int out,
                                                      std::string_view name,
-                                                     layer_init init = nin) {
-  return b.conv(x, out, name, {1, 1, 0},
-                {.init = init,
-                 .layout = parameter_layout::linear_io,
-                 .weight_name = "W",
-                 .bias_name = "b"});
+                                                     layer_init init = {
+                                                         initialization::xavier_uniform,
+                                                         0.31622776601683794}) {
+  return build.conv(x, out, name, {1, 1, 0},
+                    {.init = init,
+                     .layout = parameter_layout::linear_io,
+                     .weight_name = "W",
+                     .bias_name = "b"});
 }
 
+/// x + y, rescaled where the network does.
 template <class Builder>
-MULTISTAGE_COLD constexpr feature sum(Builder& b, const ncsnpp& u, feature x, feature y) {
-  const feature s = b.add(x, y);
-  return u.skip_rescale ? b.scale(s, sqrt_half) : s;
+MULTISTAGE_COLD constexpr feature sum(Builder& build, const ncsnpp& net, feature x, feature y) {
+  const feature both = build.add(x, y);
+  return net.skip_rescale ? build.scale(both, sqrt_half) : both;
 }
 
+/// A residual block that is told `emb`; it may resample.
 template <class Builder>
-MULTISTAGE_COLD constexpr feature block(Builder& b,
-                                        const ncsnpp& u,
+MULTISTAGE_COLD constexpr feature block(Builder& build,
+                                        const ncsnpp& net,
                                         feature x,
                                         feature emb,
                                         int out,
-                                        move m = move::none) {
+                                        resampling how = resampling::none) {
   const auto moved = [&](feature f) {
-    return m == move::none ? f : b.resample(f, filter(u), m == move::up);
+    return how == resampling::none ? f : build.resample(f, filter(net), how == resampling::up);
   };
-  feature h = b.conv(moved(b.silu(norm(b, u, x, "GroupNorm_0"))), out, "Conv_0", {}, {plain});
-  h = b.add_row(h, b.linear(emb, out, "Dense_0", {plain}));
-  h = b.conv(b.dropout(b.silu(norm(b, u, h, "GroupNorm_1")), u.dropout), out, "Conv_1", {},
-             {zero});
+  feature h = build.conv(moved(build.silu(norm(build, net, x, "GroupNorm_0"))), out, "Conv_0",
+                         {}, {initial::xavier});
+  h = build.add_row(h, build.linear(emb, out, "Dense_0", {initial::xavier}));
+  h = build.conv(build.dropout(build.silu(norm(build, net, h, "GroupNorm_1")), net.dropout),
+                 out, "Conv_1", {}, {initial::nearly_zero});
   feature skip = moved(x);
-  if (u.resblock_type == residual_block::biggan && (x.channels != out || m != move::none))
-    skip = b.conv(skip, out, "Conv_2", {1, 1, 0}, {plain});
+  if (net.resblock_type == residual_block::biggan &&
+      (x.channels != out || how != resampling::none))
+    skip = build.conv(skip, out, "Conv_2", {1, 1, 0}, {initial::xavier});
   else if (x.channels != out)
-    skip = network_in_network(b, skip, out, "NIN_0");
-  return sum(b, u, h, skip);
+    skip = network_in_network(build, skip, out, "NIN_0");
+  return sum(build, net, h, skip);
 }
 
+/// Attention with one head, and its residual.
 template <class Builder>
-MULTISTAGE_COLD constexpr feature attention(Builder& b, const ncsnpp& u, feature x) {
-  const feature h = norm(b, u, x, "GroupNorm_0");
-  const feature q = network_in_network(b, h, x.channels, "NIN_0");
-  const feature k = network_in_network(b, h, x.channels, "NIN_1");
-  const feature v = network_in_network(b, h, x.channels, "NIN_2");
-  return sum(b, u, network_in_network(b, b.attention(q, k, v, 1), x.channels, "NIN_3", zero),
+MULTISTAGE_COLD constexpr feature attention(Builder& build, const ncsnpp& net, feature x) {
+  const feature h = norm(build, net, x, "GroupNorm_0");
+  const feature q = network_in_network(build, h, x.channels, "NIN_0");
+  const feature k = network_in_network(build, h, x.channels, "NIN_1");
+  const feature v = network_in_network(build, h, x.channels, "NIN_2");
+  return sum(build, net,
+             network_in_network(build, build.attention(q, k, v, 1), x.channels, "NIN_3",
+                                initial::nearly_zero),
              x);
 }
 
 /// From one level to the next, and back.
 template <class Builder>
-MULTISTAGE_COLD constexpr feature resampled(Builder& b,
-                                            const ncsnpp& u,
+MULTISTAGE_COLD constexpr feature resampled(Builder& build,
+                                            const ncsnpp& net,
                                             feature x,
                                             feature emb,
-                                            move m) {
-  if (u.resblock_type == residual_block::biggan)
-    return block(b, u, x, emb, x.channels, m);
-  if (m == move::up)
-    x = b.resample(x, filter(u), true);
-  if (!u.resample_with_conv)
-    return m == move::up ? x : b.resample(x, filter(u), false);
-  return b.conv(x, x.channels, "Conv_0",
-                m == move::up ? ops::conv_window{} : ops::conv_window{3, 2, 0, 1}, {plain});
+                                            resampling how) {
+  if (net.resblock_type == residual_block::biggan)
+    return block(build, net, x, emb, x.channels, how);
+  if (how == resampling::up)
+    x = build.resample(x, filter(net), true);
+  if (!net.resample_with_conv)
+    return how == resampling::up ? x : build.resample(x, filter(net), false);
+  return build.conv(x, x.channels, "Conv_0",
+                    how == resampling::up ? ops::conv_window{} : ops::conv_window{3, 2, 0, 1},
+                    {initial::xavier});
 }
 
+/// Block, attention, block at the deepest level.
 template <class Builder>
-MULTISTAGE_COLD constexpr feature middle(Builder& b,
-                                         const ncsnpp& u,
+MULTISTAGE_COLD constexpr feature middle(Builder& build,
+                                         const ncsnpp& net,
                                          feature x,
                                          feature emb,
                                          layers<Builder>& next) {
   {
     const auto layer = next();
-    x = block(b, u, x, emb, x.channels);
+    x = block(build, net, x, emb, x.channels);
   }
   {
     const auto layer = next();
-    x = attention(b, u, x);
+    x = attention(build, net, x);
   }
   const auto layer = next();
-  return block(b, u, x, emb, x.channels);
+  return block(build, net, x, emb, x.channels);
+}
+
+/// A numbered block, and where the level attends another layer of attention.
+template <class Builder>
+MULTISTAGE_COLD constexpr feature level_block(Builder& build,
+                                              const ncsnpp& net,
+                                              feature x,
+                                              feature emb,
+                                              int out,
+                                              bool attends,
+                                              layers<Builder>& next) {
+  {
+    const auto layer = next();
+    x = block(build, net, x, emb, out);
+  }
+  if (!attends)
+    return x;
+  const auto layer = next();
+  return attention(build, net, x);
+}
+
+/// What every block is told, from the noise level's label.
+template <class Builder>
+MULTISTAGE_COLD constexpr feature mapping(Builder& build,
+                                          const ncsnpp& net,
+                                          feature label,
+                                          layers<Builder>& next) {
+  feature emb{};
+  if (net.fourier) {
+    const auto layer = next();
+    emb = build.embedding(label, 2 * net.encoder_channels, {.logarithm = true}, "W");
+  } else {
+    emb = build.embedding(label, net.encoder_channels, {});
+  }
+  for (int i = 0; i < 2; ++i) {
+    const auto layer = next();
+    emb = build.silu(build.linear(emb, 4 * net.encoder_channels, "", {initial::xavier}));
+  }
+  return emb;
+}
+
+/// Progressive input: the image (`pyramid`), resampled as the features are, joins x.
+template <class Builder>
+MULTISTAGE_COLD constexpr feature join_image(Builder& build,
+                                             const ncsnpp& net,
+                                             feature x,
+                                             feature& pyramid,
+                                             layers<Builder>& next) {
+  if (net.progressive_input == auxiliary_path::skip) {
+    pyramid = build.resample(pyramid, filter(net), false);
+    const auto layer = next();
+    const feature picture =
+        build.conv(pyramid, x.channels, "Conv_0", {1, 1, 0}, {initial::xavier});
+    return net.progressive_combine == combination::sum ? build.add(picture, x)
+                                                       : build.concat(picture, x);
+  }
+  const auto layer = next();
+  if (net.fir) {  // filtered at full resolution, then a strided convolution without padding
+    const ops::resample_filter smooth{net.resample_filter, length(net.resample_filter) / 2, 1,
+                                      ops::filter_cost::full};
+    pyramid = build.resample(pyramid, smooth, false);
+    pyramid = build.conv(pyramid, x.channels, "Conv2d_0", {3, 2, 0}, {initial::xavier});
+  } else {
+    pyramid = build.conv(pyramid, x.channels, "Conv_0", {3, 2, 0, 1}, {initial::xavier});
+  }
+  return pyramid = sum(build, net, pyramid, x);
+}
+
+/// The picture that features give.
+template <class Builder>
+MULTISTAGE_COLD constexpr feature picture_of(Builder& build,
+                                             const ncsnpp& net,
+                                             feature x,
+                                             layers<Builder>& next) {
+  {
+    const auto layer = next();
+    x = build.silu(norm(build, net, x, ""));
+  }
+  const auto layer = next();
+  return build.conv(x, net.channels, "", {}, {initial::nearly_zero});
 }
 
 }  // namespace score
 
+/// The encoder, with the mapping of the noise level. @param alone whether there is one decoder,
+/// whose layers go on with the encoder's numbers
 template <class Builder>
-MULTISTAGE_COLD constexpr encoded encode(Builder& b, const ncsnpp& u, bool alone) {
+MULTISTAGE_COLD constexpr encoded encode(Builder& build, const ncsnpp& net, bool alone) {
   using namespace score;
-  layers<Builder> next{b, alone ? "all_modules." : "en_modules.", -1, 0};
-  const feature level = b.input(input_slot::noise_level, 1);
-  feature emb{};
-  if (u.fourier) {
-    const auto layer = next();
-    emb = b.embedding(level, 2 * u.encoder_channels, {.logarithm = true}, "W");
-  } else
-    emb = b.embedding(level, u.encoder_channels, {});
-  for (int i = 0; i < 2; ++i) {
-    const auto layer = next();
-    emb = b.silu(b.linear(emb, 4 * u.encoder_channels, "", {plain}));
-  }
+  layers<Builder> next{build, alone ? "all_modules." : "en_modules.", -1, 0};
+  const feature label = build.input(input_slot::noise_level, 1);
+  const feature emb = mapping(build, net, label, next);
 
-  const feature image = b.input(input_slot::image, u.channels, u.resolution, u.width());
+  feature pyramid = build.input(input_slot::image, net.channels, net.resolution, net.width());
   feature x{};
-  feature pyramid = image;
   {
     const auto layer = next();
-    x = b.conv(image, u.encoder_channels, "", {}, {plain});
+    x = build.conv(pyramid, net.encoder_channels, "", {}, {initial::xavier});
   }
   constant_vector<feature> skips{x};
-  for (int l = 0; l < u.depth(); ++l) {
-    for (int i = 0; i < u.num_blocks; ++i) {
-      {
-        const auto layer = next();
-        x = block(b, u, x, emb, u.encoder_channels * u.channel_mult[l]);
-      }
-      if (contains(u.attn_resolutions, x.height)) {
-        const auto layer = next();
-        x = attention(b, u, x);
-      }
+  for (int level = 0; level < net.depth(); ++level) {
+    for (int i = 0; i < net.num_blocks; ++i) {
+      x = level_block(build, net, x, emb, net.encoder_channels * net.channel_mult[level],
+                      contains(net.attn_resolutions, x.height), next);
       skips.push_back(x);
     }
-    if (l == u.depth() - 1)
+    if (level == net.depth() - 1)
       break;
     {
       const auto layer = next();
-      x = resampled(b, u, x, emb, move::down);
+      x = resampled(build, net, x, emb, resampling::down);
     }
-    if (u.progressive_input == auxiliary_path::skip) {
-      pyramid = b.resample(pyramid, filter(u), false);
-      const auto layer = next();
-      const feature picture = b.conv(pyramid, x.channels, "Conv_0", {1, 1, 0}, {plain});
-      x = u.progressive_combine == combination::sum ? b.add(picture, x) : b.concat(picture, x);
-    } else if (u.progressive_input == auxiliary_path::residual) {
-      const auto layer = next();
-      if (u.fir) {  // filtered at full resolution, then a strided convolution without padding
-        const ops::resample_filter smooth{u.resample_filter, length(u.resample_filter) / 2, 1,
-                                          ops::filter_cost::full};
-        pyramid = b.conv(b.resample(pyramid, smooth, false), x.channels, "Conv2d_0", {3, 2, 0},
-                         {plain});
-      } else
-        pyramid = b.conv(pyramid, x.channels, "Conv_0", {3, 2, 0, 1}, {plain});
-      x = pyramid = sum(b, u, pyramid, x);
-    }
+    if (net.progressive_input != auxiliary_path::standard)
+      x = join_image(build, net, x, pyramid, next);
     skips.push_back(x);
   }
-  if (u.shared_middle)
-    x = middle(b, u, x, emb, next);
-  return {.x = x, .emb = emb, .skips = skips, .next = next.next, .level = level};
+  if (net.shared_middle)
+    x = middle(build, net, x, emb, next);
+  return {.x = x, .emb = emb, .skips = skips, .next = next.next, .level = label};
 }
 
 /// One stage's decoder; returns what score_sde's network returns.
 template <class Builder>
-MULTISTAGE_COLD constexpr feature decode(Builder& b,
-                                         const ncsnpp& u,
-                                         const decoder_spec& d,
-                                         encoded e) {
+MULTISTAGE_COLD constexpr feature decode(Builder& build,
+                                         const ncsnpp& net,
+                                         const decoder_spec& spec,
+                                         encoded enc) {
   using namespace score;
-  layers<Builder> next{b, d.alone ? "all_modules." : "de_modules.", d.alone ? -1 : d.stage,
-                       d.alone ? e.next : 0};
-  feature x = e.x;
+  layers<Builder> next{build, spec.alone ? "all_modules." : "de_modules.",
+                       spec.alone ? -1 : spec.stage, spec.alone ? enc.next : 0};
+  feature x = enc.x;
   feature out{};
-  if (!u.shared_middle)
-    x = middle(b, u, x, e.emb, next);
-  const auto head = [&](feature h) {
-    {
-      const auto layer = next();
-      h = b.silu(norm(b, u, h, ""));
-    }
-    const auto layer = next();
-    return b.conv(h, u.channels, "", {}, {zero});
-  };
+  if (!net.shared_middle)
+    x = middle(build, net, x, enc.emb, next);
   int number = 0;
-  for (int l = u.depth() - 1; l >= 0; --l) {
-    level_skips<Builder> skips(e.skips, u.num_blocks + 1);
-    for (int i = 0; i < d.blocks; ++i, ++number) {
-      {
-        const auto layer = next();
-        x = block(b, u, skips.join(b, x), e.emb, d.width * u.channel_mult[l]);
-      }
-      if (d.attention(number, i == d.blocks - 1 && contains(u.attn_resolutions, x.height))) {
-        const auto layer = next();
-        x = attention(b, u, x);
-      }
+  for (int level = net.depth() - 1; level >= 0; --level) {
+    level_skips<Builder> skips(enc.skips, net.num_blocks + 1);
+    for (int i = 0; i < spec.blocks; ++i, ++number) {
+      const bool usual = i == spec.blocks - 1 && contains(net.attn_resolutions, x.height);
+      x = level_block(build, net, skips.join(build, x), enc.emb,
+                      spec.width * net.channel_mult[level], spec.attention(number, usual),
+                      next);
     }
-    if (u.output_skip) {
-      const feature picture = head(x);
-      out = out.id < 0 ? picture : b.add(b.resample(out, filter(u), true), picture);
+    if (net.output_skip) {
+      const feature picture = picture_of(build, net, x, next);
+      out = out.id < 0 ? picture : build.add(build.resample(out, filter(net), true), picture);
     }
-    if (l > 0) {
+    if (level > 0) {
       const auto layer = next();
-      x = resampled(b, u, x, e.emb, move::up);
+      x = resampled(build, net, x, enc.emb, resampling::up);
     }
   }
-  if (!u.output_skip)
-    out = head(x);
-  return u.scale_by_sigma ? b.divide_row(out, e.level) : out;
+  if (!net.output_skip)
+    out = picture_of(build, net, x, next);
+  return net.scale_by_sigma ? build.divide_row(out, enc.level) : out;
 }
 
 }  // namespace multistage

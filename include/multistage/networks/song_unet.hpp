@@ -3,207 +3,247 @@
 // below is the figure: encoder levels downwards, every output pushed on the stack of skips;
 // decoder levels upwards, every block reading [x, popped skip].
 #pragma once
-#include "../core/math.hpp"
 #include "arrangement.hpp"
+#include "edm_mapping.hpp"
 
 namespace multistage {
 
-/// Configuration; lists end at their first zero. Sizes in pixels and channels.
+/// Settings of the network; lists end at their first zero. What each means, its name in files
+/// and its range: `fields`.
 struct song_unet {
   int resolution = 32;
   int channels = 3;
-  int columns = 0;  ///< of images that are not square; 0: as many as rows (resolution)
+  int columns = 0;
   int encoder_channels = 128;
-  std::array<int, 8> channel_mult{
-      2, 2, 2};        // width of each level, in encoder_channels (decoder: in its own width)
-  int num_blocks = 4;  ///< residual blocks a level; decoders have one more
-  std::array<int, 8> attn_resolutions{
-      16};                     // where encoder blocks, and the last decoder block, attend
-  int channel_mult_noise = 1;  ///< width of the noise level's embedding
-  int channel_mult_emb = 4;    ///< width of what the blocks are told
-  bool fourier = false;        ///< NCSN++'s embedding; else positional
+  std::array<int, 8> channel_mult{2, 2, 2};  ///< decoders: in their own width
+  int num_blocks = 4;                        ///< decoders have one more
+  std::array<int, 8> attn_resolutions{16};
+  int channel_mult_noise = 1;
+  int channel_mult_emb = 4;
+  bool fourier = false;  ///< NCSN++'s embedding; else positional
   auxiliary_path encoder_type = auxiliary_path::standard;
   auxiliary_path decoder_type = auxiliary_path::standard;  ///< standard or skip
   std::array<int, 8> resample_filter{1, 1};
   int norm_groups = 32;  ///< at most, and at least four channels a group
   int label_dim = 0;
   int augment_dim = 0;
-  double dropout = 0;  ///< in training, before a block's second convolution
-  bool shared_middle =
-      false;  // whether the two blocks between encoder and decoders belong to all stages
+  double dropout = 0;  ///< before a block's second convolution
+  bool shared_middle = false;
 
+  /// Levels of resolution.
   constexpr int depth() const {
     return length(channel_mult);
   }
+  /// Columns of the images.
   constexpr int width() const {
     return columns > 0 ? columns : resolution;
   }
-  template <class F>
-  constexpr void for_each_setting(F&& f) const {
-    f("channel_mult_noise", channel_mult_noise, 1, 256);
-    f("channel_mult_emb", channel_mult_emb, 1, 256);
-    f("norm_groups", norm_groups, 1, 1 << 16);
-    f("augment_dim", augment_dim, 0, 1 << 20);
+  /// Names every setting (core/options.hpp).
+  template <class Self, class Visit>
+  static constexpr void fields(Self& self, Visit&& visit) {
+    denoiser_settings(self, visit);
+    visit(option{"attn_resolutions",
+                 "rows of the levels that attend (decoders: in their last block)",
+                 between(1, most_of_a_size)},
+          self.attn_resolutions);
+    visit(option{"channel_mult_noise", "width of the noise level's embedding", between(1, 256)},
+          self.channel_mult_noise);
+    visit(option{"channel_mult_emb", "width of what blocks are told", between(1, 256)},
+          self.channel_mult_emb);
+    visit(option{"augment_dim", "augmentation labels; 0: none", between(0, 1 << 20)},
+          self.augment_dim);
+    visit(option{"embedding", "of the noise level", {}, {"positional", "fourier"}},
+          self.fourier);
+    visit(option{"encoder_type", "how the image goes along the encoder"}, self.encoder_type);
+    visit(option{"decoder_type", "how pictures go along the decoder", {}, {"standard", "skip"}},
+          self.decoder_type);
+    visit(option{"resample_filter", "taps of the filter that resamples"}, self.resample_filter);
   }
 };
 
-namespace song {
-
-inline constexpr double sqrt_half = 0.70710678118654752440;
-inline constexpr layer_init plain{initialization::xavier_uniform, 1};
-inline constexpr layer_init zero{initialization::xavier_uniform, 1e-5};
-inline constexpr layer_init attentive{initialization::xavier_uniform, 0.44721359549995793};
-
-enum class move { none, down, up };
-
-template <class Builder>
-MULTISTAGE_COLD constexpr feature norm(Builder& b,
-                                       const song_unet& u,
-                                       feature x,
-                                       std::string_view name) {
-  return b.group_norm(x, groups_for(x.channels, u.norm_groups), 1e-6, name);
+/// How settings must go together. @throws value_error
+inline void check_rules(const song_unet& net) {
+  check_denoiser_rules(net);
 }
 
+/// The parts of the figure.
+namespace song {
+
+/// Group norm over groups of at least four channels.
 template <class Builder>
-MULTISTAGE_COLD constexpr feature block(Builder& b,
-                                        const song_unet& u,
+MULTISTAGE_COLD constexpr feature norm(Builder& build,
+                                       const song_unet& net,
+                                       feature x,
+                                       std::string_view name) {
+  return build.group_norm(x, groups_for(x.channels, net.norm_groups), 1e-6, name);
+}
+
+/// Attention with one head, and its residual.
+template <class Builder>
+MULTISTAGE_COLD constexpr feature attend(Builder& build, const song_unet& net, feature x) {
+  constexpr layer_init small{initialization::xavier_uniform, 0.44721359549995793};
+  const int channels = x.channels;
+  const feature qkv = build.conv(norm(build, net, x, "norm2"), 3 * channels, "qkv", {1, 1, 0},
+                                 {small, true, qkv_order::interleaved});
+  const feature mixed =
+      build.conv(build.attention(qkv, 1), channels, "proj", {1, 1, 0}, {initial::nearly_zero});
+  return build.scale(build.add(mixed, x), sqrt_half);
+}
+
+/// A residual block that is told `emb`; it may resample, and attend behind.
+template <class Builder>
+MULTISTAGE_COLD constexpr feature block(Builder& build,
+                                        const song_unet& net,
                                         feature x,
                                         feature emb,
                                         int out,
-                                        bool attention,
-                                        move m = move::none) {
+                                        bool attends,
+                                        resampling how = resampling::none) {
   const auto moved = [&](feature f) {
-    return m == move::none ? f : b.resample(f, {u.resample_filter}, m == move::up);
+    return how == resampling::none
+               ? f
+               : build.resample(f, {net.resample_filter}, how == resampling::up);
   };
-  feature h = b.conv(moved(b.silu(norm(b, u, x, "norm0"))), out, "conv0", {}, {plain});
-  h = b.add_row(h, b.linear(emb, out, "affine", {plain}));
-  h = b.conv(b.dropout(b.silu(norm(b, u, h, "norm1")), u.dropout), out, "conv1", {}, {zero});
-  const feature skip = x.channels != out || m != move::none
-                           ? b.conv(moved(x), out, "skip", {1, 1, 0}, {plain})
-                           : x;
-  h = b.scale(b.add(h, skip), sqrt_half);
-  if (!attention)
-    return h;
-  const feature qkv = b.conv(norm(b, u, h, "norm2"), 3 * out, "qkv", {1, 1, 0},
-                             {attentive, true, qkv_order::interleaved});
-  return b.scale(b.add(b.conv(b.attention(qkv, 1), out, "proj", {1, 1, 0}, {zero}), h),
-                 sqrt_half);
+  feature h = build.conv(moved(build.silu(norm(build, net, x, "norm0"))), out, "conv0", {},
+                         {initial::xavier});
+  h = build.add_row(h, build.linear(emb, out, "affine", {initial::xavier}));
+  h = build.dropout(build.silu(norm(build, net, h, "norm1")), net.dropout);
+  h = build.conv(h, out, "conv1", {}, {initial::nearly_zero});
+  const bool plain = x.channels == out && how == resampling::none;
+  const feature skip =
+      plain ? x : build.conv(moved(x), out, "skip", {1, 1, 0}, {initial::xavier});
+  h = build.scale(build.add(h, skip), sqrt_half);
+  return attends ? attend(build, net, h) : h;
 }
 
 /// The two blocks at the deepest level.
 template <class Builder>
-MULTISTAGE_COLD constexpr feature middle(Builder& b,
-                                         const song_unet& u,
+MULTISTAGE_COLD constexpr feature middle(Builder& build,
+                                         const song_unet& net,
                                          feature x,
                                          feature emb) {
   for (int i = 0; i < 2; ++i) {
-    const auto layer = b.scope(x.height, "x", x.width, "_in", i);
-    x = block(b, u, x, emb, x.channels, i == 0);
+    const auto layer = build.scope(x.height, "x", x.width, "_in", i);
+    x = block(build, net, x, emb, x.channels, i == 0);
   }
   return x;
+}
+
+/// The encoder's auxiliary path at a level below the first: the image (`aux`), resampled as the
+/// features are, joins x.
+template <class Builder>
+MULTISTAGE_COLD constexpr feature join_image(Builder& build,
+                                             const song_unet& net,
+                                             feature x,
+                                             feature& aux) {
+  const ops::resample_filter filter{net.resample_filter};
+  if (net.encoder_type == auxiliary_path::skip) {
+    aux = build.resample(aux, filter, false);
+    const auto layer = build.scope(x.height, "x", x.width, "_aux_skip");
+    return build.add(x, build.conv(aux, x.channels, "", {1, 1, 0}, {initial::xavier}));
+  }
+  // Upstream adds the bias behind the filter; the filter's taps all lie inside and sum to 1, so
+  // it may stand here.
+  const auto layer = build.scope(x.height, "x", x.width, "_aux_residual");
+  aux = build.conv(aux, x.channels, "", {3, 1, 1 + filter.pad()}, {initial::xavier});
+  aux = build.resample(aux, {net.resample_filter, 0}, false);
+  return aux = build.scale(build.add(aux, x), sqrt_half);
+}
+
+/// The picture that a decoder's level gives.
+template <class Builder>
+MULTISTAGE_COLD constexpr feature picture(Builder& build,
+                                          const song_unet& net,
+                                          feature x,
+                                          int rows,
+                                          int columns) {
+  feature head{};
+  {
+    const auto layer = build.scope(rows, "x", columns, "_aux_norm");
+    head = build.silu(norm(build, net, x, ""));
+  }
+  const auto layer = build.scope(rows, "x", columns, "_aux_conv");
+  return build.conv(head, net.channels, "", {}, {initial::nearly_zero});
 }
 
 }  // namespace song
 
 /// The encoder, with the mapping of the noise level, labels and augmentations.
 template <class Builder>
-MULTISTAGE_COLD constexpr encoded encode(Builder& b, const song_unet& u, bool) {
+MULTISTAGE_COLD constexpr encoded encode(Builder& build, const song_unet& net, bool) {
   using namespace song;
-  const auto model = b.scope("model");
-  const int noise = u.encoder_channels * u.channel_mult_noise;
-  const int wide = u.encoder_channels * u.channel_mult_emb;
-  feature emb = b.embedding(b.input(input_slot::noise_level, 1), noise, {},
-                            u.fourier ? "map_noise.freqs" : "");
-  if (u.label_dim > 0) {
-    const feature y =
-        b.scale(b.input(input_slot::class_labels, u.label_dim), constexpr_sqrt(u.label_dim));
-    emb = b.add(emb, b.linear(y, noise, "map_label", {plain}));
-  }
-  if (u.augment_dim > 0)
-    emb = b.add(emb, b.linear(b.input(input_slot::augment_labels, u.augment_dim), noise,
-                              "map_augment", {plain, false}));
-  emb = b.silu(b.linear(emb, wide, "map_layer0", {plain}));
-  emb = b.silu(b.linear(emb, wide, "map_layer1", {plain}));
+  const auto model = build.scope("model");
+  const feature level_of_noise = build.embedding(build.input(input_slot::noise_level, 1),
+                                                 net.encoder_channels * net.channel_mult_noise,
+                                                 {}, net.fourier ? "map_noise.freqs" : "");
+  const feature emb =
+      edm_mapping(build, net, level_of_noise, initial::xavier, label_place::before_layers);
 
-  const auto enc = b.scope("enc");
-  feature x = b.input(input_slot::image, u.channels, u.resolution, u.width());
+  const auto names = build.scope("enc");
+  feature x = build.input(input_slot::image, net.channels, net.resolution, net.width());
   feature aux = x;
   constant_vector<feature> skips;
-  const ops::resample_filter filter{u.resample_filter};
-  for (int level = 0; level < u.depth(); ++level) {
-    const int r = u.resolution >> level;
-    const int c = u.width() >> level;
+  for (int level = 0; level < net.depth(); ++level) {
+    const int rows = net.resolution >> level;
+    const int columns = net.width() >> level;
     if (level == 0) {
-      const auto layer = b.scope(r, "x", c, "_conv");
-      skips.push_back(x = b.conv(x, u.encoder_channels, "", {}, {plain}));
+      const auto layer = build.scope(rows, "x", columns, "_conv");
+      x = build.conv(x, net.encoder_channels, "", {}, {initial::xavier});
     } else {
-      {
-        const auto layer = b.scope(r, "x", c, "_down");
-        skips.push_back(x = block(b, u, x, emb, x.channels, false, move::down));
-      }
-      if (u.encoder_type == auxiliary_path::skip) {
-        aux = b.resample(aux, filter, false);
-        const auto layer = b.scope(r, "x", c, "_aux_skip");
-        skips.back() = x = b.add(x, b.conv(aux, x.channels, "", {1, 1, 0}, {plain}));
-      } else if (u.encoder_type == auxiliary_path::residual) {
-        // Upstream adds the bias behind the filter; the filter's taps all lie inside and sum to
-        // 1, so it may stand here.
-        const auto layer = b.scope(r, "x", c, "_aux_residual");
-        aux = b.resample(b.conv(aux, x.channels, "", {3, 1, 1 + filter.pad()}, {plain}),
-                         {u.resample_filter, 0}, false);
-        skips.back() = x = aux = b.scale(b.add(aux, x), sqrt_half);
-      }
+      const auto layer = build.scope(rows, "x", columns, "_down");
+      x = block(build, net, x, emb, x.channels, false, resampling::down);
     }
-    for (int i = 0; i < u.num_blocks; ++i) {
-      const auto layer = b.scope(r, "x", c, "_block", i);
-      skips.push_back(x = block(b, u, x, emb, u.encoder_channels * u.channel_mult[level],
-                                contains(u.attn_resolutions, r)));
+    if (level > 0 && net.encoder_type != auxiliary_path::standard)
+      x = join_image(build, net, x, aux);
+    skips.push_back(x);
+    for (int i = 0; i < net.num_blocks; ++i) {
+      const auto layer = build.scope(rows, "x", columns, "_block", i);
+      x = block(build, net, x, emb, net.encoder_channels * net.channel_mult[level],
+                contains(net.attn_resolutions, rows));
+      skips.push_back(x);
     }
   }
-  if (u.shared_middle)
-    x = middle(b, u, x, emb);
+  if (net.shared_middle)
+    x = middle(build, net, x, emb);
   return {x, emb, skips};
 }
 
 /// One stage's decoder; returns F, [channels, resolution, width].
 template <class Builder>
-MULTISTAGE_COLD constexpr feature decode(Builder& b,
-                                         const song_unet& u,
-                                         const decoder_spec& d,
-                                         encoded e) {
+MULTISTAGE_COLD constexpr feature decode(Builder& build,
+                                         const song_unet& net,
+                                         const decoder_spec& spec,
+                                         encoded enc) {
   using namespace song;
-  const auto dec = d.alone ? b.scope("model.dec") : b.scope("model.decs.", d.stage);
-  feature x = e.x;
+  const auto names =
+      spec.alone ? build.scope("model.dec") : build.scope("model.decs.", spec.stage);
+  feature x = enc.x;
   feature out{};
   int number = 0;
-  for (int level = u.depth() - 1; level >= 0; --level) {
-    const int r = u.resolution >> level;
-    const int c = u.width() >> level;
-    if (level == u.depth() - 1) {
-      if (!u.shared_middle)
-        x = middle(b, u, x, e.emb);
+  for (int level = net.depth() - 1; level >= 0; --level) {
+    const int rows = net.resolution >> level;
+    const int columns = net.width() >> level;
+    if (level == net.depth() - 1) {
+      if (!net.shared_middle)
+        x = middle(build, net, x, enc.emb);
     } else {
-      const auto layer = b.scope(r, "x", c, "_up");
-      x = block(b, u, x, e.emb, x.channels, false, move::up);
+      const auto layer = build.scope(rows, "x", columns, "_up");
+      x = block(build, net, x, enc.emb, x.channels, false, resampling::up);
     }
-    level_skips<Builder> skips(e.skips, u.num_blocks + 1);
-    for (int i = 0; i < d.blocks; ++i, ++number) {
-      const auto layer = b.scope(r, "x", c, "_block", i);
-      x = block(b, u, skips.join(b, x), e.emb, d.width * u.channel_mult[level],
-                d.attention(number, i == d.blocks - 1 && contains(u.attn_resolutions, r)));
+    level_skips<Builder> skips(enc.skips, net.num_blocks + 1);
+    for (int i = 0; i < spec.blocks; ++i, ++number) {
+      const auto layer = build.scope(rows, "x", columns, "_block", i);
+      const bool usual = i == spec.blocks - 1 && contains(net.attn_resolutions, rows);
+      x = block(build, net, skips.join(build, x), enc.emb, spec.width * net.channel_mult[level],
+                spec.attention(number, usual));
     }
-    if (level == 0 || u.decoder_type == auxiliary_path::skip) {
-      if (out.id >= 0)
-        out = b.resample(out, {u.resample_filter}, true);
-      feature head{};
-      {
-        const auto layer = b.scope(r, "x", c, "_aux_norm");
-        head = b.silu(norm(b, u, x, ""));
-      }
-      const auto layer = b.scope(r, "x", c, "_aux_conv");
-      head = b.conv(head, u.channels, "", {}, {zero});
-      out = out.id >= 0 ? b.add(head, out) : head;
-    }
+    if (level > 0 && net.decoder_type != auxiliary_path::skip)
+      continue;
+    const bool first = out.id < 0;
+    if (!first)
+      out = build.resample(out, {net.resample_filter}, true);
+    const feature head = picture(build, net, x, rows, columns);
+    out = first ? head : build.add(head, out);
   }
   return out;
 }

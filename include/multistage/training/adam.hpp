@@ -1,11 +1,11 @@
 // Adam (Kingma and Ba, arXiv 1412.6980, algorithm 1) and the exponential moving average of the
 // weights, in one pass over memory:
-//   m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,  w -= lr m^ / (sqrt(v^) + eps),  average
-//   += (1 - beta) (w - average).
+//   m = b1 m + (1 - b1) g,   v = b2 v + (1 - b2) g^2,   w -= lr m^ / (sqrt(v^) + eps),
+//   average += (1 - beta) (w - average).
 #pragma once
 #include <cmath>
 
-#include "../core/config.hpp"
+#include "../core/options.hpp"
 
 namespace multistage {
 
@@ -14,9 +14,19 @@ struct adam_options {
   double beta1 = 0.9;
   double beta2 = 0.999;
   double epsilon = 1e-8;
+
+  /// Names the options (core/options.hpp).
+  template <class Self, class Visit>
+  static void fields(Self& self, Visit&& visit) {
+    constexpr number_range decay{0, 1, true, false};
+    visit(option{"adam.beta1", "decay of the mean of gradients", decay}, self.beta1);
+    visit(option{"adam.beta2", "decay of the mean of their squares", decay}, self.beta2);
+    visit(option{"adam.epsilon", "added to the root of that mean", above(0)}, self.epsilon);
+  }
 };
 
 namespace functor {
+/// One weight's step, moments and average.
 template <class T>
 struct adam_and_average {
   const T* gradient;
@@ -24,16 +34,14 @@ struct adam_and_average {
   T* first;
   T* second;
   T* average;
-  // corrections: 1 / (1 - beta^k) after k updates
   T beta1;
   T beta2;
   T epsilon;
   T rate;
-  T correction1;
-  T correction2;
-  // keep: beta of the average
+  T correction1;  // 1 / (1 - beta1^k) after k updates
+  T correction2;  // 1 / (1 - beta2^k)
   T gradient_scale;
-  T keep;
+  T keep;       // beta of the average
   bool update;  // false: the weights rest, the average moves on
   MULTISTAGE_HD void operator()(index_t i) const {
     T w = weight[i];

@@ -358,8 +358,8 @@ void resume(const io::safetensors& f,
   io::json_document own(io::to_json(model.config()));
   own.set("stage_boundaries", model.stages().boundaries());
   io::json_document stored = checkpoint_detail::opened(f).meta_json("config");
-  // Of a network of the user's own type files hold the settings as they are.
-  if (!std::holds_alternative<custom_network>(model.config().network))
+  // Of parts of the user's own types files hold the settings as they are.
+  if (model.config().described())
     stored = checkpoint_detail::complete(f, stored);
   if (const std::string text = checkpoint_detail::differences(stored, own); !text.empty()) {
     std::string tensors;

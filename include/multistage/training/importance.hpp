@@ -7,32 +7,44 @@
 #include <cmath>
 #include <vector>
 
-#include "../core/config.hpp"
-#include "../core/error.hpp"
+#include "../core/options.hpp"
 
 namespace multistage {
 
+/// How far levels are drawn by the spread of their losses.
 struct loss_importance {
-  int bins = 0;      ///< in each stage; 0: levels are drawn as their distribution says
-  int history = 10;  ///< losses a bin must have seen before its stage is drawn by importance,
-                     ///< and over about how many E L^2 is averaged
+  int bins = 0;            ///< in each stage; 0: levels are drawn as their distribution says
+  int history = 10;        ///< over about how many losses E L^2 is averaged
   double uniform = 0.001;  ///< share of draws that stay uniform over the bins
+
+  /// Names the options (core/options.hpp).
+  template <class Self, class Visit>
+  static void fields(Self& self, Visit&& visit) {
+    visit(
+        option{"importance.bins", "of noise levels in each stage; 0: none", between(0, 10'000)},
+        self.bins);
+    visit(option{"importance.history",
+                 "losses a bin must have seen before its stage is drawn by importance",
+                 between(1, 1e9)},
+          self.history);
+    visit(option{"importance.uniform", "share of draws that stay uniform", between(0, 1)},
+          self.uniform);
+  }
 };
 
 /// The running means of squares of losses, by stage and bin.
 class importance_sampler {
  public:
+  /// Inactive.
   importance_sampler() = default;
+  /// @throws value_error for options out of range
   importance_sampler(const loss_importance& o, int stages)
       : o_(o),
         mean_square_(std::size_t(stages) * std::size_t(o.bins), 0.0),
         seen_(mean_square_.size(), 0.0) {
-    require<value_error>(
-        o.bins >= 0 && o.bins <= 10'000 && o.history >= 1 && o.uniform >= 0 && o.uniform <= 1,
-        "loss_importance: bins = ", o.bins, ", history = ", o.history,
-        ", uniform = ", o.uniform,
-        "; bins are 0..10000, history is at least 1, uniform a share");
+    check_options("loss_importance", o);
   }
+  /// Whether levels are drawn by importance at all.
   bool active() const {
     return o_.bins > 0;
   }
@@ -40,10 +52,11 @@ class importance_sampler {
   /// Where a uniform number of a stage goes: a number in (0, 1) for the stage's distribution,
   /// its bin, and the weight of its loss.
   struct placed {
-    double u;
-    int bin;
-    double weight;
+    double u;       ///< for the stage's distribution
+    int bin;        ///< in which it is
+    double weight;  ///< of its loss
   };
+  /// Places a uniform number of a stage.
   placed place(int stage, double u) const {
     const int n = o_.bins;
     const std::vector<double> p = probabilities(stage);
