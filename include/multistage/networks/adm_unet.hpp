@@ -79,7 +79,11 @@ MULTISTAGE_COLD constexpr feature attend(Builder& build, const adm_unet& net, fe
 }
 
 /// A residual block whose second norm is modulated by `emb`; it may resample, and attend
-/// behind.
+/// behind: h = conv1(silu(modulated norm1(conv0(silu(norm0(x)))))), skip(x) + h.
+/// @param x [channels, h, w]. @param emb what blocks are told, [channels].
+/// @param out channels of the result. @param how the way to another level: the result is
+/// [out, h / 2, w / 2] or [out, 2 h, 2 w] then.
+/// @param attends whether attention follows.
 template <class Builder>
 MULTISTAGE_COLD constexpr feature block(Builder& build,
                                         const adm_unet& net,
@@ -103,7 +107,7 @@ MULTISTAGE_COLD constexpr feature block(Builder& build,
   return attends ? attend(build, net, h) : h;
 }
 
-/// The two blocks at the deepest level.
+/// The two blocks at the deepest level, between encoder and decoders; the first attends.
 template <class Builder>
 MULTISTAGE_COLD constexpr feature middle(Builder& build,
                                          const adm_unet& net,
@@ -118,7 +122,8 @@ MULTISTAGE_COLD constexpr feature middle(Builder& build,
 
 }  // namespace adm
 
-/// The encoder, with the mapping of the noise level, labels and augmentations.
+/// The encoder, with the mapping of the noise level, labels and augmentations. Names are those
+/// of upstream's modules: "model.enc.64x64_block0.conv0.weight".
 template <class Builder>
 MULTISTAGE_COLD constexpr encoded encode(Builder& build, const adm_unet& net, bool) {
   using namespace adm;
@@ -130,6 +135,7 @@ MULTISTAGE_COLD constexpr encoded encode(Builder& build, const adm_unet& net, bo
       edm_mapping(build, net, level_of_noise, initial::kaiming, label_place::behind_layers);
 
   const auto names = build.scope("enc");
+  // Downwards: at each level one layer that enters it, then its blocks; all outputs are skips.
   feature x = build.input(input_slot::image, net.channels, net.resolution, net.width());
   constant_vector<feature> skips;
   for (int level = 0; level < net.depth(); ++level) {
@@ -162,6 +168,7 @@ MULTISTAGE_COLD constexpr feature decode(Builder& build,
                                          const decoder_spec& spec,
                                          encoded enc) {
   using namespace adm;
+  // Upwards: the middle or the way up from the level below, then the level's blocks.
   feature x = enc.x;
   {
     const auto names =
@@ -177,6 +184,7 @@ MULTISTAGE_COLD constexpr feature decode(Builder& build,
         const auto layer = build.scope(rows, "x", columns, "_up");
         x = block(build, net, x, enc.emb, x.channels, false, resampling::up);
       }
+      // Blocks read the skips of their level, the last one first.
       level_skips<Builder> skips(enc.skips, net.num_blocks + 1);
       for (int i = 0; i < spec.blocks; ++i, ++number) {
         const auto layer = build.scope(rows, "x", columns, "_block", i);

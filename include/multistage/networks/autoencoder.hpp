@@ -96,7 +96,8 @@ MULTISTAGE_COLD constexpr feature norm(Builder& build,
   return build.group_norm(x, net.norm_groups, 1e-6, name);
 }
 
-/// A residual block.
+/// A residual block: h = conv2(silu(norm2(conv1(silu(norm1(x)))))), shortcut(x) + h.
+/// @param x [channels, h, w]. @param out channels of the result
 template <class Builder>
 MULTISTAGE_COLD constexpr feature block(Builder& build,
                                         const autoencoder& net,
@@ -111,7 +112,7 @@ MULTISTAGE_COLD constexpr feature block(Builder& build,
                           : x);
 }
 
-/// Attention with one head, and its residual.
+/// Attention with one head, and its residual. Each pixel of x [channels, h, w] looks at all.
 template <class Builder>
 MULTISTAGE_COLD constexpr feature attention(Builder& build, const autoencoder& net, feature x) {
   const feature h = norm(build, net, x, "norm");
@@ -141,7 +142,8 @@ MULTISTAGE_COLD constexpr feature middle(Builder& build, const autoencoder& net,
   return block(build, net, x, x.channels);
 }
 
-/// Block i of a level, and its attention.
+/// Block i of a level, and its attention where the level has some.
+/// @param way "down." or "up.", as upstream names the blocks. @param x [channels, h, w]
 template <class Builder>
 MULTISTAGE_COLD constexpr feature level_block(Builder& build,
                                               const autoencoder& net,

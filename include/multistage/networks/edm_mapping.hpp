@@ -19,6 +19,7 @@ MULTISTAGE_COLD constexpr feature edm_mapping(Builder& build,
                                               feature embedding,
                                               layer_init init,
                                               label_place labels) {
+  // Wide is what blocks are told, narrow what the embedding is.
   const int narrow = embedding.channels;
   const int wide = net.encoder_channels * net.channel_mult_emb;
   feature emb = embedding;

@@ -116,7 +116,10 @@ MULTISTAGE_COLD constexpr feature norm(Builder& build,
   return build.group_norm(x, net.norm_groups, net.norm_eps, name, modulation);
 }
 
-/// @param emb silu of the embedding.
+/// A residual block that is told `emb`, by addition or by modulation of its second norm; it may
+/// resample. @param emb SiLU of the embedding.
+/// @param x [channels, h, w]. @param out channels of the result. @param how the way to another
+/// level: the result is [out, h / 2, w / 2] or [out, 2 h, 2 w] then
 template <class Builder>
 MULTISTAGE_COLD constexpr feature block(Builder& build,
                                         const ldm_unet& net,
@@ -147,7 +150,8 @@ constexpr int heads(const ldm_unet& net, int channels) {
   return net.num_head_channels > 0 ? channels / net.num_head_channels : net.num_heads;
 }
 
-/// Attention of pixels to each other, and its residual.
+/// Attention of the pixels of x [channels, h, w] to each other, and its residual. Queries, keys
+/// and values of a head lie together, as upstream has them.
 template <class Builder>
 MULTISTAGE_COLD constexpr feature self_attention(Builder& build,
                                                  const ldm_unet& net,
@@ -180,7 +184,9 @@ MULTISTAGE_COLD constexpr feature cross_attention(Builder& build,
                       {initial::kaiming});
 }
 
-/// Transformer blocks: self-attention, attention to the context (to x without one), GEGLU.
+/// Transformer blocks: self-attention, attention to the context (to x without one), and two
+/// layers with GEGLU between them, each behind a layer norm and with its residual.
+/// @param context [tokens, context_dim], or none
 template <class Builder>
 MULTISTAGE_COLD constexpr feature transformer(Builder& build,
                                               const ldm_unet& net,
@@ -262,6 +268,7 @@ MULTISTAGE_COLD constexpr encoded encode(Builder& build, const ldm_unet& net, bo
       .kernel = 3, .stride = 2, .padding = net.downsample_padding, .padding_end = 1};
 
   feature x = build.input(input_slot::image, net.channels, net.resolution, net.width());
+  // Downwards: blocks are numbered through all levels, a block's parts from 0.
   int number = 0;
   {
     const auto layer = build.scope("input_blocks.", number++, ".0");
@@ -309,6 +316,7 @@ MULTISTAGE_COLD constexpr feature decode(Builder& build,
         spec.alone ? build.scope("middle_block") : build.scope("middle_blocks.", spec.stage);
     x = middle(build, net, x, enc);
   }
+  // Upwards: the last block of a level holds the way to the next.
   int number = 0;
   for (int level = net.depth() - 1; level >= 0; --level) {
     level_skips<Builder> skips(enc.skips, net.num_blocks + 1);

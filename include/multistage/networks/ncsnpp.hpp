@@ -137,7 +137,8 @@ MULTISTAGE_COLD constexpr feature norm(Builder& build,
   return build.group_norm(x, groups_for(x.channels, net.norm_groups), 1e-6, name);
 }
 
-/// A 1x1 layer with weights [in, out].
+/// A 1x1 layer with weights [in, out], "NIN" upstream.
+/// @param x [channels, h, w]. @param out channels of the result. @param init of its weights
 template <class Builder>
 MULTISTAGE_COLD constexpr feature network_in_network(Builder& build,
                                                      feature x,
@@ -160,7 +161,11 @@ MULTISTAGE_COLD constexpr feature sum(Builder& build, const ncsnpp& net, feature
   return net.skip_rescale ? build.scale(both, sqrt_half) : both;
 }
 
-/// A residual block that is told `emb`; it may resample.
+/// A residual block that is told `emb`; it may resample:
+///   h = Conv_1(silu(norm(Conv_0(silu(norm(x))) + Dense_0(emb)))),   skip(x) + h.
+/// @param x [channels, h, w]. @param emb what blocks are told, [channels].
+/// @param out channels of the result. @param how the way to another level: the result is
+/// [out, h / 2, w / 2] or [out, 2 h, 2 w] then
 template <class Builder>
 MULTISTAGE_COLD constexpr feature block(Builder& build,
                                         const ncsnpp& net,
@@ -185,7 +190,7 @@ MULTISTAGE_COLD constexpr feature block(Builder& build,
   return sum(build, net, h, skip);
 }
 
-/// Attention with one head, and its residual.
+/// Attention with one head, and its residual. Each pixel of x [channels, h, w] looks at all.
 template <class Builder>
 MULTISTAGE_COLD constexpr feature attention(Builder& build, const ncsnpp& net, feature x) {
   const feature h = norm(build, net, x, "GroupNorm_0");
@@ -198,7 +203,8 @@ MULTISTAGE_COLD constexpr feature attention(Builder& build, const ncsnpp& net, f
              x);
 }
 
-/// From one level to the next, and back.
+/// From one level to the next, and back: a block that resamples (biggan), or resampling by
+/// itself, with or without a convolution (ddpm). @param how down or up
 template <class Builder>
 MULTISTAGE_COLD constexpr feature resampled(Builder& build,
                                             const ncsnpp& net,
@@ -236,6 +242,7 @@ MULTISTAGE_COLD constexpr feature middle(Builder& build,
 }
 
 /// A numbered block, and where the level attends another layer of attention.
+/// @param out channels of the result. @param next counts the layers
 template <class Builder>
 MULTISTAGE_COLD constexpr feature level_block(Builder& build,
                                               const ncsnpp& net,
@@ -254,7 +261,8 @@ MULTISTAGE_COLD constexpr feature level_block(Builder& build,
   return attention(build, net, x);
 }
 
-/// What every block is told, from the noise level's label.
+/// What every block is told, [4 encoder_channels], from the noise level's label: an embedding
+/// by random frequencies or by positions, and two layers.
 template <class Builder>
 MULTISTAGE_COLD constexpr feature mapping(Builder& build,
                                           const ncsnpp& net,
@@ -275,6 +283,7 @@ MULTISTAGE_COLD constexpr feature mapping(Builder& build,
 }
 
 /// Progressive input: the image (`pyramid`), resampled as the features are, joins x.
+/// @param pyramid [channels, 2 h, 2 w] before, [channels, h, w] after
 template <class Builder>
 MULTISTAGE_COLD constexpr feature join_image(Builder& build,
                                              const ncsnpp& net,
@@ -301,7 +310,7 @@ MULTISTAGE_COLD constexpr feature join_image(Builder& build,
   return pyramid = sum(build, net, pyramid, x);
 }
 
-/// The picture that features give.
+/// The picture [channels of the image, h, w] that features give.
 template <class Builder>
 MULTISTAGE_COLD constexpr feature picture_of(Builder& build,
                                              const ncsnpp& net,
@@ -326,6 +335,7 @@ MULTISTAGE_COLD constexpr encoded encode(Builder& build, const ncsnpp& net, bool
   const feature label = build.input(input_slot::noise_level, 1);
   const feature emb = mapping(build, net, label, next);
 
+  // Downwards: a level's blocks, then the way to the next; all outputs are skips.
   feature pyramid = build.input(input_slot::image, net.channels, net.resolution, net.width());
   feature x{};
   {
@@ -367,6 +377,8 @@ MULTISTAGE_COLD constexpr feature decode(Builder& build,
   feature out{};
   if (!net.shared_middle)
     x = middle(build, net, x, enc.emb, next);
+  // Upwards: a level's blocks, each with a skip, a picture where there is one at every level,
+  // and the way to the next.
   int number = 0;
   for (int level = net.depth() - 1; level >= 0; --level) {
     level_skips<Builder> skips(enc.skips, net.num_blocks + 1);

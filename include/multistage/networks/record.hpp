@@ -23,8 +23,8 @@ MULTISTAGE_COLD inline described_network finish(recorder<name_list>& build) {
   const graph_check c = check(d.structure);
   if (c.problem != graph_problem::none) {
     const int weight = c.node >= 0 ? d.structure.nodes[c.node].weight : -1;
-    fail<value_error>(explain(d.structure, c,
-                              weight >= 0 ? d.names[weight] : "a node without parameters"));
+    fail<value_error>(
+        explain(d.structure, c, weight >= 0 ? d.names[weight] : "a node without parameters"));
   }
   return d;
 }

@@ -78,7 +78,7 @@ MULTISTAGE_COLD constexpr feature norm(Builder& build,
   return build.group_norm(x, groups_for(x.channels, net.norm_groups), 1e-6, name);
 }
 
-/// Attention with one head, and its residual.
+/// Attention with one head, and its residual. Each pixel of x [channels, h, w] looks at all.
 template <class Builder>
 MULTISTAGE_COLD constexpr feature attend(Builder& build, const song_unet& net, feature x) {
   constexpr layer_init small{initialization::xavier_uniform, 0.44721359549995793};
@@ -90,7 +90,12 @@ MULTISTAGE_COLD constexpr feature attend(Builder& build, const song_unet& net, f
   return build.scale(build.add(mixed, x), sqrt_half);
 }
 
-/// A residual block that is told `emb`; it may resample, and attend behind.
+/// A residual block that is told `emb`; it may resample, and attend behind:
+///   h = conv1(silu(norm1(conv0(silu(norm0(x))) + affine(emb)))),   (skip(x) + h) sqrt(1/2).
+/// @param x [channels, h, w]. @param emb what blocks are told, [channels].
+/// @param out channels of the result. @param how the way to another level: the result is
+/// [out, h / 2, w / 2] or [out, 2 h, 2 w] then.
+/// @param attends whether attention follows.
 template <class Builder>
 MULTISTAGE_COLD constexpr feature block(Builder& build,
                                         const song_unet& net,
@@ -116,7 +121,7 @@ MULTISTAGE_COLD constexpr feature block(Builder& build,
   return attends ? attend(build, net, h) : h;
 }
 
-/// The two blocks at the deepest level.
+/// The two blocks at the deepest level, between encoder and decoders; the first attends.
 template <class Builder>
 MULTISTAGE_COLD constexpr feature middle(Builder& build,
                                          const song_unet& net,
@@ -130,7 +135,7 @@ MULTISTAGE_COLD constexpr feature middle(Builder& build,
 }
 
 /// The encoder's auxiliary path at a level below the first: the image (`aux`), resampled as the
-/// features are, joins x.
+/// features are, joins x. @param aux [3 or channels, 2 h, 2 w] before, like x after.
 template <class Builder>
 MULTISTAGE_COLD constexpr feature join_image(Builder& build,
                                              const song_unet& net,
@@ -150,7 +155,7 @@ MULTISTAGE_COLD constexpr feature join_image(Builder& build,
   return aux = build.scale(build.add(aux, x), sqrt_half);
 }
 
-/// The picture that a decoder's level gives.
+/// The picture [channels of the image, rows, columns] that a decoder's level gives.
 template <class Builder>
 MULTISTAGE_COLD constexpr feature picture(Builder& build,
                                           const song_unet& net,
@@ -168,7 +173,8 @@ MULTISTAGE_COLD constexpr feature picture(Builder& build,
 
 }  // namespace song
 
-/// The encoder, with the mapping of the noise level, labels and augmentations.
+/// The encoder, with the mapping of the noise level, labels and augmentations. Names are those
+/// of upstream's modules: "model.enc.32x32_block0.conv0.weight".
 template <class Builder>
 MULTISTAGE_COLD constexpr encoded encode(Builder& build, const song_unet& net, bool) {
   using namespace song;
@@ -180,6 +186,7 @@ MULTISTAGE_COLD constexpr encoded encode(Builder& build, const song_unet& net, b
       edm_mapping(build, net, level_of_noise, initial::xavier, label_place::before_layers);
 
   const auto names = build.scope("enc");
+  // Downwards: at each level one layer that enters it, then its blocks; all outputs are skips.
   feature x = build.input(input_slot::image, net.channels, net.resolution, net.width());
   feature aux = x;
   constant_vector<feature> skips;
@@ -217,6 +224,7 @@ MULTISTAGE_COLD constexpr feature decode(Builder& build,
   using namespace song;
   const auto names =
       spec.alone ? build.scope("model.dec") : build.scope("model.decs.", spec.stage);
+  // Upwards: the middle or the way up from the level below, then the level's blocks.
   feature x = enc.x;
   feature out{};
   int number = 0;
@@ -230,6 +238,7 @@ MULTISTAGE_COLD constexpr feature decode(Builder& build,
       const auto layer = build.scope(rows, "x", columns, "_up");
       x = block(build, net, x, enc.emb, x.channels, false, resampling::up);
     }
+    // Blocks read the skips of their level, the last one first.
     level_skips<Builder> skips(enc.skips, net.num_blocks + 1);
     for (int i = 0; i < spec.blocks; ++i, ++number) {
       const auto layer = build.scope(rows, "x", columns, "_block", i);
@@ -237,6 +246,7 @@ MULTISTAGE_COLD constexpr feature decode(Builder& build,
       x = block(build, net, skips.join(build, x), enc.emb, spec.width * net.channel_mult[level],
                 spec.attention(number, usual));
     }
+    // A picture at the end; with decoder_type skip at every level, summed upwards.
     if (level > 0 && net.decoder_type != auxiliary_path::skip)
       continue;
     const bool first = out.id < 0;

@@ -24,7 +24,7 @@ struct tailoring {
   bool shared_encoder = true;   ///< false: each stage has an encoder too
 };
 
-/// What tailor_decoders found.
+/// What tailor_decoders found, and what it costs.
 struct tailored_decoders {
   decoders stages;          ///< with the widths
   double average_macs = 0;  ///< multiply-accumulates of one image, on average over the stages

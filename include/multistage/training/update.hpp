@@ -4,6 +4,7 @@
 #pragma once
 #include <algorithm>
 
+#include "../ops/reduce.hpp"
 #include "adam.hpp"
 #include "options.hpp"
 #include "segments.hpp"
