@@ -41,12 +41,15 @@ class autoencoder_model {
                           recorded(config, false),
                           seed) {}
 
+  /// Its settings.
   const autoencoder& config() const {
     return config_;
   }
+  /// Encoder, decoder and codebook, one after the other.
   tensor<Scalar, Backend>& weights() {
     return weights_;
   }
+  /// Where it computes.
   Backend& backend() {
     return backend_;
   }
@@ -54,17 +57,21 @@ class autoencoder_model {
   double scale_factor() const {
     return scale_factor_;
   }
+  /// @throws value_error unless it is above 0
   void set_scale_factor(double s) {
     require<value_error>(s > 0 && std::isfinite(s), "autoencoder: scale_factor = ", s,
                          " must be above 0");
     scale_factor_ = s;
   }
+  /// Extents of a batch of pictures.
   shape images(index_t rows) const {
     return {rows, config_.resolution, config_.width(), config_.channels};
   }
+  /// Extents of a batch of latent images.
   shape latents(index_t rows) const {
     return {rows, config_.latent_height(), config_.latent_width(), config_.embed_dim};
   }
+  /// Extents of what the encoder returns: latent images, or means and log variances.
   shape moments(index_t rows) const {
     shape s = latents(rows);
     if (config_.kind == latent_kind::kl)

@@ -88,7 +88,9 @@ struct scatter_mixed {
 template <class Scalar, class Backend>
 class dynamic_model {
  public:
+  /// In which the network computes.
   using scalar = Scalar;
+  /// Where it computes.
   using backend_type = Backend;
 
   /// @throws value_error when the configuration does not fit together, or its decoders are not

@@ -180,17 +180,22 @@ class multi_decoder : public detail::model_base<Scalar, Backend>::type {
                 "resolution, channel_mult and resample_filter");
 
  public:
+  /// The schedule that chooses the preconditioning.
   using schedule = Schedule;
+  /// As many as there are decoders.
   static constexpr int stage_count = Decoders.stage_count();
+  /// Levels of resolution.
   static constexpr int depth = Network.depth();
+  /// Parameters of all stages and of what they share.
   static constexpr index_t parameters = [] {
     index_t total = 0;
     for (int s = 0; s <= stage_count; ++s)
       total += facts.segments[s].parameters;
     return total;
   }();
-  /// Parameters of the part that all stages share, and of one stage's own.
+  /// Parameters of the part that all stages share.
   static constexpr index_t shared_parameters = facts.segments[0].parameters;
+  /// Parameters of one stage's own.
   static constexpr index_t decoder_parameters(int stage) {
     return facts.segments[1 + stage].parameters;
   }

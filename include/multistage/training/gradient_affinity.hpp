@@ -58,6 +58,7 @@ class gradient_affinity {
     ++collected_;
   }
 
+  /// The noise levels, ascending.
   const std::vector<double>& sigmas() const {
     return sigmas_;
   }

@@ -198,6 +198,7 @@ class denoising_objective {
   tensor<double, Backend> row_values_;  // [3, rows]: noise, weights, losses
 };
 
+/// Of a model of any type.
 template <class Model>
 denoising_objective(Model&, const trainer_options&)
     -> denoising_objective<typename Model::scalar, typename Model::backend_type>;

@@ -14,29 +14,32 @@ struct training_limit {
   double seconds = 0;  ///< of this run
   index_t steps = 0;   ///< of this run
 };
+/// So many thousand images, counted over the whole training.
 inline training_limit kimg(double thousands) {
   return {.kimg = thousands};
 }
+/// So long from now.
 inline training_limit seconds(double s) {
   return {.seconds = s};
 }
 
 /// Mean loss by stage over a window of steps.
 struct loss_point {
-  index_t step = 0;
-  double images = 0;
-  double seconds = 0;
-  double images_per_second = 0;
-  std::vector<double> loss;  ///< NaN for a stage without rows in the window
+  index_t step = 0;              ///< the last one of the window
+  double images = 0;             ///< seen over the whole training
+  double seconds = 0;            ///< since the run began
+  double images_per_second = 0;  ///< in the window
+  std::vector<double> loss;      ///< NaN for a stage without rows in the window
 };
 
 /// What a run did.
 struct run_result {
-  std::vector<loss_point> history;
-  double seconds = 0;
-  double images = 0;
-  bool interrupted = false;  ///< by a signal
-  int signal = 0;            ///< which; a program that ends for it returns 128 + its number
+  std::vector<loss_point> history;  ///< a point a window
+  double seconds = 0;               ///< it took
+  double images = 0;                ///< it saw
+  bool interrupted = false;         ///< by a signal
+  int signal = 0;  ///< which; a program that ends for it returns 128 + its number
+  /// On average.
   double images_per_second() const {
     return seconds > 0 ? images / seconds : 0;
   }

@@ -290,6 +290,7 @@ class trainer {
   double images_seen_ = 0;
 };
 
+/// Of a model of any type.
 template <class Model, class... Rest>
 trainer(Model&, Rest&&...) -> trainer<typename Model::scalar, typename Model::backend_type>;
 

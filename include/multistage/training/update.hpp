@@ -134,6 +134,7 @@ class averaged_adam {
   std::vector<char> settled_;     // by segment: its average is its weights, which never moved
 };
 
+/// Of a model of any type.
 template <class Model>
 averaged_adam(Model&, const trainer_options&)
     -> averaged_adam<typename Model::scalar, typename Model::backend_type>;

@@ -1,0 +1,189 @@
+// What a checkpoint says beside its tensors, in its metadata: what the model was trained with,
+// its configuration with the partition, the counters of the run. What a file says is believed
+// only as far as a run could have said it.
+#pragma once
+#include <cmath>
+
+#include "../io/json.hpp"
+#include "../io/weights.hpp"
+#include "trainer.hpp"
+
+namespace multistage {
+
+namespace checkpoint_detail {
+
+inline constexpr const char* format = "multistage-checkpoint-1";
+inline bool is_ours(const std::string& name) {
+  return name.rfind("training.", 0) == 0 || io::is_resample_filter(name);
+}
+
+/// What the model was trained with, where sampling must match it, under "trained".
+inline void add_facts(io::safetensors_writer& w, const training_facts& facts) {
+  io::json_document j(io::json::object());
+  if (facts.label_dropout)
+    j.set("label_dropout", *facts.label_dropout);
+  if (facts.augmented)
+    j.set("augmented", *facts.augmented);
+  if (!j->empty())
+    w.metadata["trained"] = j->dump();
+}
+inline training_facts facts_of(const io::safetensors& f) {
+  training_facts facts;
+  if (!f.metadata().count("trained"))
+    return facts;
+  const io::json_document document = f.meta_json("trained");
+  const io::json& j = *document;
+  const auto take = [&]<class T>(const char* key, std::optional<T>& to, double most) {
+    if (j.is_object() && !j.contains(key))
+      return;
+    T v{};
+    require<file_error>(
+        j.is_object() && io::detail::take(j[key], v) && v >= 0 && double(v) <= most, f.path(),
+        ": its metadata 'trained' is broken: '", key, "' is not from 0 to ", most);
+    to = v;
+  };
+  take("label_dropout", facts.label_dropout, 1);
+  take("augmented", facts.augmented, 65536);
+  return facts;
+}
+
+template <class Scalar, class Backend>
+io::safetensors_writer start(dynamic_model<Scalar, Backend>& model) {
+  io::safetensors_writer w;
+  io::json_document config(io::to_json(model.config()));
+  config.set("stage_boundaries", model.stages().boundaries());
+  w.metadata = {{"format", format}, {"config", config->dump()}};
+  add_facts(w, model.trained());
+  io::add_parameters(w, "", model.network(), model.parameter_names(),
+                     model.averaged_weights().to_host());
+  return w;
+}
+
+inline const io::safetensors& opened(const io::safetensors& f) {
+  require<file_error>(f.metadata().count("format") && f.meta("format") == format, f.path(),
+                      ": is not a checkpoint of this library (metadata format is not '", format,
+                      "'); open bare weights with load_weights");
+  return f;
+}
+
+/// What make() returns; errors of values, which come from the file's configuration, name the
+/// file.
+template <class F>
+auto named(const io::safetensors& f, F&& make) {
+  try {
+    return make();
+  } catch (const value_error& e) {
+    fail<value_error>(f.path(), ": ", e.what());
+  }
+}
+
+/// The partition that a configuration carries; without one, a single stage.
+inline partition partition_of(const io::json& config) {
+  return config.contains("stage_boundaries")
+             ? io::partition_from_json(config["stage_boundaries"])
+             : partition();
+}
+
+/// A file's configuration with its partition, all settings written out. What load refuses, this
+/// refuses.
+inline io::json_document complete(const io::safetensors& f, const io::json& config) {
+  return named(f, [&] {
+    io::json_document j(io::to_json(io::configuration_from_json(config)));
+    j.set("stage_boundaries", partition_of(config).boundaries());
+    return j;
+  });
+}
+
+/// What a file says of the run that it is to go on.
+template <class State>
+struct training_state {
+  State counters;
+  std::uint64_t seed = 0;
+  index_t batch = 0;
+  std::string images;  // their fingerprint; empty in files of older versions
+};
+
+/// @throws file_error naming the value that is missing, of another kind, or one no run can have
+/// had
+template <class State>
+training_state<State> read_training_state(const io::safetensors& f, int segments, int stages) {
+  const io::json_document document = f.meta_json("training");
+  const io::json& j = *document;
+  training_state<State> t;
+  State& s = t.counters;
+  const auto take = [&](const char* key, auto& to) {
+    require<file_error>(j.is_object() && j.contains(key) && io::detail::take(j[key], to),
+                        f.path(), ": its training state is broken: '", key,
+                        "' is missing or unfit; use an earlier checkpoint");
+  };
+  take("steps", s.step);
+  take("images_seen", s.images_seen);
+  take("segment_updates", s.updates);
+  take("stage_images", s.stage_images);
+  take("importance", s.importance);
+  take("seed", t.seed);
+  take("batch_size", t.batch);
+  if (j.contains("images"))
+    take("images", t.images);
+  const auto sound = [&](bool holds, const char* key, const auto& value, const char* rule) {
+    require<file_error>(holds, f.path(), ": its training state is broken: '", key, "' holds ",
+                        value, "; ", rule, "; use an earlier checkpoint");
+  };
+  constexpr double most = 9e15;  // up to which doubles count one by one
+  const auto count = [&](const char* key, double value) {
+    sound(is_finite(value) && value >= 0 && value <= most, key, value, "it counts from 0");
+  };
+  count("steps", double(s.step));
+  count("images_seen", s.images_seen);
+  sound(t.batch > 0, "batch_size", t.batch, "it is above 0");
+  sound(int(s.updates.size()) == segments, "segment_updates", s.updates.size(),
+        "there is one number for each segment of the network");
+  sound(int(s.stage_images.size()) == stages, "stage_images", s.stage_images.size(),
+        "there is one number for each stage");
+  for (const index_t u : s.updates)
+    sound(u >= 0 && u <= s.step, "segment_updates", u,
+          "a segment is updated at most once a step");
+  for (const double n : s.stage_images)
+    count("stage_images", n);
+  for (const double v : s.importance)
+    sound(is_finite(v) && v >= 0, "importance", v, "they are mean squares");
+  // The counters against each other. A step may be given a batch of any size from outside.
+  sound(s.images_seen == std::floor(s.images_seen), "images_seen", s.images_seen,
+        "images are counted one by one");
+  sound(s.step > 0 ? s.images_seen >= double(s.step) : s.images_seen == 0, "images_seen",
+        s.images_seen, "each of the steps saw one at least, and nothing else did");
+  double of_stages = 0;
+  for (const double n : s.stage_images)
+    of_stages += n;
+  sound(std::fabs(of_stages - s.images_seen) <= 1e-9 * s.images_seen, "stage_images", of_stages,
+        "together they are images_seen");
+  for (std::size_t k = 0; segments == stages + 1 && k < s.stage_images.size(); ++k)
+    sound(double(s.updates[k + 1]) <= s.stage_images[k], "segment_updates", s.updates[k + 1],
+          "an update takes an image of the segment's stage");
+  sound(!j.contains("images") || !t.images.empty(), "images", "nothing",
+        "it is the images' fingerprint");
+  return t;
+}
+
+/// What differs between two configurations, for messages.
+inline std::string differences(const io::json& file, const io::json& model) {
+  std::string text;
+  const auto shown = [](const io::json& from, const std::string& key) {
+    return from.contains(key) ? io::detail::excerpt(from[key]) : std::string("nothing");
+  };
+  const auto note = [&](const std::string& key) {
+    text += "\n  " + key.substr(0, 60) + ": the file has " + shown(file, key) + ", the model " +
+            shown(model, key);
+  };
+  for (const auto& [key, value] : model.items())
+    if (!file.contains(key) || file[key] != value)
+      note(key);
+  for (const auto& [key, value] : file.items())
+    if (!model.contains(key))
+      note(key);
+  return text;
+}
+
+}  // namespace checkpoint_detail
+
+}  // namespace multistage
