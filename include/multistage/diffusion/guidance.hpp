@@ -1,6 +1,6 @@
 // Guidance: D_w = D_weak + w (D - D_weak), where D_weak is the model without its label or
-// context (classifier-free, Ho and Salimans, arXiv 2207.12598, eq. 6) or a smaller or less
-// trained model (autoguidance, Karras et al., arXiv 2406.02507, eq. 3). w = 1 is no guidance.
+// context (classifier-free, Ho and Salimans, arXiv 2207.12598) or a smaller or less
+// trained model (autoguidance, Karras et al., arXiv 2406.02507). w = 1 is no guidance.
 // It may act between two noise levels only (Kynkaanniemi et al., arXiv 2404.07724), and each
 // stage may have its own w.
 #pragma once

@@ -17,6 +17,7 @@ namespace multistage {
 /// forgets it and begins with first order again; align: restarts, and each boundary is made the
 /// end of a step.
 enum class boundary_policy { carry, restart, align };
+/// The names of `boundary_policy`, in order.
 constexpr std::array<const char*, 3> option_names(boundary_policy) {
   return {"carry", "restart", "align"};
 }
@@ -24,8 +25,8 @@ constexpr std::array<const char*, 3> option_names(boundary_policy) {
 /// The stages a sampler knows of, and what it does between them. Without stages, `sample` puts
 /// the model's in their place.
 struct stage_crossing {
-  partition stages{};
-  boundary_policy policy = boundary_policy::carry;
+  partition stages{};                               ///< one: the model's are taken
+  boundary_policy policy = boundary_policy::carry;  ///< what is done between them
 
   /// Whether history from level `before` serves at level `now`.
   bool keeps_history(double before, double now) const {
@@ -78,6 +79,7 @@ namespace sampling {
 /// Levels while boundaries find their places among them.
 class alignment {
  public:
+  /// Of levels that descend; both ends stay.
   explicit alignment(std::vector<double> levels)
       : levels_(std::move(levels)), fixed_(levels_.size(), 0) {
     fixed_.front() = 1;
@@ -88,6 +90,7 @@ class alignment {
       span_.push_back(std::max(above, below));
     }
   }
+  /// As they are by now, descending.
   const std::vector<double>& levels() const {
     return levels_;
   }
@@ -106,6 +109,7 @@ class alignment {
     std::size_t level = 0;
     double distance = HUGE_VAL;
   };
+  /// The level with the shortest way onto a boundary.
   move nearest(double boundary) const {
     move best;
     const std::size_t below = first_below(boundary);
@@ -122,6 +126,7 @@ class alignment {
     }
     return best;
   }
+  /// Moves a level onto a boundary, where it stays.
   void put(std::size_t level, double boundary) {
     levels_[level] = boundary;
     fixed_[level] = 1;
@@ -136,10 +141,11 @@ class alignment {
   }
 
  private:
-  /// Of a step in ln sigma; a step to 0, which has none, does not count.
+  /// Length of a step in ln sigma; a step to 0, which has none, does not count.
   static double length(double from, double to) {
     return to > 0 ? std::log(from / to) : 0;
   }
+  /// The place of the first level below a boundary.
   std::size_t first_below(double boundary) const {
     return std::size_t(
         std::find_if(levels_.begin(), levels_.end(), [&](double v) { return v < boundary; }) -
@@ -152,6 +158,7 @@ class alignment {
 
 }  // namespace sampling
 
+/// @see stage_crossing
 inline std::vector<double> stage_crossing::aligned(std::vector<double> levels,
                                                    std::vector<int>* orders) const {
   if (policy != boundary_policy::align || levels.size() < 2)

@@ -5,23 +5,27 @@
 //   sigma'^2 / sigma^2).
 // With eta = 0 it is Euler's method for the probability-flow ODE.
 #pragma once
+#include "../diffusion/denoiser.hpp"
+#include "level_options.hpp"
 #include "walk.hpp"
 
 namespace multistage {
 
 /// DDIM; where steps lie is said as by all samplers (samplers/walk.hpp).
 struct ddim {
-  int num_steps = 18;
-  double sigma_min = 0.002;
-  double sigma_max = 80;
-  spacing steps = spacing::log_snr;
-  any_schedule schedule{};
-  std::vector<double> levels{};
+  int num_steps = 18;                ///< steps down the noise levels
+  double sigma_min = 0.002;          ///< lowest noise level above 0; 0: the schedule's own
+  double sigma_max = 80;             ///< highest noise level; 0: the schedule's own
+  spacing steps = spacing::log_snr;  ///< how the levels lie between them
+  any_schedule schedule{};           ///< in whose time spacings divide
+  std::vector<double> levels{};      ///< the ends of the steps, in the place of all these
   double eta = 0;  ///< how much of the noise is drawn anew: 0 none, 1 as DDPM does
 
+  /// What programs call it.
   static constexpr const char* name() {
     return "ddim";
   }
+  /// The list of options (core/options.hpp).
   template <class Self, class Visit>
   static void fields(Self& s, Visit&& visit) {
     sampling::level_fields(s, visit);
@@ -30,39 +34,36 @@ struct ddim {
           s.eta);
   }
 
-  /// Why an option does nothing beside these others; null where it does something.
-  const char* idle(std::string_view option) const {
-    return sampling::idle_schedule(*this, option);
-  }
-
   /// The ends of the steps. @throws value_error naming the option that is out of range
   std::vector<double> sigmas() const {
-    return sampling::levels_of(name(), *this, true);
+    return sampling::levels_of(*this, true);
   }
   /// Latents of unit variance in x_t.
   double start_scale() const {
     return sampling::unit_start(sigmas().front());
   }
 
-  template <class Backend, class Denoise, class Noise, class Observe>
+  /// Moves x [rows, h, w, c] from the first level to the last. @see samplers/walk.hpp
+  template <class Backend, denoiser Denoise, class Noise, class Observe>
   void operator()(Backend& b,
-                  view<double> x,
+                  view<double> start,
                   Denoise&& denoise,
                   Noise&& noise,
                   Observe&& observe) const {
     const std::vector<double> s = sigmas();
-    sampling::work<Backend> w{b, x};
-    auto d = w.make();
+    sampling::walk w(b, start, denoise, noise, observe);
+    auto denoised = w.make();
     auto z = w.make();
     for (std::size_t i = 0; i + 1 < s.size(); ++i) {
-      denoise(view<const double>(x), s[i], d.view());
-      if (!observe(int(i), s[i], view<const double>(x), std::as_const(d).view()))
+      const double sigma = s[i];
+      const double to = s[i + 1];
+      if (!w.begin_step(int(i), sigma, denoised))
         return;
-      const double v = eta * s[i + 1] * std::sqrt(1 - s[i + 1] * s[i + 1] / (s[i] * s[i]));
-      const double e = std::sqrt(s[i + 1] * s[i + 1] - v * v) / s[i];
+      const double v = eta * to * std::sqrt(1 - to * to / (sigma * sigma));
+      const double e = std::sqrt(to * to - v * v) / sigma;
       if (eta > 0)
-        noise(int(i), z.view());
-      w.combine(x.data, {{e, x.data}, {1 - e, d.data()}, {v, z.data()}});
+        w.noise(int(i), z);
+      w.x = e * w.x + (1 - e) * denoised + v * z;
     }
   }
 };

@@ -69,11 +69,12 @@ class inpainted {
   tensor<double, Backend> mask_;
 };
 
-/// A denoiser whose D is kept in [-1, 1], as DDPM does (Ho et al., arXiv 2006.11239, appendix
-/// B); latent images leave that range.
+/// A denoiser whose D is kept in [-1, 1], as DDPM does (Ho et al., arXiv 2006.11239). Latent
+/// images leave that range; they are not clipped.
 template <denoiser Denoise, class Backend = cpu>
 class clipped {
  public:
+  /// Takes the denoiser. @param backend where it computes
   explicit clipped(Denoise denoise, Backend backend = Backend())
       : denoise_(std::move(denoise)), backend_(std::move(backend)) {}
 

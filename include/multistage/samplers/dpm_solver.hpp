@@ -8,19 +8,25 @@
 // remembered; singlestep_fixed: steps of one order; adaptive: two orders compared
 // (section 4.4).
 #pragma once
+#include "../diffusion/denoiser.hpp"
+#include "level_options.hpp"
 #include "walk.hpp"
 
 namespace multistage {
 
+/// multistep: one evaluation a step, the last ones remembered; singlestep: steps of mixed
+/// orders with evaluations in between, num_steps in all; singlestep_fixed: steps of one order;
+/// adaptive: steps as long as two orders agree.
 enum class dpm_method { multistep, singlestep, singlestep_fixed, adaptive };
+/// The names of `dpm_method`, in order.
 constexpr std::array<const char*, 4> option_names(dpm_method) {
   return {"multistep", "singlestep", "singlestep_fixed", "adaptive"};
 }
 
 /// Tolerances of the adaptive method.
 struct dpm_adaptive {
-  double atol = 0.0078;
-  double rtol = 0.05;
+  double atol = 0.0078;  ///< absolute tolerance, of x_t
+  double rtol = 0.05;    ///< relative tolerance, of x_t
   double theta = 0.9;    ///< safety factor
   double h_init = 0.05;  ///< first step in ln sigma
   double t_err = 1e-5;   ///< how near in t the end must be
@@ -29,23 +35,25 @@ struct dpm_adaptive {
 /// DPM-Solver. num_steps counts evaluations of the network, those of `adaptive` aside. With a
 /// list of levels every step has the order that was asked for. Levels end above 0.
 struct dpm_solver {
-  int num_steps = 18;
-  double sigma_min = 0.002;
-  double sigma_max = 80;
-  spacing steps = spacing::log_snr;
-  any_schedule schedule{};
-  std::vector<double> levels{};
-  int order = 2;  ///< adaptive: 2 or 3
-  dpm_method method = dpm_method::multistep;
-  bool predict_data = true;       ///< DPM-Solver++; else DPM-Solver
+  int num_steps = 18;                ///< evaluations of the network, `adaptive` aside
+  double sigma_min = 0.002;          ///< lowest noise level above 0; 0: the schedule's own
+  double sigma_max = 80;             ///< highest noise level; 0: the schedule's own
+  spacing steps = spacing::log_snr;  ///< how the levels lie between them
+  any_schedule schedule{};           ///< in whose time spacings divide
+  std::vector<double> levels{};      ///< the ends of the steps, in the place of all these
+  int order = 2;                     ///< adaptive: 2 or 3
+  dpm_method method = dpm_method::multistep;  ///< of the steps
+  bool predict_data = true;                   ///< DPM-Solver++; else DPM-Solver
   bool lower_order_final = true;  ///< multistep below ten steps: low orders at the end
   bool denoise_to_zero = false;   ///< one more evaluation at the end, whose D is the result
-  dpm_adaptive adaptive{};
-  stage_crossing crossing{};
+  dpm_adaptive adaptive{};        ///< tolerances of the adaptive method
+  stage_crossing crossing{};      ///< what is done where the stage changes
 
+  /// What programs call it.
   static constexpr const char* name() {
     return "dpm_solver";
   }
+  /// The list of options (core/options.hpp).
   template <class Self, class Visit>
   static void fields(Self& s, Visit&& visit) {
     sampling::level_fields(s, visit);
@@ -80,29 +88,39 @@ struct dpm_solver {
       return "with adaptive steps, which find their own";
     if (method != dpm_method::multistep && option == "lower_order_final")
       return "unless it is multistep";
-    return sampling::idle_schedule(*this, option, adapts);
+    return nullptr;
+  }
+  /// Whether the schedule's times matter to the steps themselves.
+  bool reads_schedule() const {
+    return method == dpm_method::adaptive;
   }
 
   /// Levels at the ends of steps. @throws value_error naming the option that is out of range
   std::vector<double> sigmas() const {
     return way().levels;
   }
+  /// What latents of unit variance are multiplied by: they have it in x_t.
   double start_scale() const {
     return sampling::unit_start(sigmas().front());
   }
 
-  template <class Backend, class Denoise, class Noise, class Observe>
-  void operator()(Backend& b, view<double> x, Denoise&& denoise, Noise&&, Observe&& observe)
-      const {
+  /// Moves x [rows, h, w, c] from the first level to the last. @see samplers/walk.hpp
+  template <class Backend, denoiser Denoise, class Noise, class Observe>
+  void operator()(Backend& b,
+                  view<double> start,
+                  Denoise&& denoise,
+                  Noise&& noise,
+                  Observe&& observe) const {
     const path p = way();
-    solver<Backend, Denoise, Observe> run{*this, {b, x}, denoise, observe};
+    sampling::walk w(b, start, denoise, noise, observe);
+    solver<decltype(w)> run(*this, w);
     const bool went = method == dpm_method::multistep  ? run.multistep(p.levels)
                       : method == dpm_method::adaptive ? run.adapt(p.levels)
                                                        : run.singlestep(p.levels, p.orders);
     if (went && denoise_to_zero) {
-      auto d = run.w.make();
-      denoise(view<const double>(x), p.levels.back(), d.view());
-      b.copy(d.data(), x.data, run.w.n);
+      auto denoised = w.make();
+      w.denoise(w.x, p.levels.back(), denoised);
+      w.x = denoised;
     }
   }
 
@@ -112,14 +130,15 @@ struct dpm_solver {
     std::vector<double> levels;
     std::vector<int> orders;
   };
+  /// Where the steps end, and of which orders they are. @throws value_error
   path way() const {
     require<value_error>(method != dpm_method::adaptive || order >= 2,
                          "dpm_solver: adaptive steps have order 2 or 3, not ", order);
     if (method == dpm_method::multistep || method == dpm_method::adaptive)
-      return {crossing.aligned(sampling::positive_levels_of(name(), *this)), {}};
+      return {crossing.aligned(sampling::positive_levels_of(*this)), {}};
     path p;
     if (!levels.empty()) {
-      p.levels = sampling::positive_levels_of(name(), *this);
+      p.levels = sampling::positive_levels_of(*this);
       p.orders.assign(p.levels.size() - 1, order);
     } else {
       check_options(name(), *this);
@@ -130,7 +149,7 @@ struct dpm_solver {
       const bool reaches = method == dpm_method::singlestep && steps != spacing::log_snr;
       if (!reaches)
         grid.num_steps = int(p.orders.size());
-      const std::vector<double> all = sampling::positive_levels_of(name(), grid);
+      const std::vector<double> all = sampling::positive_levels_of(grid);
       p.levels = {all[0]};
       std::size_t at = 0;
       for (const int k : p.orders)
@@ -162,164 +181,136 @@ struct dpm_solver {
     return o;
   }
 
-  template <class Backend, class Denoise, class Observe>
+  /// Ratio, factor and signed step of the integrator from one level to another:
+  ///   x' = ratio x - factor (e^step - 1) m + ...
+  struct line {
+    double ratio;
+    double factor;
+    double step;
+  };
+  /// From sigma to `to`: for data the ratio is sigma' / sigma and the step -h, for noise the
+  /// factor is sigma' and the step h.
+  line from(double sigma, double to) const {
+    const double h = std::log(sigma / to);
+    return predict_data ? line{to / sigma, 1, -h} : line{1, to, h};
+  }
+
+  /// The methods, over a walk. Values m are the model's: D, or the noise.
+  template <class Walk>
   struct solver {
+    using state = typename Walk::state_type;
     const dpm_solver& p;
-    sampling::work<Backend> w;
-    Denoise& denoise;
-    Observe& observe;
-    using state = typename sampling::work<Backend>::state;
+    Walk& w;
+    state denoised = w.make();
+    state m0 = w.make();         // at a step's start
+    state m1 = w.make();         // between its ends
+    state m2 = w.make();         // further on
+    state at_first = w.make();   // x where m1 is evaluated
+    state at_second = w.make();  // x where m2 is
     int step = 0;
-    std::array<state, 4> values{w.make(), w.make(), w.make(),
-                                w.make()};  // models' values and a denoised picture
-    std::array<state, 2> inner{w.make(), w.make()};
 
-    /// The model's value: D, or the noise.
-    void model(const double* x, double sigma, state& m) {
-      state& d = p.predict_data ? m : values[3];
-      denoise(view<const double>(x, w.x.extents), sigma, d.view());
-      if (!p.predict_data)
-        w.combine(m.data(), {{1 / sigma, x}, {-1 / sigma, d.data()}});
+    solver(const dpm_solver& options, Walk& walk) : p(options), w(walk) {}
+
+    /// m = the model's value.
+    void model(const state& x, double sigma, state& m) {
+      if (p.predict_data)
+        w.denoise(x, sigma, m);
+      else
+        w.predict_noise(x, sigma, denoised, m);
     }
-    /// The model at the start of a step, observed.
+    /// The model at the start of a step, observed. Returns whether to go on.
     bool first(double sigma, state& m) {
-      model(w.x.data, sigma, m);
-      const view<const double> d =
-          p.predict_data ? std::as_const(m).view() : std::as_const(values[3]).view();
-      return observe(step++, sigma, view<const double>(w.x), d);
+      model(w.x, sigma, m);
+      return w.observe(step++, sigma, w.x, p.predict_data ? m : denoised);
     }
-    /// Ratio, factor and signed step of the integrator from sigma to sigma'.
-    struct line {
-      double ratio;
-      double factor;
-      double h;
-    };
-    line from(double sigma, double to) const {
-      const double h = std::log(sigma / to);
-      return p.predict_data ? line{to / sigma, 1, -h} : line{1, to, h};
+    /// y by the first order from x.
+    void one(double sigma, double to, state& y) {
+      const line l = p.from(sigma, to);
+      y = l.ratio * w.x - l.factor * std::expm1(l.step) * m0;
     }
-    void one(const double* x, double sigma, double to, const state& m, double* y) {
-      const line l = from(sigma, to);
-      w.combine(y, {{l.ratio, x}, {-l.factor * std::expm1(l.h), m.data()}});
-    }
-    /// Second order with an evaluation at share r1 of the way in lambda; m1 is filled.
-    void two(double sigma, double to, double r1, const state& m0, state& m1, double* y) {
-      const double s1 = sigma * std::pow(to / sigma, r1);
-      one(w.x.data, sigma, s1, m0, inner[0].data());
-      model(inner[0].data(), s1, m1);
-      two_of(sigma, to, r1, m0, m1, y);
-    }
-    void two_of(double sigma,
-                double to,
-                double r1,
-                const state& m0,
-                const state& m1,
-                double* y) {
-      const line l = from(sigma, to);
-      const double e = l.factor * std::expm1(l.h);
+    /// y by the second order, with an evaluation at share r1 of the way in lambda; m1 is
+    /// filled.
+    void two(double sigma, double to, double r1, state& y) {
+      evaluate_first(sigma, to, r1);
+      const line l = p.from(sigma, to);
+      const double e = l.factor * std::expm1(l.step);
       const double bend = 0.5 / r1 * e;
-      w.combine(y, {{l.ratio, w.x.data}, {bend - e, m0.data()}, {-bend, m1.data()}});
+      y = l.ratio * w.x + (bend - e) * m0 - bend * m1;
     }
-    /// Third order; m1 must hold the model at share r1 when `have`.
-    void three(double sigma,
-               double to,
-               double r1,
-               double r2,
-               const state& m0,
-               state& m1,
-               bool have,
-               state& m2,
-               double* y) {
-      const double s1 = sigma * std::pow(to / sigma, r1);
+    /// y by the third order, with m1 at share r1 as it is, and an evaluation at share r2.
+    void three(double sigma, double to, double r1, double r2, state& y) {
       const double s2 = sigma * std::pow(to / sigma, r2);
-      if (!have) {
-        one(w.x.data, sigma, s1, m0, inner[0].data());
-        model(inner[0].data(), s1, m1);
-      }
-      const auto third = [&](double target, double share, const state& m, double* out) {
-        const line l = from(sigma, target);
-        const double e = std::expm1(l.h);
-        const double bend = share * l.factor * (e / l.h - 1);
-        w.combine(out,
-                  {{l.ratio, w.x.data}, {bend - l.factor * e, m0.data()}, {-bend, m.data()}});
-      };
-      third(s2, r2 / r1, m1, inner[1].data());
-      model(inner[1].data(), s2, m2);
-      third(to, 1 / r2, m2, y);
+      third(sigma, s2, r2 / r1, m1, at_second);
+      model(at_second, s2, m2);
+      third(sigma, to, 1 / r2, m2, y);
+    }
+    /// m1 = the model at share r1 of the way.
+    void evaluate_first(double sigma, double to, double r1) {
+      const double s1 = sigma * std::pow(to / sigma, r1);
+      one(sigma, s1, at_first);
+      model(at_first, s1, m1);
+    }
+    /// A step of the third order's kind with a value m, weighed by `share`.
+    void third(double sigma, double to, double share, const state& m, state& y) {
+      const line l = p.from(sigma, to);
+      const double e = std::expm1(l.step);
+      const double bend = share * l.factor * (e / l.step - 1);
+      y = l.ratio * w.x + (bend - l.factor * e) * m0 - bend * m;
     }
 
+    /// Steps of several evaluations, each of its own order. False when the observer stops.
     bool singlestep(const std::vector<double>& s, const std::vector<int>& orders) {
       for (std::size_t i = 0; i + 1 < s.size(); ++i) {
-        if (!first(s[i], values[0]))
+        const double sigma = s[i];
+        const double to = s[i + 1];
+        if (!first(sigma, m0))
           return false;
         // Between levels that are all but equal (two boundaries may be) no inner one fits, and
         // the first order is exact.
-        if (orders[i] == 1 || std::log(s[i] / s[i + 1]) < 1e-6) {
-          one(w.x.data, s[i], s[i + 1], values[0], w.x.data);
+        if (orders[i] == 1 || std::log(sigma / to) < 1e-6) {
+          one(sigma, to, w.x);
           continue;
         }
         // Inner points lie as the spacing puts them between the ends.
-        const std::vector<double> between = noise_levels(
-            p.schedule, p.steps, p.schedule.t(s[i]), p.schedule.t(s[i + 1]), orders[i]);
-        const auto share = [&](int k) {
-          return std::log(s[i] / between[std::size_t(k)]) / std::log(s[i] / s[i + 1]);
+        const std::vector<double> between =
+            noise_levels(p.schedule, p.steps, p.schedule.t(sigma), p.schedule.t(to), orders[i]);
+        const auto share = [&](std::size_t k) {
+          return std::log(sigma / between[k]) / std::log(sigma / to);
         };
-        if (orders[i] == 2)
-          two(s[i], s[i + 1], share(1), values[0], values[1], w.x.data);
-        else
-          three(s[i], s[i + 1], share(1), share(2), values[0], values[1], false, values[2],
-                w.x.data);
+        if (orders[i] == 2) {
+          two(sigma, to, share(1), w.x);
+        } else {
+          evaluate_first(sigma, to, share(1));
+          three(sigma, to, share(1), share(2), w.x);
+        }
       }
       return true;
     }
 
+    /// Steps of one evaluation with a history. False when the observer stops.
     bool multistep(const std::vector<double>& s) {
       const int n = int(s.size()) - 1;
-      typename sampling::work<Backend>::memory m{{}, {}, std::size_t(p.order)};
+      auto past = w.remember(p.order);
       for (int i = 0; i < n; ++i) {
-        if (i > 0 && !p.crossing.keeps_history(s[std::size_t(i) - 1], s[std::size_t(i)]))
-          m.forget();
         const double sigma = s[std::size_t(i)];
         const double to = s[std::size_t(i) + 1];
-        if (!first(sigma, m.push(w, sigma)))
+        if (i > 0 && !p.crossing.keeps_history(s[std::size_t(i) - 1], sigma))
+          past.forget();
+        auto newest = past.push(sigma);
+        if (!first(sigma, newest))
           return false;
-        int k = m.size();
+        int k = past.size();
         if (p.lower_order_final && n < 10)
           k = std::min(k, n - i);
-        k = p.crossing.order(k, m.levels, to);
-        const line l = from(sigma, to);
-        const double h = std::log(sigma / to);
-        const double e = std::expm1(l.h);
-        const double f = l.factor;
-        if (k == 1) {
-          w.combine(w.x.data, {{l.ratio, w.x.data}, {-f * e, m[0]}});
-          continue;
-        }
-        const double r0 = std::log(m.levels[1] / sigma) / h;
-        if (k == 2) {
-          const double bend = 0.5 * f * e / r0;
-          w.combine(w.x.data, {{l.ratio, w.x.data}, {-f * e - bend, m[0]}, {bend, m[1]}});
-          continue;
-        }
-        // d0 = (m0 - m1) / r0, d1 = (m1 - m2) / r1, D1 = d0 + r0/(r0 + r1) (d0 - d1), D2 = (d0
-        // - d1) / (r0 + r1)
-        const double r1 = std::log(m.levels[2] / m.levels[1]) / h;
-        const double p2 = e / l.h - 1;
-        const double p3 = p2 / l.h - 0.5;
-        const double slope = f * p2;
-        const double curve = f * p3;
-        const double of_d0 = -slope * (1 + r0 / (r0 + r1)) - curve / (r0 + r1);
-        const double of_d1 = slope * r0 / (r0 + r1) + curve / (r0 + r1);
-        w.combine(w.x.data, {{l.ratio, w.x.data},
-                             {-f * e + of_d0 / r0, m[0]},
-                             {-of_d0 / r0 + of_d1 / r1, m[1]},
-                             {-of_d1 / r1, m[2]}});
+        k = p.crossing.order(k, past.levels(), to);
+        const line l = p.from(sigma, to);
+        w.x = l.ratio * w.x + p.added(l, past, to, k);
       }
       return true;
     }
 
     /// Steps as long as two orders agree. The error is the largest over the batch, so that its
-    /// rows share their steps.
+    /// rows share their steps. False when the observer stops.
     bool adapt(const std::vector<double>& ends) {
       const dpm_adaptive& a = p.adaptive;
       const double end = ends.back();
@@ -329,7 +320,7 @@ struct dpm_solver {
       state low = w.make();
       state high = w.make();
       state before = w.make();
-      w.b.copy(w.x.data, before.data(), w.n);
+      before = w.x;
       bool evaluated = false;
       for (int tries = 0; std::fabs(p.schedule.t(sigma) - t_end) > a.t_err; ++tries) {
         require<numeric_error>(
@@ -337,21 +328,20 @@ struct dpm_solver {
             "dpm_solver: adaptive steps do not reach the end; they are at sigma ", sigma,
             " with h = ", h);
         const double to = std::max(sigma * std::exp(-h), p.crossing.stop(sigma, end));
-        if (!evaluated && !first(sigma, values[0]))
+        if (!evaluated && !first(sigma, m0))
           return false;
         evaluated = true;  // the value at the start serves when a step is tried again
         if (p.order == 2) {
-          one(w.x.data, sigma, to, values[0], low.data());
-          two(sigma, to, 0.5, values[0], values[1], high.data());
+          one(sigma, to, low);
+          two(sigma, to, 0.5, high);
         } else {
-          two(sigma, to, 1 / 3.0, values[0], values[1], low.data());
-          three(sigma, to, 1 / 3.0, 2 / 3.0, values[0], values[1], true, values[2],
-                high.data());
+          two(sigma, to, 1 / 3.0, low);
+          three(sigma, to, 1 / 3.0, 2 / 3.0, high);
         }
-        const double error = distance(low, high, before, signal(to), signal(sigma));
+        const double error = p.distance(low, high, before, p.signal(to), p.signal(sigma));
         if (error <= 1) {
-          w.b.copy(high.data(), w.x.data, w.n);
-          w.b.copy(low.data(), before.data(), w.n);
+          w.x = high;
+          before = low;
           sigma = to;
           evaluated = false;
         }
@@ -359,37 +349,68 @@ struct dpm_solver {
       }
       return true;
     }
-    double signal(double sigma) const {
-      return p.schedule.signal(p.schedule.t(sigma));
-    }
-    /// Largest root mean square over the rows of (high - low) / max(atol, rtol max(|low|,
-    /// |before|)), measured in x_t: `low` and `high` have the signal of the step's end,
-    /// `before` that of its start.
-    double distance(const state& low,
-                    const state& high,
-                    const state& before,
-                    double end,
-                    double start) const {
-      const std::vector<double> l = low.to_host();
-      const std::vector<double> g = high.to_host();
-      const std::vector<double> q = before.to_host();
-      const index_t rows = w.x.extents.rows;
-      const index_t size = w.x.extents.row_size();
-      double worst = 0;
-      for (index_t r = 0; r < rows; ++r) {
-        double sum = 0;
-        for (index_t i = r * size; i < (r + 1) * size; ++i) {
-          const double scale = std::max(
-              p.adaptive.atol,
-              p.adaptive.rtol * std::max(end * std::fabs(l[i]), start * std::fabs(q[i])));
-          const double e = end * (g[i] - l[i]) / scale;
-          sum += e * e;
-        }
-        worst = std::max(worst, std::sqrt(sum / double(size)));
-      }
-      return worst;
-    }
   };
+
+  /// What the newest k values add to ratio x in a multistep step from the newest one's level to
+  /// `to`: the exponential integrator of the polynomial through them, by divided differences
+  /// (arXiv 2211.01095, algorithm 2, for two values of D; for noise and three values likewise).
+  template <class History>
+  sampling::combination added(const line& l, const History& m, double to, int k) const {
+    const std::vector<double>& at = m.levels();
+    const double h = std::log(at[0] / to);
+    const double e = std::expm1(l.step);
+    const double f = l.factor;
+    if (k == 1)
+      return -f * e * m[0];
+    const double r0 = std::log(at[1] / at[0]) / h;
+    if (k == 2) {
+      const double bend = 0.5 * f * e / r0;
+      return (-f * e - bend) * m[0] + bend * m[1];
+    }
+    // d0 = (m0 - m1) / r0, d1 = (m1 - m2) / r1, D1 = d0 + r0/(r0 + r1) (d0 - d1), D2 = (d0 -
+    // d1) / (r0 + r1)
+    const double r1 = std::log(at[2] / at[1]) / h;
+    const double p2 = e / l.step - 1;
+    const double p3 = p2 / l.step - 0.5;
+    const double slope = f * p2;
+    const double curve = f * p3;
+    const double of_d0 = -slope * (1 + r0 / (r0 + r1)) - curve / (r0 + r1);
+    const double of_d1 = slope * r0 / (r0 + r1) + curve / (r0 + r1);
+    return (-f * e + of_d0 / r0) * m[0] + (-of_d0 / r0 + of_d1 / r1) * m[1] - of_d1 / r1 * m[2];
+  }
+
+  /// alpha of the schedule at a noise level.
+  double signal(double sigma) const {
+    return schedule.signal(schedule.t(sigma));
+  }
+  /// Largest root mean square over the rows of (high - low) / max(atol, rtol max(|low|,
+  /// |before|)), measured in x_t: `low` and `high` have the signal of the step's end, `before`
+  /// that of its start.
+  template <class State>
+  double distance(const State& low,
+                  const State& high,
+                  const State& before,
+                  double end,
+                  double start) const {
+    const std::vector<double> l = low.to_host();
+    const std::vector<double> g = high.to_host();
+    const std::vector<double> q = before.to_host();
+    const index_t rows = low.extents().rows;
+    const index_t size = low.extents().row_size();
+    double worst = 0;
+    for (index_t r = 0; r < rows; ++r) {
+      double sum = 0;
+      for (index_t i = r * size; i < (r + 1) * size; ++i) {
+        const double scale =
+            std::max(adaptive.atol,
+                     adaptive.rtol * std::max(end * std::fabs(l[i]), start * std::fabs(q[i])));
+        const double e = end * (g[i] - l[i]) / scale;
+        sum += e * e;
+      }
+      worst = std::max(worst, std::sqrt(sum / double(size)));
+    }
+    return worst;
+  }
 };
 
 }  // namespace multistage

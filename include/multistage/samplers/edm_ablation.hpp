@@ -3,60 +3,69 @@
 //   dx/dt = (s'/s + sigma'/sigma) x - (sigma' s / sigma) D(x / s; sigma),
 // any discretisation of its noise levels, Euler's or Heun's method. The last step is Euler's.
 #pragma once
+#include "../diffusion/denoiser.hpp"
+#include "level_options.hpp"
 #include "walk.hpp"
 
 namespace multistage {
 
+/// The method of a step: Euler's, or Heun's of second order.
 enum class ablation_method { euler, heun };
+/// The names of `ablation_method`, in order.
 constexpr std::array<const char*, 2> option_names(ablation_method) {
   return {"euler", "heun"};
 }
+/// Where the noise levels lie: as the papers of VP, VE, iDDPM and EDM have them (table 1, row
+/// "time steps").
 enum class ablation_discretization { vp, ve, iddpm, edm };
+/// The names of `ablation_discretization`, in order.
 constexpr std::array<const char*, 4> option_names(ablation_discretization) {
   return {"vp", "ve", "iddpm", "edm"};
 }
+/// sigma(t): VP's, VE's sqrt(t), or t (table 1, row "schedule").
 enum class ablation_schedule { vp, ve, linear };
+/// The names of `ablation_schedule`, in order.
 constexpr std::array<const char*, 3> option_names(ablation_schedule) {
   return {"vp", "ve", "linear"};
 }
+/// s(t): 1, or VP's 1 / sqrt(1 + sigma^2) (table 1, row "scaling").
 enum class ablation_scaling { none, vp };
+/// The names of `ablation_scaling`, in order.
 constexpr std::array<const char*, 2> option_names(ablation_scaling) {
   return {"none", "vp"};
 }
 
 /// EDM's ablation. Its schedule is one of the table's three, with names of their own.
 struct edm_ablation {
-  int num_steps = 18;
-  ablation_method method = ablation_method::heun;
-  ablation_discretization discretization = ablation_discretization::edm;
-  ablation_schedule schedule = ablation_schedule::linear;
-  ablation_scaling scaling = ablation_scaling::none;
-  double sigma_min = 0;  ///< 0: the discretisation's own ends
-  double sigma_max = 0;
+  int num_steps = 18;                              ///< steps from the highest noise level to 0
+  ablation_method method = ablation_method::heun;  ///< of the steps
+  ablation_discretization discretization =
+      ablation_discretization::edm;                        ///< where the steps lie
+  ablation_schedule schedule = ablation_schedule::linear;  ///< sigma(t)
+  ablation_scaling scaling = ablation_scaling::none;       ///< s(t)
+  double sigma_min = 0;                                    ///< 0: the discretisation's own ends
+  double sigma_max = 0;                                    ///< likewise
   double network_sigma_min =
       0.002;  // what the network was trained for; both ends are clipped to it
-  double network_sigma_max = 80;
-  double rho = 7;           ///< of the discretisation edm
-  double epsilon_s = 1e-3;  ///< where the times of the discretisation vp end
-  std::vector<double> levels{};
+  double network_sigma_max = 80;  ///< likewise
+  double rho = 7;                 ///< of the discretisation edm
+  double epsilon_s = 1e-3;        ///< where the times of the discretisation vp end
+  std::vector<double> levels{};   ///< the ends of the steps, in their place
 
+  /// What programs call it.
   static constexpr const char* name() {
     return "edm_ablation";
   }
+  /// The list of options (core/options.hpp).
   template <class Self, class Visit>
   static void fields(Self& s, Visit&& visit) {
-    visit(option{"num_steps", "steps from the highest noise level to 0", between(2, 1'000'000)},
-          s.num_steps);
+    sampling::steps_field(visit, s.num_steps, "steps from the highest noise level to 0", 2);
     visit(option{"method", "of the steps"}, s.method);
     visit(option{"discretization", "where the steps lie"}, s.discretization);
     visit(option{"schedule", "sigma(t)"}, s.schedule);
     visit(option{"scaling", "s(t)"}, s.scaling);
-    visit(option{"sigma_min", "lowest noise level above 0; 0: the discretization's own",
-                 between(0, 1e6)},
-          s.sigma_min);
-    visit(option{"sigma_max", "highest noise level; 0: the discretization's own",
-                 between(0, 1e6)},
-          s.sigma_max);
+    sampling::ends_fields(s, visit, "lowest noise level above 0; 0: the discretization's own",
+                          "highest noise level; 0: the discretization's own", between(0, 1e6));
     visit(option{"network_sigma_min", "lowest noise level that the network was trained for",
                  above(0)},
           s.network_sigma_min);
@@ -68,10 +77,9 @@ struct edm_ablation {
           s.rho);
     visit(option{"epsilon_s", "where the times of discretization vp end", inside(0, 1)},
           s.epsilon_s);
-    visit(option{"levels",
-                 "the ends of the steps, descending, in the place of the discretization",
-                 between(0, 1e6)},
-          s.levels);
+    sampling::levels_field(
+        visit, s.levels,
+        "the ends of the steps, descending, in the place of the discretization");
   }
 
   /// Why an option does nothing beside these others; null where it does something.
@@ -130,78 +138,53 @@ struct edm_ablation {
     return sigmas().front();
   }
 
-  template <class Backend, class Denoise, class Noise, class Observe>
-  void operator()(Backend& b, view<double> x, Denoise&& denoise, Noise&&, Observe&& observe)
-      const {
+  /// Moves x [rows, h, w, c] from the first level to the last. @see samplers/walk.hpp
+  template <class Backend, denoiser Denoise, class Noise, class Observe>
+  void operator()(Backend& b,
+                  view<double> start,
+                  Denoise&& denoise,
+                  Noise&& noise,
+                  Observe&& observe) const {
     const std::vector<double> all = sigmas();
     const int n = int(all.size()) - 1;
-    const vp_line line = vp();
-    const auto time = [&](double s) {
-      return schedule == ablation_schedule::vp   ? line.t(s)
-             : schedule == ablation_schedule::ve ? s * s
-                                                 : s;
-    };
-    const auto sigma = [&](double t) {
-      return schedule == ablation_schedule::vp   ? line.sigma(t)
-             : schedule == ablation_schedule::ve ? std::sqrt(t)
-                                                 : t;
-    };
-    const auto sigma_slope = [&](double t) {
-      return schedule == ablation_schedule::vp
-                 ? 0.5 * (line.beta_min + line.beta_d * t) * (sigma(t) + 1 / sigma(t))
-             : schedule == ablation_schedule::ve ? 0.5 / std::sqrt(t)
-                                                 : 1;
-    };
-    const auto scale = [&](double t) {
-      return scaling == ablation_scaling::vp ? 1 / std::sqrt(1 + sigma(t) * sigma(t)) : 1;
-    };
-    const auto scale_slope = [&](double t) {
-      return scaling == ablation_scaling::vp
-                 ? -sigma(t) * sigma_slope(t) * std::pow(scale(t), 3)
-                 : 0;
-    };
+    const process p{schedule, scaling, vp()};
     std::vector<double> t;
-    for (const double s : all)
-      t.push_back(s > 0 ? time(s) : 0);
-
-    sampling::work<Backend> w{b, x};
-    auto d = w.make();
-    auto slope = w.make();
+    for (const double sigma : all)
+      t.push_back(sigma > 0 ? p.time(sigma) : 0);
+    sampling::walk w(b, start, denoise, noise, observe);
+    auto unscaled = w.make();  // x / s, in noise over signal
+    auto denoised = w.make();
+    auto slope = w.make();  // dx/dt
     auto next = w.make();
-    auto unscaled = w.make();
-    w.combine(x.data, {{scale(t[0]), x.data}});  // from here on x is this sampler's own
-    const auto evaluate = [&](const double* at, double time_) {
-      w.combine(unscaled.data(), {{1 / scale(time_), at}}),
-          denoise(std::as_const(unscaled).view(), sigma(time_), d.view());
-    };
-    const auto factors = [&](double time_) {
-      return std::pair{sigma_slope(time_) / sigma(time_) + scale_slope(time_) / scale(time_),
-                       sigma_slope(time_) * scale(time_) / sigma(time_)};
+    w.x = p.scale(t[0]) * w.x;  // from here on x is this sampler's own
+    const auto evaluate = [&](const sampling::state<Backend>& at, double time) {
+      unscaled = at / p.scale(time);
+      w.denoise(unscaled, p.sigma(time), denoised);
     };
     for (int i = 0; i < n; ++i) {
-      const double h = t[i + 1] - t[i];
-      evaluate(x.data, t[i]);
-      if (!observe(i, sigma(t[i]), std::as_const(unscaled).view(), std::as_const(d).view()))
+      const double now = t[std::size_t(i)];
+      const double end = t[std::size_t(i) + 1];
+      const double h = end - now;
+      evaluate(w.x, now);
+      if (!w.observe(i, p.sigma(now), unscaled, denoised))
         return;
-      const auto [own, data] = factors(t[i]);
-      w.combine(slope.data(), {{own, x.data}, {-data, d.data()}});
-      if (method == ablation_method::euler || i == n - 1) {
-        w.combine(x.data, {{1, x.data}, {h, slope.data()}});
-        continue;
+      const factors at_start = p.slope(now);
+      slope = at_start.of_x * w.x - at_start.of_d * denoised;
+      next = w.x + h * slope;
+      if (method == ablation_method::heun && i < n - 1) {
+        evaluate(next, end);
+        const factors at_end = p.slope(end);
+        next =
+            w.x + h / 2 * slope + h / 2 * at_end.of_x * next - h / 2 * at_end.of_d * denoised;
       }
-      w.combine(next.data(), {{1, x.data}, {h, slope.data()}});
-      evaluate(next.data(), t[i + 1]);
-      const auto [own2, data2] = factors(t[i + 1]);
-      w.combine(x.data, {{1, x.data},
-                         {h / 2, slope.data()},
-                         {h / 2 * own2, next.data()},
-                         {-h / 2 * data2, d.data()}});
+      w.x = next;
     }
     if (all.back() > 0)
-      w.combine(x.data, {{1 / scale(t.back()), x.data}});  // at t = 0 the scale is 1
+      w.x = w.x / p.scale(t.back());  // at t = 0 the scale is 1
   }
 
  private:
+  /// sigma(t) = sqrt(exp(beta_d t^2 / 2 + beta_min t) - 1), the paper's VP, and its inverse.
   struct vp_line {
     double beta_d;
     double beta_min;
@@ -213,6 +196,53 @@ struct edm_ablation {
              beta_d;
     }
   };
+  /// dx/dt = of_x x - of_d D(x / s; sigma).
+  struct factors {
+    double of_x;
+    double of_d;
+  };
+  /// A schedule and a scaling, with their derivatives by t (the paper's table 1).
+  struct process {
+    ablation_schedule schedule;
+    ablation_scaling scaling;
+    vp_line line;
+
+    /// t of a noise level.
+    double time(double sigma) const {
+      return schedule == ablation_schedule::vp   ? line.t(sigma)
+             : schedule == ablation_schedule::ve ? sigma * sigma
+                                                 : sigma;
+    }
+    double sigma(double t) const {
+      return schedule == ablation_schedule::vp   ? line.sigma(t)
+             : schedule == ablation_schedule::ve ? std::sqrt(t)
+                                                 : t;
+    }
+    /// dsigma/dt
+    double sigma_slope(double t) const {
+      return schedule == ablation_schedule::vp
+                 ? 0.5 * (line.beta_min + line.beta_d * t) * (sigma(t) + 1 / sigma(t))
+             : schedule == ablation_schedule::ve ? 0.5 / std::sqrt(t)
+                                                 : 1;
+    }
+    /// s(t)
+    double scale(double t) const {
+      return scaling == ablation_scaling::vp ? 1 / std::sqrt(1 + sigma(t) * sigma(t)) : 1;
+    }
+    /// ds/dt
+    double scale_slope(double t) const {
+      return scaling == ablation_scaling::vp
+                 ? -sigma(t) * sigma_slope(t) * std::pow(scale(t), 3)
+                 : 0;
+    }
+    /// The ODE's factors at a time, as algorithm 1 evaluates them.
+    factors slope(double t) const {
+      return {sigma_slope(t) / sigma(t) + scale_slope(t) / scale(t),
+              sigma_slope(t) * scale(t) / sigma(t)};
+    }
+  };
+  /// The lowest noise level above 0 and the highest: the options', else the discretisation's
+  /// own, both inside what the network was trained for.
   std::pair<double, double> ends() const {
     const vp_line usual{19.9, 0.1};
     double low = sigma_min;

@@ -4,23 +4,27 @@
 // network predicts. Euler's steps are those of DDIM on the same levels; Heun's differ from
 // EDM's, since they average velocities in t.
 #pragma once
+#include "../diffusion/denoiser.hpp"
+#include "level_options.hpp"
 #include "walk.hpp"
 
 namespace multistage {
 
 /// Flow matching's ODE.
 struct flow_ode {
-  int num_steps = 18;
-  double sigma_min = 0.002;
-  double sigma_max = 80;
-  spacing steps = spacing::log_snr;
-  any_schedule schedule{};
-  std::vector<double> levels{};
+  int num_steps = 18;                ///< steps down the noise levels
+  double sigma_min = 0.002;          ///< lowest noise level above 0; 0: the schedule's own
+  double sigma_max = 80;             ///< highest noise level; 0: the schedule's own
+  spacing steps = spacing::log_snr;  ///< how the levels lie between them
+  any_schedule schedule{};           ///< in whose time spacings divide
+  std::vector<double> levels{};      ///< the ends of the steps, in the place of all these
   bool heun = false;  ///< second order, 2 evaluations a step; the step to 0 is Euler's
 
+  /// What programs call it.
   static constexpr const char* name() {
     return "flow_ode";
   }
+  /// The list of options (core/options.hpp).
   template <class Self, class Visit>
   static void fields(Self& s, Visit&& visit) {
     sampling::level_fields(s, visit);
@@ -31,51 +35,47 @@ struct flow_ode {
         s.heun);
   }
 
-  /// Why an option does nothing beside these others; null where it does something.
-  const char* idle(std::string_view option) const {
-    return sampling::idle_schedule(*this, option);
-  }
-
   /// The ends of the steps. @throws value_error naming the option that is out of range
   std::vector<double> sigmas() const {
-    return sampling::levels_of(name(), *this, true);
+    return sampling::levels_of(*this, true);
   }
+  /// What latents of unit variance are multiplied by.
   double start_scale() const {
     return sigmas().front();
   }
 
-  template <class Backend, class Denoise, class Noise, class Observe>
-  void operator()(Backend& b, view<double> x, Denoise&& denoise, Noise&&, Observe&& observe)
-      const {
+  /// Moves x [rows, h, w, c] from the first level to the last. @see samplers/walk.hpp
+  template <class Backend, denoiser Denoise, class Noise, class Observe>
+  void operator()(Backend& b,
+                  view<double> start,
+                  Denoise&& denoise,
+                  Noise&& noise,
+                  Observe&& observe) const {
     const std::vector<double> s = sigmas();
-    sampling::work<Backend> w{b, x};
-    auto d = w.make();
+    sampling::walk w(b, start, denoise, noise, observe);
+    auto denoised = w.make();
+    auto velocity = w.make();  // dx_t/dt
     auto next = w.make();
-    auto velocity = w.make();
     const auto time = [](double sigma) {
       return sigma / (1 + sigma);
     };
     for (std::size_t i = 0; i + 1 < s.size(); ++i) {
-      const double from = s[i];
+      const double sigma = s[i];
       const double to = s[i + 1];
-      const double h = time(to) - time(from);
-      const double kept = (1 + to) / (1 + from);
-      const double push = h * (1 + to);
-      denoise(view<const double>(x), from, d.view());
-      if (!observe(int(i), from, view<const double>(x), std::as_const(d).view()))
+      if (!w.begin_step(int(i), sigma, denoised))
         return;
       // x = (1 + sigma) x_t, so a step x_t + h v is kept x + push v.
-      w.combine(velocity.data(), {{1 / from, x.data}, {-1 / from - 1, d.data()}});
-      if (!heun || to == 0) {
-        w.combine(x.data, {{kept, x.data}, {push, velocity.data()}});
-        continue;
+      const double h = time(to) - time(sigma);
+      const double kept = (1 + to) / (1 + sigma);
+      const double push = h * (1 + to);
+      velocity = w.x / sigma - (1 / sigma + 1) * denoised;
+      next = kept * w.x + push * velocity;
+      if (heun && to > 0) {  // push times the mean of both velocities
+        w.denoise(next, to, denoised);
+        next = kept * w.x + push / 2 * velocity + push / 2 / to * next -
+               push / 2 * (1 / to + 1) * denoised;
       }
-      w.combine(next.data(), {{kept, x.data}, {push, velocity.data()}});
-      denoise(std::as_const(next).view(), to, d.view());
-      w.combine(x.data, {{kept, x.data},
-                         {push / 2, velocity.data()},
-                         {push / 2 / to, next.data()},
-                         {-push / 2 * (1 / to + 1), d.data()}});
+      w.x = next;
     }
   }
 };

@@ -12,27 +12,31 @@
 // spectrum and a pair of position and velocity, for which no network of this library is
 // trained.
 #pragma once
+#include "../diffusion/denoiser.hpp"
 #include "lagrange.hpp"
+#include "level_options.hpp"
 #include "walk.hpp"
 
 namespace multistage {
 
 /// gDDIM. Its levels end at 0 where lambda > 0, else above 0.
 struct gddim {
-  int num_steps = 18;
-  double sigma_min = 0.002;
-  double sigma_max = 80;
-  spacing steps = spacing::log_snr;
-  any_schedule schedule = vp_schedule{};
-  std::vector<double> levels{};
-  double lambda = 0;      ///< strength of the noise
-  int order = 2;          ///< of lambda = 0
-  bool corrector = true;  ///< of lambda = 0
-  stage_crossing crossing{};
+  int num_steps = 18;                     ///< steps down the noise levels
+  double sigma_min = 0.002;               ///< lowest noise level above 0; 0: the schedule's own
+  double sigma_max = 80;                  ///< highest noise level; 0: the schedule's own
+  spacing steps = spacing::log_snr;       ///< how the levels lie between them
+  any_schedule schedule = vp_schedule{};  ///< in whose time spacings divide
+  std::vector<double> levels{};           ///< the ends of the steps, in the place of all these
+  double lambda = 0;                      ///< strength of the noise
+  int order = 2;                          ///< of lambda = 0
+  bool corrector = true;                  ///< of lambda = 0
+  stage_crossing crossing{};              ///< what is done where the stage changes
 
+  /// What programs call it.
   static constexpr const char* name() {
     return "gddim";
   }
+  /// The list of options (core/options.hpp).
   template <class Self, class Visit>
   static void fields(Self& s, Visit&& visit) {
     sampling::level_fields(s, visit);
@@ -47,85 +51,87 @@ struct gddim {
   const char* idle(std::string_view option) const {
     if (lambda > 0 && (option == "order" || option == "corrector" || option == "boundary"))
       return "with lambda above 0, whose steps remember nothing";
-    return sampling::idle_schedule(*this, option, lambda == 0);
+    return nullptr;
+  }
+  /// Whether the schedule's times matter to the steps themselves.
+  bool reads_schedule() const {
+    return lambda == 0;
   }
 
   /// The ends of the steps. @throws value_error naming the option that is out of range
   std::vector<double> sigmas() const {
-    return crossing.aligned(lambda > 0 ? sampling::levels_of(name(), *this, true)
-                                       : sampling::positive_levels_of(name(), *this));
+    return crossing.aligned(lambda > 0 ? sampling::levels_of(*this, true)
+                                       : sampling::positive_levels_of(*this));
   }
+  /// What latents of unit variance are multiplied by: they have it in x_t.
   double start_scale() const {
     return sampling::unit_start(sigmas().front());
   }
 
-  template <class Backend, class Denoise, class Noise, class Observe>
+  /// Moves x [rows, h, w, c] from the first level to the last. @see samplers/walk.hpp
+  template <class Backend, denoiser Denoise, class Noise, class Observe>
   void operator()(Backend& b,
-                  view<double> x,
+                  view<double> start,
                   Denoise&& denoise,
                   Noise&& noise,
                   Observe&& observe) const {
-    const std::vector<double> s = sigmas();
-    sampling::work<Backend> w{b, x};
+    sampling::walk w(b, start, denoise, noise, observe);
     if (lambda > 0)
-      stochastic(w, s, denoise, noise, observe);
+      stochastic(w, sigmas());
     else
-      deterministic(w, s, denoise, observe);
+      deterministic(w, sigmas());
   }
 
  private:
-  template <class Work, class Denoise, class Noise, class Observe>
-  void stochastic(Work& w,
-                  const std::vector<double>& s,
-                  Denoise& denoise,
-                  Noise& noise,
-                  Observe& observe) const {
-    auto d = w.make();
+  /// lambda > 0: one step of the reverse SDE a level, its noise predicted once. A share `kept`
+  /// of the step's end's variance comes from the predicted noise, the rest is drawn.
+  template <class Walk>
+  void stochastic(Walk& w, const std::vector<double>& s) const {
+    auto denoised = w.make();
     auto z = w.make();
     for (std::size_t i = 0; i + 1 < s.size(); ++i) {
-      denoise(view<const double>(w.x), s[i], d.view());
-      if (!observe(int(i), s[i], view<const double>(w.x), std::as_const(d).view()))
+      const double sigma = s[i];
+      const double to = s[i + 1];
+      if (!w.begin_step(int(i), sigma, denoised))
         return;
-      const double kept = std::pow(s[i + 1] / s[i], 2 * lambda * lambda);
-      const double e = s[i + 1] * std::sqrt(kept) / s[i];
-      noise(int(i), z.view());
-      w.combine(w.x.data,
-                {{e, w.x.data}, {1 - e, d.data()}, {s[i + 1] * std::sqrt(1 - kept), z.data()}});
+      const double kept = std::pow(to / sigma, 2 * lambda * lambda);  // of the noise's variance
+      const double e = to * std::sqrt(kept) / sigma;
+      w.noise(int(i), z);
+      w.x = e * w.x + (1 - e) * denoised + to * std::sqrt(1 - kept) * z;
     }
   }
-  template <class Work, class Denoise, class Observe>
-  void deterministic(Work& w,
-                     const std::vector<double>& s,
-                     Denoise& denoise,
-                     Observe& observe) const {
-    auto d = w.make();
+  /// lambda = 0: the noise is the polynomial in t through the newest ones; the corrector
+  /// predicts it at the step's end, too, and steps again.
+  template <class Walk>
+  void deterministic(Walk& w, const std::vector<double>& s) const {
+    auto past = w.remember(order + 1);  // predicted noises
+    auto denoised = w.make();
     auto next = w.make();
-    typename Work::memory eps{{}, {}, std::size_t(order) + 1};
-    const auto evaluate = [&](const double* at, double sigma, auto& e) {
-      denoise(view<const double>(at, w.x.extents), sigma, d.view());
-      w.combine(e.data(), {{1 / sigma, at}, {-1 / sigma, d.data()}});
-    };
-    // to = x + the step's integral of the polynomial through the newest k noises.
-    const auto extrapolate = [&](double* to, int k, double from, double until) {
+    // The integral, from sigma to `to`, of the polynomial in t through the newest k noises.
+    const auto integral = [&](int k, double sigma, double to) {
       const auto c = sampling::lagrange_integrals<3>([this](double v) { return schedule.t(v); },
-                                                     eps.levels, k, from, until);
-      w.combine(to, eps.add_to({{1, w.x.data}}, c, k));
+                                                     past.levels(), k, sigma, to);
+      return past.sum(c, k);
     };
     for (std::size_t i = 0; i + 1 < s.size(); ++i) {
-      if (i > 0 && !crossing.keeps_history(s[i - 1], s[i]))
-        eps.forget();
-      evaluate(w.x.data, s[i], eps.push(w, s[i]));
-      if (!observe(int(i), s[i], view<const double>(w.x), std::as_const(d).view()))
+      const double sigma = s[i];
+      const double to = s[i + 1];
+      if (i > 0 && !crossing.keeps_history(s[i - 1], sigma))
+        past.forget();
+      auto newest = past.push(sigma);
+      w.predict_noise(w.x, sigma, denoised, newest);
+      if (!w.observe(int(i), sigma, w.x, denoised))
         return;
-      const int known = crossing.order(std::min(order, eps.size()), eps.levels, s[i + 1]);
-      extrapolate(next.data(), known, s[i], s[i + 1]);
+      const int known = crossing.order(std::min(order, past.size()), past.levels(), to);
+      next = w.x + integral(known, sigma, to);
       // A corrector with a value from another stage's network would correct nothing.
-      if (corrector && crossing.keeps_history(s[i], s[i + 1])) {
-        evaluate(next.data(), s[i + 1], eps.push(w, s[i + 1]));
-        extrapolate(next.data(), std::min(order, eps.size()), s[i], s[i + 1]);
-        eps.drop_newest();  // the next step evaluates the corrected end
+      if (corrector && crossing.keeps_history(sigma, to)) {
+        auto at_end = past.push(to);
+        w.predict_noise(next, to, denoised, at_end);
+        next = w.x + integral(std::min(order, past.size()), sigma, to);
+        past.drop_newest();  // the next step evaluates the corrected end
       }
-      w.b.copy(next.data(), w.x.data, w.n);
+      w.x = next;
     }
   }
 };

@@ -2,6 +2,7 @@
 // it was evaluated; and the shared encoder's features taken over from evaluation to evaluation.
 #pragma once
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "../diffusion/denoiser.hpp"
@@ -93,7 +94,9 @@ class model_denoiser {
   explicit model_denoiser(dynamic_model<Scalar, Backend>& model,
                           row_labels<Scalar, Backend> labels = {},
                           evaluation_counter* counter = nullptr)
-      : model_(&model), labels_(std::move(labels)), counter_(counter) {}
+      : model_(&model),
+        labels_(std::make_shared<const row_labels<Scalar, Backend>>(std::move(labels))),
+        counter_(counter) {}
 
   /// @see denoiser. @param features whether the shared encoder runs, and whether its features
   /// are kept or taken over (graph/inputs.hpp)
@@ -103,14 +106,14 @@ class model_denoiser {
                   shared_features features = shared_features::compute) {
     const index_t rows = x.extents.rows;
     sigmas_.assign(std::size_t(rows), sigma);
-    model_->denoise(x, sigmas_, denoised, labels_.pointers(), rows, features);
+    model_->denoise(x, sigmas_, denoised, labels_->pointers(), rows, features);
     if (counter_)
       counter_->note(sigma, features != shared_features::take_over);
   }
 
  private:
   dynamic_model<Scalar, Backend>* model_;
-  row_labels<Scalar, Backend> labels_;
+  std::shared_ptr<const row_labels<Scalar, Backend>> labels_;
   evaluation_counter* counter_;
   std::vector<double> sigmas_;  // [rows], all the same
 };

@@ -42,16 +42,18 @@ struct students_t {
 /// saw them. `sample` compares. For a model that was trained with Gaussian noise, thousands are
 /// near enough.
 struct pfgm {
-  int num_steps = 18;
-  double sigma_min = 0.002;
-  double sigma_max = 80;
-  double rho = 7;
-  std::vector<double> levels{};
-  int augmented = 2048;  ///< A
+  int num_steps = 18;            ///< steps down the noise levels
+  double sigma_min = 0.002;      ///< lowest noise level above 0
+  double sigma_max = 80;         ///< highest noise level
+  double rho = 7;                ///< how the steps crowd towards low noise
+  std::vector<double> levels{};  ///< the ends of the steps, in the place of all these
+  int augmented = 2048;          ///< A
 
+  /// What programs call it.
   static constexpr const char* name() {
     return "pfgm";
   }
+  /// The list of options (core/options.hpp).
   template <class Self, class Visit>
   static void fields(Self& s, Visit&& visit) {
     sampling::karras_fields(s, visit);
@@ -62,30 +64,40 @@ struct pfgm {
 
   /// The ends of the steps. @throws value_error naming the option that is out of range
   std::vector<double> sigmas() const {
-    return sampling::karras_levels_of(name(), *this);
+    return sampling::karras_levels_of(*this);
   }
 
-  template <class Backend, class Denoise, class Noise, class Observe>
+  /// Moves x [rows, h, w, c] from the first level to the last. @see samplers/walk.hpp
+  template <class Backend, denoiser Denoise, class Noise, class Observe>
   void operator()(Backend& b,
-                  view<double> x,
+                  view<double> start,
                   Denoise&& denoise,
                   Noise&& noise,
                   Observe&& observe) const {
     const std::vector<double> all = sigmas();
-    const index_t rows = x.extents.rows;
-    const index_t size = x.extents.row_size();
-    tensor<double, Backend> z(b, x.extents), chi2(b, {rows, 1, 1, 1});
-    ops::fill<Backend, double>(b, chi2.view(), 0);
+    sampling::walk w(b, start, denoise, noise, observe);
+    spread_to_prior(w);
+    int step = 0;
+    sampling::heun_method(w).steps(all, step);
+  }
+
+ private:
+  /// x = sigma_max n becomes a draw of the prior, sigma_max n / sqrt(chi^2_A / A).
+  template <class Walk>
+  void spread_to_prior(Walk& w) const {
+    const auto& b = w.backend();
+    const shape& extents = w.x.extents();
+    const index_t size = extents.row_size();
+    auto z = w.make();
+    tensor<double, std::remove_cvref_t<decltype(b)>> chi2(b, {extents.rows, 1, 1, 1});
     int draw = 0;
     for (index_t left = augmented; left > 0; left -= size) {
-      noise(draw++, z.view());
-      b.for_each_index(rows,
-                       functor::add_squares{z.data(), size, std::min(size, left), chi2.data()});
+      w.noise(draw++, z);
+      b.for_each_index(extents.rows, functor::add_squares{std::as_const(z).view().data, size,
+                                                          std::min(size, left), chi2.data()});
     }
-    b.for_each_index(x.extents.size(),
-                     functor::students_t{chi2.data(), double(augmented), size, x.data});
-    int step = 0;
-    edm_heun::walk<Backend>(b, x).heun(all, denoise, observe, step);
+    b.for_each_index(extents.size(), functor::students_t{chi2.data(), double(augmented), size,
+                                                         w.x.view().data});
   }
 };
 

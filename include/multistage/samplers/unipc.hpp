@@ -2,31 +2,36 @@
 // image: a predictor of order p and, from the second step on, a corrector that uses the
 // evaluation of the next step, so that it costs none. bh1: B(h) = -h; bh2: B(h) = exp(-h) - 1.
 #pragma once
+#include "../diffusion/denoiser.hpp"
+#include "level_options.hpp"
 #include "walk.hpp"
 
 namespace multistage {
 
 /// The paper's two choices of B(h).
 enum class unipc_variant { bh1, bh2 };
+/// The names of `unipc_variant`, in order.
 constexpr std::array<const char*, 2> option_names(unipc_variant) {
   return {"bh1", "bh2"};
 }
 
 /// UniPC on the predicted image.
 struct unipc {
-  int num_steps = 18;
-  double sigma_min = 0.002;
-  double sigma_max = 80;
-  spacing steps = spacing::log_snr;
-  any_schedule schedule{};
-  std::vector<double> levels{};
-  int order = 2;
-  unipc_variant variant = unipc_variant::bh2;
-  stage_crossing crossing{};
+  int num_steps = 18;                ///< steps down the noise levels
+  double sigma_min = 0.002;          ///< lowest noise level above 0; 0: the schedule's own
+  double sigma_max = 80;             ///< highest noise level; 0: the schedule's own
+  spacing steps = spacing::log_snr;  ///< how the levels lie between them
+  any_schedule schedule{};           ///< in whose time spacings divide
+  std::vector<double> levels{};      ///< the ends of the steps, in the place of all these
+  int order = 2;                     ///< values that a step remembers
+  unipc_variant variant = unipc_variant::bh2;  ///< the paper's B(h)
+  stage_crossing crossing{};                   ///< what is done where the stage changes
 
+  /// What programs call it.
   static constexpr const char* name() {
     return "unipc";
   }
+  /// The list of options (core/options.hpp).
   template <class Self, class Visit>
   static void fields(Self& s, Visit&& visit) {
     sampling::level_fields(s, visit);
@@ -35,62 +40,67 @@ struct unipc {
     sampling::crossing_field(s, visit);
   }
 
-  /// Why an option does nothing beside these others; null where it does something.
-  const char* idle(std::string_view option) const {
-    return sampling::idle_schedule(*this, option);
-  }
-
   /// The ends of the steps. @throws value_error naming the option that is out of range
   std::vector<double> sigmas() const {
-    return crossing.aligned(sampling::levels_of(name(), *this, true));
+    return crossing.aligned(sampling::levels_of(*this, true));
   }
+  /// What latents of unit variance are multiplied by: they have it in x_t.
   double start_scale() const {
     return sampling::unit_start(sigmas().front());
   }
 
-  template <class Backend, class Denoise, class Noise, class Observe>
-  void operator()(Backend& b, view<double> x, Denoise&& denoise, Noise&&, Observe&& observe)
-      const {
+  /// Moves x [rows, h, w, c] from the first level to the last. @see samplers/walk.hpp
+  template <class Backend, denoiser Denoise, class Noise, class Observe>
+  void operator()(Backend& b,
+                  view<double> start,
+                  Denoise&& denoise,
+                  Noise&& noise,
+                  Observe&& observe) const {
     const std::vector<double> s = sigmas();
     const int n = int(s.size()) - 1;
-    sampling::work<Backend> w{b, x};
-    auto d = w.make();
-    auto last = w.make();
-    typename sampling::work<Backend>::memory data{{}, {}, 3};
-    int used = 0;  // order of the last prediction
+    sampling::walk w(b, start, denoise, noise, observe);
+    auto past = w.remember(3);  // D
+    auto denoised = w.make();
+    auto last = w.make();  // x before the last prediction
+    int used = 0;          // order of the last prediction
     for (int i = 0; i < n; ++i) {
-      denoise(view<const double>(x), s[i], d.view());
-      if (!observe(i, s[i], view<const double>(x), std::as_const(d).view()))
+      const double sigma = s[std::size_t(i)];
+      const double to = s[std::size_t(i) + 1];
+      if (!w.begin_step(i, sigma, denoised))
         return;
-      if (used > 0 && !crossing.keeps_history(s[i - 1], s[i]))
-        data.forget();  // the new stage's value corrects nothing that the old one predicted
-      else if (used > 0) {
-        // x = r last - phi m0 - B (sum rho_q (m_q - m_0) / r_q + rho_p (D - m_0))
-        const step c(data.levels, s[i], used, variant, used);
-        const double to_new = -c.b * c.rho[std::size_t(used - 1)];
-        w.combine(x.data, c.weigh({{s[i] / s[i - 1], last.data()}}, data, to_new, d.data()));
+      if (used > 0) {
+        const double before = s[std::size_t(i) - 1];
+        if (!crossing.keeps_history(before, sigma)) {
+          past.forget();  // the new stage's value corrects nothing that the old one predicted
+        } else {
+          const step corrected(past.levels(), sigma, used, variant, used);
+          w.x = corrected.add_to(sigma / before * last, past, denoised);
+        }
       }
-      b.copy(d.data(), data.push(w, s[i]).data(), w.n);
-      used = crossing.order(std::min({order, n - i, data.size()}), data.levels, s[i + 1]);
-      b.copy(x.data, last.data(), w.n);
-      if (s[i + 1] == 0) {
-        b.copy(d.data(), x.data, w.n);
+      past.push(sigma) = denoised;
+      used = crossing.order(std::min({order, n - i, past.size()}), past.levels(), to);
+      last = w.x;
+      if (to == 0) {
+        w.x = denoised;
         continue;
       }
-      const step c(data.levels, s[i + 1], used, variant, used - 1);
-      w.combine(x.data, c.weigh({{s[i + 1] / s[i], x.data}}, data));
+      const step predicted(past.levels(), to, used, variant, used - 1);
+      w.x = predicted.add_to(to / sigma * w.x, past);
     }
   }
 
  private:
-  /// Coefficients of a step from at[0] to `to`, with the system R rho = b of the paper's
-  /// theorem 3.1 cut to `unknowns`.
+  /// A step from the newest level of `at` to `to`, with the system R rho = b of the paper's
+  /// theorem 3.1 cut to `unknowns`:
+  ///   x' = r x - phi m_0 - B (sum_q rho_q (m_q - m_0) / r_q + rho_p (D - m_0))
+  /// for the values m_q of the levels and, in the corrector, D at the step's end.
   struct step {
-    double phi;
-    double b;
-    int older;  // values before the newest
-    std::array<double, 2> r{};
-    std::array<double, 3> rho{};
+    double phi;                   ///< exp(-h) - 1
+    double b;                     ///< B(h)
+    int older;                    ///< values before the newest
+    std::array<double, 2> r{};    ///< their distances in lambda, as shares of the step's
+    std::array<double, 3> rho{};  ///< the system's solution
+
     step(const std::vector<double>& at, double to, int k, unipc_variant variant, int unknowns) {
       const double h = std::log(at[0] / to);
       older = k - 1;
@@ -98,12 +108,10 @@ struct unipc {
         r[std::size_t(q)] = std::log(at[0] / at[std::size_t(q) + 1]) / h;
       phi = std::expm1(-h);
       b = variant == unipc_variant::bh1 ? -h : phi;
-      if (unknowns == 0)
+      if (unknowns == 1)
+        rho[0] = 0.5;  // to the order of the method, as the paper has it
+      if (unknowns < 2)
         return;
-      if (unknowns == 1) {
-        rho[0] = 0.5;
-        return;
-      }
       std::array<double, 3> right{};
       std::array<double, 3> nodes{r[0], r[1], 1};
       nodes[std::size_t(k - 1)] = 1;
@@ -116,27 +124,34 @@ struct unipc {
       }
       solve_vandermonde(nodes, right, unknowns);
     }
-    /// start - phi m_0 - B sum rho_q (m_q - m_0) / r_q, and to_new (D - m_0) where there is a
-    /// newer value D.
-    template <class Memory>
-    sampling::sum weigh(sampling::sum start,
-                        const Memory& m,
-                        double to_new = 0,
-                        const double* d = nullptr) const {
-      std::array<double, 2> to_older{};
-      double to_first = -phi;
+    /// The predictor: the sum and the values' terms.
+    template <class History>
+    sampling::combination add_to(sampling::combination sum, const History& m) const {
+      const std::array<double, 3> c = weights(0);
+      return sum + m.sum(c, older + 1);
+    }
+    /// The corrector, with D at the step's end.
+    template <class History>
+    sampling::combination add_to(sampling::combination sum,
+                                 const History& m,
+                                 const sampling::combination& at_end) const {
+      const double new_weight = -b * rho[std::size_t(older)];
+      const std::array<double, 3> c = weights(new_weight);
+      sum += c[0] * m[0];
+      sum += new_weight * at_end;
+      for (int q = 1; q <= older; ++q)
+        sum += c[std::size_t(q)] * m[q];
+      return sum;
+    }
+    /// What the values m_0, m_1, ... count. @param at_end what D at the step's end does
+    std::array<double, 3> weights(double at_end) const {
+      std::array<double, 3> c{-phi};
       for (std::size_t q = 0; q < std::size_t(older); ++q) {
-        to_older[q] = -b * rho[q] / r[q];
-        to_first -= to_older[q];
+        c[q + 1] = -b * rho[q] / r[q];
+        c[0] -= c[q + 1];
       }
-      if (d)
-        to_first -= to_new;
-      start.add(to_first, m[0]);
-      if (d)
-        start.add(to_new, d);
-      for (int q = 0; q < older; ++q)
-        start.add(to_older[std::size_t(q)], m[q + 1]);
-      return start;
+      c[0] -= at_end;
+      return c;
     }
     /// sum_j nodes[j]^i rho[j] = right[i] by Gaussian elimination with pivots.
     void solve_vandermonde(const std::array<double, 3>& nodes,

@@ -1,200 +1,139 @@
 // What samplers share. A sampler moves x, in the coordinate x = y + sigma n (whatever alpha a
-// schedule has, it cancels), down a list of noise levels. It gets four things: `denoise(x,
-// sigma, d)` evaluates D; `noise(k, z)` fills the k-th draw of standard normal noise;
-// `observe(step, sigma, x, d)` sees each step's first evaluation and returns whether to go on;
-// and x itself.
-//
-// All samplers spell their options alike:
-//   num_steps              steps; where a sampler can end at 0, the last one does
-//   sigma_min, sigma_max   ends of the levels; 0: those of `schedule`
-//   steps                  how the levels lie between them (see schedule/noise_levels.hpp)
-//   schedule               whose times the spacings in t divide
-//   levels                 in the place of all these, where given: the ends of the steps,
-//   descending
-// They come first and in this order, a sampler's own behind them: ddim{.num_steps = 30, .eta =
-// 1}. Each sampler lists them in `fields` (core/options.hpp), and `name()` is what programs
-// call it.
+// schedule has, it cancels), down a list of noise levels. It is a value that is called with
+//   backend          on which x lies
+//   x                [rows, h, w, c], moved in place
+//   denoise(x, sigma, d)          evaluates D(x; sigma) into d (diffusion/denoiser.hpp)
+//   noise(k, z)                   fills z with the k-th draw of standard normal noise
+//   observe(step, sigma, x, d)    sees each step's first evaluation; returns whether to go on
+// and says with `sigmas()` at which noise levels its steps end, the first of which is where x
+// starts unless `start_scale()` says otherwise. A walk brings these together; samplers are
+// loops over one, in the algebra of states (samplers/state.hpp).
 #pragma once
 #include <algorithm>
 #include <array>
-#include <cmath>
-#include <initializer_list>
 #include <span>
 #include <vector>
 
-#include "../core/tensor.hpp"
-#include "../ops/elementwise.hpp"
-#include "../ops/reduce.hpp"
-#include "../schedule/any_schedule.hpp"
-#include "../schedule/noise_levels.hpp"
-#include "crossing.hpp"
-#include "levels.hpp"
+#include "state.hpp"
 
-namespace multistage {
-namespace sampling {
+namespace multistage::sampling {
 
-/// The options that say where steps lie, for the field lists of samplers.
-template <class Sampler, class Visit>
-void level_fields(Sampler& s, Visit& visit) {
-  visit(option{"num_steps", "steps from the highest noise level to the lowest",
-               between(1, 1'000'000)},
-        s.num_steps);
-  visit(
-      option{"sigma_min", "lowest noise level above 0; 0: the schedule's own", between(0, 1e6)},
-      s.sigma_min);
-  visit(option{"sigma_max", "highest noise level; 0: the schedule's own", between(0, 1e6)},
-        s.sigma_max);
-  visit(option{"spacing", "how the levels lie between them"}, s.steps);
-  visit(option{"schedule", "in whose time spacings divide, and what is a polynomial in t"},
-        s.schedule);
-  visit(option{"levels", "the ends of the steps, descending, in the place of the options above",
-               between(0, 1e6)},
-        s.levels);
-}
-/// What multistep methods do between stages, likewise.
-template <class Sampler, class Visit>
-void crossing_field(Sampler& s, Visit& visit) {
-  visit(option{"boundary", "what is done where the stage changes"}, s.crossing.policy);
-}
-
-/// Both ends of a sampler's way.
-template <class Sampler>
-noise_ends ends_of(const Sampler& s) {
-  noise_ends e{s.schedule.t_max(), s.schedule.t_min(), 0, 0};
-  if (s.sigma_max > 0)
-    e.t_start = s.schedule.t(s.sigma_max);
-  if (s.sigma_min > 0)
-    e.t_end = s.schedule.t(s.sigma_min);
-  e.high = s.sigma_max > 0 ? s.sigma_max : s.schedule.sigma(e.t_start);
-  e.low = s.sigma_min > 0 ? s.sigma_min : s.schedule.sigma(e.t_end);
-  return e;
-}
-
-/// The levels that a sampler walks: its own list, or the ends of its num_steps steps. @param
-/// to_zero the last of them goes to 0. @throws value_error for any of its options that is out
-/// of range
-template <class Sampler>
-std::vector<double> levels_of(const char* name, const Sampler& s, bool to_zero) {
-  check_options(name, s);
-  if (!s.levels.empty())
-    return check_levels(name, s.levels);
-  const noise_ends ends = ends_of(s);
-  require<value_error>(ends.low < ends.high, name, ": sigma_min = ", ends.low,
-                       ", sigma_max = ", ends.high, "; noise levels must lie between them");
-  if (!to_zero)
-    return noise_levels(s.schedule, s.steps, ends, s.num_steps);
-  std::vector<double> levels{ends.high};
-  if (s.num_steps > 1)
-    levels = noise_levels(s.schedule, s.steps, ends, s.num_steps - 1);
-  levels.push_back(0);
-  return levels;
-}
-/// The same where no step may end at 0.
-template <class Sampler>
-std::vector<double> positive_levels_of(const char* name, const Sampler& s) {
-  std::vector<double> levels = levels_of(name, s, false);
-  require<value_error>(
-      levels.back() > 0, name,
-      ": the last noise level is 0; end above it, and denoise once more if wanted");
-  return levels;
-}
-/// Where samplers of variance-preserving processes start: latents of unit variance in x_t.
-inline double unit_start(double sigma) {
-  return std::sqrt(1 + sigma * sigma);
-}
-
-/// Whether a schedule matters to where steps lie.
-template <class Sampler>
-bool divides_time(const Sampler& s) {
-  const bool own_ends = s.sigma_min == 0 || s.sigma_max == 0;
-  return s.levels.empty() &&
-         (own_ends || (s.steps != spacing::log_snr && s.steps != spacing::karras));
-}
-/// Why a schedule does nothing in a sampler; null where it does something. @param own whether
-/// the sampler itself reads its times
-template <class Sampler>
-const char* idle_schedule(const Sampler& s, std::string_view option, bool own = false) {
-  return option == "schedule" && !own && !divides_time(s)
-             ? "with these levels, which are no matter of a time"
-             : nullptr;
-}
-
-/// Up to six terms of a sum, collected one after the other.
-class sum {
+/// What multistep methods remember: values with their noise levels, the newest first, at most
+/// `depth` of them. Memory of values that are forgotten serves the next.
+template <class Backend>
+class history {
  public:
-  sum(std::initializer_list<ops::term<double>> first) {
-    for (const auto& t : first)
-      add(t.coefficient, t.x);
+  /// @param extents of every value
+  history(Backend& b, const shape& extents, int depth)
+      : b_(&b), extents_(extents), depth_(std::size_t(depth)) {}
+
+  /// A place for the value at a level, which becomes the newest.
+  state<Backend> push(double level) {
+    if (values_.size() < depth_)
+      values_.insert(values_.begin(), tensor<double, Backend>(*b_, extents_));
+    else
+      std::rotate(values_.begin(), values_.end() - 1, values_.end());
+    levels_.insert(levels_.begin(), level);
+    if (levels_.size() > depth_)
+      levels_.resize(depth_);
+    return {*b_, values_.front().view()};
   }
-  void add(double coefficient, const double* x) {
-    terms_.at(count_++) = {coefficient, x};
+  /// How many values are remembered.
+  int size() const {
+    return int(levels_.size());
   }
-  std::span<const ops::term<double>> terms() const {
-    return {terms_.data(), count_};
+  /// Their noise levels, the newest first.
+  const std::vector<double>& levels() const {
+    return levels_;
+  }
+  /// The k-th newest value.
+  combination operator[](int k) const {
+    return {1, values_[std::size_t(k)].data()};
+  }
+  /// The sum of c[k] times the k-th newest value over the first `count`, at least one: what
+  /// every linear multistep method adds to x.
+  combination sum(std::span<const double> c, int count) const {
+    combination all = c[0] * (*this)[0];
+    for (int k = 1; k < count; ++k)
+      all += c[std::size_t(k)] * (*this)[k];
+    return all;
+  }
+  /// Nothing is remembered any more.
+  void forget() {
+    levels_.clear();
+    values_.clear();
+  }
+  /// The newest goes; its memory serves the next.
+  void drop_newest() {
+    std::rotate(values_.begin(), values_.begin() + 1, values_.end());
+    levels_.erase(levels_.begin());
   }
 
  private:
-  std::array<ops::term<double>, 6> terms_{};
-  std::size_t count_ = 0;
+  Backend* b_;
+  shape extents_;
+  std::size_t depth_;
+  std::vector<tensor<double, Backend>> values_;
+  std::vector<double> levels_;
 };
 
-/// Work space of one walk: the state, and tensors like it.
-template <class Backend>
-struct work {
-  using state = tensor<double, Backend>;
-  Backend& b;
-  view<double> x;
-  index_t n = x.extents.size();
+/// One call of a sampler: the state that it moves and whom it asks on the way.
+template <class Backend, class Denoise, class Noise, class Observe>
+class walk {
+ public:
+  using state_type = state<Backend>;  ///< x, and tensors like it
+  state_type x;                       ///< [rows, h, w, c], the caller's memory
 
-  state make() const {
-    return state(b, x.extents);
+  /// Over the caller's x, functions and backend, which must outlive it.
+  walk(Backend& b,
+       multistage::view<double> start,
+       Denoise& denoise,
+       Noise& noise,
+       Observe& observe)
+      : x(b, start), b_(&b), denoise_(&denoise), noise_(&noise), observe_(&observe) {}
+
+  /// A tensor like x, zeros.
+  state_type make() const {
+    return {*b_, x.extents()};
   }
-  /// y = sum of the terms.
-  void combine(double* y, std::initializer_list<ops::term<double>> terms) {
-    ops::linear_combination<Backend, double>(b, n, y, terms);
+  /// Room for the `depth` newest of values like x.
+  history<Backend> remember(int depth) const {
+    return {*b_, x.extents(), depth};
   }
-  void combine(double* y, const sum& s) {
-    ops::linear_combination<Backend, double>(b, n, y, s.terms());
+  /// d = D(at; sigma).
+  void denoise(const state_type& at, double sigma, state_type& d) {
+    (*denoise_)(at.view(), sigma, d.view());
   }
-  /// What multistep methods keep: the newest first, at most `depth`. Tensors are reused.
-  struct memory {
-    std::vector<state> values;
-    std::vector<double> levels;
-    std::size_t depth;
-    /// A place for a new value at a level.
-    state& push(const work& w, double level) {
-      if (values.size() < depth)
-        values.insert(values.begin(), w.make());
-      else
-        std::rotate(values.begin(), values.end() - 1, values.end());
-      levels.insert(levels.begin(), level);
-      if (levels.size() > depth)
-        levels.resize(depth);
-      return values.front();
-    }
-    int size() const {
-      return int(levels.size());
-    }
-    void forget() {
-      levels.clear(), values.clear();
-    }
-    /// The newest goes; its memory serves the next.
-    void drop_newest() {
-      std::rotate(values.begin(), values.begin() + 1, values.end());
-      levels.erase(levels.begin());
-    }
-    const double* operator[](int k) const {
-      return values[std::size_t(k)].data();
-    }
-    /// start + sum of c[k] times the k-th newest value, over the first `count`.
-    template <class Coefficients>
-    sum add_to(sum start, const Coefficients& c, int count) const {
-      for (int k = 0; k < count; ++k)
-        start.add(c[std::size_t(k)], (*this)[k]);
-      return start;
-    }
-  };
+  /// eps = (at - D(at; sigma)) / sigma, the noise that D predicts; d = D(at; sigma).
+  void predict_noise(const state_type& at, double sigma, state_type& d, state_type& eps) {
+    denoise(at, sigma, d);
+    eps = (at - d) / sigma;
+  }
+  /// z = the draw of standard normal noise of this number.
+  void noise(int draw, state_type& z) {
+    (*noise_)(draw, z.view());
+  }
+  /// Tells the observer of a step's first evaluation. Returns whether to go on.
+  bool observe(int step, double sigma, const state_type& at, const state_type& d) {
+    return (*observe_)(step, sigma, at.view(), d.view());
+  }
+  /// The first evaluation of a step, d = D(x; sigma), and its observation. Returns whether to
+  /// go on.
+  bool begin_step(int step, double sigma, state_type& d) {
+    const state_type& at = x;
+    denoise(at, sigma, d);
+    return observe(step, sigma, at, d);
+  }
+  /// On which all lies.
+  Backend& backend() const {
+    return *b_;
+  }
+
+ private:
+  Backend* b_;
+  Denoise* denoise_;
+  Noise* noise_;
+  Observe* observe_;
 };
 
-}  // namespace sampling
-}  // namespace multistage
+}  // namespace multistage::sampling
