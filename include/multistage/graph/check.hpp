@@ -9,8 +9,8 @@ namespace multistage {
 
 /// The first thing that does not fit: its kind, and where.
 struct graph_check {
-  graph_problem problem = graph_problem::none;
-  int node = -1;
+  graph_problem problem = graph_problem::none;  ///< none: the network fits
+  int node = -1;                                ///< the first at which it does not
 };
 
 /// The first node of a recording (before fusion) that reads what is not there for it: a stage's

@@ -7,8 +7,9 @@ namespace multistage {
 
 /// Parameters and multiply-accumulates of one image.
 struct cost {
-  index_t parameters = 0;
-  index_t macs = 0;
+  index_t parameters = 0;  ///< that are trained
+  index_t macs = 0;        ///< multiply-accumulates of one image
+  /// Of two parts together.
   friend constexpr cost operator+(cost a, cost b) {
     return {a.parameters + b.parameters, a.macs + b.macs};
   }

@@ -10,32 +10,35 @@ namespace multistage {
 /// The first layer that does not fit: its channels and extents, what must divide them, and the
 /// segment it belongs to.
 struct misplaced_layer {
-  int channels = 0;
-  int divisor = 0;
-  int height = 0;
-  int width = 0;
-  int segment = 0;
+  int channels = 0;  ///< of the layer's operand
+  int divisor = 0;   ///< what must divide them
+  int height = 0;    ///< of the layer's operand, in pixels
+  int width = 0;     ///< of the layer's operand, in pixels
+  int segment = 0;   ///< to which the layer belongs
 };
 
 /// @see the file's head.
 class cost_counter : public verbs<cost_counter> {
  public:
-  std::array<cost, 9> segments{};
-  graph_problem problem = graph_problem::none;
-  misplaced_layer where{};
+  std::array<cost, 9> segments{};  ///< by segment: the shared one, and up to eight stages'
+  graph_problem problem = graph_problem::none;  ///< of the first layer that does not fit
+  misplaced_layer where{};                      ///< that layer
 
   /// Names nothing; its destructor keeps compilers from calling the variable that holds it
   /// unused.
   struct scope_guard {
     constexpr ~scope_guard() {}
   };
+  /// Names nothing, like a recorder without names.
   template <class... Parts>
   [[nodiscard]] constexpr scope_guard scope(const Parts&...) const {
     return {};
   }
+  /// What follows belongs to segment s.
   constexpr void segment(int s) {
     segment_ = s;
   }
+  /// Costs nothing.
   constexpr void output(feature) {}
 
   /// What verbs call: adds the operation's cost.

@@ -18,6 +18,8 @@
 
 namespace multistage {
 
+/// A network on a backend: the graph, its plans for inference and for training, and the memory
+/// that they need, which it keeps. One caller at a time; several executors may share a backend.
 template <class T, class Backend>
 class executor {
  public:
@@ -29,12 +31,15 @@ class executor {
         inference_(make_plan(graph_, {})),
         training_(make_plan(graph_, {.training = true})) {}
 
+  /// The graph that it runs, fused.
   const graph& network() const {
     return graph_;
   }
+  /// What `forward` does, step by step.
   const plan& inference_plan() const {
     return inference_;
   }
+  /// What `differentiate` does, step by step.
   const plan& training_plan() const {
     return training_;
   }
@@ -62,6 +67,7 @@ class executor {
   void set_prepared_budget(index_t bytes) {
     prepared_.set_budget(bytes);
   }
+  /// How much they take now.
   index_t prepared_bytes() const {
     return prepared_.bytes();
   }
@@ -130,9 +136,11 @@ class executor {
   /// Where a value first stops being finite: the node and the stage (-1: shared), or node -1.
   /// For finding out what went wrong.
   struct trouble {
-    int node = -1;
-    int stage = -1;
+    int node = -1;   ///< the first that is not finite; -1: all are
+    int stage = -1;  ///< whose decoder it is in; -1: the shared part
   };
+  /// Runs the forward pass node by node, looking at each value. It takes as much time as a pass
+  /// and a copy of every value to the host.
   trouble first_non_finite(const T* weights,
                            const network_inputs<T>& inputs,
                            const std::vector<index_t>& rows_by_stage) {

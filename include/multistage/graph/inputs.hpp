@@ -11,10 +11,12 @@ namespace multistage {
 /// the network has no such input.
 template <class T>
 struct network_inputs {
-  std::array<const T*, std::size_t(input_slot::count)> slots{};
+  std::array<const T*, std::size_t(input_slot::count)> slots{};  ///< by slot; null for none
+  /// The pointer of a slot, to be set.
   const T*& operator[](input_slot s) {
     return slots[std::size_t(s)];
   }
+  /// The pointer of a slot.
   const T* operator[](input_slot s) const {
     return slots[std::size_t(s)];
   }
@@ -23,11 +25,11 @@ struct network_inputs {
 /// What a differentiation is asked for beside the gradients of the weights.
 template <class T>
 struct differentiation {
-  std::optional<random_stream>
-      dropout{};  ///< the numbers of this step's masks; without them nothing is dropped
-  std::array<T*, std::size_t(input_slot::count)>
-      input_gradients{};  ///< image and context: added to, like the inputs, in the order of the
-                          ///< rows
+  /// The numbers of this step's masks; without them nothing is dropped.
+  std::optional<random_stream> dropout{};
+  /// Image and context: added to, like the inputs, in the order of the rows.
+  std::array<T*, std::size_t(input_slot::count)> input_gradients{};
+  /// Whether either of them is asked for.
   bool wants_input_gradients() const {
     return input_gradients[std::size_t(input_slot::image)] ||
            input_gradients[std::size_t(input_slot::context)];

@@ -12,13 +12,14 @@ namespace multistage {
 /// An operation in its place: what it reads, the parameters it uses, and what it said of itself
 /// on these operands.
 struct node {
-  any_operation what{};
+  any_operation what{};  ///< the operation with its attributes
   std::array<int, ops::most_operands> in{-1, -1, -1, -1};  ///< nodes; -1: absent
   int weight = -1;                                         ///< parameters; -1: absent
-  int bias = -1;
-  int segment = 0;
-  ops::description facts{};
+  int bias = -1;                                           ///< parameter; -1: absent
+  int segment = 0;                                         ///< to which it belongs
+  ops::description facts{};  ///< extents, cost and memory on its operands
 
+  /// Extents of one row of its value.
   constexpr const extent& out() const {
     return facts.out;
   }
@@ -27,10 +28,12 @@ struct node {
   constexpr const Op* as() const {
     return std::get_if<Op>(&what);
   }
+  /// The same, to be changed, as fusions do.
   template <class Op>
   constexpr Op* as() {
     return std::get_if<Op>(&what);
   }
+  /// Whether the operation is an Op.
   template <class Op>
   constexpr bool is() const {
     return std::holds_alternative<Op>(what);
@@ -51,19 +54,21 @@ enum class initialization { constant, xavier_uniform, kaiming_uniform, normal };
 /// (head, {q, k, v}, channel of the head) as latent diffusion has it.
 enum class qkv_order { none, interleaved, by_head };
 
+/// A trained or fixed tensor of the network: its size, how upstream stores it, where it lies in
+/// the flat memory, and how it starts.
 struct parameter {
-  parameter_layout layout = parameter_layout::vector;
-  int out = 0;
-  int in = 1;
-  int kernel = 1;
-  int kernel_width = 0;  ///< 0: as kernel
-  qkv_order qkv = qkv_order::none;
-  int heads = 1;  ///< for qkv_order::by_head
-  int segment = 0;
-  index_t offset = 0;  ///< in the model's flat parameter memory
-  initialization init = initialization::constant;
-  double gain = 0;  ///< the value itself for constant
-  bool trainable = true;
+  parameter_layout layout = parameter_layout::vector;  ///< upstream's way to store it
+  int out = 0;                      ///< channels that come out, or the length of a vector
+  int in = 1;                       ///< channels that go in
+  int kernel = 1;                   ///< rows of a kernel
+  int kernel_width = 0;             ///< 0: as kernel
+  qkv_order qkv = qkv_order::none;  ///< upstream's order of its outputs
+  int heads = 1;                    ///< for qkv_order::by_head
+  int segment = 0;                  ///< to which it belongs
+  index_t offset = 0;               ///< in the model's flat parameter memory
+  initialization init = initialization::constant;  ///< distribution of its first values
+  double gain = 0;                                 ///< the value itself for constant
+  bool trainable = true;                           ///< false for Fourier frequencies
   /// Columns of a kernel.
   constexpr int columns() const {
     return kernel_width == 0 ? kernel : kernel_width;
@@ -72,6 +77,7 @@ struct parameter {
   constexpr index_t taps() const {
     return index_t{kernel} * columns();
   }
+  /// Its elements.
   constexpr index_t size() const {
     return out * in * taps();
   }
@@ -79,14 +85,15 @@ struct parameter {
 
 /// @see the file's head.
 struct graph {
-  constant_vector<node> nodes;
-  constant_vector<parameter> parameters;
-  constant_vector<int> outputs;  ///< by stage
-  int segments = 1;
-  index_t parameter_elements =
-      0;  // extent of the flat memory: every parameter starts at a multiple of `alignment`
-  static constexpr index_t alignment = 16;
+  constant_vector<node> nodes;            ///< in topological order
+  constant_vector<parameter> parameters;  ///< in the order in which they were recorded
+  constant_vector<int> outputs;           ///< by stage
+  int segments = 1;                       ///< the shared one, and one a stage
+  /// Extent of the flat memory: every parameter starts at a multiple of `alignment`
+  index_t parameter_elements = 0;
+  static constexpr index_t alignment = 16;  ///< elements; 64 bytes of floats
 
+  /// How many stages have a decoder.
   constexpr int stage_count() const {
     return int(outputs.size());
   }

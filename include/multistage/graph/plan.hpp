@@ -10,24 +10,28 @@
 
 namespace multistage {
 
+/// What a step does with its node: computes it, makes it again for backward, differentiates it,
+/// or writes zeros to a gradient that others will add to.
 enum class step_kind { forward, remake, backward, zero_gradient };
 
+/// One step of a plan.
 struct step {
-  step_kind kind;
-  int node;
-  std::array<bool, ops::most_operands>
-      accumulate{};  // backward: whether the gradient of each operand is added to what is there
+  step_kind kind;  ///< what is done
+  int node;        ///< with which node
+  /// Backward: whether the gradient of each operand is added to what is there
+  std::array<bool, ops::most_operands> accumulate{};
 };
 
 /// Where something lies: `offset` elements times rows from the arena's start.
 struct buffer {
-  index_t size = 0;
+  index_t size = 0;  ///< elements a row
   // first and last step of its life
-  int first = -1;
-  int last = -1;
-  int shares = -1;  ///< the buffer whose memory it takes over (in-place operations)
-  index_t offset = 0;
+  int first = -1;      ///< first step of its life
+  int last = -1;       ///< last step of its life
+  int shares = -1;     ///< the buffer whose memory it takes over (in-place operations)
+  index_t offset = 0;  ///< elements a row from the arena's start
 
+  /// It is used at a step.
   constexpr void live(int at) {
     if (first < 0)
       first = at;
@@ -37,16 +41,17 @@ struct buffer {
 
 /// The plan of one segment. Indices by node; -1 where a node has none.
 struct segment_plan {
-  constant_vector<step> forward;
-  constant_vector<step> backward;
-  constant_vector<int> value;
-  constant_vector<int> remade;
-  constant_vector<int> gradient;
-  constant_vector<int> statistics;
-  constant_vector<int> scratch;
-  constant_vector<buffer> buffers;
-  index_t row_elements = 0;  ///< arena elements for one row
+  constant_vector<step> forward;    ///< steps in their order
+  constant_vector<step> backward;   ///< steps in their order; empty for inference
+  constant_vector<int> value;       ///< buffer of each node's value
+  constant_vector<int> remade;      ///< buffer of its value when it is made again
+  constant_vector<int> gradient;    ///< buffer of its gradient
+  constant_vector<int> statistics;  ///< buffer of what forward leaves for backward
+  constant_vector<int> scratch;     ///< buffer of what backward works in
+  constant_vector<buffer> buffers;  ///< all of them, by number
+  index_t row_elements = 0;         ///< arena elements for one row
 
+  /// Where buffer b begins, in elements a row.
   constexpr index_t offset(int b) const {
     return buffers[b].offset;
   }
@@ -55,14 +60,14 @@ struct segment_plan {
 /// What every segment's plan needs to know of the graph.
 struct graph_facts {
   constant_vector<char> differentiable;  ///< a gradient flows through the node
-  constant_vector<char>
-      exported;  ///< a shared node that a decoder reads, or a decoder's output
+  /// A shared node that a decoder reads, or a decoder's output.
+  constant_vector<char> exported;
   constant_vector<char> sees_image;  ///< the node depends on the image
 };
 
 /// What a plan is for.
 struct plan_options {
-  bool training = false;
+  bool training = false;    ///< with a backward pass
   bool checkpoint = false;  ///< keep only what blocks hand on; everything inside them is made
                             ///< again in backward (Chen et al., arXiv 1604.06174)
   bool input_gradients = false;  ///< gradients with respect to the image and the context too
@@ -74,6 +79,8 @@ constexpr bool passes_gradient(const node& n, int k) {
   return (n.facts.stops_gradient >> k & 1) == 0;
 }
 
+/// Walks the graph forwards for what depends on the image, and backwards for what passes
+/// gradients.
 MULTISTAGE_COLD constexpr graph_facts facts_of(const graph& g, bool input_gradients = false) {
   const constant_vector<char> none(g.nodes.size(), 0);
   graph_facts f{none, none, none};
@@ -284,8 +291,8 @@ class segment_planner {
     for_each_input(n, [&](int v, int k) {
       if (!facts_.differentiable[v] || !passes_gradient(n, k))
         return;
-      back.accumulate[k] =
-          written_[v] || at(v).is<ops::network_input>();  // the caller's memory
+      // the caller's memory
+      back.accumulate[k] = written_[v] || at(v).is<ops::network_input>();
       written_[v] = true;
       if (!mine(v))
         return;
@@ -376,9 +383,9 @@ MULTISTAGE_COLD constexpr segment_plan plan_segment(const graph& g,
 
 /// Plans of all segments and the memory they take together.
 struct plan {
-  plan_options options;
-  graph_facts facts;
-  constant_vector<segment_plan> segments;
+  plan_options options;                    ///< what it is for
+  graph_facts facts;                       ///< of the whole graph
+  constant_vector<segment_plan> segments;  ///< the shared one first, then one a stage
 
   /// Arena elements for rows sorted by stage: the shared part for all rows, and the most
   /// demanding decoder's, one after the other.
@@ -400,6 +407,8 @@ struct plan {
   }
 };
 
+/// The plans of all segments. The same graph and options give the same plan, so memory is known
+/// before anything runs.
 MULTISTAGE_COLD constexpr plan make_plan(const graph& g, plan_options options) {
   plan p{options, facts_of(g, options.input_gradients), {}};
   for (int s = 0; s < g.segments; ++s)

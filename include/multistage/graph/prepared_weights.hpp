@@ -8,6 +8,7 @@
 
 namespace multistage {
 
+/// What an executor keeps of them, by node, up to a budget.
 template <class T, class Backend>
 class prepared_weights {
  public:
@@ -16,6 +17,7 @@ class prepared_weights {
     budget_ = bytes;
     forget();
   }
+  /// How much is kept now.
   index_t bytes() const {
     return bytes_;
   }

@@ -15,21 +15,27 @@ namespace multistage {
 
 /// Names of nothing.
 struct no_names {
+  /// No prefix.
   template <class... Parts>
   constexpr std::size_t push(const Parts&...) {
     return 0;
   }
+  /// No prefix to take off.
   constexpr void pop(std::size_t) {}
+  /// A parameter goes unnamed.
   constexpr void parameter(std::string_view, std::string_view) {}
+  /// What follows belongs to a segment; nothing to do.
   constexpr void segment(int) {}
+  /// Nothing can be wrong.
   constexpr void check() const {}
 };
 
 /// Upstream's names: of each parameter, e.g. "enc.8x8_block0.conv0.weight".
 struct name_list {
-  std::vector<std::string> parameters;
-  std::string prefix;
+  std::vector<std::string> parameters;  ///< in the order of the graph's parameters
+  std::string prefix;                   ///< of what is recorded now, ended by a dot
 
+  /// Adds to the prefix; returns how long it was.
   template <class... Parts>
   std::size_t push(const Parts&... parts) {
     const std::size_t before = prefix.size();
@@ -37,9 +43,11 @@ struct name_list {
     prefix += '.';
     return before;
   }
+  /// Takes the prefix back to that length.
   void pop(std::size_t size) {
     prefix.resize(size);
   }
+  /// Names the next parameter: prefix, layer, kind.
   void parameter(std::string_view layer, std::string_view kind) {
     parameters.push_back(prefix + std::string(layer) + (layer.empty() ? "" : ".") +
                          std::string(kind));
@@ -79,7 +87,7 @@ struct name_list {
 template <class Names = no_names>
 class recorder : public verbs<recorder<Names>> {
  public:
-  Names names;
+  Names names;  ///< of the parameters, where they are kept
 
   /// Prefix of the names inside, until the result dies.
   template <class... Parts>

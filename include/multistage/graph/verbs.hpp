@@ -12,29 +12,31 @@ namespace multistage {
 
 /// How a layer's weights start.
 struct layer_init {
-  initialization mode = initialization::xavier_uniform;
-  double gain = 1;
-  double bias_gain = 0;
+  initialization mode = initialization::xavier_uniform;  ///< of the weights
+  double gain = 1;       ///< a factor of that distribution's width
+  double bias_gain = 0;  ///< the same of the bias; 0: zeros
 };
 
 /// What convolutions and linear layers may be told beside their sizes.
 struct layer_options {
-  layer_init init{};
-  bool bias = true;
+  layer_init init{};  ///< first values
+  bool bias = true;   ///< whether it has one
+  /// Upstream's order of its outputs, where it makes queries, keys and values.
   qkv_order qkv = qkv_order::none;
-  int heads = 1;
-  parameter_layout layout =
-      parameter_layout::vector;  // vector: what the verb says, conv_oihw or linear_oi
-  std::string_view weight_name = "weight";
-  std::string_view bias_name = "bias";
+  int heads = 1;  ///< for qkv_order::by_head
+  /// vector: what the verb says, conv_oihw or linear_oi
+  parameter_layout layout = parameter_layout::vector;
+  std::string_view weight_name = "weight";  ///< upstream's name behind the layer's
+  std::string_view bias_name = "bias";      ///< upstream's name behind the layer's
 };
 
 /// A parameter of an operation with its name, layer.kind; absent without a size.
 struct named_parameter {
-  std::string_view layer{};
-  std::string_view kind{};
-  parameter what{};
+  std::string_view layer{};  ///< upstream's, below the scope
+  std::string_view kind{};   ///< weight, bias, or another of upstream's
+  parameter what{};          ///< its size, layout and first values
 
+  /// Whether there is such a parameter.
   constexpr bool there() const {
     return what.out > 0;
   }
@@ -89,12 +91,15 @@ class verbs {
   constexpr feature layer_norm(feature x, double epsilon, std::string_view name) {
     return normalisation(ops::layer_normalisation{epsilon}, {x}, name);
   }
+  /// x sigmoid(x).
   constexpr feature silu(feature x) {
     return apply(ops::activation<silu_function>{}, {x});
   }
+  /// x P(X <= x) of a standard normal X.
   constexpr feature gelu(feature x) {
     return apply(ops::activation<gelu_function>{}, {x});
   }
+  /// max(x, 0).
   constexpr feature relu(feature x) {
     return apply(ops::activation<relu_function>{}, {x});
   }
@@ -107,6 +112,7 @@ class verbs {
   constexpr feature dropout(feature x, double share) {
     return share == 0 ? x : apply(ops::dropping{share}, {x});
   }
+  /// x + y, of equal extents.
   constexpr feature add(feature x, feature y) {
     return apply(ops::addition{}, {x, y});
   }
@@ -114,6 +120,7 @@ class verbs {
   constexpr feature add_row(feature x, feature row) {
     return apply(ops::row_addition{}, {x, row});
   }
+  /// factor x.
   constexpr feature scale(feature x, double factor) {
     return apply(ops::scaling{factor}, {x});
   }
@@ -125,6 +132,7 @@ class verbs {
   constexpr feature concat(feature x, feature y, feature z = {}, feature u = {}) {
     return apply(ops::concatenation{}, {x, y, z, u});
   }
+  /// Half or twice the height and width by a separable filter (ops/resample.hpp).
   constexpr feature resample(feature x, const ops::resample_filter& filter, bool up) {
     return apply(ops::resampling{filter, up}, {x});
   }

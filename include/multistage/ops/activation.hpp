@@ -35,20 +35,23 @@ struct map_backward {
 /// (backend/functions.hpp).
 template <class F>
 struct activation {
-  static constexpr operation needs = operation::elementwise;
-  static constexpr const char* name = F::name;
-  static constexpr operand_names operands{"x"};
+  static constexpr operation needs = operation::elementwise;  ///< a backend must support it
+  static constexpr const char* name = F::name;                ///< for messages and profiles
+  static constexpr operand_names operands{"x"};               ///< for messages
 
+  /// Extents of the result, checks, cost and memory on these operands.
   constexpr description describe(const operand_list& in) const {
     description d = elementwise(in[0]);
     d.backward_reads = 0b0001;
     d.kept = keeping::never;
     return d;
   }
+  /// Writes the result, and the statistics that backward reads.
   template <class Backend, class T>
   void forward(Backend& b, const forward_pass<T>& p) const {
     b.for_each_index(p.y.extents.size(), functor::map<F, T>{p.in[0].data, p.y.data});
   }
+  /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
     b.for_each_index(
@@ -76,18 +79,22 @@ void map_backward(Backend& b, input<T> x, input<T> dy, view<T> dx, bool accumula
                    functor::map_backward<F, T>{x.data, dy.data, dx.data, accumulate});
 }
 
+/// y = x sigmoid(x).
 template <class Backend, class T>
 void silu(Backend& b, input<T> x, view<T> y) {
   map<silu_function>(b, x, y);
 }
+/// dx (+)= dy times the derivative of silu at x.
 template <class Backend, class T>
 void silu_backward(Backend& b, input<T> x, input<T> dy, view<T> dx, bool accumulate = false) {
   map_backward<silu_function>(b, x, dy, dx, accumulate);
 }
+/// y = x P(X <= x) of a standard normal X.
 template <class Backend, class T>
 void gelu(Backend& b, input<T> x, view<T> y) {
   map<gelu_function>(b, x, y);
 }
+/// dx (+)= dy times the derivative of gelu at x.
 template <class Backend, class T>
 void gelu_backward(Backend& b, input<T> x, input<T> dy, view<T> dx, bool accumulate = false) {
   map_backward<gelu_function>(b, x, dy, dx, accumulate);
@@ -98,6 +105,7 @@ template <class Backend, class T>
 void relu(Backend& b, input<T> x, view<T> y) {
   map<relu_function>(b, x, y);
 }
+/// dx (+)= dy where x is above 0.
 template <class Backend, class T>
 void relu_backward(Backend& b, input<T> x, input<T> dy, view<T> dx, bool accumulate = false) {
   map_backward<relu_function>(b, x, dy, dx, accumulate);

@@ -76,13 +76,14 @@ constexpr attention_problem<T> make_cross_attention(index_t rows,
 /// feature's pixels to themselves. Gradients of the operands are written, not added to, so
 /// nothing else may read them.
 struct softmax_attention {
-  int heads = 1;
+  int heads = 1;     ///< parts of the channels that attend by themselves
   double scale = 0;  ///< of the scores; 0: 1 / sqrt(channels / heads)
 
-  static constexpr operation needs = operation::attention;
-  static constexpr const char* name = "attention";
-  static constexpr operand_names operands{"q", "k", "v"};
+  static constexpr operation needs = operation::attention;  ///< a backend must support it
+  static constexpr const char* name = "attention";          ///< for messages and profiles
+  static constexpr operand_names operands{"q", "k", "v"};   ///< for messages
 
+  /// Extents of the result, checks, cost and memory on these operands.
   constexpr description describe(const operand_list& in) const {
     const feature& q = in[0];
     const bool self = !in[1].there() && !in[2].there();
@@ -106,6 +107,7 @@ struct softmax_attention {
     return d;
   }
 
+  /// What backends are asked for, on these operands. @param y extents of the result
   template <class T>
   attention_problem<T> problem(const forward_pass<T>& p, const shape& y) const {
     const index_t c = y.channels;
@@ -119,10 +121,12 @@ struct softmax_attention {
     q.log_sum_exp = p.statistics;
     return q;
   }
+  /// Writes the result, and the statistics that backward reads.
   template <class Backend, class T>
   void forward(Backend& b, const forward_pass<T>& p) const {
     attention_forward(b, problem(p, p.y.extents));
   }
+  /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
     T* const dq = p.dx[0].data;

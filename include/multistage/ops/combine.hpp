@@ -35,10 +35,11 @@ struct divide_row {
 
 /// x + y, of one shape.
 struct addition {
-  static constexpr operation needs = operation::elementwise;
-  static constexpr const char* name = "add";
-  static constexpr operand_names operands{"x", "y"};
+  static constexpr operation needs = operation::elementwise;  ///< a backend must support it
+  static constexpr const char* name = "add";                  ///< for messages and profiles
+  static constexpr operand_names operands{"x", "y"};          ///< for messages
 
+  /// Extents of the result, checks, cost and memory on these operands.
   constexpr description describe(const operand_list& in) const {
     description d = elementwise(in[0]);
     d.needed = 0b0011;
@@ -46,11 +47,13 @@ struct addition {
     d.kept = keeping::always;
     return d;
   }
+  /// Writes the result, and the statistics that backward reads.
   template <class Backend, class T>
   void forward(Backend& b, const forward_pass<T>& p) const {
     linear_combination<Backend, T>(b, p.y.extents.size(), p.y.data,
                                    {{T(1), p.in[0].data}, {T(1), p.in[1].data}});
   }
+  /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
     const index_t size = p.dy.extents.size();
@@ -64,10 +67,11 @@ struct addition {
 
 /// x + row, with the channels of row [rows, 1, 1, c] spread over x's pixels.
 struct row_addition {
-  static constexpr operation needs = operation::elementwise;
-  static constexpr const char* name = "add_row";
-  static constexpr operand_names operands{"x", "row"};
+  static constexpr operation needs = operation::elementwise;  ///< a backend must support it
+  static constexpr const char* name = "add_row";              ///< for messages and profiles
+  static constexpr operand_names operands{"x", "row"};        ///< for messages
 
+  /// Extents of the result, checks, cost and memory on these operands.
   constexpr description describe(const operand_list& in) const {
     description d = elementwise(in[0]);
     d.needed = 0b0011;
@@ -75,12 +79,14 @@ struct row_addition {
     d.in[1] = {in[0].channels, 1, 1};
     return d;
   }
+  /// Writes the result, and the statistics that backward reads.
   template <class Backend, class T>
   void forward(Backend& b, const forward_pass<T>& p) const {
     const shape& y = p.y.extents;
     b.for_each_index(y.size(), functor::add_row<T>{p.in[0].data, p.in[1].data, y.channels,
                                                    y.pixels(), p.y.data});
   }
+  /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
     const shape& y = p.dy.extents;
@@ -93,10 +99,11 @@ struct row_addition {
 
 /// x / row, with one number a row; no gradient flows into the divisor.
 struct row_division {
-  static constexpr operation needs = operation::elementwise;
-  static constexpr const char* name = "divide_row";
-  static constexpr operand_names operands{"x", "row"};
+  static constexpr operation needs = operation::elementwise;  ///< a backend must support it
+  static constexpr const char* name = "divide_row";           ///< for messages and profiles
+  static constexpr operand_names operands{"x", "row"};        ///< for messages
 
+  /// Extents of the result, checks, cost and memory on these operands.
   constexpr description describe(const operand_list& in) const {
     description d = elementwise(in[0]);
     d.needed = 0b0011;
@@ -106,10 +113,12 @@ struct row_division {
     d.stops_gradient = 0b0010;
     return d;
   }
+  /// Writes the result, and the statistics that backward reads.
   template <class Backend, class T>
   void forward(Backend& b, const forward_pass<T>& p) const {
     divide<Backend, T>(b, p, p.in[0].data, p.y.data, p.y.extents, false);
   }
+  /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
     divide<Backend, T>(b, p, p.dy.data, p.dx[0].data, p.dy.extents, p.accumulate[0]);
@@ -130,22 +139,25 @@ struct row_division {
 
 /// factor x.
 struct scaling {
-  double factor = 1;
+  double factor = 1;  ///< of every element
 
-  static constexpr operation needs = operation::elementwise;
-  static constexpr const char* name = "scale";
-  static constexpr operand_names operands{"x"};
+  static constexpr operation needs = operation::elementwise;  ///< a backend must support it
+  static constexpr const char* name = "scale";                ///< for messages and profiles
+  static constexpr operand_names operands{"x"};               ///< for messages
 
+  /// Extents of the result, checks, cost and memory on these operands.
   constexpr description describe(const operand_list& in) const {
     description d = elementwise(in[0]);
     d.kept = keeping::always;
     return d;
   }
+  /// Writes the result, and the statistics that backward reads.
   template <class Backend, class T>
   void forward(Backend& b, const forward_pass<T>& p) const {
     linear_combination<Backend, T>(b, p.y.extents.size(), p.y.data,
                                    {{T(factor), p.in[0].data}});
   }
+  /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
     add_to(b, p.dx[0].data, p.dy.data, T(factor), p.accumulate[0], p.dy.extents.size());

@@ -35,10 +35,11 @@ struct split {
 
 /// The channels of up to four features of one height and width, one behind the other.
 struct concatenation {
-  static constexpr operation needs = operation::elementwise;
-  static constexpr const char* name = "concat";
-  static constexpr operand_names operands{"x", "x2", "x3", "x4"};
+  static constexpr operation needs = operation::elementwise;  ///< a backend must support it
+  static constexpr const char* name = "concat";               ///< for messages and profiles
+  static constexpr operand_names operands{"x", "x2", "x3", "x4"};  ///< for messages
 
+  /// Extents of the result, checks, cost and memory on these operands.
   constexpr description describe(const operand_list& in) const {
     description d;
     d.needed = 0b0011;
@@ -50,6 +51,7 @@ struct concatenation {
       }
     return d;
   }
+  /// Writes the result, and the statistics that backward reads.
   template <class Backend, class T>
   void forward(Backend& b, const forward_pass<T>& p) const {
     index_t first = 0;
@@ -61,6 +63,7 @@ struct concatenation {
         first += channels;
       }
   }
+  /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
     index_t first = 0;

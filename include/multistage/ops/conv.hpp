@@ -15,6 +15,7 @@ template <class Backend, class T>
 constexpr index_t conv_prepared_size(const Backend&, const conv_problem<T>&) {
   return 0;
 }
+/// Fills what conv_prepared_size counts; nothing where that is 0.
 template <class Backend, class T>
 void conv_prepare(const Backend&, const conv_problem<T>&, T*) {}
 
@@ -25,10 +26,10 @@ namespace multistage::ops {
 /// Kernel, stride and zero padding in pixels. `padding_end`, behind the last row and column,
 /// follows `padding` when negative. Along the width all is as along the height unless said.
 struct conv_window {
-  int kernel = 3;
-  int stride = 1;
-  int padding = 1;
-  int padding_end = -1;
+  int kernel = 3;          ///< rows of the filter
+  int stride = 1;          ///< pixels from one output to the next
+  int padding = 1;         ///< zeros before the first row and column
+  int padding_end = -1;    ///< zeros behind the last row and column; below 0: as padding
   int kernel_width = 0;    ///< 0: as kernel
   int stride_width = 0;    ///< 0: as stride
   int padding_width = -1;  ///< below 0: as padding
@@ -77,14 +78,15 @@ struct conv_window {
 /// [rows, 1, 1, out]; residual like y. Parameters: weight [kernel, kernel_width, c + c2, out]
 /// and, if given, bias [1, 1, 1, out].
 struct convolution {
-  int out_channels = 0;
-  conv_window window{};
-  double scale = 1;
+  int out_channels = 0;  ///< channels of the result
+  conv_window window{};  ///< how it moves
+  double scale = 1;      ///< of the whole sum, bias and residual included
 
-  static constexpr operation needs = operation::conv;
-  static constexpr const char* name = "conv";
-  static constexpr operand_names operands{"x", "x2", "row_bias", "residual"};
+  static constexpr operation needs = operation::conv;  ///< a backend must support it
+  static constexpr const char* name = "conv";          ///< for messages and profiles
+  static constexpr operand_names operands{"x", "x2", "row_bias", "residual"};  ///< for messages
 
+  /// Extents of the result, checks, cost and memory on these operands.
   constexpr description describe(const operand_list& in) const {
     const feature& x = in[0];
     const int channels2 = in[1].there() ? in[1].channels : 0;
@@ -148,16 +150,19 @@ struct convolution {
   index_t prepared_size(Backend& b, const forward_pass<T>& p) const {
     return conv_prepared_size(b, problem(p, p.y.extents));
   }
+  /// Fills that form. @param to prepared_size(b, p) elements
   template <class Backend, class T>
   void prepare(Backend& b, const forward_pass<T>& p, T* to) const {
     conv_prepare(b, problem(p, p.y.extents), to);
   }
 
+  /// Writes the result, and the statistics that backward reads.
   template <class Backend, class T>
   void forward(Backend& b, const forward_pass<T>& p) const {
     conv_forward(b, problem(p, p.y.extents));
   }
 
+  /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
     const conv_problem<T> q = problem<T>(p, p.dy.extents);
@@ -201,7 +206,7 @@ struct conv_extras {
   view<const T> bias{};      ///< [1, 1, 1, out]
   view<const T> row_bias{};  ///< [rows, 1, 1, out]
   view<const T> residual{};  ///< like y
-  T scale = T(1);
+  T scale = T(1);            ///< of the whole sum
 };
 
 /// y = conv(x) for weights [kernel, kernel_width, in, out]. @see the file's head. @throws

@@ -31,10 +31,11 @@ struct dropout {
 struct dropping {
   double share = 0;  ///< of the values that are dropped
 
-  static constexpr operation needs = operation::elementwise;
-  static constexpr const char* name = "dropout";
-  static constexpr operand_names operands{"x"};
+  static constexpr operation needs = operation::elementwise;  ///< a backend must support it
+  static constexpr const char* name = "dropout";              ///< for messages and profiles
+  static constexpr operand_names operands{"x"};               ///< for messages
 
+  /// Extents of the result, checks, cost and memory on these operands.
   constexpr description describe(const operand_list& in) const {
     if (!(share >= 0 && share < 1))
       return refused(graph_problem::attributes, "the share that is dropped lies in [0, 1)");
@@ -42,10 +43,12 @@ struct dropping {
     d.kept = keeping::never;
     return d;
   }
+  /// Writes the result, and the statistics that backward reads.
   template <class Backend, class T>
   void forward(Backend& b, const forward_pass<T>& p) const {
     drop(b, p, p.in[0].data, p.y.data, p.y.extents.size(), false);
   }
+  /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
     drop<Backend, T>(b, p, p.dy.data, p.dx[0].data, p.dy.extents.size(), p.accumulate[0]);

@@ -68,8 +68,8 @@ view<const T> by_channel(const view<const T, E>& v) {
 /// How a convolution moves. Padding below 0 keeps the extents at stride 1 (kernels of odd
 /// size).
 struct convolution {
-  int stride = 1;
-  int padding = -1;
+  int stride = 1;        ///< pixels from one output to the next
+  int padding = -1;      ///< zeros before the first row and column
   int padding_end = -1;  ///< behind the last row and column; below 0 as before the first
 };
 
@@ -88,6 +88,7 @@ auto conv(const X& x, const W& weight, const convolution& how = {}) {
   ops::conv(y.backend(), *from, *w, y.view(), window);
   return y;
 }
+/// With a bias [out] added. @throws shape_error
 template <detail::image_like X, detail::image_like W, detail::vector_like B>
 auto conv(const X& x, const W& weight, const B& bias, const convolution& how = {}) {
   auto y = conv(x, weight, how);
@@ -120,6 +121,7 @@ template <detail::matrix_like X, detail::matrix_like W>
 auto linear(const X& x, const W& weight) {
   return matmul(x, weight);
 }
+/// With a bias [out] added. @throws shape_error
 template <detail::matrix_like X, detail::matrix_like W, detail::vector_like B>
 auto linear(const X& x, const W& weight, const B& bias) {
   auto y = matmul(x, weight);
@@ -129,9 +131,9 @@ auto linear(const X& x, const W& weight, const B& bias) {
 
 /// How a group normalisation works.
 struct normalisation {
-  index_t groups = 1;
-  double epsilon = 1e-5;
-  bool silu = false;
+  index_t groups = 1;  ///< of neighbouring channels; their number divides that of the channels
+  double epsilon = 1e-5;  ///< added to the variance
+  bool silu = false;      ///< whether SiLU follows
 };
 /// Group normalisation of x [rows, height, width, channels] with weight and bias [channels].
 template <detail::image_like X, detail::vector_like W, detail::vector_like B>
@@ -183,6 +185,7 @@ auto downsample(const X& x, const ops::resample_filter& filter = {}) {
   ops::resample(y.backend(), *from, y.view(), filter, false);
   return y;
 }
+/// Of x [rows, height, width, channels] to twice the height and width. @throws shape_error
 template <detail::image_like X>
 auto upsample(const X& x, const ops::resample_filter& filter = {}) {
   const detail::packed_image<X> from(x);

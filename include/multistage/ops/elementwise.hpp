@@ -37,8 +37,8 @@ struct set {
 /// One term of a linear combination.
 template <class T>
 struct term {
-  T coefficient;
-  const T* x;
+  T coefficient;  ///< by which x is multiplied
+  const T* x;     ///< n elements
 };
 /// y[i] = sum of coefficient x[i] over one to six terms, for i < n; y may be one of the x.
 /// Samplers and graphs are made of it.

@@ -44,13 +44,14 @@ struct embedding {
 /// @see the file's head. Operand: one number a row. Parameter: for Fourier angles the
 /// frequencies [1, 1, 1, channels / 2]. Noise levels get no gradient.
 struct noise_embedding {
-  int channels = 0;
-  embedding_form form{};
+  int channels = 0;       ///< of the result, half sines and half cosines
+  embedding_form form{};  ///< which frequencies, and in which order
 
-  static constexpr operation needs = operation::elementwise;
-  static constexpr const char* name = "embedding";
-  static constexpr operand_names operands{"values"};
+  static constexpr operation needs = operation::elementwise;  ///< a backend must support it
+  static constexpr const char* name = "embedding";            ///< for messages and profiles
+  static constexpr operand_names operands{"values"};          ///< for messages
 
+  /// Extents of the result, checks, cost and memory on these operands.
   constexpr description describe(const operand_list&) const {
     if (channels < 4 || channels % 2 != 0)
       return refused(graph_problem::attributes, "an even number of channels from 4 is needed");
@@ -61,11 +62,13 @@ struct noise_embedding {
     d.stops_gradient = 0b0001;
     return d;
   }
+  /// Writes the result, and the statistics that backward reads.
   template <class Backend, class T>
   void forward(Backend& b, const forward_pass<T>& p) const {
     b.for_each_index(p.y.extents.size(), functor::embedding<T>{channels, p.in[0].data,
                                                                p.weight.data, form, p.y.data});
   }
+  /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend&, const backward_pass<T>&) const {}
 };

@@ -39,10 +39,11 @@ struct geglu_backward {
 
 /// @see the file's head. Operand x [rows, h, w, 2 c], result [rows, h, w, c].
 struct gated_gelu {
-  static constexpr operation needs = operation::elementwise;
-  static constexpr const char* name = "geglu";
-  static constexpr operand_names operands{"x"};
+  static constexpr operation needs = operation::elementwise;  ///< a backend must support it
+  static constexpr const char* name = "geglu";                ///< for messages and profiles
+  static constexpr operand_names operands{"x"};               ///< for messages
 
+  /// Extents of the result, checks, cost and memory on these operands.
   constexpr description describe(const operand_list& in) const {
     const feature& x = in[0];
     if (x.channels % 2 != 0)
@@ -54,11 +55,13 @@ struct gated_gelu {
     d.kept = keeping::never;
     return d;
   }
+  /// Writes the result, and the statistics that backward reads.
   template <class Backend, class T>
   void forward(Backend& b, const forward_pass<T>& p) const {
     b.for_each_index(p.y.extents.size(),
                      functor::geglu<T>{p.in[0].data, p.y.extents.channels, p.y.data});
   }
+  /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
     b.for_each_index(p.dy.extents.size(),

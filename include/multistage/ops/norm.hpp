@@ -12,14 +12,15 @@ namespace multistage::ops {
 /// x's, groups may lie across; modulation [rows, 1, 1, 2 (c + c2)], scales first. Parameters:
 /// weight and bias [1, 1, 1, c + c2].
 struct group_normalisation {
-  int groups = 1;
-  double epsilon = 1e-5;
-  bool silu = false;
+  int groups = 1;  ///< of neighbouring channels; their number divides that of the channels
+  double epsilon = 1e-5;  ///< added to the variance
+  bool silu = false;      ///< whether SiLU follows
 
-  static constexpr operation needs = operation::norm;
-  static constexpr const char* name = "group_norm";
-  static constexpr operand_names operands{"x", "x2", "modulation"};
+  static constexpr operation needs = operation::norm;  ///< a backend must support it
+  static constexpr const char* name = "group_norm";    ///< for messages and profiles
+  static constexpr operand_names operands{"x", "x2", "modulation"};  ///< for messages
 
+  /// Extents of the result, checks, cost and memory on these operands.
   constexpr description describe(const operand_list& in) const {
     const feature& x = in[0];
     const int channels = x.channels + (in[1].there() ? in[1].channels : 0);
@@ -40,6 +41,7 @@ struct group_normalisation {
     return d;
   }
 
+  /// What backends are asked for, on these operands.
   template <class T>
   norm_problem<T> problem(const forward_pass<T>& p) const {
     const shape& x = p.in[0].extents;
@@ -58,6 +60,7 @@ struct group_normalisation {
             .statistics = p.statistics,
             .y = p.y.data};
   }
+  /// Writes the result, and the statistics that backward reads.
   template <class Backend, class T>
   void forward(Backend& b, const forward_pass<T>& p) const {
     const norm_problem<T> q = problem(p);
@@ -65,6 +68,7 @@ struct group_normalisation {
       norm_statistics(b, q);
     norm_apply(b, q);
   }
+  /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
     norm_backward(b, problem<T>(p),
@@ -84,12 +88,13 @@ struct group_normalisation {
 /// Layer normalisation over the channels of each pixel (Ba et al. 2016): group normalisation of
 /// one group on one pixel. Operand x [rows, h, w, c], parameters as above.
 struct layer_normalisation {
-  double epsilon = 1e-5;
+  double epsilon = 1e-5;  ///< added to the variance
 
-  static constexpr operation needs = operation::norm;
-  static constexpr const char* name = "layer_norm";
-  static constexpr operand_names operands{"x"};
+  static constexpr operation needs = operation::norm;  ///< a backend must support it
+  static constexpr const char* name = "layer_norm";    ///< for messages and profiles
+  static constexpr operand_names operands{"x"};        ///< for messages
 
+  /// Extents of the result, checks, cost and memory on these operands.
   constexpr description describe(const operand_list& in) const {
     if (!(epsilon > 0))
       return refused(graph_problem::attributes, "epsilon must be above 0");
@@ -104,10 +109,12 @@ struct layer_normalisation {
     d.kept = keeping::never;
     return d;
   }
+  /// Writes the result, and the statistics that backward reads.
   template <class Backend, class T>
   void forward(Backend& b, const forward_pass<T>& p) const {
     group_normalisation{1, epsilon}.forward(b, by_pixel(p));
   }
+  /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
     backward_pass<T> q = p;
@@ -128,12 +135,13 @@ struct layer_normalisation {
 /// Optional operands of group_norm; empty views are absent.
 template <class T>
 struct norm_options {
-  index_t groups = 1;
-  T epsilon = T(1e-5);
-  bool silu = false;
-  view<const T> x2{};          ///< more channels, behind x's; groups may lie across
+  index_t groups = 1;   ///< of neighbouring channels; their number divides that of the channels
+  T epsilon = T(1e-5);  ///< added to the variance
+  bool silu = false;    ///< whether SiLU follows
+  view<const T> x2{};   ///< more channels, behind x's; groups may lie across
   view<const T> modulation{};  ///< [rows, 1, 1, 2 channels], scales first
 
+  /// The operation with these settings.
   group_normalisation operation() const {
     constexpr index_t most = 1 << 30;
     return {int(groups < most ? groups : most), double(epsilon), silu};

@@ -23,12 +23,14 @@ namespace multistage {
 
 /// Extents of one row of a feature map.
 struct extent {
-  int channels = 0;
-  int height = 1;
-  int width = 1;
+  int channels = 0;  ///< values a pixel
+  int height = 1;    ///< pixels
+  int width = 1;     ///< pixels
+  /// Pixels of the map.
   constexpr index_t pixels() const {
     return index_t{height} * width;
   }
+  /// Elements of the map.
   constexpr index_t size() const {
     return pixels() * channels;
   }
@@ -41,14 +43,16 @@ struct extent {
 
 /// A handle to a recorded value; below 0 for none.
 struct feature {
-  int id = -1;
-  int channels = 0;
-  int height = 1;
-  int width = 1;
+  int id = -1;       ///< number of the node
+  int channels = 0;  ///< values a pixel
+  int height = 1;    ///< pixels
+  int width = 1;     ///< pixels
 
+  /// Whether there is such a value.
   constexpr bool there() const {
     return id >= 0;
   }
+  /// Extents of one row of it.
   constexpr extent extents() const {
     return {channels, height, width};
   }
@@ -84,10 +88,10 @@ using operand_names = std::array<const char*, most_operands>;
 /// tensors; and the two numbers that do not go together (channels, and what should divide
 /// them), where there are such.
 struct misfit {
-  graph_problem kind = graph_problem::none;
-  const char* sentence = "";
-  int channels = 0;
-  int divisor = 0;
+  graph_problem kind = graph_problem::none;  ///< none where the operation fits
+  const char* sentence = "";                 ///< for calls on tensors
+  int channels = 0;  ///< that do not go together with the next; 0 where that is not the problem
+  int divisor = 0;   ///< what should divide them
 };
 
 /// When backward needs a value that forward has made: whether it was kept, or is made again.
@@ -106,19 +110,19 @@ struct description {
   std::array<extent, most_operands> in{};  ///< what each operand that is there must be
   extent out{};                            ///< what the result is
   shape weight{0, 0, 0, 0};                ///< what the parameters must be, where it has any
-  shape bias{0, 0, 0, 0};
-  index_t macs = 0;             ///< multiply-accumulates of one image
-  index_t statistics = 0;       ///< what forward leaves for backward
-  index_t scratch = 0;          ///< what backward works in
-  unsigned backward_reads = 0;  ///< bit k: the value of operand k
-  bool backward_reads_result = false;
-  unsigned writes_gradient = 0;  ///< bit k: the gradient of operand k is written, not
-                                 ///< added to, so that nothing else may read it
-  unsigned stops_gradient = 0;   ///< bit k: no gradient flows into operand k
-  int in_place = -1;             ///< the operand whose memory the result may take
-  int gradient_in_place = -1;    ///< the operand whose gradient may take that of the
-                                 ///< result's gradient
-  keeping kept = keeping::unless_checkpoints;
+  shape bias{0, 0, 0, 0};                  ///< what the bias must be, where it has one
+  index_t macs = 0;                        ///< multiply-accumulates of one image
+  index_t statistics = 0;                  ///< what forward leaves for backward
+  index_t scratch = 0;                     ///< what backward works in
+  unsigned backward_reads = 0;             ///< bit k: the value of operand k
+  bool backward_reads_result = false;      ///< whether backward reads the value of the result
+  unsigned writes_gradient = 0;            ///< bit k: the gradient of operand k is written, not
+                                           ///< added to, so that nothing else may read it
+  unsigned stops_gradient = 0;             ///< bit k: no gradient flows into operand k
+  int in_place = -1;                       ///< the operand whose memory the result may take
+  int gradient_in_place = -1;              ///< the operand whose gradient may take that of the
+                                           ///< result's gradient
+  keeping kept = keeping::unless_checkpoints;  ///< whether the result stays until backward
 };
 
 /// A description that says only why there is none.
@@ -158,15 +162,16 @@ constexpr description elementwise(const feature& x) {
 template <class T>
 struct forward_pass {
   std::array<view<const T>, most_operands> in{};  ///< [rows, ...]; empty where absent
-  view<const T> weight{};
-  view<const T> bias{};
-  view<T> y{};
+  view<const T> weight{};       ///< the parameters; empty where there are none
+  view<const T> bias{};         ///< likewise
+  view<T> y{};                  ///< the result; empty where backward has not asked for it
   T* statistics = nullptr;      ///< description::statistics a row
   bool again = false;           ///< the value is made again: its statistics are there already
   const T* prepared = nullptr;  ///< the weights in the form that the backend would rather have
   std::optional<random_stream> numbers{};  ///< of this step; none where nothing is random
   index_t first_number = 0;                ///< the element of the stream that y's first takes
 
+  /// Rows of the batch.
   index_t rows() const {
     return in[0] ? in[0].extents.rows : y.extents.rows;
   }
@@ -180,8 +185,8 @@ struct backward_pass : forward_pass<T> {
   std::array<view<T>, most_operands> dx{};       ///< empty where not wanted
   std::array<bool, most_operands> accumulate{};  ///< dx[k] is added to, else written
   T* dweight = nullptr;                          ///< added to; null where not wanted
-  T* dbias = nullptr;
-  T* scratch = nullptr;  ///< description::scratch a row
+  T* dbias = nullptr;                            ///< added to; null where not wanted
+  T* scratch = nullptr;                          ///< description::scratch a row
 };
 
 /// The pass of an operation of one operand: dx (+)= its gradient, from dy like its result.

@@ -91,9 +91,12 @@ concept own = std::is_trivially_copyable_v<Op> && requires(const Op op, const op
 /// @see the file's head.
 class own_operation {
  public:
+  /// That the attributes of an operation may take, since nodes hold them by value.
   static constexpr std::size_t most_bytes = 64;
 
   constexpr own_operation() = default;
+  /// Keeps a copy of the operation's attributes by their bytes, and its functions for all its
+  /// backends.
   template <own Op>
   constexpr explicit own_operation(const Op& op) : table_(&detail::own_table_of<Op>) {
     static_assert(sizeof(Op) <= most_bytes,
@@ -104,9 +107,11 @@ class own_operation {
       bytes_[i] = own_bytes[i];
   }
 
+  /// The operation's own name.
   const char* called() const {
     return table_->name;
   }
+  /// Extents of the result, checks, cost and memory on these operands.
   description describe(const operand_list& in) const {
     return table_->describe(bytes_.data(), in);
   }
@@ -115,10 +120,12 @@ class own_operation {
   bool runs_on() const {
     return find<Backend, T>() != nullptr;
   }
+  /// Writes the result, and the statistics that backward reads.
   template <class Backend, class T>
   void forward(Backend& b, const forward_pass<T>& p) const {
     find<Backend, T>()->forward(bytes_.data(), &b, &p);
   }
+  /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
     find<Backend, T>()->backward(bytes_.data(), &b, &p);

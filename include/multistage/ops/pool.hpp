@@ -118,13 +118,14 @@ struct pool_backward {
 /// @see the file's head. Operand x [rows, h, w, c], result [rows, window.out(h),
 /// window.out_width(w), c].
 struct pooling {
-  pool_kind kind = pool_kind::maximum;
-  conv_window window{.kernel = 2, .stride = 2, .padding = 0};
+  pool_kind kind = pool_kind::maximum;                         ///< maximum or mean
+  conv_window window{.kernel = 2, .stride = 2, .padding = 0};  ///< how it moves
 
-  static constexpr operation needs = operation::elementwise;
-  static constexpr const char* name = "pool";
-  static constexpr operand_names operands{"x"};
+  static constexpr operation needs = operation::elementwise;  ///< a backend must support it
+  static constexpr const char* name = "pool";                 ///< for messages and profiles
+  static constexpr operand_names operands{"x"};               ///< for messages
 
+  /// Extents of the result, checks, cost and memory on these operands.
   constexpr description describe(const operand_list& in) const {
     const feature& x = in[0];
     // Else a window could lie in the border alone.
@@ -144,12 +145,14 @@ struct pooling {
       d.backward_reads = 0b0001;
     return d;
   }
+  /// Writes the result, and the statistics that backward reads.
   template <class Backend, class T>
   void forward(Backend& b, const forward_pass<T>& p) const {
     b.for_each_index(p.y.extents.size(),
                      functor::pool<T>{p.in[0].data, p.in[0].extents, p.y.extents,
                                       window.resolved(), kind, p.y.data});
   }
+  /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
     if (p.dx[0])

@@ -14,14 +14,16 @@ enum class filter_cost { strided, full, none };
 /// A separable filter, ended by its first zero, and the zeros before the image; padding below 0
 /// takes (taps - 1) / 2.
 struct resample_filter {
-  std::array<int, 8> taps{1, 1};
-  int padding = -1;
-  int rate = 2;  ///< 1 only filters
-  filter_cost counted = filter_cost::strided;
+  std::array<int, 8> taps{1, 1};  ///< whole numbers, divided by their sum; symmetric or not
+  int padding = -1;               ///< zeros before the first row and column
+  int rate = 2;                   ///< 1 only filters
+  filter_cost counted = filter_cost::strided;  ///< for the cost, not for the result
 
+  /// How many taps there are.
   constexpr int size() const {
     return length(taps);
   }
+  /// Zeros before the first row and column.
   constexpr int pad() const {
     return padding < 0 ? (size() - 1) / 2 : padding;
   }
@@ -41,6 +43,7 @@ struct resample_filter {
     const index_t room = extent + 2 * pad() - size();
     return room < 0 || rate < 1 ? 0 : room / rate + 1;
   }
+  /// Extent of the result of going up.
   constexpr index_t up(index_t extent) const {
     return rate * (extent - 1) + size() - 2 * pad();
   }
@@ -112,13 +115,14 @@ constexpr resample_problem<T> make_resample_problem(const T* x,
 
 /// @see the file's head. Operand x [rows, h, w, c].
 struct resampling {
-  resample_filter filter{};
-  bool up = false;
+  resample_filter filter{};  ///< along both axes
+  bool up = false;           ///< to more pixels, else to fewer
 
-  static constexpr operation needs = operation::resample;
-  static constexpr const char* name = "resample";
-  static constexpr operand_names operands{"x"};
+  static constexpr operation needs = operation::resample;  ///< a backend must support it
+  static constexpr const char* name = "resample";          ///< for messages and profiles
+  static constexpr operand_names operands{"x"};            ///< for messages
 
+  /// Extents of the result, checks, cost and memory on these operands.
   constexpr description describe(const operand_list& in) const {
     const feature& x = in[0];
     if (!filter.sound())
@@ -135,10 +139,12 @@ struct resampling {
     d.macs = resample_macs(filter, up, x.height, x.width, x.channels);
     return d;
   }
+  /// Writes the result, and the statistics that backward reads.
   template <class Backend, class T>
   void forward(Backend& b, const forward_pass<T>& p) const {
     move(b, p.in[0].data, p.in[0].extents, p.y.data, p.y.extents, up, false);
   }
+  /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
     if (p.dx[0])
