@@ -19,12 +19,12 @@ namespace multistage {
 /// it. Made by multi_decoder from any type that describe() accepts. Files hold its weights, not
 /// its structure: they are opened into a model of its type.
 struct custom_network {
-  std::string name = "custom";
+  std::string name = "custom";  ///< in messages; files say "custom"
   int resolution = 0;
   int columns = 0;
   int channels = 0;
   int encoder_channels = 0;
-  int num_blocks = 0;
+  int num_blocks = 0;  ///< as the network's own settings have it
   std::function<described_network(const decoders&)> recorded;  ///< records it
   /// Columns of the images.
   int width() const {
@@ -47,6 +47,7 @@ inline described_network record(const custom_network& n, const decoders& d) {
 
 /// A model as run-time values.
 struct configuration {
+  /// With its settings.
   std::variant<song_unet, adm_unet, ncsnpp, ldm_unet, custom_network> network;
   decoders stages;              ///< what each stage has for itself
   any_preconditioning precond;  ///< how the network becomes a denoiser

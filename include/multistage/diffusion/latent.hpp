@@ -23,9 +23,9 @@ struct autoencoder_report {
   std::vector<T> latent;   ///< what is decoded: zq, or the sample
   std::vector<index_t> indices;  ///< VQ: code of each pixel
   std::vector<double> kl;        ///< KL: divergence of each row
-  std::vector<T> decoded;
-  double latent_loss = 0;
-  double loss = 0;
+  std::vector<T> decoded;        ///< what the decoder makes of them, like the images
+  double latent_loss = 0;        ///< of the codes or of the divergences, weighted
+  double loss = 0;               ///< all of it: latent_loss and the mean square of decoded - x
 };
 
 /// An autoencoder with weights: those of the encoder, the decoder and the codebook, one after

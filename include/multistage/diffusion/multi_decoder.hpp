@@ -9,12 +9,12 @@
 namespace multistage {
 
 inline namespace MULTISTAGE_ISA {
-class cpu;
+class cpu;  // the backend by default (backend/cpu/cpu.hpp)
 }
 
 /// A seed, said aloud.
 struct seed {
-  std::uint64_t value = 0;
+  std::uint64_t value = 0;  ///< of the weights that a model starts with
 };
 
 namespace detail {
@@ -192,7 +192,7 @@ class multi_decoder : public detail::model_base<Scalar, Backend>::type {
     for (int s = 0; s <= stage_count; ++s)
       total += facts.segments[s].parameters;
     return total;
-  }();
+  }();  // the shared segment first
   /// Parameters of the part that all stages share.
   static constexpr index_t shared_parameters = facts.segments[0].parameters;
   /// Parameters of one stage's own.
@@ -230,6 +230,7 @@ template <auto Network,
           class Backend = cpu,
           class Scalar = float>
 using unified =
+    // one stage, its decoder as wide as the encoder
     multi_decoder<Network, decoders{{Network.encoder_channels}}, Schedule, Backend, Scalar>;
 
 /// A network of its own for each stage, as wide as `Widths` says.
@@ -239,6 +240,7 @@ template <auto Network,
           class Backend = cpu,
           class Scalar = float>
 using separate =
+    // nothing is shared
     multi_decoder<Network, decoders{Widths.widths, false}, Schedule, Backend, Scalar>;
 
 }  // namespace multistage

@@ -54,27 +54,38 @@ constexpr ldm_unet imagenet_256(int encoder_channels) {
 /// its checkpoints; without this, decoders attend alike.
 inline constexpr std::array<block_choice, 8> reference_celeba_attention{
     block_choice{true, 0x1ff}, block_choice{true, 0}, block_choice{true, 0}};
+/// The same of ImageNet's latent network, whose second decoder attends at some levels still.
 inline constexpr std::array<block_choice, 8> reference_imagenet_attention{
     block_choice{true, 0x1ff}, block_choice{true, 0x7}, block_choice{true, 0}};
 
+/// Widths of the decoders of networks on pixels, lowest noise first.
 inline constexpr decoders pixels{.widths = {192, 128, 16}};
+/// Widths of the decoders of networks on latent images, lowest noise first.
 inline constexpr decoders latents{.widths = {256, 192, 128}};
 
+/// EDM's network for CIFAR-10, one for all noise levels.
 template <class Backend = cpu, class Scalar = float>
 using edm_cifar10 = unified<edm_32, edm_schedule, Backend, Scalar>;
+/// The same in three stages.
 template <class Backend = cpu, class Scalar = float>
 using edm_cifar10_multistage = multi_decoder<edm_32, pixels, edm_schedule, Backend, Scalar>;
+/// The VP network for CIFAR-10, one for all noise levels.
 template <class Backend = cpu, class Scalar = float>
 using vp_cifar10 = unified<vp_32, vp_schedule, Backend, Scalar>;
+/// The same in three stages.
 template <class Backend = cpu, class Scalar = float>
 using vp_cifar10_multistage = multi_decoder<vp_32, pixels, vp_schedule, Backend, Scalar>;
+/// Latent diffusion on CelebA at 256 pixels, one network for all noise levels.
 template <class Backend = cpu, class Scalar = float>
 using ldm_celeba256 = unified<celeba_256, ddpm_schedule, Backend, Scalar>;
+/// The same in three stages.
 template <class Backend = cpu, class Scalar = float>
 using ldm_celeba256_multistage =
     multi_decoder<celeba_256, latents, ddpm_schedule, Backend, Scalar>;
+/// Latent diffusion on ImageNet at 256 pixels, one network for all noise levels.
 template <class Backend = cpu, class Scalar = float>
 using ldm_imagenet256 = unified<imagenet_256(256), ddpm_schedule, Backend, Scalar>;
+/// The same in three stages, with a narrower encoder.
 template <class Backend = cpu, class Scalar = float>
 using ldm_imagenet256_multistage =
     multi_decoder<imagenet_256(224), latents, ddpm_schedule, Backend, Scalar>;

@@ -11,6 +11,7 @@
 
 namespace multistage::io {
 
+/// The JSON library's value.
 using json = nlohmann::json;
 
 namespace detail {

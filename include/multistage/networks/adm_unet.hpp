@@ -10,20 +10,20 @@ namespace multistage {
 /// Settings of the network; lists end at their first zero. What each means, its name in files
 /// and its range: `fields`.
 struct adm_unet {
-  int resolution = 64;
-  int channels = 3;
-  int columns = 0;
-  int encoder_channels = 192;
+  int resolution = 64;         ///< rows of the images, in pixels
+  int channels = 3;            ///< of the images
+  int columns = 0;             ///< of the images; 0: as many as rows
+  int encoder_channels = 192;  ///< width of the shared encoder at its first level
   std::array<int, 8> channel_mult{1, 2, 3, 4};  ///< decoders: in their own width
   int num_blocks = 3;                           ///< decoders have one more
   std::array<int, 8> attn_resolutions{32, 16, 8};
   int channel_mult_emb = 4;
   int channels_per_head = 64;
   int norm_groups = 32;  ///< at most, and at least four channels a group
-  int label_dim = 0;
+  int label_dim = 0;     ///< classes; 0 without labels
   int augment_dim = 0;
-  double dropout = 0;  ///< before a block's second convolution
-  bool shared_middle = false;
+  double dropout = 0;          ///< before a block's second convolution
+  bool shared_middle = false;  ///< whether the middle blocks belong to all stages
 
   /// Levels of resolution.
   constexpr int depth() const {

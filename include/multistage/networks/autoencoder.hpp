@@ -19,20 +19,20 @@ constexpr std::array<const char*, 2> option_names(latent_kind) {
 /// What each means, its name in files and its range: `fields`.
 struct autoencoder {
   latent_kind kind = latent_kind::vq;
-  int resolution = 256;
-  int channels = 3;
-  int columns = 0;
-  int encoder_channels = 128;
-  std::array<int, 8> channel_mult{1, 2, 4};
-  int num_blocks = 2;  ///< the decoder has one more
+  int resolution = 256;                      ///< rows of the images, in pixels
+  int channels = 3;                          ///< of the images
+  int columns = 0;                           ///< of the images; 0: as many as rows
+  int encoder_channels = 128;                ///< width at the first level
+  std::array<int, 8> channel_mult{1, 2, 4};  ///< widths of the levels, over that
+  int num_blocks = 2;                        ///< the decoder has one more
   std::array<int, 8> attn_resolutions{};
   int z_channels = 3;
   int embed_dim = 3;
   int n_embed = 8192;
-  int norm_groups = 32;
+  int norm_groups = 32;  ///< of every group norm
   double commitment_beta = 0.25;
   double kl_weight = 1e-6;
-  double dropout = 0;
+  double dropout = 0;  ///< before a block's second convolution
 
   /// Levels of resolution.
   constexpr int depth() const {

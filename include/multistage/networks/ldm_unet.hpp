@@ -11,30 +11,30 @@ namespace multistage {
 /// Settings of the network; lists end at their first zero, sizes are those of latent images.
 /// What each means, its name in files and its range: `fields`.
 struct ldm_unet {
-  int resolution = 64;
-  int channels = 3;
-  int columns = 0;
-  int encoder_channels = 224;
+  int resolution = 64;         ///< rows of the latent images
+  int channels = 3;            ///< of the latent images
+  int columns = 0;             ///< of the latent images; 0: as many as rows
+  int encoder_channels = 224;  ///< width of the shared encoder at its first level
   std::array<int, 8> channel_mult{1, 2, 3, 4};  ///< decoders: in their own width
   int num_blocks = 2;                           ///< decoders have one more
   std::array<int, 8> attn_downsample{8, 4, 2};
   int num_head_channels = 32;
   int num_heads = 1;
-  int norm_groups = 32;
+  int norm_groups = 32;  ///< of every group norm
   bool spatial_transformer = false;
   int context_dim = 0;
   int context_tokens = 1;
   int transformer_depth = 1;
   bool scale_shift_norm = false;
   bool resblock_updown = false;
-  int label_dim = 0;
+  int label_dim = 0;  ///< classes; 0 without labels
   bool class_context = false;
   double dropout = 0;      ///< before a block's second convolution
   double norm_eps = 1e-5;  ///< a transformer's own group norm has 1e-6
   bool flip_sin_to_cos = true;
   int freq_shift = 0;
   int downsample_padding = 1;
-  bool shared_middle = true;
+  bool shared_middle = true;  ///< whether the middle blocks belong to all stages
 
   /// Levels of resolution.
   constexpr int depth() const {

@@ -24,10 +24,10 @@ constexpr std::array<const char*, 2> option_names(combination) {
 /// Settings of the network; lists end at their first zero. What each means, its name in files
 /// and its range: `fields`.
 struct ncsnpp {
-  int resolution = 32;
-  int channels = 3;
-  int columns = 0;
-  int encoder_channels = 128;
+  int resolution = 32;                       ///< rows of the images, in pixels
+  int channels = 3;                          ///< of the images
+  int columns = 0;                           ///< of the images; 0: as many as rows
+  int encoder_channels = 128;                ///< width of the shared encoder at its first level
   std::array<int, 8> channel_mult{2, 2, 2};  ///< decoders: in their own width
   int num_blocks = 4;                        ///< decoders have one more
   std::array<int, 8> attn_resolutions{16};
@@ -42,9 +42,9 @@ struct ncsnpp {
   bool resample_with_conv = true;
   int norm_groups = 32;  ///< at most, and at least four channels a group
   bool scale_by_sigma = false;
-  int label_dim = 0;   ///< has no classes
-  double dropout = 0;  ///< before a block's second convolution
-  bool shared_middle = true;
+  int label_dim = 0;          ///< has no classes
+  double dropout = 0;         ///< before a block's second convolution
+  bool shared_middle = true;  ///< whether the middle blocks belong to all stages
 
   /// Levels of resolution.
   constexpr int depth() const {

@@ -11,10 +11,10 @@ namespace multistage {
 /// Settings of the network; lists end at their first zero. What each means, its name in files
 /// and its range: `fields`.
 struct song_unet {
-  int resolution = 32;
-  int channels = 3;
-  int columns = 0;
-  int encoder_channels = 128;
+  int resolution = 32;                       ///< rows of the images, in pixels
+  int channels = 3;                          ///< of the images
+  int columns = 0;                           ///< of the images; 0: as many as rows
+  int encoder_channels = 128;                ///< width of the shared encoder at its first level
   std::array<int, 8> channel_mult{2, 2, 2};  ///< decoders: in their own width
   int num_blocks = 4;                        ///< decoders have one more
   std::array<int, 8> attn_resolutions{16};
@@ -25,10 +25,10 @@ struct song_unet {
   auxiliary_path decoder_type = auxiliary_path::standard;  ///< standard or skip
   std::array<int, 8> resample_filter{1, 1};
   int norm_groups = 32;  ///< at most, and at least four channels a group
-  int label_dim = 0;
+  int label_dim = 0;     ///< classes; 0 without labels
   int augment_dim = 0;
-  double dropout = 0;  ///< before a block's second convolution
-  bool shared_middle = false;
+  double dropout = 0;          ///< before a block's second convolution
+  bool shared_middle = false;  ///< whether the middle blocks belong to all stages
 
   /// Levels of resolution.
   constexpr int depth() const {

@@ -106,8 +106,8 @@ class alignment {
   /// A level that may be moved onto a boundary, and how far in ln sigma; `far` when there is
   /// none.
   struct move {
-    std::size_t level = 0;
-    double distance = HUGE_VAL;
+    std::size_t level = 0;       ///< which of the levels
+    double distance = HUGE_VAL;  ///< in ln sigma
   };
   /// The level with the shortest way onto a boundary.
   move nearest(double boundary) const {

@@ -17,9 +17,9 @@ namespace sampling {
 /// The random numbers of a batch: row r draws from the streams of its own seed.
 template <class Backend>
 struct seeded_rows {
-  Backend& b;
-  const seed_list& seeds;
-  index_t first;  ///< the batch's first row among all seeds
+  Backend& b;              ///< where noise is drawn
+  const seed_list& seeds;  ///< of all pictures
+  index_t first;           ///< the batch's first row among all seeds
 
   /// Standard normal noise into z [rows, h, w, c]. @param draw tells draws of one use apart
   void fill(purpose use, std::uint64_t draw, view<double> z) const {
@@ -137,11 +137,11 @@ Sampler told_of(Sampler sampler, const partition& stages) {
 /// Tells the options' observer of the steps of one batch.
 template <class Backend>
 struct reporter {
-  Backend& b;
-  const sampling_options& options;
-  const partition& stages;
-  index_t first;      ///< the batch's first row among all seeds
-  bool go_on = true;  ///< what the observer said last
+  Backend& b;                       ///< where the pictures are
+  const sampling_options& options;  ///< whose observer is told
+  const partition& stages;          ///< of which a step names its own
+  index_t first;                    ///< the batch's first row among all seeds
+  bool go_on = true;                ///< what the observer said last
 
   /// @see sampling_step. Returns whether to go on
   bool operator()(int step, double sigma, view<const double> x, view<const double> denoised) {

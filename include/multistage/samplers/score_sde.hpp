@@ -100,10 +100,11 @@ namespace sampling {
 /// The steps of one process, VE, VP or sub-VP.
 template <class Schedule>
 struct sde_process {
-  const score_sde& o;
-  const Schedule& schedule;
-  int num_scales = o.num_steps;
+  const score_sde& o;            ///< the sampler's own
+  const Schedule& schedule;      ///< of the process
+  int num_scales = o.num_steps;  ///< N of the papers
 
+  /// Whether the image keeps its scale, as VE has it.
   static constexpr bool explodes = std::is_same_v<Schedule, ve_schedule>;
 
   /// The levels linspace(1, eps, N) in t. @throws value_error naming what is out of range

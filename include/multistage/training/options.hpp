@@ -15,7 +15,7 @@ namespace multistage {
 /// stage 0 (lowest noise) first; empty means the same for all.
 struct trainer_options {
   double learning_rate = 1e-3;
-  adam_options adam{};
+  adam_options adam{};  ///< decays of the moments
   double lr_rampup_kimg = 10;
   double ema_halflife_kimg = 500;
   double ema_rampup_ratio = 0.05;
@@ -24,8 +24,8 @@ struct trainer_options {
   noise_level_draws levels{};  ///< a distribution of the library's or of one's own
   loss_weight weight{};        ///< none: EDM's, with the model's sigma_data
   bool stratified = false;
-  loss_importance importance{};
-  int augmented = 0;                          ///< samplers/pfgm.hpp draws with such a model
+  loss_importance importance{};  ///< which noise levels are drawn more often, by their loss
+  int augmented = 0;             ///< samplers/pfgm.hpp draws with such a model
   std::vector<double> stage_probabilities{};  ///< by stage; empty: as `levels` has them
   double shared_rate = 1;
   std::vector<double> stage_rates{};              ///< by stage
@@ -37,7 +37,7 @@ struct trainer_options {
   double least_stage_share = 0;
   bool checkpoint_activations = false;
   index_t memory_budget = 0;
-  std::uint64_t seed = 0;
+  std::uint64_t seed = 0;  ///< of levels, noise, order of images and dropout
 
   /// Names the options (core/options.hpp).
   template <class Self, class Visit>
