@@ -11,6 +11,10 @@
 // The call on tensors (`run` below), the verb of descriptions, cost, checks, plan and executor
 // all derive from that struct. A new operation is a file and its name in graph/operations.hpp;
 // one of the user's own is the same struct (own_operation.hpp).
+//
+// `describe` is asked when a network is recorded, also at compile time, and before a call on
+// tensors: it sees extents alone, and what it refuses runs nowhere. `forward` and `backward`
+// get memory that fits.
 #pragma once
 #include <array>
 #include <optional>

@@ -1,4 +1,8 @@
 // Memory of the CPU backend.
+//
+// Small pieces come from the allocator. From 4 MiB on, pages are asked of the system, which
+// gives zeros for nothing; huge pages (2 MiB) save the processor most of its look-ups of
+// addresses.
 #pragma once
 #include <sys/mman.h>
 

@@ -3,6 +3,12 @@
 // recomputes the weights from the stored log-sum-exp:
 //   P = exp(S - lse),  dv = P^T dy,  dP = dy v^T,  dS = P (dP - rowsum(dy y)),
 //   dq = scale dS k,  dk = scale dS^T q.
+//
+// A block of 64 queries is what a task works on: the product of the queries and all keys, [64,
+// keys], the softmax along its rows, the product with the values. For 1,024 keys the scores
+// take 256 KiB, so that they are still in cache when they are read again. Memory is thus
+// bounded by the threads, not by the image, and products are large enough for the tiles of
+// gemm.hpp.
 #pragma once
 #include <cmath>
 

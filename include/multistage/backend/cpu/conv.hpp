@@ -1,6 +1,14 @@
 // Convolutions on the CPU, three ways: 1x1 kernels are matrix products on the image as it lies;
 // 3x3 kernels of stride 1 go by Winograd; everything else gathers blocks of patches (im2col)
 // that stay in cache and multiplies those.
+//
+//   1x1        y [pixels, out] = x [pixels, in] w [in, out]: the image is the matrix
+//   3x3        Winograd's algorithm, 4 times fewer multiplications (winograd.hpp)
+//   others     patches [pixels, kernel kernel in] of some pixels are gathered, then multiplied
+//
+// The few pixels of a linear layer are the first way without packing. What surrounds the sum
+// (bias, bias by row, residual, scale) is done while a task's results are in cache. A residual
+// that lies where the result goes is taken as the C of the product.
 #pragma once
 #include "reduce.hpp"
 #include "winograd.hpp"

@@ -3,6 +3,19 @@
 // with any strides. Every element of C is one chain of fused multiply-adds in the order of k,
 // however k is cut into blocks, so a row's result depends neither on the rows beside it nor on
 // the threads.
+//
+// The three levels, from the inside:
+//
+//   tile    R rows x V vectors of C in registers. A step of k loads V vectors of B and
+//           broadcasts R numbers of A, for R V multiply-adds: 24 sums are more than enough to
+//           keep the multipliers busy although each waits for the one before on its sum.
+//   panel   a column of tiles. The panel of B, k x 3 vectors, is read again for each tile, and
+//           so is packed: row after row, without gaps, at most 512 rows at a time, which the
+//           second-level cache holds beside rows of A.
+//   task    a block of C, as many rows as make the packing worth its while, and enough tasks
+//           for the threads. A B that many tasks would pack is packed once for all.
+//
+// Edges are computed by smaller tiles and partial vectors, never by padding C.
 #pragma once
 #include <algorithm>
 

@@ -1,4 +1,7 @@
 // Elementary functions of a whole vector register.
+//
+// Exactness is what float has, not what the processor's approximations give: results must not
+// depend on which instruction set a program was compiled for by more than rounding.
 #pragma once
 #include <cmath>
 #include <cstdint>

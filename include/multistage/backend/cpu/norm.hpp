@@ -4,6 +4,12 @@
 //   ds_n = w sum_p dz xhat + b sum_p dz,  dt_n = sum_p dz,
 //   dw = sum_n (1 + s_n) sum_p dz xhat,   db = sum_n (1 + s_n) sum_p dz.
 // Backward goes over a row twice, once for the sums over pixels and once for dx.
+//
+// The channels of a row lie side by side for each pixel, so groups are runs of neighbouring
+// channels. Every pass goes pixel by pixel with channels in the lanes of registers: what
+// belongs to a group (mean, deviation) is first spread over its channels, padded to whole
+// vectors, and the loop needs no group any more. Sums over a group are made from the sums over
+// its channels.
 #pragma once
 #include <cmath>
 

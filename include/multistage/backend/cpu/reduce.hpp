@@ -1,4 +1,9 @@
 // Sums on the CPU in an order fixed by the extents.
+//
+// Sums over rows go down the rows with channels in the lanes of registers, so that memory is
+// read along its lines, and each channel is one chain of additions. Where rows are many they
+// are cut into blocks of a fixed number, which are tasks; the blocks' sums are added in their
+// order. Threads only decide who makes a block, never where it is cut.
 #pragma once
 #include <vector>
 

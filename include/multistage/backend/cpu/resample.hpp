@@ -1,4 +1,9 @@
 // Depthwise resampling on the CPU, output rows as tasks; channels are the vector direction.
+//
+// Filters have few taps (2, 4, 6), and rows of channels are long, so for each pixel of the
+// result the pixels under the taps are added up, a multiply-add a channel. The filter is not
+// split into rows and columns: for 2 x 2 taps, the commonest, an image in between would cost
+// more than it saves.
 #pragma once
 #include "../primitives.hpp"
 #include "cpu.hpp"

@@ -1,6 +1,11 @@
 // Scratch of kernels: a stack of each thread's own. A frame owns what it takes and gives it
 // back at the end of its scope, so that two users can never meet, and memory is asked of the
 // system once.
+//
+// A kernel's memory is needed for microseconds and asked for thousands of times a second,
+// which is what allocators are worst at. Each thread has a stack of blocks that grows to what
+// its largest kernel needed and stays; taking and giving back is moving a mark. Frames nest as
+// calls do.
 #pragma once
 #include <cstddef>
 #include <type_traits>

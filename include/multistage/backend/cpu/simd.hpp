@@ -1,5 +1,11 @@
 // One vector register of T, by the compilers' vector extension: the same kernel source serves
 // SSE, AVX2 and AVX-512; `-march` decides.
+//
+//   vec<float> a = load(p), b = broadcast(0.5f);
+//   store(p, a * b + a);            // operators go lane by lane
+//
+// Arrays of registers must be indexed by constants, or the compiler puts them into memory:
+// loops over them are marked MULTISTAGE_UNROLL.
 #pragma once
 #include <cstring>
 #include <utility>

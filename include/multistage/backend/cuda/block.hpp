@@ -1,5 +1,8 @@
 // What kernels of our own share: the extents of their grids, and sums over the threads of a
 // warp or a block.
+//
+// A warp's threads exchange values through registers (shuffles); a block's warps through
+// shared memory. Both sums below are trees of a fixed shape, so that their bits never change.
 #pragma once
 #include "../../core/error.hpp"
 #include "launch.hpp"

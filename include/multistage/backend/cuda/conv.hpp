@@ -1,6 +1,11 @@
 // Convolutions on a GPU: in float on the tensor cores (gathered_product.hpp,
 // weight_gradient.hpp), in double by patches and cuBLAS
 // (../thrust/conv.hpp).
+//
+// What is left to choose here are tiles. Large tiles read each element of the image and of the
+// weights fewer times; small ones make more blocks, and a GPU with a hundred multiprocessors
+// idles with fewer blocks than that. Copies of 16 bytes need channels in fours and addresses
+// to match; others go four bytes at a time.
 #pragma once
 #include "../thrust/conv.hpp"
 #include "gathered_product.hpp"

@@ -1,4 +1,7 @@
 // Launches of kernels: checked, in the order they are given.
+//
+// A kernel reports its faults at a later call. A launch that is refused (too many threads, too
+// much shared memory) is an error here, where the kernel's name is still known.
 #pragma once
 #include <cuda_runtime.h>
 

@@ -1,6 +1,9 @@
 // Sums on a GPU, in orders fixed by the extents: by pixels of each row (a block takes 32
 // channels and cuts the pixels among its warps), and of everything (a block takes a run of
 // elements).
+//
+// A warp's 32 threads add 32 neighbouring channels, so that a load of all of them is one line
+// of memory; the eight warps of a block share the pixels and meet in shared memory at the end.
 #pragma once
 
 #include "../thrust/reduce.hpp"

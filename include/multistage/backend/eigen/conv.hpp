@@ -1,6 +1,12 @@
 // Convolutions by Eigen: the patches of 32 output pixels are the rows of a matrix, and times
 // the weights they are the output. The gradient by the input is a convolution of dy with
 // transposed windows and turned weights; that by the weights is patches^T dy.
+//
+//   patches [32, kernel kernel in] x weights [kernel kernel in, out] = result [32, out]
+//
+// Gathering a patch is one row copy a tap. The gradient by the input gathers from dy, where a
+// pixel is met by those outputs whose windows hold it (taps.hpp, `transposed`), so that no
+// task adds to another's pixels.
 #pragma once
 #include "gemm.hpp"
 #include "reduce.hpp"

@@ -4,6 +4,10 @@
 //   dx = rstd (dz w' - mean(dz w') - xhat mean(dz w' xhat)),  means over the group,
 //   ds_n = w sum_p dz xhat + b sum_p dz,   dt_n = sum_p dz,
 //   dw = sum_n (1 + s_n) sum_p dz xhat,    db = sum_n (1 + s_n) sum_p dz.
+//
+// Rows of the array are pixels and columns channels, so a formula over channels is one over
+// rows of values: `x.rowwise() - mean` subtracts each channel's mean, `colwise().sum()` sums
+// over pixels.
 #pragma once
 #include "reduce.hpp"
 

@@ -1,4 +1,7 @@
 // Sums by Eigen, in an order fixed by the extents: blocks of rows first, then the blocks.
+//
+// Eigen's own sums cut at the first aligned element and by the width of registers; on arrays
+// that start aligned and have a fixed size that is always the same place.
 #pragma once
 #include "eigen.hpp"
 

@@ -1,6 +1,11 @@
 // Softmax attention on Thrust systems: an index is one query (or, for dk and dv, one key) of
 // one row and head; the softmax runs online (Milakov and Gimelshein, arXiv 1805.02867), so no
 // weights are stored.
+//
+// A query's result is a weighted mean of values whose weights are known only when all scores
+// are. The online softmax goes through the keys once all the same: with m the largest score so
+// far, it keeps s = sum exp(score - m) and y = sum exp(score - m) v, and where a score exceeds
+// m both are multiplied by exp(old m - new m).
 #pragma once
 #include <cmath>
 

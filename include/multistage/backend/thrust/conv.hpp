@@ -1,6 +1,10 @@
 // Convolutions on Thrust systems: patches are gathered (im2col) a block of output pixels at a
 // time and multiplied; 1x1 kernels multiply the image as it lies. Functors surround the
 // products.
+//
+// Patches of whole images would take nine times the memory of the image for 3x3 kernels; so
+// they are made for some 16 MiB at a time, in memory that the handle keeps. On a GPU float
+// convolutions have kernels of their own (../cuda/conv.hpp), and this is the way of doubles.
 #pragma once
 #include "gemm.hpp"
 #include "reduce.hpp"
@@ -8,8 +12,8 @@
 namespace multistage {
 namespace thrust_kernel {
 
-/// im2col, patches [pixel - first, kernel, kernel, channels]: `span` neighbouring channels of one
-/// tap of one pixel, zeros outside the image.
+/// im2col, patches [pixel - first, kernel, kernel, channels]: `span` neighbouring channels of
+/// one tap of one pixel, zeros outside the image.
 template <class T>
 struct gather_patches {
   conv_problem<T> p;
@@ -35,9 +39,9 @@ struct gather_patches {
 
 /// dx at one input pixel: the sum over the patches that hold it, from the patches of whole
 /// images [first row, ...).
-/// This is col2im, the transpose of im2col, turned round: an index gathers for its pixel instead
-/// of scattering, so that no two indices write the same place and the order of additions is that
-/// of the taps.
+/// This is col2im, the transpose of im2col, turned round: an index gathers for its pixel
+/// instead of scattering, so that no two indices write the same place and the order of
+/// additions is that of the taps.
 template <class T>
 struct scatter_patches {
   conv_problem<T> p;

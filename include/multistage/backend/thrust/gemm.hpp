@@ -1,5 +1,10 @@
 // Matrix products on Thrust systems: System::products decides. The host twin of cuBLAS is a
 // functor over tiles of C.
+//
+// On a GPU System::products is cuBLAS, which wants one stride of 1 in each matrix and rows
+// that do not overlap; multiply() brings any other matrix into that form by a copy. On a host
+// it is host_products below: tiles of 4 x 32 elements of C whose inner loop runs along B's
+// rows, so that compilers make vectors of it.
 #pragma once
 #include "thrust_backend.hpp"
 

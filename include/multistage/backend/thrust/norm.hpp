@@ -1,5 +1,10 @@
 // Group normalisation on Thrust systems; the mathematics stands at the head of ops/norm.hpp,
 // that of its gradients in cpu/norm.hpp.
+//
+// Each step is a loop over indices without any dependence between them: statistics of a group,
+// the value of a pixel, sums over pixels of a channel, means of a group, the gradient of an
+// element. Nothing is shared between indices, which costs readings of the same memory and
+// makes the steps as plain as the formulas.
 #pragma once
 #include <cmath>
 

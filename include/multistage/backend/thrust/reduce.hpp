@@ -1,4 +1,8 @@
 // Sums on Thrust systems, in an order fixed by the extents.
+//
+// A sum over n rows is cut into blocks by extents alone, an index each; a second loop adds the
+// blocks in their order. So results are the same bits on every run and with any number of
+// threads, unlike with atomic additions, whose order is whoever comes first.
 #pragma once
 #include <vector>
 

@@ -1,5 +1,8 @@
 // Depthwise resampling on Thrust systems: a functor over output pixels (host) or values
 // (device).
+//
+// Going up is the transpose of going down, but both gather: an index finds which pixels of the
+// input its pixel depends on, so that no two indices write to the same place.
 #pragma once
 #include "thrust_backend.hpp"
 
