@@ -34,7 +34,7 @@ MULTISTAGE_COLD constexpr constant_vector<char> virtual_concats(const graph& g) 
 /// A graph on its way: fused nodes, with holes where a part moved on.
 class fused_nodes {
  public:
-  explicit constexpr fused_nodes(const graph& raw)
+  MULTISTAGE_COLD explicit constexpr fused_nodes(const graph& raw)
       : raw_(raw),
         readers_(raw.nodes.size(), 0),
         is_virtual_(virtual_concats(raw)),
@@ -48,7 +48,7 @@ class fused_nodes {
   }
 
   /// The nodes without holes, in the order of their last parts.
-  constexpr graph result() const {
+  MULTISTAGE_COLD constexpr graph result() const {
     graph g = raw_;
     g.nodes.clear();
     constant_vector<int> final_place(nodes_.size(), 0);
@@ -69,7 +69,7 @@ class fused_nodes {
   }
 
  private:
-  constexpr void append(int i) {
+  MULTISTAGE_COLD constexpr void append(int i) {
     if (is_virtual_[i]) {
       place_[i] = -1;
       return;
@@ -96,7 +96,7 @@ class fused_nodes {
   }
 
   /// Makes n part of what makes one of its operands, where that is possible.
-  constexpr void join(int i, node& n) {
+  MULTISTAGE_COLD constexpr void join(int i, node& n) {
     if (n.is<ops::activation<silu_function>>()) {
       const int p = producer<ops::group_normalisation>(i, 0);
       if (p >= 0 && !nodes_[p].as<ops::group_normalisation>()->silu)

@@ -149,10 +149,10 @@ MULTISTAGE_COLD constexpr index_t place(constant_vector<buffer>& buffers) {
 /// Plans one segment, part by part.
 class segment_planner {
  public:
-  constexpr segment_planner(const graph& g,
-                            const graph_facts& facts,
-                            int segment,
-                            const plan_options& options)
+  MULTISTAGE_COLD constexpr segment_planner(const graph& g,
+                                            const graph_facts& facts,
+                                            int segment,
+                                            const plan_options& options)
       : graph_(g),
         facts_(facts),
         segment_(segment),
@@ -199,7 +199,7 @@ class segment_planner {
     return p_.remade[v] >= 0 ? p_.remade[v] : p_.value[v];
   }
 
-  constexpr void forward() {
+  MULTISTAGE_COLD constexpr void forward() {
     for (int i = 0; i < count_; ++i) {
       if (!mine(i))
         continue;
@@ -219,14 +219,14 @@ class segment_planner {
   /// Between forward and backward the decoders, or the loss, run over what is exported. What
   /// does not see the image is small, and is computed again over features that were kept: it
   /// has its memory for itself.
-  constexpr void keep_over_gap() {
+  MULTISTAGE_COLD constexpr void keep_over_gap() {
     gap_ = now_;
     for (int i = 0; i < count_; ++i)
       if (mine(i) && (facts_.exported[i] ||
                       (!options_.training && segment_ == 0 && !facts_.sees_image[i])))
         use(p_.value[i]);
   }
-  constexpr void begin_gradients() {
+  MULTISTAGE_COLD constexpr void begin_gradients() {
     for (int i = 0; i < count_; ++i)
       if (facts_.differentiable[i] && facts_.exported[i] && mine(i)) {
         use(p_.gradient[i] = fresh(at(i).out().size()));
@@ -243,7 +243,7 @@ class segment_planner {
             n.facts.kept == ops::keeping::unless_checkpoints);
   }
   /// The value of v for the backward step that comes next: kept, or made again first.
-  constexpr void need(int v) {
+  MULTISTAGE_COLD constexpr void need(int v) {
     if (!mine(v))
       return;
     if (!remakeable(v) || facts_.exported[v])
@@ -264,7 +264,7 @@ class segment_planner {
     use(p_.remade[v]);
   }
 
-  constexpr void backward(int i) {
+  MULTISTAGE_COLD constexpr void backward(int i) {
     const node& n = at(i);
     const auto reads = [&](int k) {
       return (n.facts.backward_reads >> k & 1) != 0;
@@ -305,7 +305,7 @@ class segment_planner {
   }
 
   /// Shared values that other stages read but this one does not have no gradient here.
-  constexpr void zero_what_is_not_read() {
+  MULTISTAGE_COLD constexpr void zero_what_is_not_read() {
     if (segment_ == 0)
       return;
     for (int i = 0; i < count_; ++i)
@@ -318,7 +318,7 @@ class segment_planner {
     return p_.buffers[b].shares >= 0 ? p_.buffers[b].shares : b;
   }
   /// In place: the result takes over an operand that dies at this step.
-  constexpr void take_over(int result, int operand, int at) {
+  MULTISTAGE_COLD constexpr void take_over(int result, int operand, int at) {
     if (result < 0 || operand < 0)
       return;
     buffer& r = p_.buffers[result];
@@ -329,7 +329,7 @@ class segment_planner {
     buffer& owner = p_.buffers[r.shares];
     owner.last = std::max(owner.last, r.last);
   }
-  constexpr void share_forward() {
+  MULTISTAGE_COLD constexpr void share_forward() {
     for (int t = 0; t < int(p_.forward.size()); ++t) {
       const int i = p_.forward[t].node;
       const int k = at(i).facts.in_place;
@@ -347,7 +347,7 @@ class segment_planner {
         take_over(p_.value[i], p_.value[v], t);
     }
   }
-  constexpr void share_backward() {
+  MULTISTAGE_COLD constexpr void share_backward() {
     for (int t = 0; t < int(p_.backward.size()); ++t) {
       const step& s = p_.backward[t];
       if (s.kind != step_kind::backward)

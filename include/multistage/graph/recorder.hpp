@@ -122,19 +122,10 @@ class recorder : public verbs<recorder<Names>> {
                          const ops::operand_list& operands,
                          const named_parameter& weight,
                          const named_parameter& bias) {
-    node n{.segment = segment_};
     if constexpr (ops::own<Op>)
-      n.what = ops::own_operation(op);
+      return append(ops::own_operation(op), op.describe(operands), operands, weight, bias);
     else
-      n.what = op;
-    for (int k = 0; k < ops::most_operands; ++k)
-      n.in[k] = operands[k].id;
-    n.weight = keep(weight);
-    n.bias = keep(bias);
-    n.facts = op.describe(operands);
-    graph_.nodes.push_back(n);
-    const extent& e = n.facts.out;
-    return {int(graph_.nodes.size()) - 1, e.channels, e.height, e.width};
+      return append(op, op.describe(operands), operands, weight, bias);
   }
 
  private:
@@ -146,6 +137,21 @@ class recorder : public verbs<recorder<Names>> {
     }
   };
 
+  /// Apart from the operation's type, so that it is compiled once.
+  MULTISTAGE_COLD constexpr feature append(const any_operation& what,
+                                           const ops::description& facts,
+                                           const ops::operand_list& operands,
+                                           const named_parameter& weight,
+                                           const named_parameter& bias) {
+    node n{.what = what, .segment = segment_, .facts = facts};
+    for (int k = 0; k < ops::most_operands; ++k)
+      n.in[k] = operands[k].id;
+    n.weight = keep(weight);
+    n.bias = keep(bias);
+    graph_.nodes.push_back(n);
+    const extent& e = facts.out;
+    return {int(graph_.nodes.size()) - 1, e.channels, e.height, e.width};
+  }
   /// Its number, or -1 where there is none.
   constexpr int keep(const named_parameter& given) {
     if (!given.there())
