@@ -1,6 +1,9 @@
 // Whether a recorded network makes sense: every operation fits its operands (what each says of
 // itself, ops/operation.hpp), nothing reads what is not there for it, and every stage has its
 // result.
+//
+// The same checks hold at compile time, where a type's static_asserts name the layer, and at
+// run time, where value_error does. What passes them never reads outside of memory.
 #pragma once
 #include "../core/error.hpp"
 #include "node.hpp"

@@ -1,6 +1,14 @@
 // Runs a graph on a backend. Rows of a batch are sorted by stage: the shared segment runs over
 // all of them, each decoder over the rows of its stage. In training each decoder's backward
 // follows its forward at once, so that decoders take turns in the same memory.
+//
+// An executor owns one arena, which grows to what the largest batch so far needs; plans say
+// where each value lies in it. Values of the shared segment lie first, those of the decoder at
+// work behind. The caller owns weights, inputs, results and gradients.
+//
+//   executor<float, cpu> run(cpu(), recorder.finish());
+//   run.forward(weights, inputs, {4, 2, 2}, out);                // rows of stages 0, 1, 2
+//   run.differentiate(weights, gradients, inputs, {4, 2, 2}, loss);
 #pragma once
 #include <chrono>
 #include <functional>

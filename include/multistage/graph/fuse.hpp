@@ -3,6 +3,9 @@
 //   group_norm, silu          -> group_norm with SiLU
 //   conv, + row, + x, * s     -> one convolution with row bias, residual and scale
 //   concat read only by group_norm and 1x1 convolutions -> no buffer: those read two inputs
+//
+// A fusion must not change what is computed but for rounding: bias, row bias and residual are
+// added to the sum and then scaled, so a scale is taken in only where it is the last.
 #pragma once
 #include "node.hpp"
 

@@ -1,6 +1,9 @@
 // A network as data: nodes in topological order, the parameters they use, and the segment each
 // belongs to. Segment 0 is shared by all stages, segment 1 + s belongs to stage s. All of it
 // exists at compile time too.
+//
+// Parameters lie in one flat array, each at a multiple of 16 elements, those of a segment
+// together: an optimiser sees one tensor, and a stage's own parameters are a range of it.
 #pragma once
 #include <array>
 

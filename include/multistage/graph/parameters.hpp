@@ -1,6 +1,14 @@
 // Parameters between upstream's layout and the library's: conv [out, in, k, k] <-> [k, k, in,
 // out], linear [out, in] or [in, out] <-> [in, out], the outputs of query-key-value layers in
 // the order [q, k, v]; and their initial values.
+//
+// By layout (in: as files have it, out: as the library has it):
+//
+//   conv_oihw   out[u, v, c, o] = in[o, c, u, v]
+//   linear_oi   out[c, o] = in[o, c]
+//   linear_io   out[c, o] = in[c, o]
+//
+// Query-key-value layers are reordered from upstream's interleaving on the way.
 #pragma once
 #include <algorithm>
 #include <cmath>

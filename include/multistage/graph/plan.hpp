@@ -3,6 +3,12 @@
 // the same plan times n. Values that are cheap to make (norms, SiLU) are dropped after the
 // forward pass and made again right before the backward step that reads them; with checkpoints,
 // so is all that blocks hold inside.
+//
+// Each value, gradient and scratch has an interval of life in steps, from who writes it to who
+// reads it last. Intervals are placed largest first at the lowest offset that is free for all
+// of their life, which wastes little for graphs that are long and thin. Where an operation may
+// work in place and the operand has no later reader, both have one buffer. All of it is a
+// function of the graph, so the memory of a batch is known before anything runs.
 #pragma once
 #include <algorithm>
 

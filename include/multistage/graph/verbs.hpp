@@ -2,6 +2,11 @@
 // which operation it is, what it reads and which parameters it has, and hands that to a sink:
 // the recorder, which keeps nodes, or the cost counter, which only adds up. A sink has
 //   feature apply(operation, operands, weight, bias);
+//
+//   const feature x = b.input(input_slot::image, 3, 32, 32);
+//   const feature h = b.silu(b.group_norm(b.conv(x, 64, "conv0"), 32, 1e-5, "norm0"));
+//
+// Names are upstream's: a parameter is called scope.layer.weight, and files hold it so.
 #pragma once
 #include <initializer_list>
 #include <string_view>

@@ -1,4 +1,8 @@
 // A network recorded at run time, checked setting by setting.
+//
+//   const described_network n = record(song_unet{.resolution = 32}, decoders{192, 128, 16});
+//
+// Settings out of range, and layers that do not fit, are value_errors that name them.
 #pragma once
 #include "../core/error.hpp"
 #include "../graph/check.hpp"

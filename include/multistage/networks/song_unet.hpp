@@ -2,6 +2,12 @@
 // Song et al., arXiv 2011.13456), with a decoder for each stage (arXiv 2312.09181). The code
 // below is the figure: encoder levels downwards, every output pushed on the stack of skips;
 // decoder levels upwards, every block reading [x, popped skip].
+//
+//   embedding of the noise level -> mapping -> what each block is told (edm_mapping.hpp)
+//   image -> conv -> levels: blocks, attention where attn_resolutions has the level, down
+//         -> middle -> levels: one block more than on the way down, up -> norm, silu, conv -> F
+//
+// The preconditioning around it (diffusion/preconditioning.hpp) makes a denoiser of F.
 #pragma once
 #include "arrangement.hpp"
 #include "edm_mapping.hpp"

@@ -3,6 +3,10 @@
 //   gelu(x) = x Phi(x)         (Hendrycks and Gimpel 2016, exact)
 //   relu(x) = max(x, 0)        (Nair and Hinton 2010)
 // y may be x's own memory.
+//
+// The derivatives need x alone, not y: silu'(x) = s (1 + x (1 - s)) with s = sigmoid(x),
+// gelu'(x) = Phi(x) + x phi(x). So networks drop y after the forward pass where x is kept, and
+// make it again.
 #pragma once
 #include "../backend/functions.hpp"
 #include "operation.hpp"

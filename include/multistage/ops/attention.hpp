@@ -1,6 +1,15 @@
 // Scaled dot-product attention (Vaswani et al., arXiv 1706.03762): y = softmax(scale q k^T) v,
 // for each row and head. Backends keep the log of the softmax's denominator instead of the
 // matrix of weights.
+//
+// With P = softmax(scale q k^T), the gradients are
+//
+//   dv = P^T dy,  dP = dy v^T,  dS = P (dP - rowsum(P dP)),
+//   dq = scale dS k,  dk = scale dS^T q,
+//
+// and rowsum(P dP) = rowsum(dy y), so backward needs y and the log of the denominator, from
+// which P is made again. Queries, keys and values may lie in one tensor [.., 3 C]
+// (self-attention, heads inside each third) or in three (cross-attention).
 #pragma once
 #include <cmath>
 

@@ -1,5 +1,9 @@
 // Operations that bring two tensors together, and scaling: sums, a row vector added to all
 // pixels, a division by one number a row.
+//
+// The gradient of a sum is the result's own: an operand may take its memory
+// (gradient_in_place), so that a residual branch costs no copy. A row's gradient is summed
+// over the pixels that it was added to.
 #pragma once
 #include "elementwise.hpp"
 #include "operation.hpp"

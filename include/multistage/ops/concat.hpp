@@ -1,5 +1,7 @@
 // Concatenation of channels, and its inverse. Networks mostly do without a copy: norms and
 // pointwise convolutions read two inputs (graph/fuse.hpp).
+//
+//   y[pixel] = [x[pixel], x2[pixel], ...],   [dx[pixel], dx2[pixel], ...] = dy[pixel]
 #pragma once
 #include "operation.hpp"
 

@@ -3,6 +3,13 @@
 //   y[n, i, j, o] = scale (sum_{u, v, c} x[n, s i + u - p, s j + v - p, c] w[u, v, c, o] +
 //   bias[o] + row_bias[n, o] + residual[n, i, j, o])
 // Zeros lie outside the image. A linear layer is the 1x1 case on 1x1 images.
+//
+// Its gradients, with the same meaning of s and p:
+//
+//   dx[n, i', j', c] = sum over (u, v, o) of dy[n, i, j, o] w[u, v, c, o],  i' = s i + u - p
+//   dw[u, v, c, o]   = sum over (n, i, j) of x[n, s i + u - p, s j + v - p, c] dy[n, i, j, o]
+//
+// bias and row_bias get sums of dy over pixels, residual dy itself, all times the scale.
 #pragma once
 #include "operation.hpp"
 

@@ -1,5 +1,7 @@
 // Copies between views of any strides, on one backend: NCHW import and export, transposition,
 // gathering of rows; and conversion of scalars on the way.
+//
+//   copy(backend, nchw(theirs, s), view<float>(ours, s));   // NCHW to NHWC
 #pragma once
 #include "shape_rules.hpp"
 

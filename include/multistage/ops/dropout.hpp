@@ -3,6 +3,8 @@
 // (seed, stream, element), so that backward makes it again instead of storing it, and every
 // backend and number of threads drops the same values. Backward is the same operation on
 // gradients.
+//
+// The scale 1 / (1 - p) keeps the expected value, so that nothing changes when dropout is off.
 #pragma once
 #include "../core/random.hpp"
 #include "elementwise.hpp"

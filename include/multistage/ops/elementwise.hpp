@@ -1,5 +1,8 @@
 // Linear combinations and constants, element by element: what samplers and gradients are made
 // of. y may be x's own memory.
+//
+// A sampler's step x' = a x + b d1 + c d2 is one combination, so one pass over memory, with up
+// to six terms. Coefficients are numbers of the host.
 #pragma once
 #include <initializer_list>
 #include <span>

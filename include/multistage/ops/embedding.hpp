@@ -1,6 +1,10 @@
 // Embeddings of a noise level into n channels: positional (Vaswani et al. 2017) angles v
 // 10000^(-j / d), j = 0 .. n/2 - 1, or Fourier (Tancik et al. 2020) angles 2 pi f_j v with
 // fixed random frequencies; then sine and cosine halves.
+//
+// Neighbouring frequencies have a fixed ratio, so that some pair tells any two noise levels
+// apart; the layers behind it make of it what they need. There is no gradient: levels are not
+// trained.
 #pragma once
 #include <cmath>
 

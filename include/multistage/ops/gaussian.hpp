@@ -2,6 +2,10 @@
 // [mean, log variance] along the channels, the log variance clamped to [-30, 20], a sample z =
 // mean + exp(logvar / 2) n and its divergence from a standard normal,
 //   KL = 1/2 sum (mean^2 + exp(logvar) - 1 - logvar)   for each row.
+//
+// The sample is written with n drawn outside, so that gradients flow to the moments: dmean =
+// dz, dlogvar = dz (z - mean) / 2, and none to a log variance that the clamp holds. The
+// divergence adds mean and (exp(logvar) - 1) / 2 times its weight.
 #pragma once
 #include <cmath>
 

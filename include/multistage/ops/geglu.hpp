@@ -1,5 +1,7 @@
 // Gated linear unit with GELU (Shazeer, arXiv 2002.05202): for x = [a, g] along the channels, y
 // = a gelu(g). The transformer blocks of latent diffusion use it.
+//
+// Its gradients: da = dy gelu(g), dg = dy a gelu'(g), side by side like a and g.
 #pragma once
 #include "../backend/functions.hpp"
 #include "operation.hpp"

@@ -3,6 +3,12 @@
 //   xhat = (x - mean_g) / sqrt(var_g + eps),  y = silu((xhat w + b) (1 + scale_n) + shift_n)
 // over the pixels and channels of each group of each row. Layer normalisation is one group on
 // one pixel.
+//
+// With w' = w (1 + scale_n), dz the gradient before SiLU and means over the group,
+//
+//   dx = (dz w' - mean(dz w') - xhat mean(dz w' xhat)) / sqrt(var_g + eps).
+//
+// Statistics are kept for backward (two numbers a group and row), xhat and z are made again.
 #pragma once
 #include "operation.hpp"
 

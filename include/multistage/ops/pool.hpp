@@ -1,6 +1,9 @@
 // Pooling: of each window of pixels, channel by channel, the maximum or the mean. What lies
 // outside the image is left out of a maximum, and of a mean unless it is counted as zeros
 // (torch's count_include_pad).
+//
+// A maximum's gradient goes to the place that gave it, the first of equals; a mean's is shared
+// out.
 #pragma once
 #include "conv.hpp"
 

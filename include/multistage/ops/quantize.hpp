@@ -3,6 +3,10 @@
 // straight through to z; the loss beside it,
 //   L = beta mean |sg(zq) - z|^2 + mean |zq - sg(z)|^2,
 // pulls pixels to their codes and codes to their pixels (means over all values).
+//
+// Straight through: the gradient of zq is taken for that of z, as if codes were z itself; what
+// ties the two together is the loss. Distances are computed in double, so that the choice of a
+// code hardly ever hangs on rounding.
 #pragma once
 #include <cmath>
 

@@ -1,5 +1,9 @@
 // Sums. The order of additions is fixed by the extents alone, so results are the same bits for
 // any number of threads.
+//
+//   sum(backend, x)                 of all elements, in double
+//   sum_of_squares(backend, x)      for norms of gradients
+//   sum_over_pixels(backend, x, y)  [rows, h, w, c] to [1, 1, 1, c]: what a bias's gradient is
 #pragma once
 #include "shape_rules.hpp"
 
