@@ -127,6 +127,32 @@ TEST_CASE(
   CHECK(ms::norm(z / 2 - ms::conv(x, w, {.padding = 0})) < 1e-5);
 }
 
+TEST_CASE("windows: rectangular convolutions, and pooling") {
+  // One image of one channel, 1..12 in 3 rows of 4; a kernel of ones sums its window.
+  const ms::tensor<double> x = ms::iota<double>(12, 1.0, 1.0).reshape({1, 3, 4, 1}).copy();
+  const auto flat = ms::conv(x, ms::full<double>({1, 3, 1, 1}, 1.0));
+  CHECK(flat.to_host() == std::vector<double>{3, 6, 9, 7, 11, 18, 21, 15, 19, 30, 33, 23});
+  const auto upright = ms::conv(x, ms::full<double>({3, 1, 1, 1}, 1.0), {.padding = 0});
+  CHECK(upright.extents() == ms::shape{1, 1, 4, 1});
+  CHECK(upright.to_host() == std::vector<double>{15, 18, 21, 24});
+  const auto apart =
+      ms::conv(x, ms::full<double>({1, 2, 1, 1}, 1.0), {.padding = 0, .stride_width = 2});
+  CHECK(apart.to_host() == std::vector<double>{3, 7, 11, 15, 19, 23});
+  CHECK(ms::pool(x, 2).to_host() == std::vector<double>{6, 8});
+  using kind = ms::ops::pool_kind;
+  CHECK(ms::pool(x, 2, kind::mean).to_host() == std::vector<double>{3.5, 5.5});
+  const auto corner = [&](kind k) {
+    return ms::pool(x, 3, k, {.stride = 1}).to_host()[0];
+  };
+  CHECK(corner(kind::maximum) == 6);
+  CHECK(corner(kind::mean) == (1 + 2 + 5 + 6) / 4.0);
+  CHECK(corner(kind::mean_with_border) == Approx((1 + 2 + 5 + 6) / 9.0));
+  CHECK(ms::tensor<double>(ms::relu(x - 6.0)).to_host()[5] == 0);
+  CHECK(ms::tensor<double>(ms::relu(x - 6.0)).to_host()[11] == 6);
+  CHECK_THROWS_AS(ms::pool(x, 4), ms::shape_error);
+  CHECK_THROWS_AS(ms::pool(x, 2, kind::mean, {.stride = 1, .padding = 2}), ms::value_error);
+}
+
 TEST_CASE("what eager operations refuse") {
   const auto x = ms::normal<float>({1, 4, 4, 8}, ms::random_stream(1));
   const auto w = ms::normal<float>({3, 3, 7, 2}, ms::random_stream(2));

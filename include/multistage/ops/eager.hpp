@@ -12,6 +12,7 @@
 #include "geglu.hpp"
 #include "matmul.hpp"
 #include "norm.hpp"
+#include "pool.hpp"
 #include "resample.hpp"
 
 namespace multistage {
@@ -65,32 +66,48 @@ view<const T> by_channel(const view<const T, E>& v) {
 
 }  // namespace detail
 
-/// How a convolution moves. Padding below 0 keeps the extents at stride 1 (kernels of odd
-/// size).
-struct convolution {
-  int stride = 1;        ///< pixels from one output to the next
-  int padding = -1;      ///< zeros before the first row and column
-  int padding_end = -1;  ///< behind the last row and column; below 0 as before the first
+/// How a window of a convolution or of pooling moves.
+struct window_motion {
+  int stride = 1;    ///< pixels from one output to the next
+  int padding = -1;  ///< zeros before the first row; below 0: what keeps the height at stride
+                     ///< 1 (kernels of odd size)
+  int padding_end = -1;    ///< behind the last row and column; below 0 as before the first
+  int stride_width = 0;    ///< along the width; 0: as along the height
+  int padding_width = -1;  ///< before the first column; below 0: as `padding`
+
+  /// The window of these extents that moves so.
+  ops::conv_window of(index_t height, index_t width) const {
+    const auto before = [](int given, int otherwise) {
+      return given < 0 ? otherwise : given;
+    };
+    const int keeps_height = int(height - 1) / 2;
+    const int keeps_width = padding < 0 ? int(width - 1) / 2 : padding;
+    return {.kernel = int(height),
+            .stride = stride,
+            .padding = before(padding, keeps_height),
+            .padding_end = padding_end,
+            .kernel_width = int(width),
+            .stride_width = stride_width,
+            .padding_width = before(padding_width, keeps_width)};
+  }
 };
 
-/// Convolution of x [rows, height, width, in] with weights [kernel, kernel, in, out], and a
-/// bias [out] added. @throws shape_error
+/// Convolution of x [rows, height, width, in] with weights [kernel height, kernel width, in,
+/// out]. @throws shape_error
 template <detail::image_like X, detail::image_like W>
-auto conv(const X& x, const W& weight, const convolution& how = {}) {
+auto conv(const X& x, const W& weight, const window_motion& how = {}) {
   const detail::packed_image<X> from(x);
   const detail::packed_image<W> w(weight);
-  const int kernel = int(weight.extents()[0]);
-  const ops::conv_window window{
-      kernel, how.stride, how.padding < 0 ? (kernel - 1) / 2 : how.padding, how.padding_end};
+  const ops::conv_window window = how.of(weight.extents()[0], weight.extents()[1]);
   const shape& s = (*from).extents;
   auto y = detail::image_beside(
-      x, {s.rows, window.out(s.height), window.out(s.width), weight.extents()[3]});
+      x, {s.rows, window.out(s.height), window.out_width(s.width), weight.extents()[3]});
   ops::conv(y.backend(), *from, *w, y.view(), window);
   return y;
 }
 /// With a bias [out] added. @throws shape_error
 template <detail::image_like X, detail::image_like W, detail::vector_like B>
-auto conv(const X& x, const W& weight, const B& bias, const convolution& how = {}) {
+auto conv(const X& x, const W& weight, const B& bias, const window_motion& how = {}) {
   auto y = conv(x, weight, how);
   y += bias;
   return y;
@@ -205,6 +222,25 @@ auto geglu(const X& x) {
   require<shape_error>(s.channels % 2 == 0, "geglu: x ", s, " has an odd number of channels");
   auto y = detail::image_beside(x, {s.rows, s.height, s.width, s.channels / 2});
   ops::geglu(y.backend(), *from, y.view());
+  return y;
+}
+
+/// The maximum or mean of each window of `kernel` x `kernel` pixels of x [rows, height, width,
+/// channels]; windows lie side by side unless `how` says otherwise. @throws shape_error,
+/// value_error for padding that is not less than the kernel
+template <detail::image_like X>
+auto pool(const X& x,
+          int kernel,
+          ops::pool_kind kind = ops::pool_kind::maximum,
+          window_motion how = {.stride = 0, .padding = 0}) {
+  if (how.stride == 0)
+    how.stride = kernel;
+  const detail::packed_image<X> from(x);
+  const ops::conv_window window = how.of(kernel, kernel);
+  const shape& s = (*from).extents;
+  auto y = detail::image_beside(
+      x, {s.rows, window.out(s.height), window.out_width(s.width), s.channels});
+  ops::pool(y.backend(), *from, y.view(), kind, window);
   return y;
 }
 

@@ -63,6 +63,7 @@ MULTISTAGE_UNARY(floor, std::floor(x))
 MULTISTAGE_UNARY(round, std::round(x))
 MULTISTAGE_UNARY(isfinite, x - x == X(0))
 MULTISTAGE_UNARY(sigmoid, X(1) / (X(1) + std::exp(-x)))
+MULTISTAGE_UNARY(relu, x < X(0) ? X(0) : x)
 MULTISTAGE_UNARY(silu, x / (X(1) + std::exp(-x)))
 MULTISTAGE_UNARY(gelu, X(0.5 * x * (1 + std::erf(double(x) * 0.70710678118654752440))))
 #undef MULTISTAGE_UNARY
@@ -159,6 +160,8 @@ MULTISTAGE_FUNCTION(round, round)
 MULTISTAGE_FUNCTION(isfinite, isfinite)
 /// The logistic function, 1 / (1 + e^-x).
 MULTISTAGE_FUNCTION(sigmoid, sigmoid)
+/// max(x, 0); NaN stays.
+MULTISTAGE_FUNCTION(relu, relu)
 /// x sigmoid(x), the activation of all networks here (Elfwing, Uchibe, Doya, arXiv 1702.03118).
 MULTISTAGE_FUNCTION(silu, silu)
 /// x P(X <= x) of a standard normal X, by erf, not by its approximation with tanh (Hendrycks,
