@@ -165,12 +165,101 @@ inline canvas image_grid(std::span<const double> values,
   canvas c(l.width, l.height);
   if (!title.empty())
     c.text(grid_layout::gap + 2, 17, title, 14);
-  for (index_t i = 0; i < extents.rows; ++i)
-    c.image(grid_layout::gap + double(i % columns) * l.cell_width,
-            l.top + double(i / columns) * l.cell_height, values.data() + i * extents.row_size(),
-            extents.height, extents.width, extents.channels, zoom);
+  for (index_t i = 0; i < extents.rows; ++i) {
+    const double x = grid_layout::gap + double(i % columns) * l.cell_width;
+    const double y = l.top + double(i / columns) * l.cell_height;
+    const double* const image = values.data() + i * extents.row_size();
+    c.image(x, y, image, extents.height, extents.width, extents.channels, zoom);
+  }
   return c;
 }
+
+namespace figure_detail {
+
+/// Where a matrix of similarities lies on its canvas, its first node at the lower left.
+struct heat_area {
+  const std::vector<double>& nodes;
+  int left = 84;
+  int top = 52;
+  int cell = std::max(1, 546 / std::max(count(), 1));  // pixels of a node
+  int size = count() * cell;
+
+  /// Nodes along an axis.
+  int count() const {
+    return int(nodes.size());
+  }
+  /// Pixels from the first corner to a value in the nodes' unit.
+  double place(double v) const {
+    const double step = nodes[1] - nodes[0];
+    return (v - nodes[0]) / step * cell + cell / 2.0;
+  }
+  /// The middle of node i, from the left.
+  double across(int i) const {
+    return left + i * cell + cell / 2.0;
+  }
+  /// The middle of node i, from the top.
+  double down(int i) const {
+    return top + (count() - 1 - i) * cell + cell / 2.0;
+  }
+};
+
+/// A square of colour for each pair of nodes.
+inline void draw_matrix(canvas& c, const heat_area& a, const std::vector<double>& matrix) {
+  const int n = a.count();
+  for (int i = 0; i < n; ++i)
+    for (int j = 0; j < n; ++j) {
+      const int x = a.left + j * a.cell;
+      const int y = a.top + (n - 1 - i) * a.cell;
+      c.rectangle(x, y, a.cell, a.cell, scale_colour(matrix[i * n + j]));
+    }
+}
+
+/// The stages as squares along the diagonal, white beneath their colour, with their names
+/// above.
+inline void draw_stages(canvas& c, const heat_area& a, const std::vector<double>& boundaries) {
+  double before = 0;
+  for (std::size_t k = 0; k <= boundaries.size(); ++k) {
+    const double end = k < boundaries.size() ? a.place(boundaries[k]) : a.size;
+    const double x = a.left + before + 1;
+    const double y = a.top + a.size - end + 1;
+    const double side = end - before - 2;
+    const colour ink = stage_colour(int(k));
+    c.frame(x, y, side, side, {1, 1, 1}, 4);
+    c.frame(x, y, side, side, ink, 2.5);
+    const std::string name = "stage " + std::to_string(k);
+    c.text(a.left + (before + end) / 2, a.top - 12, name, 13, 0.5, ink);
+    before = end;
+  }
+}
+
+/// Some nodes along both axes, and beneath them their noise levels where there are any.
+inline void draw_nodes(canvas& c, const heat_area& a, const std::vector<double>& sigmas) {
+  const int every = std::max(1, a.count() / 7);
+  for (int i = 0; i < a.count(); i += every) {
+    const std::string node = number(a.nodes[i]);
+    c.text(a.across(i), a.top + a.size + 14, node, 12, 0.5);
+    c.text(a.left - 8, a.down(i), node, 12, 1);
+    if (sigmas.empty())
+      continue;
+    const std::string sigma = number(sigmas[i]);
+    c.text(a.across(i), a.top + a.size + 32, sigma, 12, 0.5, canvas::grey);
+  }
+  if (!sigmas.empty())
+    c.text(a.left - 34, a.top + a.size + 32, "sigma", 12, 1, canvas::grey);
+}
+
+/// What the colours mean, beside the matrix.
+inline void draw_colour_bar(canvas& c, const heat_area& a) {
+  const int bar = a.left + a.size + 36;
+  for (int i = 0; i < a.size; ++i)
+    c.rectangle(bar, a.top + i, 18, 1, scale_colour(1 - double(i) / (a.size - 1)));
+  c.frame(bar, a.top, 18, a.size, canvas::grey);
+  for (int i = 0; i <= 5; ++i)
+    c.text(bar + 25, a.top + a.size * (1 - i / 5.0), number(i / 5.0), 12);
+  c.text(bar + 74, a.top + a.size / 2.0, "share of values alike", 13, 0.5, canvas::ink, true);
+}
+
+}  // namespace figure_detail
 
 /// A matrix [n, n] of similarities over `nodes` (equally spaced times, ascending) with stage
 /// boundaries drawn, in the nodes' unit. `sigma_labels` gives a second set of tick labels, one
@@ -181,59 +270,24 @@ inline canvas heat_map(const std::vector<double>& matrix,
                        const std::string& title,
                        const std::string& label,
                        const std::vector<double>& sigmas = {}) {
-  const int n = int(nodes.size());
-  const int cell = std::max(1, 546 / std::max(n, 1));
-  const int size = n * cell;
-  const int left = 84;
-  const int top = 52;
+  using namespace figure_detail;
+  const heat_area a{nodes};
+  const int n = a.count();
   require<value_error>(n >= 2 && matrix.size() == std::size_t(n) * n,
                        "heat_map: ", matrix.size(), " values for ", n,
                        " nodes; at least two nodes and a square matrix are needed");
   require<value_error>(sigmas.empty() || sigmas.size() == nodes.size(),
                        "heat_map: ", sigmas.size(), " sigmas for ", n,
                        " nodes; give one for each, or none");
-  canvas c(left + size + 130, top + size + 92);
-  c.text(left, 24, title, 15);
-  for (int i = 0; i < n; ++i)
-    for (int j = 0; j < n; ++j)
-      c.rectangle(left + j * cell, top + (n - 1 - i) * cell, cell, cell,
-                  scale_colour(matrix[i * n + j]));
-  const double step = nodes[1] - nodes[0];
-  const auto place = [&](double v) {
-    return (v - nodes[0]) / step * cell + cell / 2.0;
-  };
-  double before = 0;
-  for (std::size_t k = 0; k <= boundaries.size(); ++k) {
-    const double end = k < boundaries.size() ? place(boundaries[k]) : size;
-    c.frame(left + before + 1, top + size - end + 1, end - before - 2, end - before - 2,
-            {1, 1, 1}, 4);
-    c.frame(left + before + 1, top + size - end + 1, end - before - 2, end - before - 2,
-            stage_colour(int(k)), 2.5);
-    c.text(left + (before + end) / 2, top - 12, "stage " + std::to_string(k), 13, 0.5,
-           stage_colour(int(k)));
-    before = end;
-  }
-  const int every = std::max(1, n / 7);
-  for (int i = 0; i < n; i += every) {
-    c.text(left + i * cell + cell / 2.0, top + size + 14, figure_detail::number(nodes[i]), 12,
-           0.5);
-    c.text(left - 8, top + (n - 1 - i) * cell + cell / 2.0, figure_detail::number(nodes[i]), 12,
-           1);
-    if (!sigmas.empty())
-      c.text(left + i * cell + cell / 2.0, top + size + 32, figure_detail::number(sigmas[i]),
-             12, 0.5, canvas::grey);
-  }
-  if (!sigmas.empty())
-    c.text(left - 34, top + size + 32, "sigma", 12, 1, canvas::grey);
-  c.text(left + size / 2.0, top + size + (sigmas.empty() ? 40 : 60), label, 14, 0.5);
-  c.text(left - 58, top + size / 2.0, label, 14, 0.5, canvas::ink, true);
-  const int bar = left + size + 36;  // colour bar
-  for (int i = 0; i < size; ++i)
-    c.rectangle(bar, top + i, 18, 1, scale_colour(1 - double(i) / (size - 1)));
-  c.frame(bar, top, 18, size, canvas::grey);
-  for (int i = 0; i <= 5; ++i)
-    c.text(bar + 25, top + size * (1 - i / 5.0), figure_detail::number(i / 5.0), 12);
-  c.text(bar + 74, top + size / 2.0, "share of values alike", 13, 0.5, canvas::ink, true);
+  canvas c(a.left + a.size + 130, a.top + a.size + 92);
+  c.text(a.left, 24, title, 15);
+  draw_matrix(c, a, matrix);
+  draw_stages(c, a, boundaries);
+  draw_nodes(c, a, sigmas);
+  const int below = sigmas.empty() ? 40 : 60;
+  c.text(a.left + a.size / 2.0, a.top + a.size + below, label, 14, 0.5);
+  c.text(a.left - 58, a.top + a.size / 2.0, label, 14, 0.5, canvas::ink, true);
+  draw_colour_bar(c, a);
   return c;
 }
 
