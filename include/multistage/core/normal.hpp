@@ -53,6 +53,7 @@ inline double normal_quantile(double p) {
              r +
          1);
   }
+  // Halley's step: e is the error of the probability over the density, that is in x.
   for (int i = 0; i < 2; ++i) {
     const double e = (normal_cdf(x) - p) * 2.50662827463100050242 * std::exp(0.5 * x * x);
     x -= e / (1 + 0.5 * x * e);

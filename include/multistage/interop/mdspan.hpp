@@ -50,6 +50,7 @@ auto as_mdspan(X&& x) {
     extents[std::size_t(k)] = v.extents[k];
     strides[std::size_t(k)] = v.strides[k] > 0 ? v.strides[k] : 1;
   }
+  // Axes of at most one element have any stride here, but one above 0 there.
   using mapping = std::layout_stride::mapping<standard>;
   return std::mdspan<typename view_type::element_type, standard, std::layout_stride>(
       v.data, mapping(standard(extents), strides));

@@ -205,6 +205,8 @@ inline bool is_cifar10_after_all(const byte_source& source) {
 inline image_source file_source(const std::string& path, const image_rule& rule) {
   const byte_source source = unpacked(path);
   known_kind k = kind_of(source.bytes(0, kind_start));
+  // The first bytes of an IDX file may be those of a record of CIFAR-10, too; then the sizes
+  // decide.
   if (k.kind == file_kind::idx && is_cifar10_after_all(source))
     k = {};
   check_rule(path, rule, k.kind);
@@ -265,6 +267,8 @@ inline image_source with_channels(const std::string& path,
   return {to_extents, [=, read = images.read](index_t first, index_t n, float* to) {
             std::vector<float> values(std::size_t(n * from.row_size()));
             read(first, n, values.data());
+            // Pixel by pixel: grey is repeated, and of colours that must agree the first is
+            // taken.
             const index_t pixels = n * from.height * from.width;
             for (index_t p = 0; p < pixels; ++p)
               for (index_t c = 0; c < std::max(from.channels, channels); ++c) {

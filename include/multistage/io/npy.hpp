@@ -68,6 +68,7 @@ namespace detail {
 /// and shape, each once, and no other.
 class npy_header {
  public:
+  /// The type as NumPy writes it: byte order, kind, bytes.
   std::string descr;
   std::vector<index_t> extents;
   index_t count = 1;
@@ -107,16 +108,19 @@ class npy_header {
   }
 
  private:
+  /// Whether c comes next, blanks aside.
   bool ahead(char c) {
     at_ = std::min(text_.find_first_not_of(" \n", at_), text_.size());
     return at_ < text_.size() && text_[at_] == c;
   }
+  // Takes c where it comes next.
   bool next(char c) {
     const bool there = ahead(c);
     if (there)
       ++at_;
     return there;
   }
+  // Takes a word where it comes next.
   bool next(std::string_view word) {
     ahead(' ');
     const bool there = text_.compare(at_, word.size(), word) == 0;
@@ -124,6 +128,7 @@ class npy_header {
       at_ += word.size();
     return there;
   }
+  /// Takes a text between quotes of either kind.
   template <class Broken>
   std::string quoted(Broken&& broken) {
     const char quote = ahead('"') ? '"' : '\'';
@@ -134,6 +139,7 @@ class npy_header {
     at_ = end + 1;
     return text_.substr(from, end - from);
   }
+  /// Takes False: arrays by columns are not read.
   template <class Broken>
   void read_order(Broken&& broken) {
     if (next("False"))
@@ -142,6 +148,7 @@ class npy_header {
                ? "it is in Fortran order; save with numpy.ascontiguousarray"
                : "'fortran_order', whether it is in Fortran order, is neither True nor False");
   }
+  /// Takes a tuple of extents, whose product is looked at as it grows.
   template <class Broken>
   void read_shape(Broken&& broken) {
     if (!next('('))
@@ -190,6 +197,7 @@ inline npy_layout parse_npy_layout(const std::string& path,
   static constexpr unsigned char magic[] = {0x93, 'N', 'U', 'M', 'P', 'Y'};
   if (start.size() < 10 || std::memcmp(start.data(), magic, 6) != 0)
     broken(0, "it does not begin with the magic of npy");
+  // Versions 2 and 3 have four bytes for the header's length.
   const bool wide = start[6] >= 2;
   if (start[6] < 1 || start[6] > 3 || (wide && start.size() < 12))
     broken(6, "version " + std::to_string(start[6]) + " is unknown");
@@ -202,6 +210,7 @@ inline npy_layout parse_npy_layout(const std::string& path,
   const char* const text = reinterpret_cast<const char*>(start.data()) + begin;
   const detail::npy_header header(std::string(text, length),
                                   [&](const std::string& why) { broken(begin, why); });
+  // "<f4", "|u1" and "=i8" are of this machine's order of bytes; ">f4" is not.
   const auto known = {"u1", "b1", "i1", "i2", "u2", "i4", "i8", "f4", "f8"};
   npy_layout a;
   if (header.descr.size() == 3 &&

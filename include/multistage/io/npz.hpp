@@ -54,6 +54,7 @@ class zip_archive {
     }
     if (at > end || count > (end - at) / 46)
       broken(end, "the directory does not fit into the file");
+    // Each entry is checked against the bytes that are left.
     std::uint64_t taken = 0;  // entries that share their bytes could unpack to any size
     for (; entries_.size() < count; at += 46 + name_ + extra_ + comment_) {
       read_entry(std::size_t(at), end);

@@ -262,6 +262,7 @@ inline picture_folder open_folder(const std::string& folder,
       continue;
     }
     bool whole = false;
+    // Half a kilobyte says what a file is; its header is read by whoever knows the kind.
     const std::vector<unsigned char> start = detail::read_start(name, 512, whole);
     const known_kind k = kind_of(start);
     if (!is_picture(k.kind) && !detail::named_as_picture(name)) {
@@ -269,6 +270,7 @@ inline picture_folder open_folder(const std::string& folder,
         options.warn(name, std::string("is a ") + k.name + " and was left out; convert it");
       continue;
     }
+    // The first picture decides the size, and one in colours makes all of them so.
     const picture_header h = read_picture_header(name, options);
     shape& e = found.extents;
     if (found.files.empty())
@@ -300,6 +302,7 @@ inline void read_pictures(std::span<const std::string> files,
                          file, ": is ", p.width, " x ", p.height, " x ", p.channels, ", not ",
                          extents.width, " x ", extents.height, " x ", extents.channels,
                          " as when the folder was looked at");
+    // A grey picture among coloured ones gives its value three times.
     const index_t repeats = extents.channels / p.channels;
     for (const unsigned char b : p.bytes)
       for (index_t i = 0; i < repeats; ++i)

@@ -253,6 +253,7 @@ class safetensors {
   }
 
   void parse() {
+    // The length of the header, which must leave room for itself.
     constexpr std::uint64_t most = 100'000'000;  // the format's own limit
     if (source_.size() < 8)
       broken(0, "the file has " + std::to_string(source_.size()) +

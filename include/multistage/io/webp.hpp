@@ -11,6 +11,8 @@ namespace multistage::io {
 
 namespace detail {
 
+/// What the header promises. @throws file_error for one that is broken, an animation, or too
+/// many pixels
 inline WebPBitstreamFeatures webp_features(const std::string& path,
                                            std::span<const unsigned char> bytes,
                                            const picture_options& options) {
@@ -42,6 +44,7 @@ inline int webp_orientation(std::span<const unsigned char> bytes) {
   return orientation;
 }
 
+/// What the picture will be, the right way up. @throws file_error
 inline picture_header webp_header(const std::string& path,
                                   std::span<const unsigned char> bytes,
                                   const picture_options& options) {
@@ -56,6 +59,8 @@ inline picture decode_webp(const std::string& path,
                            std::span<const unsigned char> bytes,
                            const picture_options& options = {}) {
   const WebPBitstreamFeatures f = detail::webp_features(path, bytes, options);
+  // libwebp writes into memory of ours, with an opacity behind each pixel where the file has
+  // one.
   const std::size_t channels = f.has_alpha ? 4 : 3;
   picture p{f.height, f.width, 3, {}};
   p.bytes.resize(std::size_t(p.height * p.width) * channels);

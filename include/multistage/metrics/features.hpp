@@ -76,6 +76,8 @@ inline kid_estimate kid_in_blocks(std::span<const double> a,
       order[std::size_t(i)] = i;
     std::vector<double> out;
     for (index_t i = 0; i < subset_size; ++i) {
+      // The beginning of a shuffle by Fisher and Yates: row i changes places with one not yet
+      // drawn.
       std::swap(order[std::size_t(i)],
                 order[std::size_t(i + index_t(numbers.below(std::uint64_t(i),
                                                             std::uint32_t(from.rows() - i))))]);

@@ -108,6 +108,7 @@ class distances {
           else
             candidates.push_back(exact(of_y, i, of_y, j));
         }
+        // Of those in doubt, the one that is k-th in all.
         std::nth_element(candidates.begin(), candidates.begin() + (k - 1 - below),
                          candidates.end());
         r.push_back(candidates[std::size_t(k - 1 - below)]);

@@ -31,6 +31,8 @@ std::vector<index_t> interval_clustering(index_t levels, int clusters, Cost&& co
   const index_t most = divide_up(3 * n, 2 * k);
   const index_t width = n + 1;
   constexpr double impossible = std::numeric_limits<double>::infinity();
+  // The least cost of the first b levels in m clusters, for one m after the other, and for each
+  // where its last cluster begins.
   std::vector<double> before(static_cast<std::size_t>(width), impossible), now(before);
   std::vector<index_t> from(static_cast<std::size_t>(k * width), 0);
   for (index_t b = 1; b <= n; ++b)
@@ -53,6 +55,7 @@ std::vector<index_t> interval_clustering(index_t levels, int clusters, Cost&& co
                        "interval_clustering: the size limits leave no way to cut ", levels,
                        " levels into ", clusters, " clusters");
   std::vector<index_t> first(static_cast<std::size_t>(k), 0);
+  // Back along the beginnings.
   index_t b = n;
   for (index_t m = k - 1; m >= 1; --m)
     first[m] = b = from[m * width + b];

@@ -47,6 +47,7 @@ inline n_stage_result n_stage_partition(const std::vector<double>& matrix, int s
     return (sum[j * w + j] - sum[i * w + j] - sum[j * w + i] + sum[i * w + i]) /
            (length * length);
   };
+  // best[s][j]: the first j nodes in s stages; from[s][j]: where the last of them begins.
   constexpr double impossible = -1e300;
   std::vector<double> best(static_cast<std::size_t>((stages + 1) * w), impossible);
   std::vector<index_t> from(static_cast<std::size_t>((stages + 1) * w), 0);
@@ -62,6 +63,7 @@ inline n_stage_result n_stage_partition(const std::vector<double>& matrix, int s
           from[s * w + j] = i;
         }
       }
+  // Back along the cuts that led to the best sum.
   n_stage_result r{std::vector<index_t>(static_cast<std::size_t>(stages - 1)),
                    best[stages * w + n]};
   index_t j = n;

@@ -63,6 +63,7 @@ struct online_softmax {
         most = s[j];
     }
     const T scale = first ? T(0) : T(::exp(double(maximum[q] - most)));
+    // What was summed under the old maximum counts less under a larger one.
     T total = first ? T(0) : sum[q] * scale;
     for (index_t j = 0; j < block; ++j)
       total += s[j] = T(::exp(double(s[j] - most)));

@@ -32,6 +32,8 @@ bool interferes(const view<T, E>& to, const view<const U, F>& from) {
   const std::less<const void*> before;
   if (!before(first, behind_read) || !before(first_read, behind))
     return false;
+  // Both begin at one address with elements of one size: then equal strides mean element by
+  // element.
   if (static_cast<const void*>(to.data) != static_cast<const void*>(from.data) ||
       sizeof(T) != sizeof(U))
     return true;

@@ -135,6 +135,7 @@ void convolve_by_tiles(const cpu& b,
   const index_t padded_in = round_up(in, L);
   const index_t padded_out = round_up(out, L);
   const index_t tiles = t.count();
+  // How many tiles' V and M fit, and of these how many a task takes.
   const index_t fit = (is_large<T>(in, out) ? far : near) /
                       (positions * index_t(sizeof(T)) * (padded_in + padded_out));
   const index_t per_task = rows_per_task(tiles, std::max(fit, R), b.threads());

@@ -253,6 +253,8 @@ void transform_weight_rows(const weights<T>& w,
   // A panel's rows are short pieces far apart, which no cache foresees: each load asks for what
   // a later one will want.
   constexpr index_t rows_ahead = 8;
+  // L rows of the weights at a time, of all nine taps; `half` holds what the columns' transform
+  // has made of one row.
   vec turned[9][L][V];
   vec half[6][3][V];
   if (w.rotated)  // rows of w are columns here: blocks of L x L change sides

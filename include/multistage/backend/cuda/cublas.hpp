@@ -70,6 +70,7 @@ class cublas_products {
                 T alpha,
                 T beta,
                 const product_batch& batch) {
+    // Row-major C = A B is column-major C^T = B^T A^T: the factors change places.
     const cublasOperation_t left = operation_of(a);
     const cublasOperation_t right = operation_of(b);
     const int m = int(c.rows);

@@ -24,6 +24,7 @@ void cuda_check(cudaError_t status, const char* call, const More&... more) {
   if (status == cudaSuccess) [[likely]]
     return;
   cudaGetLastError();  // what can be forgotten is
+  // A device that still fails after its record is cleared is lost to this process.
   const bool lost = cudaDeviceSynchronize() != cudaSuccess;
   fail<error>(
       "CUDA: ", cudaGetErrorString(status), " (", cudaGetErrorName(status), ", met at ", call,

@@ -67,7 +67,8 @@ void attention_forward(const eigen& b, const attention_problem<T>& p) {
         const auto k = head.like_k(p.k);
         const auto v = head.like_v(p.v);
         const tile<T> q = padded<T>(head.like_q(p.q).middleRows(first, count));  // [32, d]
-        tile<T> weights = product(q, k.transpose()) * p.scale;                   // [32, keys]
+        // Scores first, then weights in their place.
+        tile<T> weights = product(q, k.transpose()) * p.scale;  // [32, keys]
         for (index_t i = 0; i < count; ++i) {
           const T most = weights.row(i).maxCoeff();
           const row_array<T> w = (weights.row(i).array() - most).exp();  // [keys]
@@ -122,6 +123,7 @@ void attention_backward(const eigen& b,
       weights.row(j) = w.matrix();
       ds.row(j) = (w * (ds.row(j).array() - dy_y)).matrix();
     }
+    // Rows of the tile that are no keys must not add to anything.
     weights.bottomRows(tile_rows - count).setZero();
     head.like_k(g.dk).middleRows(first, count) = product(ds, q).topRows(count) * p.scale;
     head.like_v(g.dv).middleRows(first, count) = product(weights, dy).topRows(count);

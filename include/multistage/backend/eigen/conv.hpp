@@ -127,6 +127,7 @@ void conv_backward_input(const eigen& b,
   const index_t pixels = p.rows * p.height * p.width;
   if (dx) {
     const patches<T> reader = backward_patches(p, dy);
+    // Weights for the way back: of each tap [out, in] instead of [in, out].
     matrix<T> turned(reader.size(), p.channels);  // [taps out, channels]
     for (index_t tap = 0; tap < p.taps(); ++tap) {
       const auto weight = as_matrix(p.weight + tap * p.channels * n, p.channels, n);
@@ -160,6 +161,7 @@ void conv_backward_weight(const eigen& b, const conv_problem<T>& p, const T* dy,
   const patches<T> reader = forward_patches(p);
   const index_t patch = reader.size();
   constexpr index_t some = 1024;
+  // Patches of some pixels at a time, so that memory does not grow with the image.
   matrix<T> x(std::min(some, pixels), patch);  // [pixels, patch]
   for (index_t first = 0; first < pixels; first += some) {
     const index_t count = std::min(some, pixels - first);

@@ -170,6 +170,7 @@ void conv_backward_input(const thrust_backend<System>& b,
   if (!dx)
     return;
   const index_t per_row = p.out_pixels();
+  // Whole images at a time, since a pixel of dx gathers from patches of all around it.
   const index_t fit = patch_block(p.rows * per_row, patch) / per_row;
   const index_t block = fit < 1 ? 1 : fit;
   const index_t span = thrust_kernel::span<System>(p.channels);

@@ -252,6 +252,7 @@ void norm_backward(const thrust_backend<System>& b,
   const index_t all = p.all_channels();
   // Sums over pixels of each row and channel; from them the means that dx needs.
   norm_partial_sums(b, gr, g.partials);
+  // [rows, groups, 2], in memory of the handle.
   T* means = b.template workspace<T>(2, p.rows * p.groups * 2);
   b.for_each_index(p.rows * p.groups, norm_means<T>{r, g.partials, means});
   if (g.dx)
