@@ -11,7 +11,7 @@ inline double normal_cdf(double x) {
 }
 
 /// The x with P(X <= x) = p, for p in (0, 1): a rational start (relative error 1e-9, after P.
-/// Acklam) and one step of Halley's method.
+/// Acklam) and two steps of Halley's method.
 inline double normal_quantile(double p) {
   if (p <= 0)
     return -HUGE_VAL;

@@ -154,10 +154,14 @@ template <class T, class E, class To>
 constexpr index_list<To::rank()> spread_strides(const view<T, E>& v, const To& to) {
   constexpr int skip = To::rank() - E::rank();
   index_list<To::rank()> strides;
-  for (int k = 0; k < E::rank(); ++k)
-    strides[k + skip] = v.extents[k] == 1 && to[k + skip] != 1 ? 0 : v.strides[k];
+  for (int k = 0; k < E::rank(); ++k) {
+    const bool repeated = v.extents[k] == 1 && to[k + skip] != 1;
+    strides[k + skip] = repeated ? 0 : v.strides[k];
+  }
   return strides;
 }
+/// v repeated to the extents `to`, by strides of 0. @throws shape_error where it does not
+/// spread
 template <class To, class T, class E>
 constexpr view<T, To> broadcast(const view<T, E>& v, const To& to) {
   require<shape_error>(spreads(v.extents, to), "broadcast: ", v.extents, " does not spread to ",
@@ -191,6 +195,8 @@ constexpr view<T, To> reshape(const view<T, E>& v, const To& to) {
     index_t used = 1;
     strides[k--] = step;
     while (have != want && good) {
+      // The run is too short: v's next axis joins it, if it lies as a continuation. Else the
+      // result's next axis cuts it.
       if (have < want) {
         const int next = at - 1;
         int from = next;

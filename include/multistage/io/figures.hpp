@@ -76,13 +76,18 @@ struct axes {
       if (!log)
         break;
       t.clear();
-      for (int e = int(std::floor(std::log10(a))); std::pow(10.0, e) <= b * 1.0001; ++e)
-        for (const double m : digits)
-          if (const double v = m * std::pow(10.0, e); v >= a * 0.9999 && v <= b * 1.0001)
+      const int first = int(std::floor(std::log10(a)));
+      for (int e = first; std::pow(10.0, e) <= b * 1.0001; ++e)
+        for (const double m : digits) {
+          const double v = m * std::pow(10.0, e);
+          const bool inside = v >= a * 0.9999 && v <= b * 1.0001;
+          if (inside)
             t.push_back(v);
+        }
       if (t.size() >= 4)
         return t;
     }
+    // Steps of 1, 2, 5 or 10 times a power of ten, about five of them.
     t.clear();
     const double raw = (b - a) / 5;
     const double power = std::pow(10.0, std::floor(std::log10(raw)));

@@ -28,12 +28,9 @@ inline double kid(std::span<const double> a, std::span<const double> b, index_t 
   const auto kernel_sum = [&](const auto& p, const auto& q, bool skip_diagonal) {
     double sum = 0;
     for (index_t i = 0; i < p.rows(); i += block) {
-      const matrix k =
-          ((p.middleRows(i, std::min(block, p.rows() - i)) * q.transpose()).array() /
-               double(dimension) +
-           1)
-              .cube()
-              .matrix();
+      const index_t some = std::min(block, p.rows() - i);
+      const matrix products = p.middleRows(i, some) * q.transpose();  // [some, rows of q]
+      const matrix k = (products.array() / double(dimension) + 1).cube().matrix();
       sum += k.sum();
       if (skip_diagonal)
         sum -= k.middleCols(i, k.rows()).trace();
@@ -78,17 +75,20 @@ inline kid_estimate kid_in_blocks(std::span<const double> a,
     for (index_t i = 0; i < subset_size; ++i) {
       // The beginning of a shuffle by Fisher and Yates: row i changes places with one not yet
       // drawn.
-      std::swap(order[std::size_t(i)],
-                order[std::size_t(i + index_t(numbers.below(std::uint64_t(i),
-                                                            std::uint32_t(from.rows() - i))))]);
-      const double* row = from.data() + order[std::size_t(i)] * dimension;
+      const auto left = std::uint32_t(from.rows() - i);
+      const index_t other = i + index_t(numbers.below(std::uint64_t(i), left));
+      index_t& here = order[std::size_t(i)];
+      std::swap(here, order[std::size_t(other)]);
+      const double* row = from.data() + here * dimension;
       out.insert(out.end(), row, row + dimension);
     }
     return out;
   };
-  for (int s = 0; s < subsets; ++s)
-    values.push_back(
-        kid(draw(x, std::uint64_t(2 * s)), draw(y, std::uint64_t(2 * s + 1)), dimension));
+  for (int s = 0; s < subsets; ++s) {
+    const std::vector<double> of_a = draw(x, std::uint64_t(2 * s));
+    const std::vector<double> of_b = draw(y, std::uint64_t(2 * s + 1));
+    values.push_back(kid(of_a, of_b, dimension));
+  }
   double mean = 0;
   double square = 0;
   for (const double v : values)

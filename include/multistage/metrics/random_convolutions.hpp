@@ -74,21 +74,23 @@ class random_convolutions {
           backend_, {rows, image_.height, image_.width, image_.channels},
           images.subspan(std::size_t(at * size), std::size_t(rows * size)));
       index_t begin = 0;
-      for (auto& part : halves_) {
-        const extent out =
-            part.network.network().nodes[std::size_t(part.network.network().outputs[0])].out();
-        tensor<float, Backend> y(backend_, {rows, out.height, out.width, out.channels}),
-            mean(backend_, {rows, 1, 1, out.channels});
+      for (half& part : halves_) {
+        const graph& network = part.network.network();
+        const extent out = network.nodes[std::size_t(network.outputs[0])].out();
+        tensor<float, Backend> y(backend_, out.of(rows));
+        tensor<float, Backend> sums(backend_, {rows, 1, 1, out.channels});
         network_inputs<float> in;
         in[input_slot::image] = x.data();
         part.network.forward(part.weights.data(), in, {rows}, y.data());
-        row_sums(backend_, rows, out.pixels(), out.channels,
-                 static_cast<const float*>(y.data()), mean.data(), false);
-        const std::vector<float> host = mean.to_host();
-        for (index_t r = 0; r < rows; ++r)
+        const float* const values = y.data();
+        row_sums(backend_, rows, out.pixels(), out.channels, values, sums.data(), false);
+        const std::vector<float> host = sums.to_host();
+        for (index_t r = 0; r < rows; ++r) {
+          double* const to = features.data() + (at + r) * feature_count + begin;
+          const float* const from = host.data() + r * out.channels;
           for (index_t c = 0; c < out.channels; ++c)
-            features[std::size_t((at + r) * feature_count + begin + c)] =
-                double(host[std::size_t(r * out.channels + c)]) / double(out.pixels());
+            to[c] = double(from[c]) / double(out.pixels());
+        }
         begin += out.channels;
         x = std::move(y);
       }

@@ -130,12 +130,16 @@ inline std::vector<index_t> cluster_by_gradient(const std::vector<double>& affin
     require<value_error>(std::isfinite(affinity[i]), "cluster_by_gradient: affinity ", i,
                          " is ", affinity[i], "; all must be finite");
   std::vector<double> sum(static_cast<std::size_t>(n * (n + 1)), 0.0);
-  for (index_t c = 0; c < n; ++c)
+  const index_t width = n + 1;
+  for (index_t c = 0; c < n; ++c) {
+    double* const row = sum.data() + c * width;
     for (index_t t = 0; t < n; ++t)
-      sum[c * (n + 1) + t + 1] = sum[c * (n + 1) + t] + affinity[c * n + t];
+      row[t + 1] = row[t] + affinity[c * n + t];
+  }
   return interval_clustering(n, clusters, [&](index_t a, index_t b) {
-    const index_t c = a + (b - a) / 2;
-    return sum[c * (n + 1) + a] - sum[c * (n + 1) + b];
+    const index_t centre = a + (b - a) / 2;
+    const double* const row = sum.data() + centre * width;
+    return row[a] - row[b];
   });
 }
 
