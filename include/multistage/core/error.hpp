@@ -7,6 +7,7 @@
 // as they were. Errors that the compiler can find are static_asserts whose text begins with
 // "multistage:".
 #pragma once
+#include <initializer_list>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -41,13 +42,52 @@ struct state_error : error {
   using error::error;
 };
 
-/// Throws `Error` with the parts streamed one after the other.
-template <class Error, class... Parts>
-MULTISTAGE_COLD [[noreturn]] void fail(const Parts&... parts) {
+/// A part of a message, for as long as the call that it is an argument of: text, or a value of
+/// any type that can be streamed.
+class message_part {
+ public:
+  /// Text, whatever its length: literals are not of a type each.
+  message_part(const char* text) : part_(text), write_(write_text) {}
+  /// What << puts there.
+  template <class T>
+  message_part(const T& value) : part_(&value), write_(write_value<T>) {}
+  /// Puts the part into a stream.
+  void write(std::ostream& to) const {
+    write_(to, part_);
+  }
+
+ private:
+  MULTISTAGE_COLD static void write_text(std::ostream& to, const void* text) {
+    to << static_cast<const char*>(text);
+  }
+  template <class T>
+  MULTISTAGE_COLD static void write_value(std::ostream& to, const void* value) {
+    to << *static_cast<const T*>(value);
+  }
+  const void* part_;
+  void (*write_)(std::ostream&, const void*);
+};
+
+/// The parts one after the other.
+MULTISTAGE_COLD inline std::string message_of(std::initializer_list<message_part> parts) {
   std::ostringstream message;
   message.precision(9);
-  (message << ... << parts);
-  throw Error(message.str());
+  for (const message_part& part : parts)
+    part.write(message);
+  return message.str();
+}
+
+/// Throws `Error` with the parts as message. Compiled once an error; `fail` is what to call.
+template <class Error>
+MULTISTAGE_COLD [[noreturn]] void throw_message(std::initializer_list<message_part> parts) {
+  throw Error(message_of(parts));
+}
+
+/// Throws `Error` with the parts streamed one after the other. The call's own code is but a
+/// list of pointers: a unit holds hundreds of messages.
+template <class Error, class... Parts>
+MULTISTAGE_COLD [[noreturn]] void fail(const Parts&... parts) {
+  throw_message<Error>({message_part(parts)...});
 }
 
 /// Throws `Error` with the parts as message unless `condition` holds.

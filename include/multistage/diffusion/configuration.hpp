@@ -5,6 +5,7 @@
 #include <type_traits>
 #include <variant>
 
+#include "../core/as_it_is.hpp"
 #include "../core/tensor.hpp"
 #include "../networks/adm_unet.hpp"
 #include "../networks/ldm_unet.hpp"
@@ -85,16 +86,14 @@ configuration configure(const Net& net,
 /// not compile every family's description.
 template <std::same_as<configuration> Configuration>
 described_network record(const Configuration& c) {
-  return std::visit([&](const auto& net) { return record(net, c.stages); }, c.network);
+  return as_it_is(c.network, [&](const auto& net) { return record(net, c.stages); });
 }
 
 /// Extents of the images a configuration takes.
 inline shape image_shape(const configuration& c, index_t rows) {
-  return std::visit(
-      [&](const auto& n) {
-        return shape{rows, n.resolution, n.width(), n.channels};
-      },
-      c.network);
+  return as_it_is(c.network, [&](const auto& n) {
+    return shape{rows, n.resolution, n.width(), n.channels};
+  });
 }
 
 }  // namespace multistage

@@ -3,6 +3,7 @@
 #pragma once
 #include <variant>
 
+#include "../core/as_it_is.hpp"
 #include "../ops/activation.hpp"
 #include "../ops/attention.hpp"
 #include "../ops/combine.hpp"
@@ -39,15 +40,6 @@ using any_operation = std::variant<ops::network_input,
                                    ops::pooling,
                                    ops::softmax_attention,
                                    ops::own_operation>;
-
-/// f(operation as what it is). Lighter for compilers than std::visit.
-template <std::size_t I = 0, class F>
-constexpr auto as_it_is(const any_operation& o, F&& f) {
-  if constexpr (I + 1 < std::variant_size_v<any_operation>)
-    if (o.index() != I)
-      return as_it_is<I + 1>(o, f);
-  return f(*std::get_if<I>(&o));
-}
 
 /// What messages and profiles call it.
 inline const char* name_of(const any_operation& o) {

@@ -6,7 +6,7 @@
 //   any_schedule mine(my_schedule{});          // of a type of yours that meets noise_schedule
 //
 // A variant of the library's types and one place for others: files can say which it is, and
-// std::visit(f, s.get()) gives an algorithm the schedule's own type.
+// as_it_is(s.get(), f) gives an algorithm the schedule's own type.
 #pragma once
 #include <concepts>
 #include <memory>
@@ -15,6 +15,7 @@
 #include <utility>
 #include <variant>
 
+#include "../core/as_it_is.hpp"
 #include "../core/error.hpp"
 #include "cosine.hpp"
 #include "discrete.hpp"
@@ -93,15 +94,7 @@ class custom_schedule {
 /// A schedule of any kind; a schedule itself.
 class any_schedule {
  public:
-  /// What files and command lines can name.
-  using named = std::variant<edm_schedule,
-                             vp_schedule,
-                             sub_vp_schedule,
-                             ve_schedule,
-                             cosine_schedule,
-                             flow_schedule,
-                             ddpm_schedule>;
-  /// Those, and one of the user's own.
+  /// What files and command lines can name, and last one of the user's own.
   using choice = std::variant<edm_schedule,
                               vp_schedule,
                               sub_vp_schedule,
@@ -120,45 +113,50 @@ class any_schedule {
       : schedule_(kept(std::move(s))) {}
   /// @throws value_error for a name that is none of edm, vp, sub_vp, ve, cosine, flow, ddpm.
   explicit any_schedule(const std::string& name)
-      : schedule_(by_name(name, std::make_index_sequence<std::variant_size_v<named>>())) {}
+      : schedule_(by_name(name, std::make_index_sequence<custom_at>())) {}
 
-  /// The schedule itself, for std::visit.
+  /// The schedule itself, for as_it_is.
   const choice& get() const {
     return schedule_;
   }
   /// The name that files use: "edm", "vp", ...; "custom" for one of the user's own.
   std::string name() const {
-    return std::visit([](const auto& s) { return std::string(s.name()); }, schedule_);
+    return as_it_is(schedule_, [](const auto& s) { return std::string(s.name()); });
   }
   /// The image's scale at a time. @see noise_schedule
   double signal(double t) const {
-    return std::visit([&](const auto& s) { return s.signal(t); }, schedule_);
+    return as_it_is(schedule_, [&](const auto& s) { return s.signal(t); });
   }
   /// The noise level of a time. @see noise_schedule
   double sigma(double t) const {
-    return std::visit([&](const auto& s) { return s.sigma(t); }, schedule_);
+    return as_it_is(schedule_, [&](const auto& s) { return s.sigma(t); });
   }
   /// The time of a noise level. @see noise_schedule
   double t(double sigma) const {
-    return std::visit([&](const auto& s) { return s.t(sigma); }, schedule_);
+    return as_it_is(schedule_, [&](const auto& s) { return s.t(sigma); });
   }
   /// The least noise level's time.
   double t_min() const {
-    return std::visit([](const auto& s) { return s.t_min(); }, schedule_);
+    return as_it_is(schedule_, [](const auto& s) { return s.t_min(); });
   }
   /// The largest noise level's time.
   double t_max() const {
-    return std::visit([](const auto& s) { return s.t_max(); }, schedule_);
+    return as_it_is(schedule_, [](const auto& s) { return s.t_max(); });
   }
 
  private:
+  static constexpr std::size_t custom_at = std::variant_size_v<choice> - 1;
+  template <class S, std::size_t... I>
+  static constexpr bool is_named(std::index_sequence<I...>) {
+    return (std::same_as<S, std::variant_alternative_t<I, choice>> || ...);
+  }
   template <class S>
   static choice kept(S s) {
     if constexpr (requires { S::name(); })
       check_schedule(S::name(), s);
     else
       check_schedule("custom", s);
-    if constexpr (std::is_constructible_v<named, S>)
+    if constexpr (is_named<S>(std::make_index_sequence<custom_at>()))
       return choice(std::move(s));
     else
       return choice(custom_schedule(std::move(s)));
@@ -173,7 +171,7 @@ class any_schedule {
       if (name == S::name())
         found = s, any = true;
     };
-    (look(std::variant_alternative_t<I, named>{}), ...);
+    (look(std::variant_alternative_t<I, choice>{}), ...);
     require<value_error>(any, "schedule '", name, "' is unknown; known: ", known);
     return found;
   }

@@ -12,9 +12,8 @@
 #pragma once
 #include <algorithm>
 #include <cmath>
-#include <map>
+#include <forward_list>
 #include <mutex>
-#include <tuple>
 #include <vector>
 
 #include "../core/error.hpp"
@@ -141,19 +140,28 @@ class discrete_schedule {
   }
 
   /// One object for each set of arguments, made once; safe to call from several threads.
+  /// References stay good to the program's end.
   static const discrete_schedule& cached(beta_schedule kind,
                                          double beta_start,
                                          double beta_end,
                                          int steps) {
+    struct entry {
+      beta_schedule kind;
+      double beta_start;
+      double beta_end;
+      int steps;
+      discrete_schedule schedule;
+    };
     static std::mutex guard;
-    static std::map<std::tuple<int, double, double, int>, discrete_schedule> made;
+    static std::forward_list<entry> made;  // a program has one or two
     const std::lock_guard lock(guard);
-    const auto key = std::tuple{int(kind), beta_start, beta_end, steps};
-    const auto it = made.find(key);
-    return it != made.end()
-               ? it->second
-               : made.emplace(key, discrete_schedule(kind, beta_start, beta_end, steps))
-                     .first->second;
+    for (const entry& e : made)
+      if (e.kind == kind && e.beta_start == beta_start && e.beta_end == beta_end &&
+          e.steps == steps)
+        return e.schedule;
+    made.push_front({kind, beta_start, beta_end, steps,
+                     discrete_schedule(kind, beta_start, beta_end, steps)});
+    return made.front().schedule;
   }
 
  private:
