@@ -1,10 +1,11 @@
 // Files and pictures: safetensors, checkpoints, npy, IDX, JSON, figures and reports. Needs
 // nlohmann-json, cairo, libpng and zlib (target multistage::io).
 #pragma once
+// The order matters: what stands between the first and the last.
+// clang-format off
+#include "core/warnings_begin.inc"
 #include "core/program.hpp"
 #include "core/progress.hpp"
-#include "core/warnings_begin.inc"
-#include "core/warnings_end.inc"
 #include "io/autoencoder_file.hpp"
 #include "io/canvas.hpp"
 #include "io/dataset.hpp"
@@ -19,3 +20,5 @@
 #include "io/safetensors.hpp"
 #include "io/weights.hpp"
 #include "training/checkpoint.hpp"
+#include "core/warnings_end.inc"
+// clang-format on

@@ -4,7 +4,10 @@
 // <multistage/thrust.hpp>; the portable reference, for any processor and real scalar, in
 // <multistage/eigen.hpp>.
 #pragma once
-#include "backend/cpu/backend.hpp"
+// The order matters: what stands between the first and the last.
+// clang-format off
 #include "core/warnings_begin.inc"
-#include "core/warnings_end.inc"
+#include "backend/cpu/backend.hpp"
 #include "library.hpp"
+#include "core/warnings_end.inc"
+// clang-format on

@@ -2,8 +2,11 @@
 // the CPU. Compile with -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_CPP (or _OMP), as the
 // target multistage::thrust does.
 #pragma once
+// The order matters: what stands between the first and the last.
+// clang-format off
+#include "core/warnings_begin.inc"
 #include "backend/thrust/backend.hpp"
 #include "backend/thrust/systems.hpp"
-#include "core/warnings_begin.inc"
-#include "core/warnings_end.inc"
 #include "library.hpp"
+#include "core/warnings_end.inc"
+// clang-format on
