@@ -1,8 +1,10 @@
 // What samplers take outside the network: each walks its noise levels over 64 pictures of the
-// quickstart (8 x 8 x 1) with a denoiser that does nothing; the time is that of one evaluation,
-// and share_of_forward is its share of the quickstart network's forward pass in its cheapest
-// stage. Then the parts of `sample` around the sampler, schedules and lists of noise levels,
-// and draws of training's noise levels, and the measures.
+// quickstart (8 x 8 x 1) on one thread with a denoiser that does nothing; the time is that of
+// one evaluation, and share_of_forward is its share of the quickstart network's forward pass in
+// its cheapest stage. The same for all of `sample` around the network: latents, the sampler, a
+// stack of decorators, the check of results, pictures to the host. Then the parts of `sample`
+// alone, schedules and lists of noise levels, draws of training's noise levels, and the
+// measures.
 #include <benchmark/benchmark.h>
 
 #include <multistage/metrics/features.hpp>
@@ -29,7 +31,7 @@ double forward_seconds() {
                                     .num_blocks = 1,
                                     .attn_resolutions = {4}},
                       ms::decoders{{48, 32, 16}}>
-        net(ms::partition({0.55, 42.0}), ms::seed{1});
+        net(ms::partition({0.55, 42.0}), ms::seed{1}, 0.5, ms::cpu(1));
     ms::cpu b = net.backend();
     ms::tensor<double, ms::cpu> x(b, pictures), d(b, pictures);
     const std::vector<double> sigmas(std::size_t(rows), 50.0);
@@ -46,22 +48,15 @@ double forward_seconds() {
   return seconds;
 }
 
-template <class Sampler>
-void walk(benchmark::State& s, const Sampler& sampler) {
-  ms::cpu b;
-  ms::tensor<double, ms::cpu> x(b, pictures);
+/// Runs f() as often as the benchmark asks, and reports the time of one of the evaluations that
+/// it returns the number of.
+template <class F>
+void time_evaluations(benchmark::State& s, F&& f) {
   std::int64_t evaluations = 0;
   const double forward = forward_seconds();
   const auto begin = std::chrono::steady_clock::now();
-  for (auto _ : s) {
-    ms::ops::fill<ms::cpu, double>(b, x.view(), 1.0);
-    sampler(
-        b, x.view(), [&](ms::view<const double>, double, ms::view<double>) { ++evaluations; },
-        [&](int k, ms::view<double> z) {
-          ms::fill_normal(b, ms::random_stream(1, std::uint64_t(k)), z.extents.size(), z.data);
-        },
-        [](int, double, ms::view<const double>, ms::view<const double>) { return true; });
-  }
+  for (auto _ : s)
+    evaluations += f();
   const double each =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() /
       double(std::max<std::int64_t>(1, evaluations));
@@ -70,17 +65,45 @@ void walk(benchmark::State& s, const Sampler& sampler) {
   s.counters["share_of_forward"] = each / forward;
 }
 
+template <class Sampler>
+void walk(benchmark::State& s, const Sampler& sampler) {
+  ms::cpu b(1);
+  ms::tensor<double, ms::cpu> x(b, pictures);
+  time_evaluations(s, [&] {
+    std::int64_t evaluations = 0;
+    ms::ops::fill<ms::cpu, double>(b, x.view(), 1.0);
+    sampler(
+        b, x.view(), [&](ms::view<const double>, double, ms::view<double>) { ++evaluations; },
+        [&](int k, ms::view<double> z) {
+          ms::fill_normal(b, ms::random_stream(1, std::uint64_t(k)), z.extents.size(), z.data);
+        },
+        [](int, double, ms::view<const double>, ms::view<const double>) { return true; });
+    return evaluations;
+  });
+}
+
+/// All of `sample` but the network.
+template <class Sampler>
+void whole(benchmark::State& s, const Sampler& sampler, ms::sampling_options options) {
+  options.seeds = "0-63";
+  const auto nothing = [](ms::view<const double>, double, ms::view<double>) {
+  };
+  time_evaluations(s, [&] {
+    return ms::sample(nothing, {1, 8, 8, 1}, sampler, options, ms::cpu(1)).evaluations[0];
+  });
+}
+
 /// What `sample` does around an evaluation: noise levels, the check that the result is finite;
 /// and once a picture, its latents.
 void check_finite(benchmark::State& s) {
-  ms::cpu b;
+  ms::cpu b(1);
   const ms::tensor<double, ms::cpu> d(b, pictures);
   double sum = 0;
   for (auto _ : s)
     benchmark::DoNotOptimize(sum += ms::ops::sum<ms::cpu, double>(b, d.view()));
 }
 void latents(benchmark::State& s) {
-  ms::cpu b;
+  ms::cpu b(1);
   ms::tensor<double, ms::cpu> x(b, pictures);
   for (auto _ : s)
     for (ms::index_t r = 0; r < rows; ++r)
@@ -161,6 +184,17 @@ const int registered = [] {
   add("score_sde, Langevin",
       ms::score_sde{.num_steps = 20, .corrector = ms::sde_corrector::langevin});
   add("restart", ms::restart{});
+  const auto all = [](const char* name, auto sampler, ms::sampling_options options) {
+    benchmark::RegisterBenchmark(name, [=](benchmark::State& s) {
+      whole(s, sampler, options);
+    })->UseRealTime();
+  };
+  all("sample, edm_heun", ms::edm_heun{}, {});
+  all("sample, edm_heun, inpainting and clipping", ms::edm_heun{},
+      {.known = std::vector<double>(64, 0.5),
+       .mask = std::vector<double>(64, 0.5),
+       .clip = ms::clipping::denoised});
+  all("sample, dpm_solver++", ms::dpm_solver{.num_steps = 20}, {});
   benchmark::RegisterBenchmark("sample: is it finite", check_finite)->UseRealTime();
   benchmark::RegisterBenchmark("sample: latents of 64 pictures", latents)->UseRealTime();
   benchmark::RegisterBenchmark("vp: sigma and back",

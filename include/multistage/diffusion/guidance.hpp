@@ -5,10 +5,10 @@
 // stage may have its own w.
 #pragma once
 #include <cmath>
+#include <memory>
 #include <vector>
 
 #include "../core/options.hpp"
-#include "../core/scratch.hpp"
 #include "../core/tensor.hpp"
 #include "../ops/elementwise.hpp"
 #include "../stages/partition.hpp"
@@ -101,7 +101,11 @@ class guided {
     if (w == 1)
       return;
     const index_t size = denoised.extents.size();
-    const view<double> second(grown(second_, backend_, size), denoised.extents);
+    if (!second_ || second_->size() < size) {
+      second_ = nullptr;  // first, so that both are never there at once
+      second_ = std::make_unique<tensor<double, Backend>>(backend_, denoised.extents);
+    }
+    const view<double> second(second_->data(), denoised.extents);
     weak_(x, sigma, second);
     ops::linear_combination<Backend, double>(backend_, size, denoised.data,
                                              {{w, denoised.data}, {1 - w, second.data}});
@@ -113,7 +117,7 @@ class guided {
   guidance guide_;
   partition stages_;
   Backend backend_;
-  tensor<double, Backend> second_;  // D_weak
+  std::unique_ptr<tensor<double, Backend>> second_;  // D_weak
 };
 
 }  // namespace multistage

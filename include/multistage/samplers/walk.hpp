@@ -11,7 +11,9 @@
 #pragma once
 #include <algorithm>
 #include <array>
+#include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "state.hpp"
@@ -30,13 +32,13 @@ class history {
   /// A place for the value at a level, which becomes the newest.
   state<Backend> push(double level) {
     if (values_.size() < depth_)
-      values_.insert(values_.begin(), tensor<double, Backend>(*b_, extents_));
+      values_.insert(values_.begin(), std::make_unique<tensor<double, Backend>>(*b_, extents_));
     else
       std::rotate(values_.begin(), values_.end() - 1, values_.end());
     levels_.insert(levels_.begin(), level);
     if (levels_.size() > depth_)
       levels_.resize(depth_);
-    return {*b_, values_.front().view()};
+    return {*b_, values_.front()->view()};
   }
   /// How many values are remembered.
   int size() const {
@@ -48,7 +50,7 @@ class history {
   }
   /// The k-th newest value.
   combination operator[](int k) const {
-    return {1, values_[std::size_t(k)].data()};
+    return {1, std::as_const(*values_[std::size_t(k)]).data()};
   }
   /// The sum of c[k] times the k-th newest value over the first `count`, at least one: what
   /// every linear multistep method adds to x.
@@ -73,7 +75,7 @@ class history {
   Backend* b_;
   shape extents_;
   std::size_t depth_;
-  std::vector<tensor<double, Backend>> values_;
+  std::vector<std::unique_ptr<tensor<double, Backend>>> values_;
   std::vector<double> levels_;
 };
 
