@@ -138,14 +138,14 @@ TEST_CASE("a distribution of one's own draws inside the stages") {
   CHECK(levels.stage_probabilities(stages) == std::vector<double>{0.25, 0.75, 0});
   CHECK(levels.draw(stages, 0, 0.5) == Approx(1.25));
   CHECK(levels.draw(stages, 1, 0.5) == Approx(2.25));
-  CHECK(ms::noise_level_draws("time_kneed").name() == "time_kneed");
-  CHECK_THAT(message([] { ms::noise_level_draws("normal"); }),
+  CHECK(ms::noise_level_draws(std::string("time_kneed")).name() == "time_kneed");
+  CHECK_THAT(message([] { ms::noise_level_draws(std::string("normal")); }),
              Catch::Contains("known: log_normal, log_uniform, time_uniform, time_kneed"));
 }
 
 TEST_CASE("weights by name, by type and by function") {
-  CHECK(ms::loss_weight("min_snr")(0.1) == 5);
-  CHECK(ms::loss_weight("p2")(1) == 0.5);
+  CHECK(ms::loss_weight(std::string("min_snr"))(0.1) == 5);
+  CHECK(ms::loss_weight(std::string("p2"))(1) == 0.5);
   CHECK(ms::loss_weight(ms::min_snr_weight{.gamma = 2}).name() == "min_snr");
   const ms::loss_weight own = [](double sigma) {
     return 3 * sigma;
@@ -153,7 +153,8 @@ TEST_CASE("weights by name, by type and by function") {
   CHECK(own.name() == "custom");
   CHECK(own(2) == 6);
   CHECK_FALSE(ms::loss_weight());
-  CHECK_THAT(message([] { ms::loss_weight("best"); }), Catch::Contains("known: edm, epsilon"));
+  CHECK_THAT(message([] { ms::loss_weight(std::string("best")); }),
+             Catch::Contains("known: edm, epsilon"));
   ms::trainer_options o;
   o.fields(o, [](const ms::option& option, auto& value) {
     if (option.name == std::string("weight") || option.name == std::string("levels"))

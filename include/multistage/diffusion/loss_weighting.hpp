@@ -176,8 +176,10 @@ class loss_weight {
       name_ = "custom";
   }
   /// One of the library's with its usual parameters. @throws value_error for a name that is
-  /// none of those at the file's head
-  explicit loss_weight(const std::string& name)
+  /// none of those at the file's head. A template, so that units which do not ask by name
+  /// compile no other weight
+  template <std::same_as<std::string> Name>
+  explicit loss_weight(const Name& name)
       : loss_weight(made_from_name<loss_weight,
                                    edm_weight,
                                    epsilon_weight,

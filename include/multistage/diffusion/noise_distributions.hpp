@@ -201,8 +201,10 @@ class noise_level_draws {
       check_rules(given);
   }
   /// One of the library's with its usual parameters. @throws value_error for a name that is
-  /// none of log_normal, log_uniform, time_uniform, time_kneed
-  explicit noise_level_draws(const std::string& name)
+  /// none of log_normal, log_uniform, time_uniform, time_kneed. A template, so that units which
+  /// do not ask by name compile no other distribution
+  template <std::same_as<std::string> Name>
+  explicit noise_level_draws(const Name& name)
       : noise_level_draws(
             made_from_name<noise_level_draws,
                            log_normal_levels,
