@@ -4,6 +4,9 @@
 //   - x)^2 + kl_weight mean_rows KL.
 // A diffusion model is trained on scale_factor times the latent image, with scale_factor = 1 /
 // (standard deviation of the latent values).
+//
+// Weights of encoder, decoder and codebook lie in one flat array, so that an optimiser sees
+// one.
 #pragma once
 #include <numeric>
 

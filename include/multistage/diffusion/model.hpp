@@ -1,5 +1,11 @@
 // A model at work: a network with weights, its preconditioning and its partition into stages.
 // D(x; sigma) routes every row to the decoder of its own sigma.
+//
+//   dynamic_model<float, cpu> model(cpu(), config, stages, seed);
+//   model.denoise(x, sigmas, d);                     // rows of any stages, in any order
+//
+// Rows are sorted by stage once a call; the shared segment runs over all of them, each decoder
+// over its own, and the results go back to the places of their rows.
 #pragma once
 #include <algorithm>
 #include <functional>

@@ -1,6 +1,13 @@
 // The multi-stage, multi-decoder model as a type (arXiv 2312.09181, section 4): network,
 // decoders, schedule, backend and scalar are template arguments, its cost a compile-time
 // constant. It is a dynamic_model that knows its structure early.
+//
+//   using model =
+//       multi_decoder<song_unet{.resolution = 32}, decoders{192, 128, 16}, edm_schedule>;
+//   static_assert(model::stage_count == 3);
+//   model net(stages, seed{1});
+//
+// What does not fit is refused by static_asserts that name the layer and what to change.
 #pragma once
 #include "../graph/counter.hpp"
 #include "model.hpp"

@@ -3,6 +3,12 @@
 // Each step may first raise the noise from t_i to t_hat = t_i + gamma t_i; then, with the slope
 //   d = (x_hat - D(x_hat; t_hat)) / t_hat,
 // Euler's step x_next = x_hat + (t_next - t_hat) d is corrected by the slope at its end.
+//
+//   d' = (x_next - D(x_next; t_next)) / t_next
+//   x_next = x_hat + (t_next - t_hat) (d + d') / 2
+//
+// but for the last step, which ends at 0 and is Euler's alone: 2 N - 1 evaluations for N
+// steps.
 #pragma once
 #include <algorithm>
 #include <cmath>

@@ -3,6 +3,9 @@
 // backend. A batch at a time, x = start n goes down a sampler's noise levels (for EDM's:
 // Karras et al., arXiv 2206.00364, algorithm 2) with a denoiser: the model's with what the
 // options stack around it, or a user's own.
+//
+//   const auto pictures = sample(net, edm_heun{.num_steps = 18}, {.seeds = "0-15"});
+//   pictures.images;                                 // [16, h, w, c] in [-1, 1], on the host
 #pragma once
 #include <functional>
 

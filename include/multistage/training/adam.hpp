@@ -2,6 +2,9 @@
 // weights, in one pass over memory:
 //   m = b1 m + (1 - b1) g,   v = b2 v + (1 - b2) g^2,   w -= lr m^ / (sqrt(v^) + eps),
 //   average += (1 - beta) (w - average).
+//
+// m^ and v^ are m and v over 1 - b^t, which undoes their start at 0. One pass reads g and w,
+// m, v and the average, and writes all but g: five arrays, which is what the update's time is.
 #pragma once
 #include <cmath>
 

@@ -1,6 +1,9 @@
 // Checkpoints: one safetensors file with the averaged weights under upstream's own names (what
 // a PyTorch user loads), the weights and Adam's moments under "training.", and in its metadata
 // the configuration, the partition and the counters. Written atomically.
+//
+//   save("model.safetensors", trainer);
+//   resume("model.safetensors", trainer);            // goes on as if it had not been stopped
 #pragma once
 #include "../core/warning.hpp"
 #include "../io/run_lock.hpp"

@@ -1,5 +1,8 @@
 // The objective (Karras et al., arXiv 2206.00364, eq. 8), and its gradient by the weights:
 //   L = 1/B sum_n w(sigma_n) |D(y_n + sigma_n z_n; sigma_n) - y_n|^2.
+//
+// With F the network and D = c_skip x + c_out F, the gradient that goes into F is 2 w c_out (D
+// - y) / B for each value: nothing else of the preconditioning is differentiated.
 #pragma once
 #include <algorithm>
 #include <numeric>

@@ -1,5 +1,10 @@
 // A training run: steps until a limit, an interrupt or an observer says stop; what happened is
 // kept as a history of losses by stage.
+//
+//   run(trainer, kimg(200), [&](const loss_point& p, double done) {
+//     bar.show(done, std::to_string(int(p.images_per_second)) + " images/s");
+//     return true;                                   // false ends the run
+//   });
 #pragma once
 #include <chrono>
 

@@ -1,6 +1,8 @@
 // The update: Adam and the average of the weights (adam.hpp), with a rate and a half-life for
 // each segment, and the gradient clipped to a largest norm. A decoder without rows is left
 // alone, its count of updates too.
+//
+// The norm of the gradient is one number for all segments, and so is the factor that clips it.
 #pragma once
 #include <algorithm>
 
