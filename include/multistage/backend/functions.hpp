@@ -1,4 +1,7 @@
 // Activation functions of one number and their derivatives, for functors of every backend.
+//
+// A function is a type with `value` and `derivative`, so that one template serves every
+// function and compilers see through it.
 #pragma once
 #include <cmath>
 #include <type_traits>

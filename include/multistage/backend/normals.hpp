@@ -1,5 +1,8 @@
 // Standard normal numbers, a Philox block (four of them) at an index: one functor for every
 // backend's loop over indices.
+//
+// By Box and Muller two uniform numbers make two normal ones without rejecting any, so element
+// i of a stream needs nothing of the elements before it.
 #pragma once
 #include "../core/random.hpp"
 

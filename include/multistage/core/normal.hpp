@@ -1,5 +1,9 @@
 // The standard normal distribution: its cumulative function and quantile, accurate in both
 // tails.
+//
+// Both are for levels of noise that are normal in ln sigma: a stage's share is a difference of
+// the cumulative function at its ends, and a draw inside the stage the quantile of a number
+// between.
 #pragma once
 #include <cmath>
 

@@ -1,4 +1,6 @@
 // Whether text is UTF-8 (RFC 3629), which JSON and the names in files must be.
+//
+// Overlong forms, surrogates and code points above 10FFFF are none of it.
 #pragma once
 #include <cstddef>
 #include <string_view>

@@ -1,5 +1,8 @@
 // To and from Eigen::Tensor, without copies. Apart from eigen.hpp, since
 // <unsupported/Eigen/CXX11/Tensor> takes seconds to compile.
+//
+//   Eigen::Tensor<float, 4, Eigen::RowMajor> theirs = as_eigen_tensor(x).shuffle(order);
+//   auto seen = from_eigen_tensor(theirs);           // a view of four axes
 #pragma once
 #include <array>
 #include <unsupported/Eigen/CXX11/Tensor>

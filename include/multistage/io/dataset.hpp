@@ -40,9 +40,12 @@ inline index_t cifar10_count(const std::string& path, const byte_source& source)
 /// One record's image to [32, 32, 3] in [-1, 1]; returns its label.
 inline int read_cifar10(std::span<const unsigned char> bytes, index_t record, float* to) {
   const unsigned char* from = bytes.data() + std::size_t(record) * cifar10_record;
-  for (std::size_t c = 0; c < 3; ++c)
-    for (std::size_t p = 0; p < 1024; ++p)
-      to[p * 3 + c] = float(from[1 + c * 1024 + p]) / 127.5f - 1;
+  constexpr std::size_t pixels = 32 * 32;
+  for (std::size_t c = 0; c < 3; ++c) {
+    const unsigned char* const plane = from + 1 + c * pixels;
+    for (std::size_t p = 0; p < pixels; ++p)
+      to[p * 3 + c] = float(plane[p]) / 127.5f - 1;
+  }
   return from[0];
 }
 /// CIFAR-10's training files in a folder, in order; empty where there are none.
@@ -92,14 +95,15 @@ inline image_source npy_source(const std::string& path,
   require<file_error>(e.channels <= (index_t{1} << 40) / (e.width * e.height), path,
                       ": images of ", e.height, " x ", e.width, " x ", e.channels,
                       " values are too large");
-  image_source images{
-      e, [=, size = e.row_size()](index_t first, index_t n, float* to) {
-        const std::size_t width = layout.width();
-        const auto bytes = source.bytes(layout.data + std::size_t(first * size) * width,
-                                        std::size_t(n * size) * width);
-        layout.convert(bytes.data(), std::size_t(n * size), to);
-        rule.apply(path, layout.type, std::size_t(first * size), std::size_t(n * size), to);
-      }};
+  image_source images{e, [=, size = e.row_size()](index_t first, index_t n, float* to) {
+                        const std::size_t width = layout.width();
+                        const auto before = std::size_t(first * size);
+                        const auto values = std::size_t(n * size);
+                        const auto bytes =
+                            source.bytes(layout.data + before * width, values * width);
+                        layout.convert(bytes.data(), values, to);
+                        rule.apply(path, layout.type, before, values, to);
+                      }};
   return rule.judged(layout.type) ? watched(std::move(images), path, rule.white(layout.type))
                                   : images;
 }
@@ -126,13 +130,13 @@ inline image_source idx_source(const std::string& path,
   const idx_layout layout = parse_idx_layout(path, source.bytes(0, 20), source.size());
   check_pixels(path, std::uint64_t(layout.extents.width), std::uint64_t(layout.extents.height),
                rule.most_pixels);
-  image_source images{
-      layout.extents, [=, largest = rule.largest](index_t first, index_t n, float* to) {
-        const index_t size = layout.extents.row_size();
-        const auto bytes =
-            source.bytes(layout.data + std::uint64_t(first * size), std::uint64_t(n * size));
-        layout.convert(path, bytes.data(), first, n, largest, to);
-      }};
+  image_source images{layout.extents,
+                      [=, largest = rule.largest](index_t first, index_t n, float* to) {
+                        const index_t size = layout.extents.row_size();
+                        const std::uint64_t at = layout.data + std::uint64_t(first * size);
+                        const auto bytes = source.bytes(at, std::uint64_t(n * size));
+                        layout.convert(path, bytes.data(), first, n, largest, to);
+                      }};
   return watched(std::move(images), path, rule.largest > 0 ? rule.largest : 255);
 }
 
@@ -159,8 +163,9 @@ inline image_source cifar10_source(const std::vector<std::string>& paths,
               const index_t count = std::min(first + n, p.end) - begin;
               if (count <= 0)
                 continue;
-              const auto bytes = p.source.bytes(std::uint64_t(begin - p.begin) * cifar10_record,
-                                                std::uint64_t(count) * cifar10_record);
+              const std::uint64_t at = std::uint64_t(begin - p.begin) * cifar10_record;
+              const std::uint64_t length = std::uint64_t(count) * cifar10_record;
+              const auto bytes = p.source.bytes(at, length);
               for (index_t i = 0; i < count; ++i)
                 read_cifar10(bytes, i, to + (begin - first + i) * size);
             }

@@ -6,6 +6,8 @@
 // values of F_1 F_2^T. F_i are the centred rows over sqrt(n_i - 1) themselves where these are
 // fewer than dimensions, else a root of the covariance: nothing is larger than the smaller of
 // n_i and the dimension squared. All in double.
+//
+//   frechet_distance(features_of_a, features_of_b, 2048);      // rows of 2048 numbers each
 #pragma once
 #include <Eigen/Cholesky>
 #include <Eigen/Eigenvalues>

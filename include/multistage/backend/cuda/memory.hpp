@@ -1,6 +1,9 @@
 // Memory of the device with one owner, and CUDA's errors as multistage::error. Nothing here
 // throws from a destructor, so that an error reaches the caller while the stack unwinds,
 // whatever state the device is in.
+//
+// Copies between host and device wait for what was asked before; those on the device, and
+// kernels, are asked for and go on by themselves.
 #pragma once
 #include <cuda_runtime_api.h>
 

@@ -1,5 +1,8 @@
 // CUDA as a system of the backend of functors over indices, with cuBLAS and cuRAND. All work is
 // given to one stream, CUDA's default, and runs in the order given.
+//
+// Work is given in order to one stream, so nothing waits but copies to the host and
+// synchronize().
 #pragma once
 #include "cublas.hpp"
 #include "curand.hpp"

@@ -1,4 +1,7 @@
 // Windows along one axis of an image, for convolutions and resampling.
+//
+//   forward      output i reads place stride i + tap - padding
+//   transposed   place i is met by output (i + padding - tap) / stride, where that is whole
 #pragma once
 #include "../../core/config.hpp"
 
