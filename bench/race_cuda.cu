@@ -17,14 +17,6 @@ namespace ms = multistage;
 
 namespace {
 
-const char* name_of(ms::op kind) {
-  constexpr const char* names[] = {
-      "none",  "input",      "embedding", "conv",     "group_norm", "layer_norm",
-      "silu",  "gelu",       "geglu",     "dropout",  "add",        "add_row",
-      "scale", "divide_row", "concat",    "resample", "attention"};
-  return names[int(kind)];
-}
-
 template <class Pass>
 double median_seconds(int repeats, const ms::cuda& b, Pass&& pass) {
   for (int i = 0; i < 3; ++i)

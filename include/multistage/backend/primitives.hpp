@@ -81,25 +81,25 @@ struct conv_problem {
   const T* prepared = nullptr;
 
   /// Whether it is a matrix product of pixels and channels.
-  constexpr bool pointwise() const {
+  MULTISTAGE_HD constexpr bool pointwise() const {
     return taps() == 1 && stride == 1 && stride_width == 1 && padding == 0 &&
            padding_width == 0;
   }
   /// Whether it is of the kind that Winograd's algorithm serves.
-  constexpr bool same3x3() const {
+  MULTISTAGE_HD constexpr bool same3x3() const {
     return square() && kernel == 3 && stride == 1 && padding == 1 && out_height == height &&
            out_width == width;
   }
   /// Whether all is along the width as along the height.
-  constexpr bool square() const {
+  MULTISTAGE_HD constexpr bool square() const {
     return kernel_width == kernel && stride_width == stride && padding_width == padding;
   }
   /// Pixels that the filter covers.
-  constexpr index_t taps() const {
+  MULTISTAGE_HD constexpr index_t taps() const {
     return index_t{kernel} * kernel_width;
   }
   /// Pixels of one image of the result.
-  constexpr index_t out_pixels() const {
+  MULTISTAGE_HD constexpr index_t out_pixels() const {
     return out_height * out_width;
   }
 };
