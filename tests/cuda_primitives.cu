@@ -80,15 +80,18 @@ struct conv_case {
   int stride;
   int padding;
   bool extras;
+  int kernel_width = kernel;
+  int padding_width = padding;
 };
 
 template <class Backend, class T>
 std::vector<std::vector<double>> run_conv(const Backend& b, const conv_case& c) {
   const index_t oh = (c.height + 2 * c.padding - c.kernel) / c.stride + 1;
-  const index_t ow = (c.width + 2 * c.padding - c.kernel) / c.stride + 1;
+  const index_t ow = (c.width + 2 * c.padding_width - c.kernel_width) / c.stride + 1;
   const index_t in = c.rows * c.height * c.width;
   const index_t out = c.rows * oh * ow * c.out;
-  const index_t weights = index_t(c.kernel) * c.kernel * (c.channels + c.channels2) * c.out;
+  const index_t weights =
+      index_t(c.kernel) * c.kernel_width * (c.channels + c.channels2) * c.out;
   array<Backend, T> x(b, numbers(1, in * c.channels)), x2(b, numbers(2, in * c.channels2)),
       w(b, numbers(3, weights, 0.1));
   array<Backend, T> bias(b, numbers(4, c.out)), row_bias(b, numbers(5, c.rows * c.out)),
@@ -108,6 +111,9 @@ std::vector<std::vector<double>> run_conv(const Backend& b, const conv_case& c) 
   p.kernel = c.kernel;
   p.stride = c.stride;
   p.padding = c.padding;
+  p.kernel_width = c.kernel_width;
+  p.stride_width = c.stride;
+  p.padding_width = c.padding_width;
   p.x = x.data();
   p.x2 = c.channels2 ? x2.data() : nullptr;
   p.weight = w.data();
@@ -127,11 +133,11 @@ std::vector<std::vector<double>> run_conv(const Backend& b, const conv_case& c) 
 }
 
 void check_conv(const ms::cuda& gpu, const conv_case& c) {
-  const std::string name = "conv " + std::to_string(c.kernel) + "x" + std::to_string(c.kernel) +
-                           "/" + std::to_string(c.stride) + " " + std::to_string(c.rows) + "x" +
-                           std::to_string(c.height) + "x" + std::to_string(c.width) + " " +
-                           std::to_string(c.channels) + "+" + std::to_string(c.channels2) +
-                           "->" + std::to_string(c.out);
+  const std::string name = "conv " + std::to_string(c.kernel) + "x" +
+                           std::to_string(c.kernel_width) + "/" + std::to_string(c.stride) +
+                           " " + std::to_string(c.rows) + "x" + std::to_string(c.height) + "x" +
+                           std::to_string(c.width) + " " + std::to_string(c.channels) + "+" +
+                           std::to_string(c.channels2) + "->" + std::to_string(c.out);
   const auto expected = run_conv<ms::thrust_cpp, double>(ms::thrust_cpp(), c);
   const char* const parts[] = {" y", " dx", " dx2", " dw"};
   for (const ms::product_precision precision :
@@ -321,7 +327,8 @@ int run(bool all) {
                              conv_case{2, 4, 4, 36, 20, 68, 1, 1, 0, true},
                              conv_case{2, 8, 6, 16, 0, 24, 3, 2, 1, true},
                              conv_case{5, 1, 1, 40, 0, 33, 1, 1, 0, true},
-                             conv_case{1, 9, 9, 4, 0, 4, 5, 3, 2, false}})
+                             conv_case{1, 9, 9, 4, 0, 4, 5, 3, 2, false},
+                             conv_case{2, 6, 9, 8, 0, 12, 1, 1, 0, true, 7, 3}})
     check_conv(gpu, c);
   check_norm(gpu, {2, 20, 12, 0, 3, true, true, 0}, 5e-6);
   check_norm(gpu, {2, 20, 12, 8, 5, true, false, 3}, 5e-6);
