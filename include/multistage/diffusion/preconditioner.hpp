@@ -39,6 +39,11 @@ inline preconditioning_factors predicted(prediction p,
   const auto [skip, out] = mix_of(p, sigma, alpha);
   return {skip, out, alpha, noise};
 }
+/// x^2, rounded by itself whatever the compiler would fuse it with: pictures depend on its last
+/// bit, and should not on what stands around a formula.
+inline double square(double x) {
+  return std::fma(x, x, 0.0);
+}
 /// t of the schedule with linear beta from -2 ln alpha.
 inline double linear_beta_time(double beta_min, double beta_max, double minus_two_log_alpha) {
   const double d = beta_max - beta_min;
@@ -62,8 +67,8 @@ struct edm_preconditioning {
   double sigma_data = 0.5;  ///< standard deviation of the images
   /// @param sigma above 0
   preconditioning_factors at(double sigma) const {
-    const double total = sigma * sigma + sigma_data * sigma_data;
-    return {sigma_data * sigma_data / total, sigma * sigma_data / std::sqrt(total),
+    const double total = detail::square(sigma) + detail::square(sigma_data);
+    return {detail::square(sigma_data) / total, sigma * sigma_data / std::sqrt(total),
             1 / std::sqrt(total), std::log(sigma) / 4};
   }
 };
