@@ -309,6 +309,58 @@ constexpr ms::feature decode(Builder& b,
 }
 }  // namespace
 
+TEST_CASE("parameters must be those that an operation announces; places must exist") {
+  using builder = ms::recorder<ms::name_list>;
+  using namespace ms::ops;
+  const ms::named_parameter three{"g", "weight", {.out = 3}};
+  const ms::named_parameter eight{"g", "weight", {.out = 8}};
+  const char* const announced = "announces";
+  CHECK_THAT(recorded([&](builder& r, ms::feature x) { return r.apply(convolution{8}, {x}); }),
+             Contains(announced));
+  CHECK_THAT(
+      recorded([&](builder& r, ms::feature x) { return r.apply(convolution{8}, {x}, three); }),
+      Contains(announced));
+  CHECK_THAT(recorded([&](builder& r, ms::feature x) {
+               return r.apply(group_normalisation{1, 1e-5}, {x}, eight);
+             }),
+             Contains(announced));
+  CHECK_THAT(recorded([&](builder& r, ms::feature x) {
+               return r.apply(activation<ms::silu_function>{}, {x}, eight);
+             }),
+             Contains(announced));
+  CHECK_THAT(recorded([&](builder& r, ms::feature) {
+               return r.silu({77, 3, 4, 4});
+             }),
+             Contains("not there for it"));
+  CHECK_THAT(recorded([&](builder& r, ms::feature x) {
+               return r.conv(x, 1, "c", {.kernel = 1, .padding = 2147483647});
+             }),
+             Contains("out of range"));
+  CHECK_THAT(recorded([&](builder& r, ms::feature x) {
+               return r.concat(x, r.input(ms::input_slot::context, 8, 2, 2));
+             }),
+             Contains("x2 is [2, 2, 8], expected [4, 4, 8]"));
+  CHECK_THAT(message([] { builder().segment(-1); }), Contains("segment -1"));
+  builder nothing;
+  nothing.input(ms::input_slot::image, 1, 2, 2);
+  CHECK_THAT(message([&] { ms::executor<float, ms::cpu>(ms::cpu(1), nothing.finish()); }),
+             Contains("missing"));
+  // Weights and rows of a pass.
+  builder r;
+  const ms::feature x = r.input(ms::input_slot::image, 1, 2, 2);
+  r.segment(1);
+  r.output(r.conv(x, 1, "c"));
+  ms::executor<float, ms::cpu> engine(ms::cpu(1), r.finish());
+  const std::vector<float> image(4, 1);
+  std::vector<float> y(4);
+  ms::network_inputs<float> in;
+  in[ms::input_slot::image] = image.data();
+  CHECK_THROWS_AS(engine.forward(nullptr, in, {1}, y.data()), ms::value_error);
+  const std::vector<float> weights(64, 1);
+  CHECK_THROWS_AS(engine.forward(weights.data(), in, {-1}, y.data()), ms::shape_error);
+  CHECK_THROWS_AS(engine.forward(weights.data(), in, {1, 1}, y.data()), ms::shape_error);
+}
+
 TEST_CASE("a network must read and return images as large as its settings say") {
   const auto made = [](const auto& make) {
     return message([&] { make(); });

@@ -149,8 +149,28 @@ TEST_CASE("windows: rectangular convolutions, and pooling") {
   CHECK(corner(kind::mean_with_border) == Approx((1 + 2 + 5 + 6) / 9.0));
   CHECK(ms::tensor<double>(ms::relu(x - 6.0)).to_host()[5] == 0);
   CHECK(ms::tensor<double>(ms::relu(x - 6.0)).to_host()[11] == 6);
+  // Zeros behind the image alone: one pixel is no longer its own result.
+  CHECK(ms::conv(x, ms::full<double>({1, 1, 1, 1}, 1.0), {.padding = 0, .padding_end = 1})
+            .to_host() ==
+        std::vector<double>{1, 2, 3, 4, 0, 5, 6, 7, 8, 0, 9, 10, 11, 12, 0, 0, 0, 0, 0, 0});
   CHECK_THROWS_AS(ms::pool(x, 4), ms::shape_error);
   CHECK_THROWS_AS(ms::pool(x, 2, kind::mean, {.stride = 1, .padding = 2}), ms::value_error);
+}
+
+TEST_CASE("two to four tensors behind one another; layers; whole numbers") {
+  const ms::tensor<double> x = ms::iota<double>(4, 1.0, 1.0).reshape({1, 1, 2, 2}).copy();
+  CHECK(ms::concat(x, x).extents() == ms::shape{1, 1, 2, 4});
+  CHECK(ms::concat(x, x.slice<3>(1, 2), x).to_host() ==
+        std::vector<double>{1, 2, 2, 1, 2, 3, 4, 4, 3, 4});
+  const auto one = ms::full<double>({2}, 1.0);
+  const auto zero = ms::zeros<double>({2});
+  const auto y = ms::layer_norm(x, one, zero, 1e-12).to_host();
+  for (std::size_t i = 0; i < 4; ++i)
+    CHECK(y[i] == Approx(i % 2 ? 1 : -1));
+  CHECK_THROWS_AS(ms::concat(x, ms::zeros<double>({1, 2, 2, 2})), ms::shape_error);
+  const auto whole = ms::full<unsigned>({1}, 1u);
+  CHECK(ms::sum(ms::sigmoid(whole)) == Approx(1 / (1 + std::exp(-1.0))));
+  CHECK(ms::sum(ms::gelu(whole)) == Approx(0.5 * (1 + std::erf(std::sqrt(0.5)))));
 }
 
 TEST_CASE("what eager operations refuse") {

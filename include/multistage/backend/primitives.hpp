@@ -83,7 +83,7 @@ struct conv_problem {
   /// Whether it is a matrix product of pixels and channels.
   MULTISTAGE_HD constexpr bool pointwise() const {
     return taps() == 1 && stride == 1 && stride_width == 1 && padding == 0 &&
-           padding_width == 0;
+           padding_width == 0 && out_height == height && out_width == width;
   }
   /// Whether it is of the kind that Winograd's algorithm serves.
   MULTISTAGE_HD constexpr bool same3x3() const {

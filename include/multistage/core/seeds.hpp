@@ -18,7 +18,7 @@ namespace multistage {
 
 /// Seeds from text like "0-63,70": single numbers and ranges, in that order. @throws
 /// value_error for anything else, or more than 10^7.
-inline std::vector<std::uint64_t> parse_seeds(std::string_view text) {
+MULTISTAGE_COLD inline std::vector<std::uint64_t> parse_seeds(std::string_view text) {
   constexpr std::uint64_t most = 10'000'000;
   std::vector<std::uint64_t> seeds;
   const std::string_view all = text;

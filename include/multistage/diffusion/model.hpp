@@ -9,6 +9,7 @@
 #pragma once
 #include <algorithm>
 #include <functional>
+#include <numeric>
 #include <optional>
 #include <span>
 
@@ -103,10 +104,10 @@ class dynamic_model {
   /// as many as the partition's stages.
   /// @param seed of the initial weights; none leaves them zero, for weights that come from a
   /// file.
-  dynamic_model(Backend backend,
-                const configuration& c,
-                partition stages,
-                std::optional<std::uint64_t> seed)
+  MULTISTAGE_COLD dynamic_model(Backend backend,
+                                const configuration& c,
+                                partition stages,
+                                std::optional<std::uint64_t> seed)
       : dynamic_model(std::move(backend), c, record(c), std::move(stages), seed) {}
 
   /// Network, decoders and preconditioning.
@@ -227,10 +228,13 @@ class dynamic_model {
       require<value_error>(sigmas[i] > 0 && std::isfinite(sigmas[i]), "model: sigma of row ", i,
                            " is ", sigmas[i], "; noise levels are finite and above 0");
       ++r.rows_by_stage[stage[i] = stages_.stage(sigmas[i])];
-      r.order[i] = index_t(i);
     }
-    std::stable_sort(r.order.begin(), r.order.end(),
-                     [&](index_t a, index_t b) { return stage[a] < stage[b]; });
+    std::vector<index_t> next(
+        r.rows_by_stage.size());  // of each stage, where its next row goes
+    std::exclusive_scan(r.rows_by_stage.begin(), r.rows_by_stage.end(), next.begin(),
+                        index_t{0});
+    for (std::size_t i = 0; i < sigmas.size(); ++i)
+      r.order[next[stage[i]]++] = index_t(i);
     return r;
   }
 
@@ -362,11 +366,11 @@ class dynamic_model {
   }
 
  protected:
-  dynamic_model(Backend backend,
-                const configuration& c,
-                described_network d,
-                partition stages,
-                std::optional<std::uint64_t> seed)
+  MULTISTAGE_COLD dynamic_model(Backend backend,
+                                const configuration& c,
+                                described_network d,
+                                partition stages,
+                                std::optional<std::uint64_t> seed)
       : backend_(std::move(backend)),
         config_(c),
         stages_(std::move(stages)),

@@ -58,6 +58,16 @@ constexpr bool shares_written_gradient(const node& n, const constant_vector<int>
   });
   return shared;
 }
+/// Whether a node has the parameters that its operation announces.
+constexpr bool parameters_fit(const graph& g, const node& n) {
+  const auto fits = [&](int number, const shape& announced, bool needed) {
+    if (number < 0)
+      return announced.size() == 0 || !needed;
+    return g.parameters[number].size() == announced.size();
+  };
+  return fits(n.weight, n.facts.weight, n.facts.weight_needed) &&
+         fits(n.bias, n.facts.bias, n.facts.bias_needed);
+}
 /// Whether an input before node i has its slot and other extents.
 constexpr bool contradicts_input(const graph& g, int i) {
   const auto* input = g.nodes[i].as<ops::network_input>();
@@ -74,7 +84,7 @@ constexpr bool contradicts_input(const graph& g, int i) {
 /// The first node that does not fit.
 constexpr graph_check check(const graph& g) {
   if (g.outputs.empty())
-    return {graph_problem::empty, -1};
+    return {graph_problem::output, -1};
   for (int s = 0; s < g.stage_count(); ++s)
     if (g.segments <= s + 1 || g.nodes[g.outputs[s]].segment != s + 1)
       return {graph_problem::output, g.outputs[s]};
@@ -86,6 +96,8 @@ constexpr graph_check check(const graph& g) {
     const graph_problem p = problem_of(n.facts, operands_of(g.nodes, n));
     if (p != graph_problem::none)
       return {p, i};
+    if (!detail::parameters_fit(g, n))
+      return {graph_problem::parameters, i};
     if (detail::shares_written_gradient(n, readers))
       return {graph_problem::shared_qkv, i};
     if (detail::contradicts_input(g, i))
@@ -121,21 +133,42 @@ constexpr const char* to_string(graph_problem p) {
       return "an operation reads a feature that is not there for it: one of another stage's "
              "decoder, or none; give what encode returns or decode has made";
     case graph_problem::output:
-      return "a stage's result is not made in its own segment: call segment(1 + stage) before "
-             "what makes it";
+      return "a stage's result is missing, or not made in its own segment: call segment(1 + "
+             "stage) before what makes it, and output() with it";
     case graph_problem::input:
       return "one input is read with two different extents: ask for each input with the same "
              "channels, height and width";
     case graph_problem::backend:
       return "an operation of one's own does not run on this backend and scalar: add the "
              "backend to its list `backends`";
+    case graph_problem::parameters:
+      return "an operation's parameters are not those that its description announces: give "
+             "apply() a weight and a bias of as many elements as description::weight and "
+             "description::bias say, and none where they say none";
     default:
       return "none";
   }
 }
 
-/// The whole message: the sentence, the operation that does not fit, what it says itself and
-/// the numbers that do not go together. @param layer what names the place
+namespace detail {
+/// "[height, width, channels]"
+MULTISTAGE_COLD inline std::string text_of(const extent& e) {
+  return "[" + std::to_string(e.height) + ", " + std::to_string(e.width) + ", " +
+         std::to_string(e.channels) + "]";
+}
+/// The first operand that is not what its operation expects, and what that is; or nothing.
+MULTISTAGE_COLD inline std::string wrong_operand(const graph& g, const node& n) {
+  const ops::operand_list in = operands_of(g.nodes, n);
+  for (int k = 0; k < ops::most_operands; ++k)
+    if (in[k].there() && in[k].extents() != n.facts.in[k])
+      return operand_name(n.what, k) + " is " + text_of(in[k].extents()) + ", expected " +
+             text_of(n.facts.in[k]);
+  return {};
+}
+}  // namespace detail
+
+/// The whole message: the sentence, the operation that does not fit, what it says itself, and
+/// the operand or the numbers that do not fit. @param layer what names the place
 MULTISTAGE_COLD inline std::string explain(const graph& g,
                                            const graph_check& c,
                                            const std::string& layer) {
@@ -145,8 +178,12 @@ MULTISTAGE_COLD inline std::string explain(const graph& g,
   const node& n = g.nodes[c.node];
   const ops::misfit& wrong = n.facts.wrong;
   text += std::string(", ") + name_of(n.what);
-  if (wrong.kind != graph_problem::none)
+  if (wrong.kind != graph_problem::none) {
     text += std::string(": ") + wrong.sentence;
+  } else if (c.problem == graph_problem::extents || c.problem == graph_problem::row_operand) {
+    const std::string operand = detail::wrong_operand(g, n);
+    text += operand.empty() ? operand : ": " + operand;
+  }
   if (wrong.channels > 0)
     text += ", " + std::to_string(wrong.divisor) + " and " + std::to_string(wrong.channels) +
             " channels";

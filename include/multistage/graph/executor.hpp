@@ -33,7 +33,7 @@ class executor {
  public:
   /// @throws value_error for a network that does not fit (graph/check.hpp), or with an
   /// operation of the user's own that does not run on this backend and scalar
-  executor(Backend backend, graph g)
+  MULTISTAGE_COLD executor(Backend backend, graph g)
       : backend_(std::move(backend)),
         graph_(runnable(checked(std::move(g)))),
         inference_(make_plan(graph_, {})),
@@ -362,21 +362,34 @@ class executor {
           weights(w),
           gradients(g),
           inputs(in),
-          rows(std::accumulate(rows_by_stage.begin(), rows_by_stage.end(), index_t{0})),
+          rows(checked_rows(e, w, rows_by_stage)),
           p(plan_),
           base(e.reserve(features == shared_features::compute ? p.arena_elements(rows_by_stage)
                                                               : p.arena_elements(rows))),
           asked(options),
           shared{*this, p.segments[0], 0, base, 0, rows} {
-      require<shape_error>(int(rows_by_stage.size()) == e.graph_.stage_count(),
-                           "network: rows are given for ", rows_by_stage.size(),
-                           " stages, the network has ", e.graph_.stage_count());
       for (const node& n : e.graph_.nodes)
         if (const auto* input = n.template as<ops::network_input>())
           require<value_error>(inputs[input->slot], "network: its input ",
                                to_string(input->slot), " is missing");
     }
     pass(const pass&) = delete;
+    /// How many rows there are. @throws shape_error, value_error
+    static index_t checked_rows(const executor& e,
+                                const T* weights,
+                                const std::vector<index_t>& rows_by_stage) {
+      require<shape_error>(int(rows_by_stage.size()) == e.graph_.stage_count(),
+                           "network: rows are given for ", rows_by_stage.size(),
+                           " stages, the network has ", e.graph_.stage_count());
+      require<value_error>(weights != nullptr || e.graph_.parameters.empty(),
+                           "network: its weights are missing");
+      index_t all = 0;
+      for (const index_t rows : rows_by_stage) {
+        require<shape_error>(rows >= 0, "network: a stage has ", rows, " rows");
+        all += rows;
+      }
+      return all;
+    }
     frame decoder(int stage, index_t first, index_t n) {
       return {*this,     p.segments[stage + 1],
               stage + 1, base + rows * p.segments[0].row_elements,

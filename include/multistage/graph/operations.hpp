@@ -51,6 +51,17 @@ inline const char* name_of(const any_operation& o) {
   });
 }
 
+/// What messages call its operand k.
+inline std::string operand_name(const any_operation& o, int k) {
+  const char* const name = as_it_is(o, [k]<class Op>(const Op& op) -> const char* {
+    if constexpr (std::is_same_v<Op, ops::own_operation>)
+      return op.operands()[std::size_t(k)];
+    else
+      return Op::operands[std::size_t(k)];
+  });
+  return name ? name : "operand " + std::to_string(k);
+}
+
 /// What it says of itself on given operands.
 constexpr ops::description describe(const any_operation& o, const ops::operand_list& in) {
   return as_it_is(o, [&](const auto& op) { return op.describe(in); });

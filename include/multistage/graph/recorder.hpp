@@ -2,12 +2,13 @@
 // decides whether names are kept: at run time they are (checkpoints need them), at compile time
 // they would only cost.
 #pragma once
-#include <algorithm>
+#include <set>
 #include <string>
 #include <string_view>
 
 #include "../core/error.hpp"
 #include "../core/utf8.hpp"
+#include "check.hpp"
 #include "fuse.hpp"
 #include "verbs.hpp"
 
@@ -56,13 +57,12 @@ struct name_list {
   /// alike, of what checkpoints keep beside the weights, and none that JSON can hold. @throws
   /// value_error
   MULTISTAGE_COLD void check() const {
-    std::vector<std::string> sorted = parameters;
-    std::sort(sorted.begin(), sorted.end());
-    const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
-    require<value_error>(twice == sorted.end(), "network: two parameters are called '",
-                         twice == sorted.end() ? std::string() : *twice,
-                         "'; files could hold only one of them: give the layers names of their "
-                         "own, or record each inside a scope of its own");
+    std::set<std::string_view> seen;
+    for (const std::string& name : parameters)
+      require<value_error>(seen.insert(name).second, "network: two parameters are called '",
+                           name,
+                           "'; files could hold only one of them: give the layers names of "
+                           "their own, or record each inside a scope of its own");
     for (const std::string& name : parameters) {
       require<value_error>(name != "__metadata__" && name.rfind("training.", 0) != 0,
                            "network: a parameter cannot be called '", name,
@@ -96,6 +96,8 @@ class recorder : public verbs<recorder<Names>> {
   }
   /// Which segment what follows belongs to: 0 shared, 1 + s stage s.
   constexpr void segment(int s) {
+    require<value_error>(s >= 0, "network: segment ", s,
+                         "; 0 is what stages share, 1 + s belongs to stage s");
     segment_ = s;
     if (s >= graph_.segments)
       graph_.segments = s + 1;
@@ -112,6 +114,10 @@ class recorder : public verbs<recorder<Names>> {
   /// The recorded graph, fused (fuse.hpp). @throws value_error for names that could not be
   /// saved and read back
   constexpr graph finish() const {
+    const graph_check links = check_links(graph_);
+    if (links.problem != graph_problem::none)
+      fail<value_error>("network: ", to_string(links.problem), " (at operation ", links.node,
+                        " of the description, counted from 0)");
     names.check();
     return fuse(graph_);
   }

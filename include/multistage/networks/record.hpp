@@ -19,10 +19,6 @@ struct described_network {
 namespace detail {
 /// Finishes a recording. @throws value_error saying where features do not fit.
 MULTISTAGE_COLD inline described_network finish(recorder<name_list>& build) {
-  const graph_check links = check_links(build.recorded());
-  if (links.problem != graph_problem::none)
-    fail<value_error>("network: ", to_string(links.problem), " (at operation ", links.node,
-                      " of the description, counted from 0)");
   described_network d{build.finish(), std::move(build.names.parameters)};
   const graph_check c = check(d.structure);
   if (c.problem != graph_problem::none) {

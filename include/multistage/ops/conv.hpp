@@ -41,6 +41,9 @@ struct conv_window {
   int stride_width = 0;    ///< 0: as stride
   int padding_width = -1;  ///< below 0: as padding
 
+  /// Of each number: far beyond any use, and keeps arithmetic on sizes safe.
+  static constexpr int most = 4096;
+
   /// The same with every number said.
   constexpr conv_window resolved() const {
     conv_window w = *this;
@@ -66,11 +69,16 @@ struct conv_window {
   constexpr bool pointwise() const {
     const conv_window w = resolved();
     return w.taps() == 1 && stride == 1 && w.stride_width == 1 && padding == 0 &&
-           w.padding_width == 0;
+           w.padding_width == 0 && padding_end <= 0;
   }
   /// Whether the numbers are in range.
   constexpr bool sound() const {
-    return kernel >= 1 && kernel_width >= 0 && stride >= 1 && stride_width >= 0 && padding >= 0;
+    const conv_window w = resolved();
+    for (const int size : {w.kernel, w.kernel_width, w.stride, w.stride_width})
+      if (size < 1 || size > most)
+        return false;
+    return w.padding >= 0 && w.padding <= most && w.padding_width <= most &&
+           padding_end <= most;
   }
 
  private:
@@ -99,7 +107,7 @@ struct convolution {
     const int channels2 = in[1].there() ? in[1].channels : 0;
     if (!window.sound())
       return refused(graph_problem::attributes,
-                     "kernel and stride are at least 1, padding at least 0");
+                     "kernel and stride are at least 1, padding at least 0, all at most 4096");
     if (channels2 > 0 && !window.pointwise())
       return refused(graph_problem::extents,
                      "two inputs need a 1x1 kernel of stride 1 without padding; copy them into "

@@ -3,6 +3,8 @@
 // on the backend of the first. The forms in ops:: write into tensors that are given, and have
 // the backwards.
 #pragma once
+#include <tuple>
+
 #include "../tensor/create.hpp"
 #include "attention.hpp"
 #include "combine.hpp"
@@ -244,14 +246,39 @@ auto pool(const X& x,
   return y;
 }
 
-/// The channels of x and those of x2 behind them.
-template <detail::image_like X, detail::image_like Y>
-auto concat(const X& x, const Y& x2) {
-  const detail::packed_image<X> first(x);
-  const detail::packed_image<Y> second(x2);
-  const shape& s = (*first).extents;
-  auto y = detail::image_beside(x, {s.rows, s.height, s.width, s.channels + x2.extents()[3]});
-  ops::concat(y.backend(), *first, *second, y.view());
+/// The channels of two to four tensors, one behind the other. @throws shape_error
+template <detail::image_like X, detail::image_like... Others>
+auto concat(const X& x, const Others&... others) {
+  using T = typename X::value_type;
+  static_assert(sizeof...(Others) >= 1 && sizeof...(Others) < ops::most_operands,
+                "multistage: concat takes two to four tensors");
+  const std::tuple<detail::packed_image<X>, detail::packed_image<Others>...> parts(x,
+                                                                                   others...);
+  const ops::forward_pass<T> operands = std::apply(
+      [](const auto&... part) { return ops::forward_pass<T>{.in = {view<const T>(*part)...}}; },
+      parts);
+  shape s = operands.in[0].extents;
+  s.channels = (x.extents()[3] + ... + others.extents()[3]);
+  auto y = detail::image_beside(x, s);
+  ops::forward_pass<T> pass = operands;
+  pass.y = y.view();
+  ops::run(y.backend(), ops::concatenation{}, pass);
+  return y;
+}
+
+/// Layer normalisation over the channels of each pixel of x [rows, height, width, channels]
+/// with weight and bias [channels]. @throws shape_error
+template <detail::image_like X, detail::vector_like W, detail::vector_like B>
+auto layer_norm(const X& x, const W& weight, const B& bias, double epsilon = 1e-5) {
+  using T = typename X::value_type;
+  const detail::packed_image<X> from(x);
+  const detail::packed<W> w(weight);
+  const detail::packed<B> b(bias);
+  const shape& s = (*from).extents;
+  auto y = detail::image_beside(x, s);
+  auto statistics = detail::image_beside(x, {s.rows * s.pixels(), 1, 1, 2});
+  ops::layer_norm(y.backend(), *from, detail::by_channel(*w), detail::by_channel(*b),
+                  statistics.view(), y.view(), T(epsilon));
   return y;
 }
 

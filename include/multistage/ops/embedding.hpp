@@ -62,6 +62,8 @@ struct noise_embedding {
     description d;
     d.in[0] = {1, 1, 1};
     d.out = {channels, 1, 1};
+    d.weight = {1, 1, 1, channels / 2};
+    d.weight_needed = false;  // Fourier angles alone have frequencies
     d.by_row = 0b0001;
     d.stops_gradient = 0b0001;
     return d;

@@ -39,6 +39,7 @@ struct group_normalisation {
     d.in = {x.extents(), {in[1].channels, x.height, x.width}, {2 * channels, 1, 1}};
     d.out = {channels, x.height, x.width};
     d.weight = d.bias = {1, 1, 1, channels};
+    d.bias_needed = true;
     d.statistics = 2 * groups;
     d.scratch = 2 * channels;
     d.by_row = 0b0100;
@@ -109,6 +110,7 @@ struct layer_normalisation {
     d.in[0] = x;
     d.out = x;
     d.weight = d.bias = {1, 1, 1, x.channels};
+    d.bias_needed = true;
     d.statistics = 2 * x.pixels();
     d.scratch = 2 * x.size();
     d.backward_reads = 0b0001;

@@ -75,7 +75,8 @@ enum class graph_problem {
   foreign,
   input,
   output,
-  backend
+  backend,
+  parameters
 };
 
 namespace ops {
@@ -115,6 +116,8 @@ struct description {
   extent out{};                            ///< what the result is
   shape weight{0, 0, 0, 0};                ///< what the parameters must be, where it has any
   shape bias{0, 0, 0, 0};                  ///< what the bias must be, where it has one
+  bool weight_needed = true;               ///< where it is announced; else it may be absent
+  bool bias_needed = false;                ///< the same of the bias
   index_t macs = 0;                        ///< multiply-accumulates of one image
   index_t statistics = 0;                  ///< what forward leaves for backward
   index_t scratch = 0;                     ///< what backward works in
@@ -211,7 +214,7 @@ template <class T>
 constexpr operand_list features_of(const std::array<view<const T>, most_operands>& in) {
   operand_list features{};
   for (int k = 0; k < most_operands; ++k)
-    if (in[k])
+    if (k == 0 || in[k])
       features[k] = {k, int(in[k].extents.channels), int(in[k].extents.height),
                      int(in[k].extents.width)};
   return features;
@@ -236,10 +239,13 @@ description checked(const Op& op, const forward_pass<T>& pass, const char* where
   for (int k = 0; k < most_operands; ++k)
     if (pass.in[k] || (d.needed >> k & 1) != 0)
       expect(where, Op::operands[k], pass.in[k], d.in[k].of(x.extents.rows));
-  if (d.weight.size() > 0)
-    expect(where, "weight", pass.weight, d.weight);
-  if (d.bias.size() > 0)
-    expect_optional(where, "bias", pass.bias, d.bias);
+  const auto parameter = [&](const char* name, const view<const T>& v, const shape& s,
+                             bool needed) {
+    if (s.size() > 0 && (v || needed))
+      expect(where, name, v, s);
+  };
+  parameter("weight", pass.weight, d.weight, d.weight_needed);
+  parameter("bias", pass.bias, d.bias, d.bias_needed);
   return d;
 }
 

@@ -65,6 +65,7 @@ constexpr auto own_runs_of(backend_list<Backends...>) {
 /// What a network knows of an operation of one's own.
 struct own_table {
   const char* name;
+  operand_names operands;
   description (*describe)(const std::byte*, const operand_list&);
   const own_run* runs;
   std::size_t count;
@@ -73,7 +74,7 @@ template <class Op>
 inline constexpr auto own_runs = own_runs_of<Op>(typename Op::backends{});
 template <class Op>
 inline constexpr own_table own_table_of{
-    Op::name,
+    Op::name, Op::operands,
     [](const std::byte* op, const operand_list& in) { return from_bytes<Op>(op).describe(in); },
     own_runs<Op>.data(), own_runs<Op>.size()};
 
@@ -110,6 +111,10 @@ class own_operation {
   /// The operation's own name.
   const char* called() const {
     return table_->name;
+  }
+  /// What messages call its operands.
+  const operand_names& operands() const {
+    return table_->operands;
   }
   /// Extents of the result, checks, cost and memory on these operands.
   description describe(const operand_list& in) const {

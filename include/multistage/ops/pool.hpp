@@ -106,12 +106,16 @@ struct pool_backward {
     const index_t low = at + padding - kernel + 1;
     return low <= 0 ? 0 : (low + stride - 1) / stride;
   }
+  /// NaN is above all others, as in the forward pass.
+  MULTISTAGE_HD static bool above(T a, T b) {
+    return a > b || (a != a && b == b);
+  }
   MULTISTAGE_HD index_t winner(const pool_window& w, index_t row, index_t c) const {
     const T* image = x + row * in.height * in.width * in.channels + c;
     index_t best = w.top * in.width + w.left;
     for (index_t u = w.top; u < w.bottom; ++u)
       for (index_t v = w.left; v < w.right; ++v)
-        if (image[(u * in.width + v) * in.channels] > image[best * in.channels])
+        if (above(image[(u * in.width + v) * in.channels], image[best * in.channels]))
           best = u * in.width + v;
     return best;
   }
@@ -137,8 +141,7 @@ struct pooling {
         w.padding_end >= w.kernel || w.padding_end >= w.kernel_width)
       return refused(
           graph_problem::attributes,
-          "kernel and stride are at least 1, padding is at least 0 and less than the "
-          "kernel");
+          "kernel and stride are 1 to 4096, padding is at least 0 and less than the kernel");
     description d;
     d.in[0] = x.extents();
     d.out = {x.channels, int(window.out(x.height)), int(window.out_width(x.width))};

@@ -61,10 +61,11 @@ MULTISTAGE_COLD void check_labels(const dynamic_model<Scalar, Backend>& model,
 
 /// One label and one context for all of a batch's rows. @see check_labels
 template <class Scalar, class Backend>
-row_labels<Scalar, Backend> same_labels(dynamic_model<Scalar, Backend>& model,
-                                        index_t rows,
-                                        int class_label,
-                                        const std::vector<double>& context = {}) {
+MULTISTAGE_COLD row_labels<Scalar, Backend> same_labels(
+    dynamic_model<Scalar, Backend>& model,
+    index_t rows,
+    int class_label,
+    const std::vector<double>& context = {}) {
   check_labels(model, class_label, context);
   const auto repeated = [&](const std::vector<Scalar>& row) {
     std::vector<Scalar> all;  // [rows, row.size()]

@@ -124,8 +124,13 @@ template <class Sampler>
 double start_of(const Sampler& sampler) {
   if constexpr (requires { sampler.start_scale(); })
     return sampler.start_scale();
-  else
-    return sampler.sigmas().front();
+  else {
+    const std::vector<double> sigmas = sampler.sigmas();
+    require<value_error>(!sigmas.empty(),
+                         "sample: sigmas() of the sampler is empty; it returns the noise "
+                         "levels of its steps, the highest first");
+    return sigmas.front();
+  }
 }
 
 /// The sampler, told of a model's stages unless it knows some.

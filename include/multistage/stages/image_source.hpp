@@ -37,7 +37,7 @@ struct image_source {
 
 /// Refuses data sets from which nothing can be learnt. Reads all of it once. @throws
 /// value_error
-inline void check_images(const image_source& images) {
+MULTISTAGE_COLD inline void check_images(const image_source& images) {
   const shape e = images.extents;
   require<value_error>(e.rows > 0 && e.row_size() > 0, "data set: no images, extents are ", e,
                        "; give at least one");

@@ -6,11 +6,16 @@
 // of one's own goes the same way through map(f, x...).
 #pragma once
 #include <cmath>
+#include <type_traits>
 
 #include "expression.hpp"
 
 namespace multistage {
 namespace lazy::function {
+
+/// X, or double for whole numbers: what smooth functions are computed in.
+template <class X>
+using real_of = std::conditional_t<std::is_integral_v<X>, double, X>;
 
 /// A function as an object, so that trees of them have types and run on devices. Of this header
 /// alone, like the macros below.
@@ -62,10 +67,11 @@ MULTISTAGE_UNARY(tanh, std::tanh(x))
 MULTISTAGE_UNARY(floor, std::floor(x))
 MULTISTAGE_UNARY(round, std::round(x))
 MULTISTAGE_UNARY(isfinite, x - x == X(0))
-MULTISTAGE_UNARY(sigmoid, X(1) / (X(1) + std::exp(-x)))
+// Of whole numbers, what they are of doubles.
+MULTISTAGE_UNARY(sigmoid, real_of<X>(1) / (real_of<X>(1) + std::exp(-real_of<X>(x))))
 MULTISTAGE_UNARY(relu, x < X(0) ? X(0) : x)
-MULTISTAGE_UNARY(silu, x / (X(1) + std::exp(-x)))
-MULTISTAGE_UNARY(gelu, X(0.5 * x * (1 + std::erf(double(x) * 0.70710678118654752440))))
+MULTISTAGE_UNARY(silu, real_of<X>(x) / (real_of<X>(1) + std::exp(-real_of<X>(x))))
+MULTISTAGE_UNARY(gelu, real_of<X>(0.5 * x * (1 + std::erf(double(x) * 0.70710678118654752440))))
 #undef MULTISTAGE_UNARY
 #undef MULTISTAGE_BINARY
 

@@ -14,9 +14,9 @@ inline constexpr const char* non_finite_advice =
 /// @throws numeric_error naming stage, noise level and the first layer whose value is not
 /// finite
 template <class Scalar, class Backend>
-void require_finite_losses(dynamic_model<Scalar, Backend>& model,
-                           const evaluated_batch<Scalar>& batch,
-                           index_t step) {
+MULTISTAGE_COLD void require_finite_losses(dynamic_model<Scalar, Backend>& model,
+                                           const evaluated_batch<Scalar>& batch,
+                                           index_t step) {
   const auto bad = std::find_if_not(batch.losses.begin(), batch.losses.end(),
                                     [](double loss) { return std::isfinite(loss); });
   if (bad == batch.losses.end())
@@ -39,11 +39,11 @@ void require_finite_losses(dynamic_model<Scalar, Backend>& model,
 /// Refuses a gradient whose norm is not finite. @param wanted whether a segment's gradient is
 /// looked at. @throws numeric_error naming the layer
 template <class Scalar, class Backend, class Wanted>
-void require_finite_gradient(const dynamic_model<Scalar, Backend>& model,
-                             const tensor<Scalar, Backend>& gradient,
-                             double norm,
-                             Wanted&& wanted,
-                             index_t step) {
+MULTISTAGE_COLD void require_finite_gradient(const dynamic_model<Scalar, Backend>& model,
+                                             const tensor<Scalar, Backend>& gradient,
+                                             double norm,
+                                             Wanted&& wanted,
+                                             index_t step) {
   if (std::isfinite(norm))
     return;
   const std::vector<Scalar> g = gradient.to_host();

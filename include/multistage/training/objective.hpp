@@ -70,13 +70,16 @@ class denoising_objective {
         label_dropout_(o.label_dropout) {}
 
   /// Losses of the rows, and the gradient, which lies as the weights do; what it has for
-  /// decoders that no row needs is not defined. @throws value_error for rows with given noise
-  /// that are not in the order of their stages, and for labels that are missing
+  /// decoders that no row needs is not defined. @throws shape_error, value_error for rows with
+  /// given noise that are not in the order of their stages, and for labels that are missing
   evaluated_batch<Scalar> differentiate(objective_batch<Scalar> batch,
                                         const step_numbers& numbers,
                                         tensor<Scalar, Backend>& gradient) {
     const index_t rows = index_t(batch.rows.size());
     const index_t size = model_.images(1).row_size();
+    require<shape_error>(gradient.size() == model_.weights().size(),
+                         "denoising_objective: the gradient has ", gradient.size(),
+                         " values, the model ", model_.weights().size(), " weights");
     grow(rows);
     evaluated_batch<Scalar> found;
     found.route = routed(batch);

@@ -20,11 +20,11 @@ namespace multistage {
 namespace detail {
 /// Refuses images and labels that a model cannot train on. @throws shape_error, value_error
 template <class Scalar, class Backend>
-void check_data(const dynamic_model<Scalar, Backend>& model,
-                std::span<const float> images,
-                const shape& extents,
-                double label_dropout,
-                std::span<const int> classes) {
+MULTISTAGE_COLD void check_data(const dynamic_model<Scalar, Backend>& model,
+                                std::span<const float> images,
+                                const shape& extents,
+                                double label_dropout,
+                                std::span<const int> classes) {
   check_images(images, extents);
   require<shape_error>(extents == model.images(extents.rows), "trainer: images are ", extents,
                        ", the model takes ", model.images(extents.rows),
@@ -56,7 +56,8 @@ MULTISTAGE_COLD inline std::string fingerprint_of_data(std::span<const float> im
 /// Makes a model's activations for training fit a budget, checkpointed if need be.
 /// @throws value_error when not even that fits
 template <class Scalar, class Backend>
-void fit_memory(dynamic_model<Scalar, Backend>& model, const trainer_options& o) {
+MULTISTAGE_COLD void fit_memory(dynamic_model<Scalar, Backend>& model,
+                                const trainer_options& o) {
   const auto needed = [&](bool checkpoint) {
     model.engine().set_checkpointing(checkpoint);
     return model.activation_bytes(o.batch_size, true);
@@ -83,11 +84,11 @@ class trainer {
   /// @param classes the class of each image, for models with labels.
   /// @throws value_error for data that cannot train, or options out of range; shape_error when
   /// images do not fit the model.
-  trainer(model_type& model,
-          std::span<const float> images,
-          shape extents,
-          trainer_options options,
-          std::span<const int> classes = {})
+  MULTISTAGE_COLD trainer(model_type& model,
+                          std::span<const float> images,
+                          shape extents,
+                          trainer_options options,
+                          std::span<const int> classes = {})
       : model_(model),
         options_(std::move(options)),
         quotas_(options_, model.stages()),

@@ -24,7 +24,7 @@ class averaged_adam {
   /// ema_rampup_ratio, gradient_clip, shared_rate, stage_rates, stage_ema_halflife_kimg and
   /// shared_kimg. @param model must outlive this; it keeps an average (keep_average) from the
   /// first step on
-  averaged_adam(model_type& model, const trainer_options& o)
+  MULTISTAGE_COLD averaged_adam(model_type& model, const trainer_options& o)
       : model_(model),
         options_(o),
         first_(model.backend(), model.weights().extents()),
