@@ -447,6 +447,7 @@ TEMPLATE_TEST_CASE("reshape is a view where strides allow it, and refused where 
 }
 
 TEST_CASE("what does not fit is refused with the operand, its extents and those expected") {
+  CHECK_THROWS_AS(ms::zeros<float>({4, 4}).reshape({-4, -4}), ms::shape_error);
   ms::tensor<float, ms::rank<2>> x({3, 4}), y({4, 3}), z({3, 4});
   const ms::tensor<float, ms::rank<1>> four({4}), three({3});
   CHECK_THROWS_WITH(ms::eval(x + y), Contains("[4, 3]") && Contains("axis"));

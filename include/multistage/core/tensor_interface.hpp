@@ -209,6 +209,7 @@ class tensor_interface {
     int open = -1;
     for (int k = 0; k < N; ++k) {
       if (list[k] != dynamic) {
+        require<shape_error>(list[k] >= 0, "reshape: extent ", k, " is ", list[k]);
         known *= list[k];
         continue;
       }
