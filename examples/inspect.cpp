@@ -57,7 +57,7 @@ json describe_network(const ms::configuration& c) {
       ms::index_t macs = 0;
       for (const ms::node& n : d.structure.nodes)
         if (n.weight == int(k))
-          macs += ms::macs_of(d.structure, n);
+          macs += n.facts.macs;
       tensors.push_back({{"name", d.names[k]},
                          {"shape", ms::upstream_extents(p)},
                          {"parameters", p.size()},

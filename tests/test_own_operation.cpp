@@ -172,7 +172,7 @@ TEMPLATE_LIST_TEST_CASE("its gradients are those of central differences", "", ow
   const auto route = m.route(sigmas);
   const auto loss = [&](const std::vector<double>& w, std::vector<double>* gradient) {
     b.upload(w.data(), m.weights().data(), m.weights().size());
-    const auto in = m.prepare(x.data(), sigmas, route);
+    const auto in = m.prepare(x.data(), sigmas, route).inputs;
     ms::tensor<double, TestType> g(b, m.weights().extents());
     double total = 0;
     m.engine().differentiate(
