@@ -140,18 +140,18 @@ class any_preconditioning : public preconditioning {
   /// One of the library's, by name and constants.
   any_preconditioning(const preconditioning& named) : preconditioning(named) {}
   /// The same with usual constants.
-  any_preconditioning(precondition kind, double sigma_data = 0.5)
-      : preconditioning{kind, sigma_data} {}
-  /// One of the library's types, or of the user's own. @param sigma_data standard deviation of
-  /// the images, which the usual weight of the loss knows
+  any_preconditioning(precondition name, double of_images = 0.5)
+      : preconditioning{name, of_images} {}
+  /// One of the library's types, or of the user's own. @param of_images their standard
+  /// deviation, sigma_data, which the usual weight of the loss knows
   template <preconditioner P>
   requires(!std::derived_from<P, preconditioning>)
-      any_preconditioning(P given, double sigma_data = 0.5)
-      : preconditioning{precondition::custom, sigma_data} {
+      any_preconditioning(P given, double of_images = 0.5)
+      : preconditioning{precondition::custom, of_images} {
     if constexpr (requires { described(given); }) {
       static_cast<preconditioning&>(*this) = described(given);
       if constexpr (!std::same_as<P, edm_preconditioning>)
-        this->sigma_data = sigma_data;
+        sigma_data = of_images;
     } else {
       own_ = [p = std::move(given)](double sigma) -> preconditioning_factors {
         return p.at(sigma);

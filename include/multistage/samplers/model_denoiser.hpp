@@ -92,10 +92,10 @@ class model_denoiser {
  public:
   /// @param labels of as many rows as batches will have; none for a model without
   /// @param counter told of every evaluation; null: nobody is
-  explicit model_denoiser(dynamic_model<Scalar, Backend>& model,
+  explicit model_denoiser(dynamic_model<Scalar, Backend>& of,
                           row_labels<Scalar, Backend> labels = {},
                           evaluation_counter* counter = nullptr)
-      : model_(&model),
+      : model_(&of),
         labels_(std::make_shared<const row_labels<Scalar, Backend>>(std::move(labels))),
         counter_(counter) {}
 

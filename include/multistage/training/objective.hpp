@@ -60,12 +60,12 @@ class denoising_objective {
   /// What is evaluated.
   using model_type = dynamic_model<Scalar, Backend>;
 
-  /// By trainer_options: weight, augmented and label_dropout. @param model must outlive this
-  denoising_objective(model_type& model, const trainer_options& o)
-      : model_(model),
-        backend_(model.backend()),
+  /// By trainer_options: weight, augmented and label_dropout. @param trained must outlive this
+  denoising_objective(model_type& trained, const trainer_options& o)
+      : model_(trained),
+        backend_(trained.backend()),
         weight_(o.weight ? o.weight
-                         : loss_weight(edm_weight{model.config().precond.sigma_data})),
+                         : loss_weight(edm_weight{trained.config().precond.sigma_data})),
         augmented_(o.augmented),
         label_dropout_(o.label_dropout) {}
 

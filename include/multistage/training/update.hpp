@@ -22,15 +22,15 @@ class averaged_adam {
 
   /// By trainer_options: learning_rate, adam, lr_rampup_kimg, ema_halflife_kimg,
   /// ema_rampup_ratio, gradient_clip, shared_rate, stage_rates, stage_ema_halflife_kimg and
-  /// shared_kimg. @param model must outlive this; it keeps an average (keep_average) from the
+  /// shared_kimg. @param trained must outlive this; it keeps an average (keep_average) from the
   /// first step on
-  MULTISTAGE_COLD averaged_adam(model_type& model, const trainer_options& o)
-      : model_(model),
+  MULTISTAGE_COLD averaged_adam(model_type& trained, const trainer_options& o)
+      : model_(trained),
         options_(o),
-        first_(model.backend(), model.weights().extents()),
-        second_(model.backend(), model.weights().extents()),
-        updates_(std::size_t(model.network().segments), 0),
-        settled_(updates_.size(), !model.has_average()) {}
+        first_(trained.backend(), trained.weights().extents()),
+        second_(trained.backend(), trained.weights().extents()),
+        updates_(std::size_t(trained.network().segments), 0),
+        settled_(updates_.size(), !trained.has_average()) {}
 
   /// Whether a batch moves a segment. @param images_seen before it
   bool moves(const routing& route, int segment, double images_seen) const {
