@@ -6,6 +6,7 @@
 //   resume("model.safetensors", trainer);            // goes on as if it had not been stopped
 #pragma once
 #include "../core/warning.hpp"
+#include "../io/kept_versions.hpp"
 #include "../io/run_lock.hpp"
 #include "checkpoint_state.hpp"
 #include "run.hpp"
@@ -21,10 +22,11 @@ void save(const std::string& path, dynamic_model<Scalar, Backend>& model) {
   checkpoint_detail::start(model).write(path);
 }
 
-/// Writes the model and all that training needs to go on from here. @throws as above, for the
-/// moments of Adam too
+/// Writes the model and all that training needs to go on from here. @param run what the caller
+/// wants to know of the run when it goes on, a text that `run_text_of` gives back. @throws as
+/// above, for the moments of Adam too
 template <class Scalar, class Backend>
-void save(const std::string& path, trainer<Scalar, Backend>& t) {
+void save(const std::string& path, trainer<Scalar, Backend>& t, const std::string& run = {}) {
   auto& model = t.model();
   const auto visit = model.use();
   io::safetensors_writer w = checkpoint_detail::start(model);
@@ -45,7 +47,17 @@ void save(const std::string& path, trainer<Scalar, Backend>& t) {
   counters.set("importance", c.importance);
   counters.set("images", t.images_fingerprint());
   w.metadata["training"] = counters->dump();
+  if (!run.empty())
+    w.metadata["run"] = run;
   w.write(path);
+}
+
+/// What `save` was told of the run; empty where it was told nothing. @throws file_error for a
+/// file that is no checkpoint
+MULTISTAGE_COLD inline std::string run_text_of(const std::string& path) {
+  const io::safetensors f(path);
+  checkpoint_detail::opened(f);
+  return f.metadata().count("run") ? f.meta("run") : std::string();
 }
 
 /// How a checkpoint is opened.
@@ -267,6 +279,10 @@ struct run_checkpoint {
   double every_seconds = 60;         ///< between saves while the run goes on
   bool resume = false;               ///< go on from the file, which must be there
   resume_options resumed_with = {};  ///< how
+  double every_kimg = 0;  ///< also at each multiple of so many thousand images; 0: not
+  int keep = 1;           ///< states kept: the newest at `path`, those before it beside it
+                          ///< (io/kept_versions.hpp), by step
+  std::string run = {};   ///< goes along in the file (`save`)
 };
 
 /// Trains as run() in training/run.hpp does and keeps a checkpoint: saved now and then, at the
@@ -282,6 +298,9 @@ run_result run(trainer<Scalar, Backend>& t,
                double window_seconds = 0.5) {
   require<value_error>(c.every_seconds > 0, "run: a checkpoint every ", c.every_seconds,
                        " seconds; give a number above 0");
+  require<value_error>(c.keep >= 1 && c.every_kimg >= 0, "run: keep = ", c.keep,
+                       ", every_kimg = ", c.every_kimg,
+                       "; one state is kept at least, kimg are not negative");
   io::detail::check_writable(c.path);  // before the work, not after it
   const io::run_lock lock(c.path);
   const stop_signals signals;  // until the last save is done
@@ -292,20 +311,32 @@ run_result run(trainer<Scalar, Backend>& t,
   std::string held =
       c.resume ? "the state after step " + std::to_string(t.steps()) : "nothing of this run";
   bool stopped_by_observer = false;
+  index_t held_step = c.resume ? t.steps() : -1;
   const auto save_now = [&] {
-    save(c.path, t);
+    if (held_step >= 0 && held_step != t.steps() && c.keep > 1)
+      io::keep_version(c.path, held_step);
+    save(c.path, t, c.run);
     saved_at = clock::now();
-    held = "the state after step " + std::to_string(t.steps());
+    held_step = t.steps();
+    held = "the state after step " + std::to_string(held_step);
+    if (c.keep > 1)
+      io::drop_versions(c.path, std::size_t(c.keep - 1));
   };
+  const auto multiple = [&] {
+    return c.every_kimg > 0 ? std::floor(t.images_seen() / (1000 * c.every_kimg)) : 0.0;
+  };
+  double saved_multiple = multiple();
   try {
     const auto save_now_and_then = [&](const loss_point& p, double done) {
       stopped_by_observer = true;
       const bool go_on = observe(p, done);
       stopped_by_observer = false;
-      if (std::chrono::duration<double>(clock::now() - saved_at).count() < c.every_seconds)
+      const double waited = std::chrono::duration<double>(clock::now() - saved_at).count();
+      if (waited < c.every_seconds && multiple() == saved_multiple)
         return go_on;
       try {
         save_now();
+        saved_multiple = multiple();
       } catch (const file_error& e) {
         saved_at = clock::now();
         warn("run: a checkpoint could not be written and is tried again in ", c.every_seconds,
