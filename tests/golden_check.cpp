@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "golden/algorithms.hpp"
+#include "golden/averages.hpp"
 #include "golden/edm_unet.hpp"
 #include "golden/raw_networks.hpp"
 #include "golden/sampling.hpp"
@@ -38,6 +39,8 @@ golden::outputs run(const golden::golden_case& g, Backend backend) {
     return golden::run_metrics(g);
   if (g.family == "random")
     return golden::run_random(g, backend);
+  if (g.family == "ema")
+    return golden::run_ema(g, backend);
   if (g.family == "clustering" && g.file.contains("input.images"))
     return golden::run_optimal_denoiser(g, backend);
   if (g.family == "clustering" && g.config.contains("matrices"))

@@ -8,6 +8,7 @@
 #include "../diffusion/noise_distributions.hpp"
 #include "adam.hpp"
 #include "importance.hpp"
+#include "learning_rate.hpp"
 
 namespace multistage {
 
@@ -17,6 +18,7 @@ struct trainer_options {
   double learning_rate = 1e-3;
   adam_options adam{};  ///< decays of the moments
   double lr_rampup_kimg = 10;
+  learning_rate_schedule schedule{};  ///< what becomes of the rate after that
   double ema_halflife_kimg = 500;
   double ema_rampup_ratio = 0.05;
   index_t batch_size = 64;
@@ -63,6 +65,7 @@ struct trainer_options {
     visit(option{"lr_rampup_kimg", "thousand images over which the rate grows; 0: none",
                  at_least(0)},
           self.lr_rampup_kimg);
+    learning_rate_schedule::fields(self.schedule, visit);
     visit(option{"ema_halflife_kimg", "of the average of the weights, in thousand images",
                  at_least(0)},
           self.ema_halflife_kimg);
@@ -115,6 +118,7 @@ struct trainer_options {
 /// @throws value_error naming the option that is out of range, its value and what it may be
 MULTISTAGE_COLD inline void check(const trainer_options& o, int stages) {
   check_options("trainer", o);
+  check(o.schedule, o.learning_rate);
   const auto by_stage = [&](const char* name, const std::vector<double>& v) {
     require<value_error>(v.empty() || int(v.size()) == stages, "trainer: ", v.size(), " ", name,
                          " for ", stages, " stages; give one a stage");

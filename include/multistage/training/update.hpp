@@ -8,6 +8,7 @@
 
 #include "../ops/reduce.hpp"
 #include "adam.hpp"
+#include "moving_average.hpp"
 #include "options.hpp"
 #include "segments.hpp"
 
@@ -58,9 +59,7 @@ class averaged_adam {
              double images_seen,
              index_t rows) {
     const trainer_options& o = options_;
-    const double rate =
-        o.learning_rate *
-        (o.lr_rampup_kimg > 0 ? std::min(images_seen / (o.lr_rampup_kimg * 1000), 1.0) : 1.0);
+    const double rate = o.schedule.rate(o.learning_rate, o.lr_rampup_kimg, images_seen);
     const double clip =
         o.gradient_clip > 0 && norm > o.gradient_clip ? o.gradient_clip / norm : 1.0;
     for (int segment = 0; segment < model_.network().segments; ++segment) {
@@ -119,13 +118,10 @@ class averaged_adam {
   /// What the average keeps of itself in a step.
   double keep(int segment, double images_seen, index_t rows) const {
     const trainer_options& o = options_;
-    double halflife = (segment == 0 || o.stage_ema_halflife_kimg.empty()
-                           ? o.ema_halflife_kimg
-                           : o.stage_ema_halflife_kimg[std::size_t(segment) - 1]) *
-                      1000;
-    if (o.ema_rampup_ratio > 0)
-      halflife = std::min(halflife, images_seen * o.ema_rampup_ratio);
-    return std::pow(0.5, double(rows) / std::max(halflife, 1e-8));
+    const double kimg = segment == 0 || o.stage_ema_halflife_kimg.empty()
+                            ? o.ema_halflife_kimg
+                            : o.stage_ema_halflife_kimg[std::size_t(segment) - 1];
+    return halflife_rule{kimg * 1000, o.ema_rampup_ratio}.keep(images_seen, double(rows));
   }
 
   model_type& model_;
