@@ -47,7 +47,7 @@ ms::image_source encoded(const ms::image_source& images,
   for (ms::index_t first = 0; first < images.extents.rows; first += batch) {
     const ms::index_t n = std::min(batch, images.extents.rows - first);
     std::vector<float> host(std::size_t(n * images.extents.row_size()));
-    images.read(first, n, host.data());
+    images.read_block(first, n, host.data());
     ms::shape some = images.extents;
     some.rows = n;
     const ms::tensor<float, ms::cpu> x(backend, some, host);

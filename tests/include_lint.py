@@ -7,6 +7,7 @@ ARROWS = {
     "tensor": ["core"],
     "interop": ["core"],
     "schedule": ["core"],
+    "data": ["core"],
     "backend": ["core"],
     "backend/cpu": ["core", "backend"],
     "backend/eigen": ["core", "backend"],
@@ -14,13 +15,13 @@ ARROWS = {
     "backend/cuda": ["core", "backend", "backend/thrust"],
     "ops": ["core", "backend", "tensor"],
     "graph": ["core", "ops", "backend"],
-    "stages": ["core", "schedule", "ops"],
+    "stages": ["core", "schedule", "data", "ops"],
     "networks": ["core", "ops", "graph"],
     "diffusion": ["core", "schedule", "stages", "ops", "graph", "networks"],
     "samplers": ["core", "ops", "schedule", "stages", "diffusion"],
-    "training": ["core", "schedule", "stages", "ops", "diffusion", "io"],
-    "metrics": ["core", "ops", "graph"],
-    "io": ["core", "graph", "networks", "stages", "diffusion", "metrics"],
+    "training": ["core", "schedule", "data", "stages", "ops", "diffusion", "io"],
+    "metrics": ["core", "data", "ops", "graph"],
+    "io": ["core", "data", "graph", "networks", "stages", "diffusion", "metrics"],
 }
 UMBRELLAS = {"tensor.hpp", "operations.hpp", "multistage.hpp", "eigen.hpp", "thrust.hpp", "cuda.hpp", "io.hpp", "library.hpp"}
 

@@ -227,16 +227,16 @@ TEST_CASE("a file that is cut or changed while it is used is an error that names
   io::write_npy(dir / "a.npy", {100, 64, 64}, values);
   const ms::image_source images = io::open_images(dir / "a.npy");
   std::vector<float> to(64 * 64);
-  images.read(99, 1, to.data());
+  images.read_block(99, 1, to.data());
   CHECK(to.back() == 0.5f);
   fs::resize_file(dir / "a.npy", 100'000);
-  CHECK_THAT(message([&] { images.read(99, 1, to.data()); }),
+  CHECK_THAT(message([&] { images.read_block(99, 1, to.data()); }),
              Catch::Contains("a.npy") && Catch::Contains("cut"));
   io::write_file(dir / "data_batch_1.bin", std::string(20 * 3073, '\1'));
   const ms::image_source cifar = io::open_images(dir / "data_batch_1.bin");
   fs::resize_file(dir / "data_batch_1.bin", 10 * 3073);
   std::vector<float> record(3072);
-  CHECK_THAT(message([&] { cifar.read(19, 1, record.data()); }),
+  CHECK_THAT(message([&] { cifar.read_block(19, 1, record.data()); }),
              Catch::Contains("data_batch_1.bin") && Catch::Contains("cut"));
 }
 

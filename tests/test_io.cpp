@@ -45,10 +45,9 @@ TEST_CASE("safetensors keep values, extents and metadata") {
 }
 
 TEST_CASE("half precision is read") {
-  auto f = with_header(
-      R"({"h":{"dtype":"F16","shape":[4],"data_offsets":[0,8]},)"
-      R"("b":{"dtype":"BF16","shape":[2],"data_offsets":[8,12]}})",
-      12);
+  auto f = with_header(R"({"h":{"dtype":"F16","shape":[4],"data_offsets":[0,8]},)"
+                       R"("b":{"dtype":"BF16","shape":[2],"data_offsets":[8,12]}})",
+                       12);
   const std::uint16_t h[6] = {0x3c00, 0xc000, 0x0001, 0x7c00, 0x3f80, 0xc040};
   std::memcpy(f.data() + f.size() - 12, h, 12);
   const io::safetensors s("f", f);
@@ -390,7 +389,7 @@ TEST_CASE("JPEG files are read, and broken ones refused") {
   const io::image_set both = io::read_images(dir / "both");
   CHECK(both.extents == ms::shape{2, 8, 16, 3});
   std::vector<float> second(8 * 16 * 3);
-  io::open_images(dir / "both").read(1, 1, second.data());
+  io::open_images(dir / "both").read_block(1, 1, second.data());
   CHECK(std::equal(second.begin(), second.end(), both.values.begin() + 8 * 16 * 3));
 }
 #endif
@@ -403,7 +402,7 @@ TEST_CASE("a data set read block by block is the one read at once") {
     for (ms::index_t first = 0; first < all.count(); first += 3) {
       const ms::index_t n = std::min<ms::index_t>(3, all.count() - first);
       std::vector<float> got(std::size_t(n * size));
-      s.read(first, n, got.data());
+      s.read_block(first, n, got.data());
       CHECK(std::equal(got.begin(), got.end(), all.values.begin() + first * size));
     }
   };
@@ -418,7 +417,7 @@ TEST_CASE("a data set read block by block is the one read at once") {
   io::write_npy(npy, {7, 4, 5}, values);
   same(io::open_images(npy, {.latents = true}), io::read_images(npy, {.latents = true}));
   std::vector<float> to(5 * 3072);
-  CHECK_THAT(message([&] { io::open_images(npy).read(0, 7, to.data()); }),
+  CHECK_THAT(message([&] { io::open_images(npy).read_block(0, 7, to.data()); }),
              Catch::Contains("value 33 is 4.5"));
   // CIFAR-10's files, one or a folder of them.
   std::filesystem::create_directories(dir / "cifar");
@@ -435,6 +434,6 @@ TEST_CASE("a data set read block by block is the one read at once") {
   same(io::open_images(dir / "cifar/data_batch_1.bin"),
        io::read_images(dir / "cifar/data_batch_1.bin"));
   io::write_file(dir / "cifar/data_batch_1.bin", std::string(3073, char(11)));
-  CHECK_THAT(message([&] { io::open_images(dir / "cifar").read(0, 5, to.data()); }),
+  CHECK_THAT(message([&] { io::open_images(dir / "cifar").read_block(0, 5, to.data()); }),
              Catch::Contains("label 11"));
 }

@@ -235,7 +235,7 @@ TEST_CASE("what libjpeg only warns of is read, counted once a file and said at t
     const ms::image_source images = io::open_images(dir.path);
     std::vector<float> values(std::size_t(images.extents.size()));
     for (int time = 0; time < 3; ++time)
-      images.read(0, 4, values.data());
+      images.read_block(0, 4, values.data());
     CHECK(h.texts.empty());
   }
   REQUIRE(h.texts.size() == 1);

@@ -111,9 +111,9 @@ TEMPLATE_TEST_CASE("a few queries, and images from a source, have the same poste
   CHECK(two.to_host()[std::size_t(2 * d - 1)] == double(y[8 * d - 1]));
   // An error of the source, which is read from another thread, arrives.
   ms::image_source broken = source;
-  broken.read = [&](ms::index_t first, ms::index_t count, float* to) {
-    ms::require<ms::file_error>(first == 0, "cut");
-    source.read(first, count, to);
+  broken.read = [&](std::span<const ms::index_t> rows, float* to) {
+    ms::require<ms::file_error>(rows[0] == 0, "cut");
+    source.read(rows, to);
   };
   const ms::optimal_denoiser<double, TestType> fails(b, broken);
   CHECK_THROWS_AS(run(fails, 0, 300), ms::file_error);

@@ -321,8 +321,9 @@ TEST_CASE("an optimal denoiser in use is refused too") {
   const ms::cpu b(1);
   const auto images = test::random_tensor<double>(b, {600, 1, 1, 4}, 1);
   const ms::image_source source{{600, 1, 1, 4},
-                                [&](ms::index_t first, ms::index_t n, float* to) {
-                                  std::copy_n(images.data() + first * 4, n * 4, to);
+                                [&](std::span<const ms::index_t> rows, float* to) {
+                                  for (const ms::index_t row : rows)
+                                    to = std::copy_n(images.data() + row * 4, 4, to);
                                   std::this_thread::sleep_for(std::chrono::milliseconds(200));
                                 }};
   const ms::optimal_denoiser<double, ms::cpu> best(b, source);

@@ -10,7 +10,7 @@
 // where a file does not: which integer is white, whether floats are latents, which array of an
 // archive.
 #pragma once
-#include "../stages/image_source.hpp"
+#include "../data/image_source.hpp"
 #include "idx.hpp"
 #include "npz.hpp"
 #include "pictures.hpp"
@@ -37,16 +37,12 @@ inline index_t cifar10_count(const std::string& path, const byte_source& source)
   }
   return index_t(n);
 }
-/// One record's image to [32, 32, 3] in [-1, 1]; returns its label.
-inline int read_cifar10(std::span<const unsigned char> bytes, index_t record, float* to) {
-  const unsigned char* from = bytes.data() + std::size_t(record) * cifar10_record;
+/// One record's image to [32, 32, 3].
+inline void read_cifar10(const unsigned char* record, unsigned char* to) {
   constexpr std::size_t pixels = 32 * 32;
-  for (std::size_t c = 0; c < 3; ++c) {
-    const unsigned char* const plane = from + 1 + c * pixels;
+  for (std::size_t c = 0; c < 3; ++c)
     for (std::size_t p = 0; p < pixels; ++p)
-      to[p * 3 + c] = float(plane[p]) / 127.5f - 1;
-  }
-  return from[0];
+      to[p * 3 + c] = record[1 + c * pixels + p];
 }
 /// CIFAR-10's training files in a folder, in order; empty where there are none.
 inline std::vector<std::string> cifar10_batches(const std::string& folder) {
@@ -81,6 +77,16 @@ inline void check_rule(const std::string& path, const image_rule& rule, file_kin
                        ": is no array of floats; latent images come as npy or npz");
 }
 
+/// Bytes of images that lie one behind the other from `data` on.
+inline row_reader<unsigned char> bytes_of(byte_source source,
+                                          std::uint64_t data,
+                                          const shape& e) {
+  return by_blocks<unsigned char>(
+      e, e.row_size(), [=, size = e.row_size()](index_t first, index_t n, unsigned char* to) {
+        source.read(data + std::uint64_t(first * size), to, std::size_t(n * size));
+      });
+}
+
 inline image_source npy_source(const std::string& path,
                                byte_source source,
                                npy_layout layout,
@@ -95,15 +101,20 @@ inline image_source npy_source(const std::string& path,
   require<file_error>(e.channels <= (index_t{1} << 40) / (e.width * e.height), path,
                       ": images of ", e.height, " x ", e.width, " x ", e.channels,
                       " values are too large");
-  image_source images{e, [=, size = e.row_size()](index_t first, index_t n, float* to) {
-                        const std::size_t width = layout.width();
-                        const auto before = std::size_t(first * size);
-                        const auto values = std::size_t(n * size);
-                        const auto bytes =
-                            source.bytes(layout.data + before * width, values * width);
-                        layout.convert(bytes.data(), values, to);
-                        rule.apply(path, layout.type, before, values, to);
-                      }};
+  const index_t size = e.row_size();
+  const auto block = [=](index_t first, index_t n, float* to) {
+    const std::size_t width = layout.width();
+    const auto before = std::size_t(first * size);
+    const auto values = std::size_t(n * size);
+    const auto bytes = source.bytes(layout.data + before * width, values * width);
+    layout.convert(bytes.data(), values, to);
+    rule.apply(path, layout.type, before, values, to);
+  };
+  image_source images{e, by_blocks<float>(e, size, block)};
+  images.kind =
+      layout.type[0] == 'f' && rule.latents ? image_values::latents : image_values::pictures;
+  if (layout.type == "u1" && rule.white(layout.type) == 255)
+    images.read_bytes = bytes_of(source, layout.data, e);
   return rule.judged(layout.type) ? watched(std::move(images), path, rule.white(layout.type))
                                   : images;
 }
@@ -130,13 +141,16 @@ inline image_source idx_source(const std::string& path,
   const idx_layout layout = parse_idx_layout(path, source.bytes(0, 20), source.size());
   check_pixels(path, std::uint64_t(layout.extents.width), std::uint64_t(layout.extents.height),
                rule.most_pixels);
-  image_source images{layout.extents,
-                      [=, largest = rule.largest](index_t first, index_t n, float* to) {
-                        const index_t size = layout.extents.row_size();
-                        const std::uint64_t at = layout.data + std::uint64_t(first * size);
-                        const auto bytes = source.bytes(at, std::uint64_t(n * size));
-                        layout.convert(path, bytes.data(), first, n, largest, to);
-                      }};
+  const shape e = layout.extents;
+  const auto block = [=, largest = rule.largest](index_t first, index_t n, float* to) {
+    const std::uint64_t at = layout.data + std::uint64_t(first * e.row_size());
+    const auto bytes = source.bytes(at, std::uint64_t(n * e.row_size()));
+    layout.convert(path, bytes.data(), first, n, largest, to);
+  };
+  image_source images{e, by_blocks<float>(e, e.row_size(), block)};
+  images.finite = true;
+  if (rule.largest == 0 || rule.largest == 255)
+    images.read_bytes = bytes_of(source, layout.data, e);
   return watched(std::move(images), path, rule.largest > 0 ? rule.largest : 255);
 }
 
@@ -157,19 +171,34 @@ inline image_source cifar10_source(const std::vector<std::string>& paths,
     parts.push_back({source, begin, begin + cifar10_count(path, source)});
   }
   const shape e{parts.back().end, 32, 32, 3};
-  return {e, [parts, size = e.row_size()](index_t first, index_t n, float* to) {
-            for (const part& p : parts) {
-              const index_t begin = std::max(first, p.begin);
-              const index_t count = std::min(first + n, p.end) - begin;
-              if (count <= 0)
-                continue;
-              const std::uint64_t at = std::uint64_t(begin - p.begin) * cifar10_record;
-              const std::uint64_t length = std::uint64_t(count) * cifar10_record;
-              const auto bytes = p.source.bytes(at, length);
-              for (index_t i = 0; i < count; ++i)
-                read_cifar10(bytes, i, to + (begin - first + i) * size);
-            }
-          }};
+  // f(record, i): record first + i of the set.
+  const auto for_records = [parts](index_t first, index_t n, auto&& f) {
+    for (const part& p : parts) {
+      const index_t begin = std::max(first, p.begin);
+      const index_t count = std::min(first + n, p.end) - begin;
+      if (count <= 0)
+        continue;
+      const std::uint64_t at = std::uint64_t(begin - p.begin) * cifar10_record;
+      const auto bytes = p.source.bytes(at, std::uint64_t(count) * cifar10_record);
+      for (index_t i = 0; i < count; ++i)
+        f(bytes.data() + std::size_t(i) * cifar10_record, begin - first + i);
+    }
+  };
+  const auto pixels = [=](index_t first, index_t n, unsigned char* to) {
+    for_records(first, n, [&](const unsigned char* record, index_t i) {
+      read_cifar10(record, to + i * e.row_size());
+    });
+  };
+  const auto labels = [=](index_t first, index_t n, int* to) {
+    for_records(first, n, [&](const unsigned char* record, index_t i) { to[i] = record[0]; });
+  };
+  image_source images =
+      image_source::of_bytes(e, by_blocks<unsigned char>(e, e.row_size(), pixels));
+  images.read_labels = by_blocks<int>(e, 1, labels);
+  images.class_names = {"airplane", "automobile", "bird",  "cat",  "deer",
+                        "dog",      "frog",       "horse", "ship", "truck"};
+  images.class_count = 10;
+  return images;
 }
 
 /// @param path a folder, or one picture
@@ -186,11 +215,12 @@ inline image_source picture_source(const std::string& path,
     const picture_header h = read_picture_header(path, options);
     found = {{path}, {1, h.height, h.width, h.channels}};
   }
-  return {found.extents, [found, warnings, options](index_t first, index_t n, float* to) {
-            const auto files =
-                std::span(found.files).subspan(std::size_t(first), std::size_t(n));
-            read_pictures(files, found.extents, to, options);
-          }};
+  const shape e = found.extents;
+  const auto block = [found, warnings, options](index_t first, index_t n, unsigned char* to) {
+    const auto files = std::span(found.files).subspan(std::size_t(first), std::size_t(n));
+    read_pictures(files, found.extents, to, options);
+  };
+  return image_source::of_bytes(e, by_blocks<unsigned char>(e, e.row_size(), block));
 }
 
 /// Whether records of CIFAR-10 begin like an IDX file: one of them with the label 0, and red 0,
@@ -245,11 +275,14 @@ inline image_set parse_cifar10(const std::string& path,
   image_set s;
   s.extents = {detail::cifar10_count(path, byte_source(nullptr, bytes)), 32, 32, 3};
   s.values.resize(std::size_t(s.extents.size()));
+  std::vector<unsigned char> pixels(std::size_t(s.extents.row_size()));
   for (index_t r = 0; r < s.count(); ++r) {
-    const int label =
-        detail::read_cifar10(bytes, r, s.values.data() + r * s.extents.row_size());
+    const auto record = bytes.subspan(std::size_t(r) * detail::cifar10_record);
+    detail::read_cifar10(record.data(), pixels.data());
+    std::transform(pixels.begin(), pixels.end(), s.values.begin() + r * s.extents.row_size(),
+                   value_of_byte);
     if (labels)
-      labels->push_back(label);
+      labels->push_back(record[0]);
   }
   return s;
 }
@@ -267,25 +300,31 @@ inline image_source with_channels(const std::string& path,
   require<shape_error>(from.channels == 1 || (channels == 1 && from.channels > 1), path,
                        ": pictures of ", from.channels, " channels cannot be made ones of ",
                        channels);
-  shape to_extents = from;
-  to_extents.channels = channels;
-  return {to_extents, [=, read = images.read](index_t first, index_t n, float* to) {
-            std::vector<float> values(std::size_t(n * from.row_size()));
-            read(first, n, values.data());
-            // Pixel by pixel: grey is repeated, and of colours that must agree the first is
-            // taken.
-            const index_t pixels = n * from.height * from.width;
-            for (index_t p = 0; p < pixels; ++p)
-              for (index_t c = 0; c < std::max(from.channels, channels); ++c) {
-                const float v =
-                    values[std::size_t(p * from.channels + (from.channels == 1 ? 0 : c))];
-                if (c < channels)
-                  *to++ = v;
-                require<value_error>(from.channels == 1 || v == to[-1], path, ": picture ",
-                                     first + p / (from.height * from.width),
-                                     " has colours and cannot be read as grey");
-              }
-          }};
+  const auto change = [path, from, channels]<class T>(row_reader<T> read) -> row_reader<T> {
+    if (!read)
+      return {};
+    return [=](std::span<const index_t> rows, T* to) {
+      std::vector<T> values(rows.size() * std::size_t(from.row_size()));
+      read(rows, values.data());
+      // Pixel by pixel: grey is repeated, and of colours that must agree the first is taken.
+      const index_t pixels = from.height * from.width;
+      for (std::size_t p = 0; p < rows.size() * std::size_t(pixels); ++p)
+        for (index_t c = 0; c < std::max(from.channels, channels); ++c) {
+          const T v =
+              values[p * std::size_t(from.channels) + std::size_t(from.channels == 1 ? 0 : c)];
+          if (c < channels)
+            *to++ = v;
+          require<value_error>(from.channels == 1 || v == to[-1], path, ": picture ",
+                               rows[p / std::size_t(pixels)],
+                               " has colours and cannot be read as grey");
+        }
+    };
+  };
+  images.extents.channels = channels;
+  images.read = change(std::move(images.read));
+  images.read_bytes = change(std::move(images.read_bytes));
+  images.fingerprint.clear();
+  return images;
 }
 
 /// Images of any kind of path, in [-1, 1] unless they are latents, NHWC, as a source: arrays,
@@ -317,7 +356,7 @@ inline image_set read_all(const image_source& images,
   const index_t size = images.extents.row_size();
   for (index_t first = 0; first < all.count(); first += block) {
     const index_t n = std::min(block, all.count() - first);
-    images.read(first, n, all.values.data() + first * size);
+    images.read_block(first, n, all.values.data() + first * size);
     if (told)
       told(double(first + n) / double(all.count()));
   }

@@ -288,12 +288,12 @@ inline picture_folder open_folder(const std::string& folder,
   return found;
 }
 
-/// Pictures of files in [-1, 1]. @param to [files, h, w, c] of these extents; grey fills all
+/// Bytes of files' pictures. @param to [files, h, w, c] of these extents; grey fills all
 /// channels
 /// @throws file_error, shape_error naming the picture
 inline void read_pictures(std::span<const std::string> files,
                           const shape& extents,
-                          float* to,
+                          unsigned char* to,
                           const picture_options& options = {}) {
   for (const std::string& file : files) {
     const picture p = read_picture(file, options);
@@ -306,7 +306,7 @@ inline void read_pictures(std::span<const std::string> files,
     const index_t repeats = extents.channels / p.channels;
     for (const unsigned char b : p.bytes)
       for (index_t i = 0; i < repeats; ++i)
-        *to++ = float(b) / 127.5f - 1;
+        *to++ = b;
   }
 }
 

@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "../core/warning.hpp"
-#include "../stages/image_source.hpp"
+#include "../data/image_source.hpp"
 
 namespace multistage::io::detail {
 
@@ -68,18 +68,20 @@ inline image_source watched(image_source images, const std::string& path, double
     state(const std::string& path, double white) : range(path, white) {}
   };
   const auto seen = std::make_shared<state>(path, white);
-  return {
-      images.extents, [seen, images](index_t first, index_t n, float* to) {
-        images.read(first, n, to);
-        if (seen->said)
-          return;
-        seen->range.add(std::span<const float>(to, std::size_t(n * images.extents.row_size())));
-        seen->read += n;
-        if (seen->read < images.extents.rows)
-          return;
-        seen->said = true;
-        seen->range.report();
-      }};
+  image_source watching = images;
+  watching.read = [seen, e = images.extents, read = std::move(images.read)](
+                      std::span<const index_t> rows, float* to) {
+    read(rows, to);
+    if (seen->said)
+      return;
+    seen->range.add(std::span<const float>(to, rows.size() * std::size_t(e.row_size())));
+    seen->read += index_t(rows.size());
+    if (seen->read < e.rows)
+      return;
+    seen->said = true;
+    seen->range.report();
+  };
+  return watching;
 }
 
 }  // namespace multistage::io::detail

@@ -20,8 +20,8 @@
 #include "../core/one_user.hpp"
 #include "../core/scratch.hpp"
 #include "../core/tensor.hpp"
+#include "../data/image_source.hpp"
 #include "../ops/reduce.hpp"
-#include "image_source.hpp"
 
 namespace multistage {
 
@@ -230,7 +230,7 @@ class optimal_denoiser {
         backend_.copy(in_memory_ + which[k] * size, row, size);
         continue;
       }
-      source_.read(which[k], 1, one.data());
+      source_.read(which.subspan(k, 1), one.data());
       upload(one, 1, row);
     }
   }
@@ -301,7 +301,7 @@ class optimal_denoiser {
       return;
     }
     std::vector<float> host(static_cast<std::size_t>(block * size)), next(host.size());
-    source_.read(0, std::min(block, n), host.data());
+    source_.read_block(0, std::min(block, n), host.data());
     for (index_t i = 0; i < n; i += block) {
       const index_t have = std::min(block, n - i);
       const index_t behind = i + have;
@@ -309,7 +309,7 @@ class optimal_denoiser {
       // Where no thread can be had, it is read when it is asked for.
       if (behind < n)
         reading = std::async(std::launch::async | std::launch::deferred, [&, behind] {
-          source_.read(behind, std::min(block, n - behind), next.data());
+          source_.read_block(behind, std::min(block, n - behind), next.data());
         });
       upload(host, have, read_.data());
       backend_.for_each_index(have,

@@ -9,7 +9,7 @@
 #pragma once
 #include "../core/build_advice.hpp"
 #include "../core/fingerprint.hpp"
-#include "../stages/image_source.hpp"
+#include "../data/image_source.hpp"
 #include "non_finite.hpp"
 #include "quotas.hpp"
 #include "update.hpp"
