@@ -10,7 +10,10 @@ def flags_of(package):
     return subprocess.run(["pkg-config", "--cflags", package], capture_output=True, text=True, check=True).stdout.split()
 
 
-extra = ["-isystem", "/usr/include/eigen3", *flags_of("eigen3"), *flags_of("cairo"), *flags_of("libpng"), "-DMULTISTAGE_JPEG", "-DMULTISTAGE_WEBP", "-DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_CPP", f"-I{source / 'include'}"]
+mpi = subprocess.run(["pkg-config", "--cflags", "ompi-cxx"], capture_output=True, text=True)
+if mpi.returncode:
+    headers = [p for p in headers if p.name != "mpi.hpp"]
+extra = [*mpi.stdout.split(), "-DOMPI_SKIP_MPICXX", "-isystem", "/usr/include/eigen3", *flags_of("eigen3"), *flags_of("cairo"), *flags_of("libpng"), "-DMULTISTAGE_JPEG", "-DMULTISTAGE_WEBP", "-DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_CPP", f"-I{source / 'include'}"]
 
 
 def check(header):

@@ -8,6 +8,7 @@ ARROWS = {
     "interop": ["core"],
     "schedule": ["core"],
     "data": ["core"],
+    "distributed": ["core"],
     "backend": ["core"],
     "backend/cpu": ["core", "backend"],
     "backend/eigen": ["core", "backend"],

@@ -12,7 +12,7 @@ case "${1:-}" in
   --help) sed -n '2,/^set/s/^# \?//p' tests/run.sh; exit 0 ;;
   *) echo "run.sh: unknown option $1; there is --quick, and without it everything runs" >&2; exit 2 ;;
 esac
-if $quick; then bash examples/setup.sh python3 catch2; else bash examples/setup.sh python3 catch2 libbenchmark-dev clang libclang-rt-14-dev doxygen; fi
+if $quick; then bash examples/setup.sh python3 catch2; else bash examples/setup.sh python3 catch2 libbenchmark-dev clang libclang-rt-14-dev doxygen libopenmpi-dev openmpi-bin; fi
 build() {  # preset, targets
   local preset=$1
   shift

@@ -41,6 +41,11 @@ struct numeric_error : error {
 struct state_error : error {
   using error::error;
 };
+/// What another process of the same run says aloud: this one ends for it without printing it
+/// again.
+struct echoed_error : error {
+  using error::error;
+};
 
 /// A part of a message, for as long as the call that it is an argument of: text, or a value of
 /// any type that can be streamed.

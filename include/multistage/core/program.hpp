@@ -9,6 +9,7 @@
 #include <exception>
 #include <new>
 
+#include "error.hpp"
 #include "signals.hpp"
 
 namespace multistage {
@@ -31,7 +32,8 @@ inline bool output_is_out() {
 }  // namespace detail
 
 /// The body of a program's main: runs f and returns its exit status; for an exception of any
-/// kind, or output that cannot be written, prints one line and returns 2.
+/// kind, or output that cannot be written, prints one line and returns 2; for an echoed_error
+/// another process prints it.
 template <class F>
 int exit_status(F&& f) {
   const write_signals_ignored writing;
@@ -41,6 +43,7 @@ int exit_status(F&& f) {
   } catch (const std::bad_alloc&) {
     std::fprintf(stderr,
                  "error: there is not enough memory; a smaller batch or model takes less\n");
+  } catch (const echoed_error&) {
   } catch (const std::exception& e) {
     std::fprintf(stderr, "error: %s\n", e.what());
   } catch (...) {

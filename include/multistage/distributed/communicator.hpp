@@ -1,0 +1,134 @@
+// Processes that compute together, as the rest of the library knows them: who one is among how
+// many, and five ways to exchange bytes. What is made of them, sums that no number of processes
+// changes (fixed_sum.hpp) or errors that all hear of (together.hpp), needs no more.
+//
+//   alone                one process, no engine, no cost: what everything defaults to
+//   mpi_communicator     processes that mpirun started (mpi.hpp)
+//
+// All processes make the same calls in the same order. Where one of them does not come, the
+// others throw communication_error instead of waiting for ever.
+#pragma once
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../core/error.hpp"
+
+namespace multistage {
+
+/// Another process of the run is gone, hangs, or cannot be reached. What the run saved before
+/// is whole; nothing can go on from here but from there.
+struct communication_error : error {
+  using error::error;
+};
+
+/// Bytes that processes exchange: counts are by rank, in bytes; parts lie one behind the other.
+using bytes_to_send = std::span<const std::byte>;
+/// The same, to be filled.
+using bytes_to_fill = std::span<std::byte>;
+/// How many bytes belong to each rank.
+using bytes_by_rank = std::span<const std::size_t>;
+
+/// A group of processes. Handles are values: copies are the same group.
+template <class C>
+concept communicator = std::copyable<C> && requires(C group,
+                                                    bytes_to_send from,
+                                                    bytes_to_fill to,
+                                                    bytes_by_rank sent,
+                                                    bytes_by_rank received,
+                                                    int root) {
+  { std::as_const(group).rank() } -> std::same_as<int>;  // of this process, 0 the first
+  { std::as_const(group).size() } -> std::same_as<int>;  // how many processes there are
+  { std::as_const(group).host(root) } -> std::convertible_to<std::string>;  // where one runs
+  group.barrier();                             // returns when all have come
+  group.broadcast(to, root);                   // root's bytes to all
+  group.all_gather(from, to, received);        // each one's bytes to all, in rank order
+  group.all_to_all(from, sent, to, received);  // a part of one's own for each
+};
+
+/// A process by itself: the group that everything defaults to.
+struct alone {
+  /// The first.
+  int rank() const {
+    return 0;
+  }
+  /// And only one.
+  int size() const {
+    return 1;
+  }
+  /// Here.
+  std::string host(int) const {
+    return "this host";
+  }
+  /// Nobody to wait for.
+  void barrier() {}
+  /// Everybody has them.
+  void broadcast(bytes_to_fill, int) {}
+  /// A copy.
+  void all_gather(bytes_to_send from, bytes_to_fill to, bytes_by_rank) {
+    std::copy(from.begin(), from.end(), to.begin());
+  }
+  /// A copy.
+  void all_to_all(bytes_to_send from, bytes_by_rank, bytes_to_fill to, bytes_by_rank) {
+    std::copy(from.begin(), from.end(), to.begin());
+  }
+};
+
+/// Numbers [begin, end) of a list.
+struct index_range {
+  index_t begin = 0;  ///< the first
+  index_t end = 0;    ///< behind the last
+  /// How many there are.
+  constexpr index_t size() const {
+    return end - begin;
+  }
+};
+/// What falls to a rank of `count` things that are shared out evenly, in order; sizes differ by
+/// one at most.
+constexpr index_range share_of(index_t count, int rank, int size) {
+  return {count * rank / size, count * (rank + 1) / size};
+}
+
+/// The root's values on all processes.
+template <communicator C, class T>
+requires std::is_trivially_copyable_v<T>
+void broadcast(C& group, std::span<T> values, int root = 0) {
+  group.broadcast(std::as_writable_bytes(values), root);
+}
+/// Every process's values, which may differ in number, one behind the other in rank order.
+template <communicator C, class T>
+requires std::is_trivially_copyable_v<T> std::vector<T> all_gather(C& group,
+                                                                   std::span<const T> mine) {
+  const std::size_t one = sizeof(std::size_t);
+  const std::vector<std::size_t> ones(std::size_t(group.size()), one);
+  std::vector<std::size_t> counts(ones.size());
+  const std::size_t bytes = mine.size_bytes();
+  group.all_gather(std::as_bytes(std::span(&bytes, 1)),
+                   std::as_writable_bytes(std::span(counts)), ones);
+  std::size_t all = 0;
+  for (const std::size_t n : counts)
+    all += n;
+  std::vector<T> values(all / sizeof(T));
+  group.all_gather(std::as_bytes(mine), std::as_writable_bytes(std::span(values)), counts);
+  return values;
+}
+/// Every process's text, by rank.
+template <communicator C>
+std::vector<std::string> all_gather(C& group, const std::string& mine) {
+  const std::size_t length = mine.size();
+  const auto lengths = all_gather(group, std::span(&length, 1));
+  const auto letters = all_gather(group, std::span(mine.data(), mine.size()));
+  std::vector<std::string> texts;
+  auto at = letters.begin();
+  for (const std::size_t n : lengths) {
+    texts.emplace_back(at, at + std::ptrdiff_t(n));
+    at += std::ptrdiff_t(n);
+  }
+  return texts;
+}
+
+}  // namespace multistage

@@ -1,0 +1,188 @@
+// Processes under mpirun: exchanges in whole and in rounds, sums whose bits no number of
+// processes changes, errors that all hear of. tests/CMakeLists.txt starts it on 1 to 4 of them.
+#define CATCH_CONFIG_RUNNER
+#include <cmath>
+#include <cstring>
+#include <multistage/distributed/fixed_sum.hpp>
+#include <multistage/distributed/mpi.hpp>
+#include <multistage/distributed/together.hpp>
+#include <numeric>
+
+#include "catch.hpp"
+
+namespace ms = multistage;
+
+namespace {
+
+ms::mpi_session* session = nullptr;
+
+/// Values that differ in magnitude, so that the order in which they are added shows.
+std::vector<float> part(ms::index_t number, std::size_t size) {
+  std::vector<float> values(size);
+  for (std::size_t i = 0; i < size; ++i) {
+    const double at = double(number) * double(size) + double(i);
+    values[i] = float(std::sin(at) * std::exp(std::fmod(at * 7, 19) - 9));
+  }
+  return values;
+}
+
+/// The tree's sum as its definition has it: the left side is the largest power of two below
+/// the number of parts.
+float tree_sum(const std::vector<float>& summands) {
+  if (summands.size() == 1)
+    return summands[0];
+  std::size_t left = 1;
+  while (2 * left < summands.size())
+    left *= 2;
+  const auto cut = summands.begin() + std::ptrdiff_t(left);
+  return tree_sum({summands.begin(), cut}) + tree_sum({cut, summands.end()});
+}
+
+template <class T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
+}  // namespace
+
+TEST_CASE("gathering keeps ranks' values apart, whatever their number, in rounds too") {
+  for (const std::size_t most : {std::size_t(16), std::size_t(1) << 20}) {
+    ms::mpi_communicator group(MPI_COMM_WORLD, {.timeout_seconds = 60, .most_at_once = most});
+    const auto values_of = [](int rank) {
+      std::vector<int> values(std::size_t(rank * 5));  // rank 0 has none
+      std::iota(values.begin(), values.end(), 100 * rank);
+      return values;
+    };
+    std::vector<int> expected;
+    std::vector<std::string> texts;
+    for (int rank = 0; rank < group.size(); ++rank) {
+      const auto theirs = values_of(rank);
+      expected.insert(expected.end(), theirs.begin(), theirs.end());
+      texts.push_back(std::string(std::size_t(rank), 'x') + "\n");
+    }
+    const auto mine = values_of(group.rank());
+    CHECK(ms::all_gather(group, std::span<const int>(mine)) == expected);
+    CHECK(ms::all_gather(group, texts[std::size_t(group.rank())]) == texts);
+  }
+}
+
+TEST_CASE("a broadcast reaches all, from any root, in rounds too") {
+  ms::mpi_communicator group(MPI_COMM_WORLD, {.timeout_seconds = 60, .most_at_once = 16});
+  for (int root = 0; root < group.size(); ++root) {
+    std::vector<int> values(25, group.rank());
+    ms::broadcast(group, std::span(values), root);
+    CHECK(values == std::vector<int>(25, root));
+  }
+}
+
+TEST_CASE("an exchange brings each rank what is meant for it") {
+  ms::mpi_communicator group(MPI_COMM_WORLD, {.timeout_seconds = 60, .most_at_once = 16});
+  const int n = group.size();
+  // rank a sends a + 2 b bytes of value 10 a + b to rank b
+  std::vector<std::size_t> sent, received;
+  std::vector<unsigned char> out, expected;
+  for (int other = 0; other < n; ++other) {
+    sent.push_back(std::size_t(group.rank() + 2 * other));
+    out.insert(out.end(), sent.back(), static_cast<unsigned char>(10 * group.rank() + other));
+    received.push_back(std::size_t(other + 2 * group.rank()));
+    expected.insert(expected.end(), received.back(),
+                    static_cast<unsigned char>(10 * other + group.rank()));
+  }
+  std::vector<unsigned char> in(expected.size());
+  group.all_to_all(std::as_bytes(std::span(out)), sent, std::as_writable_bytes(std::span(in)),
+                   received);
+  CHECK(in == expected);
+}
+
+TEST_CASE("a sum in fixed order has the same bits on any number of processes") {
+  auto& group = session->world();
+  const std::size_t size = 37;
+  for (const ms::index_t parts : {1, 2, 3, 5, 8, 13, 16, 31}) {
+    ms::fixed_sum<float> sum(parts, ms::index_t(size));
+    const ms::index_range mine = ms::share_of(parts, group.rank(), group.size());
+    for (ms::index_t p = mine.begin; p < mine.end; ++p)
+      sum.add(p, part(p, size));
+    std::vector<float> expected;
+    for (std::size_t i = 0; i < size; ++i) {
+      std::vector<float> summands;
+      for (ms::index_t p = 0; p < parts; ++p)
+        summands.push_back(part(p, size)[i]);
+      expected.push_back(tree_sum(summands));
+    }
+    CHECK(same_bits(sum.all_reduce(group), expected));
+    const ms::index_range slice = ms::share_of(ms::index_t(size), group.rank(), group.size());
+    CHECK(same_bits(sum.reduce_scatter(group),
+                    {expected.begin() + slice.begin, expected.begin() + slice.end}));
+  }
+}
+
+TEST_CASE("a sum refuses parts that are missing, come twice or have another size") {
+  auto& group = session->world();
+  ms::fixed_sum<double> sum(4, 3);
+  CHECK_THROWS_WITH(sum.add(4, std::vector<double>(3)), Catch::Contains("part 4 of 4"));
+  CHECK_THROWS_WITH(sum.add(0, std::vector<double>(2)), Catch::Contains("has 2 values"));
+  sum.add(1, std::vector<double>(3));
+  CHECK_THROWS_WITH(sum.add(1, std::vector<double>(3)), Catch::Contains("each once"));
+  CHECK_THROWS_WITH(sum.all_reduce(group), Catch::Contains("added by no process"));
+}
+
+TEST_CASE("shares cover everything once, and differ by one at most") {
+  for (const ms::index_t count : {0, 1, 7, 64})
+    for (const int size : {1, 2, 3, 8}) {
+      ms::index_t behind = 0;
+      for (int rank = 0; rank < size; ++rank) {
+        const ms::index_range s = ms::share_of(count, rank, size);
+        CHECK(s.begin == behind);
+        CHECK(s.size() >= count / size);
+        CHECK(s.size() <= count / size + 1);
+        behind = s.end;
+      }
+      CHECK(behind == count);
+    }
+}
+
+TEST_CASE("what one process cannot do none does, and one says why") {
+  auto& group = session->world();
+  const int failing = group.size() - 1;
+  std::string said;
+  bool echo = false;
+  try {
+    ms::together(group, [&] {
+      if (group.rank() == failing)
+        throw ms::file_error("no space left");
+    });
+  } catch (const ms::echoed_error& e) {
+    said = e.what();
+    echo = true;
+  } catch (const ms::error& e) {
+    said = e.what();
+  }
+  CHECK_THAT(said, Catch::Contains("no space left"));
+  CHECK(echo == (group.rank() != 0));
+  if (failing > 0)
+    CHECK_THAT(said, Catch::Contains("rank " + std::to_string(failing)));
+  CHECK(ms::any(group, group.rank() == failing));
+  CHECK_FALSE(ms::any(group, false));
+}
+
+TEST_CASE("processes with different settings are refused, with the lines that differ") {
+  auto& group = session->world();
+  CHECK_NOTHROW(ms::require_same(group, "options", "batch 64"));
+  if (group.size() == 1)
+    return;
+  const std::string mine = group.rank() == 1 ? "seed 1\nbatch 32" : "seed 1\nbatch 64";
+  try {
+    ms::require_same(group, "options", mine);
+    FAIL("was accepted");
+  } catch (const ms::error& e) {
+    CHECK_THAT(e.what(), Catch::Contains("rank 1: batch 32"));
+    CHECK_THAT(e.what(), Catch::Contains("rank 0: batch 64"));
+    CHECK_THAT(e.what(), !Catch::Contains("seed"));
+  }
+}
+
+int main(int argc, char** argv) {
+  ms::mpi_session mpi(argc, argv, {.timeout_seconds = 60});
+  session = &mpi;
+  return Catch::Session().run(argc, argv);
+}
