@@ -18,6 +18,7 @@
 #include "io/report.hpp"
 #include "io/run_lock.hpp"
 #include "io/safetensors.hpp"
+#include "io/shard_writer.hpp"
 #include "io/weights.hpp"
 #include "training/checkpoint.hpp"
 #include "core/warnings_end.inc"

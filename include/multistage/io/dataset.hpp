@@ -1,6 +1,7 @@
-// Data sets by their path: npy and npz arrays, IDX files (MNIST), CIFAR-10's binary files or a
-// folder of them, any of these gzipped, and folders of PNG, JPEG or WebP pictures. What a file
-// is, its first bytes say. In memory, or as a source that is read block by block.
+// Data sets by their path: folders of shards (shards.hpp), npy and npz arrays, IDX files
+// (MNIST), CIFAR-10's binary files or a folder of them, any of these gzipped, and folders of
+// PNG, JPEG or WebP pictures. What a file is, its first bytes say. In memory, or as a source
+// that is read block by block.
 //
 //   image_source images = open_images("train-images-idx3-ubyte.gz");
 //   image_set all = read_images("folder", {.channels = 1});
@@ -14,6 +15,7 @@
 #include "idx.hpp"
 #include "npz.hpp"
 #include "pictures.hpp"
+#include "shards.hpp"
 
 namespace multistage::io {
 
@@ -327,14 +329,35 @@ inline image_source with_channels(const std::string& path,
   return images;
 }
 
-/// Images of any kind of path, in [-1, 1] unless they are latents, NHWC, as a source: arrays,
-/// CIFAR-10's files and pictures stay on the disk and are read block by block, npz archives and
-/// what is gzipped is held in memory. Pictures are grey, one channel, where all of a folder
-/// are. What is odd about pictures is said when the source is gone.
+namespace detail {
+/// The folder whose index.json a path names, or the path itself. @throws file_error for a set
+/// that was not finished
+inline std::string folder_of_index(const std::string& path) {
+  const std::filesystem::path at(path);
+  if (at.filename() == std::filesystem::path(index_name).filename())
+    return at.has_parent_path() ? at.parent_path().string() : ".";
+  std::error_code problem;
+  require<file_error>(is_shards(path) || !std::filesystem::exists(shard_name(path, 0), problem),
+                      path,
+                      ": has images of a data set, but no index.json: the set was not "
+                      "finished; make it anew");
+  return path;
+}
+}  // namespace detail
+
+/// Images of any kind of path, in [-1, 1] unless they are latents, NHWC, as a source: shards
+/// (the folder or its index.json), arrays, CIFAR-10's files and pictures stay on the disk and
+/// are read when they are asked for; npz archives and what is gzipped is held in memory.
+/// Pictures are grey, one channel, where all of a folder are. What is odd about pictures is
+/// said when the source is gone.
 /// @throws file_error saying what the path is taken for and why that fails, shape_error
 inline image_source open_images(const std::string& path, const image_rule& rule = {}) {
   image_source images;
-  if (!std::filesystem::is_directory(path)) {
+  const std::string folder = detail::folder_of_index(path);
+  if (is_shards(folder)) {
+    detail::check_rule(path, rule, file_kind::none);
+    images = open_shards(folder);
+  } else if (!std::filesystem::is_directory(path)) {
     images = detail::file_source(path, rule);
   } else if (const std::vector<std::string> batches = detail::cifar10_batches(path);
              !batches.empty()) {

@@ -4,6 +4,7 @@
 #pragma once
 #include <algorithm>
 #include <concepts>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -14,7 +15,55 @@
 
 namespace multistage::io {
 
+/// The JSON library's value.
+using json = nlohmann::json;
+
 namespace detail {
+
+/// A value as errors show it: at most 60 characters, whatever it holds.
+inline std::string excerpt(const json& j) {
+  if (j.is_object() || j.size() > 16)
+    return j.is_object() ? "an object" : "an array of " + std::to_string(j.size());
+  for (const auto& e : j)
+    if (e.is_structured())
+      return "an array of arrays or objects";
+  return j.dump(-1, ' ', false, json::error_handler_t::replace).substr(0, 60);
+}
+
+/// A value of JSON as T; false when it is of another kind or does not fit. (The JSON library
+/// would convert 1e300 to int.)
+template <class T>
+bool take(const json& j, T& to) {
+  if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
+    if (!j.is_number_integer())
+      return false;
+    if (j.is_number_unsigned()
+            ? j.get<std::uint64_t>() > std::uint64_t(std::numeric_limits<T>::max())
+            : j.get<std::int64_t>() < std::int64_t(std::numeric_limits<T>::min()))
+      return false;
+  } else if constexpr (std::is_floating_point_v<T>) {
+    if (!j.is_number())
+      return false;
+  }
+  try {
+    j.get_to(to);
+    return true;
+  } catch (const json::exception&) {
+    return false;
+  }
+}
+template <class T>
+bool take(const json& j, std::vector<T>& to) {
+  if (!j.is_array())
+    return false;
+  for (const json& e : j) {
+    T v{};
+    if (!take(e, v))
+      return false;
+    to.push_back(v);
+  }
+  return true;
+}
 
 /// Takes a value apart, so that what is left of it is empty. The JSON library's destructor
 /// takes memory for each container that is not, and ends the program where there is none.
