@@ -16,7 +16,7 @@ ARROWS = {
     "backend/cuda": ["core", "backend", "backend/thrust"],
     "ops": ["core", "backend", "tensor"],
     "graph": ["core", "ops", "backend"],
-    "stages": ["core", "schedule", "data", "ops"],
+    "stages": ["core", "schedule", "data", "ops", "distributed"],
     "networks": ["core", "ops", "graph"],
     "diffusion": ["core", "schedule", "stages", "ops", "graph", "networks"],
     "samplers": ["core", "ops", "schedule", "stages", "diffusion"],

@@ -6,6 +6,8 @@
 #include <multistage/distributed/fixed_sum.hpp>
 #include <multistage/distributed/mpi.hpp>
 #include <multistage/distributed/together.hpp>
+#include <multistage/multistage.hpp>
+#include <multistage/stages/shared_optimal_denoiser.hpp>
 #include <numeric>
 
 #include "catch.hpp"
@@ -179,6 +181,65 @@ TEST_CASE("processes with different settings are refused, with the lines that di
     CHECK_THAT(e.what(), Catch::Contains("rank 0: batch 64"));
     CHECK_THAT(e.what(), !Catch::Contains("seed"));
   }
+}
+
+TEST_CASE("stages of a data set that processes share are those of one process") {
+  auto& group = session->world();
+  const ms::shape extents{50, 6, 6, 1};
+  const ms::random_stream numbers(5);
+  std::vector<float> values;
+  for (ms::index_t i = 0; i < extents.size(); ++i)
+    values.push_back(float(std::tanh(numbers.normal(std::uint64_t(i)))));
+  const auto whole = ms::image_source::of(std::span<const float>(values), extents);
+  const ms::optimal_denoiser<double, ms::cpu> alone(ms::cpu(), whole);
+  using shared_denoiser = ms::shared_optimal_denoiser<double, ms::cpu, ms::mpi_communicator>;
+  // shared out evenly; and all on the last process, the others having none
+  const auto mine = ms::share_of(extents.rows, group.rank(), group.size());
+  const bool last = group.rank() == group.size() - 1;
+  for (const auto& own : {whole.part(mine.begin, mine.end), whole.part(0, last ? 50 : 0)}) {
+    const shared_denoiser shared(ms::cpu(), group, own);
+    CHECK(shared.extents() == extents);
+    // few queries, and more than a block of them; noise from far below to far above the images'
+    for (const ms::index_t queries : {3, 300}) {
+      const ms::shape some{queries, 6, 6, 1};
+      ms::tensor<double, ms::cpu> x(ms::cpu(), some), one(ms::cpu(), some),
+          all(ms::cpu(), some);
+      std::vector<ms::index_t> which;
+      std::vector<double> sigmas;
+      for (ms::index_t q = 0; q < queries; ++q) {
+        which.push_back(q * 7 % 50);
+        sigmas.push_back(0.01 * std::pow(1e4, double(q) / double(queries)));
+      }
+      shared.gather(which, x.view());
+      CHECK(x.data()[36] == double(values[7 * 36]));
+      for (ms::index_t i = 0; i < some.size(); ++i)
+        x.data()[i] += sigmas[std::size_t(i / 36)] * numbers.normal(std::uint64_t(5000 + i));
+      alone(std::as_const(x).view(), sigmas, one.view());
+      shared(std::as_const(x).view(), sigmas, all.view());
+      double worst = 0;
+      for (ms::index_t i = 0; i < some.size(); ++i)
+        worst = std::max(worst, std::abs(one.data()[i] - all.data()[i]));
+      CHECK(worst < 1e-12);
+    }
+    const ms::clustering_options options{.alpha = 0.9, .draws = 256};
+    const auto expected = ms::cluster_by_optimal_denoiser(ms::cpu(), whole, options);
+    const auto found = ms::cluster_by_optimal_denoiser(ms::cpu(), shared, options);
+    CHECK(found.t1 == expected.t1);
+    CHECK(found.t2 == expected.t2);
+  }
+}
+
+TEST_CASE("a shared data set is held to what one is") {
+  auto& group = session->world();
+  using shared_denoiser = ms::shared_optimal_denoiser<double, ms::cpu, ms::mpi_communicator>;
+  std::vector<float> values(4 * 9, 0.5f);
+  const auto equal = ms::image_source::of(std::span<const float>(values), {4, 3, 3, 1});
+  CHECK_THROWS_WITH(shared_denoiser(ms::cpu(), group, equal), Catch::Contains("are equal"));
+  CHECK_THROWS_WITH(shared_denoiser(ms::cpu(), group, equal.part(0, 0)),
+                    Catch::Contains("no process has any images"));
+  if (group.rank() == group.size() - 1)
+    values[3] = std::numeric_limits<float>::quiet_NaN();
+  CHECK_THROWS_WITH(shared_denoiser(ms::cpu(), group, equal), Catch::Contains("is nan"));
 }
 
 int main(int argc, char** argv) {

@@ -93,6 +93,21 @@ struct image_source {
     std::iota(rows.begin(), rows.end(), first);
     read(rows, to);
   }
+  /// Images [first, end) as a set of their own, numbered from 0. @throws value_error for
+  /// numbers that the set does not have
+  image_source part(index_t first, index_t end) const {
+    require<value_error>(0 <= first && first <= end && end <= extents.rows, "data set: images ",
+                         first, " to ", end, " of ", extents.rows);
+    image_source some = *this;
+    some.extents.rows = end - first;
+    some.fingerprint.clear();
+    some.read = moved(read, first, end);
+    some.read_bytes = moved(read_bytes, first, end);
+    some.read_labels = moved(read_labels, first, end);
+    if (context)
+      some.context = std::make_shared<const image_source>(context->part(first, end));
+    return some;
+  }
   /// Classes of all images. @throws as read_labels does
   std::vector<int> labels() const {
     std::vector<index_t> rows(static_cast<std::size_t>(read_labels ? extents.rows : 0));
@@ -153,17 +168,32 @@ struct image_source {
         });
     return with;
   }
+
+ private:
+  /// A reader whose number 0 is another's number `first`; nothing where there is none.
+  template <class T>
+  static row_reader<T> moved(const row_reader<T>& read, index_t first, index_t end) {
+    if (!read)
+      return {};
+    return [=](std::span<const index_t> rows, T* to) {
+      std::vector<index_t> numbers(rows.begin(), rows.end());
+      for (index_t& n : numbers) {
+        require<value_error>(n >= 0 && n < end - first, "data set: image ", n, " of ",
+                             end - first, " was asked for; they are numbered from 0");
+        n += first;
+      }
+      read(numbers, to);
+    };
+  }
 };
 
-/// Refuses data sets from which nothing can be learnt. Reads all of it once, or as much as
-/// needs be where its values are known to be finite. @throws value_error
-MULTISTAGE_COLD inline void check_images(const image_source& images) {
+/// Whether all images of a set are the same. Reads all of it once, or as much as needs be where
+/// its values are known to be finite. @throws value_error for values that are not
+MULTISTAGE_COLD inline bool all_images_equal(const image_source& images) {
   const shape e = images.extents;
-  require<value_error>(e.rows > 0 && e.row_size() > 0, "data set: no images, extents are ", e,
-                       "; give at least one");
   constexpr index_t block = 256;
   const index_t row = e.row_size();
-  bool varies = e.rows == 1;
+  bool varies = false;
   std::vector<float> values(static_cast<std::size_t>(std::min(block, e.rows) * row)), one;
   for (index_t first = 0; first < e.rows && !(varies && images.finite); first += block) {
     const index_t n = std::min(block, e.rows - first);
@@ -177,7 +207,17 @@ MULTISTAGE_COLD inline void check_images(const image_source& images) {
     for (index_t i = 0; i < n * row && !varies; ++i)
       varies = values[std::size_t(i)] != one[std::size_t(i % row)];
   }
-  require<value_error>(varies, "data set: all ", e.rows,
+  return !varies;
+}
+
+/// Refuses data sets from which nothing can be learnt: without images, with values that are not
+/// finite, or of many images that are all the same. Reads as above. @throws value_error
+MULTISTAGE_COLD inline void check_images(const image_source& images) {
+  const shape e = images.extents;
+  require<value_error>(e.rows > 0 && e.row_size() > 0, "data set: no images, extents are ", e,
+                       "; give at least one");
+  const bool equal = all_images_equal(images);
+  require<value_error>(!equal || e.rows == 1, "data set: all ", e.rows,
                        " images are equal; nothing can be learnt from them");
 }
 /// The same of images in memory. @throws value_error

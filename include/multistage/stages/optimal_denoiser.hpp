@@ -146,7 +146,7 @@ struct posterior_of_part {
     }
   }
 };
-/// d = the parts' means together.
+/// The parts' running softmaxes together, as one of all images.
 template <class T>
 struct merge_parts {
   const T* maximum;
@@ -155,6 +155,8 @@ struct merge_parts {
   index_t size;
   index_t queries;
   index_t parts;
+  T* merged_maximum;
+  T* merged_sum;
   T* d;
   MULTISTAGE_HD void operator()(index_t i) const {
     const index_t q = i / size;
@@ -170,7 +172,11 @@ struct merge_parts {
       total += weight * sum[at];
       value += weight * mean[at * size + i % size];
     }
-    d[i] = value / total;
+    d[i] = value;
+    if (i % size == 0) {
+      merged_maximum[q] = most;
+      merged_sum[q] = total;
+    }
   }
 };
 /// y[row] times a factor, or over it.
@@ -186,6 +192,13 @@ struct scale_rows {
   }
 };
 }  // namespace functor
+
+/// Of each query, what a posterior mean is divided by, and what its weights are relative to.
+template <class T>
+struct posterior_sums {
+  std::vector<T> maximum;  ///< of the images' scores
+  std::vector<T> sum;      ///< of their weights exp(score - maximum)
+};
 
 /// The optimal denoiser of images on the backend, or of a source of any size. T should be
 /// double where results are compared at a threshold: a source holds float32, which is widened
@@ -239,6 +252,27 @@ class optimal_denoiser {
   /// over signal; x is unscaled).
   void operator()(view<const T> x, std::span<const double> sigmas, view<T> d) const {
     const auto visit = user_.enter("optimal_denoiser");
+    add_up(x, sigmas, d);
+    backend_.for_each_index(
+        d.extents.size(),
+        functor::scale_rows<T>{d.data, sum_.data(), extents_.row_size(), true});
+    backend_.synchronize();
+  }
+  /// What the mean is the quotient of, for data sets of which these images are a part: d =
+  /// sum_i w_i y_i and, for each query, sum_i w_i and the m in w_i = exp(s_i - m), where s_i =
+  /// (x.y_i - |y_i|^2 / 2) / sigma^2.
+  posterior_sums<T> sums(view<const T> x, std::span<const double> sigmas, view<T> d) const {
+    const auto visit = user_.enter("optimal_denoiser");
+    add_up(x, sigmas, d);
+    posterior_sums<T> found{std::vector<T>(sigmas.size()), std::vector<T>(sigmas.size())};
+    backend_.download(maximum_.data(), found.maximum.data(), index_t(sigmas.size()));
+    backend_.download(sum_.data(), found.sum.data(), index_t(sigmas.size()));
+    return found;
+  }
+
+ private:
+  /// The running softmax over all images: d, maximum_ and sum_.
+  void add_up(view<const T> x, std::span<const double> sigmas, view<T> d) const {
     const index_t m = x.extents.rows;
     const index_t size = extents_.row_size();
     require<shape_error>(
@@ -255,20 +289,14 @@ class optimal_denoiser {
     grow(m);
     backend_.upload(inverse.data(), inverse_variance_.data(), m);
     if (in_memory_ && m <= few)
-      of_few(x, d);
-    else {
-      for_each_block([&](index_t first, index_t n, const T* images, const T* norms) {
-        for (index_t q = 0; q < m; q += queries)
-          take_in(std::min(queries, m - q), q, n, images, norms, x.data + q * size,
-                  d.data + q * size, first == 0);
-      });
-      backend_.for_each_index(m * size,
-                              functor::scale_rows<T>{d.data, sum_.data(), size, true});
-    }
-    backend_.synchronize();
+      return of_few(x, d);
+    for_each_block([&](index_t first, index_t n, const T* images, const T* norms) {
+      for (index_t q = 0; q < m; q += queries)
+        take_in(std::min(queries, m - q), q, n, images, norms, x.data + q * size,
+                d.data + q * size, first == 0);
+    });
   }
 
- private:
   static constexpr index_t queries = 256;
   static constexpr index_t block = 512;
   static constexpr index_t few = 8;
@@ -358,7 +386,8 @@ class optimal_denoiser {
                                 image_count(), size, m, parts, maximum, sum, mean},
                             1);
     backend_.for_each_index(
-        m * size, functor::merge_parts<T>{maximum, sum, mean, size, m, parts, d.data});
+        m * size, functor::merge_parts<T>{maximum, sum, mean, size, m, parts, maximum_.data(),
+                                          sum_.data(), d.data});
   }
 
   mutable Backend backend_;

@@ -174,8 +174,25 @@ inline boundary_intervals bootstrap_boundaries(const clustering& c,
   return b;
 }
 
-/// Three stages for a data set, noised along `schedule`. What comes from memory or from a
-/// source of any size is computed in double, block by block.
+/// Three stages for a data set whose posterior mean is given, noised along `schedule`.
+template <class Backend, posterior_mean<double> Denoiser, class Schedule = vp_schedule>
+clustering cluster_by_optimal_denoiser(Backend backend,
+                                       const Denoiser& denoiser,
+                                       const clustering_options& o = {},
+                                       const Schedule& schedule = {}) {
+  check(o);
+  const double t_min = schedule.t(o.sigma_min);
+  const double t_max = schedule.t(o.sigma_max);
+  const auto draws = make_draws<double>(o.seed, o.draws, denoiser.extents().rows, t_min, t_max);
+  clustering c = boundaries_from_similarity(
+      draws.time,
+      similarity_to_ends(backend, denoiser, schedule, draws, o.what, o.threshold, t_max),
+      o.alpha);
+  c.stages = partition::from_times(schedule, {c.t1, c.t2});
+  return c;
+}
+/// Three stages for a data set. What comes from memory or from a source of any size is computed
+/// in double, block by block.
 template <class Backend, class Schedule = vp_schedule>
 clustering cluster_by_optimal_denoiser(Backend backend,
                                        const image_source& images,
@@ -183,16 +200,8 @@ clustering cluster_by_optimal_denoiser(Backend backend,
                                        const Schedule& schedule = {}) {
   check(o);
   check_images(images);
-  const optimal_denoiser<double, Backend> denoiser(backend, images);
-  const double t_min = schedule.t(o.sigma_min);
-  const double t_max = schedule.t(o.sigma_max);
-  const auto draws = make_draws<double>(o.seed, o.draws, images.extents.rows, t_min, t_max);
-  clustering c = boundaries_from_similarity(
-      draws.time,
-      similarity_to_ends(backend, denoiser, schedule, draws, o.what, o.threshold, t_max),
-      o.alpha);
-  c.stages = partition::from_times(schedule, {c.t1, c.t2});
-  return c;
+  return cluster_by_optimal_denoiser(
+      backend, optimal_denoiser<double, Backend>(backend, images), o, schedule);
 }
 /// The same for images [n, h, w, c] in host memory.
 template <class Backend, class T, class Schedule = vp_schedule>
@@ -213,18 +222,17 @@ struct similarity_figure {
   std::vector<double> standard_errors;  ///< of the means over draws, [nodes, nodes]
 };
 
-/// Similarity between `nodes` times that span sigma_min..sigma_max.
-template <class Backend, class Schedule = vp_schedule>
+/// Similarity between `nodes` times that span sigma_min..sigma_max, for a data set whose
+/// posterior mean is given.
+template <class Backend, posterior_mean<double> Denoiser, class Schedule = vp_schedule>
 similarity_figure similarity_between_times(Backend backend,
-                                           const image_source& images,
+                                           const Denoiser& denoiser,
                                            int nodes = 42,
                                            const clustering_options& o = {.draws = 128},
                                            const Schedule& schedule = {}) {
   require<value_error>(nodes >= 2, "similarity_between_times: nodes = ", nodes,
                        "; at least 2 are needed");
   check(o);
-  check_images(images);
-  const optimal_denoiser<double, Backend> denoiser(backend, images);
   const double t_min = schedule.t(o.sigma_min);
   const double t_max = schedule.t(o.sigma_max);
   similarity_figure f;
@@ -232,13 +240,25 @@ similarity_figure similarity_between_times(Backend backend,
     f.times.push_back(t_min + (t_max - t_min) * i / (nodes - 1));
     f.sigmas.push_back(schedule.sigma(f.times.back()));
   }
-  auto e =
-      similarity_matrix(backend, denoiser, schedule, f.times,
-                        make_draws<double>(o.seed, o.draws, images.extents.rows, t_min, t_max),
-                        o.what, o.threshold);
+  auto e = similarity_matrix(
+      backend, denoiser, schedule, f.times,
+      make_draws<double>(o.seed, o.draws, denoiser.extents().rows, t_min, t_max), o.what,
+      o.threshold);
   f.matrix = std::move(e.matrix);
   f.standard_errors = std::move(e.standard_errors);
   return f;
+}
+/// The same of a data set.
+template <class Backend, class Schedule = vp_schedule>
+similarity_figure similarity_between_times(Backend backend,
+                                           const image_source& images,
+                                           int nodes = 42,
+                                           const clustering_options& o = {.draws = 128},
+                                           const Schedule& schedule = {}) {
+  check(o);
+  check_images(images);
+  return similarity_between_times(backend, optimal_denoiser<double, Backend>(backend, images),
+                                  nodes, o, schedule);
 }
 /// The same of images in memory.
 template <class Backend, class T, class Schedule = vp_schedule>

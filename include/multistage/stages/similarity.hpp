@@ -12,6 +12,19 @@
 
 namespace multistage {
 
+/// The posterior mean over a data set: optimal_denoiser, or that of a set that processes share
+/// (shared_optimal_denoiser.hpp).
+template <class D, class T>
+concept posterior_mean = requires(const D& mean,
+                                  std::span<const index_t> which,
+                                  std::span<const double> sigmas,
+                                  view<const T> x,
+                                  view<T> d) {
+  { mean.extents() } -> std::convertible_to<shape>;  // of the whole data set
+  mean.gather(which, d);                             // images by their numbers
+  mean(x, sigmas, d);                                // d = D(x; sigma)
+};
+
 /// What is compared: the noise that the optimal denoiser finds, (x - D) / sigma, or the image
 /// D.
 enum class compared { noise, image };
@@ -109,11 +122,11 @@ namespace detail {
 /// draws, first draw). `results(sigmas)` of a block gives what the optimal denoiser makes of
 /// its draws, [copies, rows, size] for copies x rows noise levels: the noise it finds or the
 /// image.
-template <class T, class Backend>
+template <class T, class Backend, class Denoiser>
 class block_of_draws {
  public:
   block_of_draws(Backend backend,
-                 const optimal_denoiser<T, Backend>& denoiser,
+                 const Denoiser& denoiser,
                  const similarity_draws<T>& draws,
                  index_t first,
                  index_t rows,
@@ -169,7 +182,7 @@ class block_of_draws {
 
  private:
   Backend backend_;
-  const optimal_denoiser<T, Backend>& denoiser_;
+  const Denoiser& denoiser_;
   shape extents_;
   compared what_;
   tensor<T, Backend> images_;
@@ -179,9 +192,9 @@ class block_of_draws {
 
 /// f(block, first draw) for all draws; a block's results for `copies` noise levels a draw take
 /// at most about 256 MiB.
-template <class T, class Backend, class F>
+template <class T, class Backend, class Denoiser, class F>
 void for_each_block_of_draws(Backend backend,
-                             const optimal_denoiser<T, Backend>& denoiser,
+                             const Denoiser& denoiser,
                              const similarity_draws<T>& draws,
                              index_t copies,
                              compared what,
@@ -190,8 +203,8 @@ void for_each_block_of_draws(Backend backend,
   const index_t row_bytes = copies * denoiser.extents().row_size() * index_t(sizeof(T));
   const index_t most = std::max<index_t>(1, (index_t{256} << 20) / row_bytes);
   for (index_t first = 0; first < draws.size(); first += most) {
-    block_of_draws<T, Backend> block(backend, denoiser, draws, first,
-                                     std::min(most, draws.size() - first), what);
+    block_of_draws<T, Backend, Denoiser> block(backend, denoiser, draws, first,
+                                               std::min(most, draws.size() - first), what);
     f(block, std::size_t(first));
   }
 }
@@ -206,9 +219,9 @@ struct end_similarity {
 /// Compares the denoiser at each draw's own time with those of no noise and of
 /// `reference_time`, for the same noisy image. @param threshold two values count as alike when
 /// they differ by at most this, in units of what is compared. @throws value_error without draws
-template <class Schedule, class T, class Backend>
+template <class Schedule, class T, class Backend, posterior_mean<T> Denoiser>
 end_similarity similarity_to_ends(Backend backend,
-                                  const optimal_denoiser<T, Backend>& denoiser,
+                                  const Denoiser& denoiser,
                                   const Schedule& schedule,
                                   const similarity_draws<T>& draws,
                                   compared what,
@@ -243,9 +256,9 @@ struct similarity_estimate {
 /// Compares the denoisers of all pairs of times, each draw's image with the same noise at each.
 /// @param nodes times of the schedule. @param strict values that differ by exactly the
 /// threshold are not alike. @throws value_error without draws
-template <class Schedule, class T, class Backend>
+template <class Schedule, class T, class Backend, posterior_mean<T> Denoiser>
 similarity_estimate similarity_matrix(Backend backend,
-                                      const optimal_denoiser<T, Backend>& denoiser,
+                                      const Denoiser& denoiser,
                                       const Schedule& schedule,
                                       const std::vector<double>& nodes,
                                       const similarity_draws<T>& draws,
