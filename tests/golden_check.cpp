@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "golden/algorithms.hpp"
+#include "golden/augment.hpp"
 #include "golden/averages.hpp"
 #include "golden/edm_unet.hpp"
 #include "golden/raw_networks.hpp"
@@ -41,6 +42,8 @@ golden::outputs run(const golden::golden_case& g, Backend backend) {
     return golden::run_random(g, backend);
   if (g.family == "ema")
     return golden::run_ema(g, backend);
+  if (g.family == "augment")
+    return golden::run_augment(g);
   if (g.family == "clustering" && g.file.contains("input.images"))
     return golden::run_optimal_denoiser(g, backend);
   if (g.family == "clustering" && g.config.contains("matrices"))

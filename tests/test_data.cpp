@@ -1,6 +1,7 @@
 // The way of data: images by their numbers in any order, shards and what is refused of them.
 #include <cmath>
 #include <fstream>
+#include <multistage/data/augment.hpp>
 #include <multistage/io/dataset.hpp>
 #include <multistage/io/shard_writer.hpp>
 
@@ -291,4 +292,128 @@ TEST_CASE("every kind of set gives its images one by one as in a block") {
   const ms::image_source cifar = io::open_images(dir / "data_batch_1.bin");
   CHECK(cifar.labels() == std::vector<int>{0, 1, 2, 3, 4});
   CHECK(cifar.class_names[3] == "cat");
+}
+
+namespace {
+
+/// A picture that no mirror, turn or move leaves as it is.
+std::vector<float> slanted(const ms::shape& e) {
+  std::vector<float> v(std::size_t(e.row_size()));
+  for (std::size_t i = 0; i < v.size(); ++i)
+    v[i] = float(std::sin(0.9 * double(i)) * 0.7 + 0.2 * std::cos(0.11 * double(i * i % 97)));
+  return v;
+}
+double farthest(const std::vector<float>& a, const std::vector<float>& b) {
+  double d = 0;
+  for (std::size_t i = 0; i < a.size(); ++i)
+    d = std::max(d, std::fabs(double(a[i]) - double(b[i])));
+  return d;
+}
+
+}  // namespace
+
+// The golden family holds the mathematics; here is what it cannot see.
+TEST_CASE("an image that is read where it lies comes back from the wavelet", "[augment]") {
+  for (const ms::shape e : {ms::shape{1, 8, 13, 3}, ms::shape{1, 16, 7, 1}}) {
+    const std::vector<float> image = slanted(e);
+    std::vector<float> got(image.size());
+    ms::warp warp;
+    warp(image.data(), e, {}, {}, got.data());
+    CHECK(farthest(image, got) < 2e-6);
+  }
+  // A quarter turn of something smooth, away from the border.
+  const ms::shape square{1, 24, 24, 3};
+  std::vector<float> smooth(std::size_t(square.row_size()));
+  for (ms::index_t y = 0; y < 24; ++y)
+    for (ms::index_t x = 0; x < 24; ++x)
+      for (ms::index_t c = 0; c < 3; ++c)
+        smooth[std::size_t((y * 24 + x) * 3 + c)] =
+            float(std::sin(0.15 * double(x) + double(c)) * std::cos(0.1 * double(y)));
+  std::vector<float> turned(smooth.size());
+  ms::warp warp;
+  warp(smooth.data(), square, {}, ms::affine_map::rotation(std::acos(0.0)), turned.data());
+  for (ms::index_t y = 8; y < 16; ++y)  // output (x, y) shows input (-y, x) about the centre
+    for (ms::index_t x = 8; x < 16; ++x)
+      CHECK(std::fabs(turned[std::size_t((y * 24 + x) * 3)] -
+                      smooth[std::size_t((x * 24 + 23 - y) * 3)]) < 0.01);
+}
+
+TEST_CASE("augmentation is a function of seed, step and row, and happens as often as it says",
+          "[augment]") {
+  const ms::shape e{1, 8, 8, 3};
+  const std::vector<float> image = slanted(e);
+  ms::augmenter augment(ms::edm_augmentation, e);
+  REQUIRE(augment.label_count() == 9);
+  std::vector<float> a(image.size());
+  std::vector<float> b(image.size());
+  std::vector<float> labels(9);
+  std::vector<float> again(9);
+  const auto chance = [](int step) {
+    return ms::random_stream(5, ms::purpose::augmentation, std::uint64_t(step));
+  };
+  std::vector<double> acted(9);
+  int unmoved = 0;
+  constexpr int images = 4000;
+  for (int i = 0; i < images; ++i) {
+    augment(image.data(), chance(i / 50), i % 50, a.data(), labels.data());
+    if (i % 100 == 0) {  // another object that has done other things before
+      ms::augmenter other(ms::edm_augmentation, e);
+      other(image.data(), chance(7), 3, b.data(), again.data());
+      other(image.data(), chance(i / 50), i % 50, b.data(), again.data());
+      CHECK(a == b);
+      CHECK(labels == again);
+    }
+    for (std::size_t l = 0; l < labels.size(); ++l)
+      acted[l] += labels[l] != 0;
+    const bool nothing = labels == std::vector<float>(9);
+    unmoved += nothing;
+    CHECK((a == image) == nothing);
+  }
+  // xflip: half of all; yflip: half of p = 0.12; the rest p. Five standard deviations.
+  const auto near = [&](double count, double share) {
+    return std::fabs(count - share * images) < 5 * std::sqrt(share * (1 - share) * images);
+  };
+  CHECK(near(acted[0], 0.5));
+  CHECK(near(acted[1], 0.06));
+  for (const std::size_t l : {2, 3, 4, 5, 7, 8})
+    CHECK(near(acted[l], 0.12));
+  CHECK(near(unmoved, 0.5 * 0.94 * std::pow(0.88, 4)));
+}
+
+TEST_CASE("adding a transform leaves the draws of the others; mirrors are exact", "[augment]") {
+  const ms::shape e{1, 6, 9, 4};
+  const std::vector<float> image = slanted(e);
+  ms::augmenter mirror({.p = 1, .xflip = 1}, e);
+  ms::augmenter both({.p = 1, .xflip = 1, .translate_int = 1}, e);
+  std::vector<float> got(image.size());
+  std::vector<float> other(image.size());
+  int mirrored = 0;
+  for (ms::index_t row = 0; row < 64; ++row) {
+    float label[1] = {};
+    float labels[3] = {};
+    const ms::random_stream chance(1, ms::purpose::augmentation, 0);
+    mirror(image.data(), chance, row, got.data(), label);
+    both(image.data(), chance, row, other.data(), labels);
+    CHECK(label[0] == labels[0]);
+    mirrored += label[0] == 1;
+    for (ms::index_t y = 0; y < 6; ++y)
+      for (ms::index_t x = 0; x < 9; ++x)
+        for (ms::index_t c = 0; c < 4; ++c)
+          REQUIRE(got[std::size_t((y * 9 + x) * 4 + c)] ==
+                  image[std::size_t((y * 9 + (label[0] == 1 ? 8 - x : x)) * 4 + c)]);
+  }
+  CHECK(mirrored > 15);
+  CHECK(mirrored < 49);
+}
+
+TEST_CASE("what images cannot have is refused, by name", "[augment]") {
+  CHECK(message([] {
+          ms::augmenter({.rotate_int = 1}, {1, 8, 9, 3});
+        }).find("rotate_int") != std::string::npos);
+  CHECK(message([] {
+          ms::augmenter({.hue = 1}, {1, 8, 8, 4});
+        }).find("1 or 3 channels") != std::string::npos);
+  CHECK(message([] {
+          ms::augmenter({.p = 1.5}, {1, 8, 8, 3});
+        }).find("p = 1.5") != std::string::npos);
 }

@@ -63,7 +63,8 @@ enum class purpose : std::uint64_t {
   clustering,
   split,
   augmented_noise,
-  label_dropout
+  label_dropout,
+  augmentation
 };
 
 /// The numbers of one (seed, stream). An immutable value; elements are read in any order.
