@@ -64,7 +64,8 @@ enum class purpose : std::uint64_t {
   split,
   augmented_noise,
   label_dropout,
-  augmentation
+  augmentation,
+  mirroring
 };
 
 /// The numbers of one (seed, stream). An immutable value; elements are read in any order.
@@ -122,6 +123,16 @@ struct random_stream {
     double cosine = 0;
     normal_pair(b.word[pair], b.word[pair + 1], sine, cosine);
     return element % 2 == 0 ? sine : cosine;
+  }
+};
+
+/// The random numbers of one step of a run: a stream for each use.
+struct step_numbers {
+  std::uint64_t seed = 0;  ///< of the run
+  index_t step = 0;        ///< counted from 0
+  /// The numbers for a use.
+  random_stream of(purpose use) const {
+    return random_stream(seed, use, std::uint64_t(step));
   }
 };
 

@@ -68,8 +68,9 @@ row_reader<T> by_blocks(const shape& extents, index_t values, Block read) {
   };
 }
 
-/// A data set [n, h, w, c] in float32, and what is known of it. Its readers may be called from
-/// another thread, one call at a time.
+/// A data set [n, h, w, c] in float32, and what is known of it. Its readers are called from
+/// several threads, perhaps at once (a trainer reads ahead while its caller may read, too): what
+/// they share must not be written, or be locked.
 struct image_source {
   shape extents{0, 0, 0, 0};  ///< of the whole set: rows are images
   /// Images by their numbers, to [rows, h, w, c].

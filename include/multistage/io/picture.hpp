@@ -7,6 +7,7 @@
 #include <memory>
 #include <set>
 #include <span>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -70,27 +71,33 @@ class picture_warnings {
   }
   /// Notes something odd about a file. @param what as libpng or libjpeg say it
   void add(const std::string& path, const std::string& what) {
+    const std::lock_guard turn(turn_);
     if (files_.empty())
       first_ = path + ": " + what;
     files_.insert(path);
   }
   /// Files that something was said about.
   std::size_t count() const {
+    const std::lock_guard turn(turn_);
     return files_.size();
   }
   /// What was said first.
-  const std::string& first() const {
+  std::string first() const {
+    const std::lock_guard turn(turn_);
     return first_;
   }
   /// Warns of what was found and forgets it.
   void report() {
-    if (files_.empty())
-      return;
+    std::unique_lock turn(turn_);
     const std::size_t n = std::exchange(files_, {}).size();
-    warn(n, n == 1 ? " file is" : " files are", " not quite sound; the first: ", first_);
+    const std::string first = first_;
+    turn.unlock();
+    if (n > 0)
+      warn(n, n == 1 ? " file is" : " files are", " not quite sound; the first: ", first);
   }
 
  private:
+  mutable std::mutex turn_;  // pictures are read by several threads
   std::set<std::string> files_;
   std::string first_;
 };

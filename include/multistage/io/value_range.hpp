@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <utility>
@@ -65,6 +66,7 @@ inline image_source watched(image_source images, const std::string& path, double
     value_range range;
     index_t read = 0;
     bool said = false;
+    std::mutex turn{};  // for those: images are read by several threads
     state(const std::string& path, double white) : range(path, white) {}
   };
   const auto seen = std::make_shared<state>(path, white);
@@ -72,6 +74,7 @@ inline image_source watched(image_source images, const std::string& path, double
   watching.read = [seen, e = images.extents, read = std::move(images.read)](
                       std::span<const index_t> rows, float* to) {
     read(rows, to);
+    const std::lock_guard turn(seen->turn);
     if (seen->said)
       return;
     seen->range.add(std::span<const float>(to, rows.size() * std::size_t(e.row_size())));

@@ -4,20 +4,10 @@
 #pragma once
 #include <span>
 
-#include "../core/random.hpp"
+#include "../data/batch_reader.hpp"
 #include "options.hpp"
 
 namespace multistage {
-
-/// The random numbers of one step of a run: a stream for each use.
-struct step_numbers {
-  std::uint64_t seed = 0;  ///< of the run
-  index_t step = 0;        ///< counted from 0
-  /// The numbers for a use.
-  random_stream of(purpose use) const {
-    return random_stream(seed, use, std::uint64_t(step));
-  }
-};
 
 /// A row of a batch.
 struct training_row {
@@ -100,9 +90,8 @@ class row_draws {
 inline void draw_images(std::span<training_row> rows,
                         index_t images,
                         const step_numbers& numbers) {
-  const random_stream order = numbers.of(purpose::data_order);
   for (std::size_t r = 0; r < rows.size(); ++r)
-    rows[r].image = order.below(r, std::uint32_t(images));
+    rows[r].image = image_of_row(numbers, index_t(r), images);
 }
 
 }  // namespace multistage
