@@ -44,6 +44,21 @@ inline std::string flag_of(std::string name) {
   return "--" + name;
 }
 
+/// Takes what may be on or off of a struct of options as flags (--grey), into the struct.
+/// Returns their names with those of `others`, for named_options::add to leave out.
+template <class Options>
+std::set<std::string> add_flags(CLI::App& app,
+                                Options& options,
+                                std::set<std::string> others = {}) {
+  Options::fields(options, [&]<class T>(const multistage::option& o, T& value) {
+    if constexpr (std::is_same_v<T, bool>) {
+      app.add_flag(flag_of(o.name), value, o.meaning);
+      others.insert(o.name);
+    }
+  });
+  return others;
+}
+
 /// Options whose names, meanings and ranges stand in structs of options. What was given is kept
 /// as text until it is known for which struct it is.
 class named_options {

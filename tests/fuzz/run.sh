@@ -20,6 +20,7 @@ packages=(libpng zlib)
 flags=(-std=c++20 -O1 -g1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Wno-missing-braces -I"$root/include" -isystem /usr/include/eigen3)
 pkg-config --exists libjpeg && packages+=(libjpeg) && flags+=(-DMULTISTAGE_JPEG)
 pkg-config --exists libwebp libwebpdemux && packages+=(libwebp libwebpdemux) && flags+=(-DMULTISTAGE_WEBP)
+pkg-config --exists lcms2 && packages+=(lcms2) && flags+=(-DMULTISTAGE_LCMS)
 printf '%s\n' "${targets[@]}" | xargs -P 2 -I{} "$compiler" "${flags[@]}" $(pkg-config --cflags "${packages[@]}") "$root/tests/fuzz/{}.cpp" -o "$work/{}" $(pkg-config --libs "${packages[@]}") -pthread
 fuzz() {  # one target; its log is shown when it ends
   local target=$1 status=0

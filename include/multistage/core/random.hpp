@@ -65,7 +65,8 @@ enum class purpose : std::uint64_t {
   augmented_noise,
   label_dropout,
   augmentation,
-  mirroring
+  mirroring,
+  crop
 };
 
 /// The numbers of one (seed, stream). An immutable value; elements are read in any order.
