@@ -19,7 +19,7 @@ python3 "$root/tests/fuzz/make_corpus.py" "$work/corpus"
 packages=(libpng zlib)
 flags=(-std=c++20 -O1 -g1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Wno-missing-braces -I"$root/include" -isystem /usr/include/eigen3)
 pkg-config --exists libjpeg && packages+=(libjpeg) && flags+=(-DMULTISTAGE_JPEG)
-pkg-config --exists libwebp libwebpdemux && packages+=(libwebp libwebpdemux) && flags+=(-DMULTISTAGE_WEBP)
+pkg-config --exists libwebp libwebpdemux libwebpmux && packages+=(libwebp libwebpdemux libwebpmux) && flags+=(-DMULTISTAGE_WEBP)
 pkg-config --exists lcms2 && packages+=(lcms2) && flags+=(-DMULTISTAGE_LCMS)
 program() {  # name, targets: one program of them, under the name of each
   local name=$1 target
