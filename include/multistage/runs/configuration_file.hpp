@@ -7,8 +7,6 @@
 //   lay_over(c, read_configuration("mine.json"), "mine.json");
 //   print(table_of(c));                       // every option, its value, where it came from
 #pragma once
-#include <set>
-
 #include "../io/file.hpp"
 #include "../io/json.hpp"
 #include "run_configuration.hpp"
@@ -61,6 +59,46 @@ MULTISTAGE_COLD inline io::json to_json(const run_configuration& c) {
   return std::move(j);
 }
 
+namespace detail {
+
+/// Notes where the values of a JSON object came from: `origin`, but for those of a whole
+/// configuration, which says itself that they are defaults, a preset's or the data's.
+MULTISTAGE_COLD inline void note_origins(run_configuration& c,
+                                         const io::json& j,
+                                         const std::string& origin) {
+  const io::json& own = section_of(j, "origins");
+  for (const auto& [section, settings] : j.items())
+    if (section != "origins")
+      for (const auto& setting : settings.items()) {
+        const std::string name = section + "." + setting.key();
+        std::string said = own.contains(name) && own[name].is_string()
+                               ? own[name].get<std::string>()
+                               : std::string();
+        if (own.empty() || (!said.empty() && !said.starts_with("preset ") && said != "data"))
+          said = origin;
+        if (said.empty())
+          c.origins.erase(name);
+        else
+          c.origins[name] = said;
+      }
+}
+
+/// @throws value_error unless it is an object of sections that there are, each an object
+MULTISTAGE_COLD inline void check_sections(const io::json& j, const std::string& where) {
+  require<value_error>(j.is_object(), where, ": is not a JSON object of sections");
+  for (const auto& [section, settings] : j.items()) {
+    bool known = false;
+    for (const char* name : {"data", "stages", "model", "training", "run", "origins"})
+      known = known || section == name;
+    require<value_error>(known, where, ": '", section,
+                         "' is no section; there are data, stages, model, training, run");
+    require<value_error>(settings.is_object(), where, ": section '", section,
+                         "' is not a JSON object");
+  }
+}
+
+}  // namespace detail
+
 /// Sets what a JSON object names, and notes `origin` for each such value. Nothing is changed
 /// when something is wrong. @param where the JSON is from, for messages
 /// @throws value_error naming the section and the key
@@ -68,20 +106,9 @@ MULTISTAGE_COLD inline void lay_over(run_configuration& c,
                                      const io::json& j,
                                      const std::string& origin,
                                      const std::string& where = "configuration") {
-  require<value_error>(j.is_object(), where, ": is not a JSON object of sections");
+  detail::check_sections(j, where);
   run_configuration changed = c;
-  std::set<std::string> sections{"model", "origins"};
-  run_configuration::sections(changed,
-                              [&](const char* section, auto&) { sections.insert(section); });
-  for (const auto& [section, settings] : j.items()) {
-    require<value_error>(sections.count(section) > 0, where, ": '", section,
-                         "' is no section; there are data, stages, model, training, run");
-    require<value_error>(settings.is_object(), where, ": section '", section,
-                         "' is not a JSON object");
-    if (section != "origins")
-      for (const auto& setting : settings.items())
-        changed.origins[section + "." + setting.key()] = origin;
-  }
+  detail::note_origins(changed, j, origin);
   // A section may be of several structs: a key must be one of theirs.
   std::map<std::string, io::detail::reader> readers;
   run_configuration::sections(changed, [&](const char* section, auto& options) {
@@ -102,6 +129,23 @@ MULTISTAGE_COLD inline void lay_over(run_configuration& c,
     fail<value_error>(where, ": model: ", e.what());
   }
   c = std::move(changed);
+}
+
+/// JSON of what somebody set, to be laid over a configuration: `set(options, f)` is called with
+/// a copy of each struct of options and calls f(option, value) for those that it sets.
+template <class Set>
+io::json_document settings_by(run_configuration c, Set&& set) {
+  io::json_document document(io::json::object());
+  const auto note = [&](const char* section, auto& options) {
+    set(options, [&](const option& o, const auto& value) {
+      io::detail::writer w;
+      w(o, value);
+      document.edit()[section].update(*w.document);
+    });
+  };
+  run_configuration::sections(c, note);
+  run_configuration::model_parts(c, [&](auto& options) { note("model", options); });
+  return document;
 }
 
 /// The JSON of a file. @throws file_error naming the line of what is no JSON

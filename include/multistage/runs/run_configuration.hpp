@@ -170,6 +170,15 @@ struct run_configuration {
     visit("training", self.training);
     visit("run", self.run);
   }
+  /// The structs of options that the model is of: visit(options).
+  template <class Self, class Visit>
+  static void model_parts(Self& self, Visit&& visit) {
+    std::visit(visit, self.model.network);
+    visit(self.model.stages);
+    visit(static_cast<
+          std::conditional_t<std::is_const_v<Self>, const preconditioning, preconditioning>&>(
+        self.model.precond));
+  }
   /// Whether somebody chose a value, and no preset: data do not change it then.
   bool chosen(const std::string& section_and_option) const {
     const auto found = origins.find(section_and_option);

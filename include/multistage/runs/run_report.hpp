@@ -102,7 +102,7 @@ MULTISTAGE_COLD inline void add_grids(io::report& page, const run_directory& pla
   constexpr std::size_t most = 5;
   const std::size_t before = std::min(grids.size() - 1, most);
   if (before > 0)
-    page.heading("Before");
+    page.heading("Samples over time");
   for (std::size_t k = 0; k < before; ++k) {
     const auto& [images, path] = grids[k * (grids.size() - 1) / before];
     page.picture(bytes_of(path), caption(images));

@@ -54,18 +54,44 @@ void take_from_data(run_configuration& c, const char* name, T& setting, const U&
 
 }  // namespace detail
 
-/// What the data decide of a configuration: extents of the images, and sigma_data where it is
-/// to be measured. What somebody chose stays.
+/// The images that a configuration names. @throws file_error, value_error
+MULTISTAGE_COLD inline image_source open_data(const data_options& data) {
+  require<value_error>(!data.path.empty(),
+                       "train: no data are named; give --data PATH: a "
+                       "folder of pictures, shards, an array, IDX or "
+                       "CIFAR-10 files");
+  io::image_rule rule;
+  rule.largest = data.largest;
+  rule.array = data.array;
+  rule.channels = data.channels;
+  rule.latents = data.latents;
+  return io::open_images(data.path, rule);
+}
+
+/// What the data decide of a configuration: extents of the images, classes, and sigma_data
+/// where it is to be measured. Labels are left out for one row in ten, without which a model
+/// cannot be guided. What somebody chose stays.
 MULTISTAGE_COLD inline void fit_to_data(run_configuration& c, const image_source& images) {
   const shape e = images.extents;
+  const bool labelled = c.data.labels && images.class_count > 0;
   std::visit(
-      [&](auto& net) {
+      [&]<class Net>(Net& net) {
         detail::take_from_data(c, "model.resolution", net.resolution, e.height);
         detail::take_from_data(c, "model.columns", net.columns,
                                e.width == e.height ? 0 : e.width);
         detail::take_from_data(c, "model.channels", net.channels, e.channels);
+        if constexpr (is_known_network<Net>)
+          detail::take_from_data(c, "model.label_dim", net.label_dim,
+                                 labelled ? images.class_count : 0);
+        if constexpr (requires { net.class_context; })
+          detail::take_from_data(c, "model.class_context", net.class_context,
+                                 net.label_dim > 0 && net.context_dim > 0);
       },
       c.model.network);
+  constexpr double usual_dropout = 0.1;
+  if (labelled && c.training.label_dropout == 0)
+    detail::take_from_data(c, "training.label_dropout", c.training.label_dropout,
+                           usual_dropout);
   if (c.run.measure_sigma_data)
     detail::take_from_data(c, "model.sigma_data", c.model.precond.sigma_data,
                            detail::standard_deviation_of(images));
@@ -100,7 +126,9 @@ class training_run {
     if (!goes_on)
       config_.model.stages = decoders_for(config_, stages_.stages);
     model_.emplace(backend, config_.model, stages_.stages, config_.run.seed);
-    trainer_.emplace(*model_, set_.span(), set_.extents, trainer_options_of(config_));
+    const bool labelled = model_->label_dim(input_slot::class_labels) > 0;
+    trainer_.emplace(*model_, set_.span(), set_.extents, trainer_options_of(config_),
+                     labelled ? images_.labels() : std::vector<int>());
     snapshots_.emplace(*model_, images_, config_, std::move(show));
     place_.write_run(config_);
     say_(description());
@@ -286,7 +314,7 @@ class training_run {
       });
     const std::string how = r.interrupted  ? "stopped by signal " + std::to_string(r.signal)
                             : end.finished ? "finished"
-                                           : "its time is up";
+                                           : "its limit is reached";
     end.text = how + " after " + detail::short_number(end.images / 1000) +
                " thousand images; " + place_.checkpoint() + " holds everything" +
                (end.finished && !r.interrupted ? "" : ", --resume goes on from there");
