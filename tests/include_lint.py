@@ -18,14 +18,13 @@ ARROWS = {
     "graph": ["core", "ops", "backend"],
     "stages": ["core", "schedule", "data", "ops", "distributed"],
     "networks": ["core", "ops", "graph"],
-    "diffusion": ["core", "schedule", "stages", "ops", "graph", "networks"],
+    "diffusion": ["core", "schedule", "data", "stages", "ops", "graph", "networks"],
     "samplers": ["core", "ops", "schedule", "stages", "diffusion"],
-    "training": ["core", "schedule", "data", "stages", "ops", "diffusion", "io"],
+    "training": ["core", "schedule", "data", "stages", "ops", "graph", "networks", "diffusion", "metrics", "io"],
     "metrics": ["core", "data", "ops", "graph"],
     "io": ["core", "data", "graph", "networks", "stages", "diffusion", "metrics"],
-    "runs": ["core", "schedule", "data", "stages", "networks", "diffusion", "samplers", "training", "metrics", "io"],
 }
-UMBRELLAS = {"tensor.hpp", "operations.hpp", "multistage.hpp", "eigen.hpp", "thrust.hpp", "cuda.hpp", "io.hpp", "library.hpp", "runs.hpp"}
+UMBRELLAS = {"tensor.hpp", "operations.hpp", "multistage.hpp", "eigen.hpp", "thrust.hpp", "cuda.hpp", "io.hpp", "library.hpp"}
 
 root = pathlib.Path(sys.argv[1]) / "include" / "multistage"
 problems, lengths = [], []

@@ -95,4 +95,20 @@ struct relu_function {
   }
 };
 
+/// x above 0, 0.2 x below; the derivative at 0 is 0.2. NaN passes through.
+struct leaky_relu_function {
+  /// What messages call it.
+  static constexpr const char* name = "leaky_relu";
+  /// max(x, 0.2 x).
+  template <class T>
+  MULTISTAGE_HD static T value(T x) {
+    return x < T(0) ? T(0.2) * x : x;
+  }
+  /// 1 above 0, else 0.2.
+  template <class T>
+  MULTISTAGE_HD static T derivative(T x) {
+    return x > T(0) ? T(1) : T(0.2);
+  }
+};
+
 }  // namespace multistage

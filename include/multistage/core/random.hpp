@@ -66,7 +66,8 @@ enum class purpose : std::uint64_t {
   label_dropout,
   augmentation,
   mirroring,
-  crop
+  codes,
+  moments
 };
 
 /// The numbers of one (seed, stream). An immutable value; elements are read in any order.

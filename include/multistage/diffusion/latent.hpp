@@ -6,7 +6,9 @@
 // (standard deviation of the latent values).
 //
 // Weights of encoder, decoder and codebook lie in one flat array, so that an optimiser sees
-// one.
+// one. The decoder's last layer is a network of its own behind the rest: a loss on its result
+// may ask for the norm of its gradient by that layer's weights, which is how an adversarial
+// loss is weighed against the others (arXiv 2012.09841, eq. 7; training/autoencoder_loss.hpp).
 #pragma once
 #include <numeric>
 
@@ -18,6 +20,21 @@
 #include "../ops/reduce.hpp"
 
 namespace multistage {
+
+namespace functor {
+/// Means and log variances [.., 2 channels] of what is multiplied by `factor`.
+template <class T>
+struct scaled_moments {
+  T* moments;
+  index_t channels;
+  double factor;
+  double log_square;  // ln factor^2
+  MULTISTAGE_HD void operator()(index_t i) const {
+    const bool mean = i % (2 * channels) < channels;
+    moments[i] = T(mean ? double(moments[i]) * factor : double(moments[i]) + log_square);
+  }
+};
+}  // namespace functor
 
 /// What one differentiation of an autoencoder found; host memory, NHWC.
 template <class T>
@@ -40,8 +57,9 @@ class autoencoder_model {
   autoencoder_model(Backend backend, const autoencoder& config, std::uint64_t seed)
       : autoencoder_model(std::move(backend),
                           config,
-                          recorded(config, true),
-                          recorded(config, false),
+                          recorded(config, part::encoder),
+                          recorded(config, part::body),
+                          recorded(config, part::end),
                           seed) {}
 
   /// Its settings.
@@ -82,19 +100,37 @@ class autoencoder_model {
     return s;
   }
 
-  /// Calls f(name, parameter, offset in the flat memory) for every tensor, names as upstream
-  /// has them.
+  /// Every tensor of the flat memory: a graph of parameters alone, with upstream's names.
+  MULTISTAGE_COLD described_network tensors() const {
+    described_network all;
+    const auto add = [&](const std::string& name, parameter p, index_t start) {
+      p.offset += start;
+      all.structure.parameters.push_back(p);
+      all.names.push_back(name);
+    };
+    const auto add_part = [&](const graph& g, const std::vector<std::string>& names,
+                              index_t start) {
+      for (std::size_t k = 0; k < g.parameters.size(); ++k)
+        add(names[k], g.parameters[k], start);
+    };
+    add_part(encoder_.network(), encoder_names_, 0);
+    add_part(body_.network(), body_names_, body_start());
+    add_part(end_.network(), end_names_, end_start());
+    if (config_.kind == latent_kind::vq)
+      add("quantize.embedding.weight", codebook(), codes_start());
+    all.structure.parameter_elements = weights_.size();
+    return all;
+  }
+  /// Calls f(name, parameter, offset in the flat memory) for every tensor.
   template <class F>
   void for_each_parameter(F&& f) const {
-    const auto part = [&](const graph& g, const std::vector<std::string>& names,
-                          index_t start) {
-      for (std::size_t k = 0; k < g.parameters.size(); ++k)
-        f(names[k], g.parameters[k], start + g.parameters[k].offset);
-    };
-    part(encoder_.network(), encoder_names_, 0);
-    part(decoder_.network(), decoder_names_, decoder_start());
-    if (config_.kind == latent_kind::vq)
-      f(std::string("quantize.embedding.weight"), codebook(), codes_start());
+    const described_network all = tensors();
+    for (std::size_t k = 0; k < all.names.size(); ++k)
+      f(all.names[k], all.structure.parameters[k], all.structure.parameters[k].offset);
+  }
+  /// Where the codebook [n_embed, embed_dim] begins in the flat memory; its end without one.
+  index_t codes_start() const {
+    return end_start() + end_.network().parameter_elements;
   }
 
   /// The latent image of pictures x [rows, h, w, c] in [-1, 1], scaled by scale_factor: codes
@@ -113,6 +149,20 @@ class autoencoder_model {
       ops::sample_gaussian<Backend, Scalar>(backend_, std::as_const(m).view(), noise, z);
     scale(z.data, z.extents.size(), scale_factor_);
   }
+  /// What the encoder makes of pictures x, scaled by scale_factor: pixels before quantisation
+  /// (VQ), or means and log variances of the scaled latent image (KL), like moments(rows). A
+  /// diffusion model learns these: codes are looked up when it is decoded. @throws shape_error
+  void encode_moments(view<const Scalar> x, view<Scalar> m) {
+    const index_t rows = x.extents.rows;
+    ops::expect("encode_moments", "x", x, images(rows));
+    ops::expect("encode_moments", "m", m, moments(rows));
+    run(encoder_, weights_.data(), x.data, rows, m.data);
+    if (config_.kind == latent_kind::vq)
+      return scale(m.data, m.extents.size(), scale_factor_);
+    backend_.for_each_index(m.extents.size(), functor::scaled_moments<Scalar>{
+                                                  m.data, config_.embed_dim, scale_factor_,
+                                                  2 * std::log(scale_factor_)});
+  }
   /// Pictures x of latent images z, which are divided by scale_factor first; with a codebook
   /// and `quantize`, pixels snap to their codes.
   void decode(view<const Scalar> z, view<Scalar> x, bool quantize = true) {
@@ -128,8 +178,10 @@ class autoencoder_model {
       ops::quantize<Backend, Scalar>(backend_, std::as_const(from).view(), codes(weights_),
                                      index.data(), snapped.view());
     }
-    run(decoder_, weights_.data() + decoder_start(), snaps ? snapped.data() : from.data(), rows,
-        x.data);
+    tensor<Scalar, Backend> hidden(backend_, hidden_shape(rows));
+    run(body_, weights_.data() + body_start(), snaps ? snapped.data() : from.data(), rows,
+        hidden.data());
+    run(end_, weights_.data() + end_start(), hidden.data(), rows, x.data);
   }
   /// Measures scale_factor on pictures: 1 / (standard deviation of their latent values), as
   /// latent diffusion does with its first batch.
@@ -147,99 +199,122 @@ class autoencoder_model {
     return scale_factor_;
   }
 
-  /// Adds the gradient of the loss on pictures x to `gradients`, laid out like the weights.
+  /// Adds the gradient of the loss on pictures x to `gradients`, laid out like the weights
+  /// (null: not wanted).
   /// @param noise like the latent image (KL).
   autoencoder_report<Scalar> differentiate(view<const Scalar> x,
                                            view<const Scalar> noise,
                                            Scalar* gradients,
                                            std::optional<random_stream> dropout = {}) {
+    const auto mean_square = [&](view<const Scalar> decoded, view<Scalar> gradient,
+                                 const auto&) {
+      const index_t n = x.extents.size();
+      const Scalar factor = Scalar(2 / double(n));
+      ops::linear_combination<Backend, Scalar>(backend_, n, gradient.data,
+                                               {{factor, decoded.data}, {-factor, x.data}});
+      return ops::sum_of_squares<Backend, Scalar>(backend_, view<const Scalar>(gradient)) *
+             double(n) / 4;
+    };
+    return differentiate(x, noise, gradients, dropout, mean_square);
+  }
+  /// The same with a loss of one's own in the place of the mean square.
+  /// @param loss called once as loss(decoded, gradient, norm): returns the loss of pictures
+  /// `decoded` and writes its gradient by them; norm(gradient) is the norm of the gradient by
+  /// the weights of the decoder's last layer that such a gradient by `decoded` causes
+  template <class Loss>
+  autoencoder_report<Scalar> differentiate(view<const Scalar> x,
+                                           view<const Scalar> noise,
+                                           Scalar* gradients,
+                                           std::optional<random_stream> dropout,
+                                           Loss&& loss) {
     const index_t rows = x.extents.rows;
     ops::expect("differentiate", "x", x, images(rows));
-    const bool vq = config_.kind == latent_kind::vq;
-    if (!vq)
+    if (config_.kind == latent_kind::kl)
       ops::expect("differentiate", "noise", noise, latents(rows));
     autoencoder_report<Scalar> r;
-    tensor<Scalar, Backend> z(backend_, latents(rows)), dz(backend_, latents(rows));
-    tensor<index_t, Backend> index(backend_, {rows, z.extents().height, z.extents().width, 1});
-    tensor<double, Backend> kl(backend_, {rows, 1, 1, 1});
     network_inputs<Scalar> in;
     in[input_slot::image] = x.data;
-    encoder_.differentiate(
-        weights_.data(), gradients, in, {rows},
-        [&](int, index_t, index_t, const Scalar* m, Scalar* dm) {
-          const view<const Scalar> latent(m, moments(rows));
-          r.moments = host(m, latent.extents.size());
-          if (vq)
-            ops::quantize<Backend, Scalar>(backend_, latent, codes(weights_), index.data(),
-                                           z.view());
-          else
-            ops::sample_gaussian<Backend, Scalar>(backend_, latent, noise, z.view());
-          r.latent = z.to_host();
-          r.loss = decode_and_differentiate(x, z, dz, gradients, r, dropout);
-          if (vq) {
-            ops::quantize_backward<Backend, Scalar>(
-                backend_, latent, codes(weights_), index.data(), std::as_const(z).view(),
-                std::as_const(dz).view(), config_.commitment_beta,
-                view<Scalar>(dm, latent.extents), codes_of(gradients));
-            r.indices = index.to_host();
-            double square = 0;
-            for (std::size_t i = 0; i < r.latent.size(); ++i)
-              square += std::pow(double(r.latent[i]) - double(r.moments[i]), 2);
-            r.latent_loss = (1 + config_.commitment_beta) * square / double(r.latent.size());
-          } else {
-            const double weight = config_.kl_weight / double(rows);
-            ops::gaussian_divergence<Backend, Scalar>(backend_, latent, kl.data());
-            ops::gaussian_backward<Backend, Scalar>(backend_, latent, noise,
-                                                    std::as_const(dz).view(), weight,
-                                                    view<Scalar>(dm, latent.extents));
-            r.kl = kl.to_host();
-            r.latent_loss = weight * std::accumulate(r.kl.begin(), r.kl.end(), 0.0);
-          }
-        },
-        {.dropout = dropout});
+    const auto on_moments = [&](int, index_t, index_t, const Scalar* m, Scalar* dm) {
+      const view<const Scalar> latent(m, moments(rows));
+      const view<Scalar> dlatent(dm, moments(rows));
+      r.moments = host(m, latent.extents.size());
+      config_.kind == latent_kind::vq
+          ? through_codes(latent, dlatent, gradients, r, dropout, loss)
+          : through_samples(latent, noise, dlatent, gradients, r, dropout, loss);
+    };
+    encoder_.differentiate(weights_.data(), gradients, in, {rows}, on_moments,
+                           {.dropout = dropout});
     r.loss += r.latent_loss;
     return r;
   }
 
  private:
-  static described_network recorded(const autoencoder& a, bool encoder) {
+  enum class part { encoder, body, end };
+
+  static described_network recorded(const autoencoder& a, part which) {
     check_settings(a);
     recorder<name_list> b;
-    encoder ? describe_encoder(b, a) : describe_decoder(b, a);
+    if (which == part::encoder)
+      describe_encoder(b, a);
+    else if (which == part::body)
+      b.output(describe_decoder_body(b, a));
+    else {
+      b.segment(1);
+      const int channels = a.encoder_channels * a.channel_mult[0];
+      describe_decoder_end(b, a, b.input(input_slot::image, channels, a.resolution, a.width()));
+    }
     return detail::finish(b);
   }
   autoencoder_model(Backend backend,
                     const autoencoder& config,
                     described_network encoder,
-                    described_network decoder,
+                    described_network body,
+                    described_network end,
                     std::uint64_t seed)
       : backend_(std::move(backend)),
         config_(config),
         encoder_names_(std::move(encoder.names)),
-        decoder_names_(std::move(decoder.names)),
+        body_names_(std::move(body.names)),
+        end_names_(std::move(end.names)),
         encoder_(backend_, std::move(encoder.structure)),
-        decoder_(backend_, std::move(decoder.structure)),
+        body_(backend_, std::move(body.structure)),
+        end_(backend_, std::move(end.structure)),
         weights_(backend_,
                  {1, 1, 1,
                   codes_start() + (config.kind == latent_kind::vq ? codebook().size() : 0)}) {
-    std::vector<Scalar> part;
     std::vector<Scalar> all;
-    initialize(encoder_.network(), seed, part);
-    all = part;
-    initialize(decoder_.network(), seed + 1, part);
-    all.insert(all.end(), part.begin(), part.end());
+    const auto append = [&](const graph& g, std::uint64_t of) {
+      std::vector<Scalar> own;
+      initialize(g, of, own);
+      all.insert(all.end(), own.begin(), own.end());
+    };
+    append(encoder_.network(), seed);
+    // The decoder's numbers are those of one network, whose last two parameters are the end's.
+    graph decoder = body_.network();
+    for (parameter p : end_.network().parameters) {
+      p.offset += decoder.parameter_elements;
+      decoder.parameters.push_back(p);
+    }
+    decoder.parameter_elements += end_.network().parameter_elements;
+    append(decoder, seed + 1);
     all.resize(std::size_t(weights_.size()));
     const random_stream numbers(seed, purpose::weights, std::uint64_t{1} << 40);
     for (index_t i = codes_start(); i < weights_.size(); ++i)
-      all[i] = Scalar((2 * numbers.uniform(i - codes_start()) - 1) / config_.n_embed);
+      all[std::size_t(i)] =
+          Scalar((2 * numbers.uniform(i - codes_start()) - 1) / config_.n_embed);
     backend_.upload(all.data(), weights_.data(), weights_.size());
   }
 
-  index_t decoder_start() const {
+  index_t body_start() const {
     return encoder_.network().parameter_elements;
   }
-  index_t codes_start() const {
-    return decoder_start() + decoder_.network().parameter_elements;
+  index_t end_start() const {
+    return body_start() + body_.network().parameter_elements;
+  }
+  /// Extents of what the decoder's last layer reads.
+  shape hidden_shape(index_t rows) const {
+    const graph& g = body_.network();
+    return g.nodes[std::size_t(g.outputs[0])].out().of(rows);
   }
   /// Codes lie in memory as upstream has them, [n_embed, embed_dim].
   parameter codebook() const {
@@ -275,44 +350,123 @@ class autoencoder_model {
     backend_.download(from, h.data(), n);
     return h;
   }
-  /// The reconstruction's loss; dz = its gradient with respect to z.
-  double decode_and_differentiate(view<const Scalar> x,
-                                  const tensor<Scalar, Backend>& z,
-                                  tensor<Scalar, Backend>& dz,
-                                  Scalar* gradients,
-                                  autoencoder_report<Scalar>& r,
-                                  std::optional<random_stream> dropout) {
-    const index_t rows = x.extents.rows;
-    const index_t n = x.extents.size();
+  /// The nearest codes of z = `latent`, what is lost on their pictures, and on themselves.
+  template <class Loss>
+  void through_codes(view<const Scalar> latent,
+                     view<Scalar> dlatent,
+                     Scalar* gradients,
+                     autoencoder_report<Scalar>& r,
+                     const std::optional<random_stream>& dropout,
+                     Loss& loss) {
+    tensor<Scalar, Backend> z(backend_, latent.extents);   // [rows, h, w, embed_dim]
+    tensor<Scalar, Backend> dz(backend_, latent.extents);  // likewise
+    tensor<index_t, Backend> index(
+        backend_, {latent.extents.rows, latent.extents.height, latent.extents.width, 1});
+    ops::quantize<Backend, Scalar>(backend_, latent, codes(weights_), index.data(), z.view());
+    r.latent = z.to_host();
+    r.loss = through_decoder(z, dz, gradients, r, dropout, loss);
+    ops::quantize_backward<Backend, Scalar>(
+        backend_, latent, codes(weights_), index.data(), std::as_const(z).view(),
+        std::as_const(dz).view(), config_.commitment_beta, dlatent, codes_of(gradients));
+    r.indices = index.to_host();
+    double square = 0;
+    for (std::size_t i = 0; i < r.latent.size(); ++i)
+      square += std::pow(double(r.latent[i]) - double(r.moments[i]), 2);
+    r.latent_loss = (1 + config_.commitment_beta) * square / double(r.latent.size());
+  }
+  /// Samples of the moments, what is lost on their pictures, and the divergences.
+  template <class Loss>
+  void through_samples(view<const Scalar> latent,
+                       view<const Scalar> noise,
+                       view<Scalar> dlatent,
+                       Scalar* gradients,
+                       autoencoder_report<Scalar>& r,
+                       const std::optional<random_stream>& dropout,
+                       Loss& loss) {
+    const index_t rows = latent.extents.rows;
+    tensor<Scalar, Backend> z(backend_, latents(rows));   // [rows, h, w, embed_dim]
+    tensor<Scalar, Backend> dz(backend_, latents(rows));  // likewise
+    tensor<double, Backend> kl(backend_, {rows, 1, 1, 1});
+    ops::sample_gaussian<Backend, Scalar>(backend_, latent, noise, z.view());
+    r.latent = z.to_host();
+    r.loss = through_decoder(z, dz, gradients, r, dropout, loss);
+    const double weight = config_.kl_weight / double(rows);
+    ops::gaussian_divergence<Backend, Scalar>(backend_, latent, kl.data());
+    ops::gaussian_backward<Backend, Scalar>(backend_, latent, noise, std::as_const(dz).view(),
+                                            weight, dlatent);
+    r.kl = kl.to_host();
+    r.latent_loss = weight * std::accumulate(r.kl.begin(), r.kl.end(), 0.0);
+  }
+  /// The loss of what the decoder makes of z; dz = its gradient with respect to z.
+  template <class Loss>
+  double through_decoder(const tensor<Scalar, Backend>& z,
+                         tensor<Scalar, Backend>& dz,
+                         Scalar* gradients,
+                         autoencoder_report<Scalar>& r,
+                         const std::optional<random_stream>& dropout,
+                         Loss& loss) {
+    const index_t rows = z.extents().rows;
     network_inputs<Scalar> in;
     in[input_slot::image] = z.data();
     differentiation<Scalar> asked{.dropout = dropout};
     if (asked.dropout)
       asked.dropout->stream ^= std::uint64_t{1} << 47;  // masks apart from the encoder's
     asked.input_gradients[std::size_t(input_slot::image)] = dz.data();
-    double loss = 0;
-    decoder_.differentiate(
-        weights_.data() + decoder_start(), gradients ? gradients + decoder_start() : nullptr,
-        in, {rows},
-        [&](int, index_t, index_t, const Scalar* decoded, Scalar* gradient) {
-          r.decoded = host(decoded, n);
-          const Scalar factor = Scalar(2 / double(n));
-          ops::linear_combination<Backend, Scalar>(backend_, n, gradient,
-                                                   {{factor, decoded}, {-factor, x.data}});
-          loss = ops::sum_of_squares<Backend, Scalar>(backend_,
-                                                      view<const Scalar>(gradient, x.extents)) *
-                 double(n) / 4;
+    double found = 0;
+    body_.differentiate(
+        weights_.data() + body_start(), gradients ? gradients + body_start() : nullptr, in,
+        {rows},
+        [&](int, index_t, index_t, const Scalar* hidden, Scalar* dhidden) {
+          found = through_last_layer({hidden, hidden_shape(rows)},
+                                     {dhidden, hidden_shape(rows)}, gradients, r, loss);
         },
         asked);
-    return loss;
+    return found;
+  }
+  /// The same of the last layer, which reads `hidden`.
+  template <class Loss>
+  double through_last_layer(view<const Scalar> hidden,
+                            view<Scalar> dhidden,
+                            Scalar* gradients,
+                            autoencoder_report<Scalar>& r,
+                            Loss& loss) {
+    const index_t rows = hidden.extents.rows;
+    const shape filter{3, 3, hidden.extents.channels, config_.channels};
+    const view<const Scalar> weight(weights_.data() + end_start(), filter);
+    const auto norm = [&](const Scalar* gradient) {
+      tensor<Scalar, Backend> dweight(backend_, filter);
+      ops::conv_backward<Backend, Scalar>(backend_, hidden, weight,
+                                          view<const Scalar>(gradient, images(rows)), {},
+                                          dweight.view(), {});
+      return std::sqrt(
+          ops::sum_of_squares<Backend, Scalar>(backend_, std::as_const(dweight).view()));
+    };
+    network_inputs<Scalar> in;
+    in[input_slot::image] = hidden.data;
+    differentiation<Scalar> asked;
+    asked.input_gradients[std::size_t(input_slot::image)] = dhidden.data;  // added to
+    ops::fill<Backend, Scalar>(backend_, dhidden, Scalar(0));
+    double found = 0;
+    end_.differentiate(
+        weights_.data() + end_start(), gradients ? gradients + end_start() : nullptr, in,
+        {rows},
+        [&](int, index_t, index_t, const Scalar* decoded, Scalar* gradient) {
+          r.decoded = host(decoded, images(rows).size());
+          found = loss(view<const Scalar>(decoded, images(rows)),
+                       view<Scalar>(gradient, images(rows)), norm);
+        },
+        asked);
+    return found;
   }
 
   Backend backend_;
   autoencoder config_;
   std::vector<std::string> encoder_names_;
-  std::vector<std::string> decoder_names_;
+  std::vector<std::string> body_names_;
+  std::vector<std::string> end_names_;
   executor<Scalar, Backend> encoder_;
-  executor<Scalar, Backend> decoder_;
+  executor<Scalar, Backend> body_;  // the decoder but for its last layer
+  executor<Scalar, Backend> end_;   // that layer
   tensor<Scalar, Backend> weights_;
   double scale_factor_ = 1;
 };

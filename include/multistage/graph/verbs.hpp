@@ -108,6 +108,10 @@ class verbs {
   constexpr feature relu(feature x) {
     return apply(ops::activation<relu_function>{}, {x});
   }
+  /// x above 0, 0.2 x below.
+  constexpr feature leaky_relu(feature x) {
+    return apply(ops::activation<leaky_relu_function>{}, {x});
+  }
   /// The first half of x's channels times gelu of the second (Shazeer, arXiv 2002.05202).
   constexpr feature geglu(feature x) {
     return apply(ops::gated_gelu{}, {x});

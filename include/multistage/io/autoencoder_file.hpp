@@ -10,22 +10,38 @@ namespace multistage::io {
 /// What the metadata's `format` says of such files.
 inline constexpr const char* autoencoder_format = "multistage-autoencoder-1";
 
-/// Writes an autoencoder atomically. @throws file_error
+/// Of tensors that belong to a training run, not to the autoencoder
+/// (training/checkpoint_autoencoder.hpp).
+inline bool of_training(const std::string& name) {
+  return name.rfind("training.", 0) == 0;
+}
+
+/// A file of an autoencoder with these weights, to be written or added to. @throws
+/// numeric_error for weights that are not finite
 template <class Scalar, class Backend>
-void save_autoencoder(const std::string& path, autoencoder_model<Scalar, Backend>& model) {
+safetensors_writer autoencoder_writer(const autoencoder_model<Scalar, Backend>& model,
+                                      const std::vector<Scalar>& weights) {
   safetensors_writer w;
   w.metadata = {{"format", autoencoder_format},
                 {"config", to_json(model.config()).dump()},
                 {"scale_factor", json(model.scale_factor()).dump()}};
-  const std::vector<Scalar> flat = model.weights().to_host();
-  model.for_each_parameter([&](const std::string& name, const parameter& p, index_t offset) {
-    std::vector<Scalar> values(static_cast<std::size_t>(p.size()));
-    for_each_element(
-        p, [&](index_t upstream, index_t own) { values[upstream] = flat[offset + own]; });
-    require_finite(std::span<const Scalar>(values), "autoencoder: tensor '" + name + "'", true);
-    w.add(name, upstream_extents(p), values);
-  });
-  w.write(path);
+  const described_network all = model.tensors();
+  add_parameters(w, "", all.structure, all.names, weights);
+  return w;
+}
+
+/// Writes an autoencoder atomically. @throws file_error
+template <class Scalar, class Backend>
+void save_autoencoder(const std::string& path, autoencoder_model<Scalar, Backend>& model) {
+  autoencoder_writer(model, model.weights().to_host()).write(path);
+}
+
+/// An open file that holds an autoencoder. @throws file_error for another
+inline const safetensors& opened_autoencoder(const safetensors& f) {
+  require<file_error>(f.metadata().count("format") && f.meta("format") == autoencoder_format,
+                      f.path(), ": is not an autoencoder (metadata format is not '",
+                      autoencoder_format, "')");
+  return f;
 }
 
 /// Opens an autoencoder, its structure built from the file's configuration. @throws file_error
@@ -33,21 +49,10 @@ void save_autoencoder(const std::string& path, autoencoder_model<Scalar, Backend
 template <class Scalar = float, class Backend>
 autoencoder_model<Scalar, Backend> load_autoencoder(const std::string& path, Backend backend) {
   const safetensors f(path);
-  require<file_error>(f.metadata().count("format") && f.meta("format") == autoencoder_format,
-                      path, ": is not an autoencoder (metadata format is not '",
-                      autoencoder_format, "')");
-  autoencoder_model<Scalar, Backend> model(backend,
-                                           autoencoder_from_json(f.meta_json("config")), 0);
-  graph all;  // the tensors as one list, for one check
-  std::vector<std::string> names;
-  model.for_each_parameter([&](const std::string& name, const parameter& p, index_t offset) {
-    all.parameters.push_back(p);
-    all.parameters.back().offset = offset;
-    names.push_back(name);
-  });
-  all.parameter_elements = model.weights().size();
-  const auto flat =
-      read_parameters<Scalar>(f, "", all, names, [](const std::string&) { return false; });
+  const json_document config = opened_autoencoder(f).meta_json("config");
+  autoencoder_model<Scalar, Backend> model(backend, autoencoder_from_json(*config), 0);
+  const described_network all = model.tensors();
+  const auto flat = read_parameters<Scalar>(f, "", all.structure, all.names, of_training);
   backend.upload(flat.data(), model.weights().data(), index_t(flat.size()));
   if (f.metadata().count("scale_factor")) {
     const json scale = *f.meta_json("scale_factor");

@@ -1,5 +1,4 @@
-// PNG by libpng: grey stays grey, 16 bits are rounded to 8, transparency is drawn on the
-// background, colours by another profile become sRGB's.
+// PNG by libpng: grey stays grey, 16 bits are rounded to 8, transparency is drawn on black.
 //
 // libpng reports errors by longjmp. Calls into it that read run within `tried`, whose
 // functions hold no objects that need destroying, so that a jump passes over none.
@@ -9,8 +8,7 @@
 #include <csetjmp>
 #include <cstring>
 
-#include "colour_profile.hpp"
-#include "compressed.hpp"
+#include "picture.hpp"
 
 namespace multistage::io {
 
@@ -57,11 +55,10 @@ class png_reader {
     int passes = 1;
     guarded([&] {
       start();
-      p.channels = channels();
+      const int type = png_get_color_type(png_, info_);
+      p.channels = type & PNG_COLOR_MASK_COLOR ? 3 : 1;
       png_set_scale_16(png_);
       png_set_expand(png_);
-      if (p.channels == 3)
-        png_set_gray_to_rgb(png_);
       passes = png_set_interlace_handling(png_);
       png_read_update_info(png_, info_);
       p.height = png_get_image_height(png_, info_);
@@ -78,16 +75,17 @@ class png_reader {
     // All pixels are there: what is wrong behind them is worth a word, but no error.
     if (!tried([&] { png_read_end(png_, info_); }))
       options_.warn(path_, text_);
-    to_srgb(path_, profile(), p.bytes, p.channels, alpha, options_);
     if (alpha)
-      draw_on(options_.background, p.bytes, std::size_t(p.channels));
+      draw_on_black(p.bytes, std::size_t(p.channels));
     return upright(std::move(p), orientation());
   }
   /// Of a whole file, since EXIF data may stand behind the pixels.
   picture_header header() {
     guarded([&] { start(); });
-    return turned(png_get_image_height(png_, info_), png_get_image_width(png_, info_),
-                  channels(), orientation());
+    const int type = png_get_color_type(png_, info_);
+    const index_t channels = type & PNG_COLOR_MASK_COLOR ? 3 : 1;
+    return turned(png_get_image_height(png_, info_), png_get_image_width(png_, info_), channels,
+                  orientation());
   }
 
  private:
@@ -106,40 +104,18 @@ class png_reader {
     });
     png_read_info(png_, info_);
   }
-  /// 1 or 3: grey with transparency is coloured where it is drawn on a colour.
-  index_t channels() const {
-    const int type = png_get_color_type(png_, info_);
-    const bool alpha = type & PNG_COLOR_MASK_ALPHA || png_get_valid(png_, info_, PNG_INFO_tRNS);
-    return type & PNG_COLOR_MASK_COLOR || (alpha && options_.on_colour()) ? 3 : 1;
-  }
-  /// The data of a chunk, wherever it stands; nothing where there is none.
-  std::span<const unsigned char> chunk_of(const char* kind) const {
+  /// EXIF data may stand before the pixels or behind them.
+  int orientation() const {
     for (std::size_t at = 8; at + 12 <= bytes_.size();) {
       const unsigned char* chunk = bytes_.data() + at;
       const std::size_t size = png_get_uint_32(chunk);
       if (size > bytes_.size() - at - 12)
         break;
-      if (std::memcmp(chunk + 4, kind, 4) == 0)
-        return {chunk + 8, size};
+      if (std::memcmp(chunk + 4, "eXIf", 4) == 0)
+        return exif_orientation({chunk + 8, size});
       at += size + 12;
     }
-    return {};
-  }
-  /// EXIF data may stand before the pixels or behind them.
-  int orientation() const {
-    return exif_orientation(chunk_of("eXIf"));
-  }
-  /// The colour profile: in iCCP, behind a name, a zero and the number of a method, deflated.
-  std::vector<unsigned char> profile() const {
-    const auto chunk = chunk_of("iCCP");
-    const auto name = std::find(chunk.begin(), chunk.end(), 0);
-    if (chunk.end() - name < 2)
-      return {};
-    inflater from(chunk.subspan(std::size_t(name - chunk.begin()) + 2), 15);
-    const std::size_t most = chunk.size() * largest_expansion;
-    std::vector<unsigned char> to(std::min<std::size_t>(most, largest_profile));
-    to.resize(from.read(to));
-    return to;
+    return 1;
   }
   /// Runs f, which may have no objects that need a destructor; false when libpng refused.
   template <class F>

@@ -189,9 +189,11 @@ MULTISTAGE_COLD constexpr void describe_encoder(Builder& build, const autoencode
       build.conv(x, moments * net.embed_dim, "quant_conv", {1, 1, 0}, {initial::kaiming}));
 }
 
-/// Latent image [embed_dim, ...] to image.
+/// Latent image [embed_dim, ...] to what the last layer reads, [encoder_channels
+/// channel_mult[0], resolution, width].
 template <class Builder>
-MULTISTAGE_COLD constexpr void describe_decoder(Builder& build, const autoencoder& net) {
+MULTISTAGE_COLD constexpr feature describe_decoder_body(Builder& build,
+                                                        const autoencoder& net) {
   using namespace autoencoding;
   build.segment(1);
   feature x =
@@ -210,8 +212,23 @@ MULTISTAGE_COLD constexpr void describe_decoder(Builder& build, const autoencode
     x = build.conv(build.resample(x, mean_and_nearest, true), x.channels, "conv", {},
                    {initial::kaiming});
   }
-  build.output(build.conv(build.silu(norm(build, net, x, "norm_out")), net.channels, "conv_out",
-                          {}, {initial::kaiming}));
+  return build.silu(norm(build, net, x, "norm_out"));
+}
+
+/// The last layer, to the image.
+template <class Builder>
+MULTISTAGE_COLD constexpr void describe_decoder_end(Builder& build,
+                                                    const autoencoder& net,
+                                                    feature x) {
+  build.segment(1);
+  const auto decoder = build.scope("decoder");
+  build.output(build.conv(x, net.channels, "conv_out", {}, {initial::kaiming}));
+}
+
+/// Latent image [embed_dim, ...] to image.
+template <class Builder>
+MULTISTAGE_COLD constexpr void describe_decoder(Builder& build, const autoencoder& net) {
+  describe_decoder_end(build, net, describe_decoder_body(build, net));
 }
 
 }  // namespace multistage

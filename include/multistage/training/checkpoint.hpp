@@ -289,9 +289,10 @@ struct run_checkpoint {
 /// end, when a signal asks the program to stop, and when the observer throws. The path is
 /// locked meanwhile (io/run_lock.hpp): a second run with it is refused. A save in between that
 /// fails is tried again at the next turn and warned of; the file that was there stays. @throws
-/// as run, save and resume do; a numeric_error says what the file holds
-template <class Scalar, class Backend, class Observe>
-run_result run(trainer<Scalar, Backend>& t,
+/// as run, save and resume do; a numeric_error says what the file holds. (`save(path, t, text)`
+/// and `resume(path, t, options)` are whatever the trainer's namespace has for it.)
+template <steps_through_data Trainer, class Observe>
+run_result run(Trainer& t,
                const training_limit& limit,
                const run_checkpoint& c,
                Observe&& observe,

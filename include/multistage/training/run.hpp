@@ -7,6 +7,7 @@
 //   });
 #pragma once
 #include <chrono>
+#include <concepts>
 
 #include "../core/signals.hpp"
 #include "trainer.hpp"
@@ -27,6 +28,17 @@ inline training_limit kimg(double thousands) {
 inline training_limit seconds(double s) {
   return {.seconds = s};
 }
+
+/// What a run drives: a value with `step()`, whose report says `step`, `loss` and `rows` (by
+/// stage, or by whatever else it lists), and `steps()`, `images_seen()`, `done()`.
+template <class T>
+concept steps_through_data = requires(T& t) {
+  { t.step().loss } -> std::convertible_to<std::vector<double>>;
+  { t.step().rows } -> std::convertible_to<std::vector<index_t>>;
+  { t.steps() } -> std::convertible_to<index_t>;
+  { t.images_seen() } -> std::convertible_to<double>;
+  { t.done() } -> std::convertible_to<bool>;
+};
 
 /// Mean loss by stage over a window of steps.
 struct loss_point {
@@ -54,8 +66,8 @@ struct run_result {
 /// has seen its stage_kimg. `observe(point, share done)` is called at the end of each window of
 /// about `window_seconds` and returns whether to go on. @throws value_error for a limit that
 /// never ends, numeric_error as trainer::step does
-template <class Scalar, class Backend, class Observe>
-run_result run(trainer<Scalar, Backend>& t,
+template <steps_through_data Trainer, class Observe>
+run_result run(Trainer& t,
                const training_limit& limit,
                Observe&& observe,
                double window_seconds = 0.5) {
@@ -71,17 +83,20 @@ run_result run(trainer<Scalar, Backend>& t,
   clock::time_point window = begin;
   const stop_signals signals;
   run_result r;
-  const std::size_t stages = t.probabilities().size();
-  std::vector<double> sum(stages, 0.0), rows(stages, 0.0);
+  std::vector<double> sum;   // of the losses in the window, by stage
+  std::vector<double> rows;  // likewise
   const double images_before = t.images_seen();
   const index_t first_step = t.steps();
-  double window_images = 0;
+  double window_images = images_before;
   for (bool go_on = true; go_on;) {
-    const step_report s = t.step();
-    for (std::size_t k = 0; k < stages; ++k)
-      if (s.rows[k] > 0)
-        sum[k] += s.loss[k] * double(s.rows[k]), rows[k] += double(s.rows[k]),
-            window_images += double(s.rows[k]);
+    const auto s = t.step();
+    sum.resize(s.loss.size());
+    rows.resize(s.loss.size());
+    for (std::size_t k = 0; k < sum.size(); ++k)
+      if (s.rows[k] > 0) {
+        sum[k] += s.loss[k] * double(s.rows[k]);
+        rows[k] += double(s.rows[k]);
+      }
     r.seconds = since(begin);
     r.images = t.images_seen() - images_before;
     double done = 0;
@@ -98,14 +113,15 @@ run_result run(trainer<Scalar, Backend>& t,
     go_on = done < 1 && !r.interrupted;
     const double length = since(window);
     if (length >= window_seconds || !go_on) {
-      loss_point p{s.step, t.images_seen(), r.seconds, window_images / length, {}};
-      for (std::size_t k = 0; k < stages; ++k)
+      const double rate = (t.images_seen() - window_images) / length;
+      loss_point p{s.step, t.images_seen(), r.seconds, rate, {}};
+      for (std::size_t k = 0; k < sum.size(); ++k)
         p.loss.push_back(sum[k] / rows[k]);
       r.history.push_back(p);
       go_on = observe(r.history.back(), std::min(done, 1.0)) && go_on;
       std::fill(sum.begin(), sum.end(), 0.0);
       std::fill(rows.begin(), rows.end(), 0.0);
-      window_images = 0;
+      window_images = t.images_seen();
       window = clock::now();
     }
   }

@@ -1,0 +1,40 @@
+// Latents that are kept as means and log variances: each time a training step asks for one, it
+// is drawn anew (Kingma and Welling, arXiv 1312.6114), z = mean + exp(logvar / 2) n with n a
+// function of (seed, step, row of the batch).
+#pragma once
+#include <algorithm>
+#include <cmath>
+
+#include "../core/error.hpp"
+#include "transform.hpp"
+
+namespace multistage {
+
+/// A transform of moments [h, w, 2 c], means before log variances, to latents [h, w, c]. Log
+/// variances are clamped to [-30, 20].
+struct draw_moments {
+  /// @throws shape_error for an odd number of channels
+  MULTISTAGE_COLD bound_transform bind(const shape& moments) const {
+    require<shape_error>(moments.channels % 2 == 0 && moments.channels > 0,
+                         "draw_moments: moments ", moments,
+                         " have an odd number of channels; means and log variances are "
+                         "expected, as many of each");
+    shape latent = moments;
+    latent.channels /= 2;
+    return {latent, 0,
+            [latent](const float* from, const step_numbers& numbers, index_t row, float* to,
+                     float*) {
+              const random_stream normals = numbers.of(purpose::moments);
+              const index_t size = latent.row_size();
+              const index_t channels = latent.channels;
+              for (index_t i = 0; i < size; ++i) {
+                const float* const mean = from + i / channels * 2 * channels + i % channels;
+                const double log_variance = std::clamp(double(mean[channels]), -30.0, 20.0);
+                const double n = normals.normal(std::uint64_t(row * size + i));
+                to[i] = float(double(*mean) + std::exp(0.5 * log_variance) * n);
+              }
+            }};
+  }
+};
+
+}  // namespace multistage
