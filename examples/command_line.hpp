@@ -44,24 +44,47 @@ inline std::string flag_of(std::string name) {
   return "--" + name;
 }
 
+/// Takes what may be on or off of a struct of options as flags (--grey), into the struct.
+/// Returns their names with those of `others`, for named_options::add to leave out.
+template <class Options>
+std::set<std::string> add_flags(CLI::App& app,
+                                Options& options,
+                                std::set<std::string> others = {}) {
+  Options::fields(options, [&]<class T>(const multistage::option& o, T& value) {
+    if constexpr (std::is_same_v<T, bool>) {
+      app.add_flag(flag_of(o.name), value, o.meaning);
+      others.insert(o.name);
+    }
+  });
+  return others;
+}
+
 /// Options whose names, meanings and ranges stand in structs of options. What was given is kept
 /// as text until it is known for which struct it is.
 class named_options {
  public:
+  /// @param several what `--help` says of an option that several structs mean differently
+  explicit named_options(std::string several = "depends on the sampler; see --list-samplers")
+      : several_(std::move(several)) {}
+
   /// Takes the options of a struct, those named in `without` aside. Structs may share options.
+  /// @param group of `--help` that they are listed in
   template <class Options>
-  void add(CLI::App& app, const Options& defaults, const std::set<std::string>& without = {}) {
+  void add(CLI::App& app,
+           const Options& defaults,
+           const std::set<std::string>& without = {},
+           const std::string& group = "Options") {
     Options::fields(defaults, [&]<class T>(const multistage::option& o, const T& value) {
       if (without.count(o.name))
         return;
       if (const auto it = given_.find(o.name);
           it != given_.end()) {  // of several structs, which may mean different things by it
         if (it->second.option->get_description() != help(o, value))
-          it->second.option->type_name("VALUE")->description(
-              "depends on the sampler; see --list-samplers");
+          it->second.option->type_name("VALUE")->description(several_);
         return;
       }
-      constexpr bool list = std::is_same_v<T, std::vector<double>>;
+      constexpr bool list =
+          std::is_same_v<T, std::vector<double>> || multistage::detail::is_list<T>;
       std::string flags = flag_of(o.name);
       for (const auto& [name, other] : short_names)
         if (name == std::string(o.name))
@@ -69,6 +92,7 @@ class named_options {
       auto& [texts, option] = given_[o.name];
       option = app.add_option(flags, texts, help(o, value))
                    ->type_name(type_of(value))
+                   ->group(group)
                    ->expected(1, list ? 1000 : 1);
     });
   }
@@ -76,6 +100,13 @@ class named_options {
   /// Sets what was given of a struct's options and checks all of them. @throws value_error
   template <class Options>
   void set(const char* owner, Options& options) const {
+    set_each(options, [](const multistage::option&, const auto&) {});
+    multistage::check_options(owner, options);
+  }
+  /// Sets what was given of a struct's options, and calls f(option, value) for each.
+  /// @throws value_error for texts that are no values
+  template <class Options, class F>
+  void set_each(Options& options, F&& f) const {
     Options::fields(options, [&](const multistage::option& o, auto& value) {
       const auto it = given_.find(o.name);
       if (it == given_.end() || it->second.option->count() == 0)
@@ -84,10 +115,11 @@ class named_options {
       for (const std::string& part : it->second.texts)
         text += (text.empty() ? "" : ",") + part;
       multistage::set_option(
-          multistage::option{flag_names_.emplace(flag_of(o.name)).first->c_str(), o.meaning},
+          multistage::option{flag_names_.emplace(flag_of(o.name)).first->c_str(), o.meaning,
+                             o.range, o.names},
           value, text);
+      f(o, value);
     });
-    multistage::check_options(owner, options);
   }
   /// Names of the options that were given.
   std::vector<std::string> given() const {
@@ -101,7 +133,8 @@ class named_options {
  private:
   static constexpr std::pair<const char*, const char*> short_names[] = {
       {"num_steps", "--steps"},
-      {"s_churn", "--churn"}};
+      {"s_churn", "--churn"},
+      {"batch_size", "--batch"}};
   struct entry {
     std::vector<std::string> texts;
     CLI::Option* option = nullptr;
@@ -110,7 +143,7 @@ class named_options {
   static std::string type_of(const T& value) {
     if constexpr (std::is_same_v<T, bool>)
       return "true|false";
-    if constexpr (std::is_same_v<T, std::vector<double>>)
+    if constexpr (std::is_same_v<T, std::vector<double>> || multistage::detail::is_list<T>)
       return "NUMBER,...";
     if constexpr (multistage::named_choice<T>) {
       std::string s;
@@ -118,6 +151,8 @@ class named_options {
         s += std::string(s.empty() ? "" : "|") + name;
       return s;
     }
+    if constexpr (std::is_same_v<T, std::string>)
+      return "TEXT";
     return std::is_arithmetic_v<T> ? "NUMBER" : "NAME";
   }
   template <class T>
@@ -126,6 +161,7 @@ class named_options {
         std::is_arithmetic_v<T> && !std::is_same_v<T, bool> && o.range.text() != "finite";
     return std::string(o.meaning) + (ranged ? " (" + o.range.text() + ")" : "");
   }
+  std::string several_;
   std::map<std::string, entry> given_;
   mutable std::set<std::string> flag_names_;
 };

@@ -23,8 +23,9 @@ ARROWS = {
     "training": ["core", "schedule", "data", "stages", "ops", "graph", "networks", "diffusion", "metrics", "io"],
     "metrics": ["core", "data", "ops", "graph"],
     "io": ["core", "data", "graph", "networks", "stages", "diffusion", "metrics"],
+    "runs": ["core", "schedule", "data", "stages", "networks", "diffusion", "samplers", "training", "metrics", "io"],
 }
-UMBRELLAS = {"tensor.hpp", "operations.hpp", "multistage.hpp", "eigen.hpp", "thrust.hpp", "cuda.hpp", "io.hpp", "library.hpp"}
+UMBRELLAS = {"tensor.hpp", "operations.hpp", "multistage.hpp", "eigen.hpp", "thrust.hpp", "cuda.hpp", "io.hpp", "library.hpp", "runs.hpp"}
 
 root = pathlib.Path(sys.argv[1]) / "include" / "multistage"
 problems, lengths = [], []

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fuzzes the readers with libFuzzer under AddressSanitizer and UndefinedBehaviorSanitizer: run.sh [SECONDS EACH] [BUILD DIRECTORY] [TARGET...]
 # Inputs have at most 4 KiB; no allocation may exceed 16 MiB, no input may take longer than 5 s. Every .cpp beside this file is a target; prints how many inputs each
-# ran. Exits with 77 without clang++ and libFuzzer.
+# ran. Targets that need the same of the library are one program, which is the target that it is called by. Exits with 77 without clang++ and libFuzzer.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 seconds=${1:-20}
@@ -19,8 +19,39 @@ python3 "$root/tests/fuzz/make_corpus.py" "$work/corpus"
 packages=(libpng zlib)
 flags=(-std=c++20 -O1 -g1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Wno-missing-braces -I"$root/include" -isystem /usr/include/eigen3)
 pkg-config --exists libjpeg && packages+=(libjpeg) && flags+=(-DMULTISTAGE_JPEG)
-pkg-config --exists libwebp libwebpdemux && packages+=(libwebp libwebpdemux) && flags+=(-DMULTISTAGE_WEBP)
-printf '%s\n' "${targets[@]}" | xargs -P 2 -I{} "$compiler" "${flags[@]}" $(pkg-config --cflags "${packages[@]}") "$root/tests/fuzz/{}.cpp" -o "$work/{}" $(pkg-config --libs "${packages[@]}") -pthread
+pkg-config --exists libwebp libwebpdemux libwebpmux && packages+=(libwebp libwebpdemux libwebpmux) && flags+=(-DMULTISTAGE_WEBP)
+pkg-config --exists lcms2 && packages+=(lcms2) && flags+=(-DMULTISTAGE_LCMS)
+program() {  # name, targets: one program of them, under the name of each
+  local name=$1 target
+  shift
+  [ $# -gt 0 ] || return 0
+  {
+    echo '#include <cstdlib>'
+    echo '#include <string_view>'
+    for target; do
+      printf '#define LLVMFuzzerTestOneInput fuzz_%s\n#include "%s/tests/fuzz/%s.cpp"\n#undef LLVMFuzzerTestOneInput\n' "$target" "$root" "$target"
+    done
+    echo 'static int (*target)(const unsigned char*, std::size_t) = nullptr;'
+    echo 'extern "C" int LLVMFuzzerInitialize(int*, char*** words) {'
+    echo '  const std::string_view called = **words;'
+    for target; do echo "  if (called.ends_with(\"/$target\")) target = fuzz_$target;"; done
+    echo '  return target ? 0 : (std::abort(), 1);'
+    echo '}'
+    echo 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t size) { return target(data, size); }'
+  } >"$work/$name.cpp"
+  "$compiler" "${flags[@]}" "$work/$name.cpp" -o "$work/$name.program" "${libraries[@]}" -pthread
+  for target; do ln -sf "$name.program" "$work/$target"; done
+}
+read -ra more < <(pkg-config --cflags "${packages[@]}")
+flags+=("${more[@]}")
+read -ra libraries < <(pkg-config --libs "${packages[@]}")
+readers=() models=()
+for target in "${targets[@]}"; do
+  if grep -q '<multistage/multistage.hpp>' "$root/tests/fuzz/$target.cpp"; then models+=("$target"); else readers+=("$target"); fi
+done
+program models ${models[@]+"${models[@]}"} &
+program readers ${readers[@]+"${readers[@]}"}
+wait $!
 fuzz() {  # one target; its log is shown when it ends
   local target=$1 status=0
   mkdir -p "$work/$target.found" "$work/corpus/$target"

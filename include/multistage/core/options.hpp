@@ -209,6 +209,13 @@ void check_options(const char* owner, const Options& options) {
 }
 
 namespace detail {
+/// A type whose values are made from their names.
+template <class T>
+concept has_name = std::is_class_v<T> && requires(const T& value, const std::string& name) {
+  { value.name() } -> std::convertible_to<std::string>;
+  T(name);
+};
+
 /// A whole text as a number. @throws value_error
 template <class T>
 T number_from(const option& o, const std::string& text) {
@@ -251,6 +258,8 @@ std::string option_text(const T& value) {
     for (std::size_t i = 0; i < value.size() && value[i] != 0; ++i)
       s += (s.empty() ? "" : ",") + option_text(value[i]);
     return s;
+  } else if constexpr (std::is_same_v<T, std::string>) {
+    return value;
   } else {
     return value.name();
   }

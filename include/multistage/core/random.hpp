@@ -66,6 +66,7 @@ enum class purpose : std::uint64_t {
   label_dropout,
   augmentation,
   mirroring,
+  crop,
   codes,
   moments
 };

@@ -1,5 +1,6 @@
 // JPEG by libjpeg, where the macro MULTISTAGE_JPEG says that it is linked: grey stays grey,
-// CMYK and YCCK become RGB, EXIF's orientation is applied, libjpeg's warnings are warnings.
+// CMYK and YCCK become RGB, EXIF's orientation and colour profiles of RGB and grey are applied,
+// libjpeg's warnings are warnings.
 //
 // libjpeg reports errors by longjmp, too, and is kept apart in the same way.
 #pragma once
@@ -10,7 +11,7 @@
 // jpeglib.h needs stdio.h before it
 #include <jpeglib.h>
 
-#include "picture.hpp"
+#include "colour_profile.hpp"
 
 namespace multistage::io {
 
@@ -27,6 +28,7 @@ class jpeg_reader {
       jpeg_create_decompress(&d_);
       jpeg_mem_src(&d_, bytes.data(), static_cast<unsigned long>(bytes.size()));
       jpeg_save_markers(&d_, JPEG_APP0 + 1, 0xffff);
+      jpeg_save_markers(&d_, JPEG_APP0 + 2, 0xffff);
       jpeg_read_header(&d_, TRUE);
     });
     orientation_ = find_orientation();
@@ -67,6 +69,8 @@ class jpeg_reader {
       options_.warn(path_, warning_);
     if (inks)
       to_colours(p);
+    else
+      to_srgb(path_, profile(), p.bytes, p.channels, false, options_);
     return upright(std::move(p), orientation_);
   }
 
@@ -120,6 +124,21 @@ class jpeg_reader {
           std::memcmp(m->data, "Exif\0\0", 6) == 0)
         return exif_orientation({m->data + 6, m->data_length - 6});
     return 1;
+  }
+  /// The colour profile, which may be cut into parts: "ICC_PROFILE", a zero, the part's number
+  /// from 1 and how many there are, bytes (ICC.1, annex B.4).
+  std::vector<unsigned char> profile() const {
+    std::vector<unsigned char> whole;
+    unsigned part = 1;
+    for (jpeg_saved_marker_ptr m = d_.marker_list; m; m = m->next) {
+      if (m->marker != JPEG_APP0 + 2 || m->data_length < 14 ||
+          std::memcmp(m->data, "ICC_PROFILE", 12) != 0)
+        continue;
+      if (m->data[12] != part++)
+        return {};  // parts are missing, or in no order that encoders write
+      whole.insert(whole.end(), m->data + 14, m->data + m->data_length);
+    }
+    return whole;
   }
   /// Runs f, which may have no objects that need a destructor. @throws file_error when libjpeg
   /// refuses

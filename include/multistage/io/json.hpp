@@ -36,6 +36,11 @@ class reader {
         setting(o.name, to);
     } else if constexpr (multistage::detail::is_list<T>) {
       list(o.name, to);
+    } else if constexpr (multistage::detail::has_name<T>) {
+      std::string name;
+      setting(o.name, name);
+      if (!name.empty())
+        multistage::set_option(o, to, name);
     } else {
       setting(o.name, to);
     }
@@ -67,7 +72,7 @@ class reader {
       for (const auto& u : used_)
         known = known || u == key;
       require<value_error>(known, where_, ": '", key, "' = ", excerpt(value),
-                           " is not a setting this network has");
+                           " is not a setting there is");
     }
   }
 
@@ -116,6 +121,8 @@ class writer {
         document.set(o.name, from);
       else
         document.set(o.name, names[std::size_t(from)]);
+    } else if constexpr (multistage::detail::has_name<T>) {
+      document.set(o.name, std::string(from.name()));
     } else {
       document.set(o.name, from);
     }

@@ -2,12 +2,13 @@
 // readers found odd about files.
 #pragma once
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <span>
-#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -57,7 +58,7 @@ inline void check_pixels(const std::string& path,
 }
 
 /// Oddities of files that are read all the same, like a JPEG that is cut: counted by file, and
-/// said in one warning when the last owner of the list is gone.
+/// said in one warning when the last owner of the list is gone. Any thread may add to it.
 class picture_warnings {
  public:
   picture_warnings() = default;
@@ -107,6 +108,13 @@ struct picture_options {
   /// Larger ones are refused before memory is asked for.
   std::uint64_t most_pixels = default_most_pixels;
   picture_warnings* warnings = nullptr;  ///< where oddities go; null drops them
+  /// Red, green and blue behind what is transparent; in colours, it makes grey pictures with
+  /// transparency coloured ones.
+  std::array<unsigned char, 3> background{};
+  /// Whether the background has a colour.
+  bool on_colour() const {
+    return background[0] != background[1] || background[1] != background[2];
+  }
   /// Notes something odd about a file that is read all the same.
   void warn(const std::string& path, const std::string& what) const {
     if (warnings)
@@ -182,16 +190,19 @@ inline picture upright(picture stored, int orientation) {
   return p;
 }
 
-/// Rows of grey and alpha, or RGB and alpha, drawn on black: the alpha is multiplied in and
-/// dropped.
-inline void draw_on_black(std::vector<unsigned char>& bytes, std::size_t channels) {
+/// Rows of grey and alpha, or RGB and alpha, drawn on a background: the alpha is mixed in and
+/// dropped. Grey stands on a background whose channels are alike.
+inline void draw_on(const std::array<unsigned char, 3>& background,
+                    std::vector<unsigned char>& bytes,
+                    std::size_t channels) {
   unsigned char* to = bytes.data();
   const std::size_t pixels = bytes.size() / (channels + 1);
   for (std::size_t i = 0; i < pixels; ++i) {
     const unsigned char* from = bytes.data() + i * (channels + 1);
     const unsigned alpha = from[channels];
     for (std::size_t c = 0; c < channels; ++c)
-      *to++ = static_cast<unsigned char>((from[c] * alpha + 127) / 255);
+      *to++ = static_cast<unsigned char>(
+          (from[c] * alpha + background[c] * (255 - alpha) + 127) / 255);
   }
   bytes.resize(pixels * channels);
 }

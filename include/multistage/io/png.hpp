@@ -1,4 +1,5 @@
-// PNG by libpng: grey stays grey, 16 bits are rounded to 8, transparency is drawn on black.
+// PNG by libpng: grey stays grey, 16 bits are rounded to 8, transparency is drawn on the
+// background, colours by another profile become sRGB's.
 //
 // libpng reports errors by longjmp. Calls into it that read run within `tried`, whose
 // functions hold no objects that need destroying, so that a jump passes over none.
@@ -8,7 +9,8 @@
 #include <csetjmp>
 #include <cstring>
 
-#include "picture.hpp"
+#include "colour_profile.hpp"
+#include "compressed.hpp"
 
 namespace multistage::io {
 
@@ -55,10 +57,11 @@ class png_reader {
     int passes = 1;
     guarded([&] {
       start();
-      const int type = png_get_color_type(png_, info_);
-      p.channels = type & PNG_COLOR_MASK_COLOR ? 3 : 1;
+      p.channels = channels();
       png_set_scale_16(png_);
       png_set_expand(png_);
+      if (p.channels == 3)
+        png_set_gray_to_rgb(png_);
       passes = png_set_interlace_handling(png_);
       png_read_update_info(png_, info_);
       p.height = png_get_image_height(png_, info_);
@@ -75,17 +78,16 @@ class png_reader {
     // All pixels are there: what is wrong behind them is worth a word, but no error.
     if (!tried([&] { png_read_end(png_, info_); }))
       options_.warn(path_, text_);
+    to_srgb(path_, profile(), p.bytes, p.channels, alpha, options_);
     if (alpha)
-      draw_on_black(p.bytes, std::size_t(p.channels));
+      draw_on(options_.background, p.bytes, std::size_t(p.channels));
     return upright(std::move(p), orientation());
   }
   /// Of a whole file, since EXIF data may stand behind the pixels.
   picture_header header() {
     guarded([&] { start(); });
-    const int type = png_get_color_type(png_, info_);
-    const index_t channels = type & PNG_COLOR_MASK_COLOR ? 3 : 1;
-    return turned(png_get_image_height(png_, info_), png_get_image_width(png_, info_), channels,
-                  orientation());
+    return turned(png_get_image_height(png_, info_), png_get_image_width(png_, info_),
+                  channels(), orientation());
   }
 
  private:
@@ -104,18 +106,40 @@ class png_reader {
     });
     png_read_info(png_, info_);
   }
-  /// EXIF data may stand before the pixels or behind them.
-  int orientation() const {
+  /// 1 or 3: grey with transparency is coloured where it is drawn on a colour.
+  index_t channels() const {
+    const int type = png_get_color_type(png_, info_);
+    const bool alpha = type & PNG_COLOR_MASK_ALPHA || png_get_valid(png_, info_, PNG_INFO_tRNS);
+    return type & PNG_COLOR_MASK_COLOR || (alpha && options_.on_colour()) ? 3 : 1;
+  }
+  /// The data of a chunk, wherever it stands; nothing where there is none.
+  std::span<const unsigned char> chunk_of(const char* kind) const {
     for (std::size_t at = 8; at + 12 <= bytes_.size();) {
       const unsigned char* chunk = bytes_.data() + at;
       const std::size_t size = png_get_uint_32(chunk);
       if (size > bytes_.size() - at - 12)
         break;
-      if (std::memcmp(chunk + 4, "eXIf", 4) == 0)
-        return exif_orientation({chunk + 8, size});
+      if (std::memcmp(chunk + 4, kind, 4) == 0)
+        return {chunk + 8, size};
       at += size + 12;
     }
-    return 1;
+    return {};
+  }
+  /// EXIF data may stand before the pixels or behind them.
+  int orientation() const {
+    return exif_orientation(chunk_of("eXIf"));
+  }
+  /// The colour profile: in iCCP, behind a name, a zero and the number of a method, deflated.
+  std::vector<unsigned char> profile() const {
+    const auto chunk = chunk_of("iCCP");
+    const auto name = std::find(chunk.begin(), chunk.end(), 0);
+    if (chunk.end() - name < 2)
+      return {};
+    inflater from(chunk.subspan(std::size_t(name - chunk.begin()) + 2), 15);
+    const std::size_t most = chunk.size() * largest_expansion;
+    std::vector<unsigned char> to(std::min<std::size_t>(most, largest_profile));
+    to.resize(from.read(to));
+    return to;
   }
   /// Runs f, which may have no objects that need a destructor; false when libpng refused.
   template <class F>

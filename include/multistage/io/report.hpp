@@ -27,10 +27,12 @@ class report {
     body_ += "<h2>" + escape(s) + "</h2>\n";
     return *this;
   }
-  /// @param png the picture's bytes. @param caption says what it means.
-  report& picture(const std::string& png, const std::string& caption) {
-    body_ += "<figure><img alt=\"" + escape(caption) + "\" src=\"data:image/png;base64," +
-             base64(png) + "\"><figcaption>" + escape(caption) + "</figcaption></figure>\n";
+  /// @param bytes of a PNG or WebP. @param caption says what it means.
+  report& picture(const std::string& bytes, const std::string& caption) {
+    const char* const kind = bytes.starts_with("RIFF") ? "webp" : "png";
+    body_ += "<figure><img alt=\"" + escape(caption) + "\" src=\"data:image/" + kind +
+             ";base64," + base64(bytes) + "\"><figcaption>" + escape(caption) +
+             "</figcaption></figure>\n";
     return *this;
   }
   /// Two columns, names and values.

@@ -1,11 +1,11 @@
 // WebP by libwebp, where the macro MULTISTAGE_WEBP says that it is linked: transparency is
-// drawn on black, EXIF's orientation is applied.
+// drawn on the background, EXIF's orientation and colour profiles are applied.
 #pragma once
 #ifdef MULTISTAGE_WEBP
 #include <webp/decode.h>
 #include <webp/demux.h>
 
-#include "picture.hpp"
+#include "colour_profile.hpp"
 
 namespace multistage::io {
 
@@ -26,22 +26,30 @@ inline WebPBitstreamFeatures webp_features(const std::string& path,
   return f;
 }
 
-/// Of a whole file: the EXIF data of a WebP stand behind its pixels.
-inline int webp_orientation(std::span<const unsigned char> bytes) {
+/// A chunk of a whole file: some stand behind the pixels. Nothing where there is none.
+inline std::vector<unsigned char> webp_chunk(std::span<const unsigned char> bytes,
+                                             const char* kind) {
   const WebPData data{bytes.data(), bytes.size()};
   WebPDemuxState state;
   const std::unique_ptr<WebPDemuxer, void (*)(WebPDemuxer*)> demuxer(
       WebPDemuxPartial(&data, &state), WebPDemuxDelete);
   WebPChunkIterator chunk;
-  if (!demuxer || !WebPDemuxGetChunk(demuxer.get(), "EXIF", 1, &chunk))
-    return 1;
-  std::span<const unsigned char> exif(chunk.chunk.bytes, chunk.chunk.size);
+  if (!demuxer || !WebPDemuxGetChunk(demuxer.get(), kind, 1, &chunk))
+    return {};
+  const std::vector<unsigned char> found(chunk.chunk.bytes,
+                                         chunk.chunk.bytes + chunk.chunk.size);
+  WebPDemuxReleaseChunkIterator(&chunk);
+  return found;
+}
+
+/// How the picture is to be turned.
+inline int webp_orientation(std::span<const unsigned char> bytes) {
+  const std::vector<unsigned char> chunk = webp_chunk(bytes, "EXIF");
+  std::span<const unsigned char> exif(chunk);
   constexpr char prefix[] = "Exif\0";  // six bytes that some programs leave there from JPEG
   if (exif.size() > 6 && std::equal(prefix, prefix + 6, exif.begin()))
     exif = exif.subspan(6);
-  const int orientation = exif_orientation(exif);
-  WebPDemuxReleaseChunkIterator(&chunk);
-  return orientation;
+  return exif_orientation(exif);
 }
 
 /// What the picture will be, the right way up. @throws file_error
@@ -70,8 +78,9 @@ inline picture decode_webp(const std::string& path,
                                 : WebPDecodeRGBInto(bytes.data(), bytes.size(), p.bytes.data(),
                                                     p.bytes.size(), stride);
   require<file_error>(read, path, ": is not a sound WebP: its pixels are cut or broken");
+  detail::to_srgb(path, detail::webp_chunk(bytes, "ICCP"), p.bytes, 3, f.has_alpha, options);
   if (f.has_alpha)
-    detail::draw_on_black(p.bytes, 3);
+    detail::draw_on(options.background, p.bytes, 3);
   return detail::upright(std::move(p), detail::webp_orientation(bytes));
 }
 

@@ -1,0 +1,147 @@
+// Trains a model on pictures of one's own: train --data DATA --out RUN [--preset NAME |
+// --config FILE.json] [--stages auto|N|FILE|0.5,20] [--kimg N | --hours H] ... The run's folder
+// holds checkpoints, grids of samples, a log and report.html; `train --resume --out RUN` goes
+// on with it and needs nothing else. Every option of every part can be given by its name;
+// --print-config shows what is in force and where it came from.
+#include <CLI/CLI.hpp>
+#include <multistage/eigen.hpp>
+#include <multistage/io.hpp>
+#include <multistage/multistage.hpp>
+#include <multistage/runs.hpp>
+#include <multistage/thrust.hpp>
+
+#include "command_line.hpp"
+
+namespace ms = multistage;
+
+namespace {
+
+struct settings {
+  std::string preset = "small-32";
+  std::string config;
+  std::string out;
+  std::string backend = "cpu";
+  int threads = 0;
+  bool resume = false;
+  bool other_data = false;
+  bool print_config = false;
+  bool json = false;
+  bool list_presets = false;
+};
+
+/// The network's extents and classes are the data's.
+const std::set<std::string> of_data{"resolution", "columns", "channels", "label_dim"};
+
+/// Takes the options of every part of a run, whatever its network.
+void add_options(CLI::App& app, command_line::named_options& options) {
+  ms::run_configuration c;
+  ms::run_configuration::sections(c, [&](const char* section, const auto& part) {
+    options.add(app, part, {}, std::string("Of ") + section);
+  });
+  options.add(app, ms::song_unet{}, of_data, "Of the model");
+  options.add(app, ms::adm_unet{}, of_data, "Of the model");
+  options.add(app, ms::ncsnpp{}, of_data, "Of the model");
+  options.add(app, ms::ldm_unet{}, of_data, "Of the model");
+  options.add(app, ms::decoders{}, {}, "Of the model");
+  options.add(app, ms::preconditioning{}, {}, "Of the model");
+}
+
+/// The preset or the run that is gone on with, the file laid over it, the command line on top.
+ms::run_configuration configuration_of(const settings& s,
+                                       const command_line::named_options& options,
+                                       const ms::run_directory* run) {
+  ms::run_configuration c = run ? run->read_run() : ms::preset(s.preset);
+  if (!s.config.empty())
+    ms::lay_over(c, *ms::read_configuration(s.config), s.config, s.config);
+  std::set<std::string> known;
+  const auto patch = ms::settings_by(c, [&](auto& part, auto&& note) {
+    options.set_each(part, [&](const ms::option& o, const auto& value) {
+      known.insert(o.name);
+      note(o, value);
+    });
+  });
+  for (const std::string& name : options.given())
+    ms::require<ms::value_error>(known.count(name) > 0, "train: ", command_line::flag_of(name),
+                                 " is no option of this model's network");
+  ms::lay_over(c, *patch, "command line", "train");
+  return c;
+}
+
+template <class Backend>
+int train(Backend backend,
+          const settings& s,
+          const ms::run_configuration& c,
+          const ms::run_directory& place) {
+  ms::training_run run(backend, ms::open_data(c.data), c, place);
+  const ms::run_outcome end = run.run(s.other_data);
+  std::printf("%s\n", end.text.c_str());
+  if (!end.finished || end.signal != 0)
+    std::printf("  train --resume --out %s\n", s.out.c_str());
+  return end.signal != 0 ? 128 + end.signal : 0;
+}
+
+int train(const settings& s, const command_line::named_options& options) {
+  if (s.list_presets) {
+    for (const ms::preset_name& one : ms::preset_names())
+      std::printf("%-22s %s\n", one.name, one.meaning);
+    return 0;
+  }
+  if (s.print_config) {
+    std::optional<ms::run_directory> run;
+    if (s.resume)
+      run.emplace(s.out, ms::run_directory::resume);
+    ms::run_configuration c = configuration_of(s, options, run ? &*run : nullptr);
+    if (!c.data.path.empty())
+      ms::fit_to_data(c, ms::open_data(c.data));
+    std::printf("%s",
+                s.json ? (ms::to_json(c).dump(1) + "\n").c_str() : ms::table_of(c).c_str());
+    return 0;
+  }
+  ms::require<ms::value_error>(!s.out.empty(),
+                               "train: name the run's folder: --out RUN; see --help");
+  // Whatever is wrong with a new run is said before its folder is there.
+  std::optional<ms::run_configuration> c;
+  if (!s.resume) {
+    c = configuration_of(s, options, nullptr);
+    check(*c);
+    ms::open_data(c->data);
+  }
+  const ms::run_directory place(
+      s.out, s.resume ? ms::run_directory::resume : ms::run_directory::begin);
+  if (s.resume)
+    c = configuration_of(s, options, &place);
+  if (s.backend == "eigen")
+    return train(ms::eigen(s.threads), s, *c, place);
+  if (s.backend == "thrust")
+    return train(ms::thrust_host(s.threads), s, *c, place);
+  return train(ms::cpu(s.threads), s, *c, place);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  settings s;
+  CLI::App app{"Trains a multi-stage, multi-decoder diffusion model on pictures of your own"};
+  app.add_option("--out", s.out, "the run's folder");
+  app.add_option("--preset", s.preset,
+                 "to begin with; --list-presets; each also with -unified or -separate behind "
+                 "its name")
+      ->capture_default_str();
+  app.add_option("--config", s.config, "JSON that is laid over the preset (RUN/config.json)");
+  app.add_flag("--resume", s.resume, "go on with the run in --out");
+  app.add_flag("--other-data", s.other_data,
+               "with --resume: go on although the images are others than before");
+  app.add_flag("--print-config", s.print_config,
+               "print every option, its value and where it came from, and end");
+  app.add_flag("--json", s.json, "with --print-config: as JSON, for --config");
+  app.add_flag("--list-presets", s.list_presets, "print the presets and end");
+  app.add_option("--backend", s.backend, "that computes")
+      ->check(CLI::IsMember({"cpu", "eigen", "thrust"}))
+      ->capture_default_str();
+  app.add_option("--threads", s.threads, "0: one a processor that may be used")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  command_line::named_options options("of several parts; see docs/training.md");
+  add_options(app, options);
+  return command_line::run(app, argc, argv, [&] { return train(s, options); });
+}

@@ -1,0 +1,10 @@
+// Training runs from a configuration: presets, run folders, snapshots and reports
+// (docs/training.md). Needs what <multistage/io.hpp> needs; include <multistage/multistage.hpp>
+// or another umbrella that chooses a backend first.
+#pragma once
+// The order matters: what stands between the first and the last.
+// clang-format off
+#include "core/warnings_begin.inc"
+#include "runs/training_run.hpp"
+#include "core/warnings_end.inc"
+// clang-format on

@@ -1,0 +1,168 @@
+// The folder of a training run, and what lies in it:
+//   model.safetensors         the newest checkpoint, with the run's configuration inside
+//   model-00001200.safetensors   those before it, by step (--keep)
+//   config.json               the configuration
+//   stages.json               the stages, and the similarity map that they were cut from
+//   log.jsonl                 losses, throughput and snapshots, a line each
+//   snapshots/                a grid of samples for each snapshot
+//   samples.webp, report.html
+// One process at a time works there: others are refused.
+//
+//   run_directory place("runs/icons", run_directory::begin);
+#pragma once
+#include "../io/json_lines.hpp"
+#include "../io/run_lock.hpp"
+#include "../training/checkpoint.hpp"
+#include "configuration_file.hpp"
+
+namespace multistage {
+
+/// A run's folder, locked as long as this lives.
+class run_directory {
+ public:
+  /// Whether a run begins there or goes on.
+  enum purpose_of_use { begin, resume };
+
+  /// Makes the folder where a run begins. @throws file_error when it cannot be written or
+  /// another process works there, value_error where a run is to begin and there is one, or is
+  /// to go on and there is none
+  run_directory(std::string path, purpose_of_use what) : path_(std::move(path)) {
+    if (what == begin)
+      io::make_directory(path_);
+    else
+      require<value_error>(std::filesystem::exists(configuration()) || has_checkpoint(), path_,
+                           ": holds no run to go on with; leave --resume out to begin one");
+    lock_.emplace(path_);
+    require<value_error>(
+        what == resume || (!std::filesystem::exists(configuration()) && !has_checkpoint()),
+        path_,
+        ": holds a run already; go on with it (--resume), or name "
+        "another folder");
+    io::make_directory(path_ + "/snapshots");
+  }
+
+  /// As it was given.
+  const std::string& path() const {
+    return path_;
+  }
+  /// The newest checkpoint.
+  std::string checkpoint() const {
+    return path_ + "/model.safetensors";
+  }
+  /// Whether there is one.
+  bool has_checkpoint() const {
+    return std::filesystem::exists(checkpoint());
+  }
+  /// The configuration's file.
+  std::string configuration() const {
+    return path_ + "/config.json";
+  }
+  /// The stages' file.
+  std::string stages() const {
+    return path_ + "/stages.json";
+  }
+  /// Lines of what happened.
+  std::string log() const {
+    return path_ + "/log.jsonl";
+  }
+  /// The page.
+  std::string report() const {
+    return path_ + "/report.html";
+  }
+  /// Where a snapshot's grid goes. @param images seen by then
+  std::string snapshot(double images) const {
+    char name[64];
+    std::snprintf(name, sizeof name, "/snapshots/%09.0f.png", images);
+    return path_ + name;
+  }
+  /// The grids that are there, in order of the images seen, with that number.
+  std::vector<std::pair<double, std::string>> snapshots() const {
+    std::vector<std::pair<double, std::string>> found;
+    std::error_code problem;
+    for (const auto& entry :
+         std::filesystem::directory_iterator(path_ + "/snapshots", problem)) {
+      const std::string name = entry.path().stem().string();
+      if (entry.path().extension() == ".png" &&
+          name.find_first_not_of("0123456789") == std::string::npos && name.size() <= 15 &&
+          !name.empty())
+        found.emplace_back(std::stod(name), entry.path().string());
+    }
+    std::sort(found.begin(), found.end());
+    return found;
+  }
+
+  /// The configuration of the run that is there, of its checkpoint or, before there was one, of
+  /// config.json. @throws file_error, value_error
+  run_configuration read_run() const {
+    const std::string text = has_checkpoint() ? run_text_of(checkpoint()) : std::string();
+    const std::string& file = text.empty() ? configuration() : checkpoint();
+    const io::json_document document =
+        text.empty() ? read_configuration(file) : io::parse_json(text, file + ", 'run'");
+    return configuration_of_run(*document, file);
+  }
+  /// Writes config.json. @throws file_error
+  void write_run(const run_configuration& c) const {
+    io::write_file(configuration(), to_json(c).dump(1) + "\n");
+  }
+
+ private:
+  std::string path_;
+  std::optional<io::run_lock> lock_;
+};
+
+/// What a run's log says, in order; of steps that were made twice, since a run went on from an
+/// earlier checkpoint, the later ones.
+struct run_history {
+  std::vector<loss_point> points;  ///< losses by stage; seconds over all runs
+  /// A snapshot's figure.
+  struct distance {
+    double images = 0;     ///< seen by then
+    double frechet = 0;    ///< the distance
+    index_t n = 0;         ///< pictures drawn for it
+    std::string features;  ///< with the hash of their weights
+  };
+  std::vector<distance> distances;  ///< those of snapshots that have one
+};
+
+/// Reads a log; lines that are no JSON are passed over. @param begun the path of a log.jsonl
+MULTISTAGE_COLD inline run_history read_history(const std::string& begun) {
+  run_history h;
+  if (!std::filesystem::exists(begun))
+    return h;
+  const auto bytes = io::read_file(begun);
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    const std::string_view line = text.substr(at, end - at);
+    at = end + 1;
+    if (!io::json::accept(line))
+      continue;
+    const io::json_document document(io::json::parse(line));
+    const io::json& j = *document;
+    const auto number = [&](const char* key) {
+      return j.contains(key) && j[key].is_number() ? j[key].get<double>() : 0.0;
+    };
+    if (!j.is_object())
+      continue;
+    if (j.contains("loss") && j["loss"].is_array()) {
+      loss_point p{index_t(number("step")),
+                   number("images"),
+                   number("seconds"),
+                   number("images_per_second"),
+                   {}};
+      for (const auto& loss : j["loss"])
+        p.loss.push_back(loss.is_number() ? loss.get<double>() : std::nan(""));
+      while (!h.points.empty() && h.points.back().step >= p.step)
+        h.points.pop_back();
+      h.points.push_back(std::move(p));
+    } else if (j.contains("frechet_distance")) {
+      while (!h.distances.empty() && h.distances.back().images >= number("images"))
+        h.distances.pop_back();
+      h.distances.push_back({number("images"), number("frechet_distance"), index_t(number("n")),
+                             j.value("features", std::string())});
+    }
+  }
+  return h;
+}
+
+}  // namespace multistage

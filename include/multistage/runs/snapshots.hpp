@@ -1,0 +1,178 @@
+// Snapshots of a model in training: a grid of samples for the same seeds each time, and a
+// Frechet distance between a few more samples and the data, over features that it names.
+//
+//   snapshot_maker snapshots(model, images, c);
+//   if (const auto s = snapshots.take("after 50 kimg"))
+//     io::write_file("grid.png", s->png);
+#pragma once
+#include "../io/animation.hpp"
+#include "../io/figures.hpp"
+#include "../io/inception_file.hpp"
+#include "../io/pictures.hpp"
+#include "../metrics/feature_extractor.hpp"
+#include "../metrics/frechet_distance.hpp"
+#include "../samplers/edm_heun.hpp"
+#include "../samplers/sample.hpp"
+#include "run_configuration.hpp"
+
+namespace multistage {
+
+/// What a snapshot shows.
+struct snapshot {
+  std::string png;                  ///< the grid's file
+  std::optional<double> frechet{};  ///< distance to the data, where it is asked for
+  index_t n = 0;                    ///< pictures drawn for it
+  std::string features{};           ///< that it is over, with the hash of their weights
+  double seconds = 0;               ///< it took
+};
+
+/// Turns what a model draws into pictures, in place: an autoencoder's decoder for latents.
+using show_pictures = std::function<void(std::vector<double>& values, shape& extents)>;
+
+namespace detail {
+
+/// Images of a set, spread evenly over it. @param most of them
+MULTISTAGE_COLD inline std::vector<float> some_images(const image_source& images,
+                                                      index_t most) {
+  std::vector<index_t> rows(static_cast<std::size_t>(std::min(images.extents.rows, most)));
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    rows[i] = index_t(i) * images.extents.rows / index_t(rows.size());
+  std::vector<float> values(rows.size() * std::size_t(images.extents.row_size()));
+  images.read(rows, values.data());
+  return values;
+}
+
+/// Values that a grid can show: of latents without a decoder, the first channels.
+MULTISTAGE_COLD inline void show_channels(std::vector<double>& values, shape& extents) {
+  if (extents.channels == 1 || extents.channels == 3)
+    return;
+  const index_t channels = extents.channels == 2 ? 1 : 3;
+  constexpr double spread = 3;  // of unit variance, what lies in [-1, 1]
+  const index_t pixels = extents.rows * extents.height * extents.width;
+  std::vector<double> shown(static_cast<std::size_t>(pixels * channels));
+  for (index_t p = 0; p < pixels; ++p)
+    for (index_t c = 0; c < channels; ++c)
+      shown[std::size_t(p * channels + c)] =
+          values[std::size_t(p * extents.channels + c)] / spread;
+  values = std::move(shown);
+  extents.channels = channels;
+}
+
+}  // namespace detail
+
+/// Takes snapshots of a model, with its averaged weights.
+template <class Scalar, class Backend>
+class snapshot_maker {
+ public:
+  /// @param model must outlive it. @param images from which features are taken at once.
+  /// @param show empty: latents show their first channels. @throws file_error, value_error
+  snapshot_maker(dynamic_model<Scalar, Backend>& model,
+                 const image_source& images,
+                 const run_configuration& c,
+                 show_pictures show = {})
+      : model_(model), run_(c.run), show_(std::move(show)), latents_(c.data.latents) {
+    const any_schedule schedule = schedule_of(model.config().precond);
+    sampler_.num_steps = run_.snapshot_steps;
+    sampler_.sigma_min = std::max(sampler_.sigma_min, schedule.sigma(schedule.t_min()));
+    sampler_.sigma_max = std::min(sampler_.sigma_max, schedule.sigma(schedule.t_max()));
+    sampler_.sigmas();
+    shape picture = images.extents;
+    if (run_.features == snapshot_features::none)
+      return;
+    features_ = extractor(picture);
+    const std::vector<float> real = detail::some_images(images, 4 * run_.frechet_images);
+    picture.rows = index_t(real.size()) / picture.row_size();
+    require<value_error>(picture.rows >= 2,
+                         "snapshots: the Frechet distance needs two images "
+                         "at least; features = none does without");
+    real_ = features_->features(real, picture);
+  }
+
+  /// Draws and measures. Nothing when a signal asked the program to end meanwhile: whoever
+  /// waits for it wants a checkpoint. @param title above the grid
+  /// @throws numeric_error for a model that draws no numbers
+  std::optional<snapshot> take(const std::string& title) {
+    const auto begin = std::chrono::steady_clock::now();
+    std::optional<sampling_result> few = draw(run_.snapshot_seeds);
+    if (!few)
+      return {};
+    shape extents = few->extents;
+    if (show_)
+      show_(few->images, extents);
+    detail::show_channels(few->images, extents);
+    const int columns = std::max(1, int(std::lround(std::sqrt(double(extents.rows)))));
+    constexpr index_t cell = 96;  // pixels of a small picture, enlarged
+    const int zoom = std::max(1, int(cell / extents.width));
+    snapshot s{.png = io::image_grid(few->images, extents, columns, zoom, title).png()};
+    if (features_) {
+      const std::string seeds = "1000000-" + std::to_string(999'999 + run_.frechet_images);
+      std::optional<sampling_result> many = draw(seeds);
+      if (!many)
+        return {};
+      const std::vector<float> drawn(many->images.begin(), many->images.end());
+      s.frechet = frechet_distance(features_->features(drawn, many->extents), real_,
+                                   features_->dimension);
+      s.n = many->extents.rows;
+      s.features = features_->name + ", hash " + features_->hash;
+    }
+    s.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    return s;
+  }
+
+ private:
+  std::optional<sampling_result> draw(const std::string& seeds) {
+    const stop_signals stop;
+    const auto go_on = [&](const sampling_step&) {
+      return stop.caught() == 0;
+    };
+    sampling_result drawn = sample(model_, sampler_,
+                                   {.seeds = seeds,
+                                    .clip = latents_ ? clipping::none : clipping::pictures,
+                                    .observer = go_on});
+    if (stop.caught() != 0)
+      return {};
+    return drawn;
+  }
+  feature_extractor extractor(const shape& picture) {
+    if (run_.features == snapshot_features::pixels)
+      return pixel_features(picture);
+    if (run_.features == snapshot_features::random)
+      return random_features(model_.backend(), picture);
+    return inception_features(io::load_inception(run_.inception, model_.backend()),
+                              fingerprint(io::read_file(run_.inception)));
+  }
+
+  dynamic_model<Scalar, Backend>& model_;
+  run_options run_;
+  show_pictures show_;
+  bool latents_;
+  edm_heun sampler_{};
+  std::optional<feature_extractor> features_;
+  std::vector<double> real_;
+};
+
+/// The grids of a run as an animation, at most 120 of them, evenly over time; empty without
+/// libwebp or with fewer than two. @param paths of PNGs of one size
+MULTISTAGE_COLD inline std::string animation_of(const std::vector<std::string>& paths) {
+#ifdef MULTISTAGE_WEBP
+  constexpr std::size_t most = 120;
+  const std::size_t count = std::min(paths.size(), most);
+  if (count < 2)
+    return "";
+  std::vector<io::picture> frames;
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::string& path = paths[i * (paths.size() - 1) / (count - 1)];
+    io::picture frame = io::decode_png(path, io::read_file(path));
+    if (frames.empty() ||
+        (frame.width == frames.front().width && frame.height == frames.front().height))
+      frames.push_back(std::move(frame));
+  }
+  constexpr int milliseconds = 250;
+  return io::encode_animation(frames, milliseconds);
+#else
+  (void)paths;
+  return "";
+#endif
+}
+
+}  // namespace multistage
