@@ -182,6 +182,52 @@ TEST_CASE("a decoder without rows is left alone") {
   CHECK(before != after);
 }
 
+TEMPLATE_TEST_CASE("a step done in parts has the bits of the step done at once", "", BACKENDS) {
+  ms::song_unet net = tiny;
+  net.label_dim = 2;
+  net.dropout = 0.3;
+  const auto v = images();
+  std::vector<int> classes;
+  for (int i = 0; i < 40; ++i)
+    classes.push_back(i % 2);
+  struct outcome {
+    std::vector<float> gradient;
+    std::vector<float> weights;
+    std::vector<double> losses;
+  };
+  const auto run = [&](ms::index_t batch, ms::index_t micro_batch, bool checkpoint) {
+    ms::trainer_options o = usual;
+    o.batch_size = batch;
+    o.micro_batch = micro_batch;
+    o.label_dropout = 0.2;
+    o.augmented = 64;
+    o.checkpoint_activations = checkpoint;
+    ms::dynamic_model<float, TestType> m(TestType(), {net, three, {}}, boundaries, 1);
+    ms::trainer t{m, std::span<const float>(v), ms::shape{40, 4, 4, 1}, o,
+                  std::span<const int>(classes)};
+    outcome found;
+    for (int i = 0; i < 3; ++i)
+      for (const double loss : t.step().loss)
+        found.losses.push_back(loss);
+    found.gradient = t.gradient().to_host();
+    found.weights = m.weights().to_host();
+    return found;
+  };
+  const outcome whole = run(70, 0, false);  // no multiple of a piece, stages cut anywhere
+  for (const float g : whole.gradient)
+    REQUIRE(std::isfinite(g));
+  for (const ms::index_t micro_batch : {16, 32, 48, 80})
+    for (const bool checkpoint : {false, true}) {
+      INFO("micro_batch " << micro_batch << ", checkpointing " << checkpoint);
+      const outcome parts = run(70, micro_batch, checkpoint);
+      CHECK(parts.losses == whole.losses);
+      CHECK(parts.gradient == whole.gradient);
+      CHECK(parts.weights == whole.weights);
+    }
+  CHECK(run(70, 0, true).weights == whole.weights);
+  CHECK_THAT(message([&] { run(70, 24, false); }), Catch::Contains("micro_batch = 24"));
+}
+
 TEST_CASE("training repeats itself for a seed, whatever the threads") {
   std::vector<float> first;
   for (int threads : {1, 2, 5}) {

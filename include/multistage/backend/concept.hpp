@@ -20,6 +20,14 @@ enum class operation { gemm, conv, norm, resample, attention, reduce, elementwis
 template <class Backend, operation Op, class Scalar>
 inline constexpr bool supports = false;
 
+/// Rows of a piece, over which a step's gradients of parameters are summed (row_pieces): of
+/// what a step done in parts is a multiple. Sums over 16 rows cost the cpu backend nothing: of
+/// 13 layers of EDM's and of small networks, with batches of 64, 9 were faster than in one sum,
+/// 1x1 convolutions on 16x16 pixels by 1.9; 4x4 pixels and linear layers took 1.0 to 1.3 times
+/// as long. With 8 rows these took 1.3 to 1.7 times.
+template <class Backend>
+inline constexpr index_t gradient_piece = 16;
+
 /// What the concept tries `for_each_index` with.
 struct noop_functor {
   /// Does nothing, on host and device.

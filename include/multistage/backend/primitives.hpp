@@ -130,6 +130,30 @@ struct norm_problem {
   }
 };
 
+/// How rows are cut where gradients of parameters are sums over them: at multiples of `size`
+/// rows, counted from the first row of the batch that a step is on. The gradient is a chain of
+/// additions over such pieces, so that a step done in several parts, cut there, adds up the
+/// same numbers in the same order as the step done at once.
+struct row_pieces {
+  index_t size = 0;   ///< rows of a piece; 0: all of them
+  index_t first = 0;  ///< place in that batch of the first of the rows at hand
+
+  /// Calls f(first, count) for the pieces of `rows` rows, counted from 0.
+  template <class F>
+  constexpr void each(index_t rows, F&& f) const {
+    for (index_t begin = 0; begin < rows;) {
+      const index_t room = size > 0 ? size - (first + begin) % size : rows;
+      const index_t count = room < rows - begin ? room : rows - begin;
+      f(begin, count);
+      begin += count;
+    }
+  }
+  /// The same where each row is `many`.
+  constexpr row_pieces times(index_t many) const {
+    return {size * many, first * many};
+  }
+};
+
 /// Where norm_backward puts its gradients.
 template <class T>
 struct norm_gradients {
@@ -143,6 +167,7 @@ struct norm_gradients {
   T* dmodulation = nullptr;            ///< like modulation
   bool accumulate_modulation = false;  ///< whether dmodulation is added to
   T* partials = nullptr;               ///< scratch [rows, 2 (channels + channels2)]
+  row_pieces pieces{};                 ///< over which dweight and dbias are summed
 };
 
 /// Depthwise resampling by a rate of 1 or 2 with a separable filter f (its outer product, sum

@@ -301,7 +301,7 @@ class executor {
       // Each node takes its own 2^40 elements of the step's stream, each row of the batch its
       // place in them.
       pass.numbers = r.asked.dropout;
-      pass.first_number = (index_t{i} << 40) + first * n.out().size();
+      pass.first_number = (index_t{i} << 40) + (r.asked.first_row + first) * n.out().size();
       return pass;
     }
     /// The value of node i. With `again` it goes where backward looks for it, from statistics
@@ -333,7 +333,21 @@ class executor {
       pass.dweight = weight_gradient(n.weight);
       pass.dbias = weight_gradient(n.bias);
       pass.scratch = place(p.scratch[s.node]);
-      as_it_is(n.what, [&](const auto& op) { op.backward(e().backend_, pass); });
+      pass.pieces = {gradient_piece<Backend>, r.asked.first_row + first};
+      as_it_is(n.what, [&](const auto& op) { run_backward(op, n.facts, pass); });
+    }
+    /// Operations of the library sum over pieces where it matters; those of the user's own are
+    /// called once a piece.
+    template <class Op>
+    void run_backward(const Op& op,
+                      const ops::description& d,
+                      const ops::backward_pass<T>& pass) {
+      if (std::is_same_v<Op, ops::own_operation> && (pass.dweight || pass.dbias))
+        pass.pieces.each(rows, [&](index_t begin, index_t count) {
+          op.backward(e().backend_, rows_of(pass, d, begin, count));
+        });
+      else
+        op.backward(e().backend_, pass);
     }
   };
 

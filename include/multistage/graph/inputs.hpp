@@ -27,6 +27,8 @@ template <class T>
 struct differentiation {
   /// The numbers of this step's masks; without them nothing is dropped.
   std::optional<random_stream> dropout{};
+  /// Place of the first row in the batch that a step is on, for a step done in parts.
+  index_t first_row = 0;
   /// Image and context: added to, like the inputs, in the order of the rows.
   std::array<T*, std::size_t(input_slot::count)> input_gradients{};
   /// Whether either of them is asked for.

@@ -189,7 +189,10 @@ struct convolution {
       conv_backward_input(b, q, dy, p.dx[0].data, p.accumulate[0], p.dx[1].data,
                           p.accumulate[1]);
     if (p.dweight)
-      conv_backward_weight(b, q, dy, p.dweight);
+      p.pieces.each(q.rows, [&](index_t first, index_t rows) {
+        const backward_pass<T> piece = rows_of(p, {}, first, rows);
+        conv_backward_weight(b, problem<T>(piece, piece.dy.extents), piece.dy.data, p.dweight);
+      });
     sums_over_pixels(b, p, q);
     add_to(b, p.dx[3].data, dy, T(1), p.accumulate[3], size);
   }
@@ -203,14 +206,24 @@ struct convolution {
     if (!drow && !p.dbias)
       return;
     if (!drow && q.out_pixels() == 1)
-      return column_sums(b, q.rows, q.out_channels, dy, p.dbias, true);
+      return bias_gradient(b, p, q.out_channels, dy);
     const bool direct = drow && (!p.dbias || !p.accumulate[2]);
     T* const sums = direct ? drow : p.scratch;  // [rows, out]
     row_sums(b, q.rows, q.out_pixels(), q.out_channels, dy, sums, direct && p.accumulate[2]);
     if (drow && !direct)
       add_to(b, drow, sums, T(1), true, q.rows * q.out_channels);
     if (p.dbias)
-      column_sums(b, q.rows, q.out_channels, sums, p.dbias, true);
+      bias_gradient(b, p, q.out_channels, static_cast<const T*>(sums));
+  }
+  /// @param sums over pixels of dy, [rows, out]
+  template <class Backend, class T>
+  static void bias_gradient(Backend& b,
+                            const backward_pass<T>& p,
+                            index_t channels,
+                            const T* sums) {
+    p.pieces.each(p.rows(), [&](index_t first, index_t rows) {
+      column_sums(b, rows, channels, sums + first * channels, p.dbias, true);
+    });
   }
 };
 

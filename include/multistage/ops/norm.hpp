@@ -88,7 +88,8 @@ struct group_normalisation {
                                     .dbias = p.dbias,
                                     .dmodulation = p.dx[2].data,
                                     .accumulate_modulation = p.accumulate[2],
-                                    .partials = p.scratch});
+                                    .partials = p.scratch,
+                                    .pieces = p.pieces});
   }
 };
 
@@ -127,6 +128,7 @@ struct layer_normalisation {
   void backward(Backend& b, const backward_pass<T>& p) const {
     backward_pass<T> q = p;
     static_cast<forward_pass<T>&>(q) = by_pixel<T>(p);
+    q.pieces = p.pieces.times(p.in[0].extents.pixels());
     group_normalisation{1, epsilon}.backward(b, q);
   }
 

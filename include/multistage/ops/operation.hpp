@@ -194,7 +194,31 @@ struct backward_pass : forward_pass<T> {
   T* dweight = nullptr;                          ///< added to; null where not wanted
   T* dbias = nullptr;                            ///< added to; null where not wanted
   T* scratch = nullptr;                          ///< description::scratch a row
+  row_pieces pieces{};                           ///< over which dweight and dbias are summed
 };
+
+/// The pass of some of its rows.
+template <class T>
+backward_pass<T> rows_of(backward_pass<T> p,
+                         const description& d,
+                         index_t first,
+                         index_t count) {
+  const auto cut = [&](auto& v) {
+    if (v)
+      v = v.rows(first, count);
+  };
+  p.first_number += first * p.dy.extents.row_size();
+  p.pieces.first += first;
+  for (auto& x : p.in)
+    cut(x);
+  for (auto& dx : p.dx)
+    cut(dx);
+  cut(p.y);
+  cut(p.dy);
+  p.statistics = p.statistics ? p.statistics + first * d.statistics : nullptr;
+  p.scratch = p.scratch ? p.scratch + first * d.scratch : nullptr;
+  return p;
+}
 
 /// The pass of an operation of one operand: dx (+)= its gradient, from dy like its result.
 template <class T>

@@ -14,13 +14,14 @@ struct noisy_rows {
   const double* sigma;
   const T* noise;  // null: drawn from `numbers`
   random_stream numbers;
+  index_t first_number;  // that the first value of x takes
   index_t size;
   T* target;
   T* x;
   MULTISTAGE_HD void operator()(index_t i) const {
     const index_t row = i / size;
     const T y = images[which[row] * size + i % size];
-    const T n = noise ? noise[i] : T(numbers.normal(std::uint64_t(i)));
+    const T n = noise ? noise[i] : T(numbers.normal(std::uint64_t(first_number + i)));
     target[i] = y;
     x[i] = y + T(sigma[row]) * n;
   }

@@ -23,7 +23,7 @@ MULTISTAGE_COLD void require_finite_losses(dynamic_model<Scalar, Backend>& model
     return;
   const double sigma = batch.rows[std::size_t(bad - batch.losses.begin())].sigma;
   const auto found = model.engine().first_non_finite(model.weights().data(), batch.inputs,
-                                                     batch.route.rows_by_stage);
+                                                     batch.part.rows_by_stage);
   const auto layer_of = [&](int node) {
     const int weight = model.network().nodes[std::size_t(node)].weight;
     return weight >= 0 ? model.parameter_names()[std::size_t(weight)]

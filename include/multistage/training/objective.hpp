@@ -50,7 +50,9 @@ struct evaluated_batch {
   routing route;                   ///< how many rows each stage has
   std::vector<training_row> rows;  ///< as they were evaluated
   std::vector<double> losses;      ///< of the rows, weighted; not all need be finite
-  network_inputs<T> inputs;        ///< what the network read, until the model's next evaluation
+  routing part;                    ///< of the rows that were evaluated last, at once
+  network_inputs<T> inputs;        ///< what the network read of these, until the model's next
+                                   ///< evaluation
 };
 
 /// The weighted denoising loss of a model. Memory grows to the largest batch and stays.
@@ -60,72 +62,110 @@ class denoising_objective {
   /// What is evaluated.
   using model_type = dynamic_model<Scalar, Backend>;
 
-  /// By trainer_options: weight, augmented and label_dropout. @param trained must outlive this
+  /// By trainer_options: weight, augmented, label_dropout and micro_batch. @param trained must
+  /// outlive this
   denoising_objective(model_type& trained, const trainer_options& o)
       : model_(trained),
         backend_(trained.backend()),
         weight_(o.weight ? o.weight
                          : loss_weight(edm_weight{trained.config().precond.sigma_data})),
         augmented_(o.augmented),
-        label_dropout_(o.label_dropout) {}
+        label_dropout_(o.label_dropout),
+        micro_batch_(o.micro_batch) {}
+
+  /// Rows that are evaluated at once, a multiple of gradient_piece; 0: all. Losses and gradient
+  /// are the same bits for all of them.
+  void set_micro_batch(index_t rows) {
+    micro_batch_ = rows;
+  }
 
   /// Losses of the rows, and the gradient, which lies as the weights do; what it has for
-  /// decoders that no row needs is not defined. @throws shape_error, value_error for rows with
-  /// given noise that are not in the order of their stages, and for labels that are missing
+  /// decoders that no row needs is not defined, nor is all of it behind a loss that is not
+  /// finite. @throws shape_error, value_error for rows with given noise that are not in the
+  /// order of their stages, and for labels that are missing
   evaluated_batch<Scalar> differentiate(objective_batch<Scalar> batch,
                                         const step_numbers& numbers,
                                         tensor<Scalar, Backend>& gradient) {
     const index_t rows = index_t(batch.rows.size());
-    const index_t size = model_.images(1).row_size();
     require<shape_error>(gradient.size() == model_.weights().size(),
                          "denoising_objective: the gradient has ", gradient.size(),
                          " values, the model ", model_.weights().size(), " weights");
-    grow(rows);
+    const index_t at_once = micro_batch_ > 0 ? std::min(micro_batch_, rows) : rows;
+    grow(at_once);
     evaluated_batch<Scalar> found;
     found.route = routed(batch);
-    const std::vector<double> sigmas = sigmas_of(batch.rows);
-    make_noisy(batch, sigmas, numbers);
-    upload_labels(batch, numbers);
-    conditioning<Scalar> labels;
-    labels.class_labels = labels_.size() > 0 ? labels_.data() : nullptr;
-    const auto prepared = model_.prepare(x_.data(), sigmas, found.route, labels);
-
+    found.losses.assign(std::size_t(rows), 0.0);
     for_each_segment(
         model_.network(), gradient.data(),
         [&](int segment) { return reaches(found.route, segment); },
         [&](view<Scalar> g) { ops::fill<Backend, Scalar>(backend_, g, Scalar(0)); });
-    const double* weight = row_values_.data() + rows;
-    double* loss = row_values_.data() + 2 * rows;
-    const auto loss_and_gradient = [&](int, index_t first, index_t n, const Scalar* f,
-                                       Scalar* df) {
-      const functor::denoising_loss<Scalar> term{x_.data() + first * size,
-                                                 target_.data() + first * size,
-                                                 f,
-                                                 prepared.skip + first,
-                                                 prepared.out + first,
-                                                 weight + first,
-                                                 size,
-                                                 1.0 / double(rows),
-                                                 df};
-      sum_by_row(backend_, n, size, term, loss + first);
-    };
-    model_.engine().differentiate(model_.weights().data(), gradient.data(), prepared.inputs,
-                                  found.route.rows_by_stage, loss_and_gradient,
-                                  {.dropout = numbers.of(purpose::dropout)});
-
-    found.inputs = prepared.inputs;
+    bool finite = true;
+    for (index_t first = 0; first < rows && finite; first += at_once) {
+      found.part = part_of(found.route, first, std::min(at_once, rows - first));
+      add_part(batch, first, numbers, found, gradient.data());
+      const auto losses = found.losses.begin() + first;
+      finite = std::all_of(losses, losses + std::ssize(found.part.order),
+                           [](double loss) { return std::isfinite(loss); });
+    }
     found.rows = std::move(batch.rows);
-    found.losses.resize(std::size_t(rows));
-    backend_.download(loss, found.losses.data(), rows);
     return found;
   }
 
  private:
-  static std::vector<double> sigmas_of(const std::vector<training_row>& rows) {
+  static std::vector<double> sigmas_of(std::span<const training_row> rows) {
     std::vector<double> sigmas;
     for (const training_row& r : rows)
       sigmas.push_back(r.sigma);
     return sigmas;
+  }
+  /// Rows [first, first + count) of a batch that lies in the order of its stages.
+  static routing part_of(const routing& whole, index_t first, index_t count) {
+    routing part{std::vector<index_t>(std::size_t(count)), {}};
+    std::iota(part.order.begin(), part.order.end(), index_t{0});
+    index_t begin = 0;
+    for (const index_t rows : whole.rows_by_stage) {
+      const index_t end = std::min(begin + rows, first + count);
+      part.rows_by_stage.push_back(std::max(end - std::max(begin, first), index_t{0}));
+      begin += rows;
+    }
+    return part;
+  }
+  /// Adds the gradient of the part of the batch at `first` that `found` says, and writes its
+  /// losses.
+  void add_part(const objective_batch<Scalar>& batch,
+                index_t first,
+                const step_numbers& numbers,
+                evaluated_batch<Scalar>& found,
+                Scalar* gradient) {
+    const index_t rows = index_t(found.part.order.size());
+    const index_t size = model_.images(1).row_size();
+    const std::span<const training_row> part(batch.rows.data() + first, std::size_t(rows));
+    const std::vector<double> sigmas = sigmas_of(part);
+    make_noisy(batch, first, sigmas, numbers);
+    upload_labels(batch, first, rows, numbers);
+    conditioning<Scalar> labels;
+    labels.class_labels = labels_.size() > 0 ? labels_.data() : nullptr;
+    const auto prepared = model_.prepare(x_.data(), sigmas, found.part, labels);
+    const double* weight = row_values_.data() + rows;
+    double* loss = row_values_.data() + 2 * rows;
+    const auto loss_and_gradient = [&](int, index_t at, index_t n, const Scalar* f,
+                                       Scalar* df) {
+      const functor::denoising_loss<Scalar> term{x_.data() + at * size,
+                                                 target_.data() + at * size,
+                                                 f,
+                                                 prepared.skip + at,
+                                                 prepared.out + at,
+                                                 weight + at,
+                                                 size,
+                                                 1.0 / double(batch.rows.size()),
+                                                 df};
+      sum_by_row(backend_, n, size, term, loss + at);
+    };
+    model_.engine().differentiate(
+        model_.weights().data(), gradient, prepared.inputs, found.part.rows_by_stage,
+        loss_and_gradient, {.dropout = numbers.of(purpose::dropout), .first_row = first});
+    found.inputs = prepared.inputs;
+    backend_.download(loss, found.losses.data() + first, rows);
   }
   void grow(index_t rows) {
     grown(x_, backend_, model_.images(rows).size());
@@ -150,46 +190,56 @@ class denoising_objective {
   }
   /// Fills x and target, and the rows' values: noise, weights.
   void make_noisy(const objective_batch<Scalar>& batch,
+                  index_t first,
                   const std::vector<double>& sigmas,
                   const step_numbers& numbers) {
-    const std::size_t rows = batch.rows.size();
+    const std::size_t rows = sigmas.size();
     const index_t size = model_.images(1).row_size();
     std::vector<index_t> which;
     std::vector<double> values(2 * rows, 0.0);
     for (std::size_t i = 0; i < rows; ++i) {
-      which.push_back(batch.rows[i].image);
-      values[i] =
-          batch.noise ? sigmas[i] : sigmas[i] * student_factor(augmented_, index_t(i), numbers);
-      values[rows + i] = batch.rows[i].weight * weight_(sigmas[i]);
+      const training_row& row = batch.rows[std::size_t(first) + i];
+      which.push_back(row.image);
+      values[i] = batch.noise
+                      ? sigmas[i]
+                      : sigmas[i] * student_factor(augmented_, first + index_t(i), numbers);
+      values[rows + i] = row.weight * weight_(sigmas[i]);
     }
     backend_.upload(values.data(), row_values_.data(), index_t(values.size()));
     backend_.upload(which.data(), which_.data(), index_t(rows));
     backend_.for_each_index(
         index_t(rows) * size,
         functor::noisy_rows<Scalar>{batch.images, which_.data(), row_values_.data(),
-                                    batch.noise, numbers.of(purpose::training_noise), size,
+                                    batch.noise ? batch.noise + first * size : nullptr,
+                                    numbers.of(purpose::training_noise), first * size, size,
                                     target_.data(), x_.data()},
         256);
   }
   /// Labels, some left out: a row without its label learns what guidance compares with.
-  void upload_labels(objective_batch<Scalar>& batch, const step_numbers& numbers) {
+  void upload_labels(const objective_batch<Scalar>& batch,
+                     index_t first,
+                     index_t rows,
+                     const step_numbers& numbers) {
     const index_t known = model_.label_dim(input_slot::class_labels);
     if (known == 0)
       return;
-    const std::size_t rows = batch.rows.size();
     require<value_error>(!batch.one_hot.empty() || !batch.classes.empty(),
                          "trainer: a batch without class labels for a model of ", known,
                          " classes; give one label a row");
-    if (batch.one_hot.empty()) {
-      batch.one_hot.assign(rows * std::size_t(known), Scalar(0));
-      const random_stream dropped = numbers.of(purpose::label_dropout);
-      for (std::size_t i = 0; i < rows; ++i) {
-        const int label = batch.classes[std::size_t(batch.rows[i].image)];
-        if (label_dropout_ == 0 || dropped.uniform(i) >= label_dropout_)
-          batch.one_hot[i * std::size_t(known) + std::size_t(label)] = Scalar(1);
-      }
+    const std::size_t given = batch.one_hot.size();
+    require<shape_error>(given == 0 || given == batch.rows.size() * std::size_t(known),
+                         "trainer: ", given, " values of class labels for ", batch.rows.size(),
+                         " rows of ", known, " classes");
+    std::vector<Scalar> one_hot(std::size_t(rows * known), Scalar(0));
+    if (!batch.one_hot.empty())
+      std::copy_n(batch.one_hot.begin() + first * known, rows * known, one_hot.begin());
+    const random_stream dropped = numbers.of(purpose::label_dropout);
+    for (index_t i = 0; i < rows && batch.one_hot.empty(); ++i) {
+      const int label = batch.classes[std::size_t(batch.rows[std::size_t(first + i)].image)];
+      if (label_dropout_ == 0 || dropped.uniform(std::uint64_t(first + i)) >= label_dropout_)
+        one_hot[std::size_t(i * known + label)] = Scalar(1);
     }
-    labels_ = tensor<Scalar, Backend>(backend_, {index_t(rows), 1, 1, known}, batch.one_hot);
+    labels_ = tensor<Scalar, Backend>(backend_, {rows, 1, 1, known}, one_hot);
   }
 
   model_type& model_;
@@ -197,6 +247,7 @@ class denoising_objective {
   loss_weight weight_;
   int augmented_;
   double label_dropout_;
+  index_t micro_batch_;
   tensor<Scalar, Backend> x_;
   tensor<Scalar, Backend> target_;
   tensor<Scalar, Backend> labels_;

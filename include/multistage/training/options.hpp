@@ -22,6 +22,7 @@ struct trainer_options {
   double ema_halflife_kimg = 500;
   double ema_rampup_ratio = 0.05;
   index_t batch_size = 64;
+  index_t micro_batch = 0;
   double gradient_clip = 0;
   noise_level_draws levels{};  ///< a distribution of the library's or of one's own
   loss_weight weight{};        ///< none: EDM's, with the model's sigma_data
@@ -47,6 +48,10 @@ struct trainer_options {
     update_fields(self, visit);
     draw_fields(self, visit);
     visit(option{"batch_size", "rows of a step", between(1, 1e7)}, self.batch_size);
+    visit(option{"micro_batch",
+                 "rows at once, with less memory and the same bits; 0: the whole batch",
+                 between(0, 1e7)},
+          self.micro_batch);
     visit(option{"checkpoint_activations",
                  "keep only what blocks hand on: less memory for one more forward pass"},
           self.checkpoint_activations);

@@ -58,17 +58,23 @@ MULTISTAGE_COLD inline std::string fingerprint_of_data(std::span<const float> im
 template <class Scalar, class Backend>
 MULTISTAGE_COLD void fit_memory(dynamic_model<Scalar, Backend>& model,
                                 const trainer_options& o) {
+  constexpr index_t piece = gradient_piece<Backend>;
+  require<value_error>(o.micro_batch % piece == 0 || o.micro_batch >= o.batch_size,
+                       "trainer: micro_batch = ", o.micro_batch, " is no multiple of ", piece,
+                       ", the rows over which backend ", Backend::name, " sums gradients");
+  const index_t at_once =
+      o.micro_batch > 0 ? std::min(o.micro_batch, o.batch_size) : o.batch_size;
   const auto needed = [&](bool checkpoint) {
     model.engine().set_checkpointing(checkpoint);
-    return model.activation_bytes(o.batch_size, true);
+    return model.activation_bytes(at_once, true);
   };
   if (o.checkpoint_activations || (o.memory_budget > 0 && needed(false) > o.memory_budget))
     require<value_error>(
         needed(true) <= o.memory_budget || o.memory_budget == 0, "trainer: a batch of ",
-        o.batch_size, " takes ", needed(true),
+        at_once, " takes ", needed(true),
         " bytes of activations even when they are checkpointed, memory_budget is ",
         o.memory_budget, "; a smaller batch_size or a larger budget is needed");
-  model.engine().reserve_for_training(o.batch_size);
+  model.engine().reserve_for_training(at_once);
 }
 }  // namespace detail
 

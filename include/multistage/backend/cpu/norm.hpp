@@ -328,13 +328,15 @@ void norm_backward(const cpu& b, const norm_problem<T>& p, const norm_gradients<
   if (g.dweight || g.dbias) {
     scratch_frame scratch;
     T* sums = scratch.take<T>(2 * c);
-    column_sums(b, p.rows, 2 * c, g.partials, sums, false);
-    for (index_t i = 0; i < c; ++i) {
-      if (g.dweight)
-        g.dweight[i] += sums[i];
-      if (g.dbias)
-        g.dbias[i] += sums[c + i];
-    }
+    g.pieces.each(p.rows, [&](index_t first, index_t rows) {
+      column_sums(b, rows, 2 * c, g.partials + first * 2 * c, sums, false);
+      for (index_t i = 0; i < c; ++i) {
+        if (g.dweight)
+          g.dweight[i] += sums[i];
+        if (g.dbias)
+          g.dbias[i] += sums[c + i];
+      }
+    });
   }
 }
 

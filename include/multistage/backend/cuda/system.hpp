@@ -68,6 +68,9 @@ struct cuda_system {
 };
 /// The backend of a GPU, for sources that nvcc compiles.
 using cuda = thrust_backend<cuda_system>;
+/// Larger than elsewhere: a piece is launches of its own.
+template <>
+inline constexpr index_t gradient_piece<cuda> = 32;
 
 /// How exact the backend's products of floats are from now on, its copies' too. `full` until
 /// set.

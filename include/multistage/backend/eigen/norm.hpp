@@ -177,11 +177,14 @@ void norm_backward(const eigen& b, const norm_problem<T>& p, const norm_gradient
   });
   if (g.dweight || g.dbias) {
     row_array<T> sums(2 * c);  // of the rows' shares, [dw, db]
-    column_sums(b, p.rows, 2 * c, static_cast<const T*>(g.partials), sums.data(), false);
-    if (g.dweight)
-      as_row(g.dweight, c) += sums.head(c);
-    if (g.dbias)
-      as_row(g.dbias, c) += sums.tail(c);
+    g.pieces.each(p.rows, [&](index_t first, index_t rows) {
+      const T* shares = g.partials + first * 2 * c;
+      column_sums(b, rows, 2 * c, shares, sums.data(), false);
+      if (g.dweight)
+        as_row(g.dweight, c) += sums.head(c);
+      if (g.dbias)
+        as_row(g.dbias, c) += sums.tail(c);
+    });
   }
 }
 

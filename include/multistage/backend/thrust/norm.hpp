@@ -269,8 +269,11 @@ void norm_backward(const thrust_backend<System>& b,
                                                                g.accumulate_modulation});
   if (g.dweight || g.dbias) {
     T* sums = b.template workspace<T>(2, 2 * all);
-    column_sums(b, p.rows, 2 * all, static_cast<const T*>(g.partials), sums, false);
-    b.for_each_index(all, add_halves<T>{sums, all, g.dweight, g.dbias});
+    g.pieces.each(p.rows, [&](index_t first, index_t rows) {
+      const T* shares = g.partials + first * 2 * all;
+      column_sums(b, rows, 2 * all, shares, sums, false);
+      b.for_each_index(all, add_halves<T>{sums, all, g.dweight, g.dbias});
+    });
   }
 }
 
