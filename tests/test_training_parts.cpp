@@ -1,7 +1,7 @@
 // The parts of training, each alone: who shares rows, who draws noise levels, the objective,
 // the update; and weights, draws and preconditionings of a user's own.
 #include <filesystem>
-#include <multistage/training/checkpoint.hpp>
+#include <multistage/training/average_series.hpp>
 #include <multistage/training/trainer.hpp>
 
 #include "support.hpp"
@@ -296,6 +296,176 @@ TEST_CASE("the update clips, scales rates by segment, and leaves decoders withou
   const double clipped = 0.25 * 2 / (0.25 * std::sqrt(reached));
   CHECK(update.first_moment().to_host()[std::size_t(own[0])] == Approx(0.1 * clipped));
   CHECK(update.updates() == std::vector<ms::index_t>{1, 1, 0});
+}
+
+TEST_CASE("weights decay as PyTorch's AdamW has it, biases and norms do not") {
+  // torch.optim.AdamW, step k: p.mul_(1 - lr * decay); m.lerp_(g, 1 - b1);
+  // v.mul_(b2).addcmul_(g, g, value=1 - b2); denominator = sqrt(v) / sqrt(1 - b2^k) + eps;
+  // p.addcdiv_(m, denominator, value=-lr / (1 - b1^k)).
+  ms::song_unet fourier = tiny;
+  fourier.fourier = true;  // with a tensor that is not trained
+  ms::dynamic_model<double, ms::cpu> m(ms::cpu(1), {fourier, ms::decoders{{8, 4}}, {}}, two, 3);
+  m.keep_average();
+  const double lr = 0.02;
+  const double decay = 0.3;
+  ms::averaged_adam update(
+      m, {.learning_rate = lr, .adam = {.weight_decay = decay}, .lr_rampup_kimg = 0});
+  std::vector<double> p = m.weights().to_host();
+  const std::vector<double> start = p;
+  std::vector<double> first(p.size(), 0.0), second(p.size(), 0.0), g(p.size());
+  std::vector<int> kind(p.size(), 0);  // 0: not trained, 1: a vector, 2: decays
+  for (std::size_t k = 0; k < m.network().parameters.size(); ++k) {
+    const ms::parameter& one = m.network().parameters[k];
+    const std::string& name = m.parameter_names()[k];
+    const bool bias = name.size() > 4 && name.substr(name.size() - 4) == "bias";
+    const bool norm = name.find("norm") != std::string::npos;
+    for (ms::index_t i = one.offset; i < one.offset + one.size(); ++i)
+      kind[std::size_t(i)] = !one.trainable ? 0 : bias || norm ? 1 : 2;
+  }
+  REQUIRE(std::count(kind.begin(), kind.end(), 0) > 0);
+  for (int k = 1; k <= 3; ++k) {
+    for (std::size_t i = 0; i < g.size(); ++i)
+      g[i] = kind[i] == 0 ? 0 : std::sin(double(k) + 0.1 * double(i));
+    const ms::tensor<double, ms::cpu> gradient(m.backend(), m.weights().extents(), g);
+    update.apply(gradient, {{0, 1}, {1, 1}}, 1, 0, 2);
+    for (std::size_t i = 0; i < g.size(); ++i) {
+      p[i] *= kind[i] == 2 ? 1 - lr * decay : 1;
+      first[i] += (g[i] - first[i]) * (1 - 0.9);
+      second[i] = second[i] * 0.999 + (1 - 0.999) * g[i] * g[i];
+      const double denominator =
+          std::sqrt(second[i]) / std::sqrt(1 - std::pow(0.999, k)) + 1e-8;
+      p[i] -= lr / (1 - std::pow(0.9, k)) * first[i] / denominator;
+    }
+  }
+  const std::vector<double> got = m.weights().to_host();
+  CHECK(test::distance(got, p) < 1e-12);
+  for (std::size_t i = 0; i < got.size(); ++i)
+    if (kind[i] == 0)
+      REQUIRE(got[i] == start[i]);
+}
+
+TEST_CASE("several averages, each by its segment's own images, resumed and made afterwards") {
+  const directory dir;
+  const auto images = pictures();
+  ms::trainer_options o{.learning_rate = 5e-3,
+                        .adam = {.weight_decay = 0.1},
+                        .lr_rampup_kimg = 0.1,
+                        .schedule = {ms::rate_decay::cosine, 1.2, 1e-4},
+                        .ema_rampup_ratio = 0,
+                        .ema_std = 0.2,
+                        .average_stds = {0.05, 0.1},
+                        .average_halflives_kimg = {0.2},
+                        .batch_size = 24,
+                        .stage_probabilities = {0.8, 0.2}};
+  auto m = model();
+  ms::trainer t{m, std::span<const float>(images), m.images(20), o};
+  // Every state of the weights, and the images that each segment had seen then.
+  std::vector<std::vector<double>> weights;
+  std::vector<std::vector<double>> seen{{0, 0, 0}};
+  std::vector<std::string> snapshots;
+  const std::vector<double> start = m.weights().to_host();
+  for (int step = 1; step <= 48; ++step) {
+    t.step();
+    weights.push_back(m.weights().to_host());
+    seen.push_back(t.segment_images());
+    if (step % 6 == 0) {
+      snapshots.push_back(dir / ("snapshot" + std::to_string(step)));
+      ms::save_snapshot(snapshots.back(), t);
+    }
+    if (step == 30)
+      ms::save(dir / "half", t);
+  }
+  CHECK(seen.back()[0] == 48 * 24);
+  CHECK(seen.back()[1] + seen.back()[2] == seen.back()[0]);
+  // The weight of state i is the profile's integral between the segment's times.
+  const auto defined = [&](auto&& kept_after) {
+    std::vector<double> average = start;
+    for (int segment = 0; segment < 3; ++segment) {
+      const auto [begin, end] = m.network().parameter_range(segment);
+      for (ms::index_t i = begin; i < end; ++i) {
+        double sum = start[std::size_t(i)] * kept_after(0, segment);
+        for (std::size_t k = 0; k < weights.size(); ++k)
+          sum += weights[k][std::size_t(i)] *
+                 (kept_after(k + 1, segment) - kept_after(k, segment));
+        average[std::size_t(i)] = sum;
+      }
+    }
+    return average;
+  };
+  const auto power = [&](double exponent) {
+    return [&, exponent](std::size_t k, int segment) {
+      const std::size_t s = std::size_t(segment);
+      return std::pow(seen[k][s] / seen.back()[s], exponent + 1);
+    };
+  };
+  const auto halflife = [&](std::size_t k, int segment) {
+    const std::size_t s = std::size_t(segment);
+    return std::pow(0.5, (seen.back()[s] - seen[k][s]) / 200);
+  };
+  REQUIRE(t.averages().size() == 3);
+  CHECK(t.averages()[0].kind.name == "std_0.05");
+  CHECK(t.averages()[2].kind.name == "halflife_0.2_kimg");
+  const auto at_std = [&](double std) {
+    return defined(power(ms::power_function_exponent(std)));
+  };
+  CHECK(test::distance(t.averages()[0].weights.to_host(), at_std(0.05)) < 1e-10);
+  CHECK(test::distance(t.averages()[1].weights.to_host(), at_std(0.1)) < 1e-10);
+  CHECK(test::distance(t.averages()[2].weights.to_host(), defined(halflife)) < 1e-10);
+  CHECK(test::distance(m.averaged_weights().to_host(), at_std(0.2)) < 1e-10);
+
+  // Made afterwards: an average that was kept is itself, another width is close to its own.
+  auto later = ms::load<double>(snapshots.back(), ms::cpu(1));
+  const auto counted = ms::average_of_series(snapshots, 0.1, later);
+  CHECK(counted.size() == 3 * snapshots.size());
+  CHECK(test::distance(later.weights().to_host(), at_std(0.1)) < 1e-9);
+  ms::average_of_series(snapshots, 0.07, later);
+  const auto wanted = at_std(0.07);
+  const double other = test::distance(at_std(0.1), wanted);
+  const double made = test::distance(later.weights().to_host(), wanted);
+  INFO("distance of the average by std 0.1: " << other << ", of the one made: " << made);
+  CHECK(made < 0.1 * other);
+  CHECK_THAT(message([&] { ms::average_of_series(snapshots, 0.3, later); }),
+             Catch::Contains("0.288675"));
+
+  // Resumed half way: the same bits in everything that moves.
+  auto again = model();
+  ms::trainer resumed{again, std::span<const float>(images), again.images(20), o};
+  ms::resume(dir / "half", resumed);
+  for (int step = 31; step <= 48; ++step)
+    resumed.step();
+  CHECK(again.weights().to_host() == m.weights().to_host());
+  CHECK(again.averaged_weights().to_host() == m.averaged_weights().to_host());
+  for (std::size_t i = 0; i < 3; ++i)
+    CHECK(resumed.averages()[i].weights.to_host() == t.averages()[i].weights.to_host());
+
+  // What differs is said by name, and only how a step is done may differ.
+  const auto refused = [&](auto&& change, const char* why, const ms::resume_options& how = {}) {
+    ms::trainer_options changed = o;
+    change(changed);
+    auto other_model = model();
+    ms::trainer u{other_model, std::span<const float>(images), other_model.images(20), changed};
+    const std::string said = message([&] { ms::resume(dir / "half", u, how); });
+    CHECK_THAT(said, Catch::Contains(why));
+    return u.steps();
+  };
+  CHECK(refused([](auto& c) { c.schedule.decay_kimg = 2; }, "lr_decay_kimg") == 0);
+  CHECK(refused([](auto& c) { c.adam.weight_decay = 0; }, "adam.weight_decay") == 0);
+  CHECK(refused([](auto& c) { c.average_stds = {0.05}; }, "std_0.05, std_0.1",
+                {.other_options = true}) == 0);
+  CHECK(refused([](auto& c) { c.learning_rate = 1e-3; }, "nothing", {.other_options = true}) ==
+        30);
+  CHECK(refused([](auto& c) { c.micro_batch = 16; }, "nothing") == 30);
+  const auto unsound = [&](ms::trainer_options changed, const char* why) {
+    auto n = model();
+    CHECK_THAT(message([&] {
+                 ms::trainer u{n, std::span<const float>(images), n.images(20), changed};
+               }),
+               Catch::Contains(why));
+  };
+  unsound({.schedule = {ms::rate_decay::cosine}}, "lr_decay_kimg");
+  unsound({.schedule = {ms::rate_decay::cosine, 1, 1}}, "lr_least");
+  unsound({.average_stds = {0.1, 0.1}}, "asked for twice");
+  unsound({.average_stds = {0.3}}, "average_stds = 0.3");
 }
 
 TEST_CASE("a loop of one's own makes the trainer's steps") {

@@ -1,12 +1,14 @@
-// Adam (Kingma and Ba, arXiv 1412.6980, algorithm 1) and the exponential moving average of the
+// Adam (Kingma and Ba, arXiv 1412.6980, algorithm 1), its weight decay apart from the gradient
+// (AdamW: Loshchilov and Hutter, arXiv 1711.05101, algorithm 2), and the moving average of the
 // weights, in one pass over memory:
-//   m = b1 m + (1 - b1) g,   v = b2 v + (1 - b2) g^2,   w -= lr m^ / (sqrt(v^) + eps),
-//   average += (1 - beta) (w - average).
+//   w *= 1 - lr decay,   m = b1 m + (1 - b1) g,   v = b2 v + (1 - b2) g^2,
+//   w -= lr m^ / (sqrt(v^) + eps),   average += (1 - beta) (w - average).
 //
 // m^ and v^ are m and v over 1 - b^t, which undoes their start at 0. One pass reads g and w,
 // m, v and the average, and writes all but g: five arrays, which is what the update's time is.
 #pragma once
 #include <cmath>
+#include <cstdint>
 
 #include "../core/options.hpp"
 
@@ -17,6 +19,7 @@ struct adam_options {
   double beta1 = 0.9;
   double beta2 = 0.999;
   double epsilon = 1e-8;
+  double weight_decay = 0;
 
   /// Names the options (core/options.hpp).
   template <class Self, class Visit>
@@ -25,12 +28,18 @@ struct adam_options {
     visit(option{"adam.beta1", "decay of the mean of gradients", decay}, self.beta1);
     visit(option{"adam.beta2", "decay of the mean of their squares", decay}, self.beta2);
     visit(option{"adam.epsilon", "added to the root of that mean", above(0)}, self.epsilon);
+    visit(
+        option{"adam.weight_decay",
+               "share of the weights, times the learning rate, that a step takes off (AdamW); "
+               "biases and norms are exempt",
+               at_least(0)},
+        self.weight_decay);
   }
 };
 
 namespace functor {
 /// One weight's step, moments and average.
-template <class T>
+template <class T, bool Decays = false>
 struct adam_and_average {
   const T* gradient;
   T* weight;
@@ -44,11 +53,15 @@ struct adam_and_average {
   T correction1;  // 1 / (1 - beta1^k) after k updates
   T correction2;  // 1 / (1 - beta2^k)
   T gradient_scale;
-  T keep;       // beta of the average
-  bool update;  // false: the weights rest, the average moves on
+  T keep;                                // beta of the average
+  bool update;                           // false: the weights rest, the average moves on
+  T kept = T(1);                         // of a weight that decays: 1 - rate * decay
+  const std::uint8_t* decays = nullptr;  // which do
   MULTISTAGE_HD void operator()(index_t i) const {
     T w = weight[i];
     if (update) {
+      if constexpr (Decays)
+        w *= decays[i] ? kept : T(1);
       const T g = gradient[i] * gradient_scale;
       const T m = first[i] = beta1 * first[i] + (T(1) - beta1) * g;
       const T v = second[i] = beta2 * second[i] + (T(1) - beta2) * g * g;

@@ -8,7 +8,7 @@
 #include "../core/warning.hpp"
 #include "../io/kept_versions.hpp"
 #include "../io/run_lock.hpp"
-#include "checkpoint_state.hpp"
+#include "checkpoint_averages.hpp"
 #include "run.hpp"
 
 namespace multistage {
@@ -20,6 +20,16 @@ template <class Scalar, class Backend>
 void save(const std::string& path, dynamic_model<Scalar, Backend>& model) {
   const auto visit = model.use();  // a step in another thread would change weights under way
   checkpoint_detail::start(model).write(path);
+}
+
+/// Writes the model with the further averages of its run, without what only going on needs: of
+/// a series of such snapshots average_of_series makes averages of any length. @throws as above
+template <class Scalar, class Backend>
+void save_snapshot(const std::string& path, trainer<Scalar, Backend>& t) {
+  const auto visit = t.model().use();
+  io::safetensors_writer w = checkpoint_detail::start(t.model());
+  checkpoint_detail::add_averages(w, t);
+  w.write(path);
 }
 
 /// Writes the model and all that training needs to go on from here. @param run what the caller
@@ -36,6 +46,7 @@ void save(const std::string& path, trainer<Scalar, Backend>& t, const std::strin
   add("training.weights.", model.weights().to_host());
   add("training.first_moment.", t.first_moment().to_host());
   add("training.second_moment.", t.second_moment().to_host());
+  checkpoint_detail::add_averages(w, t);
   const auto c = t.counters();
   io::json_document counters(io::json::object());
   counters.set("steps", c.step);
@@ -46,6 +57,8 @@ void save(const std::string& path, trainer<Scalar, Backend>& t, const std::strin
   counters.set("stage_images", c.stage_images);
   counters.set("importance", c.importance);
   counters.set("images", t.images_fingerprint());
+  counters.set("rate_factor", c.rate_factor);
+  counters.edit()["options"] = std::move(checkpoint_detail::options_json(t.options()).edit());
   w.metadata["training"] = counters->dump();
   if (!run.empty())
     w.metadata["run"] = run;
@@ -185,10 +198,13 @@ void load_weights(const std::string& path, dynamic_model<Scalar, Backend>& model
 struct resume_options {
   /// Whether it goes on although the images are not those that the run was trained on.
   bool other_images = false;
+  /// Whether it goes on although options that its results depend on are not those of the run.
+  bool other_options = false;
 };
 
 /// Continues a training run: the next step is the one that the saved run would have made. The
-/// checkpoint must be of the same configuration, partition, seed, batch size and images.
+/// checkpoint must be of the same configuration, partition, options and images; only how a step
+/// is done (micro_batch, memory) may differ.
 /// Nothing is changed unless everything fits. @throws file_error, value_error saying what
 /// differs
 template <class Scalar, class Backend>
@@ -222,6 +238,14 @@ void resume(const io::safetensors& f,
                        f.path(), ": was trained with seed ", s.seed, " and batch_size ",
                        s.batch, ", this run has ", t.options().seed, " and ",
                        t.options().batch_size, "; a resumed run must have the same");
+  if (s.options->is_object() && !options.other_options) {
+    io::json_document now = checkpoint_detail::options_json(t.options());
+    io::json_document then(*s.options);
+    checkpoint_detail::keep_comparable(then.edit(), now.edit());
+    const std::string text = checkpoint_detail::differences(then, now, "this run");
+    require<value_error>(text.empty(), f.path(), ": was trained with other options:", text,
+                         "\n  give the same, or say that others are meant (other_options)");
+  }
   require<value_error>(
       options.other_images || s.images.empty() || s.images == t.images_fingerprint(), f.path(),
       ": was trained on other images (fingerprint ", s.images.substr(0, 16),
@@ -239,6 +263,7 @@ void resume(const io::safetensors& f,
   const auto weights = read("training.weights.");
   const auto first = read("training.first_moment.");
   const auto second = read("training.second_moment.");
+  const auto averages = checkpoint_detail::read_averages(f, t, s.counters.segment_images());
   for (const Scalar v : second)
     require<file_error>(v >= 0, f.path(), ": its tensors training.second_moment.* hold ", v,
                         "; means of squares are not negative; use an earlier checkpoint");
@@ -264,6 +289,8 @@ void resume(const io::safetensors& f,
   put(weights, model.weights());
   put(first, t.first_moment());
   put(second, t.second_moment());
+  for (std::size_t i = 0; i < averages.size(); ++i)
+    put(averages[i], t.averages()[i].weights);
 }
 /// The same of a file by its path.
 template <class Scalar, class Backend>

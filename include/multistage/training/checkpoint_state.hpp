@@ -94,13 +94,39 @@ inline io::json_document complete(const io::safetensors& f, const io::json& conf
   });
 }
 
+/// Options by their names: numbers as numbers, the rest as texts.
+template <class Options>
+io::json_document options_json(const Options& options) {
+  io::json_document j(io::json::object());
+  Options::fields(options, [&](const option& o, const auto& value) {
+    using type = std::decay_t<decltype(value)>;
+    if constexpr (std::is_arithmetic_v<type> || std::is_same_v<type, std::vector<double>>)
+      j.set(o.name, value);
+    else
+      j.set(o.name, option_text(value));
+  });
+  return j;
+}
+/// Of two runs' options those that both have and that the results depend on.
+inline void keep_comparable(io::json& a, io::json& b) {
+  for (const char* only_how : {"micro_batch", "checkpoint_activations", "memory_budget"})
+    a.erase(only_how);
+  const auto drop = [](io::json& from, const io::json& other) {
+    for (auto it = from.begin(); it != from.end();)
+      it = other.contains(it.key()) ? std::next(it) : from.erase(it);
+  };
+  drop(a, b);
+  drop(b, a);
+}
+
 /// What a file says of the run that it is to go on.
 template <class State>
 struct training_state {
   State counters;
   std::uint64_t seed = 0;
   index_t batch = 0;
-  std::string images;  // their fingerprint; empty in files of older versions
+  std::string images;         // their fingerprint; empty in files of older versions
+  io::json_document options;  // those it was trained with; null in files of older versions
 };
 
 /// @throws file_error naming the value that is missing, of another kind, or one no run can have
@@ -125,6 +151,10 @@ training_state<State> read_training_state(const io::safetensors& f, int segments
   take("batch_size", t.batch);
   if (j.contains("images"))
     take("images", t.images);
+  if (j.contains("rate_factor"))
+    take("rate_factor", s.rate_factor);
+  if (j.contains("options"))
+    t.options = io::json_document(j["options"]);
   const auto sound = [&](bool holds, const char* key, const auto& value, const char* rule) {
     require<file_error>(holds, f.path(), ": its training state is broken: '", key, "' holds ",
                         value, "; ", rule, "; use an earlier checkpoint");
@@ -160,20 +190,26 @@ training_state<State> read_training_state(const io::safetensors& f, int segments
   for (std::size_t k = 0; segments == stages + 1 && k < s.stage_images.size(); ++k)
     sound(double(s.updates[k + 1]) <= s.stage_images[k], "segment_updates", s.updates[k + 1],
           "an update takes an image of the segment's stage");
+  sound(s.rate_factor > 0 && s.rate_factor <= 1, "rate_factor", s.rate_factor,
+        "it is above 0 and at most 1");
+  sound(!j.contains("options") || j["options"].is_object(), "options", "something else",
+        "it is an object");
   sound(!j.contains("images") || !t.images.empty(), "images", "nothing",
         "it is the images' fingerprint");
   return t;
 }
 
 /// What differs between two configurations, for messages.
-inline std::string differences(const io::json& file, const io::json& model) {
+inline std::string differences(const io::json& file,
+                               const io::json& model,
+                               const std::string& other = "the model") {
   std::string text;
   const auto shown = [](const io::json& from, const std::string& key) {
     return from.contains(key) ? io::detail::excerpt(from[key]) : std::string("nothing");
   };
   const auto note = [&](const std::string& key) {
-    text += "\n  " + key.substr(0, 60) + ": the file has " + shown(file, key) + ", the model " +
-            shown(model, key);
+    text += "\n  " + key.substr(0, 60) + ": the file has " + shown(file, key) + ", " + other +
+            " " + shown(model, key);
   };
   for (const auto& [key, value] : model.items())
     if (!file.contains(key) || file[key] != value)

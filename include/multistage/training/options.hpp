@@ -21,6 +21,9 @@ struct trainer_options {
   learning_rate_schedule schedule{};  ///< what becomes of the rate after that
   double ema_halflife_kimg = 500;
   double ema_rampup_ratio = 0.05;
+  double ema_std = 0;
+  std::vector<double> average_stds{};            ///< see kept_averages.hpp
+  std::vector<double> average_halflives_kimg{};  ///< likewise
   index_t batch_size = 64;
   index_t micro_batch = 0;
   double gradient_clip = 0;
@@ -78,6 +81,21 @@ struct trainer_options {
                  "the half-life as a share of the images seen, at most; 0: no such limit",
                  at_least(0)},
           self.ema_rampup_ratio);
+    visit(
+        option{"ema_std",
+               "relative standard deviation of a power function in the place of the half-life "
+               "(EDM2), by each stage's own images; 0: the half-life",
+               between(0, 0.2886)},
+        self.ema_std);
+    visit(option{"average_stds",
+                 "of further averages by power functions, from which ones of any length are "
+                 "made after training",
+                 above(0, 0.2886)},
+          self.average_stds);
+    visit(option{"average_halflives_kimg",
+                 "of further averages, in thousand images that each stage has seen itself",
+                 above(0)},
+          self.average_halflives_kimg);
     visit(option{"gradient_clip", "largest norm of the gradient; 0: no clipping", at_least(0)},
           self.gradient_clip);
     visit(option{"shared_rate", "factor on the rate of what stages share; 0 freezes it",

@@ -208,11 +208,30 @@ class trainer {
     std::vector<index_t> updates;        ///< of each segment
     std::vector<double> stage_images{};  ///< images that each stage has seen
     std::vector<double> importance{};    ///< what was learnt of levels' losses
+    double rate_factor = 1;              ///< on the learning rate
+
+    /// Images that each segment of the network has seen.
+    std::vector<double> segment_images() const {
+      std::vector<double> images{images_seen};
+      images.insert(images.end(), stage_images.begin(), stage_images.end());
+      return images;
+    }
   };
   /// As it is now.
   state counters() const {
-    return {step_, images_seen_, update_->updates(), quotas_.images(),
-            draws_.importance().state()};
+    return {step_,
+            images_seen_,
+            update_->updates(),
+            quotas_.images(),
+            draws_.importance().state(),
+            update_->rate_factor()};
+  }
+  /// Multiplies the learning rate from now on, as a run does that goes back after a value that
+  /// was not finite; checkpoints keep it. @throws value_error outside (0, 1]
+  void set_rate_factor(double factor) {
+    require<value_error>(factor > 0 && factor <= 1, "trainer: rate_factor = ", factor,
+                         "; it is above 0 and at most 1");
+    update_->set_rate_factor(factor);
   }
   /// Of the last evaluation; lies as the weights do.
   tensor<Scalar, Backend>& gradient() {
@@ -226,6 +245,18 @@ class trainer {
   tensor<Scalar, Backend>& second_moment() {
     return update_->second_moment();
   }
+  /// What the average that sampling uses is where ema_std says so; else it has a half-life.
+  const std::optional<average_kind>& sampled_average() const {
+    return update_->sampled_average();
+  }
+  /// The averages that options ask for beside the one that sampling uses.
+  std::span<kept_average<Scalar, Backend>> averages() {
+    return update_->averages();
+  }
+  /// Images that each segment of the network has seen.
+  const std::vector<double>& segment_images() const {
+    return update_->images();
+  }
   /// @throws value_error when the state is not of this model's segments; nothing has changed
   /// then
   void restore(const state& s) {
@@ -233,7 +264,8 @@ class trainer {
     row_draws draws = draws_;
     quotas.restore(s.stage_images);
     draws.importance().restore(s.importance);
-    update_->restore(s.updates);
+    update_->restore(s.updates, s.segment_images());
+    update_->set_rate_factor(s.rate_factor);
     quotas_ = std::move(quotas);
     draws_ = std::move(draws);
     step_ = s.step;
