@@ -554,7 +554,11 @@ TEST_CASE("a run that leaves the numbers keeps the last sound state and says whi
     training bad(wild);
     const std::string text = message([&] {
       ms::run(
-          bad.trainer, {.steps = 50}, {.path = path, .every_seconds = 1e-9, .resume = true},
+          bad.trainer, {.steps = 50},
+          {.path = path,
+           .every_seconds = 1e-9,
+           .resume = true,
+           .resumed_with = {.other_options = true}},
           [](const ms::loss_point&, double) { return true; }, 0);
     });
     CHECK_THAT(text, Catch::Contains("not finite") &&
@@ -562,7 +566,7 @@ TEST_CASE("a run that leaves the numbers keeps the last sound state and says whi
                                          std::to_string(steps_in(path))));
     ms::load<float>(path, ms::cpu(1));
     training again;
-    ms::resume(path, again.trainer);
+    ms::resume(path, again.trainer, {.other_options = true});
     io::write_file(path, before);
   }
 }
