@@ -541,7 +541,7 @@ TEST_CASE("what a model was trained with lies in its checkpoint") {
         ms::trainer_options{.batch_size = 8, .augmented = 7, .label_dropout = dropout},
         std::span<const int>(classes)};
     if (resume)
-      ms::resume(dir / "trained.safetensors", t);
+      ms::resume(dir / "trained.safetensors", t, {.other_options = true});
     t.step();
     ms::save(dir / "trained.safetensors", t);
     return ms::load<float>(dir / "trained.safetensors", ms::cpu(1)).trained();

@@ -392,7 +392,10 @@ TEST_CASE(
   CHECK(second.weights().to_host() == whole.weights().to_host());
   auto plain = train(second, usual);
   CHECK_THAT(message([&] { ms::resume(dir / "m.safetensors", plain); }),
-             Catch::Contains("same bins"));
+             Catch::Contains("other options") && Catch::Contains("importance."));
+  CHECK_THAT(
+      message([&] { ms::resume(dir / "m.safetensors", plain, {.other_options = true}); }),
+      Catch::Contains("same bins"));
 }
 
 TEST_CASE(
