@@ -44,6 +44,26 @@ inline std::string flag_of(std::string name) {
   return "--" + name;
 }
 
+/// The words of a command line, with a null behind them, where `option` `value` WORD becomes
+/// `option` "value WORD": CLI11 has options of a fixed number of words alone.
+inline std::vector<char*> joined(int argc,
+                                 char** argv,
+                                 const std::string& option,
+                                 const std::string& value) {
+  static std::vector<std::string> made;
+  made.assign(argv, argv + argc);
+  for (std::size_t i = 0; i + 2 < made.size(); ++i)
+    if (made[i] == option && made[i + 1] == value) {
+      made[i + 1] += " " + made[i + 2];
+      made.erase(made.begin() + std::ptrdiff_t(i + 2));
+    }
+  std::vector<char*> words;
+  for (std::string& word : made)
+    words.push_back(word.data());
+  words.push_back(nullptr);
+  return words;
+}
+
 /// Takes what may be on or off of a struct of options as flags (--grey), into the struct.
 /// Returns their names with those of `others`, for named_options::add to leave out.
 template <class Options>

@@ -16,7 +16,7 @@ namespace ms = multistage;
 int main(int argc, char** argv) {
   std::string source;
   std::string out;
-  std::vector<std::string> labels;
+  std::string labels;
   int threads = 0;
   ms::io::prepare_options options;
   ms::io::image_rule arrays;
@@ -31,8 +31,7 @@ int main(int argc, char** argv) {
          "--labels", labels,
          "own (those of MNIST, CIFAR, EDM's dataset.json), folder, csv FILE (file,label) "
          "or none")
-      ->type_name("own|folder|csv FILE|none")
-      ->expected(1, 2);
+      ->type_name("own|folder|csv FILE|none");
   command_line::named_options named;
   named.add(app, options, command_line::add_flags(app, options, {"labels"}));
   app.add_option("--largest", arrays.largest, "value of white in arrays of integers; 0: 255")
@@ -40,10 +39,10 @@ int main(int argc, char** argv) {
   app.add_option("--array", arrays.array, "which array of an npz archive");
   app.add_option("--threads", threads, "0: one a processor that may be used")
       ->check(CLI::Range(0, 1024));
-  return command_line::run(app, argc, argv, [&] {
+  std::vector<char*> words = command_line::joined(argc, argv, "--labels", "csv");
+  return command_line::run(app, int(words.size()) - 1, words.data(), [&] {
     if (!labels.empty())
-      options.labels =
-          ms::io::label_choice(labels[0] + (labels.size() > 1 ? " " + labels[1] : ""));
+      options.labels = ms::io::label_choice(labels);
     named.set("prepare", options);
     ms::thread_pool pool(threads);
     const ms::stop_signals stop;
@@ -52,8 +51,10 @@ int main(int argc, char** argv) {
       const ms::io::prepared made = ms::io::prepare(
           source, out, options, pool,
           [&](ms::index_t done, ms::index_t all) {
-            bar.show(double(done) / double(all),
-                     std::to_string(done) + " of " + std::to_string(all) + " pictures");
+            if (all > 0)
+              bar.show(double(done) / double(all), std::to_string(done) + " pictures");
+            else
+              bar.show(0, "looking: " + std::to_string(done) + " files");
             return stop.caught() == 0;
           },
           arrays);

@@ -51,6 +51,20 @@ fails 20 'has colours and cannot be read as grey' "$examples/evaluate" grey colo
 "$examples/evaluate" grey coloured --reference-channels 3 --json >coloured.json 2>log || { cat log; exit 1; }
 python3 -c 'import json; e = json.load(open("coloured.json")); assert e["frechet_distance"] > 0 and e["features"]["dimension"] == 192, e'
 
+# A data set that prepare makes of them is what they are; labels, sizes and what is there already.
+"$examples/prepare" --grey coloured set >log 2>&1 || { cat log; exit 1; }
+grep -qF '6 images of 8 x 8 x 1' log || { cat log; exit 1; }
+"$examples/prepare" coloured set --overwrite >log 2>&1 || { cat log; exit 1; }
+"$examples/evaluate" coloured set --json >prepared.json 2>log || { cat log; exit 1; }
+python3 -c 'import json; e = json.load(open("prepared.json")); assert e["frechet_distance"] == 0 and e["generated"]["n"] == 6, e'
+fails 20 'is there already' "$examples/prepare" coloured set
+fails 20 'width x height' "$examples/prepare" coloured new --size big
+printf '0.png,x\n1.png\n' >labels.csv
+fails 20 'labels.csv: line 2' "$examples/prepare" --labels csv labels.csv coloured new
+printf 'file,label\n0.png,x\n1.png,y\n' >labels.csv
+"$examples/prepare" --labels csv labels.csv --size 4x6 coloured new >log 2>&1 || { cat log; exit 1; }
+grep -qF '2 images of 4 x 6 x 3, 2 classes' log && grep -qF '5.png: has no label' log || { cat log; exit 1; }
+
 # What would fail at the end fails at the start.
 generate=("$examples/generate" model/model.safetensors --steps 1000)
 fails 20 'more than the 32767 pixels a side' "${generate[@]}" --seeds 0-40000 --columns 1

@@ -430,6 +430,81 @@ TEST_CASE("what is transparent stands on the background") {
             .made.extents.channels == 3);
 }
 
+#ifdef MULTISTAGE_LCMS
+TEST_CASE("colours by another profile become sRGB's") {
+  // sRGB's primaries with a straight curve, whose bytes are light itself.
+  const cmsCIExyYTRIPLE primaries{{0.64, 0.33, 1}, {0.30, 0.60, 1}, {0.15, 0.06, 1}};
+  const cmsCIExyY white{0.3127, 0.3290, 1};
+  cmsToneCurve* const line = cmsBuildGamma(nullptr, 1);
+  cmsToneCurve* const curves[] = {line, line, line};
+  const cmsHPROFILE profile = cmsCreateRGBProfile(&white, &primaries, curves);
+  cmsUInt32Number size = 0;
+  REQUIRE(cmsSaveProfileToMem(profile, nullptr, &size));
+  std::string icc(size, '\0');
+  REQUIRE(cmsSaveProfileToMem(profile, icc.data(), &size));
+  cmsCloseProfile(profile);
+  cmsFreeToneCurve(line);
+  // IEC 61966-2-1
+  const auto encoded = [](unsigned char b) {
+    const double v = b / 255.0;
+    return 255 * (v <= 0.0031308 ? 12.92 * v : 1.055 * std::pow(v, 1 / 2.4) - 0.055);
+  };
+  const auto compare = [&](const bytes& got, const bytes& stored, double tolerance) {
+    REQUIRE(got.size() == stored.size());
+    double worst = 0;
+    for (std::size_t i = 0; i < got.size(); ++i)
+      worst = std::max(worst, std::abs(got[i] - encoded(stored[i])));
+    CHECK(worst <= tolerance);
+  };
+  const auto decoded = [](const std::string& text, const io::picture_options& options = {}) {
+    return io::decode_picture(
+        "p", {reinterpret_cast<const unsigned char*>(text.data()), text.size()}, options);
+  };
+  const auto big_endian = [](std::size_t v, int n) {
+    std::string text;
+    for (int shift = 8 * (n - 1); shift >= 0; shift -= 8)
+      text += char(v >> shift & 255);
+    return text;
+  };
+  // PNG: a chunk behind the header, its profile deflated.
+  const io::picture p = patterned(9, 11);
+  std::string packed(compressBound(icc.size()), '\0');
+  uLongf packed_size = packed.size();
+  REQUIRE(compress(reinterpret_cast<Bytef*>(packed.data()), &packed_size,
+                   reinterpret_cast<const Bytef*>(icc.data()), icc.size()) == Z_OK);
+  const std::string chunk = "iCCP" + std::string("x\0\0", 3) + packed.substr(0, packed_size);
+  const auto with_profile = [&](std::string file) {
+    const auto crc =
+        io::detail::crc32({reinterpret_cast<const unsigned char*>(chunk.data()), chunk.size()});
+    return file.insert(33, big_endian(chunk.size() - 4, 4) + chunk + big_endian(crc, 4));
+  };
+  compare(decoded(with_profile(io::encode_png(p))).bytes, p.bytes, 2);
+  // The profile of colours is none for grey, which is said and stays.
+  io::picture_warnings warnings;
+  const io::picture_options noting{io::default_most_pixels, &warnings};
+  const io::picture grey = plain(3, 3, {90});
+  CHECK(decoded(with_profile(io::encode_png(grey)), noting).bytes == grey.bytes);
+  CHECK(warnings.count() == 1);
+  const ms::warning_handler before = ms::set_warning_handler([](const std::string&) {});
+  warnings.report();
+  ms::set_warning_handler(before);
+#ifdef MULTISTAGE_JPEG
+  // JPEG: in two parts behind the first marker.
+  const bytes file = io::read_file(MULTISTAGE_TEST_DATA "/pictures/files/plain.jpg");
+  std::string text(file.begin(), file.end());
+  std::string parts;
+  for (const int part : {1, 2}) {
+    const std::size_t half = icc.size() / 2;
+    const std::string data = part == 1 ? icc.substr(0, half) : icc.substr(half);
+    parts += "\xff\xe2" + big_endian(data.size() + 16, 2) + std::string("ICC_PROFILE\0", 12) +
+             char(part) + char(2) + data;
+  }
+  const bytes stored = decoded(text).bytes;
+  compare(decoded(text.insert(2, parts)).bytes, stored, 2);
+#endif
+}
+#endif
+
 TEST_CASE("archives are read like folders, whatever they hold") {
   if (!io::reads_archives)
     return;
@@ -508,6 +583,54 @@ TEST_CASE("EDM's archives have their labels, arrays theirs") {
   io::write_npy(dir / "floats.npy", {2, 1, 2}, std::vector<double>{-1, 1, 0.5, -0.5});
   CHECK(made_of(dir / "floats.npy", {}).images == std::vector<bytes>{{0, 255}, {191, 64}});
   CHECK_THROWS_AS(made_of(dir / "nothing", {}), ms::file_error);
+}
+
+TEST_CASE("sets that are published come with their labels, packed or not") {
+  const test::directory dir;
+  // CIFAR-100: a coarse label, a fine one, planes.
+  std::string cifar;
+  for (int i = 0; i < 3; ++i)
+    cifar += std::string(1, char(7)) + char(97 + i) + std::string(1024, char(i)) +
+             std::string(1024, char(50)) + std::string(1024, char(200));
+  io::write_file(dir / "train.bin", cifar);
+  const ms::image_source open = io::open_images(dir / "train.bin");
+  CHECK(open.class_count == 100);
+  CHECK(open.labels() == std::vector<int>{97, 98, 99});
+  CHECK(io::open_images(dir.path).labels() == open.labels());
+  bytes want;
+  for (int p = 0; p < 1024; ++p)
+    for (const int v : {2, 50, 200})
+      want.push_back(static_cast<unsigned char>(v));
+  const made_set set = made_of(dir / "train.bin", {});
+  CHECK(set.images[2] == want);
+  CHECK(set.made.class_counts[99] == 1);
+  if (io::reads_archives) {
+    io::write_file(dir / "cifar.tar.gz", gzipped(tar({{"c/train.bin", cifar}, {"c/x", "x"}})));
+    const made_set packed = made_of(dir / "cifar.tar.gz", {});
+    CHECK(packed.images == set.images);
+    CHECK(packed.labels == set.labels);
+  }
+  std::string broken = cifar;
+  broken[3074 + 1] = 100;
+  io::write_file(dir / "train.bin", broken);
+  CHECK_THAT(message([&] { io::open_images(dir / "train.bin"); }),
+             Catch::Contains("record 1 has the label 100"));
+  // MNIST: labels in a file of their own.
+  const std::string images("\0\0\x08\x03\0\0\0\x02\0\0\0\x01\0\0\0\x02\x05\x06\x07\x08", 20);
+  const std::string labels("\0\0\x08\x01\0\0\0\x02\x09\x03", 10);
+  io::write_file(dir / "train-images-idx3-ubyte.gz", gzipped(images));
+  CHECK(made_of(dir / "train-images-idx3-ubyte.gz", {}).labels == std::vector<int>{-1, -1});
+  io::write_file(dir / "train-labels-idx1-ubyte", labels);
+  const made_set mnist = made_of(dir / "train-images-idx3-ubyte.gz", {});
+  CHECK(mnist.images == std::vector<bytes>{{5, 6}, {7, 8}});
+  CHECK(mnist.labels == std::vector<int>{9, 3});
+  CHECK(mnist.made.classes.size() == 10);
+  io::write_file(dir / "train-labels-idx1-ubyte", labels.substr(0, 9));
+  CHECK_THAT(message([&] { io::open_images(dir / "train-images-idx3-ubyte.gz"); }),
+             Catch::Contains("train-labels-idx1-ubyte"));
+  io::write_file(dir / "train-labels-idx1-ubyte", std::string("\0\0\x08\x01\0\0\0\x01\x09", 9));
+  CHECK_THAT(message([&] { io::open_images(dir / "train-images-idx3-ubyte.gz"); }),
+             Catch::Contains("has 1 labels"));
 }
 
 TEST_CASE("a source without pictures says what it holds, and no folder is too deep") {

@@ -57,3 +57,7 @@ put("checkpoint", "negative", training.replace('"steps": 1', '"steps": -1') + "\
 put("checkpoint", "config", "\n" + json.dumps({"network": "song_unet", "resolution": 2, "channels": 1, "encoder_channels": 4, "channel_mult": [1], "num_blocks": 0, "attn_resolutions": [],
                                                "decoder_channels": [4, 4], "stage_boundaries": [1.0], "sigma_data": 0.5}) + "\n")
 put("checkpoint", "edits", b"\n\n" + bytes(range(90)))
+for name, table in (("plain", "file,label\na.png,cat\n"), ("quotes", '"a,""b"".png","1"\r\nb.png,2'), ("lines", '"a\nb",x\n\n\nc,y'), ("cut", 'a.png,"x')):
+    put("labels", name, table)
+put("labels", "edm", json.dumps({"labels": [["a.png", 3], ["b/a.png", 0]]}))
+put("labels", "none", json.dumps({"labels": None}))

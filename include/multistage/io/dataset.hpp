@@ -1,5 +1,5 @@
 // Data sets by their path: folders of shards (shards.hpp), npy and npz arrays, IDX files
-// (MNIST), CIFAR-10's binary files or a folder of them, any of these gzipped, and folders of
+// (MNIST), CIFAR's binary files or a folder of them, any of these gzipped, and folders of
 // PNG, JPEG or WebP pictures. What a file is, its first bytes say. In memory, or as a source
 // that is read block by block.
 //
@@ -12,6 +12,7 @@
 // archive.
 #pragma once
 #include "../data/image_source.hpp"
+#include "cifar.hpp"
 #include "idx.hpp"
 #include "npz.hpp"
 #include "pictures.hpp"
@@ -20,52 +21,6 @@
 namespace multistage::io {
 
 namespace detail {
-
-/// CIFAR-10's binary format: records of a label and 3 x 32 x 32 bytes, channels first.
-inline constexpr std::size_t cifar10_record = 3073;
-
-/// How many records there are. @throws file_error, also for a label that no class has
-inline index_t cifar10_count(const std::string& path, const byte_source& source) {
-  require<file_error>(source.size() > 0 && source.size() % cifar10_record == 0, path, ": has ",
-                      source.size(), " bytes, no multiple of CIFAR-10's records of ",
-                      cifar10_record);
-  constexpr std::uint64_t at_once = 256;
-  const std::uint64_t n = source.size() / cifar10_record;
-  for (std::uint64_t first = 0; first < n; first += at_once) {
-    const auto bytes = source.bytes(first * cifar10_record, at_once * cifar10_record);
-    for (std::size_t at = 0; at < bytes.size(); at += cifar10_record)
-      require<file_error>(bytes[at] < 10, path, ": record ", first + at / cifar10_record,
-                          " has the label ", int(bytes[at]), "; CIFAR-10 has 10 classes");
-  }
-  return index_t(n);
-}
-/// One record's image to [32, 32, 3].
-inline void read_cifar10(const unsigned char* record, unsigned char* to) {
-  constexpr std::size_t pixels = 32 * 32;
-  for (std::size_t c = 0; c < 3; ++c)
-    for (std::size_t p = 0; p < pixels; ++p)
-      to[p * 3 + c] = record[1 + c * pixels + p];
-}
-/// CIFAR-10's training files in a folder, in order; empty where there are none.
-inline std::vector<std::string> cifar10_batches(const std::string& folder) {
-  std::vector<std::string> batches = files_of(folder);
-  std::erase_if(batches, [](const std::string& path) {
-    const std::filesystem::path name = std::filesystem::path(path).filename();
-    return name.native().rfind("data_batch", 0) != 0 || name.extension() != ".bin";
-  });
-  return batches;
-}
-
-/// Bytes by which kind_of tells kinds: those of tar archives stand at 257.
-inline constexpr std::uint64_t kind_start = 512;
-
-/// Bytes of a file, unpacked where they are gzipped.
-inline byte_source unpacked(const std::string& path) {
-  byte_source file(path);
-  if (kind_of(file.bytes(0, kind_start)).kind != file_kind::gzip)
-    return file;
-  return byte_source(gunzip(path, file.bytes(0, file.size())));
-}
 
 /// Refuses settings that have no effect on a kind of file. @throws value_error
 inline void check_rule(const std::string& path, const image_rule& rule, file_kind kind) {
@@ -121,6 +76,32 @@ inline image_source npy_source(const std::string& path,
                                   : images;
 }
 
+/// The set with labels where there is one for each image, a whole number from 0.
+inline image_source with_labels(image_source images, std::span<const double> labels) {
+  constexpr double most = 65535;
+  if (index_t(labels.size()) != images.extents.rows || labels.empty())
+    return images;
+  for (const double label : labels)
+    if (!(label >= 0 && label <= most && label == std::floor(label)))
+      return images;
+  const double last = *std::max_element(labels.begin(), labels.end());
+  return images.labelled({labels.begin(), labels.end()}, index_t(last) + 1);
+}
+
+/// The array of labels that goes with one of images: "labels", "label" or "y", "y_train" with
+/// "x_train"; empty where there is none.
+inline std::string labels_beside(const std::string& images,
+                                 const std::vector<zip_entry>& entries) {
+  std::vector<std::string> names = {"labels", "label", "y"};
+  if (images[0] == 'x' || images[0] == 'X')
+    names.insert(names.begin(), char(images[0] + 1) + images.substr(1));
+  for (const std::string& name : names)
+    for (const zip_entry& e : entries)
+      if (e.name == name + ".npy" && name != images)
+        return name;
+  return {};
+}
+
 /// Archives are held in memory: their checksums are of all of an array.
 inline image_source npz_source(const std::string& path,
                                const byte_source& source,
@@ -132,8 +113,35 @@ inline image_source npz_source(const std::string& path,
   const auto held = std::make_shared<holder>();
   held->archive = source.bytes(0, source.size());
   held->member = open_npz(path, held->archive, rule.array);
-  return npy_source(path + ", array " + held->member.name,
-                    byte_source(held, held->member.bytes), held->member.layout, rule);
+  image_source images =
+      npy_source(path + ", array " + held->member.name, byte_source(held, held->member.bytes),
+                 held->member.layout, rule);
+  const std::string labels =
+      labels_beside(held->member.name, zip_archive(path, held->archive).entries());
+  return labels.empty()
+             ? images
+             : with_labels(std::move(images), parse_npz(path, held->archive, labels).values);
+}
+
+/// The file of labels that goes with one of images: "train-labels-idx1-ubyte" with
+/// "train-images-idx3-ubyte", packed or not; empty where there is none.
+inline std::string idx_labels_of(const std::string& path) {
+  const std::filesystem::path images(path);
+  std::string name = images.filename().string();
+  const std::size_t what = name.find("images");
+  if (what == std::string::npos)
+    return {};
+  name.replace(what, 6, "labels");
+  if (const std::size_t at = name.find("idx"); at != std::string::npos && at + 3 < name.size())
+    name[at + 3] = '1';
+  const bool packed = std::filesystem::path(name).extension() == ".gz";
+  for (const std::string& one :
+       {name, packed ? name.substr(0, name.size() - 3) : name + ".gz"}) {
+    const std::string labels = (images.parent_path() / one).string();
+    if (std::filesystem::is_regular_file(labels))
+      return labels;
+  }
+  return {};
 }
 
 /// IDX files lie one image behind the other, so a block is one read.
@@ -153,54 +161,16 @@ inline image_source idx_source(const std::string& path,
   images.finite = true;
   if (rule.largest == 0 || rule.largest == 255)
     images.read_bytes = bytes_of(source, layout.data, e);
-  return watched(std::move(images), path, rule.largest > 0 ? rule.largest : 255);
-}
-
-/// The files of CIFAR-10 as one set, in the order of `paths`.
-inline image_source cifar10_source(const std::vector<std::string>& paths,
-                                   const image_rule& rule) {
-  struct part {
-    byte_source source;
-    index_t begin;
-    index_t end;
-  };
-  std::vector<part> parts;
-  check_rule(paths.front(), rule, file_kind::none);
-  check_pixels(paths.front(), 32, 32, rule.most_pixels);
-  for (const std::string& path : paths) {
-    const byte_source source = unpacked(path);
-    const index_t begin = parts.empty() ? 0 : parts.back().end;
-    parts.push_back({source, begin, begin + cifar10_count(path, source)});
-  }
-  const shape e{parts.back().end, 32, 32, 3};
-  // f(record, i): record first + i of the set.
-  const auto for_records = [parts](index_t first, index_t n, auto&& f) {
-    for (const part& p : parts) {
-      const index_t begin = std::max(first, p.begin);
-      const index_t count = std::min(first + n, p.end) - begin;
-      if (count <= 0)
-        continue;
-      const std::uint64_t at = std::uint64_t(begin - p.begin) * cifar10_record;
-      const auto bytes = p.source.bytes(at, std::uint64_t(count) * cifar10_record);
-      for (index_t i = 0; i < count; ++i)
-        f(bytes.data() + std::size_t(i) * cifar10_record, begin - first + i);
-    }
-  };
-  const auto pixels = [=](index_t first, index_t n, unsigned char* to) {
-    for_records(first, n, [&](const unsigned char* record, index_t i) {
-      read_cifar10(record, to + i * e.row_size());
-    });
-  };
-  const auto labels = [=](index_t first, index_t n, int* to) {
-    for_records(first, n, [&](const unsigned char* record, index_t i) { to[i] = record[0]; });
-  };
-  image_source images =
-      image_source::of_bytes(e, by_blocks<unsigned char>(e, e.row_size(), pixels));
-  images.read_labels = by_blocks<int>(e, 1, labels);
-  images.class_names = {"airplane", "automobile", "bird",  "cat",  "deer",
-                        "dog",      "frog",       "horse", "ship", "truck"};
-  images.class_count = 10;
-  return images;
+  images = watched(std::move(images), path, rule.largest > 0 ? rule.largest : 255);
+  const std::string labels_path = idx_labels_of(path);
+  if (labels_path.empty())
+    return images;
+  const byte_source labels = unpacked(labels_path);
+  const std::vector<unsigned char> bytes = labels.bytes(0, labels.size());
+  const auto values = parse_idx_labels(labels_path, bytes);
+  require<file_error>(index_t(values.size()) == e.rows, labels_path, ": has ", values.size(),
+                      " labels, ", path, " has ", e.rows, " images");
+  return with_labels(std::move(images), std::vector<double>(values.begin(), values.end()));
 }
 
 /// @param path a folder, or one picture
@@ -225,26 +195,13 @@ inline image_source picture_source(const std::string& path,
   return image_source::of_bytes(e, by_blocks<unsigned char>(e, e.row_size(), block));
 }
 
-/// Whether records of CIFAR-10 begin like an IDX file: one of them with the label 0, and red 0,
-/// 8, 3.
-inline bool is_cifar10_after_all(const byte_source& source) {
-  if (source.size() == 0 || source.size() % cifar10_record != 0)
-    return false;
-  try {
-    parse_idx_layout("", source.bytes(0, 20), source.size());
-    return false;
-  } catch (const file_error&) {
-    return true;
-  }
-}
-
 /// A file by what its first bytes say it is. @throws file_error with what it was taken for
 inline image_source file_source(const std::string& path, const image_rule& rule) {
   const byte_source source = unpacked(path);
   known_kind k = kind_of(source.bytes(0, kind_start));
-  // The first bytes of an IDX file may be those of a record of CIFAR-10, too; then the sizes
+  // The first bytes of an IDX file may be those of a record of CIFAR, too; then the sizes
   // decide.
-  if (k.kind == file_kind::idx && is_cifar10_after_all(source))
+  if (k.kind == file_kind::idx && is_cifar_after_all(source))
     k = {};
   check_rule(path, rule, k.kind);
   if (k.kind == file_kind::npy)
@@ -257,37 +214,19 @@ inline image_source file_source(const std::string& path, const image_rule& rule)
     return idx_source(path, source, rule);
   if (is_picture(k.kind))
     return picture_source(path, false, rule);
-  if (k.kind == file_kind::none && source.size() > 0 && source.size() % cifar10_record == 0)
-    return cifar10_source({path}, rule);
+  if (k.kind == file_kind::none && cifar_format_of(source))
+    return cifar_source({{path, source}}, rule.most_pixels);
   const std::string is = source.size() == 0          ? ": is empty"
                          : k.kind == file_kind::none ? ": is no data set that is known"
                                                      : std::string(": is a ") + k.name;
   fail<file_error>(
       path, is,
-      "; data sets are npy and npz arrays, IDX files (MNIST), CIFAR-10's .bin, these "
-      "gzipped, or a folder of .bin or of PNG, JPEG or WebP files");
+      "; data sets are npy and npz arrays, IDX files (MNIST), CIFAR's .bin, these "
+      "gzipped, or a folder of .bin or of PNG, JPEG or WebP files; `prepare` makes one of "
+      "archives and of folders of any depth");
 }
 
 }  // namespace detail
-
-/// Images of a CIFAR-10 file. @param labels filled where given. @throws file_error
-inline image_set parse_cifar10(const std::string& path,
-                               std::span<const unsigned char> bytes,
-                               std::vector<int>* labels = nullptr) {
-  image_set s;
-  s.extents = {detail::cifar10_count(path, byte_source(nullptr, bytes)), 32, 32, 3};
-  s.values.resize(std::size_t(s.extents.size()));
-  std::vector<unsigned char> pixels(std::size_t(s.extents.row_size()));
-  for (index_t r = 0; r < s.count(); ++r) {
-    const auto record = bytes.subspan(std::size_t(r) * detail::cifar10_record);
-    detail::read_cifar10(record.data(), pixels.data());
-    std::transform(pixels.begin(), pixels.end(), s.values.begin() + r * s.extents.row_size(),
-                   value_of_byte);
-    if (labels)
-      labels->push_back(record[0]);
-  }
-  return s;
-}
 
 /// A source with so many channels: grey fills them all, and pictures whose channels agree
 /// become grey.
@@ -359,9 +298,9 @@ inline image_source open_images(const std::string& path, const image_rule& rule 
     images = open_shards(folder);
   } else if (!std::filesystem::is_directory(path)) {
     images = detail::file_source(path, rule);
-  } else if (const std::vector<std::string> batches = detail::cifar10_batches(path);
-             !batches.empty()) {
-    images = detail::cifar10_source(batches, rule);
+  } else if (const auto batches = detail::cifar_files_of(path); !batches.empty()) {
+    detail::check_rule(path, rule, file_kind::none);
+    images = detail::cifar_source(batches, rule.most_pixels);
   } else {
     images = detail::picture_source(path, true, rule);
   }

@@ -191,8 +191,11 @@ inline index_t channels_by_start(const std::string& name,
 }  // namespace detail
 
 /// Looks at every file of a place. Pictures are those whose first bytes say so; the header is
-/// read as well until one is found in colours. @throws file_error as visit_files does
-inline picture_finds find_pictures(const std::string& path, const picture_options& options) {
+/// read as well until one is found in colours. @param told is told how many files were looked
+/// at, and may throw. @throws file_error as visit_files does
+inline picture_finds find_pictures(const std::string& path,
+                                   const picture_options& options,
+                                   const std::function<void(index_t)>& told = {}) {
   picture_finds found;
   index_t visited = 0;
   const auto look = [&](const found_file& f) {
@@ -219,6 +222,8 @@ inline picture_finds find_pictures(const std::string& path, const picture_option
     ++found.other[k.kind == file_kind::none ? "" : k.name];
   };
   const auto visit = [&](const found_file& f) {
+    if (told)
+      told(visited);
     try {
       look(f);
     } catch (const file_error& e) {

@@ -71,6 +71,19 @@ inline idx_layout parse_idx_layout(const std::string& path,
   return {{e[0], e[1], e[2], e[3]}, data};
 }
 
+/// Labels of an IDX file [n] of unsigned bytes. @throws file_error with file and reason
+inline std::span<const unsigned char> parse_idx_labels(const std::string& path,
+                                                       std::span<const unsigned char> bytes) {
+  const bool sound =
+      bytes.size() >= 8 && bytes[0] == 0 && bytes[1] == 0 && bytes[2] == 8 && bytes[3] == 1;
+  require<file_error>(sound, path, ": is no IDX file of labels, unsigned bytes of 1 dimension");
+  const std::size_t count = std::size_t(bytes[4]) << 24 | std::size_t(bytes[5]) << 16 |
+                            std::size_t(bytes[6]) << 8 | bytes[7];
+  require<file_error>(count == bytes.size() - 8, path, ": has ", bytes.size() - 8,
+                      " labels of the ", count, " that it promises: it is cut or broken");
+  return bytes.subspan(8);
+}
+
 /// Images as values in [-1, 1]. @throws file_error with file, byte and reason
 inline image_set parse_idx(const std::string& path, std::span<const unsigned char> bytes) {
   const idx_layout l = parse_idx_layout(path, bytes, bytes.size());

@@ -28,6 +28,16 @@ struct prepared {
   std::string checksum;                  ///< of pixels and labels
 };
 
+namespace detail {
+/// A text without what moves a terminal's cursor: names of files may hold any bytes.
+inline std::string on_one_line(std::string text) {
+  for (char& c : text)
+    if (static_cast<unsigned char>(c) < ' ' || c == 127)
+      c = '?';
+  return text;
+}
+}  // namespace detail
+
 /// What was made, in some lines for people.
 MULTISTAGE_COLD inline std::string summary(const prepared& made) {
   std::ostringstream s;
@@ -41,7 +51,8 @@ MULTISTAGE_COLD inline std::string summary(const prepared& made) {
     << made.checksum << "\n";
   constexpr std::size_t most_classes = 40;  // a screen
   for (std::size_t c = 0; c < std::min(made.classes.size(), most_classes); ++c)
-    s << "  class " << c << " " << made.classes[c] << ": " << made.class_counts[c] << "\n";
+    s << "  class " << c << " " << detail::on_one_line(made.classes[c]) << ": "
+      << made.class_counts[c] << "\n";
   if (made.classes.size() > most_classes)
     s << "  ... and " << made.classes.size() - most_classes << " classes more\n";
   if (made.duplicates > 0)
@@ -59,11 +70,11 @@ MULTISTAGE_COLD inline std::string complaints(const prepared& made) {
     s << "left out: " << n << (n == 1 ? " file: " : " files: ")
       << (kind.empty() ? "no picture" : kind) << "\n";
   for (const std::string& remark : made.remarks)
-    s << "note: " << remark << "\n";
+    s << "note: " << detail::on_one_line(remark) << "\n";
   if (!made.failed.empty())
     s << made.failed.size() << " could not be used:\n";
   for (const failed_file& f : made.failed)
-    s << "  " << f.why << "\n";
+    s << "  " << detail::on_one_line(f.why) << "\n";
   return s.str();
 }
 

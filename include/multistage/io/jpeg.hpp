@@ -31,7 +31,9 @@ class jpeg_reader {
       jpeg_save_markers(&d_, JPEG_APP0 + 2, 0xffff);
       jpeg_read_header(&d_, TRUE);
     });
+    // libjpeg forgets its markers when it is done with the pixels.
     orientation_ = find_orientation();
+    profile_ = find_profile();
     check_pixels(path_, d_.image_width, d_.image_height, options_.most_pixels);
   }
   ~jpeg_reader() {
@@ -70,7 +72,7 @@ class jpeg_reader {
     if (inks)
       to_colours(p);
     else
-      to_srgb(path_, profile(), p.bytes, p.channels, false, options_);
+      to_srgb(path_, profile_, p.bytes, p.channels, false, options_);
     return upright(std::move(p), orientation_);
   }
 
@@ -127,7 +129,7 @@ class jpeg_reader {
   }
   /// The colour profile, which may be cut into parts: "ICC_PROFILE", a zero, the part's number
   /// from 1 and how many there are, bytes (ICC.1, annex B.4).
-  std::vector<unsigned char> profile() const {
+  std::vector<unsigned char> find_profile() const {
     std::vector<unsigned char> whole;
     unsigned part = 1;
     for (jpeg_saved_marker_ptr m = d_.marker_list; m; m = m->next) {
@@ -162,6 +164,7 @@ class jpeg_reader {
   char warning_[JMSG_LENGTH_MAX] = "";
   bool warned_ = false;
   int orientation_ = 1;
+  std::vector<unsigned char> profile_;
 };
 
 }  // namespace detail

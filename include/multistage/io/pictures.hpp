@@ -277,14 +277,14 @@ inline picture_folder open_folder(const std::string& folder,
       e = {0, h.height, h.width, h.channels};
     require<shape_error>(h.height == e.height && h.width == e.width, name, ": is ", h.width,
                          " x ", h.height, ", the pictures before it are ", e.width, " x ",
-                         e.height, "; make all one size");
+                         e.height, "; make all one size (`prepare` does)");
     e.channels = std::max(e.channels, h.channels);
     found.files.push_back(name);
     e.rows = index_t(found.files.size());
   }
   require<file_error>(!found.files.empty(), folder, ": holds no PNG, JPEG or WebP files",
                       names.empty() ? "" : "; the files in it are of other kinds",
-                      "; folders in it are not looked into");
+                      "; folders in it are not looked into (`prepare` makes a set of them)");
   return found;
 }
 

@@ -18,7 +18,8 @@
 
 namespace multistage::io {
 
-/// Told how many of how many pictures were taken; returns whether to go on.
+/// Told how many of how many pictures were taken, and before that how many files were looked
+/// at, of 0 that are known; returns whether to go on.
 using prepare_progress = std::function<bool(index_t done, index_t all)>;
 
 namespace detail {
@@ -86,14 +87,21 @@ inline pending_image pending_of(const found_file& f, std::uint64_t most, std::si
   return one;
 }
 
-/// Images of the pictures of a folder or an archive.
+/// How often people are told, in pictures.
+inline constexpr index_t told_every = 64;
+
+/// Tells how far it is. @throws state_error where the work is to end
+inline void tell(const prepare_progress& told, index_t done, index_t all) {
+  require<state_error>(done % told_every != 0 || !told || told(done, all), "stopped");
+}
+
+/// Images of the pictures that were found in a folder or an archive.
 inline prepared prepare_pictures(const std::string& source,
+                                 picture_finds found,
                                  const prepare_options& options,
                                  thread_pool& pool,
                                  const image_sink& sink,
                                  const prepare_progress& told) {
-  picture_finds found =
-      find_pictures(source, {options.most_pixels, nullptr, options.background.rgb});
   require<file_error>(!options.strict || found.failed.empty(),
                       found.failed.empty() ? "" : found.failed[0].why, strictly);
   if (found.names.empty())
@@ -122,7 +130,7 @@ inline prepared prepare_pictures(const std::string& source,
     if (next == all || visited++ != found.places[std::size_t(next)])
       return;
     check(f.name == found.names[std::size_t(next)]);
-    require<state_error>(!told || told(next, all), "stopped");
+    tell(told, next, all);
     std::size_t held = 0;
     pending_image one = pending_of(f, most, held);
     if (!labels.labels.empty())
@@ -134,6 +142,8 @@ inline prepared prepare_pictures(const std::string& source,
   });
   check(next == all);
   maker.finish(source);
+  if (told)
+    told(all, all);
   return made;
 }
 
@@ -166,7 +176,7 @@ inline prepared prepare_rows(const std::string& source,
   const std::size_t size = std::size_t(e.row_size());
   std::vector<float> values;
   for (index_t first = 0; first < e.rows; first += block) {
-    require<state_error>(!told || told(first, e.rows), "stopped");
+    tell(told, first, e.rows);
     std::vector<index_t> rows(static_cast<std::size_t>(std::min(block, e.rows - first)));
     std::iota(rows.begin(), rows.end(), first);
     std::vector<unsigned char> bytes(rows.size() * size);
@@ -188,13 +198,28 @@ inline prepared prepare_rows(const std::string& source,
     }
   }
   maker.finish(source);
+  if (told)
+    told(e.rows, e.rows);
   return made;
+}
+
+/// CIFAR's training files of an archive as it is published, held in memory; empty for others.
+inline std::vector<named_source> cifar_files_in(const std::string& archive) {
+  std::vector<named_source> found;
+  visit_files(archive, [&](const found_file& f) {
+    constexpr std::uint64_t most = std::uint64_t{1} << 28;  // CIFAR-100's has 154 MB
+    if (is_cifar_name(f.name))
+      add_cifar_file(found, {archive + "/" + f.name, byte_source(f.first(most))});
+  });
+  std::sort(found.begin(), found.end(),
+            [](const named_source& a, const named_source& b) { return a.name < b.name; });
+  return found;
 }
 
 /// Whether a path is a set of arrays or of images, which open_images reads, and not of files.
 inline bool is_image_set(const std::string& path) {
   if (std::filesystem::is_directory(path))
-    return is_shards(path) || !cifar10_batches(path).empty();
+    return is_shards(path) || !cifar_files_of(path).empty();
   if (is_shards(folder_of_index(path)))
     return true;
   const std::vector<unsigned char> start = start_of(path);
@@ -219,7 +244,15 @@ inline prepared prepare_images(const std::string& source,
   rule.most_pixels = options.most_pixels;
   if (detail::is_image_set(source))
     return detail::prepare_rows(source, open_images(source, rule), options, pool, sink, told);
-  return detail::prepare_pictures(source, options, pool, sink, told);
+  const picture_options looking{options.most_pixels, nullptr, options.background.rgb};
+  picture_finds found =
+      find_pictures(source, looking, [&](index_t files) { detail::tell(told, files, 0); });
+  // Archives without pictures may be CIFAR's as they are published.
+  if (found.names.empty() && !std::filesystem::is_directory(source))
+    if (const auto files = detail::cifar_files_in(source); !files.empty())
+      return detail::prepare_rows(source, detail::cifar_source(files, rule.most_pixels),
+                                  options, pool, sink, told);
+  return detail::prepare_pictures(source, std::move(found), options, pool, sink, told);
 }
 
 namespace detail {
