@@ -9,6 +9,7 @@
 // lies in one file, image behind image, is best read in blocks: `by_blocks` makes a reader of
 // rows out of one of blocks, which joins numbers that follow each other.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <memory>

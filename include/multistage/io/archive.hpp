@@ -11,7 +11,9 @@
 #include <archive_entry.h>
 #endif
 
+#include <exception>
 #include <functional>
+#include <new>
 
 #include "file.hpp"
 

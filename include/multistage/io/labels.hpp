@@ -6,8 +6,10 @@
 //
 // Names that are all whole numbers are the labels; others are numbered in sorted order.
 #pragma once
+#include <cctype>
 #include <map>
 #include <set>
+#include <span>
 #include <string_view>
 
 #include "json_text.hpp"

@@ -8,6 +8,7 @@
 
 #include <csetjmp>
 #include <cstring>
+#include <new>
 
 #include "colour_profile.hpp"
 #include "compressed.hpp"

@@ -2,6 +2,8 @@
 // EDM's U-Nets use it): filter [1, 1] is the 2x2 mean and the nearest neighbour, [1, 3, 3, 1]
 // the smooth one. Up is four times the transpose of down, so each is the other's backward.
 #pragma once
+#include <algorithm>
+
 #include "operation.hpp"
 
 namespace multistage::ops {

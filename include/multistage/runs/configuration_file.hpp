@@ -7,6 +7,8 @@
 //   lay_over(c, read_configuration("mine.json"), "mine.json");
 //   print(table_of(c));                       // every option, its value, where it came from
 #pragma once
+#include <cstdio>
+
 #include "../io/file.hpp"
 #include "../io/json.hpp"
 #include "run_configuration.hpp"

@@ -8,6 +8,7 @@
 // With k clusters of n levels, each but the first holds between floor(n / 2k) and ceil(3n / 2k)
 // levels.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>

@@ -11,6 +11,7 @@
 //
 // All processes make the same calls with the same arguments, and get the same results.
 #pragma once
+#include <limits>
 #include <optional>
 
 #include "../distributed/fixed_sum.hpp"
