@@ -17,6 +17,13 @@
 
 #include "support.hpp"
 
+// Those that take memory in ways of their own: Thrust's systems differ in their threads alone.
+#if defined(_OPENMP) && !defined(MULTISTAGE_TEST_CPU_ALONE)
+#define FAULT_BACKENDS ms::cpu, ms::eigen, ms::thrust_omp
+#else
+#define FAULT_BACKENDS BACKENDS
+#endif
+
 namespace fault {
 
 std::atomic<long> until{0};  // allocations, or threads, until the one that fails; 0: none does

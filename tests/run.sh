@@ -17,7 +17,7 @@ build() {  # preset, targets
   local preset=$1
   shift
   mkdir -p "build/$preset"
-  cmake --preset "$preset" -DMULTISTAGE_TEST_PRECOMPILED=ON >"build/$preset/configure.log" 2>&1 || { cat "build/$preset/configure.log"; exit 1; }
+  cmake --preset "$preset" -DMULTISTAGE_CI=ON >"build/$preset/configure.log" 2>&1 || { cat "build/$preset/configure.log"; exit 1; }
   cmake --build "build/$preset" --target "$@"
 }
 if $quick; then

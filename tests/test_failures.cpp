@@ -3,7 +3,7 @@
 // happened, bit by bit.
 #include "faults.hpp"
 
-TEMPLATE_TEST_CASE("a training step whose memory fails changes nothing", "", BACKENDS) {
+TEMPLATE_TEST_CASE("a training step whose memory fails changes nothing", "", FAULT_BACKENDS) {
   walk_all<TestType>(
       40,
       [](const TestType& b) {
@@ -14,13 +14,17 @@ TEMPLATE_TEST_CASE("a training step whose memory fails changes nothing", "", BAC
       [](auto& t) { t->trainer->step(); }, [](auto& t) { return t->state(); });
 }
 
-TEMPLATE_TEST_CASE("a trainer whose memory fails leaves the model as it was", "", BACKENDS) {
+TEMPLATE_TEST_CASE("a trainer whose memory fails leaves the model as it was",
+                   "",
+                   FAULT_BACKENDS) {
   walk_all<TestType>(
       10, [](const TestType& b) { return std::make_unique<training<TestType>>(b); },
       [](auto& t) { t->start(); }, [](auto& t) { return t->state(); });
 }
 
-TEMPLATE_TEST_CASE("pictures are the same after a sampling whose memory failed", "", BACKENDS) {
+TEMPLATE_TEST_CASE("pictures are the same after a sampling whose memory failed",
+                   "",
+                   FAULT_BACKENDS) {
   struct drawing {
     std::unique_ptr<model_of<TestType>> model;
     std::vector<double> images;
@@ -43,7 +47,7 @@ TEMPLATE_TEST_CASE("pictures are the same after a sampling whose memory failed",
       });
 }
 
-TEMPLATE_TEST_CASE("a batch that is too large leaves smaller ones right", "", BACKENDS) {
+TEMPLATE_TEST_CASE("a batch that is too large leaves smaller ones right", "", FAULT_BACKENDS) {
   struct evaluation {
     std::unique_ptr<model_of<TestType>> model;
     std::vector<double> denoise(ms::index_t rows) {
@@ -69,7 +73,9 @@ TEMPLATE_TEST_CASE("a batch that is too large leaves smaller ones right", "", BA
       });
 }
 
-TEMPLATE_TEST_CASE("a clustering whose memory fails can be asked for again", "", BACKENDS) {
+TEMPLATE_TEST_CASE("a clustering whose memory fails can be asked for again",
+                   "",
+                   FAULT_BACKENDS) {
   struct search {
     TestType backend;
     std::vector<double> found;
@@ -90,7 +96,7 @@ TEMPLATE_TEST_CASE("a clustering whose memory fails can be asked for again", "",
       [](search& s) { return s.found; });
 }
 
-TEMPLATE_TEST_CASE("an optimal denoiser grows whole or not at all", "", BACKENDS) {
+TEMPLATE_TEST_CASE("an optimal denoiser grows whole or not at all", "", FAULT_BACKENDS) {
   struct denoiser {
     TestType backend;
     ms::tensor<double, TestType> images;
