@@ -5,6 +5,7 @@
 //   if (const auto s = snapshots.take("after 50 kimg"))
 //     io::write_file("grid.png", s->png);
 #pragma once
+#include "../core/signals.hpp"
 #include "../io/animation.hpp"
 #include "../io/figures.hpp"
 #include "../io/inception_file.hpp"
