@@ -102,8 +102,11 @@ def flags_of(package):
     return subprocess.run(["pkg-config", "--cflags", package], capture_output=True, text=True).stdout.split()
 
 
-extra = ["-isystem", "/usr/include/eigen3", *(f for package in ("eigen3", "cairo", "libpng") for f in flags_of(package)), "-DMULTISTAGE_JPEG", "-DMULTISTAGE_WEBP",
-         "-DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_CPP", f"-I{source / 'include'}"]
+mpi = flags_of("ompi-cxx")
+if not mpi:
+    headers = [p for p in headers if p.name != "mpi.hpp"]
+extra = [*mpi, "-DOMPI_SKIP_MPICXX", "-isystem", "/usr/include/eigen3", *(f for package in ("eigen3", "cairo", "libpng") for f in flags_of(package)),
+         "-DMULTISTAGE_JPEG", "-DMULTISTAGE_WEBP", "-DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_CPP", f"-I{source / 'include'}"]
 command = [compiler, "-std=c++20", "-Wall", "-Wextra", "-Wno-missing-braces", *flags, *extra]
 
 
