@@ -662,8 +662,12 @@ TEST_CASE("arrays whose values do not look like pictures are warned of, once") {
   // What training is given lies on both sides of 0, too.
   const std::vector<float> dark{-1, -0.9f, -0.87f};
   const std::vector<float> both{-1, -0.9f, 0.1f};
-  ms::detail::warn_of_images(both);
+  const auto given = [](const std::vector<float>& values) {
+    const auto images = ms::image_source::of(std::span<const float>(values), {3, 1, 1, 1});
+    ms::detail::warn_of_images(ms::survey_images(images));
+  };
+  given(both);
   CHECK(w.texts.size() == 2);
-  ms::detail::warn_of_images(dark);
+  given(dark);
   CHECK(w.about("no image has a value above 0") == 1);
 }

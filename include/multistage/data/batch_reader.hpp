@@ -6,8 +6,8 @@
 //   reader.prepare({seed, step + 1}, rows);                  // by a thread of its own
 //
 // What is read ahead is the same bits as what is read when it is asked for; where no thread can
-// be had it is read then, and so it is in a child of fork(). What reading throws arrives at
-// `take`, and the reader can be asked again.
+// be had it is read then, and so it is in a child of fork(). What cannot be read ahead is tried
+// again when it is asked for, and what is thrown then arrives.
 #pragma once
 #include <future>
 #include <new>
@@ -48,9 +48,10 @@ class batch_reader {
                                         const batch_parts& parts = {})
       : shared_(std::make_shared<state>(std::move(images), std::move(transform), parts)) {
     const image_source& set = shared_->images;
-    require<value_error>(set.extents.rows > 0 && set.extents.rows <= 0xffffffff,
-                         "data set: ", set.extents.rows,
-                         " images; a batch is drawn from 1 to 2^32 - 1");
+    require<value_error>(set.extents.rows > 0, "data set: no images, extents are ", set.extents,
+                         "; give at least one");
+    require<value_error>(set.extents.rows <= 0xffffffff, "data set: ", set.extents.rows,
+                         " images; a batch is drawn from at most 2^32 - 1");
     require<value_error>(!parts.labels || set.read_labels, "data set: has no labels");
     require<value_error>(!parts.context || set.context, "data set: has no context");
   }
@@ -75,8 +76,12 @@ class batch_reader {
   /// The rows of a step, as they were read ahead, or else read now. @throws what reading throws
   image_batch take(const step_numbers& numbers, index_t rows) {
     begin_anew_after_fork();
-    if (ahead_.valid() && is_prepared(numbers, rows))
-      return ahead_.get();
+    if (ahead_.valid() && is_prepared(numbers, rows)) {
+      try {
+        return ahead_.get();
+      } catch (const std::exception&) {  // it may have been memory that was short for a moment
+      }
+    }
     return read(numbers, rows);
   }
   /// The rows of a step, read now; what was read ahead stays. @throws what reading throws

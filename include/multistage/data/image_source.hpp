@@ -70,8 +70,8 @@ row_reader<T> by_blocks(const shape& extents, index_t values, Block read) {
 }
 
 /// A data set [n, h, w, c] in float32, and what is known of it. Its readers are called from
-/// several threads, perhaps at once (a trainer reads ahead while its caller may read, too): what
-/// they share must not be written, or be locked.
+/// several threads, perhaps at once (a trainer reads ahead while its caller may read, too):
+/// what they share must not be written, or be locked.
 struct image_source {
   shape extents{0, 0, 0, 0};  ///< of the whole set: rows are images
   /// Images by their numbers, to [rows, h, w, c].
@@ -88,6 +88,8 @@ struct image_source {
   bool finite = false;
   /// Embeddings that go with the images, e.g. of texts: [n, 1, tokens, width]; null for none.
   std::shared_ptr<const image_source> context{};
+  /// What stands for no context where it is left out, [tokens, width]; empty: zeros.
+  std::vector<float> null_context{};
 
   /// Images [first, first + n), to [n, h, w, c].
   void read_block(index_t first, index_t n, float* to) const {

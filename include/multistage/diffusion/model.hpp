@@ -34,8 +34,9 @@ struct conditioning {
 
 /// What a model was trained with, as far as it is known, where sampling must match it.
 struct training_facts {
-  std::optional<double> label_dropout{};  ///< how often its labels were left out
-  std::optional<int> augmented{};         ///< dimensions of Poisson flow's noise; 0: Gaussian
+  std::optional<double> label_dropout{};   ///< how often its labels were left out
+  std::optional<int> augmented{};          ///< dimensions of Poisson flow's noise; 0: Gaussian
+  std::vector<std::string> class_names{};  ///< of its labels, in their order
 };
 
 /// Rows in the order of their stages.

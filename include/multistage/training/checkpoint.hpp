@@ -277,11 +277,20 @@ void resume(const io::safetensors& f,
           ": its training state is broken: 'segment_updates' says that segment ", segment,
           " was never updated, its moments of Adam are not 0; use an earlier checkpoint");
   }
-  const auto facts = checkpoint_detail::facts_of(f);
+  const training_facts facts = checkpoint_detail::facts_of(f);
+  training_facts now = model.trained();
+  require<value_error>(options.other_images || facts.class_names.empty() ||
+                           now.class_names.empty() || facts.class_names == now.class_names,
+                       f.path(), ": was trained on classes of other names",
+                       checkpoint_detail::first_difference(facts.class_names, now.class_names),
+                       "; give the same images and classes, or say that others are meant "
+                       "(other_images, --other-data)");
   checkpoint_detail::named(f, [&] { t.restore(s.counters); });
   if (facts.label_dropout)  // labels that were left out before count
-    model.set_trained(
-        {std::max(*facts.label_dropout, t.options().label_dropout), t.options().augmented});
+    now.label_dropout = std::max(*facts.label_dropout, t.options().label_dropout);
+  if (now.class_names.empty())
+    now.class_names = facts.class_names;
+  model.set_trained(now);
   const auto put = [&](const std::vector<Scalar>& v, tensor<Scalar, Backend>& to) {
     model.backend().upload(v.data(), to.data(), index_t(v.size()));
   };

@@ -24,8 +24,10 @@ inline void add_facts(io::safetensors_writer& w, const training_facts& facts) {
     j.set("label_dropout", *facts.label_dropout);
   if (facts.augmented)
     j.set("augmented", *facts.augmented);
+  if (!facts.class_names.empty())
+    j.set("class_names", facts.class_names);
   if (!j->empty())
-    w.metadata["trained"] = j->dump();
+    w.metadata["trained"] = j->dump(-1, ' ', false, io::json::error_handler_t::replace);
 }
 inline training_facts facts_of(const io::safetensors& f) {
   training_facts facts;
@@ -44,6 +46,11 @@ inline training_facts facts_of(const io::safetensors& f) {
   };
   take("label_dropout", facts.label_dropout, 1);
   take("augmented", facts.augmented, 65536);
+  require<file_error>(
+      !j.contains("class_names") || io::detail::take(j["class_names"], facts.class_names),
+      f.path(),
+      ": its metadata 'trained' is broken: 'class_names' is no list "
+      "of texts");
   return facts;
 }
 
@@ -197,6 +204,17 @@ training_state<State> read_training_state(const io::safetensors& f, int segments
   sound(!j.contains("images") || !t.images.empty(), "images", "nothing",
         "it is the images' fingerprint");
   return t;
+}
+
+/// Where two lists of names differ first, for messages.
+inline std::string first_difference(const std::vector<std::string>& file,
+                                    const std::vector<std::string>& run) {
+  for (std::size_t i = 0; i < std::min(file.size(), run.size()); ++i)
+    if (file[i] != run[i])
+      return " (class " + std::to_string(i) + " is '" + file[i].substr(0, 60) +
+             "' there, in this run '" + run[i].substr(0, 60) + "')";
+  return " (" + std::to_string(file.size()) + ", this run has " + std::to_string(run.size()) +
+         ")";
 }
 
 /// What differs between two configurations, for messages.

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "conditions.hpp"
 #include "noisy_rows.hpp"
 #include "segments.hpp"
 
@@ -42,6 +43,7 @@ struct objective_batch {
   std::span<const int> classes{};  ///< of the images, for models with labels
   const T* noise = nullptr;  ///< by row, on the backend; null: drawn. Rows are in order then
   std::vector<T> one_hot{};  ///< labels [rows, label_dim] in the place of classes
+  image_conditions conditions{};  ///< what else is known of the images
 };
 
 /// What an evaluation found. Rows are in the order of their stages.
@@ -70,7 +72,7 @@ class denoising_objective {
         weight_(o.weight ? o.weight
                          : loss_weight(edm_weight{trained.config().precond.sigma_data})),
         augmented_(o.augmented),
-        label_dropout_(o.label_dropout),
+        conditions_(o.label_dropout),
         micro_batch_(o.micro_batch) {}
 
   /// Rows that are evaluated at once, a multiple of gradient_piece; 0: all. Losses and gradient
@@ -90,6 +92,10 @@ class denoising_objective {
     require<shape_error>(gradient.size() == model_.weights().size(),
                          "denoising_objective: the gradient has ", gradient.size(),
                          " values, the model ", model_.weights().size(), " weights");
+    const index_t known = model_.label_dim(input_slot::class_labels);
+    const index_t given = index_t(batch.one_hot.size());
+    require<shape_error>(given == 0 || given == rows * known, "trainer: ", given,
+                         " values of class labels for ", rows, " rows of ", known, " classes");
     const index_t at_once = micro_batch_ > 0 ? std::min(micro_batch_, rows) : rows;
     grow(at_once);
     evaluated_batch<Scalar> found;
@@ -142,9 +148,9 @@ class denoising_objective {
     const std::span<const training_row> part(batch.rows.data() + first, std::size_t(rows));
     const std::vector<double> sigmas = sigmas_of(part);
     make_noisy(batch, first, sigmas, numbers);
-    upload_labels(batch, first, rows, numbers);
-    conditioning<Scalar> labels;
-    labels.class_labels = labels_.size() > 0 ? labels_.data() : nullptr;
+    image_conditions given = batch.conditions;
+    given.classes = batch.classes;
+    const auto labels = conditions_.of(model_, part, first, given, batch.one_hot, numbers);
     const auto prepared = model_.prepare(x_.data(), sigmas, found.part, labels);
     const double* weight = row_values_.data() + rows;
     double* loss = row_values_.data() + 2 * rows;
@@ -215,42 +221,14 @@ class denoising_objective {
                                     target_.data(), x_.data()},
         256);
   }
-  /// Labels, some left out: a row without its label learns what guidance compares with.
-  void upload_labels(const objective_batch<Scalar>& batch,
-                     index_t first,
-                     index_t rows,
-                     const step_numbers& numbers) {
-    const index_t known = model_.label_dim(input_slot::class_labels);
-    if (known == 0)
-      return;
-    require<value_error>(!batch.one_hot.empty() || !batch.classes.empty(),
-                         "trainer: a batch without class labels for a model of ", known,
-                         " classes; give one label a row");
-    const std::size_t given = batch.one_hot.size();
-    require<shape_error>(given == 0 || given == batch.rows.size() * std::size_t(known),
-                         "trainer: ", given, " values of class labels for ", batch.rows.size(),
-                         " rows of ", known, " classes");
-    std::vector<Scalar> one_hot(std::size_t(rows * known), Scalar(0));
-    if (!batch.one_hot.empty())
-      std::copy_n(batch.one_hot.begin() + first * known, rows * known, one_hot.begin());
-    const random_stream dropped = numbers.of(purpose::label_dropout);
-    for (index_t i = 0; i < rows && batch.one_hot.empty(); ++i) {
-      const int label = batch.classes[std::size_t(batch.rows[std::size_t(first + i)].image)];
-      if (label_dropout_ == 0 || dropped.uniform(std::uint64_t(first + i)) >= label_dropout_)
-        one_hot[std::size_t(i * known + label)] = Scalar(1);
-    }
-    labels_ = tensor<Scalar, Backend>(backend_, {rows, 1, 1, known}, one_hot);
-  }
-
   model_type& model_;
   Backend backend_;
   loss_weight weight_;
   int augmented_;
-  double label_dropout_;
+  row_conditions<Scalar, Backend> conditions_;
   index_t micro_batch_;
   tensor<Scalar, Backend> x_;
   tensor<Scalar, Backend> target_;
-  tensor<Scalar, Backend> labels_;
   tensor<index_t, Backend> which_;
   tensor<double, Backend> row_values_;  // [3, rows]: noise, weights, losses
 };

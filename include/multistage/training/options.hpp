@@ -170,10 +170,12 @@ struct step_report {
 /// A batch given from outside; host memory.
 template <class T>
 struct training_batch {
-  std::vector<T> images;          ///< NHWC
-  std::vector<T> noise;           ///< standard normal, like the images
-  std::vector<double> sigmas;     ///< by row
-  std::vector<T> class_labels{};  ///< one-hot [rows, label_dim] where the model has them
+  std::vector<T> images;                ///< NHWC
+  std::vector<T> noise;                 ///< standard normal, like the images
+  std::vector<double> sigmas;           ///< by row
+  std::vector<T> class_labels{};        ///< one-hot [rows, label_dim] where the model has them
+  std::vector<float> augment_labels{};  ///< [rows, augment_dim]; empty: zeros
+  std::vector<float> context{};         ///< [rows, tokens, width]; empty: zeros
 };
 
 }  // namespace multistage

@@ -8,8 +8,8 @@
 // (docs/own-parts.md).
 #pragma once
 #include "../core/build_advice.hpp"
-#include "../core/fingerprint.hpp"
-#include "../data/image_source.hpp"
+#include "../data/batch_reader.hpp"
+#include "../data/survey.hpp"
 #include "non_finite.hpp"
 #include "quotas.hpp"
 #include "update.hpp"
@@ -18,39 +18,88 @@
 namespace multistage {
 
 namespace detail {
-/// Refuses images and labels that a model cannot train on. @throws shape_error, value_error
+/// A set in memory of its own, with classes where there are any. @throws shape_error for images
+/// of another number than the extents say, value_error for labels that do not fit
 template <class Scalar, class Backend>
-MULTISTAGE_COLD void check_data(const dynamic_model<Scalar, Backend>& model,
-                                std::span<const float> images,
-                                const shape& extents,
-                                double label_dropout,
-                                std::span<const int> classes) {
-  check_images(images, extents);
-  require<shape_error>(extents == model.images(extents.rows), "trainer: images are ", extents,
-                       ", the model takes ", model.images(extents.rows),
-                       "; resize the images or choose resolution and channels to match");
+MULTISTAGE_COLD image_source kept_in_memory(const dynamic_model<Scalar, Backend>& model,
+                                            std::span<const float> images,
+                                            const shape& extents,
+                                            std::span<const int> classes) {
+  const auto held = std::make_shared<const std::vector<float>>(images.begin(), images.end());
+  image_source set = image_source::of(std::span<const float>(*held), extents);
+  set.read = [held, read = std::move(set.read)](std::span<const index_t> rows, float* to) {
+    read(rows, to);
+  };
   const index_t known = model.label_dim(input_slot::class_labels);
   require<value_error>(index_t(classes.size()) == (known > 0 ? extents.rows : 0),
                        "trainer: ", classes.size(), " class labels for ", extents.rows,
                        " images and a model of ", known,
                        " classes; give one label an image if the model has classes, else none");
-  require<value_error>(label_dropout == 0 || known > 0,
+  return known > 0 ? set.labelled({classes.begin(), classes.end()}, known) : set;
+}
+
+/// What a model reads of a data set beside images. @throws value_error for labels that are
+/// missing or not the model's, shape_error for a context of another size
+template <class Scalar, class Backend>
+MULTISTAGE_COLD batch_parts parts_for(const dynamic_model<Scalar, Backend>& model,
+                                      const image_source& images,
+                                      double label_dropout) {
+  const index_t known = model.label_dim(input_slot::class_labels);
+  const index_t context = model.label_dim(input_slot::context);
+  require<value_error>(known == 0 || images.read_labels,
+                       "trainer: images without labels for a "
+                       "model of ",
+                       known, " classes; give each its class");
+  require<value_error>(known == 0 || images.class_count <= known, "trainer: images of ",
+                       images.class_count, " classes, the model knows ", known);
+  require<value_error>(label_dropout == 0 || known > 0 || context > 0,
                        "trainer: label_dropout = ", label_dropout,
-                       " for a model without labels; leave it 0");
+                       " for a model without labels or context; leave it 0");
+  if (context == 0)
+    return {.labels = known > 0};
+  if (!images.context)
+    warn("trainer: the images have no context for a model that reads one of ", context,
+         " values; it learns that of zeros alone");
+  else
+    require<shape_error>(images.context->extents.rows == images.extents.rows &&
+                             images.context->extents.row_size() == context,
+                         "trainer: the context is ", images.context->extents, " for ",
+                         images.extents.rows, " images and a model that reads ", context,
+                         " values a row");
+  return {.labels = known > 0, .context = images.context != nullptr};
+}
+
+/// Refuses images that a model cannot train on, and warns of such that hardly can be meant.
+/// Returns their fingerprint. @throws shape_error, value_error
+template <class Scalar, class Backend>
+MULTISTAGE_COLD std::string check_data(const dynamic_model<Scalar, Backend>& model,
+                                       const batch_reader& data) {
+  const image_source& images = data.images();
+  const index_t known = model.label_dim(input_slot::class_labels);
+  std::vector<int> classes;
+  if (known > 0 && (images.fingerprint.empty() || images.class_count == 0))
+    classes = images.labels();
+  const image_survey found = survey_images(images, classes);
+  shape all = data.image_extents();
+  all.rows = images.extents.rows;
+  require<shape_error>(all == model.images(all.rows), "trainer: images are ", all,
+                       ", the model takes ", model.images(all.rows),
+                       "; resize the images or choose resolution and channels to match");
   for (std::size_t i = 0; i < classes.size(); ++i)
     require<value_error>(classes[i] >= 0 && classes[i] < known, "trainer: image ", i,
                          " is of class ", classes[i], ", the model knows 0..", known - 1);
-}
-
-/// A hash of images and their classes.
-MULTISTAGE_COLD inline std::string fingerprint_of_data(std::span<const float> images,
-                                                       const shape& extents,
-                                                       std::span<const int> classes) {
-  const index_t sides[] = {extents.rows, extents.height, extents.width, extents.channels};
-  const std::string parts = fingerprint_of(images) +
-                            fingerprint_of(std::span<const index_t>(sides)) +
-                            fingerprint_of(classes);
-  return fingerprint_of(std::span<const char>(parts));
+  const index_t told = model.label_dim(input_slot::augment_labels);
+  require<shape_error>(data.label_count() == 0 || told == 0 || told == data.label_count(),
+                       "trainer: the transform gives an image ", data.label_count(),
+                       " labels, the network reads augment_dim = ", told);
+  if (data.label_count() > 0 && told == 0)
+    warn(
+        "trainer: images are augmented, but the network is not told how (augment_dim = 0), so "
+        "it will draw augmented ones; give it augment_dim = ",
+        data.label_count());
+  if (images.kind != image_values::moments)
+    warn_of_images(found);
+  return found.fingerprint;
 }
 
 /// Makes a model's activations for training fit a budget, checkpointed if need be.
@@ -78,47 +127,55 @@ MULTISTAGE_COLD void fit_memory(dynamic_model<Scalar, Backend>& model,
 }
 }  // namespace detail
 
-/// Trains a model on images in host memory. One thread at a time, as the model.
+/// Trains a model on images of any source. One thread at a time, as the model.
 template <class Scalar, class Backend>
 class trainer {
  public:
   /// What is trained.
   using model_type = dynamic_model<Scalar, Backend>;
 
-  /// @param model is trained in place and must outlive this object. @param images host memory
-  /// [n, h, w, c] in [-1, 1].
-  /// @param classes the class of each image, for models with labels.
+  /// @param model is trained in place and must outlive this object. @param images are read when
+  /// they are needed, those of the next step while a step is computed. Models with classes read
+  /// their labels, models with a context their context. @param transform what happens to an
+  /// image before it is shown, e.g. mirror{}
   /// @throws value_error for data that cannot train, or options out of range; shape_error when
   /// images do not fit the model.
   MULTISTAGE_COLD trainer(model_type& model,
-                          std::span<const float> images,
-                          shape extents,
+                          image_source images,
                           trainer_options options,
-                          std::span<const int> classes = {})
+                          image_transform transform = {})
       : model_(model),
         options_(std::move(options)),
         quotas_(options_, model.stages()),
         draws_(options_, model.stages()),
-        objective_(model, options_) {
+        objective_(model, options_),
+        data_(images,
+              std::move(transform),
+              detail::parts_for(model, images, options_.label_dropout)) {
     if constexpr (Backend::on_host)
       detail::advise_on_build();
-    detail::check_data(model, images, extents, options_.label_dropout, classes);
     Backend& backend = model.backend();
-    images_count_ = extents.rows;
-    images_ = tensor<Scalar, Backend>(backend, extents,
-                                      std::vector<Scalar>(images.begin(), images.end()));
-    images_fingerprint_ = detail::fingerprint_of_data(images, extents, classes);
-    classes_.assign(classes.begin(), classes.end());
-    detail::warn_of_images(images);
+    images_fingerprint_ = detail::check_data(model, data_);
     detail::warn_of_stages(quotas_.probabilities(), model_.stages(), options_);
     gradient_ = tensor<Scalar, Backend>(backend, model_.weights().extents());
     update_.emplace(model, options_);
     detail::fit_memory(model, options_);
     const double dropout_before = model_.trained().label_dropout.value_or(0);
-    model_.set_trained({std::max(dropout_before, options_.label_dropout), options_.augmented});
+    model_.set_trained({std::max(dropout_before, options_.label_dropout), options_.augmented,
+                        data_.images().class_names});
     model_.keep_average();  // last: when something fails before, the model's weights are as
                             // they were
   }
+  /// Of images in memory, which are copied. @param images host memory [n, h, w, c] in [-1, 1].
+  /// @param classes the class of each image, for models with labels. @throws as above
+  MULTISTAGE_COLD trainer(model_type& model,
+                          std::span<const float> images,
+                          shape extents,
+                          trainer_options options,
+                          std::span<const int> classes = {})
+      : trainer(model,
+                detail::kept_in_memory(model, images, extents, classes),
+                std::move(options)) {}
 
   /// What is trained.
   model_type& model() {
@@ -166,8 +223,12 @@ class trainer {
     const auto visit = model_.use();
     require<value_error>(
         !done(), "trainer: every stage has seen its stage_kimg; nothing is left to train");
-    const auto rows = draws_.draw(options_.batch_size, quotas_.shares(), numbers());
-    const auto found = evaluate(on_data(rows));
+    const index_t count = options_.batch_size;
+    auto rows = draws_.draw(count, quotas_.shares(), numbers());
+    image_batch batch = data_.take(numbers(), count);
+    data_.prepare({options_.seed, step_ + 1}, count, std::move(spare_));
+    const auto found = evaluate(on_backend(batch, std::move(rows)));
+    spare_ = std::move(batch);
     const step_report report = apply(found);  // nothing may fail from here on
     draws_.record(found.rows, found.losses);
     return report;
@@ -181,7 +242,8 @@ class trainer {
     std::vector<training_row> rows;
     for (const double s : sigmas)
       rows.push_back({.sigma = s});
-    return report_of(evaluate(on_data(rows)));
+    const image_batch batch = data_.read(numbers(), std::ssize(rows));
+    return report_of(evaluate(on_backend(batch, std::move(rows))));
   }
 
   /// One step on a batch given from outside. @throws as above, and for rows that are not in the
@@ -198,7 +260,9 @@ class trainer {
     std::vector<training_row> rows;
     for (index_t r = 0; r < count; ++r)
       rows.push_back({.image = r, .sigma = batch.sigmas[std::size_t(r)]});
-    return apply(evaluate({images.data(), rows, {}, noise.data(), batch.class_labels}));
+    objective_batch<Scalar> given{images.data(), rows, {}, noise.data(), batch.class_labels};
+    given.conditions = {.augment_labels = batch.augment_labels, .context = batch.context};
+    return apply(evaluate(std::move(given)));
   }
 
   /// Everything that a checkpoint must hold beside the model and the flat moments.
@@ -276,11 +340,6 @@ class trainer {
   step_numbers numbers() const {
     return {options_.seed, step_};
   }
-  /// Rows of the data set, whose images are drawn.
-  objective_batch<Scalar> on_data(std::vector<training_row> rows) const {
-    draw_images(rows, images_count_, numbers());
-    return {images_.data(), std::move(rows), classes_};
-  }
   /// Losses and gradient, all of them finite.
   evaluated_batch<Scalar> evaluate(objective_batch<Scalar> batch) {
     auto found = objective_.differentiate(std::move(batch), numbers(), gradient_);
@@ -291,6 +350,24 @@ class trainer {
     };
     require_finite_gradient(model_, gradient_, norm_, moves, step_ + 1);
     return found;
+  }
+  /// Rows of a batch that was read, in its order.
+  objective_batch<Scalar> on_backend(const image_batch& batch, std::vector<training_row> rows) {
+    const index_t values = index_t(batch.images.size());
+    grown(images_, model_.backend(), values);
+    if constexpr (std::is_same_v<Scalar, float>) {
+      model_.backend().upload(batch.images.data(), images_.data(), values);
+    } else {
+      const std::vector<Scalar> as_scalars(batch.images.begin(), batch.images.end());
+      model_.backend().upload(as_scalars.data(), images_.data(), values);
+    }
+    for (std::size_t r = 0; r < rows.size(); ++r)
+      rows[r].image = index_t(r);
+    objective_batch<Scalar> made{images_.data(), std::move(rows), batch.classes};
+    made.conditions = {.augment_labels = batch.augment_labels,
+                       .context = batch.context,
+                       .null_context = data_.images().null_context};
+    return made;
   }
   step_report report_of(const evaluated_batch<Scalar>& found) const {
     const std::vector<index_t>& rows = found.route.rows_by_stage;
@@ -318,10 +395,10 @@ class trainer {
   stage_quotas quotas_;
   row_draws draws_;
   denoising_objective<Scalar, Backend> objective_;
+  batch_reader data_;
+  image_batch spare_;  // of the last step: its memory is used again
   std::optional<averaged_adam<Scalar, Backend>> update_;  // made once the data are accepted
-  index_t images_count_ = 0;
   std::string images_fingerprint_;
-  std::vector<int> classes_;
   tensor<Scalar, Backend> images_;
   tensor<Scalar, Backend> gradient_;
   double norm_ = 0;  // of the gradient

@@ -6,23 +6,24 @@
 #include <vector>
 
 #include "../core/warning.hpp"
+#include "../data/survey.hpp"
 #include "../stages/partition.hpp"
 #include "options.hpp"
 
 namespace multistage::detail {
 
 /// Images that do not look like pictures in [-1, 1] nor like latent images of about unit size.
-MULTISTAGE_COLD inline void warn_of_images(std::span<const float> images) {
-  const auto [least, most] = std::minmax_element(images.begin(), images.end());
-  if (std::max(-*least, *most) > 10)
-    warn("trainer: the images' values go from ", *least, " to ", *most,
+MULTISTAGE_COLD inline void warn_of_images(const image_survey& images) {
+  if (std::max(-images.least, images.most) > 10)
+    warn("trainer: the images' values go from ", images.least, " to ", images.most,
          "; pictures are expected in [-1, 1] (bytes: v / 127.5 - 1), latent images scaled to a "
          "standard deviation near 1 (scale_factor)");
-  else if (*least >= 0 && *most <= 1)
-    warn("trainer: no image has a value below 0, they go from ", *least, " to ", *most,
-         "; pictures are expected in [-1, 1]: give 2 v - 1");
-  else if (*most <= 0)
-    warn("trainer: no image has a value above 0, they go from ", *least, " to ", *most,
+  else if (images.whole && images.least >= 0 && images.most <= 1)
+    warn("trainer: no image has a value below 0, they go from ", images.least, " to ",
+         images.most, "; pictures are expected in [-1, 1]: give 2 v - 1");
+  else if (images.whole && images.most <= 0)
+    warn("trainer: no image has a value above 0, they go from ", images.least, " to ",
+         images.most,
          "; pictures are expected in all of [-1, 1]: where integers were read whose white is "
          "not 255, name it (image_rule::largest, --largest)");
 }
