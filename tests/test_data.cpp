@@ -1,9 +1,12 @@
-// The way of data: images by their numbers in any order, shards and what is refused of them.
+// The way of data: images by their numbers in any order, shards and what is refused of them;
+// transforms, batches that are read ahead, and what a trainer makes of both.
+#include <atomic>
 #include <cmath>
-#include <fstream>
 #include <multistage/data/augment.hpp>
 #include <multistage/io/dataset.hpp>
 #include <multistage/io/shard_writer.hpp>
+#include <multistage/multistage.hpp>
+#include <multistage/training/checkpoint.hpp>
 
 #include "catch.hpp"
 #include "directory.hpp"
@@ -48,6 +51,68 @@ void edit(const std::string& path, const std::string& from, const std::string& t
   text.replace(at, from.size(), to);
   io::write_file(path, text);
 }
+
+constexpr ms::song_unet tiny{.resolution = 4,
+                             .channels = 2,
+                             .columns = 3,
+                             .encoder_channels = 8,
+                             .channel_mult = {1},
+                             .num_blocks = 1,
+                             .attn_resolutions = {},
+                             .label_dim = 7,
+                             .augment_dim = 1};
+using model_type = ms::dynamic_model<float, ms::cpu>;
+model_type make_model(int augment_dim = 1) {
+  ms::song_unet net = tiny;
+  net.augment_dim = augment_dim;
+  return {ms::cpu(1), {net, {{8, 8}}, {}}, ms::partition({1.0}), 1};
+}
+const ms::trainer_options usual{.learning_rate = 2e-3,
+                                .lr_rampup_kimg = 0,
+                                .batch_size = 8,
+                                .label_dropout = 0.25,
+                                .seed = 5};
+
+/// Images 0 to n - 1 as a set, of which `broken` throws where it says so.
+ms::image_source made(ms::index_t n, std::shared_ptr<std::atomic<int>> broken = {}) {
+  ms::image_source images{{n, 4, 3, 2}, [broken](std::span<const ms::index_t> rows, float* to) {
+                            if (broken && (*broken)-- == 1)
+                              ms::fail<ms::file_error>("the disk is gone");
+                            for (const ms::index_t row : rows)
+                              for (ms::index_t k = 0; k < image; ++k)
+                                *to++ = ms::value_of_byte(byte_of(row, k));
+                          }};
+  std::vector<int> labels;
+  for (ms::index_t i = 0; i < n; ++i)
+    labels.push_back(int(i % 5));
+  images = images.labelled(labels, 7);
+  images.class_names = {"a", "b", "c", "d", "e", "f", "g"};
+  return images;
+}
+
+/// Weights after so many steps.
+std::vector<float> trained(const ms::image_source& images,
+                           int steps,
+                           const ms::image_transform& transform = {}) {
+  model_type model = make_model();
+  ms::trainer trainer{model, images, usual, transform};
+  while (steps-- > 0)
+    trainer.step();
+  return model.weights().to_host();
+}
+
+/// Negates all images and says so; each fourth row twice.
+struct negative {
+  ms::bound_transform bind(const ms::shape& of) const {
+    return {of, 1,
+            [n = of.row_size()](const float* from, const ms::step_numbers&, ms::index_t row,
+                                float* to, float* labels) {
+              for (ms::index_t i = 0; i < n; ++i)
+                to[i] = row % 4 == 0 ? from[i] : -from[i];
+              labels[0] = row % 4 == 0 ? 0.0f : 1.0f;
+            }};
+  }
+};
 
 }  // namespace
 
@@ -416,4 +481,270 @@ TEST_CASE("what images cannot have is refused, by name", "[augment]") {
   CHECK(message([] {
           ms::augmenter({.p = 1.5}, {1, 8, 8, 3});
         }).find("p = 1.5") != std::string::npos);
+}
+
+TEST_CASE("a mirrored image is the image from the other side, for half of the rows") {
+  const ms::bound_transform mirrored = ms::image_transform(ms::mirror{}).bind({1, 4, 3, 2});
+  std::vector<float> from(image);
+  for (std::size_t k = 0; k < from.size(); ++k)
+    from[k] = float(k);
+  int changed = 0;
+  std::vector<float> to(image), again(image);
+  for (ms::index_t row = 0; row < 1000; ++row) {
+    mirrored.apply(from.data(), {3, 9}, row, to.data(), nullptr);
+    mirrored.apply(from.data(), {3, 9}, row, again.data(), nullptr);
+    REQUIRE(to == again);
+    if (to == from)
+      continue;
+    ++changed;
+    for (int y = 0; y < 4; ++y)
+      for (int x = 0; x < 3; ++x)
+        for (int c = 0; c < 2; ++c)
+          REQUIRE(to[std::size_t((y * 3 + x) * 2 + c)] ==
+                  from[std::size_t((y * 3 + 2 - x) * 2 + c)]);
+  }
+  CHECK(changed > 440);  // 500, standard deviation 16
+  CHECK(changed < 560);
+  CHECK_THAT(message([] {
+               ms::image_transform(ms::mirror{1.5}).bind({1, 4, 3, 2});
+             }),
+             Catch::Contains("probability = 1.5"));
+}
+
+TEST_CASE("batches read ahead are those read when they are asked for, whatever happens") {
+  const auto broken = std::make_shared<std::atomic<int>>(0);
+  const ms::image_transform both = ms::image_transform(negative{}).then(ms::mirror{});
+  ms::batch_reader ahead(made(50, broken), both, {.labels = true});
+  ms::batch_reader other(made(50), both, {.labels = true});
+  const auto same = [](const ms::image_batch& a, const ms::image_batch& b) {
+    CHECK(a.images == b.images);
+    CHECK(a.classes == b.classes);
+    CHECK(a.augment_labels == b.augment_labels);
+  };
+  ms::image_batch spare;
+  for (ms::index_t step = 0; step < 6; ++step) {
+    ms::image_batch batch = ahead.take({1, step}, 8);
+    ahead.prepare({1, step + 1}, 8, std::move(spare));
+    const ms::image_batch want = other.read({1, step}, 8);
+    same(batch, want);
+    REQUIRE(want.images.size() == 8 * image);
+    // Which images: by the run's numbers for their order; half of what follows is mirrored.
+    for (ms::index_t r = 0; r < 8; ++r) {
+      const ms::index_t i = ms::random_stream(1, ms::purpose::data_order, std::uint64_t(step))
+                                .below(std::uint64_t(r), 50);
+      CHECK(want.classes[std::size_t(r)] == i % 5);
+      const float sign = r % 4 == 0 ? 1.0f : -1.0f;
+      CHECK(want.augment_labels[std::size_t(r)] == (sign < 0 ? 1.0f : 0.0f));
+      float sum = 0;
+      float sum_want = 0;
+      for (ms::index_t k = 0; k < image; ++k) {
+        sum += want.images[std::size_t(r * image + k)];
+        sum_want += sign * ms::value_of_byte(byte_of(i, k));
+      }
+      CHECK(sum == Approx(sum_want).margin(1e-4));
+    }
+    spare = std::move(batch);
+  }
+  // Another step than was prepared, then the one that was.
+  same(ahead.take({1, 9}, 8), other.read({1, 9}, 8));
+  same(ahead.take({1, 6}, 8), other.read({1, 6}, 8));
+  // What fails ahead is tried again; what fails then arrives, and the next try is as good.
+  *broken = 1;
+  ahead.prepare({1, 7}, 8);
+  same(ahead.take({1, 7}, 8), other.read({1, 7}, 8));
+  *broken = 1;
+  CHECK_THAT(message([&] { ahead.take({1, 8}, 8); }), Catch::Contains("the disk is gone"));
+  same(ahead.take({1, 8}, 8), other.read({1, 8}, 8));
+  // In a child of fork() the thread that reads does not exist.
+  ahead.prepare({1, 10}, 8);
+  const int status = test::in_child([&] {
+    const bool equal = ahead.take({1, 10}, 8).images == other.read({1, 10}, 8).images;
+    ::_exit(equal ? 0 : 1);
+  });
+  CHECK(status == 0);
+  same(ahead.take({1, 10}, 8), other.read({1, 10}, 8));
+}
+
+TEST_CASE("training on shards is training on the images in memory") {
+  const directory dir;
+  write_set(dir / "set", 40);
+  const ms::image_source shards = io::open_images(dir / "set");
+  const std::vector<float> values = io::read_all(shards).values;
+  model_type model = make_model();
+  const std::vector<int> labels = shards.labels();
+  ms::trainer trainer{model, std::span<const float>(values), shards.extents, usual,
+                      std::span<const int>(labels)};
+  for (int i = 0; i < 5; ++i)
+    trainer.step();
+  CHECK(trained(shards, 5) == model.weights().to_host());
+  CHECK(trained(made(40), 5) == model.weights().to_host());
+  CHECK(trained(shards, 5, ms::mirror{}) != model.weights().to_host());
+}
+
+TEST_CASE("what a step shows the network is the transformed images with their labels") {
+  // The same step given from outside: images, noise, labels written down here.
+  const ms::image_source images = made(50);
+  model_type one = make_model();
+  model_type other = make_model();
+  ms::trainer_options o = usual;
+  o.label_dropout = 0;
+  o.stage_probabilities = {1, 0};
+  ms::trainer trainer{one, images, o, negative{}};
+  ms::trainer by_hand{other, images, o, negative{}};
+  for (ms::index_t step = 0; step < 3; ++step) {
+    trainer.step();
+    const ms::step_numbers numbers{o.seed, step};
+    const ms::row_draws draws(o, one.stages());
+    const auto rows = draws.draw(8, std::vector<double>{1, 0}, numbers);
+    ms::training_batch<float> given;
+    given.class_labels.assign(8 * 7, 0.0f);
+    for (ms::index_t r = 0; r < 8; ++r) {
+      const ms::index_t i = numbers.of(ms::purpose::data_order).below(std::uint64_t(r), 50);
+      const bool negated = r % 4 != 0;
+      for (ms::index_t k = 0; k < image; ++k) {
+        const float v = ms::value_of_byte(byte_of(i, k));
+        given.images.push_back(negated ? -v : v);
+        given.noise.push_back(float(
+            numbers.of(ms::purpose::training_noise).normal(std::uint64_t(r * image + k))));
+      }
+      given.class_labels[std::size_t(r * 7 + i % 5)] = 1;
+      given.augment_labels.push_back(negated ? 1.0f : 0.0f);
+      given.sigmas.push_back(rows[std::size_t(r)].sigma);
+    }
+    by_hand.step(given);
+    CHECK(one.weights().to_host() == other.weights().to_host());
+  }
+  CHECK(trained(images, 2, negative{}) != trained(images, 2));
+}
+
+TEST_CASE("images that cannot be read stop a step before it changes anything") {
+  std::atomic<bool> gone{false};
+  ms::image_source images = made(50);
+  images.read = [&gone, read = images.read](std::span<const ms::index_t> rows, float* to) {
+    ms::require<ms::file_error>(!gone, "the disk is gone");
+    read(rows, to);
+  };
+  model_type model = make_model();
+  ms::trainer trainer{model, images, usual, ms::mirror{}};
+  trainer.step();
+  gone = true;
+  const auto step = [&] {
+    return message([&] { trainer.step(); });
+  };
+  int steps = 1;  // what was read ahead in time can still be trained on
+  while (steps < 4 && step() == "nothing")
+    ++steps;
+  CHECK(steps <= 2);
+  CHECK(trainer.steps() == steps);
+  CHECK(model.weights().to_host() == trained(made(50), steps, ms::mirror{}));
+  CHECK_THAT(step(), Catch::Contains("the disk is gone"));
+  gone = false;
+  while (trainer.steps() < 5)
+    trainer.step();
+  CHECK(model.weights().to_host() == trained(made(50), 5, ms::mirror{}));
+}
+
+TEST_CASE("a run with mirrored images that was stopped goes on as if it had not been") {
+  const directory dir;
+  const std::string path = dir / "model.safetensors";
+  const ms::image_source images = made(50);
+  const std::vector<float> whole = trained(images, 6, ms::mirror{});
+  {
+    model_type model = make_model();
+    ms::trainer trainer{model, images, usual, ms::mirror{}};
+    for (int i = 0; i < 3; ++i)
+      trainer.step();
+    ms::save(path, trainer);
+  }
+  model_type model = make_model();
+  ms::trainer trainer{model, images, usual, ms::mirror{}};
+  trainer.step();  // reads step 1 ahead, which is not what comes next
+  ms::resume(path, trainer);
+  for (int i = 0; i < 3; ++i)
+    trainer.step();
+  CHECK(model.weights().to_host() == whole);
+  // The names of classes travel with the model, and hold others off.
+  const model_type loaded = ms::load<float>(path, ms::cpu(1));
+  CHECK(loaded.trained().class_names == images.class_names);
+  ms::image_source renamed = images;
+  renamed.class_names[3] = "z";
+  ms::trainer of_others{model, renamed, usual};
+  CHECK_THAT(message([&] { ms::resume(path, of_others); }),
+             Catch::Contains("class 3 is 'd' there, in this run 'z'"));
+  ms::resume(path, of_others, {.other_images = true});
+}
+
+TEST_CASE("data that do not go with a model are refused, or warned of") {
+  std::vector<std::string> said;
+  const auto before =
+      ms::set_warning_handler([&](const std::string& text) { said.push_back(text); });
+  const auto says = [](const ms::image_source& images, const ms::image_transform& transform) {
+    return message([&] {
+      model_type model = make_model();
+      ms::trainer trainer{model, images, usual, transform};
+    });
+  };
+  ms::image_source images = made(20);
+  images.read_labels = {};
+  CHECK_THAT(says(images, {}), Catch::Contains("images without labels for a model of 7"));
+  images = made(20);
+  images.class_count = 8;
+  CHECK_THAT(says(images, {}), Catch::Contains("8 classes, the model knows 7"));
+  images = made(20);
+  images.extents.height = 2;
+  CHECK_THAT(says(images, {}), Catch::Contains("images are [20, 2, 3, 2]"));
+  CHECK_THAT(says(made(20), ms::image_transform(negative{}).then(negative{})),
+             Catch::Contains("gives an image 2 labels, the network reads augment_dim = 1"));
+  CHECK(said.empty());
+  model_type model = make_model(0);
+  ms::trainer trainer{model, made(20), usual, negative{}};
+  REQUIRE(said.size() == 1);
+  CHECK_THAT(said[0], Catch::Contains("augment_dim = 1"));
+  ms::set_warning_handler(before);
+}
+
+TEST_CASE("contexts are trained with, and left out for what stands for none") {
+  const ms::ldm_unet net{.resolution = 4,
+                         .channels = 2,
+                         .encoder_channels = 8,
+                         .channel_mult = {1},
+                         .num_blocks = 1,
+                         .attn_downsample = {1},
+                         .num_head_channels = 4,
+                         .norm_groups = 4,
+                         .spatial_transformer = true,
+                         .context_dim = 3,
+                         .context_tokens = 2};
+  ms::image_source images{{30, 4, 4, 2}, [](std::span<const ms::index_t> rows, float* to) {
+                            for (const ms::index_t row : rows)
+                              for (ms::index_t k = 0; k < 32; ++k)
+                                *to++ = ms::value_of_byte(byte_of(row, k));
+                          }};
+  const auto with = [&](float factor, std::vector<float> none, double dropout,
+                        bool any = true) {
+    ms::image_source set = images;
+    if (any)
+      set.context = std::make_shared<const ms::image_source>(ms::image_source{
+          {30, 1, 2, 3}, [factor](std::span<const ms::index_t> rows, float* to) {
+            for (const ms::index_t row : rows)
+              for (int k = 0; k < 6; ++k)
+                *to++ = factor * float(row + k) / 10;
+          }});
+    set.null_context = none;
+    model_type model(ms::cpu(1), {net, {{8}}, {}}, ms::partition(), 1);
+    ms::trainer_options o = usual;
+    o.label_dropout = dropout;
+    ms::trainer trainer{model, set, o};
+    for (int i = 0; i < 3; ++i)
+      trainer.step();
+    return model.weights().to_host();
+  };
+  const auto plain = with(1, {}, 0);
+  CHECK(plain != with(2, {}, 0));
+  CHECK(plain == with(1, {1, 2, 3, 4, 5, 6}, 0));
+  // Always left out: as if all were zeros, or what stands for none.
+  CHECK(with(1, {}, 1) == with(0, {}, 0));
+  CHECK(with(1, {1, 2, 3, 4, 5, 6}, 1) == with(2, {1, 2, 3, 4, 5, 6}, 1));
+  CHECK(with(1, {1, 2, 3, 4, 5, 6}, 1) != with(0, {}, 0));
+  CHECK(plain != with(1, {}, 0.5));
 }
