@@ -692,6 +692,10 @@ TEST_CASE("data that do not go with a model are refused, or warned of") {
   CHECK_THAT(says(images, {}), Catch::Contains("8 classes, the model knows 7"));
   images = made(20);
   images.extents.height = 2;
+  images.read = [](std::span<const ms::index_t> rows, float* to) {
+    for (std::size_t i = 0; i < rows.size() * 12; ++i)
+      to[i] = float(i % 7) / 7;
+  };
   CHECK_THAT(says(images, {}), Catch::Contains("images are [20, 2, 3, 2]"));
   CHECK_THAT(says(made(20), ms::image_transform(negative{}).then(negative{})),
              Catch::Contains("gives an image 2 labels, the network reads augment_dim = 1"));
