@@ -404,6 +404,8 @@ TEST_CASE(
   CHECK_THROWS_AS(ms::downsample(pixel), ms::shape_error);
   CHECK_THAT(message([&] { ms::downsample(pixel); }),
              Contains("does not fit an image of 1 x 1"));
+  CHECK_THAT(message([&] { ms::ops::resample(b, pixel.cview(), pixel.view(), {}, false); }),
+             Contains("resample: the filter does not fit an image of 1 x 1"));
   CHECK(ms::upsample(pixel).extents() == ms::shape{1, 2, 2, 2});
   CHECK_THAT(recorded([&](ms::recorder<ms::name_list>& r, ms::feature at) {
                return r.resample(at, {.taps = {1, 1, 1, 1, 1, 1, 1}, .padding = 0}, false);

@@ -572,7 +572,7 @@ TEMPLATE_TEST_CASE("resample", "", BACKENDS) {
                 }
       CHECK(test::distance(run(x), want) < 1e-14);
       auto dx = d.put(c.x, vec(x.size(), 2.0));
-      ms::ops::resample(d.b, d.put(ys, r).view(), dx.view(), c.filter, up, true, true);
+      ms::ops::resample_backward(d.b, d.put(ys, r).view(), dx.view(), c.filter, up, true);
       vec g = dx.to_host();
       for (double& e : g)
         e -= 2;

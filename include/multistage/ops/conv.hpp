@@ -115,7 +115,7 @@ struct convolution {
     description d;
     d.out = {out_channels, int(window.out(x.height)), int(window.out_width(x.width))};
     if (d.out.size() < 1)
-      d.wrong = {graph_problem::empty, "the kernel does not fit into x"};
+      d.wrong = {graph_problem::empty, "the kernel does not fit"};
     d.in = {x.extents(), {channels2, x.height, x.width}, {out_channels, 1, 1}, d.out};
     d.weight = {window.kernel, window.resolved().kernel_width, x.channels + channels2,
                 out_channels};

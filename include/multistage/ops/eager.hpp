@@ -192,28 +192,31 @@ requires(Q::extents_type::rank() == 3 && K::extents_type::rank() == 3 &&
   return y;
 }
 
-/// x [rows, height, width, channels] at half the resolution, or at twice. The default filter is
-/// the mean and the nearest neighbour.
-template <detail::image_like X>
-auto downsample(const X& x, const ops::resample_filter& filter = {}) {
-  const detail::packed_image<X> from(x);
-  const shape& s = (*from).extents;
-  ops::check_filter(filter, false, s.height, s.width);
-  auto y = detail::image_beside(
-      x, {s.rows, filter.down(s.height), filter.down(s.width), s.channels});
-  ops::resample(y.backend(), *from, y.view(), filter, false);
+namespace detail {
+/// A new image: x resampled.
+template <image_like X>
+auto resampled(const X& x, const ops::resampling& how) {
+  const packed_image<X> from(x);
+  ops::forward_pass<typename X::value_type> pass{.in = {*from}};
+  const ops::description d = ops::checked(how, pass);
+  auto y = image_beside(x, d.out.of(pass.rows()));
+  pass.y = y.view();
+  ops::run(y.backend(), how, pass, d);
   return y;
 }
-/// Of x [rows, height, width, channels] to twice the height and width. @throws shape_error
+}  // namespace detail
+
+/// x [rows, height, width, channels] at half the resolution: by default the mean of 2 x 2
+/// pixels. @throws shape_error where the filter does not fit, value_error for one out of range
+template <detail::image_like X>
+auto downsample(const X& x, const ops::resample_filter& filter = {}) {
+  return detail::resampled(x, {filter, false});
+}
+/// x [rows, height, width, channels] at twice the resolution: by default each pixel four times.
+/// @throws as downsample does
 template <detail::image_like X>
 auto upsample(const X& x, const ops::resample_filter& filter = {}) {
-  const detail::packed_image<X> from(x);
-  const shape& s = (*from).extents;
-  ops::check_filter(filter, true, s.height, s.width);
-  auto y =
-      detail::image_beside(x, {s.rows, filter.up(s.height), filter.up(s.width), s.channels});
-  ops::resample(y.backend(), *from, y.view(), filter, true);
-  return y;
+  return detail::resampled(x, {filter, true});
 }
 
 /// a gelu(g) for x = [a, g] along the channels of [rows, height, width, 2 channels].

@@ -174,10 +174,10 @@ void group_norm(Backend& b,
                              .bias = bias,
                              .y = y,
                              .statistics = statistics.data};
-  checked(options.operation(), pass);
+  const description d = checked(options.operation(), pass);
   expect("group_norm", "bias", bias, weight.extents);
   expect("group_norm", "statistics", statistics, shape{x.extents.rows, 1, options.groups, 2});
-  run(b, options.operation(), pass);
+  run(b, options.operation(), pass, d);
 }
 
 /// Gradients of group_norm; `g` holds the pointers, of the extents that backend/primitives.hpp

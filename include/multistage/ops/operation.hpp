@@ -253,7 +253,10 @@ description checked(const Op& op, const forward_pass<T>& pass, const char* where
   expect_packed(where, Op::operands[0], x);
   const description d = op.describe(features_of(pass.in));
   const misfit& wrong = d.wrong;
-  if (wrong.kind == graph_problem::extents || wrong.kind == graph_problem::empty)
+  if (wrong.kind == graph_problem::empty)
+    fail<shape_error>(where, ": ", wrong.sentence, " an image of ", x.extents.height, " x ",
+                      x.extents.width, "; give a larger image or more padding");
+  if (wrong.kind == graph_problem::extents)
     fail<shape_error>(where, ": ", wrong.sentence, "; ", Op::operands[0], " has extents ",
                       x.extents);
   if (wrong.kind != graph_problem::none && wrong.channels > 0)
@@ -273,13 +276,18 @@ description checked(const Op& op, const forward_pass<T>& pass, const char* where
   return d;
 }
 
+/// Runs an operation on tensors. @param d what `checked` says of it @throws shape_error naming
+/// the result if that does not fit
+template <class Op, class Backend, class T>
+void run(Backend& b, const Op& op, const forward_pass<T>& pass, const description& d) {
+  MULTISTAGE_REQUIRE_NEEDS(Backend, Op, T);
+  expect(Op::name, "y", pass.y, d.out.of(pass.rows()));
+  op.forward(b, pass);
+}
 /// Runs an operation on tensors. @throws as `checked` does
 template <class Op, class Backend, class T>
 void run(Backend& b, const Op& op, const forward_pass<T>& pass) {
-  MULTISTAGE_REQUIRE_NEEDS(Backend, Op, T);
-  const description d = checked(op, pass);
-  expect(Op::name, "y", pass.y, d.out.of(pass.rows()));
-  op.forward(b, pass);
+  run(b, op, pass, checked(op, pass));
 }
 
 /// Runs its backward. @throws as `checked` does

@@ -146,7 +146,7 @@ struct pooling {
     d.in[0] = x.extents();
     d.out = {x.channels, int(window.out(x.height)), int(window.out_width(x.width))};
     if (d.out.size() < 1)
-      d.wrong = {graph_problem::empty, "the window does not fit into x"};
+      d.wrong = {graph_problem::empty, "the window does not fit"};
     if (kind == pool_kind::maximum)
       d.backward_reads = 0b0001;
     return d;

@@ -2,8 +2,6 @@
 // EDM's U-Nets use it): filter [1, 1] is the 2x2 mean and the nearest neighbour, [1, 3, 3, 1]
 // the smooth one. Up is four times the transpose of down, so each is the other's backward.
 #pragma once
-#include <algorithm>
-
 #include "operation.hpp"
 
 namespace multistage::ops {
@@ -50,20 +48,6 @@ struct resample_filter {
     return rate * (extent - 1) + size() - 2 * pad();
   }
 };
-
-/// Refuses filters with which nothing can be computed, and images that they do not fit. @throws
-/// value_error, shape_error
-inline void check_filter(const resample_filter& f, bool up, index_t height, index_t width) {
-  require<value_error>(f.sound(), "resample: a filter of ", f.size(), " taps, rate ", f.rate,
-                       " and padding ", f.padding,
-                       "; taps lie within +-4096 and do not add up to 0, the rate is 1 to "
-                       "1024, the padding at most as many as the taps");
-  const index_t least =
-      std::min(up ? f.up(height) : f.down(height), up ? f.up(width) : f.down(width));
-  require<shape_error>(least >= 1 || height == 0 || width == 0, "resample: a filter of ",
-                       f.size(), " taps and padding ", f.pad(), " does not fit an image of ",
-                       height, " x ", width, "; give a larger image or more padding");
-}
 
 /// Multiply-accumulates of one image of the given input extents.
 constexpr index_t resample_macs(const resample_filter& f,
@@ -138,6 +122,8 @@ struct resampling {
     description d;
     d.in[0] = x.extents();
     d.out = {x.channels, moved(x.height), moved(x.width)};
+    if (x.height > 0 && x.width > 0 && (d.out.height < 1 || d.out.width < 1))
+      d.wrong = {graph_problem::empty, "the filter does not fit"};
     d.macs = resample_macs(filter, up, x.height, x.width, x.channels);
     return d;
   }
@@ -170,28 +156,23 @@ struct resampling {
   }
 };
 
-/// y = x resampled, [rows, h, w, c] -> [rows, filter.down(h) or up(h), ...]. With `backward`, y
-/// is dx (of the forward's input extents) and x is dy. @throws shape_error when extents do not
-/// fit, value_error for a filter out of range.
+/// y = x resampled, [rows, h, w, c] -> [rows, filter.down(h) or up(h), ...]. @throws
+/// shape_error when extents do not fit, value_error for a filter out of range
 template <class Backend, class T>
-void resample(Backend& b,
-              input<T> x,
-              view<T> y,
-              const resample_filter& filter,
-              bool up,
-              bool backward = false,
-              bool accumulate = false) {
-  MULTISTAGE_REQUIRE_SUPPORT(Backend, resample, T);
-  const shape in = backward ? y.extents : x.extents;
-  check_filter(filter, up, in.height, in.width);
-  const shape out =
-      up ? shape{in.rows, filter.up(in.height), filter.up(in.width), in.channels}
-         : shape{in.rows, filter.down(in.height), filter.down(in.width), in.channels};
-  expect("resample", backward ? "dy" : "x", x, backward ? out : in);
-  expect("resample", backward ? "dx" : "y", y, backward ? in : out);
-  resample_run(
-      b, make_resample_problem<T>(x.data, x.extents, y.data, y.extents, filter, up != backward,
-                                  up ? T(filter.rate * filter.rate) : T(1), accumulate));
+void resample(Backend& b, input<T> x, view<T> y, const resample_filter& filter, bool up) {
+  run(b, resampling{filter, up}, forward_pass<T>{.in = {x}, .y = y});
+}
+/// dx (+)= the gradient of resample, from dy like y; dx has x's extents. @throws as resample
+/// does
+template <class Backend, class T>
+void resample_backward(Backend& b,
+                       input<T> dy,
+                       view<T> dx,
+                       const resample_filter& filter,
+                       bool up,
+                       bool accumulate = false) {
+  // What x was does not matter, only its extents, which are dx's.
+  run_backward(b, resampling{filter, up}, gradient_pass<T>(dx, dy, dx, accumulate));
 }
 
 }  // namespace multistage::ops
