@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <cstdint>
 #include <map>
 #include <multistage/core/options.hpp>
@@ -141,6 +142,27 @@ class named_options {
       f(o, value);
     });
   }
+  /// Whole numbers with commas between them that were given for an option of one number, which
+  /// counts as not given then; nothing where one number was given, or none. @throws value_error
+  std::vector<int> take_list(const std::string& name) {
+    const auto it = given_.find(name);
+    std::vector<int> numbers;
+    if (it == given_.end() || it->second.option->count() == 0 ||
+        it->second.texts[0].find(',') == std::string::npos)
+      return numbers;
+    std::vector<double> entries;
+    const std::string flag = flag_of(name);
+    multistage::set_option({flag.c_str(), "a number for each stage, lowest noise first"},
+                           entries, it->second.texts[0]);
+    for (const double entry : entries) {
+      multistage::require<multistage::value_error>(
+          entry == std::floor(entry) && entry >= 0 && entry <= 1e6, flag, ": ", entry,
+          " is no number of steps, 0 to 1000000");
+      numbers.push_back(int(entry));
+    }
+    it->second.option->clear();
+    return numbers;
+  }
   /// Names of the options that were given.
   std::vector<std::string> given() const {
     std::vector<std::string> names;
@@ -153,6 +175,7 @@ class named_options {
  private:
   static constexpr std::pair<const char*, const char*> short_names[] = {
       {"num_steps", "--steps"},
+      {"label", "--labels"},
       {"s_churn", "--churn"},
       {"batch_size", "--batch"}};
   struct entry {

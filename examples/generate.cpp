@@ -1,14 +1,15 @@
-// Draws pictures with a checkpoint: generate MODEL.safetensors [--seeds 0-63] [--sampler
-// edm_heun] [--num-steps N] [--out PATH] ... Each sampler takes its own options by name
-// (--list-samplers); one that it has not, or that has no effect, is refused. PATH ending in
-// .png: a grid; in .npz: an array of bytes; else a folder with a PNG a seed, which is gone on
-// with where it was left.
+// Draws pictures with a checkpoint: generate MODEL.safetensors [--seeds 0-63] [--labels 0-9]
+// [--sampler edm_heun] [--num-steps N | N,N,...] [--out PATH] ... Each sampler takes its own
+// options by name (--list-samplers); one that it has not, or that has no effect, is refused.
+// PATH ending in .png: a grid; in .npz: an array of bytes; else a folder with a PNG a picture,
+// which is gone on with where it was left. How pictures were made is written into each PNG, and
+// beside an .npz as JSON.
+#include <chrono>
 #include <cstdio>
 #include <multistage/io.hpp>
 #include <multistage/multistage.hpp>
-#include <multistage/samplers/all.hpp>
 
-#include "command_line.hpp"
+#include "named_sampler.hpp"
 
 namespace ms = multistage;
 using json = ms::io::json;
@@ -20,103 +21,17 @@ struct settings {
   std::string autoencoder;
   std::string weak;
   std::string seeds = "0-15";
-  std::string sampler = "edm_heun";
   std::string out = "samples.png";
+  std::string preview;
+  bool label_grid = false;
   int threads = 0;
   int columns = 0;
   int zoom = 1;
   ms::sampling_options sampling;
 };
 
-using model_type = ms::dynamic_model<float, ms::cpu>;
-
-/// Calls f(name, sampler) for every sampler that can be named, with its defaults.
-template <class F>
-void for_each_sampler(F&& f) {
-  f("edm_heun", ms::edm_heun{});
-  f("edm_ablation", ms::edm_ablation{});
-  f("ddim", ms::ddim{});
-  f("ddpm", ms::ddim{.eta = 1});
-  f("gddim", ms::gddim{});
-  f("flow_euler", ms::flow_ode{});
-  f("flow_heun", ms::flow_ode{.heun = true});
-  f("pfgm", ms::pfgm{});
-  f("pndm", ms::pndm{});
-  f("dpm_solver", ms::dpm_solver{.predict_data = false, .denoise_to_zero = true});
-  f("dpm_solver++", ms::dpm_solver{.denoise_to_zero = true});
-  f("dpm_solver++_singlestep",
-    ms::dpm_solver{.method = ms::dpm_method::singlestep, .denoise_to_zero = true});
-  f("dpm_solver_sde", ms::dpm_solver_sde{});
-  f("deis", ms::deis{.order = 2});
-  f("unipc", ms::unipc{});
-  f("score_sde", ms::score_sde{});
-  f("probability_flow", ms::probability_flow{});
-  f("restart", ms::restart{});
-}
 /// What `sample` is told of by other means than numbers on the command line.
 const std::set<std::string> not_numbers{"context", "weak_context", "from", "known", "mask"};
-
-std::string sampler_names() {
-  std::string names;
-  for_each_sampler([&](const char* name, const auto&) {
-    names += std::string(names.empty() ? "" : ", ") + name;
-  });
-  return names;
-}
-void list_samplers() {
-  for_each_sampler([]<class Sampler>(const char* name, const Sampler& sampler) {
-    std::printf("%s\n", name);
-    Sampler::fields(sampler, [](const ms::option& o, const auto& value) {
-      std::printf("  %-28s %s\n",
-                  (command_line::flag_of(o.name) + " " + ms::option_text(value)).c_str(),
-                  o.meaning);
-    });
-  });
-}
-
-/// Refuses options that were given and have no effect on this sampler. @throws value_error
-template <class Sampler>
-void check_given(const std::string& name,
-                 const Sampler& sampler,
-                 const command_line::named_options& options) {
-  for (const std::string& one : options.given()) {
-    std::string own;
-    bool has = false;
-    Sampler::fields(sampler, [&](const ms::option& o, const auto&) {
-      has = has || o.name == one;
-      own += " " + command_line::flag_of(o.name);
-    });
-    ms::require<ms::value_error>(has, "generate: ", command_line::flag_of(one),
-                                 " is no option of the sampler ", name, "; it takes", own);
-    const char* why = ms::sampling::no_effect(sampler, one);
-    ms::require<ms::value_error>(why == nullptr, "generate: ", command_line::flag_of(one),
-                                 " has no effect on ", name, " ", why ? why : "",
-                                 "; leave it out");
-  }
-}
-
-/// Calls f with the sampler that was asked for and its options.
-template <class F>
-void with_sampler(const settings& s,
-                  const command_line::named_options& options,
-                  const ms::training_facts& trained,
-                  F&& f) {
-  bool found = false;
-  for_each_sampler([&](const std::string& name, auto sampler) {
-    if (name != s.sampler)
-      return;
-    found = true;
-    if constexpr (requires { sampler.augmented; })  // as it was trained
-      if (trained.augmented.value_or(0) > 0)
-        sampler.augmented = *trained.augmented;
-    options.set(sampler.name(), sampler);
-    check_given(name, sampler, options);
-    sampler.sigmas();  // whatever else is wrong is said before anything is drawn
-    f(sampler);
-  });
-  ms::require<ms::value_error>(found, "generate: sampler '", s.sampler,
-                               "' is unknown; known: ", sampler_names());
-}
 
 /// Refuses options of `sample` that were given and have no effect. @throws value_error
 void check_given(const settings& s,
@@ -132,9 +47,11 @@ void check_given(const settings& s,
                                  "; leave it out, or give both");
   };
   const bool guides = s.sampling.guide.acts();
-  for (const char* name : {"guidance_low", "guidance_high"})
+  for (const char* name : {"guidance_low", "guidance_high", "negative_label"})
     needs(!has(name) || guides, command_line::flag_of(name),
           "without --guidance or --guidance-by-stage other than 1");
+  needs(!has("negative_label") || s.weak.empty(), "--negative-label",
+        "with --weak-model, which is the weak side");
   needs(s.weak.empty() || guides, "--weak-model",
         "without --guidance or --guidance-by-stage other than 1");
   ms::require<ms::value_error>(
@@ -182,20 +99,24 @@ std::string hash_of(const std::string& path) {
   return ms::fingerprint_of(std::span<const char>(parts));
 }
 
-/// What makes a seed's picture what it is, for the folder's record.
-template <class Sampler>
-json origin_of(const settings& s, const Sampler& sampler) {
-  json j{{"model", hash_of(s.model)},
-         {"weak model", hash_of(s.weak)},
-         {"autoencoder", hash_of(s.autoencoder)},
-         {"sampler", s.sampler}};
-  const auto note = [&](const ms::option& o, const auto& value) {
+/// What makes a seed's picture what it is, for records.
+json origin_of(const settings& s, const json& sampler) {
+  json j = sampler;
+  j["model"] = hash_of(s.model);
+  j["weak model"] = hash_of(s.weak);
+  j["autoencoder"] = hash_of(s.autoencoder);
+  ms::sampling_options::fields(s.sampling, [&](const ms::option& o, const auto& value) {
     if (o.name != std::string("batch") && !not_numbers.count(o.name))
       j[command_line::flag_of(o.name)] = ms::option_text(value);
-  };
-  Sampler::fields(sampler, note);
-  ms::sampling_options::fields(s.sampling, note);
+  });
   return j;
+}
+
+/// The same as a PNG holds it. @param of what this picture is
+ms::io::picture_texts texts_of(json origin, const json& of) {
+  origin.update(of);
+  return {{"Software", std::string("multistage ") + ms::version},
+          {"multistage", origin.dump(-1, ' ', true, json::error_handler_t::replace)}};
 }
 
 /// Whether a path holds a PNG, or its beginning.
@@ -233,81 +154,180 @@ void claim(const std::string& folder, const json& origin, bool holds_pictures) {
   ms::io::write_file(record, origin.dump(1) + "\n");
 }
 
-template <class Sampler>
-int generate(settings s, const ms::cpu& b, model_type& model, const Sampler& sampler) {
-  std::optional<model_type> weak;
+/// A picture to draw: its seed, its label and that of guidance's weak side; -1: none.
+struct request {
+  std::uint64_t seed;
+  int label;
+  int negative;
+};
+/// What is to be drawn: a picture a seed, or with --label-grid a row of all seeds a class.
+std::vector<request> requests_of(const settings& s, const model_type& model) {
+  const ms::index_t classes = model.label_dim(ms::input_slot::class_labels);
+  const auto& names = model.trained().class_names;
+  ms::seed_list seeds(s.seeds);
+  std::vector<int> labels;
+  if (s.label_grid) {
+    ms::require<ms::value_error>(classes > 0, "generate: --label-grid, but ", s.model,
+                                 " knows no classes");
+    const bool some = s.sampling.class_label.any();
+    const ms::label_list rows =
+        some ? s.sampling.class_label : ms::label_list("0-" + std::to_string(classes - 1));
+    std::vector<std::uint64_t> repeated;
+    for (const int label : rows.listed(classes, names)) {
+      labels.insert(labels.end(), seeds.size(), label);
+      repeated.insert(repeated.end(), seeds.begin(), seeds.end());
+    }
+    seeds = repeated;
+  } else {
+    labels = s.sampling.class_label.of(seeds, classes, names);
+  }
+  const std::vector<int> negative = s.sampling.negative_label.of(seeds, classes, names);
+  std::vector<request> all;
+  for (std::size_t i = 0; i < seeds.size(); ++i)
+    all.push_back({seeds[i], labels[i], negative[i]});
+  return all;
+}
+
+/// A folder's name for a picture; with its class where seeds do not tell pictures apart.
+std::string path_of(const settings& s, const request& r) {
+  char seed[32];
+  std::snprintf(seed, sizeof seed, "/%06llu", static_cast<unsigned long long>(r.seed));
+  std::string path = s.out + seed;
+  if (s.label_grid || s.sampling.class_label.is_list())
+    path += r.label < 0 ? "-none" : "-" + std::to_string(r.label);
+  return path + ".png";
+}
+
+/// What draws: the model, what decodes its latents, and guidance's weak side.
+struct drawing {
+  const settings& s;
+  const ms::cpu& b;
+  model_type& model;
+  const named_sampler& sampler;
+  std::optional<model_type> weak{};
+  std::optional<ms::autoencoder_model<float, ms::cpu>> decoder{};
+
+  /// Extents of n pictures.
+  ms::shape pictures(ms::index_t n) const {
+    return decoder ? decoder->images(n) : model.images(n);
+  }
+  /// Pictures [n, h, w, c] of what the model drew.
+  std::vector<double> decoded(const std::vector<double>& images) {
+    if (!decoder)
+      return images;
+    const ms::index_t rows = ms::index_t(images.size()) / model.images(1).size();
+    const ms::tensor<float, ms::cpu> z(b, model.images(rows),
+                                       std::vector<float>(images.begin(), images.end()));
+    ms::tensor<float, ms::cpu> x(b, decoder->images(rows));
+    decoder->decode(z.view(), x.view());
+    const auto host = x.to_host();
+    return {host.begin(), host.end()};
+  }
+  /// Writes what the pictures of a batch look like by now, about twice a second.
+  std::function<bool(const ms::sampling_step&)> preview(int columns, int zoom) {
+    using clock = std::chrono::steady_clock;
+    return [this, columns, zoom,
+            last = clock::time_point()](const ms::sampling_step& step) mutable {
+      if (clock::now() - last < std::chrono::milliseconds(500))
+        return true;
+      const std::vector<double> images = decoded(step.denoised());
+      const ms::index_t rows = ms::index_t(images.size()) / pictures(1).size();
+      ms::io::image_grid(images, pictures(rows), columns, zoom).save(s.preview);
+      last = clock::now();
+      return true;
+    };
+  }
+  /// The pictures of some requests, and the stages' evaluations.
+  ms::sampling_result operator()(std::span<const request> some, ms::sampling_options o) {
+    std::vector<std::uint64_t> seeds;
+    std::vector<int> labels;
+    std::vector<int> negative;
+    for (const request& r : some) {
+      seeds.push_back(r.seed);
+      labels.push_back(r.label);
+      negative.push_back(r.negative);
+    }
+    o.seeds = seeds;
+    o.class_label = labels;
+    o.negative_label = negative;
+    ms::sampling_result result = sampler.draw(model, o, weak ? &*weak : nullptr);
+    result.images = decoded(result.images);
+    result.extents = pictures(result.extents.rows);
+    return result;
+  }
+};
+
+ms::io::picture picture_of(std::span<const double> values, const ms::shape& e) {
+  ms::io::picture p{e.height, e.width, e.channels, {}};
+  for (const double v : values)
+    p.bytes.push_back(ms::io::to_byte(v));
+  return p;
+}
+
+int generate(const settings& s,
+             const ms::cpu& b,
+             model_type& model,
+             const named_sampler& sampler) {
+  drawing draw{s, b, model, sampler};
   if (!s.weak.empty())
-    weak.emplace(ms::load<float>(s.weak, b));
-  std::optional<ms::autoencoder_model<float, ms::cpu>> decoder;
+    draw.weak.emplace(ms::load<float>(s.weak, b));
   if (!s.autoencoder.empty())
-    decoder.emplace(ms::io::load_autoencoder<float>(s.autoencoder, b));
+    draw.decoder.emplace(ms::io::load_autoencoder<float>(s.autoencoder, b));
 
   const output kind = output_of(s.out);
   const bool grid = kind == output::grid;
   const bool archive = kind == output::archive;
   const bool folder = kind == output::folder;
-  std::vector<std::uint64_t> seeds = ms::parse_seeds(s.seeds);
-  const auto name = [&](std::uint64_t seed) {
-    char text[32];
-    std::snprintf(text, sizeof text, "/%06llu.png", static_cast<unsigned long long>(seed));
-    return s.out + text;
-  };
-  if (folder) {
-    ms::io::make_directory(s.out);
-    const std::size_t asked = seeds.size();
-    std::erase_if(seeds, [&](std::uint64_t seed) { return is_png(name(seed)); });
-    claim(s.out, origin_of(s, sampler), seeds.size() < asked);
-    if (seeds.size() < asked)
-      std::printf("%zu of %zu pictures are there already\n", asked - seeds.size(), asked);
-  }
+  std::vector<request> requests = requests_of(s, model);
+  const std::size_t asked = requests.size();
+  const json origin = origin_of(s, sampler.options(model));
   // What would fail at the end fails now: a grid that is no picture, latents as PNGs, a path
   // that cannot be written.
-  const ms::index_t many = std::max<ms::index_t>(1, ms::index_t(seeds.size()));
-  const ms::shape drawn = decoder ? decoder->images(many) : model.images(many);
-  const int columns =
-      s.columns > 0 ? s.columns : std::max(1, int(std::lround(std::sqrt(double(many)))));
+  const ms::shape drawn = draw.pictures(ms::index_t(asked));
+  const int columns = s.columns > 0  ? s.columns
+                      : s.label_grid ? int(ms::seed_list(s.seeds).size())
+                                     : std::max(1, int(std::lround(std::sqrt(double(asked)))));
   const int zoom = s.zoom > 1 ? s.zoom : std::max(1, int(96 / drawn.width));
-  if (grid)
+  if (grid || !s.preview.empty())
     ms::io::grid_layout(drawn, columns, zoom);
-  if (!folder)
-    ms::io::check_writable(s.out);
+  for (const std::string& path : {folder ? std::string() : s.out, s.preview})
+    if (!path.empty())
+      ms::io::check_writable(path);
   ms::require<ms::value_error>(!folder || drawn.channels == 1 || drawn.channels == 3,
                                "generate: ", s.model, " draws ", drawn.channels,
                                " channels, which are latents and no PNGs; name their "
                                "--autoencoder, or an .npz for --out");
+  if (folder) {
+    ms::io::make_directory(s.out);
+    std::erase_if(requests, [&](const request& r) { return is_png(path_of(s, r)); });
+    claim(s.out, origin, requests.size() < asked);
+    if (requests.size() < asked)
+      std::printf("%zu of %zu pictures are there already\n", asked - requests.size(), asked);
+  }
 
-  std::vector<unsigned char> all;
-  ms::shape pictures{};
-  std::vector<double> values;
+  std::vector<double> values;        // of a grid
+  std::vector<unsigned char> bytes;  // of an archive
   ms::progress bar("drawing");
-  const std::size_t batch = std::size_t(s.sampling.batch);
-  for (std::size_t at = 0; at < seeds.size(); at += batch) {
-    const std::size_t count = std::min(batch, seeds.size() - at);
-    s.sampling.seeds = std::span(seeds).subspan(at, count);
-    ms::sampling_result r = ms::sample(model, sampler, s.sampling, weak ? &*weak : nullptr);
-    if (decoder) {
-      const ms::tensor<float, ms::cpu> z(b, r.extents,
-                                         std::vector<float>(r.images.begin(), r.images.end()));
-      ms::tensor<float, ms::cpu> x(b, decoder->images(r.extents.rows));
-      decoder->decode(z.view(), x.view());
-      const auto host = x.to_host();
-      r.images.assign(host.begin(), host.end());
-      r.extents = x.extents();
-    }
-    pictures = r.extents;
-    const std::size_t size = std::size_t(pictures.row_size());
-    for (std::size_t i = 0; i < count; ++i) {
-      ms::io::picture p{pictures.height, pictures.width, pictures.channels, {}};
-      for (std::size_t k = 0; k < size; ++k)
-        p.bytes.push_back(ms::io::to_byte(r.images[i * size + k]));
+  ms::sampling_options options = s.sampling;
+  if (!s.preview.empty())
+    options.observer = draw.preview(columns, zoom);
+  const std::size_t batch = std::size_t(options.batch);
+  const std::size_t size = std::size_t(drawn.row_size());
+  for (std::size_t at = 0; at < requests.size(); at += batch) {
+    const auto some = std::span(requests).subspan(at, std::min(batch, requests.size() - at));
+    const ms::sampling_result r = draw(some, options);
+    for (std::size_t i = 0; i < some.size(); ++i) {
+      const ms::io::picture p =
+          picture_of(std::span(r.images).subspan(i * size, size), r.extents);
       if (folder)
-        ms::io::write_png(name(seeds[at + i]), p);
+        ms::io::write_png(path_of(s, some[i]), p,
+                          texts_of(origin, {{"seed", some[i].seed}, {"label", some[i].label}}));
       if (archive)
-        all.insert(all.end(), p.bytes.begin(), p.bytes.end());
+        bytes.insert(bytes.end(), p.bytes.begin(), p.bytes.end());
     }
     if (grid)
       values.insert(values.end(), r.images.begin(), r.images.end());
-    bar.show(double(at + count) / double(seeds.size()), "");
+    bar.show(double(at + some.size()) / double(requests.size()), "");
     if (at == 0) {
       std::string evaluations;
       for (const auto n : r.evaluations)
@@ -316,12 +336,18 @@ int generate(settings s, const ms::cpu& b, model_type& model, const Sampler& sam
     }
   }
   bar.end();
-  pictures.rows = ms::index_t(seeds.size());
+  const json all{{"seeds", s.seeds}, {"label grid", s.label_grid}};
   if (grid)
-    ms::io::image_grid(values, pictures, columns, zoom).save(s.out);
-  if (archive)
-    ms::io::write_npz(s.out, "samples",
-                      {pictures.rows, pictures.height, pictures.width, pictures.channels}, all);
+    ms::io::image_grid(values, drawn, columns, zoom).save(s.out, texts_of(origin, all));
+  if (archive) {
+    ms::io::write_npz(s.out, "samples", {drawn.rows, drawn.height, drawn.width, drawn.channels},
+                      bytes);
+    json record = origin;
+    record.update(all);
+    record["software"] = std::string("multistage ") + ms::version;
+    ms::io::write_file(s.out + ".json",
+                       record.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
+  }
   std::printf("written: %s\n", s.out.c_str());
   return 0;
 }
@@ -330,7 +356,7 @@ int generate(settings s, const ms::cpu& b, model_type& model, const Sampler& sam
 
 int main(int argc, char** argv) {
   settings s;
-  command_line::named_options of_samplers;
+  named_sampler sampler("generate");
   command_line::named_options of_sampling;
   CLI::App app{
       "Draws pictures with a checkpoint; a seed gives the same picture whatever the batch"};
@@ -339,12 +365,13 @@ int main(int argc, char** argv) {
                  "a .png (grid), a .npz, or a folder (a PNG a seed, gone on with)")
       ->capture_default_str();
   app.add_option("--seeds", s.seeds, "like 0-63,70")->capture_default_str();
-  app.add_option("--sampler", s.sampler, sampler_names())->capture_default_str();
-  bool list = false;
-  app.add_flag("--list-samplers", list,
-               "print every sampler with its options and their defaults");
-  for_each_sampler([&](const char*, const auto& sampler) { of_samplers.add(app, sampler); });
+  sampler.add_options(app);
   of_sampling.add(app, s.sampling, not_numbers);
+  app.add_flag(
+      "--label-grid", s.label_grid,
+      "a row of all seeds for each class of --labels, or for all that the model knows");
+  app.add_option("--preview", s.preview,
+                 "a .png that shows during the run what the pictures look like by now");
   app.add_option("--weak-model", s.weak,
                  "a smaller model as the weak side of guidance (autoguidance)");
   app.add_option("--autoencoder", s.autoencoder, "decodes latent pictures");
@@ -359,22 +386,14 @@ int main(int argc, char** argv) {
                          ->check(CLI::Range(1, 1000))
                          ->capture_default_str();
   return command_line::run(app, argc, argv, [&] {
-    if (list) {
-      list_samplers();
-      return 0;
-    }
     ms::require<ms::value_error>(!s.model.empty(), "generate: no MODEL is named; see --help");
     of_sampling.set("sample", s.sampling);
     ms::parse_seeds(s.seeds);
     output_of(s.out);
     check_given(s, of_sampling, columns->count() > 0, zoom->count() > 0);
-    with_sampler(s, of_samplers, {},
-                 [](const auto&) {});  // bad options are told before the model is opened
+    sampler.check();  // bad options are told before the model is opened
     const ms::cpu b(s.threads);
     model_type model = ms::load<float>(s.model, b, {.lazy = true});
-    int status = 0;
-    with_sampler(s, of_samplers, model.trained(),
-                 [&](const auto& sampler) { status = generate(s, b, model, sampler); });
-    return status;
+    return generate(s, b, model, sampler);
   });
 }

@@ -671,3 +671,93 @@ TEST_CASE("arrays whose values do not look like pictures are warned of, once") {
   given(dark);
   CHECK(w.about("no image has a value above 0") == 1);
 }
+
+TEST_CASE("a label for each picture: listed, cycled, by name, or by its seed alone") {
+  auto model = small_model(3);
+  model.set_trained({.class_names = {"dog", "cat", "a-1"}});
+  const ms::ddim two_steps{.num_steps = 2};
+  const auto draw = [&](const ms::sampling_options& o) {
+    return ms::sample(model, two_steps, o).images;
+  };
+  const auto row = [](const std::vector<double>& images, std::size_t i) {
+    return std::vector<double>(images.begin() + long(16 * i),
+                               images.begin() + long(16 * i + 16));
+  };
+  const auto alone = [&](std::uint64_t seed, int label) {
+    return draw({.seeds = seed, .class_label = label});
+  };
+  // Whatever the batch, picture i has label i of the list, which begins again behind its end.
+  const std::vector<double> cycled = draw({.seeds = "5-11", .batch = 3, .class_label = "0-2"});
+  for (std::size_t i = 0; i < 7; ++i)
+    CHECK(row(cycled, i) == alone(5 + i, int(i % 3)));
+  CHECK(alone(5, 0) != alone(5, 1));
+  CHECK(draw({.seeds = "5-8", .class_label = {2, -1}}) ==
+        draw({.seeds = "5-8", .batch = 1, .class_label = "2,none"}));
+  CHECK(draw({.seeds = "5-7", .class_label = "cat,a-1,0"}) ==
+        draw({.seeds = "5-7", .class_label = {1, 2, 0}}));
+  // A label by chance goes with the seed, wherever it stands.
+  const std::vector<double> random = draw({.seeds = "0-20", .class_label = "random"});
+  CHECK(row(random, 20) == draw({.seeds = 20, .class_label = "random"}));
+  const auto chosen = ms::label_list("random").of("0-2999", 3);
+  for (const int label : {0, 1, 2})  // five standard deviations about a third
+    CHECK(std::abs(std::count(chosen.begin(), chosen.end(), label) - 1000) < 130);
+  // Away from another label: D_w = D_negative + w (D - D_negative).
+  const ms::ddim one_step{.levels = {5.0, 0.0}};  // the result is D
+  const auto d = [&](const ms::sampling_options& o) {
+    return ms::sample(model, one_step, o).images;
+  };
+  const auto strong = d({.seeds = 3, .class_label = 1});
+  const auto weak = d({.seeds = 3, .class_label = 2});
+  const auto guided =
+      d({.seeds = 3, .class_label = 1, .negative_label = 2, .guide = {.scale = 3}});
+  for (std::size_t i = 0; i < 16; ++i)
+    CHECK(guided[i] == Approx(weak[i] + 3 * (strong[i] - weak[i])));
+
+  const auto refused = [&](const char* what, const ms::sampling_options& o) {
+    CHECK_THAT(test::message([&] { draw(o); }), Catch::Contains(what));
+  };
+  refused("the model knows 3 classes", {.class_label = 3});
+  refused("'fish' is unknown; the model knows 3 classes, dog, cat, a-1",
+          {.class_label = "dog,fish"});
+  refused("needs guidance", {.class_label = 1, .negative_label = 2});
+  for (const char* text : {"", "1,", ",1", "3-1"})
+    CHECK_THAT(test::message([&] { ms::label_list list(text); }), Catch::Contains("label: "));
+  for (const char* text : {"-1", "3", "0-9", "cat,dog,7", "random", "2,4-5"})
+    CHECK(ms::label_list(text).name() == text);
+}
+
+TEST_CASE("steps by stage: each stage's part of the way has its own number of them") {
+  auto model = small_model();  // two stages
+  const ms::partition three({0.5, 5.0});
+  for_each_sampler([&](auto sampler) {
+    if constexpr (ms::walks_levels<decltype(sampler)>) {
+      INFO(sampler.name());
+      const std::vector<double> whole = sampler.sigmas();
+      const std::vector<double> s = ms::steps_by_stage(sampler, three, {3, 2, 4}).sigmas();
+      REQUIRE(s.size() == 10);
+      CHECK(s[0] == whole[0]);
+      CHECK(s[4] == 5.0);
+      CHECK(s[6] == 0.5);
+      CHECK(s[9] == whole.back());
+    }
+  });
+  // The evaluations are the stages' own.
+  const auto counted = [&](const std::vector<int>& steps) {
+    const ms::ddim sampler = ms::steps_by_stage(ms::ddim{}, model.stages(), steps);
+    return ms::sample(model, sampler, {.seeds = 1}).evaluations;
+  };
+  CHECK(counted({3, 4}) == std::vector<ms::index_t>{3, 4});
+  CHECK(counted({1, 1}) == std::vector<ms::index_t>{1, 1});
+  // EDM's spacing inside a stage: equation 5 between the stage's ends.
+  const std::vector<double> s = ms::steps_by_stage(ms::edm_heun{}, three, {1, 2, 1}).sigmas();
+  CHECK(s[2] == Approx(std::pow((std::pow(5.0, 1 / 7.0) + std::pow(0.5, 1 / 7.0)) / 2, 7)));
+  const auto refused = [&](const char* what, const ms::ddim& sampler,
+                           const std::vector<int>& steps) {
+    CHECK_THAT(test::message([&] { ms::steps_by_stage(sampler, three, steps); }),
+               Catch::Contains(what));
+  };
+  refused("steps of 2 stages for a model of 3", {}, {1, 2});
+  refused("0 steps for stage 1", {}, {1, 0, 2});
+  refused("exclude each other", {.levels = {80, 1, 0}}, {1, 1, 2});
+  refused("1 steps for stage 2", {.sigma_max = 3}, {1, 1, 1});
+}

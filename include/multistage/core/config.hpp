@@ -68,6 +68,9 @@
 /// The library: tensors and operations, networks, their training and what is drawn from them.
 namespace multistage {
 
+/// The library's version, as CMake knows it.
+inline constexpr const char* version = "0.1.0";
+
 /// Extents, offsets and counts.
 using index_t = std::int64_t;
 

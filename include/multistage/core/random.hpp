@@ -68,7 +68,8 @@ enum class purpose : std::uint64_t {
   mirroring,
   crop,
   codes,
-  moments
+  moments,
+  label
 };
 
 /// The numbers of one (seed, stream). An immutable value; elements are read in any order.

@@ -180,4 +180,14 @@ class augmenter {
   warp warp_;
 };
 
+/// @see augment_options
+MULTISTAGE_COLD inline bound_transform augment_options::bind(const shape& image) const {
+  return {image, label_count(),
+          [augment = std::make_shared<augmenter>(*this, image)](
+              const float* from, const step_numbers& numbers, index_t row, float* to,
+              float* labels) {
+            (*augment)(from, numbers.of(purpose::augmentation), row, to, labels);
+          }};
+}
+
 }  // namespace multistage

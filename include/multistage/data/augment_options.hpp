@@ -5,13 +5,14 @@
 //
 //   augment_options mine = edm_augmentation;     // EDM's training set: 9 labels
 //   mine.p = 0.15;
-//   augment_options mirrored{.p = 1, .xflip = 1};
+//   mine.hue = 1;
+//   image_transform transform = mine;            // what trainers take (data/transform.hpp)
 //
 // Augmentation does not leak into samples because the network is told what was done: each
 // transform describes itself in labels (`augment_dim` of a network), and a network that samples
 // is given zeros, the labels of an image to which nothing was done.
 #pragma once
-#include "../core/options.hpp"
+#include "transform.hpp"
 
 namespace multistage {
 
@@ -136,6 +137,10 @@ struct augment_options {
     visit(option{"saturation_std", "standard deviation of log2 of the factor", strength},
           s.saturation_std);
   }
+
+  /// The transform of images that this describes; data/augment.hpp is what does it.
+  /// @throws value_error for options out of range or what such images cannot have
+  bound_transform bind(const shape& image) const;
 
   /// Of every transform, in order.
   constexpr std::array<double, augmentation_count> multipliers() const {

@@ -164,9 +164,10 @@ class canvas {
   std::string png() const {
     return encode_png(pixels());
   }
-  /// Writes the picture as PNG, atomically. @throws file_error
-  void save(const std::string& path) const {
-    write_file(path, png());
+  /// Writes the picture as PNG, atomically. @param texts what it says of itself. @throws
+  /// file_error
+  void save(const std::string& path, const picture_texts& texts = {}) const {
+    write_file(path, encode_png(pixels(), texts));
   }
 
  private:

@@ -235,10 +235,12 @@ inline void check_writable(const std::string& path) {
                       ": is a folder, not a file to be written");
   const atomic_file probe(path);
 }
-/// Writes a PNG atomically, grey or in colours as the picture is. @throws file_error,
-/// value_error
-inline void write_png(const std::string& path, const picture& p) {
-  write_file(path, encode_png(p));
+/// Writes a PNG atomically, grey or in colours as the picture is. @param texts what it says of
+/// itself. @throws file_error, value_error
+inline void write_png(const std::string& path,
+                      const picture& p,
+                      const picture_texts& texts = {}) {
+  write_file(path, encode_png(p, texts));
 }
 
 /// The pictures of a folder, in the order of their names, and what they have in common.

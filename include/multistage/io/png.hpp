@@ -188,8 +188,12 @@ inline picture decode_png(const std::string& path,
   return detail::png_reader(path, bytes, options).decode();
 }
 
+/// What a PNG says of itself, as pairs of a keyword (1 to 79 characters) and a text, both
+/// ASCII; `identify -verbose` and `exiftool` show them.
+using picture_texts = std::vector<std::pair<std::string, std::string>>;
+
 /// A PNG of a grey picture or one in colours. @throws value_error for other numbers of channels
-inline std::string encode_png(const picture& p) {
+inline std::string encode_png(const picture& p, const picture_texts& texts = {}) {
   require<value_error>(
       p.channels == 1 || p.channels == 3, "a picture of ", p.channels,
       " channels is no PNG; pictures have 1 or 3 (latents need their decoder)");
@@ -199,6 +203,16 @@ inline std::string encode_png(const picture& p) {
   require<value_error>(index_t(p.bytes.size()) == p.height * p.width * p.channels,
                        "a picture of ", p.width, " x ", p.height, " x ", p.channels, " has ",
                        p.bytes.size(), " bytes");
+  std::vector<png_text> chunks;  // libpng copies them; nothing of theirs is written to
+  for (const auto& [keyword, text] : texts) {
+    require<value_error>(!keyword.empty() && keyword.size() < 80, "a PNG's keyword '", keyword,
+                         "' has not 1 to 79 characters");
+    chunks.push_back({});
+    chunks.back().compression = PNG_TEXT_COMPRESSION_NONE;  // tEXt
+    chunks.back().key = const_cast<char*>(keyword.c_str());
+    chunks.back().text = const_cast<char*>(text.c_str());
+    chunks.back().text_length = text.size();
+  }
   std::string out;
   struct writer {
     png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, nullptr, nullptr, nullptr);
@@ -232,6 +246,8 @@ inline std::string encode_png(const picture& p) {
   png_set_IHDR(png, info, png_uint_32(p.width), png_uint_32(p.height), 8,
                p.channels == 1 ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
                PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+  if (!chunks.empty())
+    png_set_text(png, info, chunks.data(), int(chunks.size()));
   png_write_info(png, info);
   for (index_t y = 0; y < p.height; ++y)
     png_write_row(png, p.bytes.data() + y * p.width * p.channels);

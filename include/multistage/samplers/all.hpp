@@ -13,4 +13,5 @@
 #include "probability_flow.hpp"
 #include "restart.hpp"
 #include "score_sde.hpp"
+#include "steps_by_stage.hpp"
 #include "unipc.hpp"

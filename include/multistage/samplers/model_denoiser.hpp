@@ -3,6 +3,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "../diffusion/denoiser.hpp"
@@ -42,47 +43,66 @@ struct row_labels {
   }
 };
 
-/// @param class_label -1: none. @param context values of one row; empty: none
-/// @throws value_error for a class that the model does not know, shape_error for a context of
-/// another size than the model's
+/// @param contexts of one row or several; empty: none. @throws shape_error for a size that is
+/// no multiple of the model's
 template <class Scalar, class Backend>
-MULTISTAGE_COLD void check_labels(const dynamic_model<Scalar, Backend>& model,
-                                  int class_label,
-                                  const std::vector<double>& context) {
-  const index_t classes = model.label_dim(input_slot::class_labels);
-  require<value_error>(class_label >= -1 && class_label < std::max<index_t>(classes, 0),
-                       "sample: class_label = ", class_label, ", the model knows ", classes,
-                       " classes");
-  const index_t context_size = model.label_dim(input_slot::context);
-  require<shape_error>(context.empty() || index_t(context.size()) == context_size,
-                       "sample: a context of ", context.size(), " values, the model takes ",
-                       context_size);
+MULTISTAGE_COLD void check_contexts(const dynamic_model<Scalar, Backend>& model,
+                                    const std::vector<double>& contexts) {
+  const index_t size = model.label_dim(input_slot::context);
+  require<shape_error>(
+      contexts.empty() || (size > 0 && index_t(contexts.size()) % size == 0),
+      "sample: a context of ", contexts.size(), " values, the model takes ", size,
+      "; give as many for all pictures, or a multiple for one picture after the other");
 }
 
-/// One label and one context for all of a batch's rows. @see check_labels
+/// Labels and contexts of a batch's rows.
+/// @param classes of each row, -1: none
+/// @param contexts [any number, context size], from the beginning again where there are fewer
+/// than pictures; empty: none. @param first which picture the batch's first row is
+/// @throws value_error for a class that the model does not know, shape_error for contexts of
+/// another size than the model's
+template <class Scalar, class Backend>
+MULTISTAGE_COLD row_labels<Scalar, Backend> labels_of_rows(
+    dynamic_model<Scalar, Backend>& model,
+    std::span<const int> classes,
+    const std::vector<double>& contexts = {},
+    index_t first = 0) {
+  check_contexts(model, contexts);
+  const index_t rows = index_t(classes.size());
+  const index_t known = model.label_dim(input_slot::class_labels);
+  row_labels<Scalar, Backend> labels;
+  std::vector<Scalar> one_hot(std::size_t(rows * known), Scalar(0));
+  bool any = false;
+  for (index_t r = 0; r < rows; ++r) {
+    const int label = classes[std::size_t(r)];
+    require<value_error>(label >= -1 && label < known, "sample: class_label = ", label,
+                         ", the model knows ", known, " classes");
+    if (label >= 0)
+      one_hot[std::size_t(r * known + label)] = Scalar(1);
+    any = any || label >= 0;
+  }
+  if (any)
+    labels.class_labels = {model.backend(), {rows, 1, 1, known}, one_hot};
+  if (contexts.empty())
+    return labels;
+  const index_t size = model.label_dim(input_slot::context);
+  std::vector<Scalar> of_rows;  // [rows, size]
+  for (index_t r = 0; r < rows; ++r) {
+    const index_t at = (first + r) * size % index_t(contexts.size());
+    of_rows.insert(of_rows.end(), contexts.begin() + at, contexts.begin() + at + size);
+  }
+  labels.context = {model.backend(), {rows, 1, 1, size}, of_rows};
+  return labels;
+}
+
+/// One label and one context for all of a batch's rows. @see labels_of_rows
 template <class Scalar, class Backend>
 MULTISTAGE_COLD row_labels<Scalar, Backend> same_labels(
     dynamic_model<Scalar, Backend>& model,
     index_t rows,
     int class_label,
     const std::vector<double>& context = {}) {
-  check_labels(model, class_label, context);
-  const auto repeated = [&](const std::vector<Scalar>& row) {
-    std::vector<Scalar> all;  // [rows, row.size()]
-    for (index_t r = 0; r < rows; ++r)
-      all.insert(all.end(), row.begin(), row.end());
-    return tensor<Scalar, Backend>(model.backend(), {rows, 1, 1, index_t(row.size())}, all);
-  };
-  row_labels<Scalar, Backend> labels;
-  if (class_label >= 0) {
-    const index_t classes = model.label_dim(input_slot::class_labels);
-    std::vector<Scalar> one_hot(std::size_t(classes), Scalar(0));
-    one_hot[std::size_t(class_label)] = Scalar(1);
-    labels.class_labels = repeated(one_hot);
-  }
-  if (!context.empty())
-    labels.context = repeated(std::vector<Scalar>(context.begin(), context.end()));
-  return labels;
+  return labels_of_rows(model, std::vector<int>(std::size_t(rows), class_label), context);
 }
 
 /// D of a model for batches of rows at one noise level; each evaluation is routed to the stage

@@ -8,6 +8,7 @@
 //   pictures.images;                                 // [16, h, w, c] in [-1, 1], on the host
 #pragma once
 #include <functional>
+#include <span>
 
 #include "../core/random.hpp"
 #include "denoisers.hpp"
@@ -74,23 +75,52 @@ MULTISTAGE_COLD any_denoiser decorated(any_denoiser denoise,
   return denoise;
 }
 
+/// The classes of all pictures, -1: none.
+struct picture_classes {
+  std::vector<int> strong;  ///< what is drawn
+  std::vector<int> weak;    ///< what guidance's weak side is told, without another model
+};
+/// As the options name them. @throws value_error for classes that the model does not know
+template <class Scalar, class Backend>
+MULTISTAGE_COLD picture_classes classes_of(const dynamic_model<Scalar, Backend>& model,
+                                           const sampling_options& o) {
+  const index_t known = model.label_dim(input_slot::class_labels);
+  const std::vector<std::string>& names = model.trained().class_names;
+  return {o.class_label.of(o.seeds, known, names), o.negative_label.of(o.seeds, known, names)};
+}
+
+/// Which pictures a batch draws.
+struct batch_rows {
+  index_t first;  ///< the batch's first row among all seeds
+  index_t count;  ///< of rows
+  /// Of a list of all pictures, the batch's part.
+  std::span<const int> of(const std::vector<int>& all) const {
+    return std::span(all).subspan(std::size_t(first), std::size_t(count));
+  }
+};
+
 /// The weak side of guidance, for one batch: another model with what it knows of the same
-/// labels, or the model itself without its label.
+/// labels, or the model itself with negative labels or none.
 template <class Scalar, class Backend>
 MULTISTAGE_COLD model_denoiser<Scalar, Backend> weak_side(dynamic_model<Scalar, Backend>& model,
                                                           dynamic_model<Scalar, Backend>* weak,
                                                           const sampling_options& o,
-                                                          index_t rows,
+                                                          const picture_classes& classes,
+                                                          const batch_rows& batch,
                                                           evaluation_counter* counter) {
   using network = model_denoiser<Scalar, Backend>;
   if (weak == nullptr)
-    return network(model, same_labels(model, rows, -1, o.weak_context), counter);
+    return network(model,
+                   labels_of_rows(model, batch.of(classes.weak), o.weak_context, batch.first),
+                   counter);
   const bool labelled = weak->label_dim(input_slot::class_labels) > 0;
   const bool reads_context = weak->label_dim(input_slot::context) > 0;
-  return network(*weak,
-                 same_labels(*weak, rows, labelled ? o.class_label : -1,
-                             reads_context ? o.context : std::vector<double>()),
-                 counter);
+  const std::vector<int> unlabelled(std::size_t(batch.count), -1);
+  return network(
+      *weak,
+      labels_of_rows(*weak, labelled ? batch.of(classes.strong) : std::span(unlabelled),
+                     reads_context ? o.context : std::vector<double>(), batch.first),
+      counter);
 }
 
 /// A model's denoiser for one batch, with its labels, the encoder's reuse and guidance.
@@ -99,10 +129,12 @@ template <class Scalar, class Backend>
 MULTISTAGE_COLD any_denoiser denoiser_of(dynamic_model<Scalar, Backend>& model,
                                          dynamic_model<Scalar, Backend>* weak,
                                          const sampling_options& o,
-                                         index_t rows,
+                                         const picture_classes& classes,
+                                         const batch_rows& batch,
                                          evaluation_counter* counter) {
   using network = model_denoiser<Scalar, Backend>;
-  network strong(model, same_labels(model, rows, o.class_label, o.context), counter);
+  network strong(model, labels_of_rows(model, batch.of(classes.strong), o.context, batch.first),
+                 counter);
   if (!o.guide.acts() && o.reuse.every == 1)
     return any_denoiser(std::move(strong));
   // Where guidance's two sides take turns in one network, neither finds its own features again.
@@ -113,9 +145,9 @@ MULTISTAGE_COLD any_denoiser denoiser_of(dynamic_model<Scalar, Backend>& model,
     };
   any_denoiser denoise = reusing<network>(std::move(strong), o.reuse, std::move(taking_turns));
   if (o.guide.acts())
-    denoise = guided<any_denoiser, network, Backend>(std::move(denoise),
-                                                     weak_side(model, weak, o, rows, counter),
-                                                     o.guide, model.stages(), model.backend());
+    denoise = guided<any_denoiser, network, Backend>(
+        std::move(denoise), weak_side(model, weak, o, classes, batch, counter), o.guide,
+        model.stages(), model.backend());
   return denoise;
 }
 
@@ -170,7 +202,7 @@ struct reporter {
 
 /// Draws all seeds, batch after batch; a stop by the observer ends it behind the batch.
 /// @param picture [1, h, w, c]
-/// @param make (rows, whether it is the first batch) gives a batch's denoiser
+/// @param make (batch_rows, whether it is the first batch) gives a batch's denoiser
 template <class Backend, class Sampler, class Make>
 sampling_result draw(Backend& b,
                      const shape& picture,
@@ -187,8 +219,8 @@ sampling_result draw(Backend& b,
     batch.rows = std::min(options.batch, total - first);
     const seeded_rows<Backend> noise{b, options.seeds, first};
     tensor<double, Backend> x = starting_point(noise, batch, start, options.from);
-    any_denoiser denoise =
-        decorated<Backend>(make(batch.rows, first == 0), b, picture, stages, options);
+    any_denoiser denoise = decorated<Backend>(make(batch_rows{first, batch.rows}, first == 0),
+                                              b, picture, stages, options);
     reporter<Backend> observe{b, options, stages, first};
     sampler(
         b, x.view(), denoise,
@@ -236,7 +268,8 @@ sample(Denoise&& denoise,
   sampling::check_pictures(options, picture.size());
   index_t evaluations = 0;
   sampling_result result = sampling::draw(
-      backend, picture, sampler, {}, options, [&](index_t rows, bool counts) -> any_denoiser {
+      backend, picture, sampler, {}, options,
+      [&](const sampling::batch_rows& batch, bool counts) -> any_denoiser {
         const auto counted = [&evaluations, counts](auto evaluate) -> any_denoiser {
           return [evaluate = std::move(evaluate), &evaluations, counts](
                      view<const double> x, double sigma, view<double> denoised) mutable {
@@ -247,7 +280,7 @@ sample(Denoise&& denoise,
         if constexpr (denoiser<Denoise>)
           return counted(std::ref(denoise));
         else
-          return counted(denoise(rows));
+          return counted(denoise(batch.count));
       });
   result.evaluations = {evaluations};
   return result;
@@ -273,12 +306,14 @@ sampling_result sample(dynamic_model<Scalar, Backend>& model,
   if constexpr (requires { sampler.augmented; })
     augmented = sampler.augmented;
   sampling::warn_of(model.trained(), options, weak != nullptr, augmented);
+  const sampling::picture_classes classes = sampling::classes_of(model, options);
   evaluation_counter counter{model.stages()};
-  sampling_result result = sampling::draw(
-      model.backend(), model.images(1), sampler, model.stages(), options,
-      [&](index_t rows, bool counts) {
-        return sampling::denoiser_of(model, weak, options, rows, counts ? &counter : nullptr);
-      });
+  sampling_result result =
+      sampling::draw(model.backend(), model.images(1), sampler, model.stages(), options,
+                     [&](const sampling::batch_rows& batch, bool counts) {
+                       return sampling::denoiser_of(model, weak, options, classes, batch,
+                                                    counts ? &counter : nullptr);
+                     });
   result.evaluations = counter.by_stage;
   result.encoder_evaluations = counter.encoder;
   return result;

@@ -6,6 +6,7 @@
 #include "../core/options.hpp"
 #include "../core/seeds.hpp"
 #include "../core/warning.hpp"
+#include "label_list.hpp"
 #include "model_denoiser.hpp"
 
 namespace multistage {
@@ -30,11 +31,13 @@ constexpr std::array<const char*, 3> option_names(clipping) {
 
 /// What `sample` is told beside the sampler.
 struct sampling_options {
-  seed_list seeds{};     ///< a picture a seed: "0-63,100", numbers, or a range of them
-  index_t batch = 64;    ///< pictures drawn at a time; they do not depend on it
-  int class_label = -1;  ///< for models with labels; -1: none
-  std::vector<double> context = {};  ///< [context_tokens, context_dim], for models that have
-                                     ///< one: the same for all pictures
+  seed_list seeds{};            ///< a picture a seed: "0-63,100", numbers, or a range of them
+  index_t batch = 64;           ///< pictures drawn at a time; they do not depend on it
+  label_list class_label = {};  ///< of models with labels: 3, "0-9", "cat,dog", "random"
+  label_list negative_label = {};    ///< likewise, of guidance's weak side
+  std::vector<double> context = {};  ///< [n, context_tokens, context_dim], for models that
+                                     ///< have one: n = 1 for all pictures, or one after the
+                                     ///< other, from the beginning again
   std::vector<double> weak_context = {};  ///< likewise, of guidance's weak side
   guidance guide = {};                    ///< how strongly, and where
   encoder_reuse reuse = {};               ///< of the shared encoder's features
@@ -51,7 +54,13 @@ struct sampling_options {
     visit(option{"batch", "pictures drawn at a time; they do not depend on it",
                  between(1, 1'000'000)},
           s.batch);
-    visit(option{"label", "class to draw; -1: none", at_least(-1)}, s.class_label);
+    visit(
+        option{"label",
+               "classes to draw, one picture after the other and from the beginning again: 3, "
+               "0-9, names with commas between; random: by each seed; -1: none"},
+        s.class_label);
+    visit(option{"negative_label", "likewise, what guidance leads away from; -1: no class"},
+          s.negative_label);
     visit(option{"clip", "what is kept inside [-1, 1]"}, s.clip);
     visit(option{"context", "of a conditioned model"}, s.context);
     visit(option{"weak_context", "of guidance's weak side"}, s.weak_context);
@@ -69,6 +78,8 @@ struct sampling_options {
 /// mask or the other way round
 MULTISTAGE_COLD inline void check(const sampling_options& o) {
   check_options("sample", o);
+  o.class_label.check("label");
+  o.negative_label.check("negative_label");
   o.guide.check("sample");
   o.reuse.check("sample");
   require<value_error>(o.known.empty() == o.mask.empty(),
@@ -102,8 +113,12 @@ template <class Scalar, class Backend>
 MULTISTAGE_COLD void check_for(const dynamic_model<Scalar, Backend>& model,
                                const dynamic_model<Scalar, Backend>* weak,
                                const sampling_options& o) {
-  check_labels(model, o.class_label, o.context);
-  check_labels(model, -1, o.weak_context);
+  check_contexts(model, o.context);
+  check_contexts(model, o.weak_context);
+  require<value_error>(!o.negative_label.any() || (o.guide.acts() && weak == nullptr),
+                       "sample: negative_label = ", o.negative_label.name(),
+                       " is of guidance's weak side: it needs guidance other than 1, and no "
+                       "weak model, which has the picture's own label");
   require<shape_error>(weak == nullptr || weak->images(1) == model.images(1),
                        "sample: the weak model's pictures are ",
                        weak ? weak->images(1) : shape{}, ", the model's ", model.images(1));
@@ -116,8 +131,8 @@ MULTISTAGE_COLD void check_for(const dynamic_model<Scalar, Backend>& model,
 
 /// @throws value_error for options that only a model knows
 MULTISTAGE_COLD inline void check_without_model(const sampling_options& o) {
-  require<value_error>(o.class_label < 0 && o.context.empty() && o.weak_context.empty() &&
-                           !o.guide.acts() && o.reuse.every <= 1,
+  require<value_error>(!o.class_label.any() && !o.negative_label.any() && o.context.empty() &&
+                           o.weak_context.empty() && !o.guide.acts() && o.reuse.every <= 1,
                        "sample: labels, contexts, guidance and the encoder's reuse are options "
                        "of a model; a denoiser of your own is decorated instead: guided{...} "
                        "(diffusion/guidance.hpp), reusing{...} (samplers/model_denoiser.hpp)");
@@ -130,14 +145,15 @@ MULTISTAGE_COLD inline void warn_of(const training_facts& trained,
                                     bool has_weak,
                                     int augmented) {
   if (o.guide.acts() && !has_weak) {
-    const bool conditioned =
-        o.class_label >= 0 || !o.context.empty() || !o.weak_context.empty();
+    const bool conditioned = o.class_label.any() || o.negative_label.any() ||
+                             !o.context.empty() || !o.weak_context.empty();
     if (!conditioned)
       warn(
           "sample: guidance without a class_label, a context or a weak model: both of its "
           "sides are the same evaluation, so it costs twice as much and changes "
           "nothing; give one of them, or guide.scale = 1");
-    else if (o.class_label >= 0 && trained.label_dropout && *trained.label_dropout == 0)
+    else if (o.class_label.any() && !o.negative_label.any() && trained.label_dropout &&
+             *trained.label_dropout == 0)
       warn(
           "sample: guidance on a model that was trained with label_dropout = 0: without a "
           "label it gives what it never learnt; train with "
