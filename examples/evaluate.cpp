@@ -3,7 +3,8 @@
 // reads; grey pictures compare with grey ones, also where a file has them as colours. What is
 // printed says with how many pictures, which features (with the hash of their weights) and
 // which seeds. With --likelihood MODEL, also how likely a model finds the first pictures of the
-// reference.
+// reference. With --steps 5,10,20,50, GENERATED is a checkpoint: how good its pictures are by
+// the number of evaluations, as a table and as a curve in --out.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <iostream>
@@ -12,16 +13,15 @@
 #include <multistage/metrics/features.hpp>
 #include <multistage/metrics/frechet_distance.hpp>
 #include <multistage/multistage.hpp>
+#include <numeric>
 
-#include "command_line.hpp"
 #include "image_options.hpp"
+#include "named_sampler.hpp"
 
 namespace ms = multistage;
 using json = ms::io::json;
 
 namespace {
-
-using model_type = ms::dynamic_model<float, ms::cpu>;
 
 struct settings {
   std::string reference;
@@ -36,6 +36,9 @@ struct settings {
   ms::index_t subset_size = 500;
   ms::index_t likelihood_images = 16;
   std::uint64_t seed = 0;
+  std::vector<int> steps;
+  std::string seeds = "0-255";
+  std::string out = "curve.png";
   ms::io::image_rule reference_rule;
   ms::io::image_rule generated_rule;
 };
@@ -239,14 +242,89 @@ int evaluate(const settings& s) {
   return 0;
 }
 
+/// What a model draws of the seeds, as bytes would keep it.
+ms::io::image_set drawn_pictures(const settings& s,
+                                 const named_sampler& sampler,
+                                 model_type& model,
+                                 ms::index_t& evaluations) {
+  ms::sampling_options options{.seeds = s.seeds};
+  if (model.label_dim(ms::input_slot::class_labels) > 0)
+    options.class_label = "random";
+  ms::progress bar("drawing");
+  options.observer = [&](const ms::sampling_step& step) {
+    bar.show(double(step.batch_first) / double(options.seeds.size()), "");
+    return true;
+  };
+  const ms::sampling_result r = sampler.draw(model, options);
+  evaluations = std::accumulate(r.evaluations.begin(), r.evaluations.end(), ms::index_t{0});
+  ms::io::image_set pictures{{}, r.extents};
+  for (const double v : r.images)
+    pictures.values.push_back(float(ms::io::to_byte(v)) / 127.5f - 1);
+  return pictures;
+}
+
+/// How good a model's pictures are by the number of evaluations.
+int curve(const settings& s, named_sampler& sampler) {
+  const ms::cpu backend(s.threads);
+  sampler.check();
+  for (const int n : s.steps)
+    sampler.set_steps(n);  // a number that the sampler refuses is said before the work begins
+  ms::io::check_writable(s.out);
+  model_type model = ms::load<float>(s.generated, backend);
+  ms::image_source reference = ms::io::open_images(s.reference, s.reference_rule);
+  if (model.images(1).channels == 1)
+    reference = ms::io::with_channels(s.reference, reference, 1);
+  ms::require<ms::shape_error>(
+      model.images(reference.extents.rows) == reference.extents || s.features == "inception",
+      "evaluate: pictures of ", reference.extents, ", the model draws ", model.images(1));
+  const ms::feature_extractor f = extractor(s, backend, reference.extents);
+  const ms::io::image_set real = ms::io::read_all(reference);
+  const std::vector<double> x = features_of("reference", f, real);
+  ms::io::curve line{sampler.name(), {}, {}, ms::io::stage_colour(0)};
+  json rows = json::array();
+  for (const int n : s.steps) {
+    sampler.set_steps(n);
+    ms::index_t evaluations = 0;
+    const ms::io::image_set pictures = drawn_pictures(s, sampler, model, evaluations);
+    const std::vector<double> y = features_of("drawn", f, pictures);
+    const double distance = ms::frechet_distance(x, y, f.dimension);
+    line.x.push_back(double(evaluations));
+    line.y.push_back(distance);
+    rows.push_back(
+        {{"steps", n}, {"evaluations", evaluations}, {"frechet_distance", distance}});
+    if (!s.as_json)
+      std::printf("%6d steps %6lld evaluations   Frechet distance %.4f\n", n,
+                  static_cast<long long>(evaluations), distance);
+  }
+  const std::string what = std::to_string(ms::seed_list(s.seeds).size()) + " of " +
+                           std::to_string(real.count()) + " pictures, " + f.name;
+  ms::io::line_chart({line}, "Frechet distance: " + what, "evaluations of a picture",
+                     "Frechet distance", true, true)
+      .save(s.out);
+  if (s.as_json)
+    std::cout << json{{"model", s.generated},
+                      {"sampler", sampler.options(model)},
+                      {"seeds", s.seeds},
+                      {"reference", {{"path", s.reference}, {"n", real.count()}}},
+                      {"features", {{"name", f.name}, {"hash", f.hash}}},
+                      {"curve", rows}}
+                     .dump(1, ' ', false, json::error_handler_t::replace)
+              << '\n';
+  else
+    std::printf("written: %s\n", s.out.c_str());
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   settings s;
+  named_sampler sampler("evaluate");
   CLI::App app{
       "Frechet distance, KID, precision, recall, density and coverage of two sets of pictures"};
   app.add_option("REFERENCE", s.reference, "real pictures")->required();
-  app.add_option("GENERATED", s.generated, "pictures to judge")->required();
+  app.add_option("GENERATED", s.generated, "pictures to judge; with --steps a checkpoint")
+      ->required();
   app.add_option("--features", s.features, "what is compared")
       ->check(CLI::IsMember({"pixels", "random", "inception"}))
       ->capture_default_str();
@@ -276,5 +354,23 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   app.add_flag("--json", s.as_json, "print JSON");
-  return command_line::run(app, argc, argv, [&] { return evaluate(s); });
+  const CLI::Option* steps =
+      app.add_option("--steps", s.steps,
+                     "of a checkpoint's pictures, like 5,10,20,50: quality by evaluations")
+          ->delimiter(',')
+          ->check(CLI::Range(1, 1000000));
+  const CLI::Option* seeds =
+      app.add_option("--seeds", s.seeds, "with --steps: what is drawn")->capture_default_str();
+  const CLI::Option* out = app.add_option("--out", s.out, "with --steps: a .png of the curve")
+                               ->capture_default_str();
+  sampler.add_options(app, {"num_steps", "levels"});
+  return command_line::run(app, argc, argv, [&] {
+    if (steps->count() > 0)
+      return curve(s, sampler);
+    ms::require<ms::value_error>(seeds->count() == 0 && out->count() == 0 && !sampler.given(),
+                                 "evaluate: --seeds, --out, --sampler and its options go with "
+                                 "--steps; pictures that are "
+                                 "there already are not drawn");
+    return evaluate(s);
+  });
 }

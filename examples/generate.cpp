@@ -223,17 +223,20 @@ struct drawing {
     const auto host = x.to_host();
     return {host.begin(), host.end()};
   }
-  /// Writes what the pictures of a batch look like by now, about twice a second.
+  /// Writes the pictures of a batch as they are by now.
+  void show(const std::vector<double>& images, int columns, int zoom) const {
+    const ms::index_t rows = ms::index_t(images.size()) / pictures(1).size();
+    ms::io::image_grid(images, pictures(rows), columns, zoom).save(s.preview);
+  }
+  /// What shows D, about twice a second.
   std::function<bool(const ms::sampling_step&)> preview(int columns, int zoom) {
     using clock = std::chrono::steady_clock;
     return [this, columns, zoom,
             last = clock::time_point()](const ms::sampling_step& step) mutable {
-      if (clock::now() - last < std::chrono::milliseconds(500))
-        return true;
-      const std::vector<double> images = decoded(step.denoised());
-      const ms::index_t rows = ms::index_t(images.size()) / pictures(1).size();
-      ms::io::image_grid(images, pictures(rows), columns, zoom).save(s.preview);
-      last = clock::now();
+      if (clock::now() - last > std::chrono::milliseconds(500)) {
+        show(decoded(step.denoised()), columns, zoom);
+        last = clock::now();
+      }
       return true;
     };
   }
@@ -316,6 +319,8 @@ int generate(const settings& s,
   for (std::size_t at = 0; at < requests.size(); at += batch) {
     const auto some = std::span(requests).subspan(at, std::min(batch, requests.size() - at));
     const ms::sampling_result r = draw(some, options);
+    if (!s.preview.empty())
+      draw.show(r.images, columns, zoom);
     for (std::size_t i = 0; i < some.size(); ++i) {
       const ms::io::picture p =
           picture_of(std::span(r.images).subspan(i * size, size), r.extents);

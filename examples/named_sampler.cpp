@@ -5,7 +5,7 @@
 namespace ms = multistage;
 
 void named_sampler::add_options(CLI::App& app, const std::set<std::string>& without) {
-  app.add_option("--sampler", name_, ms::sampler_names())->capture_default_str();
+  name_option_ = app.add_option("--sampler", name_, ms::sampler_names())->capture_default_str();
   app.add_flag_callback(
       "--list-samplers",
       [] {
@@ -18,7 +18,8 @@ void named_sampler::add_options(CLI::App& app, const std::set<std::string>& with
 }
 
 void named_sampler::check() {
-  steps_by_stage_ = options_.take_list("num_steps");
+  if (steps_by_stage_.empty())
+    steps_by_stage_ = options_.take_list("num_steps");
   with(nullptr, [](const auto&) {});
 }
 

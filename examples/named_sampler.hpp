@@ -27,6 +27,10 @@ class named_sampler {
   multistage::sampling_result draw(model_type& model,
                                    const multistage::sampling_options& options,
                                    model_type* weak = nullptr) const;
+  /// Whether the command line said anything of it.
+  bool given() const {
+    return name_option_->count() > 0 || !options_.given().empty();
+  }
   /// Its name.
   const std::string& name() const {
     return name_;
@@ -40,6 +44,7 @@ class named_sampler {
 
   std::string program_;
   std::string name_ = "edm_heun";
+  const CLI::Option* name_option_ = nullptr;
   command_line::named_options options_;
   std::vector<int> steps_by_stage_;
   int num_steps_ = 0;  // 0: the sampler's own

@@ -1,6 +1,6 @@
 """Programs and their options: programs.py FOLDER_OF_PROGRAMS TRAIN_PROBE SCRATCH. Every sampler draws with generate; options that are
 unknown, out of range, without effect or of another sampler end with status 2 and say so; nothing is written then."""
-import os, pathlib, shutil, subprocess, sys, zipfile
+import json, os, pathlib, shutil, struct, subprocess, sys, zipfile
 
 programs, probe, scratch = pathlib.Path(sys.argv[1]).resolve(), sys.argv[2], pathlib.Path(sys.argv[3]).resolve()
 scratch.mkdir(parents=True, exist_ok=True)
@@ -85,6 +85,63 @@ for options in refused:
 status, text = run("generate", scratch / "nothing.safetensors")
 check(status == 2 and "nothing.safetensors" in text, "no model", status, text)
 
+# Steps by stage: the evaluations are the stages' own (a sampler of one evaluation a step).
+status, text = run("generate", model, "--seeds", "0-3", "--sampler", "ddim", "--steps", "5,3,2", "--out", "x.npz")
+check(status == 0 and "evaluations by stage: 5 3 2" in text, "steps by stage", status, text)
+for options in (("--steps", "5,3"), ("--steps", "5,0,2"), ("--steps", "5,1.5,2"), ("--sampler", "score_sde", "--steps", "5,3,2"), ("--steps", "1,1,1", "--levels", "80,1,0")):
+    status, text = run("generate", model, *options, "--out", "refused.npz")
+    check(status == 2 and len(text) > 10 and not (scratch / "refused.npz").exists(), "generate", *options, status, text)
+
+
+def texts(path):
+    """The tEXt chunks of a PNG."""
+    data, at, found = path.read_bytes(), 8, {}
+    while at < len(data):
+        size, kind = struct.unpack(">I4s", data[at:at + 8])
+        if kind == b"tEXt":
+            key, value = data[at + 8:at + 8 + size].split(b"\0", 1)
+            found[key.decode("ascii")] = value.decode("ascii")
+        at += 12 + size
+    return found
+
+
+# A label for each picture; what was drawn stands in the PNG, and beside an archive.
+labelled = scratch / "labelled.safetensors"
+labelled.unlink(missing_ok=True)
+subprocess.run([probe, str(labelled), "3", "--classes", "3"], check=True)
+few = ("--sampler", "ddim", "--steps", 3)
+
+
+def labels(*options, out="labels.npz", model_file=labelled):
+    status, text = run("generate", model_file, *few, "--out", out, *options)
+    check(status == 0, "generate", *options, status, text)
+    return pictures(scratch / out) if status == 0 and out.endswith(".npz") else b""
+
+
+size = 64  # bytes of a picture, which end the archive's array
+cycled = labels("--seeds", "0-4", "--labels", "0-2", "--batch", 2)
+for seed in range(5):
+    alone = labels("--seeds", seed, "--label", seed % 3)
+    check(alone[-size:] == cycled[len(cycled) - (5 - seed) * size:][:size], "label of seed", seed)
+check(labels("--seeds", "0-9", "--labels", "random") == labels("--seeds", "0-9", "--labels", "random", "--batch", 3), "random labels")
+grid = labels("--seeds", "0-1", "--label-grid")
+rows = b"".join(labels("--seeds", "0-1", "--label", label)[-2 * size:] for label in range(3))
+check(grid[-6 * size:] == rows, "label grid")
+record = json.loads((scratch / "labels.npz.json").read_text())
+check(record["sampler"] == "ddim" and record["--num-steps"] == "3" and record["software"].startswith("multistage ") and record["--label"] == "2", "record", record)
+check(labels("--seeds", 0, "--label", 1, "--guidance", 2, "--negative-label", 2) != labels("--seeds", 0, "--label", 1, "--guidance", 2), "negative label")
+labels("--seeds", "0-1", "--labels", "2,none", "--out", "named/", out="named/")
+check(sorted(p.name for p in (scratch / "named").glob("*.png")) == ["000000-2.png", "000001-none.png"], "names with labels")
+said = texts(scratch / "named" / "000000-2.png")
+of_picture = json.loads(said["multistage"])
+check(said["Software"] == "multistage " + record["software"].split()[1] and of_picture["seed"] == 0 and of_picture["label"] == 2 and of_picture["model"] == record["model"], "texts", said)
+labels("--seeds", "0-8", "--preview", "preview.png", out="grid.png")
+check("multistage" in texts(scratch / "grid.png") and texts(scratch / "preview.png") == {}, "grid and preview")
+shutil.rmtree(scratch / "named")
+for options in (("--labels", "0-3"), ("--labels", "cat"), ("--labels", "0-2", "--negative-label", 1), ("--labels", "1,"), ("--label-grid", "--labels", "random"), ("--preview", "no/folder/x.png")):
+    status, text = run("generate", labelled, *few, *options, "--out", "refused.npz")
+    check(status == 2 and len(text) > 10 and not (scratch / "refused.npz").exists(), "generate", *options, status, text)
+
 # A folder is gone on with only as it was begun, and what is no PNG is drawn.
 folder = scratch / "folder"
 shutil.rmtree(folder, ignore_errors=True)
@@ -106,6 +163,21 @@ check(status == 2 and "no record" in text, "folder without a record", status, te
 # What is odd is warned of, once, with the remedy.
 status, text = run("generate", model, "--seeds", "0-3", "--batch", 1, "--guidance", 2, "--out", "x.npz")
 check(status == 0 and text.count("warning:") == 1 and "twice as much" in text, "guidance without labels", text)
+
+# Quality by evaluations: a curve of a checkpoint's pictures.
+if (programs / "evaluate").exists():
+    reference = scratch / "reference"
+    shutil.rmtree(reference, ignore_errors=True)
+    run("generate", model, "--seeds", "100-119", "--out", reference)
+    status, text = run("evaluate", reference, model, "--steps", "2,4,18", "--seeds", "0-19", "--out", "curve.png", "--json")
+    check(status == 0, "curve", status, text)
+    if status == 0:
+        curve = json.loads(text[text.index("{"):])["curve"]
+        check([c["evaluations"] for c in curve] == [3, 7, 35] and curve[0]["frechet_distance"] > curve[2]["frechet_distance"], "curve", curve)
+        check((scratch / "curve.png").read_bytes()[:4] == b"\x89PNG", "curve.png")
+    for options in (("--steps", "0"), ("--steps", "5", "--sampler", "nothing"), ("--steps", "5", "--sampler", "probability_flow"), ("--seeds", "0-3"), ("--sampler", "ddim")):
+        status, text = run("evaluate", reference, model, *options)
+        check(status == 2 and len(text) > 10, "evaluate", *options, status, text)
 
 # Every program ends with 2 for bad options and with 0 for --help.
 for program in ("generate", "cluster", "evaluate", "inspect", "architectures", "quickstart", "schedules"):
