@@ -53,7 +53,7 @@ int main(int argc, char** argv) {
           [&](ms::index_t done, ms::index_t all) {
             if (all > 0)
               bar.show(double(done) / double(all), std::to_string(done) + " pictures");
-            else
+            else if (done > 0)
               bar.show(0, "looking: " + std::to_string(done) + " files");
             return stop.caught() == 0;
           },

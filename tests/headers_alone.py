@@ -106,7 +106,7 @@ mpi = flags_of("ompi-cxx")
 if not mpi:
     headers = [p for p in headers if p.name != "mpi.hpp"]
 extra = [*mpi, "-DOMPI_SKIP_MPICXX", "-isystem", "/usr/include/eigen3", *(f for package in ("eigen3", "cairo", "libpng") for f in flags_of(package)),
-         "-DMULTISTAGE_JPEG", "-DMULTISTAGE_WEBP", "-DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_CPP", f"-I{source / 'include'}"]
+         "-DMULTISTAGE_JPEG", "-DMULTISTAGE_WEBP", "-DMULTISTAGE_LCMS", "-DMULTISTAGE_ARCHIVE", "-DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_CPP", f"-I{source / 'include'}"]
 command = [compiler, "-std=c++20", "-Wall", "-Wextra", "-Wno-missing-braces", *flags, *extra]
 
 

@@ -19,10 +19,11 @@
 
 namespace multistage::io {
 
-/// Whether this program reads archives.
 #ifdef MULTISTAGE_ARCHIVE
+/// Whether this program reads archives.
 inline constexpr bool reads_archives = true;
 #else
+/// Whether this program reads archives.
 inline constexpr bool reads_archives = false;
 #endif
 

@@ -119,10 +119,10 @@ class image_maker {
     constexpr std::size_t most_images = 256;
     constexpr std::size_t most_held = std::size_t{1} << 26;
     waiting_.push_back(std::move(picture));
-    held_ += held;
-    const index_t bytes = options_.size.width * options_.size.height * channels_;
-    held_ += std::size_t(bytes);
-    if (waiting_.size() == most_images || held_ > most_held)
+    const picture_size size = wanted();
+    held_ += held + std::size_t(size.width * size.height * channels_);
+    // The first picture may decide the size, and then how many are held at once.
+    if (!size || waiting_.size() == most_images || held_ > most_held)
       flush();
   }
   /// Makes images of all that wait. @throws file_error where a file fails and that is not to be
@@ -165,6 +165,11 @@ class image_maker {
   }
 
  private:
+  /// The size of all images, once it is known.
+  picture_size wanted() const {
+    return options_.size ? options_.size
+                         : picture_size(made_.extents.width, made_.extents.height);
+  }
   void make(pending_image& one) const {
     picture p = one.decode(reading_);
     if (p.channels > channels_)
@@ -173,9 +178,13 @@ class image_maker {
       const picture_box box =
           crop_box(p.width, p.height, to, options_.crop, options_.seed, one.name);
       one.enlarged = box.width < to.width || box.height < to.height;
-      p = resized(cropped(p, box), to, options_.filter);
+      p = resized(cropped(std::move(p), box), to, options_.filter);
     }
-    one.image = recoloured(std::move(p), channels_);
+    if (const picture_size all = wanted(); all && !(all == picture_size{p.width, p.height}))
+      p.bytes.clear();  // it will be refused, and may be large
+    else
+      p = recoloured(std::move(p), channels_);
+    one.image = std::move(p);
   }
   void hand_on(pending_image& one) {
     if (!one.failure.empty()) {

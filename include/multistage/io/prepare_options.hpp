@@ -103,7 +103,7 @@ struct prepare_options {
     visit(option{"strict", "a file that cannot be read ends the run"}, s.strict);
     visit(option{"overwrite", "a data set of that name is replaced"}, s.overwrite);
     visit(option{"seed", "of places that are drawn (crop random-fixed)", at_least(0)}, s.seed);
-    visit(option{"most_pixels", "pixels of the largest picture that is read", at_least(1)},
+    visit(option{"most_pixels", "pixels of the largest picture that is read", between(1, 1e12)},
           s.most_pixels);
   }
 };

@@ -195,12 +195,14 @@ std::vector<float> filtered(const std::vector<T>& values,
 inline constexpr index_t longest_resized = index_t{1} << 20;
 
 /// A part of a picture. @param box lies inside of it. @throws value_error where it does not
-inline picture cropped(const picture& p, const picture_box& box) {
+inline picture cropped(picture p, const picture_box& box) {
   const bool inside = box.left >= 0 && box.top >= 0 && box.width > 0 && box.height > 0 &&
                       box.width <= p.width - box.left && box.height <= p.height - box.top;
   require<value_error>(inside, "cropped: ", box.width, " x ", box.height, " at (", box.left,
                        ", ", box.top, ") is not within a picture of ", p.width, " x ",
                        p.height);
+  if (box.width == p.width && box.height == p.height)
+    return p;
   picture out{box.height, box.width, p.channels, {}};
   out.bytes.reserve(std::size_t(box.height * box.width * p.channels));
   for (index_t y = 0; y < box.height; ++y) {
