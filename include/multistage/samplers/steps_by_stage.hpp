@@ -10,25 +10,35 @@
 // their noise level, as always.
 #pragma once
 #include <algorithm>
+#include <concepts>
 #include <vector>
 
 #include "level_options.hpp"
 
 namespace multistage {
 
-/// A sampler whose noise levels may be listed, and that spreads them by EDM's rho or by a
-/// spacing of its schedule.
+/// Spreads its noise levels by EDM's rho, and by nothing else.
+template <class Sampler>
+concept spreads_by_rho = requires(const Sampler& s) {
+  { s.rho } -> std::convertible_to<double>;
+  requires !requires {
+    s.discretization;
+  };
+};
+/// Spreads its noise levels by a spacing of its schedule.
+template <class Sampler>
+concept spreads_by_spacing = requires(const Sampler& s) {
+  { s.steps } -> std::convertible_to<spacing>;
+  s.schedule.t(1.0);
+};
+/// A sampler whose noise levels may be listed, and that spreads them in a way that serves a
+/// part of them, too.
 template <class Sampler>
 concept walks_levels = requires(Sampler s, std::vector<double> levels) {
   s.levels = levels;
   s.num_steps = 1;
-  requires !requires {
-    s.discretization;
-  };  // which has rules of its own
-}
-&&(
-    requires(const Sampler& s) { sampling::karras_levels(s.name(), 1, 1.0, 2.0, s.rho); } ||
-    requires(const Sampler& s) { noise_levels(s.schedule, s.steps, 2.0, 1.0, 1); });
+  requires spreads_by_rho<Sampler> || spreads_by_spacing<Sampler>;
+};
 
 namespace sampling {
 
@@ -36,7 +46,7 @@ namespace sampling {
 template <walks_levels Sampler>
 std::vector<double> levels_between(const Sampler& sampler, double high, double low, int n) {
   std::vector<double> levels;
-  if constexpr (requires { sampler.steps; }) {
+  if constexpr (spreads_by_spacing<Sampler>) {
     const auto& schedule = sampler.schedule;
     levels = noise_levels(schedule, sampler.steps,
                           noise_ends{schedule.t(high), schedule.t(low), high, low}, n);
