@@ -571,6 +571,57 @@ TEST_CASE("a run that leaves the numbers keeps the last sound state and says whi
   }
 }
 
+TEST_CASE("a run that leaves the numbers goes back with half the learning rate, so often") {
+  const directory dir;
+  const std::string path = dir / "model";
+  const ms::run_checkpoint back{
+      .path = path, .every_seconds = 1e-9, .on_nan = ms::on_non_finite::back};
+  std::vector<std::string> said;
+  training t;
+  const auto before =
+      ms::set_warning_handler([&](const std::string& text) { said.push_back(text); });
+  bool spoilt = false;
+  const ms::run_result r = ms::run(
+      t.trainer, {.steps = 9}, back,
+      [&](const ms::loss_point& p, double) {
+        if (p.step == 6 && !spoilt) {  // behind the state after step 5, before that of step 6
+          spoilt = true;
+          t.trainer.model().weights().data()[3] = float(not_a_number);
+        }
+        return true;
+      },
+      0);
+  ms::set_warning_handler(before);
+  CHECK(t.trainer.steps() == 9);
+  CHECK(t.trainer.rate_factor() == 0.5);
+  CHECK(r.images == 9 * double(training::usual().batch_size));
+  REQUIRE(r.history.size() == 10);  // step 6 twice
+  REQUIRE(said.size() == 1);
+  CHECK_THAT(said[0], Catch::Contains("not finite") && Catch::Contains("after step 5") &&
+                          Catch::Contains("times 0.5") &&
+                          Catch::Contains("return 1 of at most 3"));
+  // The same as five steps and four with half the rate, also when it is resumed.
+  training other;
+  other.steps(5);
+  other.trainer.set_rate_factor(0.5);
+  other.steps(4);
+  CHECK(other.model.weights().to_host() == t.model.weights().to_host());
+  training resumed;
+  ms::resume(path, resumed.trainer);
+  CHECK(resumed.trainer.rate_factor() == 0.5);
+
+  ms::trainer_options wild = training::usual();
+  wild.learning_rate = 1e20;
+  wild.lr_rampup_kimg = 0;
+  training bad(wild);
+  const std::string text = message([&] {
+    ms::run(
+        bad.trainer, {.steps = 50}, back, [](const ms::loss_point&, double) { return true; },
+        0);
+  });
+  CHECK_THAT(text, Catch::Contains("not finite") && Catch::Contains("went back 3 times"));
+}
+
 TEST_CASE("SIGINT, SIGTERM and SIGHUP save and end; what a program ignores stays so") {
   const directory dir;
   const std::string path = dir / "model";

@@ -5,11 +5,8 @@
 //   save("model.safetensors", trainer);
 //   resume("model.safetensors", trainer);            // goes on as if it had not been stopped
 #pragma once
-#include "../core/warning.hpp"
-#include "../io/kept_versions.hpp"
-#include "../io/run_lock.hpp"
 #include "checkpoint_averages.hpp"
-#include "run.hpp"
+#include "checkpointed_run.hpp"
 
 namespace multistage {
 
@@ -194,14 +191,6 @@ void load_weights(const std::string& path, dynamic_model<Scalar, Backend>& model
     model.backend().upload(flat.data(), model.averaged_weights().data(), index_t(flat.size()));
 }
 
-/// What a resumed run may do.
-struct resume_options {
-  /// Whether it goes on although the images are not those that the run was trained on.
-  bool other_images = false;
-  /// Whether it goes on although options that its results depend on are not those of the run.
-  bool other_options = false;
-};
-
 /// Continues a training run: the next step is the one that the saved run would have made. The
 /// checkpoint must be of the same configuration, partition, options and images; only how a step
 /// is done (micro_batch, memory) may differ.
@@ -307,93 +296,6 @@ void resume(const std::string& path,
             trainer<Scalar, Backend>& t,
             const resume_options& options = {}) {
   resume(io::safetensors(path), t, options);
-}
-
-/// Where a run keeps its checkpoint.
-struct run_checkpoint {
-  std::string path;                  ///< of the file
-  double every_seconds = 60;         ///< between saves while the run goes on
-  bool resume = false;               ///< go on from the file, which must be there
-  resume_options resumed_with = {};  ///< how
-  double every_kimg = 0;  ///< also at each multiple of so many thousand images; 0: not
-  int keep = 1;           ///< states kept: the newest at `path`, those before it beside it
-                          ///< (io/kept_versions.hpp), by step
-  std::string run = {};   ///< goes along in the file (`save`)
-};
-
-/// Trains as run() in training/run.hpp does and keeps a checkpoint: saved now and then, at the
-/// end, when a signal asks the program to stop, and when the observer throws. The path is
-/// locked meanwhile (io/run_lock.hpp): a second run with it is refused. A save in between that
-/// fails is tried again at the next turn and warned of; the file that was there stays. @throws
-/// as run, save and resume do; a numeric_error says what the file holds. (`save(path, t, text)`
-/// and `resume(path, t, options)` are whatever the trainer's namespace has for it.)
-template <steps_through_data Trainer, class Observe>
-run_result run(Trainer& t,
-               const training_limit& limit,
-               const run_checkpoint& c,
-               Observe&& observe,
-               double window_seconds = 0.5) {
-  require<value_error>(c.every_seconds > 0, "run: a checkpoint every ", c.every_seconds,
-                       " seconds; give a number above 0");
-  require<value_error>(c.keep >= 1 && c.every_kimg >= 0, "run: keep = ", c.keep,
-                       ", every_kimg = ", c.every_kimg,
-                       "; one state is kept at least, kimg are not negative");
-  io::detail::check_writable(c.path);  // before the work, not after it
-  const io::run_lock lock(c.path);
-  const stop_signals signals;  // until the last save is done
-  if (c.resume)
-    resume(c.path, t, c.resumed_with);
-  using clock = std::chrono::steady_clock;
-  clock::time_point saved_at = clock::now();
-  std::string held =
-      c.resume ? "the state after step " + std::to_string(t.steps()) : "nothing of this run";
-  bool stopped_by_observer = false;
-  index_t held_step = c.resume ? t.steps() : -1;
-  const auto save_now = [&] {
-    if (held_step >= 0 && held_step != t.steps() && c.keep > 1)
-      io::keep_version(c.path, held_step);
-    save(c.path, t, c.run);
-    saved_at = clock::now();
-    held_step = t.steps();
-    held = "the state after step " + std::to_string(held_step);
-    if (c.keep > 1)
-      io::drop_versions(c.path, std::size_t(c.keep - 1));
-  };
-  const auto multiple = [&] {
-    return c.every_kimg > 0 ? std::floor(t.images_seen() / (1000 * c.every_kimg)) : 0.0;
-  };
-  double saved_multiple = multiple();
-  try {
-    const auto save_now_and_then = [&](const loss_point& p, double done) {
-      stopped_by_observer = true;
-      const bool go_on = observe(p, done);
-      stopped_by_observer = false;
-      const double waited = std::chrono::duration<double>(clock::now() - saved_at).count();
-      if (waited < c.every_seconds && multiple() == saved_multiple)
-        return go_on;
-      try {
-        save_now();
-        saved_multiple = multiple();
-      } catch (const file_error& e) {
-        saved_at = clock::now();
-        warn("run: a checkpoint could not be written and is tried again in ", c.every_seconds,
-             " s: ", e.what());
-      }
-      return go_on;
-    };
-    run_result r = run(t, limit, save_now_and_then, window_seconds);
-    save_now();
-    return r;
-  } catch (const numeric_error& e) {
-    fail<numeric_error>(e.what(), "; ", c.path, " holds ", held);
-  } catch (...) {
-    if (stopped_by_observer)
-      try {
-        save_now();
-      } catch (const error&) {  // what the observer threw says more
-      }
-    throw;
-  }
 }
 
 }  // namespace multistage

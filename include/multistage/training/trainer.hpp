@@ -290,6 +290,10 @@ class trainer {
             draws_.importance().state(),
             update_->rate_factor()};
   }
+  /// What multiplies the learning rate.
+  double rate_factor() const {
+    return update_->rate_factor();
+  }
   /// Multiplies the learning rate from now on, as a run does that goes back after a value that
   /// was not finite; checkpoints keep it. @throws value_error outside (0, 1]
   void set_rate_factor(double factor) {
