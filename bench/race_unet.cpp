@@ -1,7 +1,6 @@
 // One side of the race against PyTorch (bench/race.sh): forward passes or training steps of a
 // network, stage by stage.
-//   race_unet --network NAME --batch N [--train] [--threads N] [--repeats N] [--memory-budget
-//   MB]
+//   race_unet --network NAME --batch N [--train [--checkpoint]] [--threads N] [--repeats N]
 // Prints a JSON line a stage: {"network", "stage", "batch", "threads", "forward_s" or
 // "train_step_s", "gflop_per_s", "peak_bytes"}; times are the best of the repeats, after one
 // pass that is not counted. peak_bytes: what a pass takes at its peak beyond weights (in
@@ -46,7 +45,7 @@ void race(const std::string& name,
           int threads,
           int repeats,
           bool train,
-          double budget) {
+          bool checkpoint) {
   const ms::configuration config = bench::network(name);
   const ms::cpu b(threads);
   ms::dynamic_model<float, ms::cpu> model(b, config, bench::stages_of(config), 1);
@@ -71,7 +70,7 @@ void race(const std::string& name,
     set.insert(set.end(), data.rbegin(), data.rend());
     ms::trainer_options o;
     o.batch_size = batch;
-    o.memory_budget = ms::index_t(budget * 1e6);
+    o.checkpoint_activations = checkpoint;
     ms::trainer t{model, std::span<const float>(set), model.images(2 * batch), o};
     for (ms::tensor<float, ms::cpu>* moment :
          {&t.first_moment(), &t.second_moment(), &t.gradient()})
@@ -102,7 +101,7 @@ int main(int argc, char** argv) {
   int threads = 0;
   int repeats = 5;
   bool train = false;
-  double budget = 0;
+  bool checkpoint = false;
   app.add_option("--network", name, "which network")
       ->required()
       ->check(CLI::IsMember(bench::network_names));
@@ -117,17 +116,15 @@ int main(int argc, char** argv) {
   app.add_option("--repeats", repeats, "timed repeats, of which the best counts")
       ->check(CLI::Range(1, 10000))
       ->capture_default_str();
-  app.add_option(
-         "--memory-budget", budget,
-         "megabytes of activations, beyond which a training step checkpoints them; 0: no limit")
-      ->capture_default_str();
+  app.add_flag("--checkpoint", checkpoint,
+               "a training step makes activations again instead of keeping them");
   CLI11_PARSE(app, argc, argv);
   return ms::exit_status([&] {
     for (int s = 0; s < bench::network(name).stages.stage_count(); ++s) {
       const pid_t child = ::fork();
       ms::require<ms::error>(child >= 0, "race_unet: cannot start a process");
       if (child == 0) {
-        race(name, s, batch, threads, repeats, train, budget);
+        race(name, s, batch, threads, repeats, train, checkpoint);
         std::fflush(stdout);
         ::_exit(0);
       }

@@ -401,7 +401,7 @@ TEST_CASE("training's numbers are held to their ranges") {
   says({.least_stage_share = 0.6}, "least_stage_share = 0.6");
   says({.label_dropout = 1.5}, "label_dropout = 1.5");
   says({.label_dropout = 0.1}, "model without labels");
-  says({.memory_budget = -1}, "memory_budget = -1");
+  says({.memory = -1}, "memory = -1");
 }
 
 TEST_CASE("a warning is said once, to whom it is sent, and may be made an error") {

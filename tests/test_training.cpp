@@ -12,7 +12,10 @@
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define MULTISTAGE_COUNT_ALLOCATIONS
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <new>
@@ -227,6 +230,73 @@ TEMPLATE_TEST_CASE("a step done in parts has the bits of the step done at once",
   CHECK(run(70, 0, true).weights == whole.weights);
   CHECK_THAT(message([&] { run(70, 24, false); }), Catch::Contains("micro_batch = 24"));
 }
+
+#ifdef MULTISTAGE_COUNT_ALLOCATIONS  // sanitizers keep memory of their own
+TEST_CASE("a run keeps to the memory that it was given") {
+  ms::song_unet net = tiny;
+  net.resolution = 16;
+  net.encoder_channels = 24;
+  net.num_blocks = 2;
+  const std::vector<float> v = test::normals<float>(20 * 256, 3);
+  // The most memory that a process has which trains and saves, and how it did.
+  struct outcome {
+    double peak = 0;
+    ms::index_t planned = 0;
+    ms::index_t micro_batch = 0;
+    int checkpoint = 0;
+  };
+  const test::directory dir;
+  const auto run = [&](ms::index_t memory) {
+    int ends[2];
+    REQUIRE(::pipe(ends) == 0);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      try {
+        ms::dynamic_model<float, ms::cpu> m(ms::cpu(2), {net, three, {}}, boundaries, 1);
+        ms::trainer t{m, std::span<const float>(v), ms::shape{20, 16, 16, 1},
+                      ms::trainer_options{.batch_size = 128, .memory = memory}};
+        t.step();
+        ms::save(dir / "m", t);
+        const ms::memory_plan& plan = t.memory();
+        const outcome found{0, plan.total(), plan.micro_batch, plan.checkpoint};
+        ::_exit(::write(ends[1], &found, sizeof found) == sizeof found ? 0 : 2);
+      } catch (...) {
+        ::_exit(1);
+      }
+    }
+    int status = 0;
+    struct rusage usage {};
+    ::wait4(child, &status, 0, &usage);
+    outcome found;
+    if (status == 0)
+      REQUIRE(::read(ends[0], &found, sizeof found) == sizeof found);
+    ::close(ends[0]);
+    ::close(ends[1]);
+    found.peak = double(usage.ru_maxrss) * 1024;
+    return found;
+  };
+  const outcome free = run(0);
+  REQUIRE(free.micro_batch == 128);
+  CHECK(free.peak <= double(free.planned));
+  // Less and less, until what is left is refused.
+  outcome last = free;
+  while (true) {
+    const ms::index_t memory = last.planned - (4 << 20);
+    const outcome found = run(memory);
+    if (found.micro_batch == 0)
+      break;
+    INFO("limit " << memory << ", planned " << found.planned << ", peak " << found.peak << ", "
+                  << found.micro_batch << " rows, checkpointing " << found.checkpoint);
+    CHECK(found.planned <= memory);
+    CHECK(found.peak <= double(found.planned));
+    CHECK((found.micro_batch < last.micro_batch || found.checkpoint > last.checkpoint));
+    last = found;
+  }
+  CHECK(last.micro_batch == 16);
+  CHECK(last.checkpoint == 1);
+  CHECK(last.peak < 0.75 * free.peak);
+}
+#endif
 
 TEST_CASE("training repeats itself for a seed, whatever the threads") {
   std::vector<float> first;

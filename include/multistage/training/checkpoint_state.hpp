@@ -116,7 +116,7 @@ io::json_document options_json(const Options& options) {
 }
 /// Of two runs' options those that both have and that the results depend on.
 inline void keep_comparable(io::json& a, io::json& b) {
-  for (const char* only_how : {"micro_batch", "checkpoint_activations", "memory_budget"})
+  for (const char* only_how : {"micro_batch", "checkpoint_activations", "memory"})
     a.erase(only_how);
   const auto drop = [](io::json& from, const io::json& other) {
     for (auto it = from.begin(); it != from.end();)

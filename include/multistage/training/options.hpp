@@ -42,7 +42,7 @@ struct trainer_options {
   bool one_after_the_other = false;
   double least_stage_share = 0;
   bool checkpoint_activations = false;
-  index_t memory_budget = 0;
+  index_t memory = 0;
   std::uint64_t seed = 0;  ///< of levels, noise, order of images and dropout
 
   /// Names the options (core/options.hpp).
@@ -58,10 +58,11 @@ struct trainer_options {
     visit(option{"checkpoint_activations",
                  "keep only what blocks hand on: less memory for one more forward pass"},
           self.checkpoint_activations);
-    visit(option{"memory_budget",
-                 "bytes for activations, what does not fit is checkpointed; 0: no limit",
+    visit(option{"memory",
+                 "bytes for the whole run, which choose micro_batch and checkpointing; 0: no "
+                 "limit",
                  at_least(0)},
-          self.memory_budget);
+          self.memory);
   }
 
  private:

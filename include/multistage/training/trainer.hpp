@@ -10,6 +10,7 @@
 #include "../core/build_advice.hpp"
 #include "../data/batch_reader.hpp"
 #include "../data/survey.hpp"
+#include "memory.hpp"
 #include "non_finite.hpp"
 #include "quotas.hpp"
 #include "update.hpp"
@@ -101,30 +102,6 @@ MULTISTAGE_COLD std::string check_data(const dynamic_model<Scalar, Backend>& mod
     warn_of_images(found);
   return found.fingerprint;
 }
-
-/// Makes a model's activations for training fit a budget, checkpointed if need be.
-/// @throws value_error when not even that fits
-template <class Scalar, class Backend>
-MULTISTAGE_COLD void fit_memory(dynamic_model<Scalar, Backend>& model,
-                                const trainer_options& o) {
-  constexpr index_t piece = gradient_piece<Backend>;
-  require<value_error>(o.micro_batch % piece == 0 || o.micro_batch >= o.batch_size,
-                       "trainer: micro_batch = ", o.micro_batch, " is no multiple of ", piece,
-                       ", the rows over which backend ", Backend::name, " sums gradients");
-  const index_t at_once =
-      o.micro_batch > 0 ? std::min(o.micro_batch, o.batch_size) : o.batch_size;
-  const auto needed = [&](bool checkpoint) {
-    model.engine().set_checkpointing(checkpoint);
-    return model.activation_bytes(at_once, true);
-  };
-  if (o.checkpoint_activations || (o.memory_budget > 0 && needed(false) > o.memory_budget))
-    require<value_error>(
-        needed(true) <= o.memory_budget || o.memory_budget == 0, "trainer: a batch of ",
-        at_once, " takes ", needed(true),
-        " bytes of activations even when they are checkpointed, memory_budget is ",
-        o.memory_budget, "; a smaller batch_size or a larger budget is needed");
-  model.engine().reserve_for_training(at_once);
-}
 }  // namespace detail
 
 /// Trains a model on images of any source. One thread at a time, as the model.
@@ -157,9 +134,11 @@ class trainer {
     Backend& backend = model.backend();
     images_fingerprint_ = detail::check_data(model, data_);
     detail::warn_of_stages(quotas_.probabilities(), model_.stages(), options_);
+    memory_ = plan_memory(model, options_);
+    objective_.set_micro_batch(memory_.micro_batch);
     gradient_ = tensor<Scalar, Backend>(backend, model_.weights().extents());
     update_.emplace(model, options_);
-    detail::fit_memory(model, options_);
+    model.engine().reserve_for_training(memory_.micro_batch);
     const double dropout_before = model_.trained().label_dropout.value_or(0);
     model_.set_trained({std::max(dropout_before, options_.label_dropout), options_.augmented,
                         data_.images().class_names});
@@ -184,6 +163,10 @@ class trainer {
   /// As given.
   const trainer_options& options() const {
     return options_;
+  }
+  /// How a step is done, and the memory that the run takes.
+  const memory_plan& memory() const {
+    return memory_;
   }
   /// Steps made, those of resumed runs included.
   index_t steps() const {
@@ -402,6 +385,7 @@ class trainer {
   batch_reader data_;
   image_batch spare_;  // of the last step: its memory is used again
   std::optional<averaged_adam<Scalar, Backend>> update_;  // made once the data are accepted
+  memory_plan memory_;
   std::string images_fingerprint_;
   tensor<Scalar, Backend> images_;
   tensor<Scalar, Backend> gradient_;
