@@ -425,6 +425,44 @@ void optimal_denoiser(benchmark::State& s) {
         [&] { best(x.view(), sigmas, d.view()); });
 }
 
+/// A step of Adam with the average of the weights; items are weights.
+template <class Backend, bool Decays>
+void adam(benchmark::State& s) {
+  bench<Backend> k{s};
+  const auto gradient = k.make({1, 1, 1, s.range(0)});
+  auto weight = k.make(gradient.extents());
+  auto first = k.make(gradient.extents());
+  auto second = k.make(gradient.extents());
+  auto average = k.make(gradient.extents());
+  const ms::tensor<std::uint8_t, Backend> decays(
+      k.b, gradient.extents(), std::vector<std::uint8_t>(std::size_t(s.range(0)), 1));
+  ms::functor::adam_and_average<float, Decays> step{
+      gradient.data(), weight.data(), first.data(), second.data(), average.data(), 0.9f,
+      0.999f,          1e-8f,         1e-4f,        1.1f,          1.01f,          1,
+      0.999f,          true};
+  step.kept = 0.999f;
+  step.decays = decays.data();
+  k.b.for_each_index(s.range(0), ms::ops::functor::set<float>{1, second.data()});
+  k.run(0, s.range(0), [&] { k.b.for_each_index(s.range(0), step); });
+}
+template <class Backend>
+void adam_and_average(benchmark::State& s) {
+  adam<Backend, false>(s);
+}
+template <class Backend>
+void adamw_and_average(benchmark::State& s) {
+  adam<Backend, true>(s);
+}
+/// A further average of the weights; items are weights.
+template <class Backend>
+void further_average(benchmark::State& s) {
+  bench<Backend> k{s};
+  const auto weight = k.make({1, 1, 1, s.range(0)});
+  auto average = k.make(weight.extents());
+  const ms::functor::follow<float> step{weight.data(), average.data(), 0.999f};
+  k.run(0, s.range(0), [&] { k.b.for_each_index(s.range(0), step); });
+}
+
 void image_shapes(benchmark::internal::Benchmark* b) {
   b->ArgNames({"rows", "side", "channels"})
       ->Args({64, 8, 48})
@@ -474,6 +512,9 @@ void lengths(benchmark::internal::Benchmark* b) {
   BENCHMARK_TEMPLATE(geglu, backend)->Apply(image_shapes);                    \
   BENCHMARK_TEMPLATE(geglu_backward, backend)->Apply(image_shapes);           \
   BENCHMARK_TEMPLATE(dropout, backend)->Apply(lengths);                       \
+  BENCHMARK_TEMPLATE(adam_and_average, backend)->Apply(lengths);              \
+  BENCHMARK_TEMPLATE(adamw_and_average, backend)->Apply(lengths);             \
+  BENCHMARK_TEMPLATE(further_average, backend)->Apply(lengths);               \
   BENCHMARK_TEMPLATE(quantize, backend)                                       \
       ->ArgNames({"side", "codes"})                                           \
       ->Args({64, 8192})                                                      \

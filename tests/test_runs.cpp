@@ -285,6 +285,40 @@ TEST_CASE("load and resume refuse states that no run can have had, naming file a
     j["importance"] = io::json{1.0, 1.0};
     metadata["training"] = j.dump();
   });
+  for (const io::json& v : {io::json(0), io::json(2), io::json("1"), io::json()})
+    refused_state("rate_factor", v);
+  refused_state("options", io::json{1});
+  refused("learning_rate", false, [&](tensors&, auto& metadata) {  // another than this run's
+    io::json j = io::json::parse(metadata["training"]);
+    j["options"]["learning_rate"] = 0.5;
+    metadata["training"] = j.dump();
+  });
+  // Averages that are not what a run writes, or not this run's.
+  const auto refused_averages = [&](const char* why, const io::json& averages) {
+    refused(why, false,
+            [&](tensors&, auto& metadata) { metadata["averages"] = averages.dump(); });
+  };
+  const io::json images{16.0, 0.0, 16.0};
+  for (const io::json& v :
+       {io::json(1), io::json::object(), io::json{{"segment_images", images}},
+        io::json{{"segment_images", {1, 2}}, {"kept", io::json::array()}},
+        io::json{{"segment_images", {-1, 0, 0}}, {"kept", io::json::array()}},
+        io::json{{"segment_images", images}, {"kept", {{{"name", "a"}}}}},
+        io::json{{"segment_images", images}, {"kept", {{{"name", "a"}, {"halflife", 0}}}}},
+        io::json{{"segment_images", images}, {"kept", {{{"name", "a"}, {"exponent", -1}}}}}})
+    refused_averages("'averages' is broken", v);
+  refused_averages("not those of its training state",
+                   {{"segment_images", {1e6, 0.0, 16.0}}, {"kept", io::json::array()}});
+  const io::json own = [&] {
+    const io::json_document j = io::safetensors(good).meta_json("training");
+    io::json list{j->at("images_seen")};
+    for (const io::json& n : j->at("stage_images"))
+      list.push_back(n);
+    return list;
+  }();
+  refused_averages(
+      "averages std_0.1, this run none",
+      {{"segment_images", own}, {"kept", {{{"name", "std_0.1"}, {"exponent", 6}}}}});
   const auto refused_config = [&](const char* key, const io::json& value) {
     refused(key, true, [&](tensors&, auto& metadata) {
       io::json j = io::json::parse(metadata["config"]);

@@ -72,18 +72,18 @@ inline void add_counted(const io::safetensors& f,
 
 }  // namespace checkpoint_detail
 
-/// Makes a model the average of the relative standard deviation `std` at the end of a series of
+/// Makes a model the average of the relative standard deviation at the end of a series of
 /// snapshots or checkpoints of one run, which the model is of. What each of their averages
 /// counts is returned. @throws value_error for a std out of range or files without averages by
 /// power functions, file_error for files of another model; the model is as it was then
 template <class Scalar, class Backend>
 MULTISTAGE_COLD std::vector<snapshot_average> average_of_series(
     std::span<const std::string> paths,
-    double std,
+    double relative_std,
     dynamic_model<Scalar, Backend>& model) {
   using namespace checkpoint_detail;
   const auto visit = model.use();
-  const double exponent = power_function_exponent(std);
+  const double exponent = power_function_exponent(relative_std);
   const graph& g = model.network();
   std::vector<snapshot_average> kept;
   std::vector<std::vector<double>> images(std::size_t(g.segments));  // [segment][file]

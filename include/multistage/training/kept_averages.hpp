@@ -30,17 +30,17 @@ struct average_kind {
 
 /// The average by a power function of this relative standard deviation. @throws value_error for
 /// one out of range
-MULTISTAGE_COLD inline average_kind average_of_std(double std) {
+MULTISTAGE_COLD inline average_kind average_of_std(double relative_std) {
   std::ostringstream name;
-  name << "std_" << std;
-  return {name.str(), power_rule{power_function_exponent(std)}};
+  name << "std_" << relative_std;
+  return {name.str(), power_rule{power_function_exponent(relative_std)}};
 }
 
 /// The further averages that options ask for. @throws value_error for two of one name
 MULTISTAGE_COLD inline std::vector<average_kind> average_kinds(const trainer_options& o) {
   std::vector<average_kind> kinds;
-  for (const double std : o.average_stds)
-    kinds.push_back(average_of_std(std));
+  for (const double relative_std : o.average_stds)
+    kinds.push_back(average_of_std(relative_std));
   for (const double kimg : o.average_halflives_kimg) {
     std::ostringstream name;
     name << "halflife_" << kimg << "_kimg";

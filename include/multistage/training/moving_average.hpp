@@ -50,12 +50,12 @@ inline double power_function_std(double exponent) {
 /// The exponent of the power function with this relative standard deviation: the largest root
 /// of g^3 + 7 g^2 + (16 - std^-2) g + 12 - std^-2. @throws value_error for one outside (0,
 /// 1/sqrt(12)), where no profile that grows with time has it
-MULTISTAGE_COLD inline double power_function_exponent(double std) {
-  require<value_error>(std > 0 && std < 1 / std::sqrt(12.0),
-                       "power_function_exponent: std = ", std,
+MULTISTAGE_COLD inline double power_function_exponent(double relative_std) {
+  require<value_error>(relative_std > 0 && relative_std < 1 / std::sqrt(12.0),
+                       "power_function_exponent: std = ", relative_std,
                        "; a power function's relative standard deviation is above 0 and "
                        "below 0.288675 (1/sqrt(12), a plain mean); 0.05 and 0.1 are usual");
-  const double t = 1 / (std * std);
+  const double t = 1 / (relative_std * relative_std);
   // Newton's steps from the right of the largest root, where the cubic is convex, go down to
   // it; the first one that does not is rounding.
   double g = std::sqrt(t) + 1;
