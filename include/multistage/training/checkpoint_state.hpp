@@ -136,6 +136,36 @@ struct training_state {
   io::json_document options;  // those it was trained with; null in files of older versions
 };
 
+/// Refuses a value that no run can have had. @throws file_error
+template <class Value>
+void require_sound(const io::safetensors& f,
+                   bool holds,
+                   const char* key,
+                   const Value& value,
+                   const char* rule) {
+  require<file_error>(holds, f.path(), ": its training state is broken: '", key, "' holds ",
+                      value, "; ", rule, "; use an earlier checkpoint");
+}
+
+/// The counters of a run against each other. A step may be given a batch of any size from
+/// outside. @throws file_error
+template <class State>
+void check_counters(const io::safetensors& f, const State& s, int segments, int stages) {
+  require_sound(f, s.images_seen == std::floor(s.images_seen), "images_seen", s.images_seen,
+                "images are counted one by one");
+  require_sound(f, s.step > 0 ? s.images_seen >= double(s.step) : s.images_seen == 0,
+                "images_seen", s.images_seen,
+                "each of the steps saw one at least, and nothing else did");
+  double of_stages = 0;
+  for (const double n : s.stage_images)
+    of_stages += n;
+  require_sound(f, std::fabs(of_stages - s.images_seen) <= 1e-9 * s.images_seen, "stage_images",
+                of_stages, "together they are images_seen");
+  for (std::size_t k = 0; segments == stages + 1 && k < s.stage_images.size(); ++k)
+    require_sound(f, double(s.updates[k + 1]) <= s.stage_images[k], "segment_updates",
+                  s.updates[k + 1], "an update takes an image of the segment's stage");
+}
+
 /// @throws file_error naming the value that is missing, of another kind, or one no run can have
 /// had
 template <class State>
@@ -163,8 +193,7 @@ training_state<State> read_training_state(const io::safetensors& f, int segments
   if (j.contains("options"))
     t.options = io::json_document(j["options"]);
   const auto sound = [&](bool holds, const char* key, const auto& value, const char* rule) {
-    require<file_error>(holds, f.path(), ": its training state is broken: '", key, "' holds ",
-                        value, "; ", rule, "; use an earlier checkpoint");
+    require_sound(f, holds, key, value, rule);
   };
   constexpr double most = 9e15;  // up to which doubles count one by one
   const auto count = [&](const char* key, double value) {
@@ -184,19 +213,7 @@ training_state<State> read_training_state(const io::safetensors& f, int segments
     count("stage_images", n);
   for (const double v : s.importance)
     sound(is_finite(v) && v >= 0, "importance", v, "they are mean squares");
-  // The counters against each other. A step may be given a batch of any size from outside.
-  sound(s.images_seen == std::floor(s.images_seen), "images_seen", s.images_seen,
-        "images are counted one by one");
-  sound(s.step > 0 ? s.images_seen >= double(s.step) : s.images_seen == 0, "images_seen",
-        s.images_seen, "each of the steps saw one at least, and nothing else did");
-  double of_stages = 0;
-  for (const double n : s.stage_images)
-    of_stages += n;
-  sound(std::fabs(of_stages - s.images_seen) <= 1e-9 * s.images_seen, "stage_images", of_stages,
-        "together they are images_seen");
-  for (std::size_t k = 0; segments == stages + 1 && k < s.stage_images.size(); ++k)
-    sound(double(s.updates[k + 1]) <= s.stage_images[k], "segment_updates", s.updates[k + 1],
-          "an update takes an image of the segment's stage");
+  check_counters(f, s, segments, stages);
   sound(s.rate_factor > 0 && s.rate_factor <= 1, "rate_factor", s.rate_factor,
         "it is above 0 and at most 1");
   sound(!j.contains("options") || j["options"].is_object(), "options", "something else",
