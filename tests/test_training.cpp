@@ -281,7 +281,7 @@ TEST_CASE("a run keeps to the memory that it was given") {
   // Less and less, until what is left is refused.
   outcome last = free;
   while (true) {
-    const ms::index_t memory = last.planned - (4 << 20);
+    const ms::index_t memory = last.planned - (1 << 20);
     const outcome found = run(memory);
     if (found.micro_batch == 0)
       break;

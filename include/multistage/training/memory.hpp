@@ -99,7 +99,7 @@ MULTISTAGE_COLD memory_plan memory_of(dynamic_model<Scalar, Backend>& model,
                                       bool checkpoint) {
   const index_t flat = model.network().parameter_elements * index_t(sizeof(Scalar));
   const index_t kept = index_t(o.average_stds.size() + o.average_halflives_kimg.size());
-  const index_t image = model.images(1).row_size();
+  const index_t image = model.images(1).row_size() + model.label_dim(input_slot::context);
   memory_plan p{.micro_batch = micro_batch, .checkpoint = checkpoint};
   model.engine().set_checkpointing(checkpoint);
   p.in_use = Backend::on_host ? resident_memory() : 0;
@@ -107,7 +107,7 @@ MULTISTAGE_COLD memory_plan memory_of(dynamic_model<Scalar, Backend>& model,
             (o.adam.weight_decay > 0 ? model.network().parameter_elements : 0);
   p.activations = model.activation_bytes(micro_batch, true);
   p.batches = 3 * micro_batch * image * index_t(sizeof(Scalar)) +
-              4 * o.batch_size * image * index_t(sizeof(float));
+              6 * o.batch_size * image * index_t(sizeof(float));  // this step's and the next's
   p.scratch = scratch_bytes(model);
   p.saving = Backend::on_host ? (6 + kept) * flat : 0;
   return p;
