@@ -19,6 +19,13 @@ struct even_levels {
 };
 static_assert(ms::noise_distribution<even_levels>);
 
+/// A distribution with a fault: no level belongs to any share.
+struct no_levels : even_levels {
+  double quantile(double) const {
+    return std::nan("");
+  }
+};
+
 /// D = x + sigma F, of label sigma.
 struct preconditioning {
   double label_scale = 1;
@@ -141,6 +148,10 @@ TEST_CASE("a distribution of one's own draws inside the stages") {
   CHECK(ms::noise_level_draws(std::string("time_kneed")).name() == "time_kneed");
   CHECK_THAT(message([] { ms::noise_level_draws(std::string("normal")); }),
              Catch::Contains("known: log_normal, log_uniform, time_uniform, time_kneed"));
+  const ms::noise_level_draws broken = mine::no_levels{};
+  CHECK_THAT(message([&] { broken.draw(stages, 1, 0.5); }),
+             Catch::Contains("custom: quantile returns no number") &&
+                 Catch::Contains("the stage from 1.5 to 10"));
 }
 
 TEST_CASE("weights by name, by type and by function") {
@@ -153,6 +164,15 @@ TEST_CASE("weights by name, by type and by function") {
   CHECK(own.name() == "custom");
   CHECK(own(2) == 6);
   CHECK_FALSE(ms::loss_weight());
+  for (const double bad : {-1.0, HUGE_VAL, std::nan("")}) {
+    const ms::loss_weight refused = [bad](double sigma) {
+      return sigma > 1 ? bad : 0.0;
+    };
+    CHECK(refused(1) == 0);
+    CHECK_THROWS_AS(refused(2), ms::value_error);
+    CHECK_THAT(message([&] { refused(2); }),
+               Catch::Contains("loss weight custom: is ") && Catch::Contains("at sigma 2"));
+  }
   CHECK_THAT(message([] { ms::loss_weight(std::string("best")); }),
              Catch::Contains("known: edm, epsilon"));
   ms::trainer_options o;

@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 
 #include "../schedule/vp.hpp"
 #include "prediction.hpp"
@@ -199,9 +200,15 @@ class loss_weight {
   std::string name() const {
     return name_;
   }
-  /// On |D - y|^2. @param sigma above 0
+  /// On |D - y|^2. @param sigma above 0 @throws value_error where one of the user's own is
+  /// negative, infinite or no number
   double operator()(double sigma) const {
-    return weight_(sigma);
+    const double weight = weight_(sigma);
+    // A negative weight trains away from the images without a word.
+    require<value_error>(weight >= 0 && weight <= std::numeric_limits<double>::max(),
+                         "loss weight ", name_, ": is ", weight, " at sigma ", sigma,
+                         "; it must be a finite number of at least 0 at every sigma");
+    return weight;
   }
 
  private:

@@ -223,11 +223,16 @@ class noise_level_draws {
       probability.push_back(held_->probability(p.lower(s), p.upper(s)));
     return probability;
   }
-  /// A noise level inside a stage from a uniform number in (0, 1).
+  /// A noise level inside a stage from a uniform number in (0, 1). @throws value_error where a
+  /// distribution of the user's own returns no number
   double draw(const partition& p, int stage, double uniform) const {
     const double lower = p.lower(stage);
     const double upper = p.upper(stage);
     const double sigma = held_->draw(lower, upper, uniform);
+    require<value_error>(!std::isnan(sigma), "noise levels ", held_->name(),
+                         ": quantile returns no number (NaN) for a level of the stage from ",
+                         lower, " to ", upper,
+                         "; it must return a level above 0 for every share in (0, 1)");
     return std::min(std::max(sigma, std::nextafter(lower, HUGE_VAL)),
                     upper);  // rounding must not leave the stage
   }
