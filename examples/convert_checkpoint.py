@@ -4,6 +4,7 @@
   convert_checkpoint.py to-multistage SOURCE OUT.safetensors [--config CONFIG.json] [--set KEY=VALUE ...] [--part unet|autoencoder] [--no-ema]
   convert_checkpoint.py from-multistage FILE.safetensors OUT [--config DIFFUSERS_CONFIG.json]
   convert_checkpoint.py inception WEIGHTS OUT.safetensors [--pooling fid|torchvision]
+  convert_checkpoint.py perceptual WEIGHTS OUT.safetensors [--lin LPIPS_WEIGHTS]
 
 SOURCE is told apart by what it is:
   *.pkl               EDM's network pickles (song_unet, adm_unet). The pickle's code is not run.
@@ -15,7 +16,8 @@ CONFIG.json holds the keys that `inspect --json` prints under "configuration". V
 Back: OUT ending in .pth or .pt becomes a state_dict under upstream's names; a folder becomes a diffusers model of the class in --config
 (the model's own config.json).
 inception makes the feature network of `evaluate` from Inception-v3's state_dict as torchvision (inception_v3_google-*.pth) or pytorch-fid
-(pt_inception-*.pth) have it; --pooling is found by the number of classes (FID's network has 1008). Needs torch and safetensors.
+(pt_inception-*.pth) have it; --pooling is found by the number of classes (FID's network has 1008). perceptual makes the network of the
+perceptual distance (`train --autoencoder ... --perceptual`) from torchvision's vgg16 or alexnet and LPIPS's own weights. Needs torch and safetensors.
 """
 import argparse
 import json
@@ -612,6 +614,25 @@ def inception(a):
     print(f"{a.out}: Inception-v3, {sum(v.numel() for v in out.values()) / 1e6:.2f} M values, {pooling} pooling")
 
 
+def perceptual(a):
+    """torchvision's vgg16 or alexnet, and LPIPS's weights of their channels (lin0.model.1.weight ...; without: all alike)."""
+    load = lambda path: load_file(path) if pathlib.Path(path).suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    t = load(a.source)
+    out = {k: v for k, v in t.items() if k.startswith("features.")}
+    widths = [v.shape[0] for k, v in out.items() if k.endswith(".weight")]
+    kinds = {"vgg16": [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512], "alexnet": [64, 192, 384, 256, 256]}
+    kind = next((k for k, v in kinds.items() if v == widths), None) or fail(f"{a.source}: its features are those of neither vgg16 nor alexnet; give torchvision's state_dict")
+    channels = [64, 128, 256, 512, 512] if kind == "vgg16" else widths
+    lin = load(a.lin) if a.lin else {}
+    for i, n in enumerate(channels):
+        own = [v for k, v in lin.items() if k.startswith(f"lin{i}.") and k.endswith("weight")]
+        if a.lin and (len(own) != 1 or own[0].numel() != n):
+            fail(f"{a.lin}: has no lin{i} of {n} channels; give LPIPS's file for {kind}")
+        out[f"lin{i}.weight"] = own[0].reshape(n) if own else torch.full((n,), 1 / n)
+    write(a.out, out, {"format": "multistage-perceptual-1", "network": kind})
+    print(f"{a.out}: {kind}, {sum(v.numel() for v in out.values()) / 1e6:.2f} M values, {'weights of LPIPS' if a.lin else 'all channels alike'}")
+
+
 def fits(source, path, stored, asked):
     """The way back keeps no more than the diffusers configuration can say: what the checkpoint has otherwise is refused."""
     free = ("resolution", "columns", "attn_resolutions", "dropout", "context_tokens")  # of the pictures or of training, not of the weights
@@ -663,6 +684,11 @@ def main():
     q.add_argument("out")
     q.add_argument("--pooling", choices=["fid", "torchvision"])
     q.set_defaults(run=inception)
+    q = sub.add_parser("perceptual")
+    q.add_argument("source")
+    q.add_argument("out")
+    q.add_argument("--lin", help="LPIPS's weights of the channels (vgg.pth, alex.pth)")
+    q.set_defaults(run=perceptual)
     a = p.parse_args()
     if missing:
         fail(f"torch and safetensors are needed (pip install torch safetensors): {missing}")

@@ -19,6 +19,7 @@ namespace {
 struct settings {
   std::string preset = "small-32";
   std::string config;
+  std::string autoencoder;
   std::string out;
   std::string backend = "cpu";
   int threads = 0;
@@ -44,6 +45,19 @@ void add_options(CLI::App& app, command_line::named_options& options) {
   options.add(app, ms::ldm_unet{}, of_data, "Of the model");
   options.add(app, ms::decoders{}, {}, "Of the model");
   options.add(app, ms::preconditioning{}, {}, "Of the model");
+  ms::autoencoder_configuration a;
+  ms::autoencoder_configuration::sections(a, [&](const char* section, const auto& part) {
+    options.add(app, part, of_data, std::string("Of an autoencoder's ") + section);
+  });
+}
+
+/// @throws value_error for options that were given and are not of what is trained
+void refuse_others(const command_line::named_options& options,
+                   const std::set<std::string>& known,
+                   const char* of) {
+  for (const std::string& name : options.given())
+    ms::require<ms::value_error>(known.count(name) > 0, "train: ", command_line::flag_of(name),
+                                 " is no option of ", of);
 }
 
 /// The preset or the run that is gone on with, the file laid over it, the command line on top.
@@ -60,11 +74,41 @@ ms::run_configuration configuration_of(const settings& s,
       note(o, value);
     });
   });
-  for (const std::string& name : options.given())
-    ms::require<ms::value_error>(known.count(name) > 0, "train: ", command_line::flag_of(name),
-                                 " is no option of this model's network");
+  refuse_others(options, known, "this model's network");
   ms::lay_over(c, *patch, "command line", "train");
   return c;
+}
+
+/// Says how a run ended, and gives the exit status.
+int ended(const settings& s, const ms::run_outcome& end) {
+  std::printf("%s\n", end.text.c_str());
+  if (!end.finished || end.signal != 0)
+    std::printf("  train --resume --out %s\n", s.out.c_str());
+  return end.signal != 0 ? 128 + end.signal : 0;
+}
+
+/// A kind or a file, or the run that is gone on with, the command line on top.
+int train_autoencoder(const settings& s, const command_line::named_options& options) {
+  ms::autoencoder_configuration c;
+  const std::string before = s.resume ? s.out + "/config.json" : s.config;
+  const bool in_file = std::filesystem::exists(s.autoencoder);
+  if (!s.resume && !in_file)
+    c.model = ms::autoencoder_of_kind(s.autoencoder);
+  for (const std::string& file : {in_file ? s.autoencoder : std::string(), before})
+    if (!file.empty())
+      ms::lay_over(c, *ms::read_configuration(file), file);
+  std::set<std::string> known;
+  ms::autoencoder_configuration::sections(c, [&](const char* section, auto& part) {
+    options.set_each(part, [&](const ms::option& o, const auto&) { known.insert(o.name); });
+    ms::check_options(section, part);
+  });
+  refuse_others(options, known, "an autoencoder");
+  if (s.print_config)
+    return std::printf("%s\n", ms::to_json(c).dump(1).c_str()), 0;
+  const ms::run_directory place(
+      s.out, s.resume ? ms::run_directory::resume : ms::run_directory::begin);
+  ms::autoencoder_run run(ms::cpu(s.threads), ms::open_data(c.data), c, place);
+  return ended(s, run.run(s.other_data));
 }
 
 template <class Backend>
@@ -73,11 +117,7 @@ int train(Backend backend,
           const ms::run_configuration& c,
           const ms::run_directory& place) {
   ms::training_run run(backend, ms::open_data(c.data), c, place);
-  const ms::run_outcome end = run.run(s.other_data);
-  std::printf("%s\n", end.text.c_str());
-  if (!end.finished || end.signal != 0)
-    std::printf("  train --resume --out %s\n", s.out.c_str());
-  return end.signal != 0 ? 128 + end.signal : 0;
+  return ended(s, run.run(s.other_data));
 }
 
 int train(const settings& s, const command_line::named_options& options) {
@@ -86,6 +126,8 @@ int train(const settings& s, const command_line::named_options& options) {
       std::printf("%-22s %s\n", one.name, one.meaning);
     return 0;
   }
+  if (!s.autoencoder.empty() || (s.resume && ms::is_autoencoder_run(s.out)))
+    return train_autoencoder(s, options);
   if (s.print_config) {
     std::optional<ms::run_directory> run;
     if (s.resume)
@@ -128,6 +170,9 @@ int main(int argc, char** argv) {
                  "its name")
       ->capture_default_str();
   app.add_option("--config", s.config, "JSON that is laid over the preset (RUN/config.json)");
+  app.add_option("--autoencoder", s.autoencoder,
+                 "train an autoencoder: vq-f4, vq-f8, kl-f4, kl-f8, or a file like its "
+                 "config.json");
   app.add_flag("--resume", s.resume, "go on with the run in --out");
   app.add_flag("--other-data", s.other_data,
                "with --resume: go on although the images are others than before");

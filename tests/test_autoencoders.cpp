@@ -2,6 +2,7 @@
 // every loss's gradient against central differences, runs that are stopped and resumed, codes
 // that are revived.
 #include <multistage/data/draw_moments.hpp>
+#include <multistage/diffusion/decode_tiles.hpp>
 #include <multistage/diffusion/latent_images.hpp>
 #include <multistage/io.hpp>
 #include <multistage/io/perceptual_file.hpp>
@@ -366,6 +367,12 @@ TEST_CASE("an autoencoder's run that was stopped and resumed equals one that was
     ms::autoencoder_trainer refused(second, images, other);
     CHECK_THROWS_WITH(ms::resume(dir / "part.safetensors", refused),
                       Catch::Contains("was trained with seed 5"));
+    std::vector<float> changed = values;
+    changed[7] += 0.25f;
+    ms::autoencoder_trainer elsewhere(
+        second, ms::image_source::of(std::span<const float>(changed), {16, 16, 16, 3}), brisk);
+    CHECK_THROWS_WITH(ms::resume(dir / "part.safetensors", elsewhere),
+                      Catch::Contains("was trained on other images"));
     other = brisk;
     other.perceptual_weight = 0;
     ms::autoencoder_trainer without(second, images, other);
@@ -487,6 +494,18 @@ TEST_CASE("latents of a data set are the encoder's, scaled to unit spread") {
       sum += v, square += v * v;
     const double mean = sum / double(drawn.size());
     CHECK(std::sqrt(square / double(drawn.size()) - mean * mean) == Approx(1).epsilon(0.02));
+    // The draw that clusterings see: the same each time, of the same spread.
+    const ms::image_source seen = ms::one_draw_each(latents);
+    CHECK(seen.extents.channels == 2);
+    CHECK(seen.kind == ms::image_values::latents);
+    std::vector<float> once(std::size_t(seen.extents.size())), twice(once);
+    seen.read_block(0, 16, once.data());
+    seen.read_block(0, 16, twice.data());
+    CHECK(once == twice);
+    double spread = 0;
+    for (const float v : once)
+      spread += double(v) * v / double(once.size());
+    CHECK(std::sqrt(spread - mean * mean) == Approx(1).epsilon(0.1));
   }
 }
 
@@ -516,4 +535,54 @@ TEST_CASE("latents are drawn from their moments, by seed, step and row") {
   draw.apply(of.data(), {7, draws - 1}, 4, again.data(), nullptr);
   CHECK(one != again);
   CHECK_THROWS_AS(ms::draw_moments{}.bind({1, 1, 1, 3}), ms::shape_error);
+}
+
+TEST_CASE("latents decoded in tiles are those decoded whole") {
+  // A decoder in which nothing but the last layer looks beside its pixel, and latents whose
+  // means and variances are the same over every even window: tiles may differ only where the
+  // last layer sees their borders.
+  ms::cpu b(2);
+  ms::autoencoder whole_size = small;
+  whole_size.kind = ms::latent_kind::kl;
+  whole_size.channel_mult = {1, 1};
+  whole_size.resolution = 64;
+  whole_size.columns = 48;
+  ms::autoencoder tile_size = whole_size;
+  tile_size.resolution = 32;
+  tile_size.columns = 16;
+  ms::autoencoder_model<double, ms::cpu> whole(b, whole_size, 3);
+  ms::autoencoder_model<double, ms::cpu> tile(b, tile_size, 4);
+  std::vector<double> w = whole.weights().to_host();
+  whole.for_each_parameter(
+      [&](const std::string& name, const ms::parameter& p, ms::index_t offset) {
+        const bool adds = name.find("conv2") != name.npos || name.find("proj_out") != name.npos;
+        const bool last = name.find("decoder.conv_out") != name.npos;
+        for (ms::index_t i = 0; i < p.size(); ++i)
+          if (adds || (p.kernel == 3 && !last && i * 9 / p.size() != 4))
+            w[std::size_t(offset + i)] = 0;  // all but the middle of the window
+      });
+  b.upload(w.data(), whole.weights().data(), whole.weights().size());
+  b.upload(w.data(), tile.weights().data(), tile.weights().size());
+  const ms::shape extents = whole.latents(2);
+  std::vector<double> z(std::size_t(extents.size()));
+  for (ms::index_t n = 0; n < 2; ++n)
+    for (ms::index_t y = 0; y < extents.height; ++y)
+      for (ms::index_t x = 0; x < extents.width; ++x)
+        for (ms::index_t c = 0; c < 2; ++c) {
+          // Of the four pixels of a block two are 1 and two -1, in one of two ways; the other
+          // channel is the negative.
+          const std::uint64_t block = std::uint64_t((n * 99 + y / 2) * 99 + x / 2);
+          const bool diagonal = ms::random_stream(5, 1).uniform(block) < 0.5;
+          const bool up = (diagonal ? y % 2 == x % 2 : y % 2 == 0) == (c == 0);
+          z[std::size_t(((n * extents.height + y) * extents.width + x) * 2 + c)] = up ? 1 : -1;
+        }
+  const ms::tensor<double, ms::cpu> tz(b, extents, z);
+  ms::tensor<double, ms::cpu> want(b, whole.images(2));
+  whole.decode(tz.view(), want.view());
+  const auto got = ms::decode_tiles<double>(tile, z, extents, 4);
+  CHECK(test::distance(got, want.to_host()) < 1e-12);
+  CHECK(ms::decode_tiles<double>(whole, z, extents, 4) == want.to_host());  // one tile
+  CHECK_THROWS_WITH(ms::decode_tiles<double>(tile, z, extents, 5),
+                    Catch::Contains("overlap = 5"));
+  CHECK_THROWS_AS(ms::decode_tiles<double>(whole, z, tile.latents(6), 4), ms::shape_error);
 }

@@ -5,6 +5,7 @@
 // The order matters: what stands between the first and the last.
 // clang-format off
 #include "core/warnings_begin.inc"
+#include "runs/autoencoder_run.hpp"
 #include "runs/training_run.hpp"
 #include "core/warnings_end.inc"
 // clang-format on

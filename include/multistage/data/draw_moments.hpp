@@ -4,8 +4,11 @@
 #pragma once
 #include <algorithm>
 #include <cmath>
+#include <memory>
+#include <vector>
 
 #include "../core/error.hpp"
+#include "image_source.hpp"
 #include "transform.hpp"
 
 namespace multistage {
@@ -36,5 +39,25 @@ struct draw_moments {
             }};
   }
 };
+
+/// A set of moments as latents, each image's draw always the same: what clusterings, figures
+/// and measures look at. Any other set stays as it is. @throws shape_error
+MULTISTAGE_COLD inline image_source one_draw_each(image_source images) {
+  if (images.kind != image_values::moments)
+    return images;
+  const bound_transform draw = draw_moments{}.bind(images.extents);
+  const index_t before = images.extents.row_size();
+  const index_t after = draw.extents.row_size();
+  images.extents.channels = draw.extents.channels;
+  images.kind = image_values::latents;
+  images.read = [=, read = std::move(images.read)](std::span<const index_t> rows, float* to) {
+    std::vector<float> moments(rows.size() * std::size_t(before));
+    read(rows, moments.data());
+    for (std::size_t r = 0; r < rows.size(); ++r)
+      draw.apply(moments.data() + index_t(r) * before, {}, rows[r], to + index_t(r) * after,
+                 nullptr);
+  };
+  return images;
+}
 
 }  // namespace multistage

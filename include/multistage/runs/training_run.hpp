@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 
 #include "../core/progress.hpp"
+#include "../data/draw_moments.hpp"
 #include "../io/dataset.hpp"
 #include "../training/trainer.hpp"
 #include "presets.hpp"
@@ -73,6 +74,8 @@ MULTISTAGE_COLD inline image_source open_data(const data_options& data) {
 /// cannot be guided. What somebody chose stays.
 MULTISTAGE_COLD inline void fit_to_data(run_configuration& c, const image_source& images) {
   const shape e = images.extents;
+  if (images.kind == image_values::latents)
+    detail::take_from_data(c, "data.latents", c.data.latents, true);
   const bool labelled = c.data.labels && images.class_count > 0;
   std::visit(
       [&]<class Net>(Net& net) {
@@ -114,7 +117,11 @@ class training_run {
                                const run_directory& place,
                                line_handler say = print_line,
                                show_pictures show = {})
-      : place_(place), images_(std::move(images)), config_(std::move(c)), say_(std::move(say)) {
+      : place_(place),
+        source_(std::move(images)),
+        images_(one_draw_each(source_)),
+        config_(std::move(c)),
+        say_(std::move(say)) {
     check(config_);
     place_.write_run(config_);
     before_ = read_history(place_.log());
@@ -126,9 +133,10 @@ class training_run {
     if (!goes_on)
       config_.model.stages = decoders_for(config_, stages_.stages);
     model_.emplace(backend, config_.model, stages_.stages, config_.run.seed);
-    const bool labelled = model_->label_dim(input_slot::class_labels) > 0;
-    trainer_.emplace(*model_, set_.span(), set_.extents, trainer_options_of(config_),
-                     labelled ? images_.labels() : std::vector<int>());
+    // Latents that are kept as moments are drawn anew each time they are shown.
+    const bool drawn = source_.kind == image_values::moments;
+    trainer_.emplace(*model_, source_, trainer_options_of(config_),
+                     drawn ? image_transform(draw_moments{}) : image_transform());
     snapshots_.emplace(*model_, images_, config_, std::move(show));
     place_.write_run(config_);
     say_(description());
@@ -323,7 +331,8 @@ class training_run {
   }
 
   const run_directory& place_;
-  image_source images_;
+  image_source source_;  // as it was given
+  image_source images_;  // the same, of moments one draw each
   run_configuration config_;
   line_handler say_;
   io::image_set set_;

@@ -18,6 +18,7 @@
 #include "../core/build_advice.hpp"
 #include "../core/warning.hpp"
 #include "../data/batch_reader.hpp"
+#include "../data/survey.hpp"
 #include "../diffusion/latent.hpp"
 #include "autoencoder_loss.hpp"
 #include "codebook_use.hpp"
@@ -62,7 +63,7 @@ class autoencoder_trainer {
     if constexpr (Backend::on_host)
       detail::advise_on_build();
     check_options("autoencoder_trainer", options_);
-    check_images(images);
+    images_fingerprint_ = survey_images(images).fingerprint;
     const shape wanted = model_.images(images.extents.rows);
     require<shape_error>(images.extents == wanted, "autoencoder_trainer: images are ",
                          images.extents, ", the autoencoder takes ", wanted,
@@ -85,6 +86,10 @@ class autoencoder_trainer {
   /// As given.
   const autoencoder_options& options() const {
     return options_;
+  }
+  /// A hash of the images, by which a resumed run knows that they are the same.
+  const std::string& images_fingerprint() const {
+    return images_fingerprint_;
   }
   /// The data set.
   const image_source& images() const {
@@ -130,6 +135,30 @@ class autoencoder_trainer {
     }
     apply(f, critic_norm);  // nothing may fail from here on
     return f.report;
+  }
+
+  /// What the autoencoder with averaged weights leaves of pictures, host memory [n, h, w, c].
+  MULTISTAGE_COLD std::vector<float> reconstruct(std::span<const float> pictures) {
+    const index_t n = index_t(pictures.size()) / model_.images(1).row_size();
+    Backend& backend = model_.backend();
+    const tensor<Scalar, Backend> x(backend, model_.images(n),
+                                    std::vector<Scalar>(pictures.begin(), pictures.end()));
+    tensor<Scalar, Backend> z(backend, model_.latents(n));
+    tensor<Scalar, Backend> y(backend, model_.images(n));
+    const auto change_weights = [&] {
+      std::swap(model_.weights(), update_->average());
+    };
+    change_weights();
+    try {
+      model_.encode(x.view(), z.view());
+      model_.decode(std::as_const(z).view(), y.view());
+    } catch (...) {
+      change_weights();
+      throw;
+    }
+    change_weights();
+    const std::vector<Scalar> values = y.to_host();
+    return {values.begin(), values.end()};
   }
 
   /// Everything that a checkpoint must hold beside weights, averages and moments.
@@ -327,6 +356,7 @@ class autoencoder_trainer {
 
   model_type& model_;
   std::optional<batch_reader> reader_;
+  std::string images_fingerprint_;
   autoencoder_options options_;
   std::unique_ptr<distance_type> distance_;
   codebook_use use_;

@@ -49,7 +49,7 @@ void save(const std::string& path,
   counters.set("critic_updates", c.critic_updates);
   counters.set("codes_used", c.codes_used);
   counters.set("seed", t.options().seed);
-  counters.set("images", t.images().fingerprint);
+  counters.set("images", t.images_fingerprint());
   counters.set("distance", t.distance_name());
   counters.set("batch_size", t.options().batch_size);
   w.metadata["training"] = counters->dump();
@@ -104,10 +104,9 @@ void resume(const std::string& path,
   require<value_error>(distance == t.distance_name(), path,
                        ": was trained with the perceptual distance over '", distance,
                        "', this run has '", t.distance_name(), "'; give the same network");
-  require<value_error>(
-      options.other_images || images.empty() || images == t.images().fingerprint, path,
-      ": was trained on other images; give the same, or say that others are "
-      "meant (other_images, --other-data)");
+  require<value_error>(options.other_images || images == t.images_fingerprint(), path,
+                       ": was trained on other images; give the same, or say that others are "
+                       "meant (other_images, --other-data)");
   const described_network own = t.model().tensors();
   std::vector<std::pair<tensor<Scalar, Backend>*, std::vector<Scalar>>> read;
   read.emplace_back(
