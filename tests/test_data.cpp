@@ -752,3 +752,86 @@ TEST_CASE("contexts are trained with, and left out for what stands for none") {
   CHECK(with(1, {1, 2, 3, 4, 5, 6}, 1) != with(0, {}, 0));
   CHECK(plain != with(1, {}, 0.5));
 }
+
+TEST_CASE("augmented runs: labels in training, none in sampling, and resumed as if not stopped",
+          "[augment]") {
+  const directory dir;
+  const std::string path = dir / "model.safetensors";
+  const ms::song_unet told{.resolution = 8,
+                           .channels = 3,
+                           .encoder_channels = 8,
+                           .channel_mult = {1},
+                           .num_blocks = 1,
+                           .attn_resolutions = {},
+                           .augment_dim = ms::edm_augmentation.label_count()};
+  const auto fresh = [&] {
+    return model_type(ms::cpu(2), {told, ms::decoders{{8, 4}}, {}}, ms::partition({1.0}), 3);
+  };
+  std::vector<float> pictures;
+  for (int i = 0; i < 20; ++i) {
+    const std::vector<float> one = slanted({1, 8, 8, 3});
+    pictures.insert(pictures.end(), one.begin(), one.end());
+    pictures[pictures.size() - std::size_t(i) - 1] = 0.5F;
+  }
+  const ms::image_source images =
+      ms::image_source::of(std::span<const float>(pictures), {20, 8, 8, 3});
+  ms::augment_options often = ms::edm_augmentation;
+  often.p = 0.7;
+  const ms::trainer_options options{.batch_size = 8, .least_stage_share = 0.1};
+  const auto steps = [&](model_type& model, const ms::image_transform& transform, int n) {
+    ms::trainer trainer{model, images, options, transform};
+    for (int i = 0; i < n; ++i)
+      trainer.step();
+  };
+  model_type whole = fresh();
+  steps(whole, often, 6);
+  model_type first = fresh();
+  {
+    ms::trainer trainer{first, images, options, often};
+    for (int i = 0; i < 2; ++i)
+      trainer.step();
+    ms::save(path, trainer);
+  }
+  model_type resumed = fresh();
+  ms::trainer trainer{resumed, images, options, often};
+  ms::resume(path, trainer);
+  for (int i = 0; i < 4; ++i)
+    trainer.step();
+  CHECK(resumed.weights().to_host() == whole.weights().to_host());
+
+  // The weights of labels move only where labels are given: elsewhere their gradient is 0.
+  const auto label_weights = [](model_type& model) {
+    std::vector<float> found;
+    const std::vector<float> all = model.weights().to_host();
+    for (std::size_t i = 0; i < model.parameter_names().size(); ++i)
+      if (model.parameter_names()[i].find("map_augment") != std::string::npos) {
+        const auto& p = model.network().parameters[i];
+        found.assign(all.begin() + p.offset, all.begin() + p.offset + 9 * 8);
+      }
+    return found;
+  };
+  model_type untold = fresh();
+  steps(untold, {}, 6);
+  REQUIRE(!label_weights(whole).empty());
+  model_type start = fresh();
+  CHECK(label_weights(untold) == label_weights(start));
+  CHECK(label_weights(whole) != label_weights(start));
+
+  // Samples are of images to which nothing was done: the labels are zeros.
+  int looked = 0;
+  ms::sample(whole, ms::ddim{.num_steps = 2},
+             {.seeds = "4-5", .observer = [&](const ms::sampling_step& step) {
+                const ms::cpu b = whole.backend();
+                const ms::tensor<double, ms::cpu> x(b, whole.images(2), step.x());
+                ms::tensor<double, ms::cpu> d(b, whole.images(2));
+                const std::vector<double> sigmas(2, step.sigma);
+                for (const float label : {0.0F, 1.0F}) {
+                  const std::vector<float> labels(2 * 9, label);
+                  const ms::tensor<float, ms::cpu> given(b, {2, 1, 1, 9}, labels);
+                  whole.denoise(x.view(), sigmas, d.view(), {.augment_labels = given.data()});
+                  CHECK((d.to_host() == step.denoised()) == (label == 0));
+                }
+                return ++looked > 0;
+              }});
+  CHECK(looked == 2);
+}
