@@ -274,7 +274,7 @@ std::string zip(const std::vector<std::pair<std::string, std::string>>& files) {
   std::string directory;
   const auto number = [](std::string& to, std::uint64_t v, int n) {
     for (int i = 0; i < n; ++i)
-      to += char(v >> (8 * i) & 255);
+      to += i < 8 ? char(v >> (8 * i) & 255) : '\0';
   };
   for (const auto& [name, content] : files) {
     std::string entry;
