@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <multistage/core/options.hpp>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -129,17 +130,10 @@ class named_options {
   template <class Options, class F>
   void set_each(Options& options, F&& f) const {
     Options::fields(options, [&](const multistage::option& o, auto& value) {
-      const auto it = given_.find(o.name);
-      if (it == given_.end() || it->second.option->count() == 0)
-        return;
-      std::string text;
-      for (const std::string& part : it->second.texts)
-        text += (text.empty() ? "" : ",") + part;
-      multistage::set_option(
-          multistage::option{flag_names_.emplace(flag_of(o.name)).first->c_str(), o.meaning,
-                             o.range, o.names},
-          value, text);
-      f(o, value);
+      if (const std::optional<std::string> text = text_of(o.name)) {
+        multistage::set_option(as_flag(o), value, *text);
+        f(o, value);
+      }
     });
   }
   /// Whole numbers with commas between them that were given for an option of one number, which
@@ -182,6 +176,20 @@ class named_options {
     std::vector<std::string> texts;
     CLI::Option* option = nullptr;
   };
+  /// What was given of an option, with commas between its parts.
+  MULTISTAGE_COLD std::optional<std::string> text_of(const char* name) const {
+    const auto it = given_.find(name);
+    if (it == given_.end() || it->second.option->count() == 0)
+      return {};
+    std::string text;
+    for (const std::string& part : it->second.texts)
+      text += (text.empty() ? "" : ",") + part;
+    return text;
+  }
+  /// The option under its flag's name, for messages.
+  MULTISTAGE_COLD multistage::option as_flag(const multistage::option& o) const {
+    return {flag_names_.emplace(flag_of(o.name)).first->c_str(), o.meaning, o.range, o.names};
+  }
   template <class T>
   static std::string type_of(const T& value) {
     if constexpr (std::is_same_v<T, bool>)

@@ -26,7 +26,7 @@ class reader {
   }
   /// An option's value, where the object has its key.
   template <class T>
-  void operator()(const option& o, T& to) {
+  MULTISTAGE_COLD void operator()(const option& o, T& to) {
     if constexpr (std::is_enum_v<T>) {
       choice(o.name, to, names_of(o, to));
     } else if constexpr (std::is_same_v<T, bool>) {
@@ -112,7 +112,7 @@ class writer {
   json_document document{json::object()};
 
   template <class T>
-  void operator()(const option& o, const T& from) {
+  MULTISTAGE_COLD void operator()(const option& o, const T& from) {
     if constexpr (multistage::detail::is_list<T>) {
       document.set(o.name, std::vector<int>(from.begin(), from.begin() + length(from)));
     } else if constexpr (std::is_enum_v<T> || std::is_same_v<T, bool>) {

@@ -133,6 +133,13 @@ MULTISTAGE_COLD inline void lay_over(run_configuration& c,
   c = std::move(changed);
 }
 
+namespace detail {
+/// Adds to a section of a configuration's JSON.
+MULTISTAGE_COLD inline void put_into(io::json& j, const char* section, const io::json& more) {
+  j[section].update(more);
+}
+}  // namespace detail
+
 /// JSON of what somebody set, to be laid over a configuration: `set(options, f)` is called with
 /// a copy of each struct of options and calls f(option, value) for those that it sets.
 template <class Set>
@@ -142,7 +149,7 @@ io::json_document settings_by(run_configuration c, Set&& set) {
     set(options, [&](const option& o, const auto& value) {
       io::detail::writer w;
       w(o, value);
-      document.edit()[section].update(*w.document);
+      detail::put_into(document.edit(), section, *w.document);
     });
   };
   run_configuration::sections(c, note);

@@ -6,6 +6,7 @@
 //     io::write_file("grid.png", s->png);
 #pragma once
 #include "../core/signals.hpp"
+#include "../data/spread.hpp"
 #include "../io/animation.hpp"
 #include "../io/figures.hpp"
 #include "../io/inception_file.hpp"
@@ -32,14 +33,10 @@ using show_pictures = std::function<void(std::vector<double>& values, shape& ext
 
 namespace detail {
 
-/// Images of a set, spread evenly over it. @param most of them
-MULTISTAGE_COLD inline std::vector<float> some_images(const image_source& images,
-                                                      index_t most) {
-  std::vector<index_t> rows(static_cast<std::size_t>(std::min(images.extents.rows, most)));
-  for (std::size_t i = 0; i < rows.size(); ++i)
-    rows[i] = index_t(i) * images.extents.rows / index_t(rows.size());
-  std::vector<float> values(rows.size() * std::size_t(images.extents.row_size()));
-  images.read(rows, values.data());
+/// Values of all images of a set.
+inline std::vector<float> values_of(const image_source& images) {
+  std::vector<float> values(static_cast<std::size_t>(images.extents.size()));
+  images.read_block(0, images.extents.rows, values.data());
   return values;
 }
 

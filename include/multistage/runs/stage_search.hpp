@@ -7,6 +7,7 @@
 #pragma once
 #include <cstdlib>
 
+#include "../data/spread.hpp"
 #include "../networks/tailor_decoders.hpp"
 #include "../stages/n_stage.hpp"
 #include "../training/checkpoint_state.hpp"
@@ -108,15 +109,14 @@ inline std::string cache_folder(const std::string& asked) {
 
 }  // namespace detail
 
-/// What "auto" or a number asks for, computed. @param images of which the first are compared
+/// What "auto" or a number asks for, computed.
 template <class Backend>
 MULTISTAGE_COLD found_stages search_stages(Backend backend,
-                                           image_source images,
+                                           const image_source& all_images,
                                            const stage_options& o,
                                            const any_schedule& schedule,
                                            std::uint64_t seed) {
-  const index_t all = images.extents.rows;
-  images.extents.rows = std::min(all, o.images);
+  const image_source images = spread_over(all_images, o.images);
   clustering_options all_draws = detail::within(o.clustering, schedule);
   all_draws.seed = seed;
   clustering_options few = all_draws;
@@ -124,8 +124,8 @@ MULTISTAGE_COLD found_stages search_stages(Backend backend,
   few.draws = std::min(few.draws, draws_of_the_map);
   found_stages found;
   found.similarity = similarity_between_times(backend, images, o.nodes, few);
-  const std::string of =
-      " of " + std::to_string(images.extents.rows) + " of " + std::to_string(all) + " images";
+  const std::string of = " of " + std::to_string(images.extents.rows) + " of " +
+                         std::to_string(all_images.extents.rows) + " images";
   if (o.stages == "auto") {
     found.stages = cluster_by_optimal_denoiser(backend, images, all_draws).stages;
     found.how = "Algorithm 1 with alpha = " + option_text(o.clustering.alpha) + ", " +

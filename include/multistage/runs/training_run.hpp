@@ -40,8 +40,8 @@ namespace detail {
 /// Standard deviation of the values of some images of a set.
 MULTISTAGE_COLD inline double standard_deviation_of(const image_source& images) {
   constexpr index_t enough = 4096;
-  io::image_set some{some_images(images, enough), images.extents};
-  return some.standard_deviation();
+  const image_source some = spread_over(images, enough);
+  return io::image_set{values_of(some), some.extents}.standard_deviation();
 }
 
 /// Sets a setting that data decide, unless somebody chose it.
