@@ -117,7 +117,8 @@ int train(Backend backend,
           const ms::run_configuration& c,
           const ms::run_directory& place) {
   ms::training_run run(backend, ms::open_data(c.data), c, place);
-  return ended(s, run.run(s.other_data));
+  // Options that are given beside --resume are meant.
+  return ended(s, run.run({.other_images = s.other_data, .other_options = true}));
 }
 
 int train(const settings& s, const command_line::named_options& options) {

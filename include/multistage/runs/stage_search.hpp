@@ -217,6 +217,7 @@ MULTISTAGE_COLD inline decoders decoders_for(const run_configuration& c,
   const int encoder =
       std::visit([](const auto& n) { return n.encoder_channels; }, c.model.network);
   for (int s = 0; s < count; ++s) {
+    spread.blocks[std::size_t(s)] = d.blocks[0];
     if (before == 1 || count == 1) {
       spread.widths[std::size_t(s)] = encoder;
       continue;

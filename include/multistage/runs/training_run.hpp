@@ -155,9 +155,9 @@ class training_run {
     return *model_;
   }
 
-  /// Trains until the configuration's limits or a signal. @param other_images goes on although
-  /// the data are others. @throws as `run` of training/checkpoint.hpp
-  MULTISTAGE_COLD run_outcome run(bool other_images = false) {
+  /// Trains until the configuration's limits or a signal. @param resumed_with what may differ
+  /// from the run that is gone on with. @throws as `run` of training/checkpoint.hpp
+  MULTISTAGE_COLD run_outcome run(const resume_options& resumed_with = {}) {
     const bool goes_on = place_.has_checkpoint();
     if (goes_on && is_done())
       return {.text = place_.path() + ": has seen its " + option_text(config_.run.kimg) +
@@ -168,7 +168,7 @@ class training_run {
     const run_checkpoint kept{.path = place_.checkpoint(),
                               .every_seconds = 60 * config_.run.save_minutes,
                               .resume = goes_on,
-                              .resumed_with = {.other_images = other_images},
+                              .resumed_with = resumed_with,
                               .every_kimg = config_.run.snapshot_kimg,
                               .keep = config_.run.keep,
                               .run = to_json(config_).dump()};
