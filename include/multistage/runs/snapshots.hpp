@@ -74,16 +74,14 @@ class snapshot_maker {
     sampler_.sigma_min = std::max(sampler_.sigma_min, schedule.sigma(schedule.t_min()));
     sampler_.sigma_max = std::min(sampler_.sigma_max, schedule.sigma(schedule.t_max()));
     sampler_.sigmas();
-    shape picture = images.extents;
     if (run_.features == snapshot_features::none)
       return;
-    features_ = extractor(picture);
-    const std::vector<float> real = detail::some_images(images, 4 * run_.frechet_images);
-    picture.rows = index_t(real.size()) / picture.row_size();
-    require<value_error>(picture.rows >= 2,
-                         "snapshots: the Frechet distance needs two images "
-                         "at least; features = none does without");
-    real_ = features_->features(real, picture);
+    features_ = extractor(images.extents);
+    const image_source some = spread_over(images, 4 * run_.frechet_images);
+    require<value_error>(some.extents.rows >= 2,
+                         "snapshots: the Frechet distance needs two images at least; features "
+                         "= none does without");
+    real_ = features_->features(detail::values_of(some), some.extents);
   }
 
   /// Draws and measures. Nothing when a signal asked the program to end meanwhile: whoever
