@@ -1,6 +1,6 @@
 """train: a run from data to pictures, ended by SIGTERM and a limit, gone on with, refused to a second process: train_end_to_end.py TRAIN GENERATE
 DIGITS.npy SCRATCH. What it must keep is compared with a run that nobody interrupted; what is wrong ends with status 2 and one line."""
-import json, pathlib, re, shutil, signal, struct, subprocess, sys, time
+import json, pathlib, re, resource, shutil, signal, struct, subprocess, sys
 
 train, generate, digits, scratch = sys.argv[1:5]
 scratch = pathlib.Path(scratch)
@@ -79,6 +79,15 @@ with subprocess.Popen([train, "--resume", "--out", str(parts), "--steps", "0", "
     p.send_signal(signal.SIGTERM)
     out = p.stdout.read()
     check(p.wait(timeout=60) == 128 + signal.SIGTERM and "stopped by signal 15" in out and "--resume --out" in out, p.returncode, out)
+# Killed, and on a disk that takes no checkpoint: the last good one stays.
+with subprocess.Popen([train, "--resume", "--out", str(parts), "--kimg", "1000"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as p:
+    p.stderr.readline()
+    p.kill()
+before = (parts / "model.safetensors").read_bytes()
+limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, len(before) // 2))
+full = subprocess.run([train, "--resume", "--out", str(parts), "--kimg", "1000", "--steps", "20"], capture_output=True, text=True, timeout=120, preexec_fn=limit)
+check(full.returncode == 2 and "writing failed" in full.stderr and "is unchanged" in full.stderr, full.returncode, full.stderr)
+check((parts / "model.safetensors").read_bytes() == before, "a full disk harmed the checkpoint")
 seen = json.loads(header(parts / "model.safetensors")["__metadata__"]["training"])["images_seen"]
 target = max(3, int(seen // 1000 + 1))
 for run_of in (whole, parts):

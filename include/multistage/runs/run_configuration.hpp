@@ -25,6 +25,7 @@ struct data_options {
   index_t channels = 0;  ///< 3, 1, or 0: as they are
   bool latents = false;  ///< values are latents, which may leave [-1, 1]
   bool labels = true;    ///< the model learns classes where the data have some
+  bool mirror = false;   ///< half of the images, left to right
 
   /// Names the options (core/options.hpp).
   template <class Self, class Visit>
@@ -37,6 +38,7 @@ struct data_options {
     visit(option{"latents", "values are latent images, which may leave [-1, 1]"}, self.latents);
     visit(option{"labels", "whether the model learns the data's classes, where they have some"},
           self.labels);
+    visit(option{"mirror", "shows half of the images mirrored, left to right"}, self.mirror);
   }
 };
 

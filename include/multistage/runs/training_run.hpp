@@ -10,6 +10,7 @@
 
 #include "../core/progress.hpp"
 #include "../data/draw_moments.hpp"
+#include "../data/held.hpp"
 #include "../io/dataset.hpp"
 #include "../training/trainer.hpp"
 #include "presets.hpp"
@@ -125,7 +126,8 @@ class training_run {
     check(config_);
     place_.write_run(config_);
     before_ = read_history(place_.log());
-    set_ = io::read_all(images_);
+    constexpr index_t small = index_t{1} << 30;
+    images_ = held_in_memory(images_, small);
     const bool goes_on = place_.has_checkpoint();
     if (!goes_on)
       fit_to_data(config_, images_);
@@ -200,9 +202,9 @@ class training_run {
       stages_ = {detail::stages_of_file(place_.checkpoint()), "of the checkpoint", {}, true};
     } else {
       say_("finding the stages of " + std::to_string(images_.extents.rows) + " images");
-      stages_ =
-          multistage::find_stages(backend, images_, fingerprint_of(set_.span()), config_.stages,
-                                  schedule_of(config_.model.precond), config_.run.seed);
+      stages_ = multistage::find_stages(backend, images_, survey_images(images_).fingerprint,
+                                        config_.stages, schedule_of(config_.model.precond),
+                                        config_.run.seed);
     }
     io::write_file(place_.stages(), stages_.json().dump() + "\n");
   }
@@ -335,7 +337,6 @@ class training_run {
   image_source images_;  // the same, of moments one draw each
   run_configuration config_;
   line_handler say_;
-  io::image_set set_;
   run_history before_;
   found_stages stages_;
   std::optional<dynamic_model<float, Backend>> model_;
