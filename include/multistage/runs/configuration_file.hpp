@@ -1,7 +1,7 @@
-// Run configurations as JSON: an object a section, {"data": ..., "stages": ..., "model": ...,
-// "training": ..., "run": ...}, whose keys are the names in `fields`. A text need not name
-// everything: it is laid over what is there, and each value that it sets remembers where it
-// came from.
+// Run configurations as JSON: an object a section, {"data": ..., "augment": ..., "stages": ...,
+// "model": ..., "training": ..., "run": ...}, whose keys are the names in `fields`. A text need
+// not name everything: it is laid over what is there, and each value that it sets remembers
+// where it came from.
 //
 //   run_configuration c = preset("small-32");
 //   lay_over(c, read_configuration("mine.json"), "mine.json");
@@ -89,11 +89,12 @@ MULTISTAGE_COLD inline void note_origins(run_configuration& c,
 MULTISTAGE_COLD inline void check_sections(const io::json& j, const std::string& where) {
   require<value_error>(j.is_object(), where, ": is not a JSON object of sections");
   for (const auto& [section, settings] : j.items()) {
-    bool known = false;
-    for (const char* name : {"data", "stages", "model", "training", "run", "origins"})
+    bool known = section == "origins";
+    for (const char* name : run_configuration::section_names)
       known = known || section == name;
-    require<value_error>(known, where, ": '", section,
-                         "' is no section; there are data, stages, model, training, run");
+    require<value_error>(
+        known, where, ": '", section,
+        "' is no section; there are data, augment, stages, model, training, run");
     require<value_error>(settings.is_object(), where, ": section '", section,
                          "' is not a JSON object");
   }
@@ -182,7 +183,7 @@ MULTISTAGE_COLD inline run_configuration configuration_of_run(const io::json& j,
 MULTISTAGE_COLD inline std::string table_of(const run_configuration& c) {
   const io::json_document document(to_json(c));
   std::string text;
-  for (const char* section : {"data", "stages", "model", "training", "run"}) {
+  for (const char* section : run_configuration::section_names) {
     text += std::string(section) + "\n";
     for (const auto& [key, value] : (*document)[section].items()) {
       const auto origin = c.origins.find(std::string(section) + "." + key);

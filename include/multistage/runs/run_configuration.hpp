@@ -10,6 +10,8 @@
 #include <map>
 #include <string>
 
+#include "../data/augment.hpp"
+#include "../data/transform.hpp"
 #include "../diffusion/configuration.hpp"
 #include "../schedule/any_schedule.hpp"
 #include "../stages/optimal_denoiser_clustering.hpp"
@@ -25,7 +27,6 @@ struct data_options {
   index_t channels = 0;  ///< 3, 1, or 0: as they are
   bool latents = false;  ///< values are latents, which may leave [-1, 1]
   bool labels = true;    ///< the model learns classes where the data have some
-  bool mirror = false;   ///< half of the images, left to right
 
   /// Names the options (core/options.hpp).
   template <class Self, class Visit>
@@ -38,7 +39,39 @@ struct data_options {
     visit(option{"latents", "values are latent images, which may leave [-1, 1]"}, self.latents);
     visit(option{"labels", "whether the model learns the data's classes, where they have some"},
           self.labels);
-    visit(option{"mirror", "shows half of the images mirrored, left to right"}, self.mirror);
+  }
+};
+
+/// What happens to images before they are shown.
+enum class augmentation_kind { none, mirror, edm };
+/// The names of `augmentation_kind`, in order.
+constexpr std::array<const char*, 3> option_names(augmentation_kind) {
+  return {"none", "mirror", "edm"};
+}
+
+/// Augmentation: nothing, mirroring of half of the images, or EDM's, which tells the network.
+struct augmentation_settings {
+  augmentation_kind kind = augmentation_kind::none;
+  augment_options amounts = edm_augmentation;  ///< of `edm`
+
+  /// Names the options (core/options.hpp).
+  template <class Self, class Visit>
+  static void fields(Self& self, Visit&& visit) {
+    visit(option{"augment",
+                 "images as they are, half of them mirrored, or EDM's augmentation "
+                 "with the amounts below"},
+          self.kind);
+    augment_options::fields(self.amounts, visit);
+  }
+  /// As the trainer takes it.
+  image_transform transform() const {
+    if (kind == augmentation_kind::mirror)
+      return mirror{};
+    return kind == augmentation_kind::edm ? image_transform(amounts) : image_transform();
+  }
+  /// Labels that the network reads of it.
+  int label_count() const {
+    return kind == augmentation_kind::edm ? amounts.label_count() : 0;
   }
 };
 
@@ -154,6 +187,7 @@ struct run_options {
 /// Everything that a run is told.
 struct run_configuration {
   data_options data{};
+  augmentation_settings augment{};
   stage_options stages{};
   configuration model{};      ///< network, decoders, preconditioning
   level_parameters levels{};  ///< numbers behind `training.levels`
@@ -162,11 +196,15 @@ struct run_configuration {
   /// Where values came from, by "section.option"; what is not there is the default.
   std::map<std::string, std::string> origins{};
 
+  /// Names of all sections, in the order in which people are shown them.
+  static constexpr std::array section_names{"data",  "augment",  "stages",
+                                            "model", "training", "run"};
   /// The sections but the model's, whose options depend on its network: visit(name, options).
   /// Two may have one name.
   template <class Self, class Visit>
   static void sections(Self& self, Visit&& visit) {
     visit("data", self.data);
+    visit("augment", self.augment);
     visit("stages", self.stages);
     visit("training", self.levels);
     visit("training", self.training);

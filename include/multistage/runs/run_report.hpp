@@ -136,7 +136,7 @@ MULTISTAGE_COLD inline void add_configuration(io::report& page, const run_config
   const io::json_document document(to_json(c));
   page.heading("Configuration");
   std::vector<std::pair<std::string, std::string>> rows;
-  for (const char* section : {"data", "stages", "model", "training", "run"})
+  for (const char* section : run_configuration::section_names)
     for (const auto& [key, value] : (*document)[section].items()) {
       const std::string name = std::string(section) + "." + key;
       const auto origin = c.origins.find(name);

@@ -74,6 +74,8 @@ class snapshot_maker {
     sampler_.sigma_min = std::max(sampler_.sigma_min, schedule.sigma(schedule.t_min()));
     sampler_.sigma_max = std::min(sampler_.sigma_max, schedule.sigma(schedule.t_max()));
     sampler_.sigmas();
+    if (const index_t classes = model.label_dim(input_slot::class_labels); classes > 0)
+      labels_ = label_list("0-" + std::to_string(classes - 1));
     if (run_.features == snapshot_features::none)
       return;
     features_ = extractor(images.extents);
@@ -123,6 +125,7 @@ class snapshot_maker {
     };
     sampling_result drawn = sample(model_, sampler_,
                                    {.seeds = seeds,
+                                    .class_label = labels_,
                                     .clip = latents_ ? clipping::none : clipping::pictures,
                                     .observer = go_on});
     if (stop.caught() != 0)
@@ -142,6 +145,7 @@ class snapshot_maker {
   run_options run_;
   show_pictures show_;
   bool latents_;
+  label_list labels_{};  // one class after the other, of models that have some
   edm_heun sampler_{};
   std::optional<feature_extractor> features_;
   std::vector<double> real_;

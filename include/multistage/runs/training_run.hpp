@@ -87,6 +87,9 @@ MULTISTAGE_COLD inline void fit_to_data(run_configuration& c, const image_source
         if constexpr (is_known_network<Net>)
           detail::take_from_data(c, "model.label_dim", net.label_dim,
                                  labelled ? images.class_count : 0);
+        if constexpr (requires { net.augment_dim; })
+          detail::take_from_data(c, "model.augment_dim", net.augment_dim,
+                                 c.augment.label_count());
         if constexpr (requires { net.class_context; })
           detail::take_from_data(c, "model.class_context", net.class_context,
                                  net.label_dim > 0 && net.context_dim > 0);
@@ -119,15 +122,13 @@ class training_run {
                                line_handler say = print_line,
                                show_pictures show = {})
       : place_(place),
-        source_(std::move(images)),
+        source_(held_in_memory(std::move(images), small_set)),
         images_(one_draw_each(source_)),
         config_(std::move(c)),
         say_(std::move(say)) {
     check(config_);
     place_.write_run(config_);
     before_ = read_history(place_.log());
-    constexpr index_t small = index_t{1} << 30;
-    images_ = held_in_memory(images_, small);
     const bool goes_on = place_.has_checkpoint();
     if (!goes_on)
       fit_to_data(config_, images_);
@@ -137,8 +138,9 @@ class training_run {
     model_.emplace(backend, config_.model, stages_.stages, config_.run.seed);
     // Latents that are kept as moments are drawn anew each time they are shown.
     const bool drawn = source_.kind == image_values::moments;
+    const image_transform first = drawn ? image_transform(draw_moments{}) : image_transform();
     trainer_.emplace(*model_, source_, trainer_options_of(config_),
-                     drawn ? image_transform(draw_moments{}) : image_transform());
+                     first.then(config_.augment.transform()));
     snapshots_.emplace(*model_, images_, config_, std::move(show));
     place_.write_run(config_);
     say_(description());
@@ -332,6 +334,7 @@ class training_run {
     return end;
   }
 
+  static constexpr index_t small_set = index_t{1} << 30;  // bytes that are held in memory
   const run_directory& place_;
   image_source source_;  // as it was given
   image_source images_;  // the same, of moments one draw each
