@@ -15,7 +15,7 @@
 #include "../diffusion/configuration.hpp"
 #include "../schedule/any_schedule.hpp"
 #include "../stages/optimal_denoiser_clustering.hpp"
-#include "../training/options.hpp"
+#include "../training/checkpointed_run.hpp"
 
 namespace multistage {
 
@@ -145,6 +145,7 @@ struct run_options {
   snapshot_features features = snapshot_features::random;
   index_t frechet_images = 256;  ///< that are drawn for the Frechet distance
   std::string inception{};       ///< its weights
+  on_non_finite on_nan = on_non_finite::stop;
   bool measure_sigma_data = true;
   bool animation = true;
   std::uint64_t seed = 0;  ///< of weights, levels, noise, order of images
@@ -158,6 +159,10 @@ struct run_options {
     visit(option{"steps", "of this run; 0: no limit", at_least(0)}, self.steps);
     visit(option{"save_minutes", "between checkpoints, at most", above(0)}, self.save_minutes);
     visit(option{"keep", "checkpoints that are kept", between(1, 1000)}, self.keep);
+    visit(option{"on_nan",
+                 "stop, or go back to the last checkpoint with half the learning rate "
+                 "when a value is not finite"},
+          self.on_nan);
     visit(option{"measure_sigma_data", "sigma_data is the data's standard deviation"},
           self.measure_sigma_data);
     visit(option{"seed", "of weights, noise, levels and the order of images", at_least(0)},

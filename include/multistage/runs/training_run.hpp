@@ -175,7 +175,8 @@ class training_run {
                               .resumed_with = resumed_with,
                               .every_kimg = config_.run.snapshot_kimg,
                               .keep = config_.run.keep,
-                              .run = to_json(config_).dump()};
+                              .run = to_json(config_).dump(),
+                              .on_nan = config_.run.on_nan};
     const training_limit limit{config_.run.kimg, 3600 * config_.run.hours, config_.run.steps};
     constexpr double window = 2;
     const run_result r = multistage::run(
