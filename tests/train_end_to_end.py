@@ -64,7 +64,7 @@ check(losses[-1]["images"] == 3008 and all(len(l["loss"]) == 3 and l["peak_memor
 distances = [l for l in lines if "frechet_distance" in l]
 check(distances and all(l["n"] == 16 and "hash" in l["features"] and l["frechet_distance"] > 0 for l in distances), distances)
 page = (whole / "report.html").read_text()
-for text in ("Loss of each stage", "Similarity", "training.batch_size", "preset quickstart", "hash"):
+for text in ("Loss of each stage", "How alike the optimal denoisers", "training.batch_size", "preset quickstart", "hash"):
     check(text in page, text, "is not on the page")
 r = subprocess.run([generate, str(whole / "model.safetensors"), "--seeds", "0-3", "--out", str(scratch / "samples.png")], capture_output=True, text=True)
 check(r.returncode == 0, r.stderr)
