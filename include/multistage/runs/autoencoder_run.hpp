@@ -221,7 +221,7 @@ class autoencoder_run {
   MULTISTAGE_COLD void take_snapshot(double images_seen) {
     constexpr index_t columns = 8;
     constexpr index_t most = 24;
-    const std::vector<float> values = detail::some_images(trainer_->images(), most);
+    const std::vector<float> values = detail::values_of(spread_over(trainer_->images(), most));
     shape all = model_->images(1);
     const index_t size = all.row_size();
     const index_t n = index_t(values.size()) / size;
