@@ -26,7 +26,7 @@ struct run_outcome {
   index_t steps = 0;     ///< over the whole training
   double images = 0;     ///< likewise
   double seconds = 0;    ///< of this run's training, snapshots included
-  std::string text;      ///< what happened and how to go on, for people
+  std::string text{};    ///< what happened and how to go on, for people
 };
 
 /// The most memory that this process has had, in bytes.
