@@ -9,6 +9,7 @@
 // be had it is read then, and so it is in a child of fork(). What cannot be read ahead is tried
 // again when it is asked for, and what is thrown then arrives.
 #pragma once
+#include <exception>
 #include <future>
 #include <new>
 #include <system_error>
