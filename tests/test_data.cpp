@@ -836,34 +836,35 @@ TEST_CASE("augmented runs: labels in training, none in sampling, and resumed as 
                 return ++looked > 0;
               }});
   CHECK(looked == 2);
+}
 
-  TEST_CASE("a few images lie evenly over a set; small sets are held in memory") {
-    const ms::shape extents{10, 1, 1, 2};
-    int reads = 0;
-    const ms::image_source all =
-        ms::image_source::of_bytes(extents, [&](std::span<const ms::index_t> rows,
-                                                unsigned char* to) {
-          ++reads;
-          for (const ms::index_t row : rows)
-            *to++ = static_cast<unsigned char>(row), *to++ = 255;
-        }).labelled({0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, 10);
-    const ms::image_source some = ms::spread_over(all, 4);
-    REQUIRE(some.extents.rows == 4);
-    std::vector<float> values(8);
-    some.read_block(0, 4, values.data());
-    for (std::size_t i = 0; i < 4; ++i)  // numbers 0, 2, 5, 7
-      CHECK(values[2 * i] == ms::value_of_byte(static_cast<unsigned char>(i * 10 / 4)));
-    CHECK(ms::spread_over(all, 10).extents.rows == 10);
-    CHECK_THROWS_AS(ms::spread_over(all, 0), ms::value_error);
-    reads = 0;
-    const ms::image_source held = ms::held_in_memory(all, 20);
-    CHECK(reads == 1);
-    const std::vector<ms::index_t> rows{9, 3, 3};
-    std::vector<unsigned char> bytes(6);
-    held.read_bytes(rows, bytes.data());
-    CHECK(bytes == std::vector<unsigned char>{9, 255, 3, 255, 3, 255});
-    CHECK(held.labels() == all.labels());
-    CHECK(reads == 1);
-    ms::held_in_memory(all, 19).read(rows, values.data());  // too large to hold
-    CHECK(reads == 2);
-  }
+TEST_CASE("a few images lie evenly over a set; small sets are held in memory") {
+  const ms::shape extents{10, 1, 1, 2};
+  int reads = 0;
+  const ms::image_source all =
+      ms::image_source::of_bytes(extents, [&](std::span<const ms::index_t> rows,
+                                              unsigned char* to) {
+        ++reads;
+        for (const ms::index_t row : rows)
+          *to++ = static_cast<unsigned char>(row), *to++ = 255;
+      }).labelled({0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, 10);
+  const ms::image_source some = ms::spread_over(all, 4);
+  REQUIRE(some.extents.rows == 4);
+  std::vector<float> values(8);
+  some.read_block(0, 4, values.data());
+  for (std::size_t i = 0; i < 4; ++i)  // numbers 0, 2, 5, 7
+    CHECK(values[2 * i] == ms::value_of_byte(static_cast<unsigned char>(i * 10 / 4)));
+  CHECK(ms::spread_over(all, 10).extents.rows == 10);
+  CHECK_THROWS_AS(ms::spread_over(all, 0), ms::value_error);
+  reads = 0;
+  const ms::image_source held = ms::held_in_memory(all, 20);
+  CHECK(reads == 1);
+  const std::vector<ms::index_t> rows{9, 3, 3};
+  std::vector<unsigned char> bytes(6);
+  held.read_bytes(rows, bytes.data());
+  CHECK(bytes == std::vector<unsigned char>{9, 255, 3, 255, 3, 255});
+  CHECK(held.labels() == all.labels());
+  CHECK(reads == 1);
+  ms::held_in_memory(all, 19).read(rows, values.data());  // too large to hold
+  CHECK(reads == 2);
+}
