@@ -208,6 +208,29 @@ if (programs / "cluster").exists():
     check(status == 0 and text.count("warning:") == 1 and "--largest 16" in text, "integers that go to 16", status, text)
     status, text = run("cluster", dark, "--method", "timestep", "--largest", 16, *few)
     check(status == 0 and "warning:" not in text, "integers that go to 16, said aloud", status, text)
+# An autoencoder is trained and goes on; its latents are a data set for a diffusion model, whose samples it decodes.
+if (programs / "train").exists() and (programs / "encode").exists():
+    small = "{'descr': '|u1', 'fortran_order': False, 'shape': (20, 16, 16, 3), }".ljust(117) + "\n"
+    (scratch / "small.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(small).to_bytes(2, "little") + small.encode() + bytes((i * i // 7 + 13 * (i // 768)) % 251 for i in range(20 * 768)))
+    for folder in ("codes", "codes_too", "latents", "latent_model"):
+        shutil.rmtree(scratch / folder, ignore_errors=True)
+    few = ("--batch", 4, "--snapshot", 0)
+    sizes = ("--encoder-channels", 8, "--norm-groups", 4, "--num-blocks", 1, "--discriminator-kimg", 0.004, "--discriminator-width", 4, "--discriminator-layers", 1)
+    status, text = run("train", "--autoencoder", "kl-f4", "--data", "small.npy", "--out", "codes_too", "--p-mean", 1, "--steps", 1)
+    check(status == 2 and "--p-mean is no option of an autoencoder" in text, "train --autoencoder --p-mean", status, text)
+    status, text = run("train", "--autoencoder", "kl-f4", "--data", "small.npy", "--out", "codes", "--steps", 3, *few, *sizes)
+    check(status == 0 and "random convolutions" in text, "train --autoencoder", status, text)
+    status, text = run("train", "--resume", "--out", "codes", "--steps", 2)
+    check(status == 0 and "after 0.02 thousand images" in text, "train --resume of an autoencoder", status, text)
+    status, text = run("encode", "small.npy", "codes/model.safetensors", "latents")
+    index = json.loads((scratch / "latents/index.json").read_text()) if status == 0 else {}
+    check([index.get(k) for k in ("values", "images", "height", "channels")] == ["moments", 20, 4, 6], "encode", status, text, index)
+    status, text = run("encode", "small.npy", "codes/model.safetensors", "latents")
+    check(status == 2 and "holds a data set already" in text, "encode twice", status, text)
+    status, text = run("train", "--preset", "quickstart", "--data", "latents", "--out", "latent_model", "--stages", "0.5,5", "--steps", 2, "--features", "none", *few)
+    check(status == 0, "train on latents", status, text)
+    status, text = run("generate", "latent_model/model.safetensors", "--autoencoder", "latents/autoencoder.safetensors", "--seeds", "0-3", "--num-steps", 4, "--out", "latents.png")
+    check(status == 0 and (scratch / "latents.png").read_bytes()[1:4] == b"PNG", "generate --autoencoder", status, text)
 # Names of a file reach the terminal without their control characters.
 if (programs / "inspect").exists():
     header = ('{"a\\u001b[31m\\u0007\\u009b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"__metadata__":{"k\\u001b":"v\\r\\u007f"}}').encode()
