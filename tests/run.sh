@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # All tests on a bare machine: installs what is missing, builds, runs ctest on the native build, and the unit tests again under
 # AddressSanitizer with UndefinedBehaviorSanitizer, and what uses threads under ThreadSanitizer.
-# The builds are MULTISTAGE_CI's: -O1 where tests do not look at kernels, headers that tests share read once, benchmarks by the compiler's
-# front end alone; what the sanitizers' build runs of files, pictures and distances is not built a second time.
+# The builds are MULTISTAGE_CI's: -O1 where tests do not look at kernels, headers that tests share read once, tests of one kind in one program (the others of
+# it are listed as disabled), benchmarks by the compiler's front end alone; what the sanitizers' build runs of files, pictures and distances is not built a second time.
 #   run.sh --quick   the unit tests and the small golden data, in a build of their own that compiles fast (under 4 minutes on two cores
 #                    from nothing): for every change; the whole is for what lands
 set -euo pipefail
