@@ -25,10 +25,11 @@ struct run {
                                           {tiny, {{4, 4}}, {}},
                                           ms::partition({1.0}),
                                           1};
-  ms::trainer<float, ms::cpu> trainer{model,
-                                      std::span<const float>(images),
-                                      ms::shape{2, 2, 2, 1},
-                                      {.batch_size = 4, .least_stage_share = 0.2}};
+  ms::trainer<float, ms::cpu> trainer{
+      model,
+      std::span<const float>(images),
+      ms::shape{2, 2, 2, 1},
+      {.average_stds = {0.1}, .batch_size = 4, .least_stage_share = 0.2}};
 };
 
 /// A sound checkpoint's header and data.

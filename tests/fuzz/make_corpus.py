@@ -53,6 +53,7 @@ put("training", "labels", json.dumps({"network": "song_unet", "resolution": 4, "
 training = json.dumps({"steps": 1, "images_seen": 4.0, "segment_updates": [1, 1, 1], "seed": 0, "batch_size": 4, "stage_images": [2.0, 2.0], "importance": []})
 put("checkpoint", "sound", "\n\n")
 put("checkpoint", "training", training + "\n\n")
+put("checkpoint", "options", training.replace('"seed": 0', '"seed": 0, "rate_factor": 0.5, "options": {"learning_rate": 0.001, "average_stds": [0.1]}') + "\n\n")
 put("checkpoint", "negative", training.replace('"steps": 1', '"steps": -1') + "\n\n")
 put("checkpoint", "config", "\n" + json.dumps({"network": "song_unet", "resolution": 2, "channels": 1, "encoder_channels": 4, "channel_mult": [1], "num_blocks": 0, "attn_resolutions": [],
                                                "decoder_channels": [4, 4], "stage_boundaries": [1.0], "sigma_data": 0.5}) + "\n")
