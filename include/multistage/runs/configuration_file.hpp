@@ -38,7 +38,9 @@ inline configuration model_over(const configuration& before, const io::json& pat
       j.erase("architecture");
     if (counts_differ) {  // what was said of each of the decoders before
       j.erase("decoder_attention");
-      j.erase("decoder_blocks");
+      const io::json blocks = j.value("decoder_blocks", io::json::array());
+      if (!blocks.empty() && patch["decoder_channels"].is_array())
+        j["decoder_blocks"] = io::json(patch["decoder_channels"].size(), blocks[0]);
     }
   }
   j.update(patch);
@@ -131,6 +133,12 @@ MULTISTAGE_COLD inline void lay_over(run_configuration& c,
   } catch (const value_error& e) {
     fail<value_error>(where, ": model: ", e.what());
   }
+  // What was said of settings that the model has no more.
+  const io::json_document model(io::to_json(changed.model));
+  std::erase_if(changed.origins, [&](const auto& origin) {
+    const std::string& name = origin.first;
+    return name.starts_with("model.") && !model->contains(name.substr(6));
+  });
   c = std::move(changed);
 }
 

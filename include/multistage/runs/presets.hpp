@@ -50,7 +50,7 @@ inline run_configuration small_32() {
                               .channel_mult = {1, 2, 4},
                               .num_blocks = 2,
                               .attn_resolutions = {8},
-                              .norm_groups = 16};
+                              .norm_groups = 8};
   c.model.stages = {.widths = {24, 16, 16}, .blocks = {1, 1, 1}};
   c.levels = {.p_mean = -0.6, .p_std = 1.4};
   c.training.learning_rate = 2e-3;
@@ -72,7 +72,7 @@ inline run_configuration small_64() {
                               .channel_mult = {1, 2, 4, 4},
                               .num_blocks = 2,
                               .attn_resolutions = {8},
-                              .norm_groups = 16};
+                              .norm_groups = 8};
   c.run.snapshot_seeds = "0-24";
   return c;
 }
