@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "../core/options.hpp"
 #include "feature_layers.hpp"
 
 namespace multistage {
