@@ -223,23 +223,6 @@ struct drawing {
     const auto host = x.to_host();
     return {host.begin(), host.end()};
   }
-  /// Writes the pictures of a batch as they are by now.
-  void show(const std::vector<double>& images, int columns, int zoom) const {
-    const ms::index_t rows = ms::index_t(images.size()) / pictures(1).size();
-    ms::io::image_grid(images, pictures(rows), columns, zoom).save(s.preview);
-  }
-  /// What shows D, about twice a second.
-  std::function<bool(const ms::sampling_step&)> preview(int columns, int zoom) {
-    using clock = std::chrono::steady_clock;
-    return [this, columns, zoom,
-            last = clock::time_point()](const ms::sampling_step& step) mutable {
-      if (clock::now() - last > std::chrono::milliseconds(500)) {
-        show(decoded(step.denoised()), columns, zoom);
-        last = clock::now();
-      }
-      return true;
-    };
-  }
   /// The pictures of some requests, and the stages' evaluations.
   ms::sampling_result operator()(std::span<const request> some, ms::sampling_options o) {
     std::vector<std::uint64_t> seeds;
@@ -260,11 +243,99 @@ struct drawing {
   }
 };
 
-ms::io::picture picture_of(std::span<const double> values, const ms::shape& e) {
-  ms::io::picture p{e.height, e.width, e.channels, {}};
-  for (const double v : values)
-    p.bytes.push_back(ms::io::to_byte(v));
-  return p;
+/// Where pictures go: a grid, an archive or a folder, with a record of how they were made.
+class destination {
+ public:
+  /// What would fail at the end fails now: a grid that is no picture, latents as PNGs, a path
+  /// that cannot be written. @param drawn extents of all pictures. @throws value_error,
+  /// file_error
+  destination(const settings& s, const json& origin, const ms::shape& drawn)
+      : s_(s), origin_(origin), drawn_(drawn), kind_(output_of(s.out)) {
+    const int square = std::max(1, int(std::lround(std::sqrt(double(drawn.rows)))));
+    columns_ = s.columns > 0  ? s.columns
+               : s.label_grid ? int(ms::seed_list(s.seeds).size())
+                              : square;
+    zoom_ = s.zoom > 1 ? s.zoom : std::max(1, int(96 / drawn.width));
+    if (kind_ == output::grid || !s.preview.empty())
+      ms::io::grid_layout(drawn, columns_, zoom_);
+    for (const std::string& path : {kind_ == output::folder ? std::string() : s.out, s.preview})
+      if (!path.empty())
+        ms::io::check_writable(path);
+    ms::require<ms::value_error>(
+        kind_ != output::folder || drawn.channels == 1 || drawn.channels == 3,
+        "generate: ", s.model, " draws ", drawn.channels,
+        " channels, which are latents and no PNGs; name their --autoencoder, or an .npz for "
+        "--out");
+  }
+
+  /// Takes out what a folder has already. @throws value_error where that was drawn otherwise
+  void leave_out_what_is_there(std::vector<request>& requests) const {
+    if (kind_ != output::folder)
+      return;
+    const std::size_t asked = requests.size();
+    ms::io::make_directory(s_.out);
+    std::erase_if(requests, [&](const request& r) { return is_png(path_of(s_, r)); });
+    claim(s_.out, origin_, requests.size() < asked);
+    if (requests.size() < asked)
+      std::printf("%zu of %zu pictures are there already\n", asked - requests.size(), asked);
+  }
+  /// Shows some pictures in the file of --preview.
+  void show(const std::vector<double>& images) const {
+    ms::shape some = drawn_;
+    some.rows = ms::index_t(images.size()) / drawn_.row_size();
+    ms::io::image_grid(images, some, columns_, zoom_).save(s_.preview);
+  }
+  /// The picture that was asked for.
+  void add(const request& r, std::span<const double> values) {
+    if (kind_ == output::grid)
+      return void(values_.insert(values_.end(), values.begin(), values.end()));
+    ms::io::picture p{drawn_.height, drawn_.width, drawn_.channels, {}};
+    for (const double v : values)
+      p.bytes.push_back(ms::io::to_byte(v));
+    if (kind_ == output::archive)
+      bytes_.insert(bytes_.end(), p.bytes.begin(), p.bytes.end());
+    else
+      ms::io::write_png(path_of(s_, r), p,
+                        texts_of(origin_, {{"seed", r.seed}, {"label", r.label}}));
+  }
+  /// Writes what holds all of them.
+  void finish() const {
+    const json all{{"seeds", s_.seeds}, {"label grid", s_.label_grid}};
+    if (kind_ == output::grid)
+      ms::io::image_grid(values_, drawn_, columns_, zoom_).save(s_.out, texts_of(origin_, all));
+    if (kind_ == output::archive) {
+      ms::io::write_npz(s_.out, "samples",
+                        {drawn_.rows, drawn_.height, drawn_.width, drawn_.channels}, bytes_);
+      json record = origin_;
+      record.update(all);
+      record["software"] = std::string("multistage ") + ms::version;
+      ms::io::write_file(s_.out + ".json",
+                         record.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
+    }
+    std::printf("written: %s\n", s_.out.c_str());
+  }
+
+ private:
+  const settings& s_;
+  const json& origin_;
+  ms::shape drawn_;
+  output kind_;
+  int columns_ = 1;
+  int zoom_ = 1;
+  std::vector<double> values_;        // of a grid
+  std::vector<unsigned char> bytes_;  // of an archive
+};
+
+/// Shows D in a file, about twice a second.
+std::function<bool(const ms::sampling_step&)> preview(drawing& draw, const destination& to) {
+  using clock = std::chrono::steady_clock;
+  return [&draw, &to, last = clock::time_point()](const ms::sampling_step& step) mutable {
+    if (clock::now() - last > std::chrono::milliseconds(500)) {
+      to.show(draw.decoded(step.denoised()));
+      last = clock::now();
+    }
+    return true;
+  };
 }
 
 int generate(const settings& s,
@@ -277,61 +348,23 @@ int generate(const settings& s,
   if (!s.autoencoder.empty())
     draw.decoder.emplace(ms::io::load_autoencoder<float>(s.autoencoder, b));
 
-  const output kind = output_of(s.out);
-  const bool grid = kind == output::grid;
-  const bool archive = kind == output::archive;
-  const bool folder = kind == output::folder;
   std::vector<request> requests = requests_of(s, model);
-  const std::size_t asked = requests.size();
   const json origin = origin_of(s, sampler.options(model));
-  // What would fail at the end fails now: a grid that is no picture, latents as PNGs, a path
-  // that cannot be written.
-  const ms::shape drawn = draw.pictures(ms::index_t(asked));
-  const int columns = s.columns > 0  ? s.columns
-                      : s.label_grid ? int(ms::seed_list(s.seeds).size())
-                                     : std::max(1, int(std::lround(std::sqrt(double(asked)))));
-  const int zoom = s.zoom > 1 ? s.zoom : std::max(1, int(96 / drawn.width));
-  if (grid || !s.preview.empty())
-    ms::io::grid_layout(drawn, columns, zoom);
-  for (const std::string& path : {folder ? std::string() : s.out, s.preview})
-    if (!path.empty())
-      ms::io::check_writable(path);
-  ms::require<ms::value_error>(!folder || drawn.channels == 1 || drawn.channels == 3,
-                               "generate: ", s.model, " draws ", drawn.channels,
-                               " channels, which are latents and no PNGs; name their "
-                               "--autoencoder, or an .npz for --out");
-  if (folder) {
-    ms::io::make_directory(s.out);
-    std::erase_if(requests, [&](const request& r) { return is_png(path_of(s, r)); });
-    claim(s.out, origin, requests.size() < asked);
-    if (requests.size() < asked)
-      std::printf("%zu of %zu pictures are there already\n", asked - requests.size(), asked);
-  }
-
-  std::vector<double> values;        // of a grid
-  std::vector<unsigned char> bytes;  // of an archive
-  ms::progress bar("drawing");
+  destination to(s, origin, draw.pictures(ms::index_t(requests.size())));
+  to.leave_out_what_is_there(requests);
   ms::sampling_options options = s.sampling;
   if (!s.preview.empty())
-    options.observer = draw.preview(columns, zoom);
+    options.observer = preview(draw, to);
+  ms::progress bar("drawing");
   const std::size_t batch = std::size_t(options.batch);
-  const std::size_t size = std::size_t(drawn.row_size());
   for (std::size_t at = 0; at < requests.size(); at += batch) {
     const auto some = std::span(requests).subspan(at, std::min(batch, requests.size() - at));
     const ms::sampling_result r = draw(some, options);
     if (!s.preview.empty())
-      draw.show(r.images, columns, zoom);
-    for (std::size_t i = 0; i < some.size(); ++i) {
-      const ms::io::picture p =
-          picture_of(std::span(r.images).subspan(i * size, size), r.extents);
-      if (folder)
-        ms::io::write_png(path_of(s, some[i]), p,
-                          texts_of(origin, {{"seed", some[i].seed}, {"label", some[i].label}}));
-      if (archive)
-        bytes.insert(bytes.end(), p.bytes.begin(), p.bytes.end());
-    }
-    if (grid)
-      values.insert(values.end(), r.images.begin(), r.images.end());
+      to.show(r.images);
+    const std::size_t size = std::size_t(r.extents.row_size());
+    for (std::size_t i = 0; i < some.size(); ++i)
+      to.add(some[i], std::span(r.images).subspan(i * size, size));
     bar.show(double(at + some.size()) / double(requests.size()), "");
     if (at == 0) {
       std::string evaluations;
@@ -341,19 +374,7 @@ int generate(const settings& s,
     }
   }
   bar.end();
-  const json all{{"seeds", s.seeds}, {"label grid", s.label_grid}};
-  if (grid)
-    ms::io::image_grid(values, drawn, columns, zoom).save(s.out, texts_of(origin, all));
-  if (archive) {
-    ms::io::write_npz(s.out, "samples", {drawn.rows, drawn.height, drawn.width, drawn.channels},
-                      bytes);
-    json record = origin;
-    record.update(all);
-    record["software"] = std::string("multistage ") + ms::version;
-    ms::io::write_file(s.out + ".json",
-                       record.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
-  }
-  std::printf("written: %s\n", s.out.c_str());
+  to.finish();
   return 0;
 }
 

@@ -761,3 +761,45 @@ TEST_CASE("steps by stage: each stage's part of the way has its own number of th
   refused("exclude each other", {.levels = {80, 1, 0}}, {1, 1, 2});
   refused("1 steps for stage 2", {.sigma_max = 3}, {1, 1, 1});
 }
+
+TEST_CASE("a context for each picture, one after the other") {
+  const ms::ldm_unet net{.resolution = 4,
+                         .channels = 2,
+                         .encoder_channels = 8,
+                         .channel_mult = {1},
+                         .num_blocks = 1,
+                         .attn_downsample = {1},
+                         .num_head_channels = 4,
+                         .norm_groups = 4,
+                         .spatial_transformer = true,
+                         .context_dim = 3,
+                         .context_tokens = 2};
+  ms::dynamic_model<float, ms::cpu> model(ms::cpu(2), {net, {.widths = {8}}, {}}, {}, 1);
+  auto w = test::normals<float>(model.weights().size(), 8);
+  for (float& v : w)
+    v *= 0.2F;
+  model.backend().upload(w.data(), model.weights().data(), ms::index_t(w.size()));
+  const std::vector<double> first{1, 0, 2, -1, 0.5, 0};
+  const std::vector<double> second{0, -2, 0, 1, 1, 1};
+  std::vector<double> both = first;
+  both.insert(both.end(), second.begin(), second.end());
+  const auto draw = [&](const ms::seed_list& seeds, const std::vector<double>& context,
+                        ms::index_t batch = 64) {
+    return ms::sample(model, ms::ddim{.num_steps = 2},
+                      {.seeds = seeds, .batch = batch, .context = context})
+        .images;
+  };
+  const std::vector<double> all = draw("0-2", both);
+  CHECK(all == draw("0-2", both, 2));
+  std::vector<double> alone;
+  for (const int i : {0, 1, 2}) {
+    const std::vector<double> one = draw(i, i == 1 ? second : first);
+    alone.insert(alone.end(), one.begin(), one.end());
+  }
+  CHECK(all == alone);
+  CHECK(draw(0, first) != draw(0, second));
+  CHECK_THAT(test::message([&] {
+               draw("0-2", {1, 2, 3, 4});
+             }),
+             Catch::Contains("a context of 4 values, the model takes 6"));
+}
