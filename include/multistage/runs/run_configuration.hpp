@@ -10,6 +10,7 @@
 #include <map>
 #include <string>
 
+#include "../core/seeds.hpp"
 #include "../data/augment.hpp"
 #include "../data/transform.hpp"
 #include "../diffusion/configuration.hpp"
