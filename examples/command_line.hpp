@@ -188,7 +188,9 @@ class named_options {
   }
   /// The option under its flag's name, for messages.
   MULTISTAGE_COLD multistage::option as_flag(const multistage::option& o) const {
-    return {flag_names_.emplace(flag_of(o.name)).first->c_str(), o.meaning, o.range, o.names};
+    multistage::option flag = o;
+    flag.name = flag_names_.emplace(flag_of(o.name)).first->c_str();
+    return flag;
   }
   template <class T>
   static std::string type_of(const T& value) {

@@ -6,6 +6,7 @@
 // beside an .npz as JSON.
 #include <chrono>
 #include <cstdio>
+#include <multistage/diffusion/decode_tiles.hpp>
 #include <multistage/io.hpp>
 #include <multistage/multistage.hpp>
 
@@ -115,7 +116,7 @@ json origin_of(const settings& s, const json& sampler) {
 /// The same as a PNG holds it. @param of what this picture is
 ms::io::picture_texts texts_of(json origin, const json& of) {
   origin.update(of);
-  return {{"Software", std::string("multistage ") + ms::version},
+  return {{"Software", std::string("multistage ") + ms::library_version},
           {"multistage", origin.dump(-1, ' ', true, json::error_handler_t::replace)}};
 }
 
@@ -209,19 +210,20 @@ struct drawing {
 
   /// Extents of n pictures.
   ms::shape pictures(ms::index_t n) const {
-    return decoder ? decoder->images(n) : model.images(n);
+    return decoder ? ms::decoded_extents(*decoder, model.images(n)) : model.images(n);
   }
-  /// Pictures [n, h, w, c] of what the model drew.
+  /// Pictures [n, h, w, c] of what the model drew; in tiles where that is larger than what the
+  /// autoencoder was made for.
   std::vector<double> decoded(const std::vector<double>& images) {
     if (!decoder)
       return images;
     const ms::index_t rows = ms::index_t(images.size()) / model.images(1).size();
-    const ms::tensor<float, ms::cpu> z(b, model.images(rows),
-                                       std::vector<float>(images.begin(), images.end()));
-    ms::tensor<float, ms::cpu> x(b, decoder->images(rows));
-    decoder->decode(z.view(), x.view());
-    const auto host = x.to_host();
-    return {host.begin(), host.end()};
+    const std::vector<float> z(images.begin(), images.end());
+    const ms::shape tile = decoder->latents(1);
+    const std::vector<float> x =
+        ms::decode_tiles(*decoder, std::span<const float>(z), model.images(rows),
+                         std::max<ms::index_t>(1, std::min(tile.height, tile.width) / 4));
+    return {x.begin(), x.end()};
   }
   /// The pictures of some requests, and the stages' evaluations.
   ms::sampling_result operator()(std::span<const request> some, ms::sampling_options o) {
@@ -308,7 +310,7 @@ class destination {
                         {drawn_.rows, drawn_.height, drawn_.width, drawn_.channels}, bytes_);
       json record = origin_;
       record.update(all);
-      record["software"] = std::string("multistage ") + ms::version;
+      record["software"] = std::string("multistage ") + ms::library_version;
       ms::io::write_file(s_.out + ".json",
                          record.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
     }

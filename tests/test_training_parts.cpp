@@ -608,3 +608,20 @@ TEST_CASE("networks' settings are named once") {
   CHECK_THAT(message([&] { ms::check_settings(bad); }),
              Catch::Contains("autoencoder: z_channels = 0"));
 }
+
+TEST_CASE("numbers of bytes have units") {
+  const auto memory_of = [](const char* text) {
+    ms::trainer_options o;
+    o.fields(o, [&](const ms::option& named, auto& value) {
+      if (named.name == std::string("memory"))
+        ms::set_option(named, value, text);
+    });
+    return o.memory;
+  };
+  CHECK(memory_of("4294967296") == ms::index_t{1} << 32);
+  CHECK(memory_of("4G") == ms::index_t{1} << 32);
+  CHECK(memory_of("1.5M") == 1572864);
+  CHECK(memory_of("3K") == 3072);
+  for (const char* bad : {"", "G", "4g", "4GB", "-1K", "0.3K", "1e30", "nan", " 4G"})
+    CHECK_THAT(message([&] { memory_of(bad); }), Catch::Contains("no number of bytes"));
+}

@@ -69,7 +69,7 @@
 namespace multistage {
 
 /// The library's version, as CMake knows it.
-inline constexpr const char* version = "0.1.0";
+inline constexpr const char* library_version = "0.1.0";
 
 /// Extents, offsets and counts.
 using index_t = std::int64_t;

@@ -17,12 +17,14 @@
 #include <array>
 #include <cctype>
 #include <charconv>
+#include <cmath>
 #include <concepts>
 #include <cstdlib>
 #include <initializer_list>
 #include <limits>
 #include <span>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
@@ -93,6 +95,8 @@ struct option {
   /// Names of the values, in order: for a bool that has names, and for an enumeration whose
   /// values are called otherwise here than elsewhere, or of which only the first are allowed.
   std::initializer_list<const char*> names{};
+  /// Whether it counts bytes, which texts may give as 512M or 1.5G: K, M, G of 1024 each.
+  bool bytes = false;
 };
 
 /// An enumeration whose values have names: `option_names(E)` lists them in order, found by its
@@ -216,6 +220,25 @@ concept has_name = std::is_class_v<T> && requires(const T& value, const std::str
   T(name);
 };
 
+/// A text as a number of bytes: 4294967296, 4096M or 4G. @throws value_error
+MULTISTAGE_COLD inline index_t bytes_from(const option& o, const std::string& text) {
+  const char* const end = text.c_str() + text.size();
+  char* at = nullptr;
+  double v = std::strtod(text.c_str(), &at);
+  const bool a_number =
+      at != text.c_str() && !std::isspace(static_cast<unsigned char>(text[0]));
+  const std::string_view units = "KMG";
+  const std::size_t unit = at != end ? units.find(*at) : std::string_view::npos;
+  if (unit != std::string_view::npos) {
+    v = std::ldexp(v, 10 * (int(unit) + 1));
+    ++at;
+  }
+  require<value_error>(a_number && at == end && v >= 0 && v < 0x1p62 && v == std::floor(v),
+                       o.name, ": '", text, "' is no number of bytes; give one like ",
+                       "4294967296, 4096M or 4G (", o.meaning, ")");
+  return index_t(v);
+}
+
 /// A whole text as a number. @throws value_error
 template <class T>
 T number_from(const option& o, const std::string& text) {
@@ -276,6 +299,9 @@ void set_option(const option& o, T& value, const std::string& text) {
                          "' is neither true nor false (", o.meaning, ")");
     value = text == "true";
   } else if constexpr (std::is_arithmetic_v<T>) {
+    if constexpr (std::is_same_v<T, index_t>)
+      if (o.bytes)
+        return void(value = detail::bytes_from(o, text));
     value = detail::number_from<T>(o, text);
   } else if constexpr (std::is_enum_v<T>) {
     value = T(detail::choice_index(o.name, text, names_of(o, value)));

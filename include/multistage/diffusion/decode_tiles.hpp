@@ -38,6 +38,16 @@ inline double tile_weight(index_t at, index_t tile, index_t before, index_t afte
 
 }  // namespace detail
 
+/// Extents of the pictures of latents of any size.
+template <class Scalar, class Backend>
+shape decoded_extents(const autoencoder_model<Scalar, Backend>& model, const shape& latents) {
+  shape pictures = model.images(latents.rows);
+  const index_t factor = pictures.height / model.latents(1).height;
+  pictures.height = factor * latents.height;
+  pictures.width = factor * latents.width;
+  return pictures;
+}
+
 /// Pictures of latents [n, h, w, c] of at least the model's height and width, host memory.
 /// Latents of the model's own size are decoded as `decode` does.
 /// @param overlap of tiles, in latent pixels, at most half a tile. @throws shape_error for
@@ -59,9 +69,7 @@ MULTISTAGE_COLD std::vector<Scalar> decode_tiles(autoencoder_model<Scalar, Backe
                        "; it must be 1 to half of a tile's ",
                        std::min(tile.height, tile.width));
   const index_t factor = part.height / tile.height;
-  shape whole = part;
-  whole.height = factor * extents.height;
-  whole.width = factor * extents.width;
+  const shape whole = decoded_extents(model, extents);
   std::vector<double> sum(static_cast<std::size_t>(whole.size()), 0.0);
   std::vector<double> weight(static_cast<std::size_t>(whole.pixels()), 0.0);
   const auto rows = detail::tile_starts(extents.height, tile.height, overlap);

@@ -61,7 +61,9 @@ struct trainer_options {
     visit(option{"memory",
                  "bytes for the whole run, which choose micro_batch and checkpointing; 0: no "
                  "limit",
-                 at_least(0)},
+                 at_least(0),
+                 {},
+                 true},
           self.memory);
   }
 
