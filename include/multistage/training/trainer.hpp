@@ -244,7 +244,8 @@ class trainer {
     for (index_t r = 0; r < count; ++r)
       rows.push_back({.image = r, .sigma = batch.sigmas[std::size_t(r)]});
     objective_batch<Scalar> given{images.data(), rows, {}, noise.data(), batch.class_labels};
-    given.conditions = {.augment_labels = batch.augment_labels, .context = batch.context};
+    given.conditions.augment_labels = batch.augment_labels;
+    given.conditions.context = batch.context;
     return apply(evaluate(std::move(given)));
   }
 
@@ -351,9 +352,9 @@ class trainer {
     for (std::size_t r = 0; r < rows.size(); ++r)
       rows[r].image = index_t(r);
     objective_batch<Scalar> made{images_.data(), std::move(rows), batch.classes};
-    made.conditions = {.augment_labels = batch.augment_labels,
-                       .context = batch.context,
-                       .null_context = data_.images().null_context};
+    made.conditions.augment_labels = batch.augment_labels;
+    made.conditions.context = batch.context;
+    made.conditions.null_context = data_.images().null_context;
     return made;
   }
   step_report report_of(const evaluated_batch<Scalar>& found) const {
