@@ -45,10 +45,10 @@ class label_list {
     const std::string_view all = text;
     for (bool more = true; more;) {
       const std::size_t end = std::min(text.find(','), text.size());
-      const std::string_view part = text.substr(0, end);
-      require<value_error>(!part.empty(), "label: '", all,
+      const std::string_view one = text.substr(0, end);
+      require<value_error>(!one.empty(), "label: '", all,
                            "' is not a list like 0-9, cat,dog, random or none");
-      parts_.push_back(parse(part));
+      parts_.push_back(parse(one));
       more = end < text.size();
       text.remove_prefix(more ? end + 1 : end);
     }
