@@ -62,12 +62,12 @@ struct pixel_map {
 
 /// A map of the plane: (x, y) goes to (xx x + xy y + x0, yx x + yy y + y0).
 struct affine_map {
-  double xx = 1;  ///< row one
-  double xy = 0;
-  double x0 = 0;
-  double yx = 0;  ///< row two
-  double yy = 1;
-  double y0 = 0;
+  double xx = 1;  ///< of x in the new x
+  double xy = 0;  ///< of y in the new x
+  double x0 = 0;  ///< added to the new x
+  double yx = 0;  ///< of x in the new y
+  double yy = 1;  ///< of y in the new y
+  double y0 = 0;  ///< added to the new y
 
   /// Turns by an angle in radians.
   static affine_map rotation(double angle) {

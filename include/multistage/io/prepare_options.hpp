@@ -4,7 +4,8 @@
 
 namespace multistage::io {
 
-/// What stands behind transparent pixels, as an option: black, white, grey, or #rrggbb.
+/// What stands behind transparent pixels, as an option: black, white, grey, or a number sign
+/// and six hexadecimal digits, two a channel.
 struct background_colour {
   std::array<unsigned char, 3> rgb{};  ///< red, green, blue
 

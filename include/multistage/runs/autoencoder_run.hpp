@@ -47,10 +47,10 @@ struct autoencoder_run_options {
 
 /// Everything that such a run is told.
 struct autoencoder_configuration {
-  data_options data{};
-  autoencoder model{};
-  autoencoder_options training{};
-  autoencoder_run_options run{};
+  data_options data{};             ///< which pictures
+  autoencoder model{};             ///< the network
+  autoencoder_options training{};  ///< losses and optimisation
+  autoencoder_run_options run{};   ///< limits, and what is shown
 
   /// The sections: visit(name, options).
   template <class Self, class Visit>

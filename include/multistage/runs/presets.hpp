@@ -179,6 +179,7 @@ struct maker {
   preset_name named;            ///< what it is called
   run_configuration (*make)();  ///< makes it
 };
+/// All presets, in the order in which people are shown them.
 inline constexpr std::array<maker, 7> makers{
     maker{{"quickstart", "8x8 digits in a minute"}, quickstart},
     maker{{"small-32", "pictures of 32x32 on a desktop"}, small_32},

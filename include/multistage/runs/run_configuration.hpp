@@ -192,13 +192,13 @@ struct run_options {
 
 /// Everything that a run is told.
 struct run_configuration {
-  data_options data{};
-  augmentation_settings augment{};
-  stage_options stages{};
-  configuration model{};      ///< network, decoders, preconditioning
-  level_parameters levels{};  ///< numbers behind `training.levels`
-  trainer_options training{};
-  run_options run{};
+  data_options data{};              ///< which images
+  augmentation_settings augment{};  ///< what is done to them
+  stage_options stages{};           ///< how noise levels are split
+  configuration model{};            ///< network, decoders, preconditioning
+  level_parameters levels{};        ///< numbers behind `training.levels`
+  trainer_options training{};       ///< objective and optimisation
+  run_options run{};                ///< limits, and what is shown
   /// Where values came from, by "section.option"; what is not there is the default.
   std::map<std::string, std::string> origins{};
 
