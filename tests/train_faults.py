@@ -1,6 +1,6 @@
 """train, struck at random moments: train_faults.py TRAIN DIGITS.npy SCRATCH COUNT [SEED]
 Killed, told to end by SIGTERM, or on a disk that takes no more, COUNT times; then gone on with to the end. With parts of batches, augmentation,
-labels' and power functions' averages, the weights, moments and averages are those of a run that nobody struck, bit by bit. CI strikes a few
+power functions' averages, the weights, moments and averages are those of a run that nobody struck, bit by bit. CI strikes a few
 times; by hand: python3 tests/train_faults.py build/native/examples/train examples/data/digits.npy /tmp/faults 100"""
 import json, os, pathlib, random, resource, shutil, signal, struct, subprocess, sys, time
 
@@ -40,7 +40,7 @@ bad, by = 0, {"kill": 0, "term": 0, "disk": 0}
 first = started(struck, "--kimg", "1000000", "--steps", "2")  # a folder to go on with
 first.communicate(timeout=120)
 for strike in range(count):
-    kind = numbers.choice(list(by))
+    kind = list(by)[strike % len(by)]
     by[kind] += 1
     limit = numbers.randrange(1, model.stat().st_size) if kind == "disk" else None
     p = started(struck, "--kimg", "1000000", "--steps", "0", limit=limit)
