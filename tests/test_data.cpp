@@ -857,7 +857,10 @@ TEST_CASE("a few images lie evenly over a set; small sets are held in memory") {
   CHECK(ms::spread_over(all, 10).extents.rows == 10);
   CHECK_THROWS_AS(ms::spread_over(all, 0), ms::value_error);
   reads = 0;
-  const ms::image_source held = ms::held_in_memory(all, 20);
+  ms::image_source known = all;
+  known.null_context = {0.25f, -1};
+  const ms::image_source held = ms::held_in_memory(known, 20);
+  CHECK(held.null_context == known.null_context);
   CHECK(reads == 1);
   const std::vector<ms::index_t> rows{9, 3, 3};
   std::vector<unsigned char> bytes(6);

@@ -21,18 +21,16 @@ MULTISTAGE_COLD inline image_source held_in_memory(const image_source& images, i
   std::iota(all.begin(), all.end(), index_t{0});
   images.read_bytes(all, bytes->data());
   const index_t size = images.extents.row_size();
-  image_source held = image_source::of_bytes(
+  const image_source in_memory = image_source::of_bytes(
       images.extents,
       by_blocks<unsigned char>(images.extents, size,
                                [bytes, size](index_t first, index_t n, unsigned char* to) {
                                  std::copy_n(bytes->begin() + first * size, n * size, to);
                                }));
-  held.read_labels = images.read_labels;
-  held.class_count = images.class_count;
-  held.class_names = images.class_names;
-  held.fingerprint = images.fingerprint;
-  held.kind = images.kind;
-  held.context = images.context;
+  image_source held = images;  // with all that is known of it
+  held.read = in_memory.read;
+  held.read_bytes = in_memory.read_bytes;
+  held.finite = true;
   return held;
 }
 
