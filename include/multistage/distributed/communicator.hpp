@@ -3,6 +3,7 @@
 // changes (fixed_sum.hpp) or errors that all hear of (together.hpp), needs no more.
 //
 //   alone                one process, no engine, no cost: what everything defaults to
+//   process_group        any of these, its kind forgotten (process_group.hpp)
 //   mpi_communicator     processes that mpirun started (mpi.hpp)
 //
 // All processes make the same calls in the same order. Where one of them does not come, the
