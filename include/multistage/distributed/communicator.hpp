@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "../core/error.hpp"
+#include "../core/index_range.hpp"
 
 namespace multistage {
 
@@ -78,21 +79,6 @@ struct alone {
     std::copy(from.begin(), from.end(), to.begin());
   }
 };
-
-/// Numbers [begin, end) of a list.
-struct index_range {
-  index_t begin = 0;  ///< the first
-  index_t end = 0;    ///< behind the last
-  /// How many there are.
-  constexpr index_t size() const {
-    return end - begin;
-  }
-};
-/// What falls to a rank of `count` things that are shared out evenly, in order; sizes differ by
-/// one at most.
-constexpr index_range share_of(index_t count, int rank, int size) {
-  return {count * rank / size, count * (rank + 1) / size};
-}
 
 /// The root's values on all processes.
 template <communicator C, class T>

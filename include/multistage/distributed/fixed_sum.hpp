@@ -14,17 +14,9 @@
 // pieces of its share from all, climbs the tree, and hands the result round. With one array a
 // process that is as many bytes as a ring's all-reduce, 2 (n - 1) / n of the array each.
 #pragma once
-#include <bit>
-
 #include "communicator.hpp"
 
 namespace multistage {
-
-/// Where the tree cuts parts [begin, end): so that the left side is the largest power of two
-/// below their number.
-constexpr index_t tree_cut(index_range parts) {
-  return parts.begin + index_t(std::bit_ceil(std::uint64_t(parts.size())) / 2);
-}
 
 /// The sum of numbered arrays of `size` values, added in the tree's order.
 template <class T>
