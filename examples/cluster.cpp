@@ -1,11 +1,14 @@
 // Finds the stages of a data set: cluster DATA [--method M] [--stages N] [--alpha A]
 // [--schedule S] [--out DIR] ... Prints boundaries in sigma and in the schedule's t, with
-// intervals, and writes clustering.json, similarity.png and curves.png.
+// intervals, and writes clustering.json, similarity.png and curves.png. Processes that mpirun
+// starts share the images out.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <multistage/data/shared_images.hpp>
 #include <multistage/io.hpp>
 #include <multistage/multistage.hpp>
 #include <multistage/stages/interval_clustering.hpp>
+#include <multistage/stages/shared_optimal_denoiser.hpp>
 
 #include "command_line.hpp"
 #include "image_options.hpp"
@@ -35,7 +38,7 @@ void write_picture(const std::string& path, const ms::io::canvas& c) {
   std::printf("written: %s\n", path.c_str());
 }
 
-/// The data set as latent images, held in memory: they are small.
+/// Images as latent ones, held in memory: they are small.
 ms::image_source encoded(const ms::image_source& images,
                          const std::string& file,
                          const ms::cpu& backend,
@@ -61,29 +64,41 @@ ms::image_source encoded(const ms::image_source& images,
   return ms::image_source::of(std::span<const float>(to), extents);
 }
 
-template <class Schedule>
-int cluster(const settings& s, const Schedule& schedule) {
-  // What does not fit is said before the work begins.
+/// Opens the data set; this process's share of its images, encoded where that is asked for.
+/// What does not fit is said before the work begins. @param latents holds what is encoded
+ms::image_source opened(const settings& s,
+                        const ms::cpu& backend,
+                        const ms::process_group& world,
+                        std::vector<float>& latents) {
   ms::require<ms::value_error>(
       s.method != "optimal_denoiser" || s.stages == 3,
       "cluster: Algorithm 1 makes three stages; use --method n_stage for ", s.stages);
   ms::require<ms::value_error>(s.method != "n_stage" || s.stages <= s.nodes,
                                "cluster: ", s.stages, " stages of ", s.nodes,
                                " nodes; give as many --nodes at least");
-  const ms::cpu backend(s.threads);
-  ms::io::make_directory(s.out);
-  for (const char* name : {"/clustering.json", "/similarity.png", "/curves.png"})
-    ms::io::check_writable(s.out + name);
+  if (world.rank() == 0) {
+    ms::io::make_directory(s.out);
+    for (const char* name : {"/clustering.json", "/similarity.png", "/curves.png"})
+      ms::io::check_writable(s.out + name);
+  }
   ms::image_source images = ms::io::open_images(s.data, s.images);
   ms::require<ms::value_error>(s.limit != 1,
                                "cluster: --limit 1 leaves one image, whose denoisers are all "
                                "alike; give 2 or more, or 0 for all");
   if (s.limit > 0)
     images.extents.rows = std::min(images.extents.rows, s.limit);
+  images = own_rows(images, world);
+  return s.autoencoder.empty() ? images : encoded(images, s.autoencoder, backend, latents);
+}
+
+template <class Schedule>
+int cluster(const settings& s, const Schedule& schedule, ms::process_group world) {
+  const ms::cpu backend(s.threads);
   std::vector<float> latents;
-  if (!s.autoencoder.empty())
-    images = encoded(images, s.autoencoder, backend, latents);
-  const ms::shape e = images.extents;
+  ms::image_source images;
+  ms::together(world, [&] { images = opened(s, backend, world, latents); });
+  const ms::posterior_mean_of<double, ms::cpu> best(backend, images, world);
+  const ms::shape e = best.extents();
   std::printf("%lld images of %lld x %lld x %lld\n", static_cast<long long>(e.rows),
               static_cast<long long>(e.height), static_cast<long long>(e.width),
               static_cast<long long>(e.channels));
@@ -98,11 +113,12 @@ int cluster(const settings& s, const Schedule& schedule) {
   ms::clustering_options few = o;
   few.draws = std::min<ms::index_t>(o.draws, 256);
   const ms::similarity_figure f =
-      ms::similarity_between_times(backend, images, s.nodes, few, schedule);
+      ms::similarity_between_times(backend, best, s.nodes, few, schedule);
 
   std::vector<double> times;
+  std::optional<ms::io::canvas> curves;
   if (s.method == "optimal_denoiser") {
-    const ms::clustering c = ms::cluster_by_optimal_denoiser(backend, images, o, schedule);
+    const ms::clustering c = ms::cluster_by_optimal_denoiser(backend, best, o, schedule);
     times = {c.t1, c.t2};
     const ms::boundary_intervals b =
         ms::bootstrap_boundaries(c, s.clustering.alpha, s.replicates, s.clustering.seed);
@@ -117,16 +133,14 @@ int cluster(const settings& s, const Schedule& schedule) {
     out["standard_errors_t"] = {b.t1_error, b.t2_error};
     out["intervals_sigma"] = {{schedule.sigma(b.t1_low), schedule.sigma(b.t1_high)},
                               {schedule.sigma(b.t2_low), schedule.sigma(b.t2_high)}};
-    write_picture(
-        s.out + "/curves.png",
-        ms::io::line_chart({{"lowest, up to t", c.time, c.mean_low, ms::io::stage_colour(0)},
-                            {"highest, from t", c.time, c.mean_high, ms::io::stage_colour(1)},
-                            {"alpha",
-                             {t_min, t_max},
-                             {s.clustering.alpha, s.clustering.alpha},
-                             ms::io::canvas::grey}},
-                           "Similarity of optimal denoisers to both ends", "t",
-                           "share of values alike", false));
+    curves = ms::io::line_chart(
+        {{"lowest, up to t", c.time, c.mean_low, ms::io::stage_colour(0)},
+         {"highest, from t", c.time, c.mean_high, ms::io::stage_colour(1)},
+         {"alpha",
+          {t_min, t_max},
+          {s.clustering.alpha, s.clustering.alpha},
+          ms::io::canvas::grey}},
+        "Similarity of optimal denoisers to both ends", "t", "share of values alike", false);
   } else if (s.method == "n_stage") {
     const auto choices =
         ms::choose_stage_count(f.matrix, std::max(s.stages, std::min(8, s.nodes)));
@@ -161,13 +175,19 @@ int cluster(const settings& s, const Schedule& schedule) {
                        {"draws", few.draws}};
   out["boundaries_t"] = times;
   out["stage_boundaries"] = stages.boundaries();
-  // The path of the data may be any bytes; JSON is UTF-8.
-  ms::io::write_file(s.out + "/clustering.json",
-                     out.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
-  std::printf("written: %s/clustering.json\n", s.out.c_str());
-  write_picture(s.out + "/similarity.png",
-                ms::io::heat_map(f.matrix, f.times, times, "Similarity of optimal denoisers",
-                                 "t", f.sigmas));
+  ms::together(world, [&] {
+    if (world.rank() != 0)
+      return;
+    // The path of the data may be any bytes; JSON is UTF-8.
+    ms::io::write_file(s.out + "/clustering.json",
+                       out.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
+    std::printf("written: %s/clustering.json\n", s.out.c_str());
+    if (curves)
+      write_picture(s.out + "/curves.png", *curves);
+    write_picture(s.out + "/similarity.png",
+                  ms::io::heat_map(f.matrix, f.times, times, "Similarity of optimal denoisers",
+                                   "t", f.sigmas));
+  });
   return 0;
 }
 
@@ -213,19 +233,21 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--out", s.out, "directory for clustering.json and the pictures")
       ->capture_default_str();
-  return command_line::run(app, argc, argv, [&] {
-    of_clustering.set("cluster", s.clustering);
-    ms::check(s.clustering);
+  return command_line::run(app, argc, argv, [&](ms::process_group world) {
+    ms::together(world, [&] {
+      of_clustering.set("cluster", s.clustering);
+      ms::check(s.clustering);
+    });
     if (s.schedule == "sub_vp")
-      return cluster(s, ms::sub_vp_schedule{});
+      return cluster(s, ms::sub_vp_schedule{}, world);
     if (s.schedule == "ve")
-      return cluster(s, ms::ve_schedule{});
+      return cluster(s, ms::ve_schedule{}, world);
     if (s.schedule == "cosine")
-      return cluster(s, ms::cosine_schedule{});
+      return cluster(s, ms::cosine_schedule{}, world);
     if (s.schedule == "edm")
-      return cluster(s, ms::edm_schedule{});
+      return cluster(s, ms::edm_schedule{}, world);
     if (s.schedule == "flow")
-      return cluster(s, ms::flow_schedule{});
-    return cluster(s, ms::vp_schedule{});
+      return cluster(s, ms::flow_schedule{}, world);
+    return cluster(s, ms::vp_schedule{}, world);
   });
 }

@@ -8,23 +8,40 @@
 #include <cstdint>
 #include <map>
 #include <multistage/core/options.hpp>
+#include <multistage/distributed/run_together.hpp>
 #include <optional>
 #include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 
 namespace command_line {
 
 /// The body of main behind the options: reads the command line, runs f() and gives the exit
-/// status, 2 for options and files that are no good.
+/// status, 2 for options and files that are no good. Where f takes a process_group, it is told
+/// the processes that mpirun started.
 template <class F>
 int run(CLI::App& app, int argc, char** argv, F&& f) {
+  constexpr bool together = std::is_invocable_v<F, multistage::process_group>;
+  multistage::together_options waits;
+  if constexpr (together)
+    app.add_option("--timeout", waits.timeout_seconds,
+                   "of mpirun's processes: so many seconds without one of them, and all end")
+        ->check(CLI::Range(1.0, 1e9))
+        ->capture_default_str();
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
+    std::ostringstream nowhere;
+    const bool speaks = !together || multistage::launch::is_first();
+    const int status =
+        speaks ? app.exit(e) : app.exit(e, nowhere, nowhere);  // one says it for all
+    return status == 0 ? 0 : 2;
   }
-  return multistage::exit_status(f);
+  if constexpr (together)
+    return multistage::run_together(argc, argv, std::forward<F>(f), waits);
+  else
+    return multistage::exit_status(f);
 }
 
 /// Takes the whole numbers that a seed can be; read as a number alone, "-1" would be one.

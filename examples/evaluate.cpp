@@ -4,7 +4,8 @@
 // printed says with how many pictures, which features (with the hash of their weights) and
 // which seeds. With --likelihood MODEL, also how likely a model finds the first pictures of the
 // reference. With --steps 5,10,20,50, GENERATED is a checkpoint: how good its pictures are by
-// the number of evaluations, as a table and as a curve in --out.
+// the number of evaluations, as a table and as a curve in --out. Processes that mpirun starts
+// share out reading, drawing, features and neighbourhoods.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <iostream>
@@ -68,7 +69,23 @@ picture_pair open_pictures(const settings& s) {
   return p;
 }
 
-/// Rows of features of a set, block by block.
+/// This process's share of a set, read. @param told the share of it that is read
+ms::io::image_set own_share(const ms::image_source& images,
+                            const ms::process_group& world,
+                            const std::function<void(double)>& told = {}) {
+  const auto own = ms::share_of(images.extents.rows, world.rank(), world.size());
+  return ms::io::read_all(images.part(own.begin, own.end), told);
+}
+
+/// What processes have of a set, together at rank 0; the others get nothing.
+ms::io::image_set at_rank_0(ms::process_group world, ms::io::image_set own) {
+  if (world.size() > 1)
+    own.values = ms::gather(world, std::span<const float>(own.values));
+  own.extents.rows = ms::index_t(own.values.size()) / own.extents.row_size();
+  return own;
+}
+
+/// Rows of features of some pictures, block by block.
 std::vector<double> features_of(const std::string& what,
                                 const ms::feature_extractor& f,
                                 const ms::io::image_set& images) {
@@ -85,6 +102,15 @@ std::vector<double> features_of(const std::string& what,
     bar.show(double(first + some.rows) / double(images.count()), "");
   }
   return rows;
+}
+/// The rows of all processes' pictures.
+std::vector<double> features_of(const std::string& what,
+                                const ms::feature_extractor& f,
+                                const ms::io::image_set& own,
+                                ms::process_group world) {
+  std::vector<double> rows;
+  ms::together(world, [&] { rows = features_of(what, f, own); });
+  return world.size() == 1 ? rows : ms::all_gather(world, std::span<const double>(rows));
 }
 
 ms::feature_extractor extractor(const settings& s,
@@ -143,37 +169,49 @@ json likelihood(const settings& s,
           {"evaluations", l.evaluations}};
 }
 
-int evaluate(const settings& s) {
-  const ms::cpu backend(s.threads);
-  // What does not fit is said before the work begins.
-  std::optional<model_type> model;
+/// What is compared, and with what.
+struct compared_sets {
   ms::feature_extractor f;
-  ms::io::image_set a;
-  ms::io::image_set b;
-  {
-    const picture_pair p = open_pictures(s);
-    for (const auto* images : {&p.reference, &p.generated})
-      ms::require<ms::value_error>(images->extents.rows > s.k,
-                                   "evaluate: ", images->extents.rows, " pictures in ",
-                                   images == &p.reference ? s.reference : s.generated,
-                                   "; with --k ", s.k, " at least ", s.k + 1, " are needed");
-    if (!s.likelihood.empty()) {
-      model.emplace(ms::load<float>(s.likelihood, backend));
-      asked_about(s, *model, p.reference.extents);
-    }
-    f = extractor(s, backend, p.reference.extents);
-    ms::progress bar("reading");
-    a = ms::io::read_all(p.reference, [&](double share) { bar.show(share / 2, s.reference); });
-    b = ms::io::read_all(p.generated,
-                         [&](double share) { bar.show(0.5 + share / 2, s.generated); });
+  std::optional<model_type> model;  // whose likelihood is asked for
+  ms::io::image_set a;              // the reference
+  ms::io::image_set b;              // what is judged
+  std::vector<double> x;            // features of the reference
+  std::vector<double> y;            // of what is judged
+};
+
+/// Opens what is asked for and reads this process's share. @throws whatever does not fit,
+/// before the work begins
+compared_sets opened(const settings& s,
+                     const ms::cpu& backend,
+                     const ms::process_group& world) {
+  compared_sets c;
+  const picture_pair p = open_pictures(s);
+  for (const auto* images : {&p.reference, &p.generated})
+    ms::require<ms::value_error>(images->extents.rows > s.k, "evaluate: ", images->extents.rows,
+                                 " pictures in ",
+                                 images == &p.reference ? s.reference : s.generated,
+                                 "; with --k ", s.k, " at least ", s.k + 1, " are needed");
+  if (!s.likelihood.empty()) {
+    c.model.emplace(ms::load<float>(s.likelihood, backend));
+    asked_about(s, *c.model, p.reference.extents);
   }
-  const std::vector<double> x = features_of("reference", f, a);
-  const std::vector<double> y = features_of("generated", f, b);
+  c.f = extractor(s, backend, p.reference.extents);
+  ms::progress bar("reading");
+  c.a = own_share(p.reference, world, [&](double share) { bar.show(share / 2, s.reference); });
+  c.b = own_share(p.generated, world,
+                  [&](double share) { bar.show(0.5 + share / 2, s.generated); });
+  return c;
+}
+
+/// Measures, and says what comes of it.
+void report(const settings& s,
+            const ms::cpu& backend,
+            compared_sets& c,
+            const ms::neighbourhood_report& near) {
+  const auto& [f, model, a, b, x, y] = c;
   ms::progress bar("distances");
   bar.show(0, "Frechet");
   const double frechet = ms::frechet_distance(x, y, f.dimension);
-  bar.show(0.3, "neighbourhoods");
-  const auto near = ms::neighbourhoods(x, y, f.dimension, s.k);
   bar.show(0.7, "KID");
   const ms::index_t size = std::min({s.subset_size, a.count(), b.count()});
   const auto kid = ms::kid_in_blocks(x, y, f.dimension, s.subsets, size, s.seed);
@@ -201,7 +239,7 @@ int evaluate(const settings& s) {
     out["inception_score"] =
         ms::inception_score(f.probabilities(b.span(), b.extents), f.classes);
   if (!s.likelihood.empty())
-    out["likelihood"] = likelihood(s, backend, *model, a);
+    out["likelihood"] = likelihood(s, backend, *c.model, a);
   if (const auto n = std::min(a.count(), b.count()); n < 10'000)
     std::fprintf(stderr,
                  "evaluate: %lld pictures in the smaller set; the Frechet distance is biased "
@@ -210,7 +248,7 @@ int evaluate(const settings& s) {
   if (s.as_json) {
     std::cout << out.dump(1, ' ', false, json::error_handler_t::replace)
               << '\n';  // a path may be any bytes
-    return 0;
+    return;
   }
   const auto line = [](const char* name, const std::string& text) {
     std::printf("%-20s %s\n", name, text.c_str());
@@ -239,6 +277,25 @@ int evaluate(const settings& s) {
                                std::to_string(out["likelihood"]["n"].get<ms::index_t>()) +
                                " pictures of the reference, seed " + std::to_string(s.seed) +
                                ")");
+}
+
+int evaluate(const settings& s, ms::process_group world) {
+  const ms::cpu backend(s.threads);
+  std::optional<compared_sets> c;
+  ms::together(world, [&] { c.emplace(opened(s, backend, world)); });
+  ms::require_same(world, "evaluate: features", c->f.name + ", hash " + c->f.hash);
+  c->x = features_of("reference", c->f, c->a, world);
+  c->y = features_of("generated", c->f, c->b, world);
+  c->a = at_rank_0(world, std::move(c->a));
+  c->b = at_rank_0(world, std::move(c->b));
+  ms::progress bar("neighbourhoods");
+  bar.show(0, "");
+  const auto near = ms::neighbourhoods(c->x, c->y, c->f.dimension, s.k, world);
+  bar.end();
+  ms::together(world, [&] {
+    if (world.rank() == 0)
+      report(s, backend, *c, near);
+  });
   return 0;
 }
 
@@ -246,8 +303,9 @@ int evaluate(const settings& s) {
 ms::io::image_set drawn_pictures(const settings& s,
                                  const named_sampler& sampler,
                                  model_type& model,
+                                 const ms::process_group& world,
                                  ms::index_t& evaluations) {
-  ms::sampling_options options{.seeds = s.seeds};
+  ms::sampling_options options{.seeds = s.seeds, .processes = world};
   if (model.label_dim(ms::input_slot::class_labels) > 0)
     options.class_label = "random";
   ms::progress bar("drawing");
@@ -263,13 +321,23 @@ ms::io::image_set drawn_pictures(const settings& s,
   return pictures;
 }
 
-/// How good a model's pictures are by the number of evaluations.
-int curve(const settings& s, named_sampler& sampler) {
-  const ms::cpu backend(s.threads);
+/// What a curve is measured with.
+struct curve_inputs {
+  model_type model;
+  ms::feature_extractor f;
+  ms::index_t reference_count;
+  ms::io::image_set reference;  // this process's share
+};
+/// Opens it. @throws whatever does not fit, before the work begins
+curve_inputs opened_for_curve(const settings& s,
+                              named_sampler& sampler,
+                              const ms::cpu& backend,
+                              const ms::process_group& world) {
   sampler.check();
   for (const int n : s.steps)
     sampler.set_steps(n);  // a number that the sampler refuses is said before the work begins
-  ms::io::check_writable(s.out);
+  if (world.rank() == 0)
+    ms::io::check_writable(s.out);
   model_type model = ms::load<float>(s.generated, backend);
   ms::image_source reference = ms::io::open_images(s.reference, s.reference_rule);
   if (model.images(1).channels == 1)
@@ -278,15 +346,29 @@ int curve(const settings& s, named_sampler& sampler) {
       model.images(reference.extents.rows) == reference.extents || s.features == "inception",
       "evaluate: pictures of ", reference.extents, ", the model draws ", model.images(1));
   const ms::feature_extractor f = extractor(s, backend, reference.extents);
-  const ms::io::image_set real = ms::io::read_all(reference);
-  const std::vector<double> x = features_of("reference", f, real);
+  return {std::move(model), f, reference.extents.rows, own_share(reference, world)};
+}
+
+/// How good a model's pictures are by the number of evaluations.
+int curve(const settings& s, named_sampler& sampler, ms::process_group world) {
+  const ms::cpu backend(s.threads);
+  std::optional<curve_inputs> in;
+  ms::together(world, [&] { in.emplace(opened_for_curve(s, sampler, backend, world)); });
+  const ms::feature_extractor& f = in->f;
+  ms::require_same(world, "evaluate: features", f.name + ", hash " + f.hash);
+  const std::vector<double> x = features_of("reference", f, in->reference, world);
   ms::io::curve line{sampler.name(), {}, {}, ms::io::stage_colour(0)};
   json rows = json::array();
   for (const int n : s.steps) {
     sampler.set_steps(n);
     ms::index_t evaluations = 0;
-    const ms::io::image_set pictures = drawn_pictures(s, sampler, model, evaluations);
-    const std::vector<double> y = features_of("drawn", f, pictures);
+    const ms::io::image_set pictures =
+        drawn_pictures(s, sampler, in->model, world, evaluations);
+    const auto drawn =
+        ms::image_source::of(std::span<const float>(pictures.values), pictures.extents);
+    const std::vector<double> y = features_of("drawn", f, own_share(drawn, world), world);
+    if (world.rank() != 0)
+      continue;
     const double distance = ms::frechet_distance(x, y, f.dimension);
     line.x.push_back(double(evaluations));
     line.y.push_back(distance);
@@ -296,16 +378,18 @@ int curve(const settings& s, named_sampler& sampler) {
       std::printf("%6d steps %6lld evaluations   Frechet distance %.4f\n", n,
                   static_cast<long long>(evaluations), distance);
   }
+  if (world.rank() != 0)
+    return 0;
   const std::string what = std::to_string(ms::seed_list(s.seeds).size()) + " of " +
-                           std::to_string(real.count()) + " pictures, " + f.name;
+                           std::to_string(in->reference_count) + " pictures, " + f.name;
   ms::io::line_chart({line}, "Frechet distance: " + what, "evaluations of a picture",
                      "Frechet distance", true, true)
       .save(s.out);
   if (s.as_json)
     std::cout << json{{"model", s.generated},
-                      {"sampler", sampler.options(model)},
+                      {"sampler", sampler.options(in->model)},
                       {"seeds", s.seeds},
-                      {"reference", {{"path", s.reference}, {"n", real.count()}}},
+                      {"reference", {{"path", s.reference}, {"n", in->reference_count}}},
                       {"features", {{"name", f.name}, {"hash", f.hash}}},
                       {"curve", rows}}
                      .dump(1, ' ', false, json::error_handler_t::replace)
@@ -364,13 +448,15 @@ int main(int argc, char** argv) {
   const CLI::Option* out = app.add_option("--out", s.out, "with --steps: a .png of the curve")
                                ->capture_default_str();
   sampler.add_options(app, {"num_steps", "levels"});
-  return command_line::run(app, argc, argv, [&] {
+  return command_line::run(app, argc, argv, [&](ms::process_group world) {
     if (steps->count() > 0)
-      return curve(s, sampler);
-    ms::require<ms::value_error>(seeds->count() == 0 && out->count() == 0 && !sampler.given(),
-                                 "evaluate: --seeds, --out, --sampler and its options go with "
-                                 "--steps; pictures that are "
-                                 "there already are not drawn");
-    return evaluate(s);
+      return curve(s, sampler, world);
+    ms::together(world, [&] {
+      ms::require<ms::value_error>(
+          seeds->count() == 0 && out->count() == 0 && !sampler.given(),
+          "evaluate: --seeds, --out, --sampler and its options go with --steps; pictures that "
+          "are there already are not drawn");
+    });
+    return evaluate(s, world);
   });
 }

@@ -3,7 +3,7 @@
 // options by name (--list-samplers); one that it has not, or that has no effect, is refused.
 // PATH ending in .png: a grid; in .npz: an array of bytes; else a folder with a PNG a picture,
 // which is gone on with where it was left. How pictures were made is written into each PNG, and
-// beside an .npz as JSON.
+// beside an .npz as JSON. Processes that mpirun starts share the pictures out.
 #include <chrono>
 #include <cstdio>
 #include <multistage/diffusion/decode_tiles.hpp>
@@ -249,10 +249,13 @@ struct drawing {
 class destination {
  public:
   /// What would fail at the end fails now: a grid that is no picture, latents as PNGs, a path
-  /// that cannot be written. @param drawn extents of all pictures. @throws value_error,
-  /// file_error
-  destination(const settings& s, const json& origin, const ms::shape& drawn)
-      : s_(s), origin_(origin), drawn_(drawn), kind_(output_of(s.out)) {
+  /// that cannot be written. @param drawn extents of all pictures. @param world of which rank 0
+  /// writes what holds all of them. @throws value_error, file_error
+  destination(const settings& s,
+              const json& origin,
+              const ms::shape& drawn,
+              ms::process_group world)
+      : s_(s), origin_(origin), drawn_(drawn), kind_(output_of(s.out)), world_(world) {
     const int square = std::max(1, int(std::lround(std::sqrt(double(drawn.rows)))));
     columns_ = s.columns > 0  ? s.columns
                : s.label_grid ? int(ms::seed_list(s.seeds).size())
@@ -261,13 +264,15 @@ class destination {
     if (kind_ == output::grid || !s.preview.empty())
       ms::io::grid_layout(drawn, columns_, zoom_);
     for (const std::string& path : {kind_ == output::folder ? std::string() : s.out, s.preview})
-      if (!path.empty())
+      if (!path.empty() && world.rank() == 0)
         ms::io::check_writable(path);
     ms::require<ms::value_error>(
         kind_ != output::folder || drawn.channels == 1 || drawn.channels == 3,
         "generate: ", s.model, " draws ", drawn.channels,
         " channels, which are latents and no PNGs; name their --autoencoder, or an .npz for "
         "--out");
+    if (kind_ == output::folder)
+      ms::io::make_directory(s_.out);
   }
 
   /// Takes out what a folder has already. @throws value_error where that was drawn otherwise
@@ -275,7 +280,6 @@ class destination {
     if (kind_ != output::folder)
       return;
     const std::size_t asked = requests.size();
-    ms::io::make_directory(s_.out);
     std::erase_if(requests, [&](const request& r) { return is_png(path_of(s_, r)); });
     claim(s_.out, origin_, requests.size() < asked);
     if (requests.size() < asked)
@@ -300,8 +304,20 @@ class destination {
       ms::io::write_png(path_of(s_, r), p,
                         texts_of(origin_, {{"seed", r.seed}, {"label", r.label}}));
   }
-  /// Writes what holds all of them.
-  void finish() const {
+  /// Writes what holds the pictures of all processes, each of which calls it.
+  void finish() {
+    if (world_.size() > 1) {
+      values_ = ms::gather(world_, std::span<const double>(values_));
+      bytes_ = ms::gather(world_, std::span<const unsigned char>(bytes_));
+    }
+    ms::together(world_, [&] {
+      if (world_.rank() == 0)
+        write();
+    });
+  }
+
+ private:
+  void write() const {
     const json all{{"seeds", s_.seeds}, {"label grid", s_.label_grid}};
     if (kind_ == output::grid)
       ms::io::image_grid(values_, drawn_, columns_, zoom_).save(s_.out, texts_of(origin_, all));
@@ -317,11 +333,11 @@ class destination {
     std::printf("written: %s\n", s_.out.c_str());
   }
 
- private:
   const settings& s_;
   const json& origin_;
   ms::shape drawn_;
   output kind_;
+  ms::process_group world_;
   int columns_ = 1;
   int zoom_ = 1;
   std::vector<double> values_;        // of a grid
@@ -340,29 +356,17 @@ std::function<bool(const ms::sampling_step&)> preview(drawing& draw, const desti
   };
 }
 
-int generate(const settings& s,
-             const ms::cpu& b,
-             model_type& model,
-             const named_sampler& sampler) {
-  drawing draw{s, b, model, sampler};
-  if (!s.weak.empty())
-    draw.weak.emplace(ms::load<float>(s.weak, b));
-  if (!s.autoencoder.empty())
-    draw.decoder.emplace(ms::io::load_autoencoder<float>(s.autoencoder, b));
-
-  std::vector<request> requests = requests_of(s, model);
-  const json origin = origin_of(s, sampler.options(model));
-  destination to(s, origin, draw.pictures(ms::index_t(requests.size())));
-  to.leave_out_what_is_there(requests);
-  ms::sampling_options options = s.sampling;
-  if (!s.preview.empty())
-    options.observer = preview(draw, to);
+/// Draws pictures and puts them where they go.
+void draw_all(drawing& draw,
+              std::span<const request> requests,
+              const ms::sampling_options& options,
+              destination& to) {
   ms::progress bar("drawing");
   const std::size_t batch = std::size_t(options.batch);
   for (std::size_t at = 0; at < requests.size(); at += batch) {
-    const auto some = std::span(requests).subspan(at, std::min(batch, requests.size() - at));
+    const auto some = requests.subspan(at, std::min(batch, requests.size() - at));
     const ms::sampling_result r = draw(some, options);
-    if (!s.preview.empty())
+    if (options.observer)
       to.show(r.images);
     const std::size_t size = std::size_t(r.extents.row_size());
     for (std::size_t i = 0; i < some.size(); ++i)
@@ -376,7 +380,42 @@ int generate(const settings& s,
     }
   }
   bar.end();
-  to.finish();
+}
+
+int generate(const settings& s,
+             const ms::cpu& b,
+             model_type& model,
+             const named_sampler& sampler,
+             ms::process_group world) {
+  drawing draw{s, b, model, sampler};
+  std::vector<request> requests;
+  json origin;
+  std::optional<destination> to;
+  ms::together(world, [&] {
+    if (!s.weak.empty())
+      draw.weak.emplace(ms::load<float>(s.weak, b));
+    if (!s.autoencoder.empty())
+      draw.decoder.emplace(ms::io::load_autoencoder<float>(s.autoencoder, b));
+    requests = requests_of(s, model);
+    origin = origin_of(s, sampler.options(model));
+    to.emplace(s, origin, draw.pictures(ms::index_t(requests.size())), world);
+    if (world.rank() == 0)
+      to->leave_out_what_is_there(requests);
+    else
+      requests.clear();
+  });
+  ms::require_same(world, "generate: model or options", origin.dump(1));
+  requests = ms::all_gather(world, std::span<const request>(requests));  // rank 0's
+
+  ms::sampling_options options = s.sampling;
+  if (!s.preview.empty() && world.rank() == 0)
+    options.observer = preview(draw, *to);
+  const ms::index_range own =
+      ms::share_of(ms::index_t(requests.size()), world.rank(), world.size());
+  const auto mine = std::span<const request>(requests).subspan(std::size_t(own.begin),
+                                                               std::size_t(own.size()));
+  ms::together(world, [&] { draw_all(draw, mine, options, *to); });
+  to->finish();
   return 0;
 }
 
@@ -413,15 +452,18 @@ int main(int argc, char** argv) {
   const auto* zoom = app.add_option("--zoom", s.zoom, "of the grid")
                          ->check(CLI::Range(1, 1000))
                          ->capture_default_str();
-  return command_line::run(app, argc, argv, [&] {
-    ms::require<ms::value_error>(!s.model.empty(), "generate: no MODEL is named; see --help");
-    of_sampling.set("sample", s.sampling);
-    ms::parse_seeds(s.seeds);
-    output_of(s.out);
-    check_given(s, of_sampling, columns->count() > 0, zoom->count() > 0);
-    sampler.check();  // bad options are told before the model is opened
+  return command_line::run(app, argc, argv, [&](ms::process_group world) {
     const ms::cpu b(s.threads);
-    model_type model = ms::load<float>(s.model, b, {.lazy = true});
-    return generate(s, b, model, sampler);
+    std::optional<model_type> model;
+    ms::together(world, [&] {
+      ms::require<ms::value_error>(!s.model.empty(), "generate: no MODEL is named; see --help");
+      of_sampling.set("sample", s.sampling);
+      ms::parse_seeds(s.seeds);
+      output_of(s.out);
+      check_given(s, of_sampling, columns->count() > 0, zoom->count() > 0);
+      sampler.check();  // bad options are told before the model is opened
+      model.emplace(ms::load<float>(s.model, b, {.lazy = true}));
+    });
+    return generate(s, b, *model, sampler, world);
   });
 }

@@ -8,7 +8,9 @@
 #include <multistage/io.hpp>
 #include <multistage/multistage.hpp>
 #include <multistage/runs.hpp>
+#include <multistage/runs/restarts.hpp>
 #include <multistage/thrust.hpp>
+#include <sstream>
 
 #include "command_line.hpp"
 
@@ -22,6 +24,8 @@ struct settings {
   std::string autoencoder;
   std::string out;
   std::string backend = "cpu";
+  std::string mpirun;
+  int restarts = 0;
   int threads = 0;
   bool resume = false;
   bool other_data = false;
@@ -160,6 +164,34 @@ int train(const settings& s, const command_line::named_options& options) {
   return train(ms::cpu(s.threads), s, *c, place);
 }
 
+/// Watches a run of this program under mpirun, or of one process, and starts it again.
+int watch(const settings& s, int argc, char** argv) {
+  ms::require<ms::value_error>(!s.out.empty(),
+                               "train: name the run's folder: --out RUN; see --help");
+  std::vector<std::string> words;
+  if (!s.mpirun.empty()) {
+    words.push_back("mpirun");
+    std::istringstream options(s.mpirun);
+    for (std::string word; options >> word;)
+      words.push_back(word);
+  }
+  words.push_back(argv[0]);
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    if (word == "--restarts" || word == "--mpirun")
+      ++i;  // and its value
+    else if (word.rfind("--restarts=", 0) != 0 && word.rfind("--mpirun=", 0) != 0)
+      words.push_back(word);
+  }
+  std::vector<std::string> again = words;
+  if (!s.resume)
+    again.push_back("--resume");
+  return ms::run_with_restarts(
+      {.first = words, .again = again, .most = s.restarts, .has_begun = [&] {
+         return ms::is_run(s.out);
+       }});
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -187,7 +219,16 @@ int main(int argc, char** argv) {
   app.add_option("--threads", s.threads, "0: one a processor that may be used")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
+  app.add_option("--mpirun", s.mpirun,
+                 "start so many processes: what mpirun is told, like '-n 4' or '-n 16 --host "
+                 "A:8,B:8'");
+  app.add_option("--restarts", s.restarts,
+                 "how often a run that failed is started again from its last checkpoint")
+      ->check(CLI::Range(0, 1000))
+      ->capture_default_str();
   command_line::named_options options("of several parts; see docs/training.md");
   add_options(app, options);
-  return command_line::run(app, argc, argv, [&] { return train(s, options); });
+  return command_line::run(app, argc, argv, [&] {
+    return s.restarts > 0 || !s.mpirun.empty() ? watch(s, argc, argv) : train(s, options);
+  });
 }

@@ -1,6 +1,6 @@
 """One process of a run is stopped, killed, or does what it should not: distributed_faults.py PROBE MPIRUN...
 The run ends within seconds, with one message of ours that names the rank and its host; it never hangs."""
-import socket, subprocess, sys, time
+import signal, socket, subprocess, sys, time
 
 probe, mpirun = sys.argv[1], sys.argv[2:]
 host = socket.gethostname()
@@ -41,4 +41,12 @@ for fault, rank, said in (
     check(f"{fault} {rank} says what and who", said in text, text)
     check(f"{fault} {rank} says it once, not {len(ours)} times", len(ours) <= most, text)
     print(f"{fault} {rank}: {seconds:.1f} s, {ours[0] if ours else 'by mpirun'}")
+# A signal to one process, or to mpirun, which passes it on: all save. mpirun gives them a second unless it is told otherwise.
+status, text, seconds = run("term", "2")
+check("SIGTERM to one process stops and saves all", all(f"saved by rank {r}" in text for r in range(3)) and status == 143, text)
+with subprocess.Popen([mpirun[0], "--mca", "odls_base_sigkill_timeout", "20", *mpirun[1:], "3", probe, "none", "9", "100000"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as p:
+    time.sleep(2)
+    p.send_signal(signal.SIGTERM)
+    text = p.communicate(timeout=60)[0]
+check("SIGTERM to mpirun stops and saves all", all(f"saved by rank {r}" in text for r in range(3)) and p.returncode != 0, text)
 sys.exit(bool(bad))

@@ -1,6 +1,6 @@
 // Processes that work together for a second, of which one may do what it should not:
-// distributed_probe [stop|kill|throw|exit|together RANK]. tests/distributed_faults.py looks at
-// what the others say, and when.
+// distributed_probe [stop|kill|throw|exit|together|term|none RANK [STEPS]]. The tests
+// distributed_faults.py and distributed_hosts.py look at what the others say, and when.
 #include <csignal>
 #include <cstdlib>
 #include <multistage/core/program.hpp>
@@ -16,7 +16,13 @@ int main(int argc, char** argv) {
     ms::mpi_communicator& group = mpi.world();
     const std::string fault = argc > 2 ? argv[1] : "";
     const bool mine = argc > 2 && std::atoi(argv[2]) == group.rank();
-    for (int step = 0; step < 100; ++step) {
+    const int steps = argc > 3 ? std::atoi(argv[3]) : 100;
+    const ms::stop_signals stop;
+    if (group.rank() == 0)
+      for (int rank = 0; rank < group.size(); ++rank)
+        std::printf("rank %d on %s\n", rank, group.host(rank).c_str());
+    std::fflush(stdout);
+    for (int step = 0; step < steps; ++step) {
       if (mine && step == 50) {
         if (fault == "stop")
           std::raise(SIGSTOP);
@@ -26,6 +32,13 @@ int main(int argc, char** argv) {
           throw ms::file_error("model.safetensors: no space left on the device");
         if (fault == "exit")
           return 3;
+        if (fault == "term")
+          std::raise(SIGTERM);
+      }
+      if (ms::any(group, stop.caught() != 0)) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1500));  // as if it saved
+        std::printf("saved by rank %d\n", group.rank());
+        return 128 + SIGTERM;
       }
       ms::together(group, [&] {
         if (mine && step == 50 && fault == "together")

@@ -105,6 +105,11 @@ def flags_of(package):
 mpi = flags_of("ompi-cxx")
 if not mpi:
     headers = [p for p in headers if p.name != "mpi.hpp"]
+cuda = pathlib.Path("/usr/local/cuda/include")
+if (cuda / "nccl.h").exists():
+    mpi += ["-isystem", str(cuda)]
+else:
+    headers = [p for p in headers if p.name != "nccl.hpp"]
 extra = [*mpi, "-DOMPI_SKIP_MPICXX", "-isystem", "/usr/include/eigen3", *(f for package in ("eigen3", "cairo", "libpng") for f in flags_of(package)),
          "-DMULTISTAGE_JPEG", "-DMULTISTAGE_WEBP", "-DMULTISTAGE_LCMS", "-DMULTISTAGE_ARCHIVE", "-DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_CPP", f"-I{source / 'include'}"]
 command = [compiler, "-std=c++20", "-Wall", "-Wextra", "-Wno-missing-braces", *flags, *extra]

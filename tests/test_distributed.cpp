@@ -3,8 +3,10 @@
 #define CATCH_CONFIG_RUNNER
 #include <cmath>
 #include <cstring>
+#include <multistage/data/shared_images.hpp>
 #include <multistage/distributed/fixed_sum.hpp>
 #include <multistage/distributed/mpi.hpp>
+#include <multistage/distributed/run_together.hpp>
 #include <multistage/distributed/together.hpp>
 #include <multistage/multistage.hpp>
 #include <multistage/stages/shared_optimal_denoiser.hpp>
@@ -65,6 +67,10 @@ TEST_CASE("gathering keeps ranks' values apart, whatever their number, in rounds
     const auto mine = values_of(group.rank());
     CHECK(ms::all_gather(group, std::span<const int>(mine)) == expected);
     CHECK(ms::all_gather(group, texts[std::size_t(group.rank())]) == texts);
+    ms::process_group any_kind(group);
+    for (int root = 0; root < group.size(); ++root)
+      CHECK(ms::gather(any_kind, std::span<const int>(mine), root) ==
+            (group.rank() == root ? expected : std::vector<int>()));
   }
 }
 
@@ -227,6 +233,125 @@ TEST_CASE("stages of a data set that processes share are those of one process") 
     CHECK(found.t1 == expected.t1);
     CHECK(found.t2 == expected.t2);
   }
+}
+
+TEST_CASE("own rows of a set, clustered by all, give the stages of one process") {
+  const ms::process_group world = session->world();
+  const ms::shape extents{50, 6, 6, 1};
+  const ms::random_stream numbers(5);
+  std::vector<float> values;
+  for (ms::index_t i = 0; i < extents.size(); ++i)
+    values.push_back(float(std::tanh(numbers.normal(std::uint64_t(i)))));
+  const auto whole = ms::image_source::of(std::span<const float>(values), extents);
+  const ms::posterior_mean_of<double, ms::cpu> best(ms::cpu(), own_rows(whole, world), world);
+  CHECK(best.extents() == extents);
+  const ms::clustering_options options{.alpha = 0.9, .draws = 256};
+  const auto expected = ms::cluster_by_optimal_denoiser(ms::cpu(), whole, options);
+  const auto found = ms::cluster_by_optimal_denoiser(ms::cpu(), best, options);
+  CHECK(found.t1 == expected.t1);
+  CHECK(found.t2 == expected.t2);
+}
+
+TEST_CASE("a data set that one process holds reaches all, with all that is known of it") {
+  ms::process_group world = session->world();
+  const int root = world.size() - 1;
+  const std::vector<unsigned char> bytes{0, 51, 102, 153, 204, 255};
+  const std::vector<float> tokens{1, -2, 3};
+  for (const bool as_bytes : {true, false}) {
+    ms::image_source here;
+    const std::vector<float> values{-1, 0.5f, 2, -3, 1, 0};
+    if (world.rank() == root) {
+      const ms::shape extents{3, 1, 2, 1};
+      here = as_bytes ? ms::image_source::of(std::span<const unsigned char>(bytes), extents)
+                      : ms::image_source::of(std::span<const float>(values), extents);
+      here = here.labelled({2, 0, 1}, 3);
+      here.class_names = {"cat", "", "dog"};
+      here.fingerprint = "0123";
+      here.null_context = {7};
+      here.context = std::make_shared<const ms::image_source>(
+          ms::image_source::of(std::span<const float>(tokens), {3, 1, 1, 1}));
+    }
+    const ms::image_source all = ms::broadcast_images(world, here, root);
+    CHECK(all.extents == ms::shape{3, 1, 2, 1});
+    std::vector<float> rows(4);
+    all.read(std::vector<ms::index_t>{2, 0}, rows.data());
+    CHECK(rows == (as_bytes ? std::vector<float>{204 / 127.5f - 1, 1, -1, 51 / 127.5f - 1}
+                            : std::vector<float>{1, 0, -1, 0.5f}));
+    CHECK(bool(all.read_bytes) == as_bytes);
+    CHECK(all.labels() == std::vector<int>{2, 0, 1});
+    CHECK(all.class_names == std::vector<std::string>{"cat", "", "dog"});
+    CHECK(all.fingerprint == "0123");
+    CHECK(all.null_context == std::vector<float>{7});
+    REQUIRE(all.context);
+    float token = 0;
+    all.context->read_block(1, 1, &token);
+    CHECK(token == -2);
+  }
+}
+
+namespace {
+/// Eight pictures by a denoiser that is none of a model.
+ms::sampling_result drawn(const ms::process_group& group,
+                          ms::index_t batch,
+                          std::function<bool(const ms::sampling_step&)> observer = {}) {
+  const auto denoise = [](ms::view<const double> x, double sigma, ms::view<double> d) {
+    for (ms::index_t i = 0; i < x.extents.size(); ++i)
+      d.data[i] = std::sin(x.data[i]) / (1 + sigma * sigma);
+  };
+  ms::sampling_options options{.seeds = "3-9,100", .batch = batch, .processes = group};
+  options.observer = std::move(observer);
+  return ms::sample(denoise, {1, 2, 3, 1}, ms::edm_heun{.num_steps = 5, .s_churn = 10},
+                    options);
+}
+}  // namespace
+
+TEST_CASE("pictures that processes share out are those of one process, bit by bit") {
+  const ms::process_group world = session->world();
+  const ms::sampling_result alone = drawn({}, 64);
+  REQUIRE(alone.extents == ms::shape{8, 2, 3, 1});
+  for (const ms::index_t batch : {1, 3, 64}) {
+    const ms::sampling_result shared = drawn(world, batch);
+    CHECK(shared.extents == alone.extents);
+    CHECK(same_bits(shared.images, alone.images));
+    CHECK(shared.evaluations == alone.evaluations);
+  }
+}
+
+TEST_CASE(
+    "a process whose observer stops ends the pictures there, and one that fails ends all") {
+  const ms::process_group world = session->world();
+  const ms::sampling_result alone = drawn({}, 64);
+  const auto first_of_last = ms::share_of(8, world.size() - 1, world.size()).begin;
+  const bool is_last = world.rank() == world.size() - 1;
+  const ms::sampling_result some =
+      drawn(world, 1, [&](const ms::sampling_step&) { return !is_last; });
+  REQUIRE(some.extents.rows == first_of_last + 1);  // the last one unfinished
+  const auto finished = std::ptrdiff_t(6 * first_of_last);
+  CHECK(same_bits(std::vector<double>(some.images.begin(), some.images.begin() + finished),
+                  {alone.images.begin(), alone.images.begin() + finished}));
+  const auto fails = [&](const ms::sampling_step&) -> bool {
+    if (is_last)
+      throw ms::numeric_error("is nan");
+    return true;
+  };
+  CHECK_THROWS_WITH(drawn(world, 64, fails), Catch::Contains("is nan"));
+}
+
+TEST_CASE("a start without MPI is refused, with the command that has it") {
+  char name[] = "train";
+  char option[] = "--kimg";
+  char* words[] = {name, option};
+  CHECK_NOTHROW(ms::launch::check_start(2, words));
+  ::setenv("WORLD_SIZE", "4", 1);
+  ::setenv("RANK", "0", 1);
+  CHECK_THROWS_WITH(ms::launch::check_start(2, words),
+                    Catch::Contains("mpirun -n 4 train --kimg"));
+  ::setenv("RANK", "3", 1);
+  CHECK_THROWS_AS(ms::launch::check_start(2, words), ms::echoed_error);
+  ::setenv("WORLD_SIZE", "1", 1);
+  CHECK_NOTHROW(ms::launch::check_start(2, words));
+  ::unsetenv("WORLD_SIZE");
+  ::unsetenv("RANK");
 }
 
 TEST_CASE("a shared data set is held to what one is") {

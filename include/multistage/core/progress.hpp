@@ -7,6 +7,7 @@
 #pragma once
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <string>
@@ -28,8 +29,14 @@ class progress {
   progress(const progress&) = delete;
   progress& operator=(const progress&) = delete;
 
+  /// From now on no line of this process shows: where several work together, one speaks.
+  static void silence() {
+    silent_ = true;
+  }
   /// @param share in [0, 1]. @param text what to say beside it.
   void show(double share, const std::string& text) {
+    if (silent_)
+      return;
     const double now = seconds();
     const double left = share > 0 ? now * (1 - share) / share : 0;
     char times[64];
@@ -59,6 +66,7 @@ class progress {
   double seconds() const {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
   }
+  static inline std::atomic<bool> silent_ = false;
   std::string label_;
   double every_;
   double last_ = -1e9;

@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -101,6 +102,23 @@ requires std::is_trivially_copyable_v<T> std::vector<T> all_gather(C& group,
     all += n;
   std::vector<T> values(all / sizeof(T));
   group.all_gather(std::as_bytes(mine), std::as_writable_bytes(std::span(values)), counts);
+  return values;
+}
+/// The same on the root alone; nothing on the others.
+template <communicator C, class T>
+requires std::is_trivially_copyable_v<T> std::vector<T> gather(C& group,
+                                                               std::span<const T> mine,
+                                                               int root = 0) {
+  const std::size_t bytes = mine.size_bytes();
+  std::vector<std::size_t> received = all_gather(group, std::span(&bytes, 1));
+  std::vector<std::size_t> sent(received.size(), 0);
+  sent[std::size_t(root)] = bytes;
+  std::size_t all = 0;
+  for (std::size_t& n : received)
+    all += n = group.rank() == root ? n : 0;
+  std::vector<T> values(all / sizeof(T));
+  group.all_to_all(std::as_bytes(mine), sent, std::as_writable_bytes(std::span(values)),
+                   received);
   return values;
 }
 /// Every process's text, by rank.

@@ -33,6 +33,8 @@ bool any(C& group, bool here) {
 /// echoed_error
 template <communicator C, class F>
 void together(C& group, F&& f) {
+  if (group.size() == 1)
+    return f();
   std::exception_ptr thrown;
   std::string message;
   try {

@@ -10,6 +10,8 @@
 // that a set's density against itself is 1. That needs distances that are the same from either
 // side to the last bit; products of matrices do not give them. So products find what is clear,
 // and what is too near to tell is computed by the definition.
+//
+// Processes share out the rows whose neighbours are looked for, each having all features.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -17,6 +19,7 @@
 #include <numeric>
 #include <vector>
 
+#include "../distributed/process_group.hpp"
 #include "feature_rows.hpp"
 
 namespace multistage {
@@ -81,14 +84,14 @@ class distances {
     const double e = exact(from_y, i, to_y, j);
     return e < exact_radius ? -1 : e > exact_radius ? 1 : 0;
   }
-  /// Exact squared distance of each row of a set to its k-th neighbour among the others.
-  std::vector<double> radii(bool of_y, int k) const {
+  /// Exact squared distance of some rows of a set to their k-th neighbours among the others.
+  std::vector<double> radii(bool of_y, int k, const index_range& some) const {
     const index_t n = size(of_y);
     std::vector<double> r;
     std::vector<double> sorted;
     std::vector<double> candidates;
-    for (index_t first = 0; first < n; first += block) {
-      const matrix d = near(of_y, first, std::min(block, n - first), of_y);
+    for (index_t first = some.begin; first < some.end; first += block) {
+      const matrix d = near(of_y, first, std::min(block, some.end - first), of_y);
       for (index_t q = 0; q < d.rows(); ++q) {
         const index_t i = first + q;
         sorted.assign(d.row(q).data(), d.row(q).data() + n);
@@ -163,55 +166,100 @@ struct neighbourhood_report {
   double coverage;  ///< variety that one stray row of the reference does not raise
 };
 
+namespace metrics_detail {
+
+/// What is counted of some rows.
+struct neighbourhood_counts {
+  index_t precise = 0;          ///< generated rows inside balls of the reference
+  index_t recalled = 0;         ///< reference rows inside balls of the generated ones
+  index_t strictly_inside = 0;  ///< pairs of a generated row and a ball of the reference
+};
+
+/// Looks for some generated rows in the balls of the reference. @param covered 1 for balls that
+/// hold one
+inline void count_generated(const distances& d,
+                            const std::vector<double>& radii,
+                            const index_range& some,
+                            neighbourhood_counts& counts,
+                            std::vector<char>& covered) {
+  for (index_t first = some.begin; first < some.end; first += block) {
+    const matrix near = d.near(true, first, std::min(block, some.end - first), false);
+    for (index_t q = 0; q < near.rows(); ++q) {
+      bool in_a_ball = false;
+      for (index_t r = 0; r < near.cols(); ++r) {
+        const int side =
+            d.compare(near(q, r), true, first + q, false, r, radii[std::size_t(r)]);
+        in_a_ball = in_a_ball || side <= 0;
+        counts.strictly_inside += side < 0;
+        if (side < 0)
+          covered[std::size_t(r)] = 1;
+      }
+      counts.precise += in_a_ball;
+    }
+  }
+}
+/// Looks for some rows of the reference in the balls of the generated ones.
+inline void count_reference(const distances& d,
+                            const std::vector<double>& radii,
+                            const index_range& some,
+                            neighbourhood_counts& counts) {
+  for (index_t first = some.begin; first < some.end; first += block) {
+    const matrix near = d.near(false, first, std::min(block, some.end - first), true);
+    for (index_t q = 0; q < near.rows(); ++q) {
+      bool in_a_ball = false;
+      for (index_t r = 0; r < near.cols() && !in_a_ball; ++r)
+        in_a_ball =
+            d.compare(near(q, r), false, first + q, true, r, radii[std::size_t(r)]) <= 0;
+      counts.recalled += in_a_ball;
+    }
+  }
+}
+
+}  // namespace metrics_detail
+
 /// Precision, recall, density and coverage of generated features against reference ones, with
 /// the k-th neighbour (itself excluded). Of a set against itself all are 1; where neighbours
 /// tie with the k-th, or k rows are equal, density (and then coverage) is a little less: what
 /// ties is not inside.
+/// @param group of processes, each of which has all features and gets the report
 /// @throws value_error unless 1 <= k < rows of both, and for features that are not finite or
 /// too large
 inline neighbourhood_report neighbourhoods(std::span<const double> reference,
                                            std::span<const double> generated,
                                            index_t dimension,
-                                           int k = 3) {
+                                           int k = 3,
+                                           process_group group = {}) {
   using namespace metrics_detail;
   require<value_error>(k >= 1, "neighbourhoods: k = ", k, "; it is at least 1");
   const distances d(as_rows("neighbourhoods", reference, dimension, k + 1),
                     as_rows("neighbourhoods", generated, dimension, k + 1));
-  const std::vector<double> reference_radii = d.radii(false, k);
-  const std::vector<double> generated_radii = d.radii(true, k);
+  const auto own = [&](bool of_y) {
+    return share_of(d.size(of_y), group.rank(), group.size());
+  };
+  const auto all_radii = [&](bool of_y) {
+    const std::vector<double> some = d.radii(of_y, k, own(of_y));
+    return all_gather(group, std::span<const double>(some));
+  };
+  const std::vector<double> reference_radii = all_radii(false);
+  const std::vector<double> generated_radii = all_radii(true);
   const index_t n = d.size(false);
   const index_t m = d.size(true);
-  index_t precise = 0;
-  index_t recalled = 0;
-  index_t strictly_inside = 0;
-  std::vector<char> covered(std::size_t(n), 0);
-  for (index_t first = 0; first < m; first += block) {
-    const matrix near = d.near(true, first, std::min(block, m - first), false);
-    for (index_t q = 0; q < near.rows(); ++q) {
-      bool in_a_ball = false;
-      for (index_t r = 0; r < n; ++r) {
-        const int side =
-            d.compare(near(q, r), true, first + q, false, r, reference_radii[std::size_t(r)]);
-        in_a_ball = in_a_ball || side <= 0;
-        strictly_inside += side < 0;
-        if (side < 0)
-          covered[std::size_t(r)] = 1;
-      }
-      precise += in_a_ball;
-    }
+  neighbourhood_counts here;
+  std::vector<char> covered(static_cast<std::size_t>(n), 0);
+  count_generated(d, reference_radii, own(true), here, covered);
+  count_reference(d, generated_radii, own(false), here);
+
+  neighbourhood_counts all;
+  for (const auto& c : all_gather(group, std::span<const neighbourhood_counts>(&here, 1))) {
+    all.precise += c.precise;
+    all.recalled += c.recalled;
+    all.strictly_inside += c.strictly_inside;
   }
-  for (index_t first = 0; first < n; first += block) {
-    const matrix near = d.near(false, first, std::min(block, n - first), true);
-    for (index_t q = 0; q < near.rows(); ++q) {
-      bool in_a_ball = false;
-      for (index_t r = 0; r < m && !in_a_ball; ++r)
-        in_a_ball = d.compare(near(q, r), false, first + q, true, r,
-                              generated_radii[std::size_t(r)]) <= 0;
-      recalled += in_a_ball;
-    }
-  }
-  return {double(precise) / double(m), double(recalled) / double(n),
-          double(strictly_inside) / (double(k) * double(m)),
+  const std::vector<char> by_rank = all_gather(group, std::span<const char>(covered));
+  for (std::size_t i = 0; i < by_rank.size(); ++i)
+    covered[i % covered.size()] |= by_rank[i];
+  return {double(all.precise) / double(m), double(all.recalled) / double(n),
+          double(all.strictly_inside) / (double(k) * double(m)),
           double(std::count(covered.begin(), covered.end(), 1)) / double(n)};
 }
 

@@ -110,6 +110,12 @@ class run_directory {
   std::optional<io::run_lock> lock_;
 };
 
+/// Whether a folder holds a run that can be gone on with.
+inline bool is_run(const std::string& path) {
+  return std::filesystem::exists(path + "/config.json") ||
+         std::filesystem::exists(path + "/model.safetensors");
+}
+
 /// What a run's log says, in order; of steps that were made twice, since a run went on from an
 /// earlier checkpoint, the later ones.
 struct run_history {

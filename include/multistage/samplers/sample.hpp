@@ -6,11 +6,15 @@
 //
 //   const auto pictures = sample(net, edm_heun{.num_steps = 18}, {.seeds = "0-15"});
 //   pictures.images;                                 // [16, h, w, c] in [-1, 1], on the host
+//
+// Processes that are given (`processes`) draw a share of the seeds each, the same pictures as
+// one would, and hand them round.
 #pragma once
 #include <functional>
 #include <span>
 
 #include "../core/random.hpp"
+#include "../distributed/together.hpp"
 #include "denoisers.hpp"
 #include "sampling_options.hpp"
 
@@ -200,7 +204,37 @@ struct reporter {
   }
 };
 
-/// Draws all seeds, batch after batch; a stop by the observer ends it behind the batch.
+/// The pictures of all processes from those of each one's share of the seeds; with an observer
+/// that stopped a process, up to the batch in which it did. @param goes_on whether none did
+/// here
+MULTISTAGE_COLD inline sampling_result of_all(process_group group,
+                                              sampling_result own,
+                                              bool goes_on) {
+  if (group.size() == 1)
+    return own;
+  const auto rows = all_gather(group, std::span<const index_t>(&own.extents.rows, 1));
+  const char here = goes_on ? 1 : 0;
+  const auto go_on = all_gather(group, std::span(&here, 1));
+  own.images = all_gather(group, std::span<const double>(own.images));
+  own.extents.rows = 0;
+  for (int rank = 0; rank < group.size(); ++rank) {
+    own.extents.rows += rows[std::size_t(rank)];
+    if (go_on[std::size_t(rank)] == 0)
+      break;
+  }
+  own.images.resize(static_cast<std::size_t>(own.extents.size()));
+  return own;
+}
+/// The evaluations that rank 0 counted, on all processes.
+MULTISTAGE_COLD inline sampling_result counted_alike(process_group group,
+                                                     sampling_result result) {
+  broadcast(group, std::span(result.evaluations));
+  broadcast(group, std::span(&result.encoder_evaluations, 1));
+  return result;
+}
+
+/// Draws all seeds, those of this process batch after batch; a stop by the observer ends it
+/// behind the batch.
 /// @param picture [1, h, w, c]
 /// @param make (batch_rows, whether it is the first batch) gives a batch's denoiser
 template <class Backend, class Sampler, class Make>
@@ -211,16 +245,18 @@ sampling_result draw(Backend& b,
                      const sampling_options& options,
                      Make&& make) {
   const double start = start_of(sampler);
-  const index_t total = index_t(options.seeds.size());
+  process_group group = options.processes;
+  const index_range own = share_of(index_t(options.seeds.size()), group.rank(), group.size());
   sampling_result result;
   result.extents = picture;
-  for (index_t first = 0; first < total; first += options.batch) {
+  result.extents.rows = 0;
+  const auto one_batch = [&](index_t first) {
     shape batch = picture;
-    batch.rows = std::min(options.batch, total - first);
+    batch.rows = std::min(options.batch, own.end - first);
     const seeded_rows<Backend> noise{b, options.seeds, first};
     tensor<double, Backend> x = starting_point(noise, batch, start, options.from);
-    any_denoiser denoise = decorated<Backend>(make(batch_rows{first, batch.rows}, first == 0),
-                                              b, picture, stages, options);
+    any_denoiser denoise = decorated<Backend>(
+        make(batch_rows{first, batch.rows}, first == own.begin), b, picture, stages, options);
     reporter<Backend> observe{b, options, stages, first};
     sampler(
         b, x.view(), denoise,
@@ -230,11 +266,15 @@ sampling_result draw(Backend& b,
       b.for_each_index(x.size(), functor::clip{x.data()});
     const std::vector<double> host = x.to_host();
     result.images.insert(result.images.end(), host.begin(), host.end());
-    result.extents.rows = first + batch.rows;
-    if (!observe.go_on)
-      break;
-  }
-  return result;
+    result.extents.rows += batch.rows;
+    return observe.go_on;
+  };
+  bool goes_on = true;
+  together(group, [&] {
+    for (index_t first = own.begin; first < own.end && goes_on; first += options.batch)
+      goes_on = one_batch(first);
+  });
+  return of_all(group, std::move(result), goes_on);
 }
 
 }  // namespace sampling
@@ -283,7 +323,7 @@ sample(Denoise&& denoise,
           return counted(denoise(batch.count));
       });
   result.evaluations = {evaluations};
-  return result;
+  return sampling::counted_alike(options.processes, std::move(result));
 }
 
 /// Draws a picture for each seed with the model's averaged weights.
@@ -316,7 +356,7 @@ sampling_result sample(dynamic_model<Scalar, Backend>& model,
                      });
   result.evaluations = counter.by_stage;
   result.encoder_evaluations = counter.encoder;
-  return result;
+  return sampling::counted_alike(options.processes, std::move(result));
 }
 
 }  // namespace multistage

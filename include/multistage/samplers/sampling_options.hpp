@@ -6,6 +6,7 @@
 #include "../core/options.hpp"
 #include "../core/seeds.hpp"
 #include "../core/warning.hpp"
+#include "../distributed/process_group.hpp"
 #include "label_list.hpp"
 #include "model_denoiser.hpp"
 
@@ -47,6 +48,8 @@ struct sampling_options {
   std::vector<double> mask = {};  ///< [h, w, c], 1 where it is known, 0 where it is to be drawn
   clipping clip = clipping::none;                           ///< what is kept inside [-1, 1]
   std::function<bool(const sampling_step&)> observer = {};  ///< returns whether to go on
+  process_group processes = {};  ///< that share the pictures out and all get all of them; each
+                                 ///< calls `sample` with the same, and observes its own
 
   /// The list of options (core/options.hpp).
   template <class Self, class Visit>

@@ -3,11 +3,8 @@
 //   D(x; sigma) = sum_i w_i y_i / sum_i w_i,   w_i = exp(s_i - m),
 // with a maximum m of its own; the largest m of all rescales the parts, which are then summed.
 //
-//   ms::mpi_session mpi(argc, argv);
-//   const auto mine = ms::share_of(images.extents.rows, rank, size);
-//   ms::shared_optimal_denoiser<double, ms::cpu, ms::mpi_communicator> best(
-//       ms::cpu(), mpi.world(), images.part(mine.begin, mine.end));
-//   ms::cluster_by_optimal_denoiser(ms::cpu(), best, {.alpha = 0.95});
+//   const posterior_mean_of<double, cpu> best(cpu(), own_rows(images, world), world);
+//   cluster_by_optimal_denoiser(cpu(), best, {.alpha = 0.95});
 //
 // All processes make the same calls with the same arguments, and get the same results.
 #pragma once
@@ -15,6 +12,7 @@
 #include <optional>
 
 #include "../distributed/fixed_sum.hpp"
+#include "../distributed/process_group.hpp"
 #include "../distributed/together.hpp"
 #include "optimal_denoiser.hpp"
 
@@ -143,6 +141,41 @@ class shared_optimal_denoiser {
   shape extents_{0, 0, 0, 0};
   std::vector<index_t> begin_;  // of each rank's images
   std::optional<optimal_denoiser<T, Backend>> mine_;
+};
+
+/// The posterior mean of a set that processes share, or of one that this process has by itself:
+/// one type for both, so that what is made of it is compiled once.
+template <class T, class Backend>
+class posterior_mean_of {
+ public:
+  /// @param own this process's images (own_rows of data/shared_images.hpp). @throws
+  /// value_error, shape_error for sets from which nothing can be learnt
+  MULTISTAGE_COLD posterior_mean_of(Backend backend,
+                                    const image_source& own,
+                                    const process_group& group = {}) {
+    if (group.size() > 1) {
+      shared_.emplace(backend, group, own);
+      return;
+    }
+    check_images(own);
+    alone_.emplace(backend, own);
+  }
+  /// Of the whole data set, [n, height, width, channels].
+  const shape& extents() const {
+    return alone_ ? alone_->extents() : shared_->extents();
+  }
+  /// Images by their numbers, on the backend: to [which.size(), ...].
+  void gather(std::span<const index_t> which, view<T> to) const {
+    alone_ ? alone_->gather(which, to) : shared_->gather(which, to);
+  }
+  /// d [m, ...] = D(x; sigma), as optimal_denoiser has it.
+  void operator()(view<const T> x, std::span<const double> sigmas, view<T> d) const {
+    alone_ ? (*alone_)(x, sigmas, d) : (*shared_)(x, sigmas, d);
+  }
+
+ private:
+  std::optional<optimal_denoiser<T, Backend>> alone_;
+  std::optional<shared_optimal_denoiser<T, Backend, process_group>> shared_;
 };
 
 }  // namespace multistage
