@@ -20,10 +20,10 @@ ARROWS = {
     "networks": ["core", "ops", "graph"],
     "diffusion": ["core", "schedule", "data", "stages", "ops", "graph", "networks"],
     "samplers": ["core", "ops", "schedule", "stages", "diffusion", "distributed"],
-    "training": ["core", "schedule", "data", "stages", "ops", "graph", "networks", "diffusion", "metrics", "io"],
+    "training": ["core", "distributed", "schedule", "data", "stages", "ops", "graph", "networks", "diffusion", "metrics", "io"],
     "metrics": ["core", "data", "distributed", "ops", "graph"],
     "io": ["core", "data", "graph", "networks", "stages", "diffusion", "metrics"],
-    "runs": ["core", "schedule", "data", "stages", "networks", "diffusion", "samplers", "training", "metrics", "io"],
+    "runs": ["core", "distributed", "schedule", "data", "stages", "networks", "diffusion", "samplers", "training", "metrics", "io"],
 }
 UMBRELLAS = {"tensor.hpp", "operations.hpp", "multistage.hpp", "eigen.hpp", "thrust.hpp", "cuda.hpp", "io.hpp", "library.hpp", "runs.hpp"}
 

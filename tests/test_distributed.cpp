@@ -13,6 +13,7 @@
 #include <numeric>
 
 #include "catch.hpp"
+#include "distributed_session.hpp"
 
 namespace ms = multistage;
 
@@ -48,6 +49,10 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
 }
 
 }  // namespace
+
+ms::mpi_communicator& world() {
+  return session->world();
+}
 
 TEST_CASE("gathering keeps ranks' values apart, whatever their number, in rounds too") {
   for (const std::size_t most : {std::size_t(16), std::size_t(1) << 20}) {

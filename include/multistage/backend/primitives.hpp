@@ -133,7 +133,8 @@ struct norm_problem {
 /// How rows are cut where gradients of parameters are sums over them: at multiples of `size`
 /// rows, counted from the first row of the batch that a step is on. The gradient is a chain of
 /// additions over such pieces, so that a step done in several parts, cut there, adds up the
-/// same numbers in the same order as the step done at once.
+/// same numbers in the same order as the step done at once. (What several processes do at once
+/// is no chain: a step's rows are cut into shards besides, graph/shard_sums.hpp.)
 struct row_pieces {
   index_t size = 0;   ///< rows of a piece; 0: all of them
   index_t first = 0;  ///< place in that batch of the first of the rows at hand

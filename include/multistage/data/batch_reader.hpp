@@ -12,6 +12,7 @@
 #include <exception>
 #include <future>
 #include <new>
+#include <numeric>
 #include <system_error>
 
 #include "../core/fork.hpp"
@@ -74,8 +75,10 @@ class batch_reader {
     return shared_->transform.label_count;
   }
 
-  /// The rows of a step, as they were read ahead, or else read now. @throws what reading throws
-  image_batch take(const step_numbers& numbers, index_t rows) {
+  /// The rows of a step, as they were read ahead, or else read now. @param rows their numbers
+  /// in the step's batch, in the order in which they are wanted; all processes of a run that
+  /// share a batch read their own. @throws what reading throws
+  image_batch take(const step_numbers& numbers, const std::vector<index_t>& rows) {
     begin_anew_after_fork();
     if (ahead_.valid() && is_prepared(numbers, rows)) {
       try {
@@ -85,16 +88,26 @@ class batch_reader {
     }
     return read(numbers, rows);
   }
+  /// The first rows of a step's batch.
+  image_batch take(const step_numbers& numbers, index_t count) {
+    return take(numbers, first_rows(count));
+  }
   /// The rows of a step, read now; what was read ahead stays. @throws what reading throws
-  image_batch read(const step_numbers& numbers, index_t rows) {
+  image_batch read(const step_numbers& numbers, const std::vector<index_t>& rows) {
     begin_anew_after_fork();
     if (ahead_.valid())
       ahead_.wait();  // a source takes one call at a time
     return shared_->read(numbers, rows, {});
   }
+  /// The first rows of a step's batch.
+  image_batch read(const step_numbers& numbers, index_t count) {
+    return read(numbers, first_rows(count));
+  }
   /// Begins to read a step's rows. Does nothing where that cannot be begun: `take` reads then.
   /// @param spare a batch that is no longer needed, whose memory is used again
-  void prepare(const step_numbers& numbers, index_t rows, image_batch spare = {}) noexcept {
+  void prepare(const step_numbers& numbers,
+               const std::vector<index_t>& rows,
+               image_batch spare = {}) noexcept {
     try {
       begin_anew_after_fork();
       if (ahead_.valid() && is_prepared(numbers, rows))
@@ -112,6 +125,17 @@ class batch_reader {
     }
   }
 
+  /// The first rows of a step's batch.
+  void prepare(const step_numbers& numbers, index_t count, image_batch spare = {}) {
+    prepare(numbers, first_rows(count), std::move(spare));
+  }
+  /// Numbers from 0.
+  static std::vector<index_t> first_rows(index_t count) {
+    std::vector<index_t> rows(static_cast<std::size_t>(count));
+    std::iota(rows.begin(), rows.end(), index_t{0});
+    return rows;
+  }
+
  private:
   /// What the reading thread works with; alive as long as either side.
   struct state {
@@ -125,9 +149,12 @@ class batch_reader {
         : images(std::move(set)), unbound(std::move(what)), parts(wanted) {
       transform.extents.rows = 1;
     }
-    image_batch read(const step_numbers& numbers, index_t rows, image_batch batch) {
+    image_batch read(const step_numbers& numbers,
+                     const std::vector<index_t>& numbered,
+                     image_batch batch) {
+      const index_t rows = std::ssize(numbered);
       std::vector<index_t> which;
-      for (index_t r = 0; r < rows; ++r)
+      for (const index_t r : numbered)
         which.push_back(image_of_row(numbers, r, images.extents.rows));
       const auto sized = [rows](auto& values, index_t size) {
         values.resize(std::size_t(rows * size));
@@ -143,7 +170,7 @@ class batch_reader {
         images.read(which, untransformed.data());
         batch.augment_labels.assign(std::size_t(rows * transform.label_count), 0.0f);
         for (index_t r = 0; r < rows; ++r)
-          transform.apply(from + r * before, numbers, r, to + r * size,
+          transform.apply(from + r * before, numbers, numbered[std::size_t(r)], to + r * size,
                           batch.augment_labels.data() + r * transform.label_count);
       }
       if (parts.labels)
@@ -154,7 +181,7 @@ class batch_reader {
     }
   };
 
-  bool is_prepared(const step_numbers& numbers, index_t rows) const {
+  bool is_prepared(const step_numbers& numbers, const std::vector<index_t>& rows) const {
     return prepared_.seed == numbers.seed && prepared_.step == numbers.step &&
            prepared_rows_ == rows;
   }
@@ -174,7 +201,7 @@ class batch_reader {
 
   std::shared_ptr<state> shared_;
   step_numbers prepared_{};
-  index_t prepared_rows_ = 0;
+  std::vector<index_t> prepared_rows_{};
   unsigned fork_depth_ = 0;
   std::future<image_batch> ahead_{};
 };

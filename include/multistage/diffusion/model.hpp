@@ -212,6 +212,13 @@ class dynamic_model {
     average_ = std::move(average);
   }
 
+  /// Gives it up: sampling uses the weights themselves then.
+  void drop_average() {
+    const auto visit = use();
+    ++version_;
+    average_ = tensor<Scalar, Backend>();
+  }
+
   /// Bytes of activations for a batch: what the arena will take at most, known before anything
   /// runs.
   index_t activation_bytes(index_t rows, bool training) const {

@@ -2,12 +2,25 @@
 // one is compiled once and sees no engine's headers. Without one it is a process by itself.
 //
 //   sampling_options{.seeds = "0-63", .processes = mpi.world()};
+//
+// It counts what goes through it.
 #pragma once
+#include <chrono>
 #include <memory>
 
 #include "communicator.hpp"
 
 namespace multistage {
+
+/// What a group's exchanges took.
+struct group_traffic {
+  double bytes = 0;    ///< that this process had for the others, once for each of them
+  double seconds = 0;  ///< in exchanges, waiting for others included
+  /// What came since.
+  group_traffic since(const group_traffic& before) const {
+    return {bytes - before.bytes, seconds - before.seconds};
+  }
+};
 
 /// Any communicator. Copies are the same group.
 class process_group {
@@ -37,18 +50,19 @@ class process_group {
   /// Returns when all have come. @throws communication_error, as all below do
   void barrier() {
     if (engine_)
-      engine_->barrier();
+      counted(0, [&] { engine_->barrier(); });
   }
   /// The root's bytes to all.
   void broadcast(bytes_to_fill to, int root) {
     if (engine_)
-      engine_->broadcast(to, root);
+      counted(rank() == root ? to.size() * others() : 0, [&] { engine_->broadcast(to, root); });
   }
   /// Each one's bytes to all, in rank order.
   void all_gather(bytes_to_send from, bytes_to_fill to, bytes_by_rank received) {
     if (engine_)
-      return engine_->all_gather(from, to, received);
-    alone().all_gather(from, to, received);
+      counted(from.size() * others(), [&] { engine_->all_gather(from, to, received); });
+    else
+      alone().all_gather(from, to, received);
   }
   /// A part of one's own for each.
   void all_to_all(bytes_to_send from,
@@ -56,8 +70,14 @@ class process_group {
                   bytes_to_fill to,
                   bytes_by_rank received) {
     if (engine_)
-      return engine_->all_to_all(from, sent, to, received);
-    alone().all_to_all(from, sent, to, received);
+      counted(from.size() - sent[std::size_t(rank())],
+              [&] { engine_->all_to_all(from, sent, to, received); });
+    else
+      alone().all_to_all(from, sent, to, received);
+  }
+  /// What all exchanges so far took.
+  group_traffic traffic() const {
+    return engine_ ? engine_->traffic : group_traffic{};
   }
 
  private:
@@ -73,6 +93,7 @@ class process_group {
                             bytes_by_rank sent,
                             bytes_to_fill to,
                             bytes_by_rank received) = 0;
+    group_traffic traffic;
   };
   template <class C>
   struct of final : engine {
@@ -103,8 +124,37 @@ class process_group {
     }
     C group;
   };
+  std::size_t others() const {
+    return std::size_t(size() - 1);
+  }
+  template <class F>
+  void counted(std::size_t bytes, F&& exchange) {
+    const auto begin = std::chrono::steady_clock::now();
+    exchange();
+    engine_->traffic.seconds +=
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    engine_->traffic.bytes += double(bytes);
+  }
+
   std::shared_ptr<engine> engine_;  // null: this process alone
 };
 static_assert(communicator<process_group>);
+
+/// Every process's value, by rank.
+template <class T>
+requires std::is_trivially_copyable_v<T> std::vector<T> values_of_all(process_group& group,
+                                                                      const T& mine) {
+  std::vector<T> values(std::size_t(group.size()));
+  const std::vector<std::size_t> sizes(values.size(), sizeof(T));
+  group.all_gather(std::as_bytes(std::span(&mine, 1)),
+                   std::as_writable_bytes(std::span(values)), sizes);
+  return values;
+}
+/// What the first process has decided; the same answer on all.
+inline bool first_says(process_group& group, bool here) {
+  char yes = here ? 1 : 0;
+  group.broadcast(std::as_writable_bytes(std::span(&yes, 1)), 0);
+  return yes != 0;
+}
 
 }  // namespace multistage

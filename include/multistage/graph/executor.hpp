@@ -23,6 +23,7 @@
 #include "inputs.hpp"
 #include "plan.hpp"
 #include "prepared_weights.hpp"
+#include "shard_sums.hpp"
 
 namespace multistage {
 
@@ -37,7 +38,8 @@ class executor {
       : backend_(std::move(backend)),
         graph_(runnable(checked(std::move(g)))),
         inference_(make_plan(graph_, {})),
-        training_(make_plan(graph_, {.training = true})) {}
+        training_(make_plan(graph_, {.training = true})),
+        sums_(backend_) {}
 
   /// The graph that it runs, fused.
   const graph& network() const {
@@ -58,9 +60,17 @@ class executor {
       training_ = make_plan(graph_, {.training = true, .checkpoint = on});
   }
   /// Takes at once what training on any mix of stages in a batch of `rows` will need, so that
-  /// no step does.
-  void reserve_for_training(index_t rows) {
+  /// no step does. @param shards of a step
+  void reserve_for_training(index_t rows, index_t shards = 0) {
     reserve(training_.arena_elements(rows));
+    sums_.reserve(shards, largest_parameters());
+  }
+  /// Elements of the largest node's parameters.
+  index_t largest_parameters() const {
+    index_t most = 0;
+    for (const node& n : graph_.nodes)
+      most = std::max(most, parameter_size(n.weight) + parameter_size(n.bias));
+    return most;
   }
   /// Called after each step with its node, kind and seconds; for profiles. Empty: nothing is
   /// timed.
@@ -130,6 +140,8 @@ class executor {
              weights, gradients,
              inputs,  rows_by_stage,
              options};
+    if (!options.shards.empty())
+      sums_.reserve(std::ssize(options.shards) - 1, largest_parameters());
     run.shared.forward();
     for_each_stage(rows_by_stage, [&](int stage, index_t first, index_t rows) {
       frame f = run.decoder(stage, first, rows);
@@ -334,7 +346,25 @@ class executor {
       pass.dbias = weight_gradient(n.bias);
       pass.scratch = place(p.scratch[s.node]);
       pass.pieces = {gradient_piece<Backend>, r.asked.first_row + first};
-      as_it_is(n.what, [&](const auto& op) { run_backward(op, n.facts, pass); });
+      if (!r.asked.shards.empty() && (pass.dweight || pass.dbias))
+        add_shards(n, pass);
+      else
+        as_it_is(n.what, [&](const auto& op) { run_backward(op, n.facts, pass); });
+    }
+    /// The same, shard after shard: a row's gradients do not depend on the others.
+    void add_shards(const node& n, const ops::backward_pass<T>& pass) {
+      const index_t begin = r.asked.first_row + first;
+      const parameter_gradients<T> to{pass.dweight, e().parameter_size(n.weight), pass.dbias,
+                                      e().parameter_size(n.bias)};
+      e().sums_.add({begin, begin + rows}, r.asked.shards, to,
+                    [&](const index_range& part, index_t shard, T* dweight, T* dbias) {
+                      ops::backward_pass<T> own =
+                          rows_of(pass, n.facts, part.begin - begin, part.size());
+                      own.pieces.first = part.begin - r.asked.shards[std::size_t(shard)];
+                      own.dweight = dweight;
+                      own.dbias = dbias;
+                      as_it_is(n.what, [&](const auto& op) { run_backward(op, n.facts, own); });
+                    });
     }
     /// Operations of the library sum over pieces where it matters; those of the user's own are
     /// called once a piece.
@@ -411,6 +441,9 @@ class executor {
     }
   };
 
+  index_t parameter_size(int number) const {
+    return number < 0 ? 0 : graph_.parameters[std::size_t(number)].size();
+  }
   T* reserve(index_t elements) {
     if (arena_.size() < elements)
       kept_rows_ = 0;
@@ -424,6 +457,7 @@ class executor {
   std::optional<plan> to_inputs_;  ///< made when first asked for
   tensor<T, Backend> arena_;
   prepared_weights<T, Backend> prepared_;
+  shard_sums<T, Backend> sums_;
   index_t kept_rows_ = 0;  ///< of which the arena holds the shared part's features
   one_user user_;
 };

@@ -1,6 +1,7 @@
 // What a pass over a network is given, and what a differentiation is asked for.
 #pragma once
 #include <optional>
+#include <span>
 
 #include "../core/random.hpp"
 #include "node.hpp"
@@ -29,6 +30,9 @@ struct differentiation {
   std::optional<random_stream> dropout{};
   /// Place of the first row in the batch that a step is on, for a step done in parts.
   index_t first_row = 0;
+  /// The shards of that batch (shard_sums.hpp): gradients of parameters are chains of additions
+  /// over the pieces of each, and a tree over them. Empty: one chain.
+  std::span<const index_t> shards{};
   /// Image and context: added to, like the inputs, in the order of the rows.
   std::array<T*, std::size_t(input_slot::count)> input_gradients{};
   /// Whether either of them is asked for.

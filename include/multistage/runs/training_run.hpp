@@ -113,37 +113,45 @@ class training_run {
 
   /// Fits the configuration to the data, finds the stages, makes the model: whatever is wrong
   /// is said here. @param place begun, or one with a run to go on with, whose configuration c
-  /// is. @param show makes pictures of what a model of latents draws
+  /// is. @param show makes pictures of what a model of latents draws. @param processes that
+  /// train together: all make the same run, the first one writes its files and speaks
   /// @throws value_error, shape_error, file_error
   MULTISTAGE_COLD training_run(Backend backend,
                                image_source images,
                                run_configuration c,
                                const run_directory& place,
                                line_handler say = print_line,
-                               show_pictures show = {})
+                               show_pictures show = {},
+                               process_group processes = {})
       : place_(place),
+        processes_(std::move(processes)),
+        is_first_(processes_.rank() == 0),
         source_(held_in_memory(std::move(images), small_set)),
         images_(one_draw_each(source_)),
         config_(std::move(c)),
         say_(std::move(say)) {
     check(config_);
-    place_.write_run(config_);
-    before_ = read_history(place_.log());
-    const bool goes_on = place_.has_checkpoint();
+    on_first([&] {
+      place_.write_run(config_);
+      before_ = read_history(place_.log());
+    });
+    const bool goes_on = first_says(processes_, place_.has_checkpoint());
     if (!goes_on)
       fit_to_data(config_, images_);
-    find_stages(backend);
+    share_stages(backend);
     if (!goes_on)
       config_.model.stages = decoders_for(config_, stages_.stages);
     model_.emplace(backend, config_.model, stages_.stages, config_.run.seed);
     // Latents that are kept as moments are drawn anew each time they are shown.
     const bool drawn = source_.kind == image_values::moments;
     const image_transform first = drawn ? image_transform(draw_moments{}) : image_transform();
-    trainer_.emplace(*model_, source_, trainer_options_of(config_),
+    trainer_.emplace(*model_, source_, trainer_options_of(config_), processes_,
                      first.then(config_.augment.transform()));
-    snapshots_.emplace(*model_, images_, config_, std::move(show));
-    place_.write_run(config_);
-    say_(description());
+    on_first([&] {
+      snapshots_.emplace(*model_, images_, config_, std::move(show));
+      place_.write_run(config_);
+      say_(description());
+    });
   }
 
   /// The configuration with all that data and stages decided.
@@ -162,13 +170,16 @@ class training_run {
   /// Trains until the configuration's limits or a signal. @param resumed_with what may differ
   /// from the run that is gone on with. @throws as `run` of training/checkpoint.hpp
   MULTISTAGE_COLD run_outcome run(const resume_options& resumed_with = {}) {
-    const bool goes_on = place_.has_checkpoint();
-    if (goes_on && is_done())
+    const bool goes_on = first_says(processes_, place_.has_checkpoint());
+    bool nothing_left = false;
+    on_first([&] { nothing_left = goes_on && is_done(); });
+    if (first_says(processes_, nothing_left))
       return {.text = place_.path() + ": has seen its " + option_text(config_.run.kimg) +
                       " kimg; give more --kimg to train on"};
-    log_.emplace(place_.log(), goes_on);
+    on_first([&] { log_.emplace(place_.log(), goes_on); });
     seconds_before_ = before_.points.empty() || !goes_on ? 0 : before_.points.back().seconds;
-    bar_.emplace("training");
+    if (is_first_)
+      bar_.emplace("training");
     const run_checkpoint kept{.path = place_.checkpoint(),
                               .every_seconds = 60 * config_.run.save_minutes,
                               .resume = goes_on,
@@ -182,7 +193,8 @@ class training_run {
     const run_result r = multistage::run(
         *trainer_, limit, kept,
         [&](const loss_point& p, double done) { return observed(p, done); }, window);
-    bar_->end();
+    if (is_first_)
+      bar_->end();
     return ended(r);
   }
 
@@ -195,6 +207,25 @@ class training_run {
  private:
   using clock = std::chrono::steady_clock;
 
+  /// f() on the process that writes and speaks; where that fails all end.
+  template <class F>
+  void on_first(F&& f) {
+    together(processes_, [&] {
+      if (is_first_)
+        f();
+    });
+  }
+  /// The first process finds the stages, the others hear of them.
+  MULTISTAGE_COLD void share_stages(const Backend& backend) {
+    std::string text;
+    on_first([&] {
+      find_stages(backend);
+      text = stages_.json().dump();
+    });
+    text = all_gather(processes_, text).front();
+    if (!is_first_)
+      stages_ = found_stages::from_json(*io::parse_json(text, "stages of rank 0"), "rank 0");
+  }
   /// The stages of a run that is gone on with are those that it has.
   MULTISTAGE_COLD void find_stages(const Backend& backend) {
     if (std::filesystem::exists(place_.stages())) {
@@ -234,9 +265,11 @@ class training_run {
            " MiB";
   }
 
-  /// f(), whose failure to write a file does not end the training.
+  /// f() on the process that writes; a failure to write a file does not end the training.
   template <class F>
   void tried(const char* what, F&& f) {
+    if (!is_first_)
+      return;
     try {
       f();
     } catch (const file_error& e) {
@@ -253,9 +286,14 @@ class training_run {
                     {"images_per_second", p.images_per_second},
                     {"loss", p.loss},
                     {"peak_memory", peak_memory()}};
+      if (processes_.size() > 1) {
+        line["bytes_sent"] = p.traffic.bytes;
+        line["seconds_exchanging"] = p.traffic.seconds;
+      }
       log_->write(line);
     });
-    bar_->show(done, line_of(p));
+    if (is_first_)
+      bar_->show(done, line_of(p));
     const double multiple = config_.run.snapshot_kimg > 0
                                 ? std::floor(p.images / (1000 * config_.run.snapshot_kimg))
                                 : 0;
@@ -272,10 +310,18 @@ class training_run {
                        detail::short_number(p.images_per_second) + " images/s  loss";
     for (const double l : p.loss)
       line += std::isnan(l) ? " -" : " " + detail::short_number(l);
+    if (p.traffic.bytes > 0)
+      line += "  sent " + detail::short_number(p.traffic.bytes / (1 << 20)) + " MiB, " +
+              detail::short_number(p.traffic.seconds) + " s";
     return line;
   }
   void take_snapshot() {
     const double images = latest_.images;
+    trainer_->complete_average();
+    if (!is_first_) {
+      snapshot_at_ = images;
+      return;
+    }
     const std::optional<snapshot> s =
         snapshots_->take("after " + detail::short_number(images / 1000) + " thousand images");
     if (!s)
@@ -337,6 +383,8 @@ class training_run {
 
   static constexpr index_t small_set = index_t{1} << 30;  // bytes that are held in memory
   const run_directory& place_;
+  process_group processes_;
+  bool is_first_;
   image_source source_;  // as it was given
   image_source images_;  // the same, of moments one draw each
   run_configuration config_;

@@ -24,10 +24,28 @@ inline io::json_document described(const average_kind& kind) {
   return j;
 }
 
-/// Adds the averages of a run to a file. The one that sampling uses has no name there: it is
-/// the model's.
+/// The average that sampling uses. All processes of the run call it. @param wanted by this one
 template <class Scalar, class Backend>
-void add_averages(io::safetensors_writer& w, trainer<Scalar, Backend>& t) {
+std::vector<Scalar> sampled_average_of(trainer<Scalar, Backend>& t, bool wanted) {
+  auto& update = t.update();
+  return update.whole(update.is_shared_out() ? update.average() : t.model().averaged_weights(),
+                      wanted);
+}
+/// The further averages, likewise.
+template <class Scalar, class Backend>
+std::vector<std::vector<Scalar>> averages_of(trainer<Scalar, Backend>& t, bool wanted) {
+  std::vector<std::vector<Scalar>> all;
+  for (const kept_average<Scalar, Backend>& a : t.averages())
+    all.push_back(t.update().whole(a.weights, wanted));
+  return all;
+}
+
+/// Adds the averages of a run to a file. The one that sampling uses has no name there: it is
+/// the model's. @param averages the further ones
+template <class Scalar, class Backend>
+void add_averages(io::safetensors_writer& w,
+                  trainer<Scalar, Backend>& t,
+                  const std::vector<std::vector<Scalar>>& averages) {
   const auto& model = t.model();
   io::json_document kept(io::json::array());
   if (const auto& sampled = t.sampled_average()) {
@@ -35,10 +53,11 @@ void add_averages(io::safetensors_writer& w, trainer<Scalar, Backend>& t) {
     unnamed.name.clear();
     kept.edit().push_back(std::move(described(unnamed).edit()));
   }
-  for (const kept_average<Scalar, Backend>& a : t.averages()) {
-    kept.edit().push_back(std::move(described(a.kind).edit()));
-    io::add_parameters(w, average_prefix(a.kind.name), model.network(), model.parameter_names(),
-                       a.weights.to_host());
+  for (std::size_t i = 0; i < averages.size(); ++i) {
+    const average_kind& kind = t.averages()[i].kind;
+    kept.edit().push_back(std::move(described(kind).edit()));
+    io::add_parameters(w, average_prefix(kind.name), model.network(), model.parameter_names(),
+                       averages[i]);
   }
   if (kept->empty())
     return;

@@ -54,15 +54,16 @@ inline training_facts facts_of(const io::safetensors& f) {
   return facts;
 }
 
+/// A file that begins with a model. @param average of its weights
 template <class Scalar, class Backend>
-io::safetensors_writer start(dynamic_model<Scalar, Backend>& model) {
+io::safetensors_writer start(dynamic_model<Scalar, Backend>& model,
+                             const std::vector<Scalar>& average) {
   io::safetensors_writer w;
   io::json_document config(io::to_json(model.config()));
   config.set("stage_boundaries", model.stages().boundaries());
   w.metadata = {{"format", format}, {"config", config->dump()}};
   add_facts(w, model.trained());
-  io::add_parameters(w, "", model.network(), model.parameter_names(),
-                     model.averaged_weights().to_host());
+  io::add_parameters(w, "", model.network(), model.parameter_names(), average);
   return w;
 }
 
@@ -116,11 +117,9 @@ io::json_document options_json(const Options& options) {
 }
 /// Of two runs' options those that both have and that the results depend on.
 inline void keep_comparable(io::json& a, io::json& b) {
-  for (const char* only_how : {"micro_batch", "checkpoint_activations", "memory"})
-    a.erase(only_how);
   const auto drop = [](io::json& from, const io::json& other) {
     for (auto it = from.begin(); it != from.end();)
-      it = other.contains(it.key()) ? std::next(it) : from.erase(it);
+      it = other.contains(it.key()) && !is_only_how(it.key()) ? std::next(it) : from.erase(it);
   };
   drop(a, b);
   drop(b, a);

@@ -2,6 +2,7 @@
 // stopped; gone on from; and, where asked for, gone back to when a value stops being finite.
 #pragma once
 #include "../core/warning.hpp"
+#include "../distributed/together.hpp"
 #include "../io/kept_versions.hpp"
 #include "../io/run_lock.hpp"
 #include "run.hpp"
@@ -46,7 +47,8 @@ template <class Trainer>
 class kept_state {
  public:
   /// Resumes where asked for. @throws value_error for settings out of range, and as resume does
-  kept_state(Trainer& t, const run_checkpoint& c) : trainer_(t), settings_(c) {
+  kept_state(Trainer& t, const run_checkpoint& c)
+      : trainer_(t), settings_(c), processes_(processes_of(t)) {
     require<value_error>(c.every_seconds > 0, "run: a checkpoint every ", c.every_seconds,
                          " seconds; give a number above 0");
     require<value_error>(c.keep >= 1 && c.every_kimg >= 0 && c.most_returns >= 0,
@@ -55,8 +57,10 @@ class kept_state {
                          "; one state is kept at least, the others are not negative");
     require<value_error>(can_go_back || c.on_nan == on_non_finite::stop,
                          "run: this trainer cannot go back; leave on_nan = stop");
-    io::detail::check_writable(c.path);  // before the work, not after it
-    lock_.emplace(c.path);
+    on_first([&] {
+      io::detail::check_writable(c.path);  // before the work, not after it
+      lock_.emplace(c.path);
+    });
     if (c.resume) {
       resume(c.path, t, c.resumed_with);
       held_step_ = t.steps();
@@ -70,21 +74,23 @@ class kept_state {
   void save_now() {
     const run_checkpoint& c = settings_;
     if (held_step_ >= 0 && held_step_ != trainer_.steps() && c.keep > 1)
-      io::keep_version(c.path, held_step_);
+      on_first([&] { io::keep_version(c.path, held_step_); });
     save(c.path, trainer_, c.run);
     saved_at_ = clock::now();
     held_step_ = trainer_.steps();
     if (c.keep > 1)
-      io::drop_versions(c.path, std::size_t(c.keep - 1));
+      on_first([&] { io::drop_versions(c.path, std::size_t(c.keep - 1)); });
   }
   /// The same when it is time. A file that cannot be written is tried again later.
   void save_when_due() {
     const double waited = std::chrono::duration<double>(clock::now() - saved_at_).count();
-    if (waited < settings_.every_seconds && multiple() == saved_multiple_)
+    const bool due = waited >= settings_.every_seconds || multiple() != saved_multiple_;
+    if (!first_says(processes_, due))
       return;
     try {
       save_now();
       saved_multiple_ = multiple();
+    } catch (const echoed_error&) {  // the first process warns
     } catch (const file_error& e) {
       saved_at_ = clock::now();
       warn("run: a checkpoint could not be written and is tried again in ",
@@ -99,10 +105,10 @@ class kept_state {
                                  ? "nothing of this run"
                                  : "the state after step " + std::to_string(held_step_);
     if (c.on_nan == on_non_finite::stop)
-      fail<numeric_error>(e.what(), "; ", c.path, " holds ", held);
+      say_once<numeric_error>(processes_, e.what(), "; ", c.path, " holds ", held);
     if (returns_ == c.most_returns)
-      fail<numeric_error>(e.what(), "; the run went back ", returns_,
-                          " times, as often as it may; ", c.path, " holds ", held);
+      say_once<numeric_error>(processes_, e.what(), "; the run went back ", returns_,
+                              " times, as often as it may; ", c.path, " holds ", held);
     if constexpr (can_go_back) {
       ++returns_;
       const double factor = trainer_.rate_factor() / 2;
@@ -119,6 +125,14 @@ class kept_state {
   static constexpr bool can_go_back = requires(Trainer & t) {
     t.set_rate_factor(t.rate_factor());
   };
+  /// f() on the process that writes; all hear of it when that fails.
+  template <class F>
+  void on_first(F&& f) {
+    together(processes_, [&] {
+      if (processes_.rank() == 0)
+        f();
+    });
+  }
   double multiple() const {
     const double kimg = settings_.every_kimg;
     return kimg > 0 ? std::floor(trainer_.images_seen() / (1000 * kimg)) : 0.0;
@@ -126,6 +140,7 @@ class kept_state {
 
   Trainer& trainer_;
   const run_checkpoint& settings_;
+  process_group processes_;
   std::optional<io::run_lock> lock_;
   clock::time_point saved_at_ = clock::now();
   index_t held_step_ = -1;  // of the state in the file; -1: none of this run
@@ -150,6 +165,7 @@ run_result run(Trainer& t,
                double window_seconds = 0.5) {
   using clock = std::chrono::steady_clock;
   const stop_signals signals;  // until the last save is done
+  process_group processes = processes_of(t);
   checkpoint_detail::kept_state state(t, c);
   const clock::time_point begin = clock::now();
   const index_t last_step = t.steps() + limit.steps;
@@ -163,7 +179,8 @@ run_result run(Trainer& t,
       p.seconds += seconds_before;
       history.push_back(p);
       stopped_by_observer = true;
-      const bool go_on = observe(history.back(), done);
+      bool go_on = true;
+      together(processes, [&] { go_on = observe(history.back(), done); });
       stopped_by_observer = false;
       state.save_when_due();
       return go_on;
@@ -185,7 +202,8 @@ run_result run(Trainer& t,
         }
       throw;
     }
-    const double spent = std::chrono::duration<double>(clock::now() - begin).count();
+    const double here = std::chrono::duration<double>(clock::now() - begin).count();
+    const double spent = values_of_all(processes, here).front();
     rest.steps = limit.steps > 0 ? last_step - t.steps() : 0;
     rest.seconds = limit.seconds > 0 ? std::max(limit.seconds - spent, 1e-3) : 0;
   }

@@ -13,6 +13,7 @@
 #include "../diffusion/model.hpp"
 #include "moving_average.hpp"
 #include "options.hpp"
+#include "parameter_share.hpp"
 
 namespace multistage {
 
@@ -53,7 +54,7 @@ MULTISTAGE_COLD inline std::vector<average_kind> average_kinds(const trainer_opt
   return kinds;
 }
 
-/// An average and its weights, which lie as the model's do.
+/// An average and its weights, which lie as the model's do, or as those of a process's share.
 template <class Scalar, class Backend>
 struct kept_average {
   average_kind kind;                ///< what it is
@@ -64,24 +65,29 @@ struct kept_average {
 template <class Scalar, class Backend>
 class kept_averages {
  public:
-  /// They start as copies of the weights. @param trained must outlive this
+  /// They start as copies of the weights. @param trained must outlive this. @param share of the
+  /// weights that they are averages of
   MULTISTAGE_COLD kept_averages(dynamic_model<Scalar, Backend>& trained,
+                                const parameter_share& share,
                                 const trainer_options& o)
       : model_(trained) {
     for (average_kind& kind : average_kinds(o)) {
-      kept_.push_back({std::move(kind), {trained.backend(), trained.weights().extents()}});
-      trained.backend().copy(trained.weights().data(), kept_.back().weights.data(),
-                             trained.weights().size());
+      kept_.push_back({std::move(kind), {trained.backend(), {1, 1, 1, share.size()}}});
+      share.each([&](const parameter_share::part& p) {
+        trained.backend().copy(trained.weights().data() + p.elements.begin,
+                               kept_.back().weights.data() + p.at, p.elements.size());
+      });
     }
   }
-  /// Moves what they have of a segment's weights, which are at [begin, end). Nothing fails.
-  /// @param after images that the segment has seen with this step's. @param rows of the step
-  void follow(index_t begin, index_t end, double after, double rows) {
+  /// Moves what they have of a part of a segment's weights. Nothing fails. @param after images
+  /// that the segment has seen with this step's. @param rows of the step
+  void follow(const parameter_share::part& part, double after, double rows) {
     for (kept_average<Scalar, Backend>& a : kept_)
       if (const double keep = a.kind.keep(after, rows); keep < 1)
         model_.backend().for_each_index(
-            end - begin, functor::follow<Scalar>{model_.weights().data() + begin,
-                                                 a.weights.data() + begin, Scalar(keep)});
+            part.elements.size(),
+            functor::follow<Scalar>{model_.weights().data() + part.elements.begin,
+                                    a.weights.data() + part.at, Scalar(keep)});
   }
   /// In the order of the options.
   std::span<kept_average<Scalar, Backend>> list() {

@@ -8,12 +8,15 @@
 // What a program holds beside the run, such as pictures that it decodes, is not.
 #pragma once
 #include <algorithm>
+#include <bit>
 #include <sstream>
 #include <string>
 
 #include "../core/processors.hpp"
+#include "../distributed/process_group.hpp"
 #include "../graph/cost.hpp"
 #include "kept_averages.hpp"
+#include "step_shards.hpp"
 
 #ifdef __linux__
 #include <unistd.h>
@@ -71,9 +74,10 @@ namespace detail {
 
 /// What kernels take beside their operands: planes of a piece's images and gradients, 36
 /// numbers for 16 each, in a share of the last cache (backend/cpu/winograd.hpp); patches of 9
-/// pixels in each thread; transformed weights, 36 numbers for 9, and their panels.
+/// pixels in each thread; transformed weights, 36 numbers for 9, and their panels. Sums of
+/// shards are an array a level of their tree. @param shards evaluated at once
 template <class Scalar, class Backend>
-MULTISTAGE_COLD index_t scratch_bytes(dynamic_model<Scalar, Backend>& model) {
+MULTISTAGE_COLD index_t scratch_bytes(dynamic_model<Scalar, Backend>& model, index_t shards) {
   index_t weight = 0;
   index_t row = 0;
   for (const parameter& p : model.network().parameters)
@@ -88,13 +92,39 @@ MULTISTAGE_COLD index_t scratch_bytes(dynamic_model<Scalar, Backend>& model) {
   row *= index_t(sizeof(Scalar));
   const index_t planes = std::min(20 * mebi, 5 * piece * row);
   const index_t of_thread = 2 * mebi + 2 * row + std::min(4 * mebi, 9 * piece * row);
-  return 4 * mebi + planes + threads * of_thread + 9 * weight * index_t(sizeof(Scalar));
+  const index_t levels = std::bit_width(std::uint64_t(std::max(shards, index_t{1}) - 1));
+  return 4 * mebi + planes + threads * of_thread + 9 * weight * index_t(sizeof(Scalar)) +
+         levels * model.engine().largest_parameters() * index_t(sizeof(Scalar));
+}
+
+/// Rows of a step that a process evaluates, about: all have as much to do, and shards are not
+/// cut. @param piece of which they are made up
+inline index_t rows_of_process(const trainer_options& o,
+                               const process_group& processes,
+                               index_t piece) {
+  const index_t shards = std::min(o.shards, divide_up(o.batch_size, piece));
+  const index_t own = divide_up(shards, processes.size()) * divide_up(o.batch_size, shards);
+  return std::min(o.batch_size, round_up(own, piece));
+}
+/// Sums of shards that wait for their other side, whole gradients: of rows that are evaluated
+/// so many at a time, and of what a process has of the tree where it shares it.
+inline index_t waiting_sums(const trainer_options& o,
+                            index_t shards,
+                            const process_group& processes,
+                            index_t own_rows,
+                            index_t at_once) {
+  index_t sums = processes.size() > 1 ? 1 : 0;
+  if (at_once < own_rows)
+    for (index_t of = 2; of < 2 * shards; of *= 2)
+      sums += of * divide_up(o.batch_size, shards) > at_once ? 1 : 0;
+  return sums;
 }
 
 /// What a run takes with steps done in this way.
 template <class Scalar, class Backend>
 MULTISTAGE_COLD memory_plan memory_of(dynamic_model<Scalar, Backend>& model,
                                       const trainer_options& o,
+                                      const process_group& processes,
                                       index_t micro_batch,
                                       bool checkpoint) {
   const index_t flat = model.network().parameter_elements * index_t(sizeof(Scalar));
@@ -103,34 +133,40 @@ MULTISTAGE_COLD memory_plan memory_of(dynamic_model<Scalar, Backend>& model,
   memory_plan p{.micro_batch = micro_batch, .checkpoint = checkpoint};
   model.engine().set_checkpointing(checkpoint);
   p.in_use = Backend::on_host ? resident_memory() : 0;
-  p.state = (3 + kept + (model.has_average() ? 0 : 1)) * flat +
+  const index_t rows = rows_of_process(o, processes, gradient_piece<Backend>);
+  const index_t shards = std::min(o.shards, divide_up(o.batch_size, gradient_piece<Backend>));
+  const index_t share = o.shard_state ? processes.size() : 1;  // of moments and averages
+  p.state = (1 + waiting_sums(o, shards, processes, rows, micro_batch)) * flat +
+            (2 + kept + (model.has_average() && share == 1 ? 0 : 1)) * flat / share +
             (o.adam.weight_decay > 0 ? model.network().parameter_elements : 0);
   p.activations = model.activation_bytes(micro_batch, true);
   p.batches = 3 * micro_batch * image * index_t(sizeof(Scalar)) +
-              6 * o.batch_size * image * index_t(sizeof(float));  // this step's and the next's
-  p.scratch = scratch_bytes(model);
+              6 * rows * image * index_t(sizeof(float));  // this step's and the next's
+  p.scratch = scratch_bytes(model, shards + model.stage_count());
   p.saving = Backend::on_host ? (6 + kept) * flat : 0;
   return p;
 }
 }  // namespace detail
 
 /// How steps are done by trainer_options: micro_batch, checkpoint_activations and memory. The
-/// model's engine is left as the plan says. @throws value_error when memory is not enough,
-/// saying what the least is
+/// model's engine is left as the plan says. @param processes that share the rows of a step.
+/// @throws value_error when memory is not enough, saying what the least is
 template <class Scalar, class Backend>
 MULTISTAGE_COLD memory_plan plan_memory(dynamic_model<Scalar, Backend>& model,
-                                        const trainer_options& o) {
+                                        const trainer_options& o,
+                                        const process_group& processes = {}) {
   constexpr index_t piece = gradient_piece<Backend>;
   require<value_error>(o.micro_batch % piece == 0 || o.micro_batch >= o.batch_size,
                        "trainer: micro_batch = ", o.micro_batch, " is no multiple of ", piece,
                        ", the rows over which backend ", Backend::name, " sums gradients");
-  const index_t most = o.micro_batch > 0 ? std::min(o.micro_batch, o.batch_size) : o.batch_size;
+  const index_t own = detail::rows_of_process(o, processes, piece);
+  const index_t most = o.micro_batch > 0 ? std::min(o.micro_batch, own) : own;
   if (o.memory == 0)
-    return detail::memory_of(model, o, most, o.checkpoint_activations);
+    return detail::memory_of(model, o, processes, most, o.checkpoint_activations);
   memory_plan p;
   for (int again = o.checkpoint_activations ? 1 : 0; again < 2; ++again)
     for (index_t parts = 1, rows = most;; ++parts) {
-      p = detail::memory_of(model, o, rows, again == 1);
+      p = detail::memory_of(model, o, processes, rows, again == 1);
       if (p.total() <= o.memory)
         return p;
       if (o.micro_batch > 0 || rows <= piece)

@@ -7,9 +7,11 @@
 #include <algorithm>
 #include <numeric>
 
+#include "../distributed/together.hpp"
+#include "../graph/cost.hpp"
 #include "conditions.hpp"
+#include "gradient_exchange.hpp"
 #include "noisy_rows.hpp"
-#include "segments.hpp"
 
 namespace multistage {
 
@@ -52,6 +54,7 @@ struct evaluated_batch {
   routing route;                   ///< how many rows each stage has
   std::vector<training_row> rows;  ///< as they were evaluated
   std::vector<double> losses;      ///< of the rows, weighted; not all need be finite
+  step_shards cut;                 ///< of the rows, in whose order gradients are added up
   routing part;                    ///< of the rows that were evaluated last, at once
   network_inputs<T> inputs;        ///< what the network read of these, until the model's next
                                    ///< evaluation
@@ -64,16 +67,23 @@ class denoising_objective {
   /// What is evaluated.
   using model_type = dynamic_model<Scalar, Backend>;
 
-  /// By trainer_options: weight, augmented, label_dropout and micro_batch. @param trained must
-  /// outlive this
-  denoising_objective(model_type& trained, const trainer_options& o)
+  /// By trainer_options: weight, augmented, label_dropout, shards and micro_batch. @param
+  /// trained must outlive this. @param processes that share the rows of each batch; all are
+  /// given the same
+  denoising_objective(model_type& trained,
+                      const trainer_options& o,
+                      process_group processes = {})
       : model_(trained),
         backend_(trained.backend()),
         weight_(o.weight ? o.weight
                          : loss_weight(edm_weight{trained.config().precond.sigma_data})),
         augmented_(o.augmented),
         conditions_(o.label_dropout),
-        micro_batch_(o.micro_batch) {}
+        micro_batch_(o.micro_batch),
+        shards_(o.shards),
+        work_(work_by_stage(trained.network())),
+        group_(processes),
+        exchange_(trained, processes) {}
 
   /// Rows that are evaluated at once, a multiple of gradient_piece; 0: all. Losses and gradient
   /// are the same bits for all of them.
@@ -82,12 +92,15 @@ class denoising_objective {
   }
 
   /// Losses of the rows, and the gradient, which lies as the weights do; what it has for
-  /// decoders that no row needs is not defined, nor is all of it behind a loss that is not
-  /// finite. @throws shape_error, value_error for rows with given noise that are not in the
-  /// order of their stages, and for labels that are missing
+  /// decoders that no row needs is not defined, nor is any of it where a loss is not finite.
+  /// Several processes each evaluate their rows and have all losses and the whole gradient
+  /// then, or, not `whole`, each its share of the gradient (parameter_share.hpp). @throws
+  /// shape_error, value_error for rows with given noise that are not in the order of their
+  /// stages, and for labels that are missing
   evaluated_batch<Scalar> differentiate(objective_batch<Scalar> batch,
                                         const step_numbers& numbers,
-                                        tensor<Scalar, Backend>& gradient) {
+                                        tensor<Scalar, Backend>& gradient,
+                                        bool whole = true) {
     const index_t rows = index_t(batch.rows.size());
     require<shape_error>(gradient.size() == model_.weights().size(),
                          "denoising_objective: the gradient has ", gradient.size(),
@@ -96,28 +109,118 @@ class denoising_objective {
     const index_t given = index_t(batch.one_hot.size());
     require<shape_error>(given == 0 || given == rows * known, "trainer: ", given,
                          " values of class labels for ", rows, " rows of ", known, " classes");
-    const index_t at_once = micro_batch_ > 0 ? std::min(micro_batch_, rows) : rows;
-    grow(at_once);
     evaluated_batch<Scalar> found;
     found.route = routed(batch);
     found.losses.assign(std::size_t(rows), 0.0);
-    for_each_segment(
-        model_.network(), gradient.data(),
-        [&](int segment) { return reaches(found.route, segment); },
-        [&](view<Scalar> g) { ops::fill<Backend, Scalar>(backend_, g, Scalar(0)); });
-    bool finite = true;
-    for (index_t first = 0; first < rows && finite; first += at_once) {
-      found.part = part_of(found.route, first, std::min(at_once, rows - first));
-      add_part(batch, first, numbers, found, gradient.data());
-      const auto losses = found.losses.begin() + first;
-      finite = std::all_of(losses, losses + std::ssize(found.part.order),
-                           [](double loss) { return std::isfinite(loss); });
-    }
+    found.cut = shards_of_step(found.route);
+    together(group_, [&] { evaluate_own(batch, numbers, found, gradient); });
+    if (share_losses(found))
+      exchange_.sum(gradient, found.cut, found.route, whole);
     found.rows = std::move(batch.rows);
     return found;
   }
 
+  /// How a batch is cut, and who evaluates which of its rows, sorted by stage.
+  step_shards shards_of_step(const routing& route) const {
+    step_shards cut(route.rows_by_stage, shards_, gradient_piece<Backend>);
+    cut.share_out(group_.size(), work_);
+    return cut;
+  }
+  /// Between the processes.
+  gradient_exchange<Scalar, Backend>& exchange() {
+    return exchange_;
+  }
+
  private:
+  /// Multiply-accumulates of a row.
+  static std::vector<double> work_by_stage(const graph& network) {
+    std::vector<double> work;
+    for (int stage = 0; stage < network.stage_count(); ++stage)
+      work.push_back(double(std::max(cost_of_stage(network, stage).macs, index_t{1})));
+    return work;
+  }
+  /// The rows that fall to this process, up to a loss that is not finite.
+  void evaluate_own(const objective_batch<Scalar>& batch,
+                    const step_numbers& numbers,
+                    evaluated_batch<Scalar>& found,
+                    tensor<Scalar, Backend>& gradient) {
+    const index_t own = found.cut.rows_of_process(group_.rank()).size();
+    at_once_ = micro_batch_ > 0 ? std::min(micro_batch_, own) : own;
+    grow(at_once_);
+    const auto blocks = found.cut.blocks_of_process(group_.rank());
+    for (std::size_t k = 0; k < blocks.size(); ++k) {
+      Scalar* const sum = exchange_.block(k, gradient);
+      clear(found.route, sum);
+      if (!add_rows(batch, found.cut.rows_of(blocks[k]), numbers, found, sum))
+        return;
+    }
+  }
+  /// Adds the gradient of the rows of whole shards to `sum`, where it is 0. Returns whether
+  /// their losses are finite.
+  bool add_rows(const objective_batch<Scalar>& batch,
+                const index_range& rows,
+                const step_numbers& numbers,
+                evaluated_batch<Scalar>& found,
+                Scalar* sum,
+                std::size_t level = 0) {
+    const index_range shards = shards_of(rows, found.cut.begins());
+    if (rows.size() <= at_once_ || shards.size() < 2) {
+      for (index_t first = rows.begin; first < rows.end; first += at_once_) {
+        found.part = part_of(found.route, first, std::min(at_once_, rows.end - first));
+        add_part(batch, first, numbers, found, sum);
+        const auto losses = found.losses.begin() + first;
+        if (!std::all_of(losses, losses + std::ssize(found.part.order),
+                         [](double loss) { return std::isfinite(loss); }))
+          return false;
+      }
+      return true;
+    }
+    const index_t middle = found.cut.rows_of({0, tree_cut(shards)}).end;
+    if (!add_rows(batch, {rows.begin, middle}, numbers, found, sum, level))
+      return false;
+    while (waiting_.size() <= level)
+      waiting_.emplace_back(backend_, model_.weights().extents());
+    Scalar* const right = waiting_[level].data();
+    clear(found.route, right);
+    if (!add_rows(batch, {middle, rows.end}, numbers, found, right, level + 1))
+      return false;
+    add_segments(found.route, {rows.begin, middle}, sum, {middle, rows.end}, right);
+    return true;
+  }
+  void clear(const routing& route, Scalar* gradient) {
+    for_each_segment(
+        model_.network(), gradient, [&](int segment) { return reaches(route, segment); },
+        [&](view<Scalar> g) { ops::fill<Backend, Scalar>(backend_, g, Scalar(0)); });
+  }
+  /// Adds what rows on the right have of each segment to what those on the left have.
+  void add_segments(const routing& route,
+                    const index_range& rows_left,
+                    Scalar* left,
+                    const index_range& rows_right,
+                    const Scalar* right) {
+    for (int segment = 0; segment < model_.network().segments; ++segment) {
+      const index_range rows = rows_of_segment(route, segment);
+      const auto [begin, end] = model_.network().parameter_range(segment);
+      if (common(rows, rows_right).size() > 0)
+        ops::add_to<Backend, Scalar>(backend_, left + begin, right + begin, Scalar(1),
+                                     common(rows, rows_left).size() > 0, end - begin);
+    }
+  }
+  /// Gives all processes the losses of all rows. Returns whether they are finite.
+  bool share_losses(evaluated_batch<Scalar>& found) {
+    if (group_.size() > 1) {
+      std::vector<std::size_t> bytes;
+      for (int rank = 0; rank < group_.size(); ++rank)
+        bytes.push_back(std::size_t(found.cut.rows_of_process(rank).size()) * sizeof(double));
+      const index_range mine = found.cut.rows_of_process(group_.rank());
+      const std::vector<double> own(found.losses.begin() + mine.begin,
+                                    found.losses.begin() + mine.end);
+      group_.all_gather(std::as_bytes(std::span(own)),
+                        std::as_writable_bytes(std::span(found.losses)), bytes);
+    }
+    return std::all_of(found.losses.begin(), found.losses.end(),
+                       [](double loss) { return std::isfinite(loss); });
+  }
   static std::vector<double> sigmas_of(std::span<const training_row> rows) {
     std::vector<double> sigmas;
     for (const training_row& r : rows)
@@ -167,9 +270,11 @@ class denoising_objective {
                                                  df};
       sum_by_row(backend_, n, size, term, loss + at);
     };
-    model_.engine().differentiate(
-        model_.weights().data(), gradient, prepared.inputs, found.part.rows_by_stage,
-        loss_and_gradient, {.dropout = numbers.of(purpose::dropout), .first_row = first});
+    model_.engine().differentiate(model_.weights().data(), gradient, prepared.inputs,
+                                  found.part.rows_by_stage, loss_and_gradient,
+                                  {.dropout = numbers.of(purpose::dropout),
+                                   .first_row = first,
+                                   .shards = found.cut.begins()});
     found.inputs = prepared.inputs;
     backend_.download(loss, found.losses.data() + first, rows);
   }
@@ -227,6 +332,12 @@ class denoising_objective {
   int augmented_;
   row_conditions<Scalar, Backend> conditions_;
   index_t micro_batch_;
+  index_t shards_;
+  std::vector<double> work_;  // of a row, by stage
+  index_t at_once_ = 0;       // rows, in the batch at hand
+  process_group group_;
+  gradient_exchange<Scalar, Backend> exchange_;
+  std::vector<tensor<Scalar, Backend>> waiting_;  // sums whose left side is there
   tensor<Scalar, Backend> x_;
   tensor<Scalar, Backend> target_;
   tensor<index_t, Backend> which_;
@@ -234,8 +345,8 @@ class denoising_objective {
 };
 
 /// Of a model of any type.
-template <class Model>
-denoising_objective(Model&, const trainer_options&)
+template <class Model, class... Rest>
+denoising_objective(Model&, Rest&&...)
     -> denoising_objective<typename Model::scalar, typename Model::backend_type>;
 
 }  // namespace multistage

@@ -1,11 +1,13 @@
 // What a training run is told, and what a step reports.
 #pragma once
 #include <cmath>
+#include <string>
 #include <vector>
 
 #include "../core/options.hpp"
 #include "../diffusion/loss_weighting.hpp"
 #include "../diffusion/noise_distributions.hpp"
+#include "../distributed/process_group.hpp"
 #include "adam.hpp"
 #include "importance.hpp"
 #include "learning_rate.hpp"
@@ -25,6 +27,7 @@ struct trainer_options {
   std::vector<double> average_stds{};            ///< see kept_averages.hpp
   std::vector<double> average_halflives_kimg{};  ///< likewise
   index_t batch_size = 64;
+  index_t shards = 8;
   index_t micro_batch = 0;
   double gradient_clip = 0;
   noise_level_draws levels{};  ///< a distribution of the library's or of one's own
@@ -42,6 +45,7 @@ struct trainer_options {
   bool one_after_the_other = false;
   double least_stage_share = 0;
   bool checkpoint_activations = false;
+  bool shard_state = false;
   index_t memory = 0;
   std::uint64_t seed = 0;  ///< of levels, noise, order of images and dropout
 
@@ -51,6 +55,11 @@ struct trainer_options {
     update_fields(self, visit);
     draw_fields(self, visit);
     visit(option{"batch_size", "rows of a step", between(1, 1e7)}, self.batch_size);
+    visit(option{"shards",
+                 "of a step's rows, whose gradients are added up as a tree: as many processes "
+                 "can share a step, with the same bits for any number of them",
+                 between(1, 65536)},
+          self.shards);
     visit(option{"micro_batch",
                  "rows at once, with less memory and the same bits; 0: the whole batch",
                  between(0, 1e7)},
@@ -58,6 +67,10 @@ struct trainer_options {
     visit(option{"checkpoint_activations",
                  "keep only what blocks hand on: less memory for one more forward pass"},
           self.checkpoint_activations);
+    visit(option{"shard_state",
+                 "of several processes each keeps the moments and averages of its share of the "
+                 "weights alone (ZeRO's first stage)"},
+          self.shard_state);
     visit(option{"memory",
                  "bytes for the whole run, which choose micro_batch and checkpointing; 0: no "
                  "limit",
@@ -141,6 +154,12 @@ struct trainer_options {
   }
 };
 
+/// Whether an option decides only how a step is done, not what comes out of it.
+inline bool is_only_how(const std::string& name) {
+  return name == "micro_batch" || name == "checkpoint_activations" || name == "memory" ||
+         name == "shard_state";
+}
+
 /// @throws value_error naming the option that is out of range, its value and what it may be
 MULTISTAGE_COLD inline void check(const trainer_options& o, int stages) {
   check_options("trainer", o);
@@ -168,6 +187,7 @@ struct step_report {
   std::vector<double> loss;   ///< mean over the stage's rows; NaN where it had none
   std::vector<index_t> rows;  ///< of each stage
   double gradient_norm = 0;   ///< before clipping, over what moves
+  group_traffic traffic{};    ///< of a step that several processes share, on this one
 };
 
 /// A batch given from outside; host memory.

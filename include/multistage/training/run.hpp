@@ -10,6 +10,7 @@
 #include <concepts>
 
 #include "../core/signals.hpp"
+#include "../distributed/together.hpp"
 #include "trainer.hpp"
 
 namespace multistage {
@@ -47,6 +48,7 @@ struct loss_point {
   double seconds = 0;            ///< since the run began
   double images_per_second = 0;  ///< in the window
   std::vector<double> loss;      ///< NaN for a stage without rows in the window
+  group_traffic traffic{};       ///< of the window, on this process, where several train
 };
 
 /// What a run did.
@@ -62,9 +64,57 @@ struct run_result {
   }
 };
 
+/// The processes that step together: a trainer's `processes()`; one that has none is alone.
+template <class Trainer>
+process_group processes_of(Trainer& t) {
+  if constexpr (requires { t.processes(); })
+    return t.processes();
+  else
+    return {};
+}
+
+namespace detail {
+
+/// How much of its limit a run has seen.
+inline double share_done(const training_limit& limit,
+                         double images,
+                         double seconds,
+                         index_t steps) {
+  double done = 0;
+  if (limit.kimg > 0)
+    done = std::max(done, images / (limit.kimg * 1000));
+  if (limit.seconds > 0)
+    done = std::max(done, seconds / limit.seconds);
+  if (limit.steps > 0)
+    done = std::max(done, double(steps) / double(limit.steps));
+  return done;
+}
+/// What ends a run or a window, so far.
+struct run_clock {
+  double seconds = 0;  // since the run began
+  double window = 0;   // since the window did
+  int signal = 0;      // that was caught
+};
+/// The same on all processes: the first one's time, and the first signal that any has caught.
+MULTISTAGE_COLD inline run_clock agreed(process_group& processes, const run_clock& here) {
+  if (processes.size() == 1)
+    return here;
+  run_clock all;
+  const std::vector<run_clock> clocks = values_of_all(processes, here);
+  all.seconds = clocks.front().seconds;
+  all.window = clocks.front().window;
+  for (const run_clock& one : clocks)
+    if (all.signal == 0)
+      all.signal = one.signal;
+  return all;
+}
+
+}  // namespace detail
+
 /// Trains until the limit, a signal that asks to stop (core/signals.hpp), or until every stage
 /// has seen its stage_kimg. `observe(point, share done)` is called at the end of each window of
-/// about `window_seconds` and returns whether to go on. @throws value_error for a limit that
+/// about `window_seconds` and returns whether to go on. Processes that train together end
+/// together: a signal to one of them ends all. @throws value_error for a limit that
 /// never ends, numeric_error as trainer::step does
 template <steps_through_data Trainer, class Observe>
 run_result run(Trainer& t,
@@ -82,6 +132,8 @@ run_result run(Trainer& t,
   const clock::time_point begin = clock::now();
   clock::time_point window = begin;
   const stop_signals signals;
+  process_group processes = processes_of(t);
+  group_traffic traffic = processes.traffic();
   run_result r;
   std::vector<double> sum;   // of the losses in the window, by stage
   std::vector<double> rows;  // likewise
@@ -97,34 +149,35 @@ run_result run(Trainer& t,
         sum[k] += s.loss[k] * double(s.rows[k]);
         rows[k] += double(s.rows[k]);
       }
-    r.seconds = since(begin);
+    const detail::run_clock now =
+        detail::agreed(processes, {since(begin), since(window), signals.caught()});
+    r.seconds = now.seconds;
     r.images = t.images_seen() - images_before;
-    double done = 0;
-    if (limit.kimg > 0)
-      done = std::max(done, t.images_seen() / (limit.kimg * 1000));
-    if (limit.seconds > 0)
-      done = std::max(done, r.seconds / limit.seconds);
-    if (limit.steps > 0)
-      done = std::max(done, double(t.steps() - first_step) / double(limit.steps));
-    if (t.done())
-      done = 1;
-    r.signal = signals.caught();
+    const double done = t.done() ? 1
+                                 : detail::share_done(limit, t.images_seen(), r.seconds,
+                                                      t.steps() - first_step);
+    r.signal = now.signal;
     r.interrupted = r.signal != 0;
     go_on = done < 1 && !r.interrupted;
-    const double length = since(window);
+    const double length = now.window;
     if (length >= window_seconds || !go_on) {
       const double rate = (t.images_seen() - window_images) / length;
       loss_point p{s.step, t.images_seen(), r.seconds, rate, {}};
+      p.traffic = processes.traffic().since(traffic);
+      traffic = processes.traffic();
       for (std::size_t k = 0; k < sum.size(); ++k)
         p.loss.push_back(sum[k] / rows[k]);
       r.history.push_back(p);
-      go_on = observe(r.history.back(), std::min(done, 1.0)) && go_on;
+      const bool more = observe(r.history.back(), std::min(done, 1.0));
+      go_on = !any(processes, !more) && go_on;
       std::fill(sum.begin(), sum.end(), 0.0);
       std::fill(rows.begin(), rows.end(), 0.0);
       window_images = t.images_seen();
       window = clock::now();
     }
   }
+  if constexpr (requires { t.complete_average(); })
+    t.complete_average();
   return r;
 }
 

@@ -6,6 +6,11 @@
 // Every draw is a function of (seed, step), so a run that was stopped and resumed equals one
 // that was not, bit by bit. Each part can be used alone, in a loop of one's own
 // (docs/own-parts.md).
+//
+//   ms::trainer trainer{net, images, {.batch_size = 512}, mpi.world()};
+//
+// Several processes share the rows of each step (step_shards.hpp): all make the same calls and
+// have the same weights after each, which are those of one process, bit by bit.
 #pragma once
 #include "../core/build_advice.hpp"
 #include "../data/batch_reader.hpp"
@@ -13,6 +18,7 @@
 #include "memory.hpp"
 #include "non_finite.hpp"
 #include "quotas.hpp"
+#include "same_run.hpp"
 #include "update.hpp"
 #include "warnings.hpp"
 
@@ -121,11 +127,25 @@ class trainer {
                           image_source images,
                           trainer_options options,
                           image_transform transform = {})
+      : trainer(model,
+                std::move(images),
+                std::move(options),
+                process_group(),
+                std::move(transform)) {}
+  /// With other processes. @param processes that train together: all make a trainer of the same
+  /// model, images and options, and then the same calls. @throws as above, and value_error for
+  /// more processes than shards, or where one has something else than the others
+  MULTISTAGE_COLD trainer(model_type& model,
+                          image_source images,
+                          trainer_options options,
+                          process_group processes,
+                          image_transform transform = {})
       : model_(model),
         options_(std::move(options)),
+        processes_(std::move(processes)),
         quotas_(options_, model.stages()),
         draws_(options_, model.stages()),
-        objective_(model, options_),
+        objective_(model, options_, processes_),
         data_(images,
               std::move(transform),
               detail::parts_for(model, images, options_.label_dropout)) {
@@ -133,17 +153,28 @@ class trainer {
       detail::advise_on_build();
     Backend& backend = model.backend();
     images_fingerprint_ = detail::check_data(model, data_);
+    require_same_run(processes_, model, options_, images_fingerprint_);
+    const index_t shards =
+        std::min(options_.shards, divide_up(options_.batch_size, gradient_piece<Backend>));
+    require<value_error>(processes_.size() <= shards, "trainer: ", processes_.size(),
+                         " processes for the ", shards, " shards of a batch of ",
+                         options_.batch_size,
+                         " rows; give a larger batch_size or more shards, or start fewer");
     detail::warn_of_stages(quotas_.probabilities(), model_.stages(), options_);
-    memory_ = plan_memory(model, options_);
-    objective_.set_micro_batch(memory_.micro_batch);
+    memory_ = plan_memory(model, options_, processes_);
+    if (options_.memory > 0 || options_.micro_batch > 0)
+      objective_.set_micro_batch(memory_.micro_batch);
     gradient_ = tensor<Scalar, Backend>(backend, model_.weights().extents());
-    update_.emplace(model, options_);
-    model.engine().reserve_for_training(memory_.micro_batch);
+    update_.emplace(model, options_, processes_);
+    model.engine().reserve_for_training(memory_.micro_batch, shards + model.stage_count());
     const double dropout_before = model_.trained().label_dropout.value_or(0);
     model_.set_trained({std::max(dropout_before, options_.label_dropout), options_.augmented,
                         data_.images().class_names});
-    model_.keep_average();  // last: when something fails before, the model's weights are as
-                            // they were
+    // Last: when something fails before, the model's weights are as they were.
+    if (update_->is_shared_out())
+      model_.drop_average();
+    else
+      model_.keep_average();
   }
   /// Of images in memory, which are copied. @param images host memory [n, h, w, c] in [-1, 1].
   /// @param classes the class of each image, for models with labels. @throws as above
@@ -151,10 +182,12 @@ class trainer {
                           std::span<const float> images,
                           shape extents,
                           trainer_options options,
-                          std::span<const int> classes = {})
+                          std::span<const int> classes = {},
+                          process_group processes = {})
       : trainer(model,
                 detail::kept_in_memory(model, images, extents, classes),
-                std::move(options)) {}
+                std::move(options),
+                std::move(processes)) {}
 
   /// What is trained.
   model_type& model() {
@@ -163,6 +196,10 @@ class trainer {
   /// As given.
   const trainer_options& options() const {
     return options_;
+  }
+  /// Who trains together.
+  process_group& processes() {
+    return processes_;
   }
   /// How a step is done, and the memory that the run takes.
   const memory_plan& memory() const {
@@ -206,13 +243,16 @@ class trainer {
     const auto visit = model_.use();
     require<value_error>(
         !done(), "trainer: every stage has seen its stage_kimg; nothing is left to train");
-    const index_t count = options_.batch_size;
-    auto rows = draws_.draw(count, quotas_.shares(), numbers());
-    image_batch batch = data_.take(numbers(), count);
-    data_.prepare({options_.seed, step_ + 1}, count, std::move(spare_));
-    const auto found = evaluate(on_backend(batch, std::move(rows)));
+    const group_traffic before = processes_.traffic();
+    auto rows = draws_.draw(options_.batch_size, quotas_.shares(), numbers());
+    const std::vector<index_t> own = rows_to_read(rows);
+    image_batch batch;
+    together(processes_, [&] { batch = data_.take(numbers(), own); });
+    read_ahead(rows);
+    const auto found = evaluate(on_backend(batch, std::move(rows), own));
     spare_ = std::move(batch);
-    const step_report report = apply(found);  // nothing may fail from here on
+    step_report report = apply(found);  // nothing may fail from here on
+    report.traffic = processes_.traffic().since(before);
     draws_.record(found.rows, found.losses);
     return report;
   }
@@ -226,7 +266,9 @@ class trainer {
     for (const double s : sigmas)
       rows.push_back({.sigma = s});
     const image_batch batch = data_.read(numbers(), std::ssize(rows));
-    return report_of(evaluate(on_backend(batch, std::move(rows))));
+    constexpr bool whole = true;
+    const std::vector<index_t> all = batch_reader::first_rows(std::ssize(rows));
+    return report_of(evaluate(on_backend(batch, std::move(rows), all), whole));
   }
 
   /// One step on a batch given from outside. @throws as above, and for rows that are not in the
@@ -289,11 +331,24 @@ class trainer {
   tensor<Scalar, Backend>& gradient() {
     return gradient_;
   }
-  /// Adam's mean of gradients.
+  /// Gives the model the average that sampling uses, where the processes have it shared out
+  /// (shard_state), until the next step. All processes call it; does nothing where it is there.
+  void complete_average() {
+    if (!update_->is_shared_out() || model_.has_average())
+      return;
+    const std::vector<Scalar> all = update_->whole(update_->average());
+    model_.keep_average();
+    model_.backend().upload(all.data(), model_.averaged_weights().data(), index_t(all.size()));
+  }
+  /// How weights move, and what it keeps of them.
+  averaged_adam<Scalar, Backend>& update() {
+    return *update_;
+  }
+  /// Adam's mean of gradients; of this process's share where shard_state says so.
   tensor<Scalar, Backend>& first_moment() {
     return update_->first_moment();
   }
-  /// Adam's mean of their squares.
+  /// Adam's mean of their squares, likewise.
   tensor<Scalar, Backend>& second_moment() {
     return update_->second_moment();
   }
@@ -328,19 +383,49 @@ class trainer {
   step_numbers numbers() const {
     return {options_.seed, step_};
   }
-  /// Losses and gradient, all of them finite.
-  evaluated_batch<Scalar> evaluate(objective_batch<Scalar> batch) {
-    auto found = objective_.differentiate(std::move(batch), numbers(), gradient_);
+  /// Losses and gradient, all of them finite. @param whole whether the gradient is wanted whole
+  evaluated_batch<Scalar> evaluate(objective_batch<Scalar> batch, bool whole = false) {
+    auto found = objective_.differentiate(std::move(batch), numbers(), gradient_,
+                                          whole || !update_->is_shared_out());
     norm_ = update_->norm(gradient_, found.route, images_seen_);
-    require_finite_losses(model_, found, step_ + 1);
+    require_finite_losses(model_, found, step_ + 1, processes_);
     const auto moves = [&](int segment) {
       return update_->moves(found.route, segment, images_seen_);
     };
-    require_finite_gradient(model_, gradient_, norm_, moves, step_ + 1);
+    require_finite_gradient(model_, gradient_, norm_, moves, step_ + 1, processes_);
     return found;
   }
-  /// Rows of a batch that was read, in its order.
-  objective_batch<Scalar> on_backend(const image_batch& batch, std::vector<training_row> rows) {
+  /// The numbers of the rows of a batch that this process evaluates.
+  std::vector<index_t> rows_to_read(const std::vector<training_row>& rows) const {
+    if (processes_.size() == 1)
+      return batch_reader::first_rows(std::ssize(rows));
+    const routing route = route_of(rows);
+    const index_range own = objective_.shards_of_step(route).rows_of_process(processes_.rank());
+    return {route.order.begin() + own.begin, route.order.begin() + own.end};
+  }
+  routing route_of(const std::vector<training_row>& rows) const {
+    std::vector<double> sigmas;
+    for (const training_row& r : rows)
+      sigmas.push_back(r.sigma);
+    return model_.route(sigmas);
+  }
+  /// Begins to read what the next step needs. @param rows of this one
+  void read_ahead(const std::vector<training_row>& rows) {
+    const step_numbers next{options_.seed, step_ + 1};
+    if (processes_.size() == 1)
+      return data_.prepare(next, options_.batch_size, std::move(spare_));
+    if (draws_.importance().active())
+      return;  // whose rows they are hangs on this step's losses
+    stage_quotas after = quotas_;
+    after.count(route_of(rows).rows_by_stage);
+    if (!after.done())
+      data_.prepare(next, rows_to_read(draws_.draw(std::ssize(rows), after.shares(), next)),
+                    std::move(spare_));
+  }
+  /// Rows of a batch, of which those that were read have the images. @param read their numbers
+  objective_batch<Scalar> on_backend(const image_batch& batch,
+                                     std::vector<training_row> rows,
+                                     const std::vector<index_t>& read) {
     const index_t values = index_t(batch.images.size());
     grown(images_, model_.backend(), values);
     if constexpr (std::is_same_v<Scalar, float>) {
@@ -349,8 +434,8 @@ class trainer {
       const std::vector<Scalar> as_scalars(batch.images.begin(), batch.images.end());
       model_.backend().upload(as_scalars.data(), images_.data(), values);
     }
-    for (std::size_t r = 0; r < rows.size(); ++r)
-      rows[r].image = index_t(r);
+    for (std::size_t k = 0; k < read.size(); ++k)
+      rows[std::size_t(read[k])].image = index_t(k);
     objective_batch<Scalar> made{images_.data(), std::move(rows), batch.classes};
     made.conditions.augment_labels = batch.augment_labels;
     made.conditions.context = batch.context;
@@ -371,7 +456,12 @@ class trainer {
   step_report apply(const evaluated_batch<Scalar>& found) {
     step_report report = report_of(found);
     const index_t rows = index_t(found.rows.size());
+    if (update_->is_shared_out())
+      model_.drop_average();
     update_->apply(gradient_, found.route, norm_, images_seen_, rows);
+    for (int s = 0; s < model_.network().segments && update_->is_shared_out(); ++s)
+      if (update_->moves(found.route, s, images_seen_))
+        objective_.exchange().hand_round(model_.weights(), s);
     ++step_;
     images_seen_ += double(rows);
     quotas_.count(found.route.rows_by_stage);
@@ -380,6 +470,7 @@ class trainer {
 
   model_type& model_;
   trainer_options options_;
+  process_group processes_;
   stage_quotas quotas_;
   row_draws draws_;
   denoising_objective<Scalar, Backend> objective_;

@@ -3,15 +3,31 @@
 // (kept_averages.hpp). A decoder without rows is left alone, its count of updates too.
 //
 // The norm of the gradient is one number for all segments, and so is the factor that clips it.
+//
+// Of several processes each updates all weights, or, with shard_state, those of its share
+// (parameter_share.hpp), of which alone it keeps moments and averages.
 #pragma once
 #include <algorithm>
 
-#include "../ops/reduce.hpp"
+#include "../distributed/process_group.hpp"
 #include "adam.hpp"
 #include "kept_averages.hpp"
 #include "segments.hpp"
 
 namespace multistage {
+
+namespace functor {
+/// The squares of a run of values.
+template <class T>
+struct squares_of_run {
+  const T* x;
+  index_t size;  // of all runs
+  MULTISTAGE_HD double operator()(index_t run, index_t i) const {
+    const index_t k = run * parameter_run + i;
+    return k < size ? double(x[k]) * double(x[k]) : 0.0;
+  }
+};
+}  // namespace functor
 
 /// Moves a model's weights and their average.
 template <class Scalar, class Backend>
@@ -20,37 +36,98 @@ class averaged_adam {
   /// What is moved.
   using model_type = dynamic_model<Scalar, Backend>;
 
-  /// By trainer_options: all that its `update_fields` name. @param trained must outlive this;
-  /// it keeps an average (keep_average) from the first step on
-  MULTISTAGE_COLD averaged_adam(model_type& trained, const trainer_options& o)
+  /// By trainer_options: all that its `update_fields` name, and shard_state. @param trained
+  /// must outlive this; where the state is not shared out it keeps an average (keep_average)
+  /// from the first step on. @param processes that make the same updates
+  MULTISTAGE_COLD averaged_adam(model_type& trained,
+                                const trainer_options& o,
+                                process_group processes = {})
       : model_(trained),
         options_(o),
-        first_(trained.backend(), trained.weights().extents()),
-        second_(trained.backend(), trained.weights().extents()),
+        group_(std::move(processes)),
+        share_(share_of_state(trained, o, group_)),
+        first_(trained.backend(), {1, 1, 1, share_.size()}),
+        second_(trained.backend(), {1, 1, 1, share_.size()}),
         decays_(decaying(trained, o)),
         updates_(std::size_t(trained.network().segments), 0),
         images_(updates_.size(), 0.0),
         settled_(updates_.size(), !trained.has_average()),
-        averages_(trained, o) {
+        averages_(trained, share_, o) {
     if (o.ema_std > 0)
       by_std_ = average_of_std(o.ema_std);
+    if (!is_shared_out())
+      return;
+    average_ = tensor<Scalar, Backend>(trained.backend(), {1, 1, 1, share_.size()});
+    take_share(trained.averaged_weights().data(), average_);
+  }
+
+  /// Whether each process keeps the moments and averages of its share alone.
+  bool is_shared_out() const {
+    return group_.size() > 1 && options_.shard_state;
+  }
+  /// All that the processes have of a moment or an average; lies as the weights do. All
+  /// processes call it. @param wanted whether this one wants it; else nothing is returned
+  std::vector<Scalar> whole(const tensor<Scalar, Backend>& state, bool wanted = true) {
+    if (!is_shared_out())
+      return wanted ? state.to_host() : std::vector<Scalar>();
+    std::vector<Scalar> all(wanted ? std::size_t(model_.network().parameter_elements) : 0);
+    const std::vector<Scalar> own = state.to_host();
+    auto at = own.begin();
+    std::vector<Scalar> values;
+    for_each_bucket_of_all([&](const index_range& bucket) {
+      std::vector<std::size_t> bytes;
+      for (int rank = 0; rank < group_.size(); ++rank)
+        bytes.push_back(std::size_t(share_of_bucket(bucket, rank, group_.size()).size()) *
+                        sizeof(Scalar));
+      const std::size_t mine = bytes[std::size_t(group_.rank())] / sizeof(Scalar);
+      values.resize(std::size_t(bucket.size()));
+      group_.all_gather(
+          std::as_bytes(std::span(own).subspan(std::size_t(at - own.begin()), mine)),
+          std::as_writable_bytes(std::span(values)), bytes);
+      at += std::ptrdiff_t(mine);
+      if (wanted)
+        std::copy(values.begin(), values.end(), all.begin() + bucket.begin);
+    });
+    return all;
+  }
+  /// Sets a moment or an average. @param values as the weights lie
+  void put(const std::vector<Scalar>& values, tensor<Scalar, Backend>& state) {
+    share_.each([&](const parameter_share::part& p) {
+      model_.backend().upload(values.data() + p.elements.begin, state.data() + p.at,
+                              p.elements.size());
+    });
   }
 
   /// Whether a batch moves a segment. @param images_seen before it
   bool moves(const routing& route, int segment, double images_seen) const {
     return rate_of(segment, images_seen) > 0 && reaches(route, segment);
   }
-  /// The gradient's norm over all segments that the batch moves.
-  double norm(tensor<Scalar, Backend>& gradient,
-              const routing& route,
-              double images_seen) const {
+  /// The gradient's norm over all segments that the batch moves, of which the process has its
+  /// share at least. All processes call it.
+  double norm(tensor<Scalar, Backend>& gradient, const routing& route, double images_seen) {
+    std::vector<std::vector<double>> sums(std::size_t(group_.size()));  // of runs, by rank
+    std::vector<double>& own = sums[std::size_t(is_shared_out() ? group_.rank() : 0)];
+    for (int segment = 0; segment < model_.network().segments; ++segment)
+      if (moves(route, segment, images_seen))
+        for (const parameter_share::part& p : share_.of_segment(segment))
+          add_squares(gradient.data() + p.elements.begin, p.elements.size(), own);
     double squares = 0;
-    for_each_segment(
-        model_.network(), gradient.data(),
-        [&](int segment) { return moves(route, segment, images_seen); },
-        [&](view<Scalar> g) {
-          squares +=
-              ops::sum_of_squares<Backend, Scalar>(model_.backend(), view<const Scalar>(g));
+    if (!is_shared_out()) {
+      for (const double run : own)
+        squares += run;
+      return std::sqrt(squares);
+    }
+    gather_by_rank(sums);
+    // Runs in the order of the parameters, as one process has them.
+    std::vector<std::size_t> next(sums.size(), 0);
+    for (int segment = 0; segment < model_.network().segments; ++segment)
+      if (moves(route, segment, images_seen))
+        for_each_bucket(model_.network(), segment, [&](const index_range& bucket) {
+          for (std::size_t rank = 0; rank < sums.size(); ++rank) {
+            const index_t size = share_of_bucket(bucket, int(rank), group_.size()).size();
+            for (index_t run = 0; run < divide_up(size, parameter_run); ++run)
+              squares += sums[rank][next[rank]++];
+          }
         });
     return std::sqrt(squares);
   }
@@ -79,12 +156,14 @@ class averaged_adam {
       updates_[s] += moving ? 1 : 0;
       const double beta =
           by_std_ ? by_std_->keep(images_[s], own_rows) : keep(segment, images_seen, rows);
-      if (decays_.size() > 0)
-        move<true>(gradient, segment, rate * rate_of(segment, images_seen), clip, beta, moving);
-      else
-        move<false>(gradient, segment, rate * rate_of(segment, images_seen), clip, beta,
-                    moving);
-      averages_.follow(begin, end, images_[s], own_rows);
+      const double own_rate = rate * rate_of(segment, images_seen);
+      for (const parameter_share::part& part : share_.of_segment(segment)) {
+        if (decays_.size() > 0)
+          move<true>(gradient, segment, part, own_rate, clip, beta, moving);
+        else
+          move<false>(gradient, segment, part, own_rate, clip, beta, moving);
+        averages_.follow(part, images_[s], own_rows);
+      }
     }
   }
 
@@ -122,6 +201,10 @@ class averaged_adam {
   tensor<Scalar, Backend>& second_moment() {
     return second_;
   }
+  /// The average that sampling uses, where it is shared out: this process's share.
+  tensor<Scalar, Backend>& average() {
+    return average_;
+  }
   /// What sampling's average is where ema_std says so; else it has a half-life.
   const std::optional<average_kind>& sampled_average() const {
     return by_std_;
@@ -144,25 +227,66 @@ class averaged_adam {
         std::fill_n(flags.begin() + p.offset, p.size(), std::uint8_t{1});
     return {trained.backend(), trained.weights().extents(), flags};
   }
-  /// Moves a segment. @param beta of the average
+  static parameter_share share_of_state(model_type& trained,
+                                        const trainer_options& o,
+                                        const process_group& processes) {
+    const graph& network = trained.network();
+    return processes.size() > 1 && o.shard_state
+               ? parameter_share(network, processes.rank(), processes.size())
+               : parameter_share(network);
+  }
+  template <class F>
+  void for_each_bucket_of_all(F&& f) const {
+    for (int segment = 0; segment < model_.network().segments; ++segment)
+      for_each_bucket(model_.network(), segment, f);
+  }
+  void take_share(const Scalar* of, tensor<Scalar, Backend>& state) {
+    share_.each([&](const parameter_share::part& p) {
+      model_.backend().copy(of + p.elements.begin, state.data() + p.at, p.elements.size());
+    });
+  }
+  /// Adds the sums of squares of runs.
+  void add_squares(const Scalar* x, index_t size, std::vector<double>& sums) {
+    const index_t runs = divide_up(size, parameter_run);
+    double* const to = grown(squares_, model_.backend(), runs);
+    sum_by_row(model_.backend(), runs, parameter_run, functor::squares_of_run<Scalar>{x, size},
+               to);
+    sums.resize(sums.size() + std::size_t(runs));
+    model_.backend().download(to, sums.data() + sums.size() - runs, runs);
+  }
+  /// Gives all processes what each has under its rank.
+  void gather_by_rank(std::vector<std::vector<double>>& lists) {
+    const std::vector<double> own = lists[std::size_t(group_.rank())];
+    const std::vector<std::size_t> sizes = values_of_all(group_, own.size());
+    const std::vector<double> all = all_gather(group_, std::span<const double>(own));
+    auto at = all.begin();
+    for (std::size_t rank = 0; rank < lists.size(); ++rank) {
+      lists[rank].assign(at, at + std::ptrdiff_t(sizes[rank]));
+      at += std::ptrdiff_t(sizes[rank]);
+    }
+  }
+  /// Moves a part of a segment. @param beta of the average
   template <bool Decays>
   void move(const tensor<Scalar, Backend>& gradient,
             int segment,
+            const parameter_share::part& part,
             double rate,
             double clip,
             double beta,
             bool moving) {
     const adam_options& o = options_.adam;
-    const auto [begin, end] = model_.network().parameter_range(segment);
+    const index_t begin = part.elements.begin;
     const double k = double(updates_[std::size_t(segment)]);
     const auto correction = [&](double decay) {
       return Scalar(moving ? 1 / (1 - std::pow(decay, k)) : 0);
     };
+    Scalar* const average =
+        is_shared_out() ? average_.data() + part.at : model_.averaged_weights().data() + begin;
     functor::adam_and_average<Scalar, Decays> step{gradient.data() + begin,
                                                    model_.weights().data() + begin,
-                                                   first_.data() + begin,
-                                                   second_.data() + begin,
-                                                   model_.averaged_weights().data() + begin,
+                                                   first_.data() + part.at,
+                                                   second_.data() + part.at,
+                                                   average,
                                                    Scalar(o.beta1),
                                                    Scalar(o.beta2),
                                                    Scalar(o.epsilon),
@@ -176,7 +300,7 @@ class averaged_adam {
       step.kept = Scalar(1 - rate * o.weight_decay);
       step.decays = decays_.data() + begin;
     }
-    model_.backend().for_each_index(end - begin, step);
+    model_.backend().for_each_index(part.elements.size(), step);
   }
   /// The factor on a segment's learning rate.
   double rate_of(int segment, double images_seen) const {
@@ -196,9 +320,13 @@ class averaged_adam {
 
   model_type& model_;
   trainer_options options_;
+  process_group group_;
+  parameter_share share_;
   double rate_factor_ = 1;
   tensor<Scalar, Backend> first_;
   tensor<Scalar, Backend> second_;
+  tensor<Scalar, Backend> average_;  // where the state is shared out
+  tensor<double, Backend> squares_;  // sums of runs
   tensor<std::uint8_t, Backend> decays_;
   std::vector<index_t> updates_;  // by segment
   std::vector<double> images_;    // by segment
@@ -208,8 +336,8 @@ class averaged_adam {
 };
 
 /// Of a model of any type.
-template <class Model>
-averaged_adam(Model&, const trainer_options&)
+template <class Model, class... Rest>
+averaged_adam(Model&, const trainer_options&, Rest&&...)
     -> averaged_adam<typename Model::scalar, typename Model::backend_type>;
 
 }  // namespace multistage

@@ -1,0 +1,164 @@
+// The gradient of a step whose rows several processes evaluated: each has the sums of some
+// blocks of shards, which are the nodes of one tree; what is left of the tree is added up by
+// whoever gets the values, in the tree's order. So the bits are those of one process.
+//
+// Parameters go in buckets of one segment each. Of a bucket every process gets its share of the
+// elements from all others, adds it up, and hands the sum round: 2 (n - 1) / n of the gradient
+// leave a process that has one block, as in a ring's all-reduce.
+#pragma once
+#include "../distributed/process_group.hpp"
+#include "parameter_share.hpp"
+#include "segments.hpp"
+#include "step_shards.hpp"
+
+namespace multistage {
+
+/// The rows of a batch, sorted by stage, that reach a segment.
+inline index_range rows_of_segment(const routing& route, int segment) {
+  index_range rows;
+  for (std::size_t s = 0; s < route.rows_by_stage.size(); ++s) {
+    const index_t n = route.rows_by_stage[s];
+    if (segment == 0 || int(s) == segment - 1)
+      rows.end += n;
+    else if (int(s) < segment - 1)
+      rows = {rows.begin + n, rows.end + n};
+  }
+  return rows;
+}
+
+/// Sums of blocks on all processes. Keeps memory for the blocks of this one behind the first,
+/// which lies in the gradient itself.
+template <class Scalar, class Backend>
+class gradient_exchange {
+ public:
+  /// @param trained must outlive this
+  gradient_exchange(dynamic_model<Scalar, Backend>& trained, process_group group)
+      : model_(trained), group_(std::move(group)) {}
+
+  /// Where this process puts the sum of its k-th block.
+  Scalar* block(std::size_t k, tensor<Scalar, Backend>& gradient) {
+    if (k == 0)
+      return gradient.data();
+    while (further_.size() < k)
+      further_.emplace_back(model_.backend(), gradient.extents());
+    return further_[k - 1].data();
+  }
+  /// The sum of all blocks for the segments that the batch reaches. @param whole whether all
+  /// processes get all of it, or each its share of every bucket
+  void sum(tensor<Scalar, Backend>& gradient,
+           const step_shards& cut,
+           const routing& route,
+           bool whole) {
+    if (group_.size() == 1)
+      return;
+    for (int segment = 0; segment < model_.network().segments; ++segment) {
+      if (!reaches(route, segment))
+        continue;
+      const tree of = tree_of(cut, rows_of_segment(route, segment));
+      for_each_bucket(model_.network(), segment, [&](const index_range& bucket) {
+        reduce_scatter(gradient, of, bucket);
+        if (whole)
+          all_gather(gradient, bucket);
+      });
+    }
+  }
+  /// Gives all processes what each has in its share of a segment's buckets.
+  void hand_round(tensor<Scalar, Backend>& values, int segment) {
+    for_each_bucket(model_.network(), segment,
+                    [&](const index_range& bucket) { all_gather(values, bucket); });
+  }
+
+ private:
+  /// A segment's tree: its shards, and the blocks of all processes that have some of them.
+  struct tree {
+    index_range shards;
+    std::vector<index_range> blocks;       // in order
+    std::vector<std::size_t> of_rank;      // how many blocks each process has
+    std::vector<std::size_t> own_numbers;  // this process's, as `block` numbers them
+  };
+  tree tree_of(const step_shards& cut, const index_range& rows) const {
+    tree made{shards_of(rows, cut.begins()), {}, {}, {}};
+    for (int rank = 0; rank < group_.size(); ++rank) {
+      const std::vector<index_range> all = cut.blocks_of_process(rank);
+      const std::size_t before = made.blocks.size();
+      for (std::size_t k = 0; k < all.size(); ++k) {
+        if (common(all[k], made.shards).size() == 0)
+          continue;
+        made.blocks.push_back(all[k]);
+        if (rank == group_.rank())
+          made.own_numbers.push_back(k);
+      }
+      made.of_rank.push_back(made.blocks.size() - before);
+    }
+    return made;
+  }
+  /// A process's share of a bucket.
+  index_range slice(const index_range& bucket, int rank) const {
+    return share_of_bucket(bucket, rank, group_.size());
+  }
+  /// Adds up this process's share of a bucket.
+  void reduce_scatter(tensor<Scalar, Backend>& gradient,
+                      const tree& of,
+                      const index_range& bucket) {
+    const std::size_t ranks = std::size_t(group_.size());
+    const index_range mine = slice(bucket, group_.rank());
+    const std::size_t size = std::size_t(mine.size());
+    out_.resize(of.own_numbers.size() * std::size_t(bucket.size()));
+    std::vector<std::size_t> sent(ranks);
+    std::vector<std::size_t> received(ranks);
+    Scalar* to = out_.data();
+    for (std::size_t rank = 0; rank < ranks; ++rank) {
+      const index_range theirs = slice(bucket, int(rank));
+      for (const std::size_t k : of.own_numbers) {
+        model_.backend().download(block(k, gradient) + theirs.begin, to, theirs.size());
+        to += theirs.size();
+      }
+      sent[rank] = std::size_t(theirs.size()) * of.own_numbers.size() * sizeof(Scalar);
+      received[rank] = size * of.of_rank[rank] * sizeof(Scalar);
+    }
+    in_.resize(size * of.blocks.size());
+    group_.all_to_all(std::as_bytes(std::span(out_)), sent,
+                      std::as_writable_bytes(std::span(in_)), received);
+    add_up(of, of.shards, {0, index_t(of.blocks.size())}, size);
+    model_.backend().upload(in_.data(), gradient.data() + mine.begin, mine.size());
+  }
+  /// Gives all processes what each has in its share of a bucket.
+  void all_gather(tensor<Scalar, Backend>& values, const index_range& bucket) {
+    std::vector<std::size_t> bytes;
+    for (int rank = 0; rank < group_.size(); ++rank)
+      bytes.push_back(std::size_t(slice(bucket, rank).size()) * sizeof(Scalar));
+    const index_range mine = slice(bucket, group_.rank());
+    out_.resize(std::size_t(mine.size()));
+    in_.resize(std::size_t(bucket.size()));
+    model_.backend().download(values.data() + mine.begin, out_.data(), mine.size());
+    group_.all_gather(std::as_bytes(std::span(out_)), std::as_writable_bytes(std::span(in_)),
+                      bytes);
+    model_.backend().upload(in_.data(), values.data() + bucket.begin, bucket.size());
+  }
+  /// The sum of the blocks of some shards, which lie in in_; it is left where the first lies.
+  void add_up(const tree& of,
+              const index_range& shards,
+              const index_range& blocks,
+              std::size_t size) {
+    if (blocks.size() == 1)
+      return;
+    const index_t cut = tree_cut(shards);
+    index_t middle = blocks.begin;
+    while (of.blocks[std::size_t(middle)].end <= cut)
+      ++middle;
+    add_up(of, {shards.begin, cut}, {blocks.begin, middle}, size);
+    add_up(of, {cut, shards.end}, {middle, blocks.end}, size);
+    Scalar* const left = in_.data() + std::size_t(blocks.begin) * size;
+    const Scalar* const right = in_.data() + std::size_t(middle) * size;
+    for (std::size_t i = 0; i < size; ++i)
+      left[i] += right[i];
+  }
+
+  dynamic_model<Scalar, Backend>& model_;
+  process_group group_;
+  std::vector<tensor<Scalar, Backend>> further_;
+  std::vector<Scalar> out_;  // what is sent of a bucket
+  std::vector<Scalar> in_;   // what comes
+};
+
+}  // namespace multistage
