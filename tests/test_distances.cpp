@@ -147,7 +147,29 @@ TEST_CASE(
   for (double& v : y)
     v *= -1e39;
   const auto near = ms::neighbourhoods(x, y, 2);
+  const auto blocks = ms::kid_in_blocks(x, y, 2, 5, 10, 1);
   for (const double v :
-       {ms::frechet_distance(x, y, 2), ms::kid(x, y, 2), near.density, near.coverage})
+       {ms::frechet_distance(x, y, 2), ms::kid(x, y, 2), blocks.standard_error, near.density,
+        near.coverage})
     CHECK(std::isfinite(v));
+}
+
+TEST_CASE("neighbourhoods do not depend on the unit of the features, however small it is") {
+  const auto x = test::normals<double>(60, 1);
+  const auto y = test::normals<double>(60, 2);
+  const auto near = ms::neighbourhoods(x, y, 2);
+  CHECK(near.density > 0);
+  for (const double unit : {0x1p-531, 0x1p-900, 0x1p120}) {
+    auto scaled_x = x;
+    auto scaled_y = y;
+    for (double& v : scaled_x)
+      v *= unit;
+    for (double& v : scaled_y)
+      v *= unit;
+    const auto scaled = ms::neighbourhoods(scaled_x, scaled_y, 2);
+    CHECK(scaled.precision == near.precision);
+    CHECK(scaled.recall == near.recall);
+    CHECK(scaled.density == near.density);
+    CHECK(scaled.coverage == near.coverage);
+  }
 }

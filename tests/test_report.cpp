@@ -6,7 +6,7 @@
 const char* const quickstart_commit = "none";
 const char* const quickstart_flags = "";
 
-using multistage::io::figure_detail::axes;
+using multistage::io::figure_detail::axis_range;
 
 TEST_CASE("an axis has ticks enough to read it by, inside its interval and round") {
   for (const bool logarithmic : {false, true})
@@ -16,7 +16,7 @@ TEST_CASE("an axis has ticks enough to read it by, inside its interval and round
                                     {49.0, 51.0},
                                     {3e-9, 5e-2},
                                     {0.3, 2.9}}) {
-      const std::vector<double> ticks = axes::ticks(low, high, logarithmic);
+      const std::vector<double> ticks = axis_range{low, high, logarithmic}.ticks();
       CAPTURE(low, high, logarithmic, ticks);
       CHECK(ticks.size() >= 3);
       CHECK(ticks.size() <= 12);
@@ -29,14 +29,14 @@ TEST_CASE("an axis has ticks enough to read it by, inside its interval and round
         CHECK(std::fabs(digits - std::round(digits)) < 1e-6);  // three digits say it
       }
     }
-  CHECK(axes::ticks(1, 1000, true) == std::vector<double>{1, 10, 100, 1000});
+  CHECK(axis_range{1, 1000, true}.ticks() == std::vector<double>{1, 10, 100, 1000});
   // The quickstart's losses once had 50 and 100 alone.
-  CHECK(axes::ticks(40, 130, true).size() == 7);
+  CHECK(axis_range{40, 130, true}.ticks().size() == 7);
 }
 
 TEST_CASE("a logarithmic axis says so") {
-  CHECK(axes::said("loss", true) == "loss (logarithmic)");
-  CHECK(axes::said("loss", false) == "loss");
+  CHECK(axis_range{1, 10, true}.said("loss") == "loss (logarithmic)");
+  CHECK(axis_range{1, 10}.said("loss") == "loss");
 }
 
 TEST_CASE("the nearest training image of each picture") {

@@ -4,6 +4,10 @@
 // conv_backward_weight, norm_forward, norm_backward, resample, attention_forward,
 // attention_backward, column_sums, row_sums. Operations own the mathematics, backends the
 // speed.
+//
+//   static_assert(backend<cpu> && supports<cpu, operation::gemm, float>);
+//   const cpu b;
+//   b.for_each_index(n, functor);      // one loop, whatever the backend
 #pragma once
 #include <concepts>
 #include <string_view>

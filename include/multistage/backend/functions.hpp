@@ -2,6 +2,9 @@
 //
 // A function is a type with `value` and `derivative`, so that one template serves every
 // function and compilers see through it.
+//
+//   silu_function::value(2.0f);          // 2 sigmoid(2)
+//   silu_function::derivative(2.0f);     // by which backward multiplies
 #pragma once
 #include <cmath>
 #include <type_traits>

@@ -72,6 +72,7 @@ class host_backend {
   explicit host_backend(int threads) : pool_(std::make_shared<thread_pool>(threads)) {}
 
  private:
+  /// The pool of all handles that name no number of threads.
   static std::shared_ptr<thread_pool> shared_pool() {
     static const auto pool = std::make_shared<thread_pool>();
     return pool;

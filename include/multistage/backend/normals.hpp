@@ -3,6 +3,9 @@
 //
 // By Box and Muller two uniform numbers make two normal ones without rejecting any, so element
 // i of a stream needs nothing of the elements before it.
+//
+//   const random_stream stream(seed, purpose::churn, step);
+//   backend.for_each_index(divide_up(n, 4), normals<philox_words, float>{stream, n, to});
 #pragma once
 #include "../core/random.hpp"
 

@@ -102,6 +102,26 @@ struct conv_problem {
   MULTISTAGE_HD constexpr index_t out_pixels() const {
     return out_height * out_width;
   }
+  /// Pixels of all images of the result.
+  MULTISTAGE_HD constexpr index_t all_out_pixels() const {
+    return rows * out_pixels();
+  }
+  /// Values of a patch: what an output pixel reads of x, [kernel, kernel_width, channels].
+  MULTISTAGE_HD constexpr index_t patch_size() const {
+    return taps() * channels;
+  }
+  /// The first row of x that output pixel `pixel` of an image reads; below 0 in the padding.
+  MULTISTAGE_HD constexpr index_t top(index_t pixel) const {
+    return pixel / out_width * stride - padding;
+  }
+  /// The first column of x that output pixel `pixel` of an image reads.
+  MULTISTAGE_HD constexpr index_t left(index_t pixel) const {
+    return pixel % out_width * stride_width - padding_width;
+  }
+  /// Whether a place is one of x, not of the padding around it.
+  MULTISTAGE_HD constexpr bool inside(index_t i, index_t j) const {
+    return i >= 0 && i < height && j >= 0 && j < width;
+  }
 };
 
 /// Group normalisation (Wu and He 2018) of [x, x2], then an optional modulation z (1 +
@@ -127,6 +147,34 @@ struct norm_problem {
   /// Channels of x and x2 together.
   constexpr index_t all_channels() const {
     return channels + channels2;
+  }
+  /// Channels of a group.
+  constexpr index_t group_channels() const {
+    return all_channels() / groups;
+  }
+  /// Values of a row of y.
+  constexpr index_t row_size() const {
+    return pixels * all_channels();
+  }
+  /// One row of x, [pixels, channels].
+  constexpr const T* x_of(index_t row) const {
+    return x + row * pixels * channels;
+  }
+  /// One row of x2, [pixels, channels2]; null without it.
+  constexpr const T* x2_of(index_t row) const {
+    return channels2 > 0 ? x2 + row * pixels * channels2 : nullptr;
+  }
+  /// One row of the modulation, scales [all_channels] then shifts; null without it.
+  constexpr const T* modulation_of(index_t row) const {
+    return modulation ? modulation + row * 2 * all_channels() : nullptr;
+  }
+  /// One row of the statistics, [groups, 2].
+  constexpr T* statistics_of(index_t row) const {
+    return statistics + row * groups * 2;
+  }
+  /// One row of y, [pixels, all_channels].
+  constexpr T* y_of(index_t row) const {
+    return y + row * row_size();
   }
 };
 
@@ -215,6 +263,31 @@ struct attention_problem {
   index_t v_token;           ///< of v
   T* y = nullptr;            ///< [rows, queries, heads, head_dim]
   T* log_sum_exp = nullptr;  ///< [rows, heads, queries]; what backward needs, may be null
+
+  /// Where in q a token's vector [head_dim] of a head begins.
+  MULTISTAGE_HD constexpr index_t q_at(index_t row, index_t head, index_t token = 0) const {
+    return row * q_row + token * q_token + head * head_dim;
+  }
+  /// The same of k.
+  MULTISTAGE_HD constexpr index_t k_at(index_t row, index_t head, index_t token = 0) const {
+    return row * k_row + token * k_token + head * head_dim;
+  }
+  /// The same of v.
+  MULTISTAGE_HD constexpr index_t v_at(index_t row, index_t head, index_t token = 0) const {
+    return row * v_row + token * v_token + head * head_dim;
+  }
+  /// The same of y.
+  MULTISTAGE_HD constexpr index_t y_at(index_t row, index_t head, index_t token = 0) const {
+    return ((row * queries + token) * heads + head) * head_dim;
+  }
+  /// Elements from a token of y to the next.
+  MULTISTAGE_HD constexpr index_t y_token() const {
+    return heads * head_dim;
+  }
+  /// One row and head's log-sum-exps, [queries]; null where they are not kept.
+  MULTISTAGE_HD constexpr T* log_sum_exp_of(index_t row, index_t head) const {
+    return log_sum_exp ? log_sum_exp + (row * heads + head) * queries : nullptr;
+  }
 };
 
 /// Gradients of attention, strided like q, k and v; written, not added to.

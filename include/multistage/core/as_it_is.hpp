@@ -1,4 +1,7 @@
 // Calling a function with what a variant holds.
+//
+//   std::variant<int, double> v = 2.5;
+//   as_it_is(v, [](const auto& held) { return double(held) + 1; });     // 3.5
 #pragma once
 #include <utility>
 #include <variant>

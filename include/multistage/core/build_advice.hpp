@@ -1,5 +1,7 @@
 // Says once when the compiler's options make a program many times slower than it could be:
 // without optimisation 60 times, for x86-64's baseline (no AVX2) 5 times or more.
+//
+//   detail::advise_on_build();      // a trainer asks for it; nothing is said of a good build
 #pragma once
 #include "warning.hpp"
 

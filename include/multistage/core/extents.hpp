@@ -74,6 +74,7 @@ concept extents_like = requires(const E& e) {
 };
 
 namespace detail {
+/// Elements in all.
 template <class E>
 MULTISTAGE_HD constexpr index_t product(const E& e) {
   index_t n = 1;
@@ -81,6 +82,7 @@ MULTISTAGE_HD constexpr index_t product(const E& e) {
     n *= e[k];
   return n;
 }
+/// As "[2, 32, 32, 3]".
 template <class E>
 void print_extents(std::ostream& out, const E& e) {
   out << '[';
@@ -155,6 +157,7 @@ struct extents {
       list[k] = other[k];
     return list;
   }
+  /// Whether extents of another type may be these: as many axes, no two numbers that differ.
   template <class Other>
   static constexpr bool fits() {
     for (int k = 0; k < rank(); ++k)
@@ -191,11 +194,11 @@ struct shape {
     return axis == 0 ? rows : axis == 1 ? height : axis == 2 ? width : channels;
   }
   /// Pixels of one image.
-  constexpr index_t pixels() const {
+  MULTISTAGE_HD constexpr index_t pixels() const {
     return height * width;
   }
   /// Elements of one row.
-  constexpr index_t row_size() const {
+  MULTISTAGE_HD constexpr index_t row_size() const {
     return height * width * channels;
   }
   /// Elements in all.

@@ -1,5 +1,9 @@
 // Hashes that say which weights a figure was measured with. They tell files apart; they do not
 // protect against forgery.
+//
+//   fingerprinter hash;
+//   hash.add(bytes);
+//   hash.text();                    // sixteen hexadecimal digits
 #pragma once
 #include <cstdint>
 #include <span>

@@ -1,5 +1,8 @@
 // Whether numbers are finite, read off their bits: a compiler that is told that there is
 // neither infinity nor NaN (-ffast-math, -ffinite-math-only) turns std::isfinite into `true`.
+//
+//   is_finite(0.0 / zero);                               // false, with -ffast-math, too
+//   first_not_finite(std::span<const float>(values));      // or how many there are
 #pragma once
 #include <bit>
 #include <cstddef>

@@ -4,6 +4,9 @@
 // The bits are in a register of each thread, MXCSR on x86 and FPCR on ARM. Who turns on
 // flush-to-zero for speed, or traps to find the first NaN, expects that of the library's
 // threads, too.
+//
+//   const std::uint64_t mode = floating_point_mode();    // who hands out work
+//   set_floating_point_mode(mode);                       // who takes it, in its own thread
 #pragma once
 #include <cstdint>
 #if defined(__SSE2__)

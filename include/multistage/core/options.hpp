@@ -43,7 +43,9 @@ struct number_range {
 
   /// Whether a value is in the range; NaN never is.
   constexpr bool holds(double v) const {
-    return (has_low ? v >= low : v > low) && (has_high ? v <= high : v < high);
+    const bool high_enough = has_low ? v >= low : v > low;
+    const bool low_enough = has_high ? v <= high : v < high;
+    return high_enough && low_enough;
   }
   /// In words: "at least 0 and finite".
   std::string text() const {
@@ -128,17 +130,21 @@ std::span<const char* const> names_of(const option& o, const T&) {
 }
 
 namespace detail {
+/// Texts with commas between them.
+MULTISTAGE_COLD inline std::string joined(std::span<const char* const> texts) {
+  std::string all;
+  for (const char* text : texts)
+    all += std::string(all.empty() ? "" : ", ") + text;
+  return all;
+}
 /// A choice's place among its names. @throws value_error that lists them
 MULTISTAGE_COLD inline int choice_index(const std::string& what,
                                         const std::string& name,
                                         std::span<const char* const> names) {
-  std::string known;
-  for (std::size_t i = 0; i < names.size(); ++i) {
-    if (name == names[i])
-      return int(i);
-    known += std::string(i ? ", " : "") + names[i];
-  }
-  fail<value_error>(what, " '", name, "' is unknown; known: ", known);
+  const auto found = std::find(names.begin(), names.end(), name);
+  if (found == names.end())
+    fail<value_error>(what, " '", name, "' is unknown; known: ", joined(names));
+  return int(found - names.begin());
 }
 }  // namespace detail
 
@@ -166,13 +172,9 @@ MULTISTAGE_COLD inline void check_choice(const char* owner,
                                          const option& o,
                                          int value,
                                          std::span<const char* const> names) {
-  if (value >= 0 && std::size_t(value) < names.size())
-    return;
-  std::string known;
-  for (const char* name : names)
-    known += std::string(known.empty() ? "" : ", ") + name;
-  fail<value_error>(owner, ": ", o.name, " = ", value, " is no choice of ", names.size(), " (",
-                    known, ")");
+  const bool known = value >= 0 && std::size_t(value) < names.size();
+  require<value_error>(known, owner, ": ", o.name, " = ", value, " is no choice of ",
+                       names.size(), " (", joined(names), ")");
 }
 /// @throws value_error naming option, value, range and meaning
 MULTISTAGE_COLD inline void check_number(const char* owner, const option& o, double v) {
@@ -220,22 +222,28 @@ concept has_name = std::is_class_v<T> && requires(const T& value, const std::str
   T(name);
 };
 
+/// Whether a text begins with a blank, which strtod would pass over.
+inline bool begins_with_space(const std::string& text) {
+  return !text.empty() && std::isspace(static_cast<unsigned char>(text[0]));
+}
+
 /// A text as a number of bytes: 4294967296, 4096M or 4G. @throws value_error
 MULTISTAGE_COLD inline index_t bytes_from(const option& o, const std::string& text) {
-  const char* const end = text.c_str() + text.size();
+  const char* const begin = text.c_str();
+  const char* const end = begin + text.size();
   char* at = nullptr;
-  double v = std::strtod(text.c_str(), &at);
-  const bool a_number =
-      at != text.c_str() && !std::isspace(static_cast<unsigned char>(text[0]));
+  double v = std::strtod(begin, &at);
+  const bool a_number = at != begin && !begins_with_space(text);
   const std::string_view units = "KMG";
   const std::size_t unit = at != end ? units.find(*at) : std::string_view::npos;
   if (unit != std::string_view::npos) {
     v = std::ldexp(v, 10 * (int(unit) + 1));
     ++at;
   }
-  require<value_error>(a_number && at == end && v >= 0 && v < 0x1p62 && v == std::floor(v),
-                       o.name, ": '", text, "' is no number of bytes; give one like ",
-                       "4294967296, 4096M or 4G (", o.meaning, ")");
+  const bool whole = v >= 0 && v < 0x1p62 && v == std::floor(v);
+  require<value_error>(a_number && at == end && whole, o.name, ": '", text,
+                       "' is no number of bytes; give one like 4294967296, 4096M or 4G (",
+                       o.meaning, ")");
   return index_t(v);
 }
 
@@ -251,7 +259,7 @@ T number_from(const option& o, const std::string& text) {
   } else {
     char* at = nullptr;
     v = T(std::strtod(text.c_str(), &at));
-    read = !text.empty() && at == end && !std::isspace(static_cast<unsigned char>(text[0]));
+    read = !text.empty() && at == end && !begins_with_space(text);
   }
   require<value_error>(read, o.name, ": '", text, "' is not a ",
                        std::is_integral_v<T> ? "whole number" : "number", " that it can hold (",
@@ -263,6 +271,10 @@ T number_from(const option& o, const std::string& text) {
 /// An option's value as set_option reads it.
 template <class T>
 std::string option_text(const T& value) {
+  std::string list;  // of several values
+  [[maybe_unused]] const auto append = [&](const auto& one) {
+    list += (list.empty() ? "" : ",") + option_text(one);
+  };
   if constexpr (std::is_same_v<T, bool>) {
     return value ? "true" : "false";
   } else if constexpr (std::is_arithmetic_v<T>) {
@@ -272,15 +284,13 @@ std::string option_text(const T& value) {
   } else if constexpr (named_choice<T>) {
     return to_string(value);
   } else if constexpr (std::is_same_v<T, std::vector<double>>) {
-    std::string s;
     for (const double v : value)
-      s += (s.empty() ? "" : ",") + option_text(v);
-    return s;
+      append(v);
+    return list;
   } else if constexpr (detail::is_list<T>) {
-    std::string s;
     for (std::size_t i = 0; i < value.size() && value[i] != 0; ++i)
-      s += (s.empty() ? "" : ",") + option_text(value[i]);
-    return s;
+      append(value[i]);
+    return list;
   } else if constexpr (std::is_same_v<T, std::string>) {
     return value;
   } else {
@@ -293,15 +303,19 @@ std::string option_text(const T& value) {
 template <class T>
 void set_option(const option& o, T& value, const std::string& text) {
   if constexpr (std::is_same_v<T, bool>) {
-    if (o.names.size() > 0)
-      return void(value = detail::choice_index(o.name, text, names_of(o, value)) == 1);
+    if (o.names.size() > 0) {
+      value = detail::choice_index(o.name, text, names_of(o, value)) == 1;
+      return;
+    }
     require<value_error>(text == "true" || text == "false", o.name, ": '", text,
                          "' is neither true nor false (", o.meaning, ")");
     value = text == "true";
   } else if constexpr (std::is_arithmetic_v<T>) {
     if constexpr (std::is_same_v<T, index_t>)
-      if (o.bytes)
-        return void(value = detail::bytes_from(o, text));
+      if (o.bytes) {
+        value = detail::bytes_from(o, text);
+        return;
+      }
     value = detail::number_from<T>(o, text);
   } else if constexpr (std::is_enum_v<T>) {
     value = T(detail::choice_index(o.name, text, names_of(o, value)));
@@ -309,7 +323,8 @@ void set_option(const option& o, T& value, const std::string& text) {
     value.clear();
     for (std::size_t at = 0; at <= text.size();) {
       const std::size_t end = std::min(text.find(',', at), text.size());
-      value.push_back(detail::number_from<double>(o, text.substr(at, end - at)));
+      const std::string one = text.substr(at, end - at);
+      value.push_back(detail::number_from<double>(o, one));
       at = end + 1;
     }
   } else if constexpr (detail::is_list<T>) {

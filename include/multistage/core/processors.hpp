@@ -5,6 +5,8 @@
 // Three answers are taken and the least one holds: the processors that the thread may run on
 // (sched_getaffinity), the quota of the control group and of all groups above it, by version 2
 // (cpu.max) or 1 (cpu.cfs_quota_us over cpu.cfs_period_us), and what the machine has.
+//
+//   usable_processors();      // 2 in a container that is paid two processors of sixty-four
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -58,15 +60,17 @@ MULTISTAGE_COLD inline double quota_of_group(const std::string& folder) {
 
 /// The path of this process's group in the hierarchy of version 2, or in version 1's for "cpu".
 MULTISTAGE_COLD inline std::string group_path(const std::string& root, bool version2) {
-  std::istringstream groups(
-      content(root + "/proc/self/cgroup"));  // "0::/a", "4:cpu,cpuacct:/a"
+  // Lines like "0::/a" (version 2) and "4:cpu,cpuacct:/a".
+  std::istringstream groups(content(root + "/proc/self/cgroup"));
   for (std::string line; std::getline(groups, line);) {
     const std::size_t first = line.find(':');
     const std::size_t second = line.find(':', first + 1);
     if (second == std::string::npos)
       continue;
     const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
-    if (version2 ? controllers == ",," : controllers.find(",cpu,") != std::string::npos)
+    const bool none = controllers == ",,";
+    const bool cpu = controllers.find(",cpu,") != std::string::npos;
+    if (version2 ? none : cpu)
       return line.substr(second + 1);
   }
   return "/";
@@ -90,18 +94,19 @@ MULTISTAGE_COLD inline double quota(const std::string& root) {
     std::string options;
     std::istringstream(line.substr(0, dash)) >> id >> parent >> device >> top >> folder;
     std::istringstream(line.substr(dash + 3)) >> type >> source >> options;
+    const bool cpu = ("," + options + ",").find(",cpu,") != std::string::npos;
     const bool version2 = type == "cgroup2";
-    const bool version1 =
-        type == "cgroup" && ("," + options + ",").find(",cpu,") != std::string::npos;
+    const bool version1 = type == "cgroup" && cpu;
     if (!version1 && !version2)
       continue;
     // The mount shows the hierarchy from the group `top` downwards.
     std::string path = group_path(root, version2);
     if (top == "/")
       top.clear();
-    const bool below = path.compare(0, top.size(), top) == 0 &&
-                       (path.size() == top.size() || path[top.size()] == '/');
-    path = below && path.find("/..") == std::string::npos ? path.substr(top.size()) : "";
+    const bool whole_name = path.size() == top.size() || path[top.size()] == '/';
+    const bool below = path.compare(0, top.size(), top) == 0 && whole_name;
+    const bool plain = path.find("/..") == std::string::npos;
+    path = below && plain ? path.substr(top.size()) : "";
     for (;; path.resize(path.rfind('/'))) {
       least = std::min(least, quota_of_group(root + folder + path));
       if (path.empty())
@@ -114,8 +119,8 @@ MULTISTAGE_COLD inline double quota(const std::string& root) {
 /// Processors on which the calling thread may run.
 MULTISTAGE_COLD inline int by_affinity() {
 #ifdef __linux__
-  for (int most = 1024; most <= 1 << 20;
-       most *= 2) {  // the kernel refuses a set that is too small
+  // The kernel refuses a set that is too small.
+  for (int most = 1024; most <= 1 << 20; most *= 2) {
     const auto release = [](cpu_set_t* set) {
       CPU_FREE(set);
     };

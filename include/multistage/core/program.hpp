@@ -1,5 +1,9 @@
 // What the main of a program needs: its exit status, one line for an error, and output that is
 // not lost in silence.
+//
+//   int main() {
+//     return exit_status([] { return train(); });     // 2 and a line on stderr for an error
+//   }
 #pragma once
 #include <sys/stat.h>
 

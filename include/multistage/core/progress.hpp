@@ -63,6 +63,7 @@ class progress {
   }
 
  private:
+  /// Since the bar was made.
   double seconds() const {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
   }

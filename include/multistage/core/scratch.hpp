@@ -2,6 +2,9 @@
 //
 // It is never given back before its owner goes: after a few calls of a run nothing is asked of
 // the system any more.
+//
+//   tensor<float, Backend> held_;                      // a member
+//   float* const memory = grown(held_, backend, n);    // more only where that is too small
 #pragma once
 #include "config.hpp"
 

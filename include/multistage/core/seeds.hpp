@@ -112,6 +112,7 @@ class seed_list {
   friend bool operator==(const seed_list&, const seed_list&) = default;
 
  private:
+  /// Appends numbers. @throws value_error for one below 0
   template <class Range>
   void take(const Range& seeds) {
     for (const auto s : seeds) {

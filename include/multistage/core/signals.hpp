@@ -97,6 +97,7 @@ class stop_signals {
   }
 
  private:
+  /// What a signal does: it is noted, nothing else is safe in its handler.
   static void note(int number) {
     caught_.store(number);
   }

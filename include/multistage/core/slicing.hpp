@@ -36,15 +36,19 @@ template <class E, int Axis, int... I>
 struct without_axis<E, Axis, std::integer_sequence<int, I...>> {
   using type = canonical<E::static_extent(I < Axis ? I : I + 1)...>;
 };
+/// The extent of axis k of E with a new axis of one element before `Axis`.
+template <class E, int Axis>
+constexpr index_t extent_with_axis(int k) {
+  if (k == Axis)
+    return 1;
+  return E::static_extent(k < Axis ? k : k - 1);
+}
 /// E with a new axis of one element before `Axis`.
 template <class E, int Axis, class I = std::make_integer_sequence<int, E::rank() + 1>>
 struct with_axis;
 template <class E, int Axis, int... I>
 struct with_axis<E, Axis, std::integer_sequence<int, I...>> {
-  using type = canonical<(I == Axis ? 1
-                                    : E::static_extent(I < Axis ? I
-                                                       : I == 0 ? 0
-                                                                : I - 1))...>;
+  using type = canonical<extent_with_axis<E, Axis>(I)...>;
 };
 
 /// From the extents and strides of `v`, axis by axis: take(axis of the result) gives the axis
@@ -66,9 +70,9 @@ template <int Axis, class T, class E>
 constexpr auto slice(const view<T, E>& v, index_t first, index_t last, index_t step) {
   static_assert(Axis >= 0 && Axis < E::rank(),
                 "multistage: slice: there is no such axis; they count from 0");
-  require<shape_error>(0 <= first && first <= last && last <= v.extents[Axis] && step >= 1,
-                       "slice: [", first, ", ", last, ") by ", step, " of axis ", Axis, " of ",
-                       v.extents,
+  const bool within = 0 <= first && first <= last && last <= v.extents[Axis];
+  require<shape_error>(within && step >= 1, "slice: [", first, ", ", last, ") by ", step,
+                       " of axis ", Axis, " of ", v.extents,
                        "; 0 <= first <= last <= the axis' extent is needed, and a step from 1");
   using result = typename with_extent<E, Axis, dynamic>::type;
   index_list<E::rank()> extents;
@@ -76,8 +80,8 @@ constexpr auto slice(const view<T, E>& v, index_t first, index_t last, index_t s
     extents[k] = k == Axis ? divide_up(last - first, step) : v.extents[k];
   index_list<E::rank()> strides = v.strides;
   strides[Axis] *= step;
-  return view<T, result>(v.data + first * v.strides[Axis], make_extents<result>(extents),
-                         strides);
+  T* const begin = v.data + first * v.strides[Axis];
+  return view<T, result>(begin, make_extents<result>(extents), strides);
 }
 
 /// One place of an axis, which goes.
@@ -87,8 +91,8 @@ constexpr auto at(const view<T, E>& v, index_t place) {
                 "multistage: at: there is no such axis; they count from 0");
   require<shape_error>(0 <= place && place < v.extents[Axis], "at: place ", place, " of axis ",
                        Axis, " of ", v.extents, "; places count from 0");
-  auto rest = rearranged<typename without_axis<E, Axis>::type>(
-      v, [](int k) { return k < Axis ? k : k + 1; });
+  using result = typename without_axis<E, Axis>::type;
+  auto rest = rearranged<result>(v, [](int k) { return k < Axis ? k : k + 1; });
   rest.data += place * v.strides[Axis];
   return rest;
 }
@@ -98,26 +102,32 @@ template <int Axis, class T, class E>
 constexpr auto expand(const view<T, E>& v) {
   static_assert(Axis >= 0 && Axis <= E::rank(),
                 "multistage: expand: there is no such place for an axis");
-  return rearranged<typename with_axis<E, Axis>::type>(v, [](int k) {
-    return k < Axis ? k : k == Axis ? -1 : k - 1;
+  using result = typename with_axis<E, Axis>::type;
+  return rearranged<result>(v, [](int k) {
+    if (k == Axis)
+      return -1;  // the new one
+    return k < Axis ? k : k - 1;
   });
 }
 
 /// The axes in the order that `Axes` names.
 template <int... Axes, class T, class E>
 constexpr auto permute(const view<T, E>& v) {
+  constexpr int count = int(sizeof...(Axes));
+  constexpr int order[count > 0 ? count : 1] = {Axes...};
   constexpr bool good = [] {
-    if (sizeof...(Axes) != std::size_t(E::rank()))
+    if (count != E::rank())
       return false;
-    bool seen[E::rank() > 0 ? E::rank() : 1] = {};
-    bool all = true;
-    ((Axes >= 0 && Axes < E::rank() && !seen[Axes] ? void(seen[Axes] = true)
-                                                   : void(all = false)),
-     ...);
-    return all;
+    bool seen[count > 0 ? count : 1] = {};
+    for (int k = 0; k < count; ++k) {
+      const int axis = order[k];
+      if (axis < 0 || axis >= count || seen[axis])
+        return false;
+      seen[axis] = true;
+    }
+    return true;
   }();
   static_assert(good, "multistage: permute names every axis once, e.g. permute<0, 3, 1, 2>()");
-  constexpr int order[sizeof...(Axes) > 0 ? sizeof...(Axes) : 1] = {Axes...};
   return rearranged<canonical<E::static_extent(Axes)...>>(v, [&](int k) { return order[k]; });
 }
 
@@ -132,8 +142,9 @@ template <int Axis, class T, class E>
 constexpr view<T, E> reverse(view<T, E> v) {
   static_assert(Axis >= 0 && Axis < E::rank(),
                 "multistage: reverse: there is no such axis; they count from 0");
-  if (v.extents[Axis] > 0)
-    v.data += (v.extents[Axis] - 1) * v.strides[Axis];
+  const index_t last = v.extents[Axis] - 1;
+  if (last > 0)
+    v.data += last * v.strides[Axis];
   v.strides[Axis] = -v.strides[Axis];
   return v;
 }
@@ -178,45 +189,45 @@ constexpr view<T, To> reshape(const view<T, E>& v, const To& to) {
   if (v.contiguous())
     return {v.data, to};
   index_list<To::rank()> strides;
-  int at = E::rank() - 1;  // axes of v that are used up from the last one on
-  int k = To::rank() - 1;
+  const auto before = [&](int axis) {  // the last axis in front of it that has steps
+    do
+      --axis;
+    while (axis >= 0 && v.extents[axis] == 1);
+    return axis;
+  };
+  int from = before(E::rank());  // axes of v that are used up from the last one on
+  int k = To::rank() - 1;        // likewise of the result
   bool good = true;
   while (k >= 0 && good) {
     if (to[k] == 1) {
       strides[k--] = 0;
       continue;
     }
-    while (at >= 0 && v.extents[at] == 1)
-      --at;
     // A run of v's axes that lie as one, and the axes of the result that cut it.
-    index_t have = v.extents[at];
-    const index_t step = v.strides[at];
+    const index_t step = v.strides[from];
+    index_t have = v.extents[from];
     index_t want = to[k];
-    index_t used = 1;
     strides[k--] = step;
     while (have != want && good) {
-      // The run is too short: v's next axis joins it, if it lies as a continuation. Else the
-      // result's next axis cuts it.
       if (have < want) {
-        const int next = at - 1;
-        int from = next;
-        while (from >= 0 && v.extents[from] == 1)
-          --from;
-        good = from >= 0 && v.strides[from] == step * have;
+        // The run is too short: v's next axis joins it, if it lies as a continuation.
+        const int next = before(from);
+        good = next >= 0 && v.strides[next] == step * have;
         if (good) {
-          have *= v.extents[from];
-          at = from;
+          have *= v.extents[next];
+          from = next;
         }
       } else {
-        used = want;
+        // It is longer than what the result has of it: the result's next axis cuts it.
         good = k >= 0;
         if (good) {
+          strides[k] = step * want;
           want *= to[k];
-          strides[k--] = step * used;
+          --k;
         }
       }
     }
-    --at;
+    from = before(from);
   }
   require<shape_error>(good, "reshape: a view ", v.extents,
                        " whose elements do not lie one after the other cannot be seen as ", to,

@@ -248,6 +248,7 @@ class basic_tensor : public tensor_base,
   }
 
  private:
+  /// The extents, if they can be those of a tensor. @throws shape_error
   static const Extents& check(const Extents& e) {
     for (int k = 0; k < Extents::rank(); ++k)
       require<shape_error>(e[k] >= 0, "tensor: extents ", e, " must not be negative");

@@ -162,6 +162,7 @@ class tensor_interface {
   }
 
  private:
+  /// The tensor or view that has these members.
   Self& self() {
     return static_cast<Self&>(*this);
   }

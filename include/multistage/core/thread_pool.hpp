@@ -7,6 +7,9 @@
 // done, so there is no queue and no lock on the way of a task. Threads that find nothing look
 // again for some microseconds before they sleep, since a network's steps follow each other
 // that fast; where threads are more than processors they sleep at once.
+//
+//   thread_pool pool(4);
+//   pool.parallel_for(1000, [&](index_t task) { squares[task] = task * task; });
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -238,6 +241,7 @@ class thread_pool {
     }
     return *c;
   }
+  /// Whether the calling thread works on a task: such a thread's own calls run in it.
   static bool& inside() {
     thread_local bool value = false;
     return value;

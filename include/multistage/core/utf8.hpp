@@ -1,8 +1,13 @@
-// Whether text is UTF-8 (RFC 3629), which JSON and the names in files must be.
+// Whether text is UTF-8 (RFC 3629), which JSON and the names in files must be, and how texts of
+// files are shown.
+//
+//   is_utf8("caf\xc3\xa9");                     // true
+//   printable("\x1b[31mweight");                // "?[31mweight"
 //
 // Overlong forms, surrogates and code points above 10FFFF are none of it.
 #pragma once
 #include <cstddef>
+#include <string>
 #include <string_view>
 
 namespace multistage {
@@ -41,6 +46,31 @@ constexpr bool is_utf8(std::string_view text) {
     i += length;
   }
   return true;
+}
+
+/// A text that came from a file as messages show it: its first bytes, with '?' for what is no
+/// character or controls a terminal.
+inline std::string printable(std::string_view text, std::size_t most = 80) {
+  const auto continues = [&](std::size_t i) {
+    return (static_cast<unsigned char>(text[i]) & 0xc0) == 0x80;
+  };
+  // No character is cut in two.
+  std::size_t end = text.size() < most ? text.size() : most;
+  while (end > 0 && end < text.size() && continues(end))
+    --end;
+  std::string shown(text.substr(0, end));
+  const bool characters = is_utf8(shown);
+  unsigned char before = 0;
+  for (char& c : shown) {
+    const unsigned char byte = static_cast<unsigned char>(c);
+    const bool control = byte < 0x20 || byte == 0x7f;
+    // U+0080 to U+009F, the second half of a terminal's controls: C2 80 to C2 9F.
+    const bool far_control = before == 0xc2 && byte < 0xa0;
+    if (control || far_control || (byte >= 0x80 && !characters))
+      c = '?';
+    before = byte;
+  }
+  return shown;
 }
 
 }  // namespace multistage

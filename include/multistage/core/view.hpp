@@ -5,6 +5,9 @@
 // Element (i, j, k) of a view of three axes lies at data[i * strides[0] + j * strides[1] + k *
 // strides[2]]. Strides are why slicing, permuting, reversing and spreading copy nothing: each
 // is other numbers over the same memory. Kernels that go along memory ask contiguous() first.
+//
+//   float memory[6] = {1, 2, 3, 4, 5, 6};
+//   view<float, rank<2>> rows(memory, {2, 3});     // row 1 begins at memory + 3
 #pragma once
 #include <type_traits>
 

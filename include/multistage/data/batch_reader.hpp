@@ -181,6 +181,7 @@ class batch_reader {
     }
   };
 
+  /// Whether the batch that is read ahead is the one that is asked for.
   bool is_prepared(const step_numbers& numbers, const std::vector<index_t>& rows) const {
     return prepared_.seed == numbers.seed && prepared_.step == numbers.step &&
            prepared_rows_ == rows;

@@ -1,6 +1,9 @@
 // Latents that are kept as means and log variances: each time a training step asks for one, it
 // is drawn anew (Kingma and Welling, arXiv 1312.6114), z = mean + exp(logvar / 2) n with n a
 // function of (seed, step, row of the batch).
+//
+//   image_transform drawn = draw_moments{};            // what a trainer takes with its images
+//   image_source once = one_draw_each(moments);        // for what reads each image once
 #pragma once
 #include <algorithm>
 #include <cmath>

@@ -58,11 +58,12 @@ void for_each_run(std::span<const index_t> rows, F&& f) {
 /// for a row that the set does not have
 template <class T, class Block>
 row_reader<T> by_blocks(const shape& extents, index_t values, Block read) {
-  return [count = extents.rows, values, read = std::move(read)](std::span<const index_t> rows,
-                                                                T* to) {
+  const index_t count = extents.rows;
+  return [count, values, read = std::move(read)](std::span<const index_t> rows, T* to) {
     for_each_run(rows, [&](index_t first, index_t n, index_t at) {
-      require<value_error>(first >= 0 && n <= count - first, "data set: image ",
-                           first < 0 ? first : std::max(first, count), " of ", count,
+      const bool there = first >= 0 && n <= count - first;
+      const index_t wrong = first < 0 ? first : std::max(first, count);
+      require<value_error>(there, "data set: image ", wrong, " of ", count,
                            " was asked for; they are numbered from 0");
       read(first, n, to + at * values);
     });
@@ -126,8 +127,8 @@ struct image_source {
   /// their number does not fit
   template <class T>
   static image_source of(std::span<const T> values, shape extents) {
-    require<shape_error>(countable(extents) && index_t(values.size()) == extents.size(),
-                         "data set: ", values.size(), " values for extents ", extents);
+    const bool as_many = countable(extents) && index_t(values.size()) == extents.size();
+    require<shape_error>(as_many, "data set: ", values.size(), " values for extents ", extents);
     const index_t size = extents.row_size();
     const auto block = [values, size]<class To>(index_t first, index_t n, To* to) {
       for (index_t i = 0; i < n * size; ++i)
@@ -144,11 +145,11 @@ struct image_source {
     images.extents = extents;
     images.finite = true;
     images.read_bytes = std::move(read_bytes);
-    images.read = [bytes = images.read_bytes, size = extents.row_size()](
-                      std::span<const index_t> rows, float* to) {
+    const std::size_t size = std::size_t(extents.row_size());
+    images.read = [bytes = images.read_bytes, size](std::span<const index_t> rows, float* to) {
       // Bytes lie in the last quarter of the place for their values, which overtake none of
       // them.
-      const std::size_t count = rows.size() * std::size_t(size);
+      const std::size_t count = rows.size() * size;
       unsigned char* const from = reinterpret_cast<unsigned char*>(to) + 3 * count;
       bytes(rows, from);
       constexpr std::size_t block = 256;
@@ -168,17 +169,19 @@ struct image_source {
     require<value_error>(index_t(classes_of.size()) == extents.rows,
                          "data set: ", classes_of.size(), " labels for ", extents.rows,
                          " images; give each one");
-    for (std::size_t i = 0; i < classes_of.size(); ++i)
-      require<value_error>(classes_of[i] >= 0 && classes_of[i] < classes, "data set: image ", i,
-                           " is of class ", classes_of[i], "; there are 0 to ", classes - 1);
+    for (std::size_t i = 0; i < classes_of.size(); ++i) {
+      const int label = classes_of[i];
+      require<value_error>(label >= 0 && label < classes, "data set: image ", i,
+                           " is of class ", label, "; there are 0 to ", classes - 1);
+    }
     image_source with = *this;
     with.class_count = classes;
     with.class_names.clear();
     with.fingerprint.clear();
-    with.read_labels = by_blocks<int>(
-        extents, 1, [held = std::move(classes_of)](index_t first, index_t n, int* to) {
-          std::copy_n(held.begin() + first, n, to);
-        });
+    const auto block = [held = std::move(classes_of)](index_t first, index_t n, int* to) {
+      std::copy_n(held.begin() + first, n, to);
+    };
+    with.read_labels = by_blocks<int>(extents, 1, block);
     return with;
   }
 
@@ -207,16 +210,21 @@ MULTISTAGE_COLD inline bool all_images_equal(const image_source& images) {
   constexpr index_t block = 256;
   const index_t row = e.row_size();
   bool varies = false;
-  std::vector<float> values(static_cast<std::size_t>(std::min(block, e.rows) * row)), one;
-  for (index_t first = 0; first < e.rows && !(varies && images.finite); first += block) {
+  std::vector<float> values(static_cast<std::size_t>(std::min(block, e.rows) * row));
+  std::vector<float> one;  // the first image
+  for (index_t first = 0; first < e.rows; first += block) {
+    const bool known = varies && images.finite;
+    if (known)
+      break;
     const index_t n = std::min(block, e.rows - first);
     images.read_block(first, n, values.data());
     if (first == 0)
       one.assign(values.begin(), values.begin() + row);
-    for (index_t i = 0; i < n * row; ++i)
-      require<value_error>(std::isfinite(values[std::size_t(i)]), "data set: value ", i % row,
-                           " of image ", first + i / row, " is ", values[std::size_t(i)],
-                           "; all must be finite");
+    for (index_t i = 0; i < n * row; ++i) {
+      const float v = values[std::size_t(i)];
+      require<value_error>(std::isfinite(v), "data set: value ", i % row, " of image ",
+                           first + i / row, " is ", v, "; all must be finite");
+    }
     for (index_t i = 0; i < n * row && !varies; ++i)
       varies = values[std::size_t(i)] != one[std::size_t(i % row)];
   }

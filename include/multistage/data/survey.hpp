@@ -1,5 +1,8 @@
 // What one pass over a data set finds: that it can be learnt from, between which values it
 // lies, and a hash by which a resumed run knows it again.
+//
+//   const image_survey found = survey_images(images);
+//   found.fingerprint;      // of the checkpoint, which a resumed run must meet again
 #pragma once
 #include <algorithm>
 

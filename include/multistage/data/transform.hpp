@@ -87,6 +87,7 @@ class image_transform {
   }
 
  private:
+  /// Both, one after the other, with the labels of both side by side.
   static bound_transform chained(bound_transform first, const image_transform& next) {
     bound_transform second = next.bind(first.extents);
     const auto between =

@@ -83,9 +83,14 @@ struct affine_map {
   }
   /// First b, then a.
   friend affine_map operator*(const affine_map& a, const affine_map& b) {
-    return {a.xx * b.xx + a.xy * b.yx,        a.xx * b.xy + a.xy * b.yy,
-            a.xx * b.x0 + a.xy * b.y0 + a.x0, a.yx * b.xx + a.yy * b.yx,
-            a.yx * b.xy + a.yy * b.yy,        a.yx * b.x0 + a.yy * b.y0 + a.y0};
+    return {
+        .xx = a.xx * b.xx + a.xy * b.yx,
+        .xy = a.xx * b.xy + a.xy * b.yy,
+        .x0 = a.xx * b.x0 + a.xy * b.y0 + a.x0,
+        .yx = a.yx * b.xx + a.yy * b.yx,
+        .yy = a.yx * b.xy + a.yy * b.yy,
+        .y0 = a.yx * b.x0 + a.yy * b.y0 + a.y0,
+    };
   }
   /// Entry by entry.
   friend bool operator==(const affine_map&, const affine_map&) = default;
@@ -122,24 +127,33 @@ class warp {
   static constexpr taps odd{0.0034907120842174702F, -0.048311742585633F,
                             0.787641141030194F,     -0.07263752278646252F,
                             0.04472490177066578F,   -0.007800708325034148F};
+  /// The taps as the way up has them.
   static constexpr taps reversed(const taps& t) {
     return {t[5], t[4], t[3], t[2], t[1], t[0]};
   }
   static constexpr index_t reach = 3;  // pixels that the doubling filters look at, each side
 
   struct sizes {
-    index_t width, height, channels;      // of the image
-    index_t left, top;                    // margins before it
-    index_t padded_width, padded_height;  // with margins on both sides
+    index_t width;  // of the image
+    index_t height;
+    index_t channels;
+    index_t left;  // margins before it
+    index_t top;
+    index_t padded_width;  // with margins on both sides
+    index_t padded_height;
+    // Values of a row, with zeros that the filters read at both ends.
     index_t padded_row() const {
       return (padded_width + 2 * reach) * channels;
     }
-    index_t half_row() const {  // even or odd columns, and a column of zeros at each end
+    // The same of even or odd columns, and a column of zeros at each end.
+    index_t half_row() const {
       return (padded_width + 2) * channels;
     }
+    /// Values of the even, or of the odd, columns of samples.
     index_t half_sample_row() const {
       return (width + 6) * channels;
     }
+    /// Rows of samples: twice the image's, and what the wavelet reads around them.
     index_t sample_rows() const {
       return 2 * height + 12;
     }
@@ -160,13 +174,15 @@ class warp {
     const index_t right = margin(x + map.x0 - cx, e.width);
     const index_t top = margin(y - map.y0 - cy, e.height);
     const index_t bottom = margin(y + map.y0 - cy, e.height);
-    return {e.width,
-            e.height,
-            e.channels,
-            left,
-            top,
-            left + e.width + right,
-            top + e.height + bottom};
+    return {
+        .width = e.width,
+        .height = e.height,
+        .channels = e.channels,
+        .left = left,
+        .top = top,
+        .padded_width = left + e.width + right,
+        .padded_height = top + e.height + bottom,
+    };
   }
 
   // out[i] = sum_t f[t] in[i + t * stride]. What `out` held before counts when `add`.
@@ -184,10 +200,12 @@ class warp {
     }
   }
 
+  /// n zeros in memory that is kept from image to image.
   static float* cleared(std::vector<float>& memory, index_t size) {
     memory.assign(std::size_t(size), 0.0F);
     return memory.data();
   }
+  /// The same of any content.
   static float* sized(std::vector<float>& memory, index_t size) {
     if (index_t(memory.size()) < size)
       memory.resize(std::size_t(size));
@@ -197,8 +215,10 @@ class warp {
   // padded [padded_height, zeros | padded_width | zeros, channels]
   void pad(const float* image, const shape& e, const pixel_map& pixels, const sizes& n) {
     float* to = cleared(padded_, n.padded_height * n.padded_row());
-    for (index_t y = 0; y < n.padded_height; ++y, to += n.padded_row())
-      pixels.row(image, e, y - n.top, -n.left, n.padded_width, to + reach * n.channels);
+    for (index_t y = 0; y < n.padded_height; ++y, to += n.padded_row()) {
+      float* const first_pixel = to + reach * n.channels;  // behind the zeros
+      pixels.row(image, e, y - n.top, -n.left, n.padded_width, first_pixel);
+    }
   }
 
   // wide [zeros | padded_height | zeros, even columns then odd ones, channels]
@@ -221,9 +241,11 @@ class warp {
     float* doubled = sized(doubled_, (2 * n.padded_height + 3) * row);
     std::fill_n(doubled, row, 0.0F);
     for (index_t y = 0; y < n.padded_height; ++y) {
+      const float* from = wide_.data() + y * row;
       float* even_row = doubled + (1 + 2 * y) * row;
-      filter(reversed(odd), wide_.data() + y * row, row, row, even_row);
-      filter(reversed(even), wide_.data() + (y + 1) * row, row, row, even_row + row);
+      float* odd_row = even_row + row;
+      filter(reversed(odd), from, row, row, even_row);
+      filter(reversed(even), from + row, row, row, odd_row);
     }
     std::fill_n(doubled + (1 + 2 * n.padded_height) * row, 2 * row, 0.0F);
   }
@@ -248,16 +270,18 @@ class warp {
     const index_t half = n.half_sample_row();
     const double cx = double(n.width - 1) / 2;
     const double cy = double(n.height - 1) / 2;
+    const index_t columns = 2 * n.width + 12;
     float* samples = sized(samples_, n.sample_rows() * 2 * half);
     for (index_t b = 0; b < n.sample_rows(); ++b, samples += 2 * half) {
       const double y = double(b) / 2 - 3 - cy;
       const double row_x = map.xy * y + map.x0 + cx + double(n.left);
       const double row_y = map.yy * y + map.y0 + cy + double(n.top);
-      for (index_t a = 0; a < 2 * n.width + 12; ++a) {
+      for (index_t a = 0; a < columns; ++a) {
         const double x = double(a) / 2 - 3 - cx;
         const place column(2 * (map.xx * x + row_x), 2 * n.padded_width);
         const place row(2 * (map.yx * x + row_y), 2 * n.padded_height);
-        mix<Channels>(n, column, row, samples + a % 2 * half + a / 2 * n.channels);
+        float* const half_of_column = samples + a % 2 * half;
+        mix<Channels>(n, column, row, half_of_column + a / 2 * n.channels);
       }
     }
   }
@@ -265,19 +289,20 @@ class warp {
   // One pixel of the four around it.
   template <index_t Channels>
   void mix(const sizes& n, const place& column, const place& row, float* to) const {
-    const auto offset = [&](index_t k) {  // column k of a row; a zero lies before each half
+    // Where column k of a row lies; a zero lies before each half.
+    const auto offset = [&](index_t k) {
       return k % 2 * n.half_row() + k / 2 * n.channels;
     };
+    const index_t left = offset(column.index + 2);
+    const index_t right = offset(column.index + 3);
     const float* upper = doubled_.data() + (row.index + 1) * 2 * n.half_row();
     const float* lower = upper + 2 * n.half_row();
-    const index_t first = offset(column.index + 2);
-    const index_t second = offset(column.index + 3);
     const index_t channels = Channels > 0 ? Channels : n.channels;
     for (index_t c = 0; c < channels; ++c) {
-      const float above =
-          upper[first + c] + column.share * (upper[second + c] - upper[first + c]);
-      const float below =
-          lower[first + c] + column.share * (lower[second + c] - lower[first + c]);
+      const float upper_left = upper[left + c];
+      const float lower_left = lower[left + c];
+      const float above = upper_left + column.share * (upper[right + c] - upper_left);
+      const float below = lower_left + column.share * (lower[right + c] - lower_left);
       to[c] = above + row.share * (below - above);
     }
   }
@@ -296,10 +321,13 @@ class warp {
   // The same of columns: h's even taps meet odd columns.
   void halve_columns(const sizes& n, float* to) const {
     const index_t count = n.width * n.channels;
+    const index_t half = n.half_sample_row();
     const float* from = low_.data();
-    for (index_t y = 0; y < n.height; ++y, to += count, from += 2 * n.half_sample_row()) {
-      filter(even, from + n.half_sample_row(), n.channels, count, to);
-      filter<true>(odd, from + n.channels, n.channels, count, to);
+    for (index_t y = 0; y < n.height; ++y, to += count, from += 2 * half) {
+      const float* odd_columns = from + half;
+      const float* even_columns = from + n.channels;
+      filter(even, odd_columns, n.channels, count, to);
+      filter<true>(odd, even_columns, n.channels, count, to);
     }
   }
 

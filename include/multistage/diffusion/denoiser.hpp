@@ -3,6 +3,10 @@
 // model_denoiser.hpp), as is any function of these three arguments. Decorators are denoisers
 // around a denoiser: guidance, inpainting, clipping, a check, the encoder's reuse. Each is a
 // struct with one call, so one of a user's own stands in a stack as well as ours.
+//
+//   struct halved {                                   // a denoiser of one's own
+//     void operator()(view<const double> x, double sigma, view<double> d) const;
+//   };
 #pragma once
 #include <memory>
 #include <type_traits>

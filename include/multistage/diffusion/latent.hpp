@@ -1,12 +1,18 @@
 // Autoencoders at work: images to latent images and back (Rombach et al., arXiv 2112.10752,
 // section 3.1), and the gradients of their losses,
-//   VQ: mean (D(zq) - x)^2 + beta mean |sg(zq) - z|^2 + mean |zq - sg(z)|^2      KL: mean (D(z)
-//   - x)^2 + kl_weight mean_rows KL.
+//   VQ: mean (D(zq) - x)^2 + beta mean |sg(zq) - z|^2 + mean |zq - sg(z)|^2
+//   KL: mean (D(z) - x)^2 + kl_weight mean_rows KL.
 // A diffusion model is trained on scale_factor times the latent image, with scale_factor = 1 /
 // (standard deviation of the latent values).
 //
 // Weights of encoder, decoder and codebook lie in one flat array, so that an optimiser sees
-// one. The decoder's last layer is a network of its own behind the rest: a loss on its result
+// one.
+//
+//   autoencoder_model<float, cpu> model(cpu(), autoencoder{.resolution = 64}, 1);
+//   model.encode(pictures.view(), latents.view());       // [n, h, w, c] to [n, h', w', c']
+//   model.decode(latents.cview(), pictures.view());      // and back
+//
+// The decoder's last layer is a network of its own behind the rest: a loss on its result
 // may ask for the norm of its gradient by that layer's weights, which is how an adversarial
 // loss is weighed against the others (arXiv 2012.09841, eq. 7; training/autoencoder_loss.hpp).
 #pragma once
@@ -31,7 +37,8 @@ struct scaled_moments {
   double log_square;  // ln factor^2
   MULTISTAGE_HD void operator()(index_t i) const {
     const bool mean = i % (2 * channels) < channels;
-    moments[i] = T(mean ? double(moments[i]) * factor : double(moments[i]) + log_square);
+    const double value = double(moments[i]);
+    moments[i] = T(mean ? value * factor : value + log_square);
   }
 };
 }  // namespace functor
@@ -143,10 +150,10 @@ class autoencoder_model {
     run(encoder_, weights_.data(), x.data, rows, m.data());
     if (config_.kind == latent_kind::vq) {
       tensor<index_t, Backend> index(backend_, {rows, z.extents.height, z.extents.width, 1});
-      ops::quantize<Backend, Scalar>(backend_, std::as_const(m).view(), codes(weights_),
-                                     index.data(), z);
-    } else
-      ops::sample_gaussian<Backend, Scalar>(backend_, std::as_const(m).view(), noise, z);
+      ops::quantize<Backend, Scalar>(backend_, m.cview(), codes(weights_), index.data(), z);
+    } else {
+      ops::sample_gaussian<Backend, Scalar>(backend_, m.cview(), noise, z);
+    }
     scale(z.data, z.extents.size(), scale_factor_);
   }
   /// What the encoder makes of pictures x, scaled by scale_factor: pixels before quantisation
@@ -159,9 +166,13 @@ class autoencoder_model {
     run(encoder_, weights_.data(), x.data, rows, m.data);
     if (config_.kind == latent_kind::vq)
       return scale(m.data, m.extents.size(), scale_factor_);
-    backend_.for_each_index(m.extents.size(), functor::scaled_moments<Scalar>{
-                                                  m.data, config_.embed_dim, scale_factor_,
-                                                  2 * std::log(scale_factor_)});
+    const functor::scaled_moments<Scalar> scaled{
+        .moments = m.data,
+        .channels = config_.embed_dim,
+        .factor = scale_factor_,
+        .log_square = 2 * std::log(scale_factor_),
+    };
+    backend_.for_each_index(m.extents.size(), scaled);
   }
   /// Pictures x of latent images z, which are divided by scale_factor first; with a codebook
   /// and `quantize`, pixels snap to their codes.
@@ -169,18 +180,19 @@ class autoencoder_model {
     const index_t rows = z.extents.rows;
     ops::expect("decode", "z", z, latents(rows));
     ops::expect("decode", "x", x, images(rows));
-    tensor<Scalar, Backend> from(backend_, latents(rows)), snapped(backend_, latents(rows));
+    tensor<Scalar, Backend> from(backend_, latents(rows));
+    tensor<Scalar, Backend> snapped(backend_, latents(rows));
     ops::linear_combination<Backend, Scalar>(backend_, from.size(), from.data(),
                                              {{Scalar(1 / scale_factor_), z.data}});
     const bool snaps = config_.kind == latent_kind::vq && quantize;
     if (snaps) {
       tensor<index_t, Backend> index(backend_, {rows, z.extents.height, z.extents.width, 1});
-      ops::quantize<Backend, Scalar>(backend_, std::as_const(from).view(), codes(weights_),
-                                     index.data(), snapped.view());
+      ops::quantize<Backend, Scalar>(backend_, from.cview(), codes(weights_), index.data(),
+                                     snapped.view());
     }
+    const Scalar* const decoded = snaps ? snapped.data() : from.data();
     tensor<Scalar, Backend> hidden(backend_, hidden_shape(rows));
-    run(body_, weights_.data() + body_start(), snaps ? snapped.data() : from.data(), rows,
-        hidden.data());
+    run(body_, weights_.data() + body_start(), decoded, rows, hidden.data());
     run(end_, weights_.data() + end_start(), hidden.data(), rows, x.data);
   }
   /// Measures scale_factor on pictures: 1 / (standard deviation of their latent values), as
@@ -190,12 +202,12 @@ class autoencoder_model {
     tensor<Scalar, Backend> z(backend_, latents(x.extents.rows));
     encode(x, z.view());
     const std::vector<Scalar> values = z.to_host();
-    const double mean =
-        std::accumulate(values.begin(), values.end(), 0.0) / double(values.size());
+    const double count = double(values.size());
+    const double mean = std::accumulate(values.begin(), values.end(), 0.0) / count;
     double square = 0;
     for (const Scalar v : values)
       square += (double(v) - mean) * (double(v) - mean);
-    set_scale_factor(1 / std::sqrt(square / double(values.size())));
+    set_scale_factor(1 / std::sqrt(square / count));
     return scale_factor_;
   }
 
@@ -238,9 +250,10 @@ class autoencoder_model {
       const view<const Scalar> latent(m, moments(rows));
       const view<Scalar> dlatent(dm, moments(rows));
       r.moments = host(m, latent.extents.size());
-      config_.kind == latent_kind::vq
-          ? through_codes(latent, dlatent, gradients, r, dropout, loss)
-          : through_samples(latent, noise, dlatent, gradients, r, dropout, loss);
+      if (config_.kind == latent_kind::vq)
+        through_codes(latent, dlatent, gradients, r, dropout, loss);
+      else
+        through_samples(latent, noise, dlatent, gradients, r, dropout, loss);
     };
     encoder_.differentiate(weights_.data(), gradients, in, {rows}, on_moments,
                            {.dropout = dropout});
@@ -249,19 +262,22 @@ class autoencoder_model {
   }
 
  private:
+  /// What is a network of its own.
   enum class part { encoder, body, end };
 
+  /// The description of a part, recorded.
   static described_network recorded(const autoencoder& a, part which) {
     check_settings(a);
     recorder<name_list> b;
-    if (which == part::encoder)
+    if (which == part::encoder) {
       describe_encoder(b, a);
-    else if (which == part::body)
+    } else if (which == part::body) {
       b.output(describe_decoder_body(b, a));
-    else {
+    } else {
       b.segment(1);
       const int channels = a.encoder_channels * a.channel_mult[0];
-      describe_decoder_end(b, a, b.input(input_slot::image, channels, a.resolution, a.width()));
+      const feature hidden = b.input(input_slot::image, channels, a.resolution, a.width());
+      describe_decoder_end(b, a, hidden);
     }
     return detail::finish(b);
   }
@@ -279,9 +295,7 @@ class autoencoder_model {
         encoder_(backend_, std::move(encoder.structure)),
         body_(backend_, std::move(body.structure)),
         end_(backend_, std::move(end.structure)),
-        weights_(backend_,
-                 {1, 1, 1,
-                  codes_start() + (config.kind == latent_kind::vq ? codebook().size() : 0)}) {
+        weights_(backend_, {1, 1, 1, weight_count()}) {
     std::vector<Scalar> all;
     const auto append = [&](const graph& g, std::uint64_t of) {
       std::vector<Scalar> own;
@@ -298,18 +312,27 @@ class autoencoder_model {
     decoder.parameter_elements += end_.network().parameter_elements;
     append(decoder, seed + 1);
     all.resize(std::size_t(weights_.size()));
+    // Codes begin uniform within 1 / n_embed.
     const random_stream numbers(seed, purpose::weights, std::uint64_t{1} << 40);
-    for (index_t i = codes_start(); i < weights_.size(); ++i)
-      all[std::size_t(i)] =
-          Scalar((2 * numbers.uniform(i - codes_start()) - 1) / config_.n_embed);
+    const index_t first = codes_start();
+    for (index_t i = first; i < weights_.size(); ++i) {
+      const double place = 2 * numbers.uniform(i - first) - 1;
+      all[std::size_t(i)] = Scalar(place / config_.n_embed);
+    }
     backend_.upload(all.data(), weights_.data(), weights_.size());
   }
 
+  /// Where the parts of the decoder begin in the flat memory.
   index_t body_start() const {
     return encoder_.network().parameter_elements;
   }
   index_t end_start() const {
     return body_start() + body_.network().parameter_elements;
+  }
+  /// Of all parts and the codebook.
+  index_t weight_count() const {
+    const bool has_codes = config_.kind == latent_kind::vq;
+    return codes_start() + (has_codes ? codebook().size() : 0);
   }
   /// Extents of what the decoder's last layer reads.
   shape hidden_shape(index_t rows) const {
@@ -323,16 +346,20 @@ class autoencoder_model {
             .in = config_.n_embed,
             .segment = 1};
   }
+  /// Of the codebook as a matrix, a row a code.
   shape codes_shape() const {
     return {1, 1, config_.n_embed, config_.embed_dim};
   }
+  /// The codebook in memory laid out like the weights.
   view<const Scalar> codes(const tensor<Scalar, Backend>& w) const {
     return {w.data() + codes_start(), codes_shape()};
   }
+  /// The codebook's part of flat memory that may be absent.
   view<Scalar> codes_of(Scalar* flat) const {
     return flat ? view<Scalar>(flat + codes_start(), codes_shape()) : view<Scalar>{};
   }
 
+  /// A forward pass of one part: out = e(x).
   void run(executor<Scalar, Backend>& e,
            const Scalar* weights,
            const Scalar* x,
@@ -342,9 +369,11 @@ class autoencoder_model {
     in[input_slot::image] = x;
     e.forward(weights, in, {rows}, out);
   }
+  /// x *= factor
   void scale(Scalar* x, index_t n, double factor) {
     ops::linear_combination<Backend, Scalar>(backend_, n, x, {{Scalar(factor), x}});
   }
+  /// n values, brought to the host.
   std::vector<Scalar> host(const Scalar* from, index_t n) {
     std::vector<Scalar> h(static_cast<std::size_t>(n));
     backend_.download(from, h.data(), n);
@@ -365,14 +394,15 @@ class autoencoder_model {
     ops::quantize<Backend, Scalar>(backend_, latent, codes(weights_), index.data(), z.view());
     r.latent = z.to_host();
     r.loss = through_decoder(z, dz, gradients, r, dropout, loss);
-    ops::quantize_backward<Backend, Scalar>(
-        backend_, latent, codes(weights_), index.data(), std::as_const(z).view(),
-        std::as_const(dz).view(), config_.commitment_beta, dlatent, codes_of(gradients));
+    const double beta = config_.commitment_beta;
+    ops::quantize_backward<Backend, Scalar>(backend_, latent, codes(weights_), index.data(),
+                                            z.cview(), dz.cview(), beta, dlatent,
+                                            codes_of(gradients));
     r.indices = index.to_host();
     double square = 0;
     for (std::size_t i = 0; i < r.latent.size(); ++i)
       square += std::pow(double(r.latent[i]) - double(r.moments[i]), 2);
-    r.latent_loss = (1 + config_.commitment_beta) * square / double(r.latent.size());
+    r.latent_loss = (1 + beta) * square / double(r.latent.size());
   }
   /// Samples of the moments, what is lost on their pictures, and the divergences.
   template <class Loss>
@@ -392,8 +422,8 @@ class autoencoder_model {
     r.loss = through_decoder(z, dz, gradients, r, dropout, loss);
     const double weight = config_.kl_weight / double(rows);
     ops::gaussian_divergence<Backend, Scalar>(backend_, latent, kl.data());
-    ops::gaussian_backward<Backend, Scalar>(backend_, latent, noise, std::as_const(dz).view(),
-                                            weight, dlatent);
+    ops::gaussian_backward<Backend, Scalar>(backend_, latent, noise, dz.cview(), weight,
+                                            dlatent);
     r.kl = kl.to_host();
     r.latent_loss = weight * std::accumulate(r.kl.begin(), r.kl.end(), 0.0);
   }
@@ -413,14 +443,12 @@ class autoencoder_model {
       asked.dropout->stream ^= std::uint64_t{1} << 47;  // masks apart from the encoder's
     asked.input_gradients[std::size_t(input_slot::image)] = dz.data();
     double found = 0;
-    body_.differentiate(
-        weights_.data() + body_start(), gradients ? gradients + body_start() : nullptr, in,
-        {rows},
-        [&](int, index_t, index_t, const Scalar* hidden, Scalar* dhidden) {
-          found = through_last_layer({hidden, hidden_shape(rows)},
-                                     {dhidden, hidden_shape(rows)}, gradients, r, loss);
-        },
-        asked);
+    const auto on_hidden = [&](int, index_t, index_t, const Scalar* hidden, Scalar* dhidden) {
+      const shape extents = hidden_shape(rows);
+      found = through_last_layer({hidden, extents}, {dhidden, extents}, gradients, r, loss);
+    };
+    Scalar* const own = gradients ? gradients + body_start() : nullptr;
+    body_.differentiate(weights_.data() + body_start(), own, in, {rows}, on_hidden, asked);
     return found;
   }
   /// The same of the last layer, which reads `hidden`.
@@ -434,12 +462,11 @@ class autoencoder_model {
     const shape filter{3, 3, hidden.extents.channels, config_.channels};
     const view<const Scalar> weight(weights_.data() + end_start(), filter);
     const auto norm = [&](const Scalar* gradient) {
+      const view<const Scalar> by_decoded(gradient, images(rows));
       tensor<Scalar, Backend> dweight(backend_, filter);
-      ops::conv_backward<Backend, Scalar>(backend_, hidden, weight,
-                                          view<const Scalar>(gradient, images(rows)), {},
+      ops::conv_backward<Backend, Scalar>(backend_, hidden, weight, by_decoded, {},
                                           dweight.view(), {});
-      return std::sqrt(
-          ops::sum_of_squares<Backend, Scalar>(backend_, std::as_const(dweight).view()));
+      return std::sqrt(ops::sum_of_squares<Backend, Scalar>(backend_, dweight.cview()));
     };
     network_inputs<Scalar> in;
     in[input_slot::image] = hidden.data;
@@ -447,15 +474,14 @@ class autoencoder_model {
     asked.input_gradients[std::size_t(input_slot::image)] = dhidden.data;  // added to
     ops::fill<Backend, Scalar>(backend_, dhidden, Scalar(0));
     double found = 0;
-    end_.differentiate(
-        weights_.data() + end_start(), gradients ? gradients + end_start() : nullptr, in,
-        {rows},
-        [&](int, index_t, index_t, const Scalar* decoded, Scalar* gradient) {
-          r.decoded = host(decoded, images(rows).size());
-          found = loss(view<const Scalar>(decoded, images(rows)),
-                       view<Scalar>(gradient, images(rows)), norm);
-        },
-        asked);
+    const auto on_decoded = [&](int, index_t, index_t, const Scalar* decoded, Scalar* by_it) {
+      const view<const Scalar> pictures(decoded, images(rows));
+      const view<Scalar> gradient(by_it, images(rows));
+      r.decoded = host(decoded, images(rows).size());
+      found = loss(pictures, gradient, norm);
+    };
+    Scalar* const own = gradients ? gradients + end_start() : nullptr;
+    end_.differentiate(weights_.data() + end_start(), own, in, {rows}, on_decoded, asked);
     return found;
   }
 

@@ -1,5 +1,8 @@
 // What a network costs, read off its graph, at compile time if wanted: parameters and
 // multiply-accumulates, by segment.
+//
+//   const cost all = cost_of_stage(graph, 0);     // the shared part and stage 0's decoder
+//   all.macs;                                     // of one image
 #pragma once
 #include "node.hpp"
 

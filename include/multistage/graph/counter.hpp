@@ -1,6 +1,10 @@
 // The sink of descriptions that keeps no nodes, only cost by segment and the first thing that
 // does not fit. It is what types use: for large networks compilers evaluate it within their
 // default limits, where a whole graph would exceed clang's.
+//
+//   cost_counter count;
+//   describe(count, song_unet{}, decoders{192, 128, 16});
+//   count.segments[1 + 2].parameters;                 // those of stage 2's decoder
 #pragma once
 #include "cost.hpp"
 #include "verbs.hpp"

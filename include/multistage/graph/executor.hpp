@@ -176,6 +176,8 @@ class executor {
   }
 
  private:
+  /// The graph, if the backend runs each of its operations. @throws value_error naming one it
+  /// does not
   static graph runnable(graph g) {
     for (int i = 0; i < int(g.nodes.size()); ++i)
       if (const auto* own = g.nodes[i].template as<ops::own_operation>())
@@ -185,6 +187,7 @@ class executor {
     return g;
   }
 
+  /// f(stage, first row, rows) for stages that have rows.
   template <class F>
   static void for_each_stage(const std::vector<index_t>& rows_by_stage, F&& f) {
     index_t first = 0;
@@ -441,9 +444,11 @@ class executor {
     }
   };
 
+  /// Elements of a parameter; 0 where there is none.
   index_t parameter_size(int number) const {
     return number < 0 ? 0 : graph_.parameters[std::size_t(number)].size();
   }
+  /// The arena with room for so many elements.
   T* reserve(index_t elements) {
     if (arena_.size() < elements)
       kept_rows_ = 0;

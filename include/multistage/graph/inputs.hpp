@@ -1,4 +1,8 @@
 // What a pass over a network is given, and what a differentiation is asked for.
+//
+//   network_inputs<float> in;
+//   in[input_slot::image] = x.data();
+//   in[input_slot::noise_level] = c_noise.data();
 #pragma once
 #include <optional>
 #include <span>

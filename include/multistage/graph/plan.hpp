@@ -9,6 +9,9 @@
 // of their life, which wastes little for graphs that are long and thin. Where an operation may
 // work in place and the operand has no later reader, both have one buffer. All of it is a
 // function of the graph, so the memory of a batch is known before anything runs.
+//
+//   const plan p = make_plan(graph, {});
+//   p.arena_elements(64);      // the memory that 64 rows take
 #pragma once
 #include <algorithm>
 
@@ -181,6 +184,7 @@ class segment_planner {
     p_.row_elements = place(p_.buffers);
   }
 
+  /// The plan, when all steps are there.
   constexpr segment_plan result() && {
     return std::move(p_);
   }
@@ -189,9 +193,11 @@ class segment_planner {
   constexpr const node& at(int v) const {
     return graph_.nodes[v];
   }
+  /// Whether a value is made by this segment, so that its memory is planned here.
   constexpr bool mine(int v) const {
     return at(v).segment == segment_ && !at(v).is<ops::network_input>();
   }
+  /// A buffer of its own, whose life begins with the first step that uses it.
   constexpr int fresh(index_t size) {
     p_.buffers.push_back({.size = round_up(size, graph::alignment)});
     return int(p_.buffers.size()) - 1;
@@ -205,6 +211,7 @@ class segment_planner {
     return p_.remade[v] >= 0 ? p_.remade[v] : p_.value[v];
   }
 
+  /// Steps forward, and who reads which value last.
   MULTISTAGE_COLD constexpr void forward() {
     for (int i = 0; i < count_; ++i) {
       if (!mine(i))
@@ -320,6 +327,7 @@ class segment_planner {
         p_.backward.push_back({step_kind::zero_gradient, i});
   }
 
+  /// The buffer that one shares the memory of, its own where it shares none.
   constexpr int root(int b) const {
     return p_.buffers[b].shares >= 0 ? p_.buffers[b].shares : b;
   }
@@ -335,6 +343,7 @@ class segment_planner {
     buffer& owner = p_.buffers[r.shares];
     owner.last = std::max(owner.last, r.last);
   }
+  /// Results take over operands' memory where the operation may work in place.
   MULTISTAGE_COLD constexpr void share_forward() {
     for (int t = 0; t < int(p_.forward.size()); ++t) {
       const int i = p_.forward[t].node;
@@ -353,6 +362,7 @@ class segment_planner {
         take_over(p_.value[i], p_.value[v], t);
     }
   }
+  /// The same of gradients.
   MULTISTAGE_COLD constexpr void share_backward() {
     for (int t = 0; t < int(p_.backward.size()); ++t) {
       const step& s = p_.backward[t];

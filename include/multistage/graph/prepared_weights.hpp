@@ -50,6 +50,7 @@ class prepared_weights {
   }
 
  private:
+  /// Gives all of it back.
   void forget() {
     kept_.clear();
     bytes_ = 0;

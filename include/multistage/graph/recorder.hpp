@@ -1,6 +1,10 @@
 // The sink of descriptions that keeps all: each verb (verbs.hpp) appends a node. `Names`
 // decides whether names are kept: at run time they are (checkpoints need them), at compile time
 // they would only cost.
+//
+//   recorder<name_list> b;
+//   describe(b, song_unet{}, decoders{192, 128, 16});
+//   const graph g = b.finish();                       // b.names.parameters are upstream's
 #pragma once
 #include <set>
 #include <string>

@@ -3,6 +3,9 @@
 // Both have extents and strides, so each way is a change of names: as_mdspan gives
 // std::layout_stride over the tensor's elements, from_mdspan sees an mdspan of any layout that
 // has strides. Extents known to the one type are known to the other.
+//
+//   auto m = as_mdspan(x);                            // std::mdspan over x's elements
+//   auto y = from_mdspan(m, cpu());                   // a view of them again
 #pragma once
 #include <version>
 

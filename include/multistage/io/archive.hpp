@@ -105,6 +105,7 @@ class archive_reader {
     const std::size_t n = std::size_t(std::min<std::uint64_t>(most, have.size()));
     return {have.begin(), have.begin() + std::ptrdiff_t(n)};
   }
+  /// What libarchive says of the last call.
   std::string reason() const {
     const char* const text = ::archive_error_string(from_.get());
     return text ? text : "the archive is cut or broken";

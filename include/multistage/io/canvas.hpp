@@ -160,17 +160,18 @@ class canvas {
       }
     return p;
   }
-  /// The picture as PNG bytes.
-  std::string png() const {
-    return encode_png(pixels());
+  /// The picture as PNG bytes, of one channel where nothing is coloured. @param texts what it
+  /// says of itself
+  std::string png(const picture_texts& texts = {}) const {
+    return encode_png(detail::without_needless_colours(pixels()), texts);
   }
-  /// Writes the picture as PNG, atomically. @param texts what it says of itself. @throws
-  /// file_error
+  /// Writes the same, atomically. @throws file_error
   void save(const std::string& path, const picture_texts& texts = {}) const {
-    write_file(path, encode_png(pixels(), texts));
+    write_file(path, png(texts));
   }
 
  private:
+  /// The colour of what is drawn next.
   void set(colour k) {
     cairo_set_source_rgb(c_.get(), k.r, k.g, k.b);
   }

@@ -1,6 +1,8 @@
 // The binary files of CIFAR-10 and CIFAR-100: records of labels and 3 x 32 x 32 bytes, channels
 // first, one behind the other. CIFAR-100's have two labels, of which the second, the fine one,
 // is taken. They have no magic: sizes and labels say which they are.
+//
+//   image_source images = open_images("cifar-10-batches-bin");     // 50,000 of 32 x 32 x 3
 #pragma once
 #include <optional>
 #include <utility>

@@ -24,13 +24,14 @@ namespace detail {
 
 /// Refuses settings that have no effect on a kind of file. @throws value_error
 inline void check_rule(const std::string& path, const image_rule& rule, file_kind kind) {
-  const bool integers =
-      kind == file_kind::npy || kind == file_kind::zip || kind == file_kind::idx;
+  const bool archive = kind == file_kind::zip;
+  const bool array = kind == file_kind::npy || archive;
+  const bool integers = array || kind == file_kind::idx;
   require<value_error>(rule.largest == 0 || integers, path,
                        ": is no array of integers; its white is 255, leave `largest` out");
-  require<value_error>(rule.array.empty() || kind == file_kind::zip, path,
+  require<value_error>(rule.array.empty() || archive, path,
                        ": is no npz archive; leave `array` out");
-  require<value_error>(!rule.latents || kind == file_kind::npy || kind == file_kind::zip, path,
+  require<value_error>(!rule.latents || array, path,
                        ": is no array of floats; latent images come as npy or npz");
 }
 
@@ -38,52 +39,64 @@ inline void check_rule(const std::string& path, const image_rule& rule, file_kin
 inline row_reader<unsigned char> bytes_of(byte_source source,
                                           std::uint64_t data,
                                           const shape& e) {
-  return by_blocks<unsigned char>(
-      e, e.row_size(), [=, size = e.row_size()](index_t first, index_t n, unsigned char* to) {
-        source.read(data + std::uint64_t(first * size), to, std::size_t(n * size));
-      });
+  const index_t size = e.row_size();
+  const auto block = [=](index_t first, index_t n, unsigned char* to) {
+    const std::uint64_t at = data + std::uint64_t(first * size);
+    source.read(at, to, std::size_t(n * size));
+  };
+  return by_blocks<unsigned char>(e, size, block);
 }
 
-inline image_source npy_source(const std::string& path,
-                               byte_source source,
-                               npy_layout layout,
-                               const image_rule& rule) {
-  const shape e = image_rule::extents(path, layout.extents);
+/// Refuses extents that are none of images, or of images that no memory holds. @throws
+/// file_error
+inline void check_array(const std::string& path, const shape& e, const image_rule& rule) {
   const bool channels_first =
       e.channels > 4 && (e.height == 1 || e.height == 3 || e.height == 4);
   require<file_error>(!channels_first || rule.latents, path, ": is an array [", e.rows, ", ",
                       e.height, ", ", e.width, ", ", e.channels,
                       "]: its channels come first; save array.transpose(0, 2, 3, 1)");
   check_pixels(path, std::uint64_t(e.width), std::uint64_t(e.height), rule.most_pixels);
-  require<file_error>(e.channels <= (index_t{1} << 40) / (e.width * e.height), path,
-                      ": images of ", e.height, " x ", e.width, " x ", e.channels,
-                      " values are too large");
+  require<file_error>(e.channels <= most_values / (e.width * e.height), path, ": images of ",
+                      e.height, " x ", e.width, " x ", e.channels, " values are too large");
+}
+
+/// An array whose values lie in `source` as `layout` says.
+inline image_source npy_source(const std::string& path,
+                               byte_source source,
+                               npy_layout layout,
+                               const image_rule& rule) {
+  const shape e = image_rule::extents(path, layout.extents);
+  check_array(path, e, rule);
   const index_t size = e.row_size();
   const auto block = [=](index_t first, index_t n, float* to) {
     const std::size_t width = layout.width();
-    const auto before = std::size_t(first * size);
-    const auto values = std::size_t(n * size);
+    const std::size_t before = std::size_t(first * size);
+    const std::size_t values = std::size_t(n * size);
     const auto bytes = source.bytes(layout.data + before * width, values * width);
     layout.convert(bytes.data(), values, to);
     rule.apply(path, layout.type, before, values, to);
   };
   image_source images{e, by_blocks<float>(e, size, block)};
-  images.kind =
-      layout.type[0] == 'f' && rule.latents ? image_values::latents : image_values::pictures;
-  if (layout.type == "u1" && rule.white(layout.type) == 255)
+  const bool latents = layout.type[0] == 'f' && rule.latents;
+  images.kind = latents ? image_values::latents : image_values::pictures;
+  const double white = rule.white(layout.type);
+  if (layout.type == "u1" && white == 255)
     images.read_bytes = bytes_of(source, layout.data, e);
-  return rule.judged(layout.type) ? watched(std::move(images), path, rule.white(layout.type))
-                                  : images;
+  if (!rule.judged(layout.type))
+    return images;
+  return watched(std::move(images), path, white);
 }
 
 /// The set with labels where there is one for each image, a whole number from 0.
 inline image_source with_labels(image_source images, std::span<const double> labels) {
   constexpr double most = 65535;
+  const auto is_label = [](double value) {
+    return value >= 0 && value <= most && value == std::floor(value);
+  };
   if (index_t(labels.size()) != images.extents.rows || labels.empty())
     return images;
-  for (const double label : labels)
-    if (!(label >= 0 && label <= most && label == std::floor(label)))
-      return images;
+  if (!std::all_of(labels.begin(), labels.end(), is_label))
+    return images;
   const double last = *std::max_element(labels.begin(), labels.end());
   return images.labelled({labels.begin(), labels.end()}, index_t(last) + 1);
 }
@@ -93,8 +106,9 @@ inline image_source with_labels(image_source images, std::span<const double> lab
 inline std::string labels_beside(const std::string& images,
                                  const std::vector<zip_entry>& entries) {
   std::vector<std::string> names = {"labels", "label", "y"};
-  if (images[0] == 'x' || images[0] == 'X')
-    names.insert(names.begin(), char(images[0] + 1) + images.substr(1));
+  const char first = images[0];
+  if (first == 'x' || first == 'X')
+    names.insert(names.begin(), char(first + 1) + images.substr(1));
   for (const std::string& name : names)
     for (const zip_entry& e : entries)
       if (e.name == name + ".npy" && name != images)
@@ -113,14 +127,16 @@ inline image_source npz_source(const std::string& path,
   const auto held = std::make_shared<holder>();
   held->archive = source.bytes(0, source.size());
   held->member = open_npz(path, held->archive, rule.array);
-  image_source images =
-      npy_source(path + ", array " + held->member.name, byte_source(held, held->member.bytes),
-                 held->member.layout, rule);
-  const std::string labels =
-      labels_beside(held->member.name, zip_archive(path, held->archive).entries());
-  return labels.empty()
-             ? images
-             : with_labels(std::move(images), parse_npz(path, held->archive, labels).values);
+  const npz_member& member = held->member;
+  // The bytes stay as long as the source does, which holds their holder.
+  image_source images = npy_source(path + ", array " + printable(member.name),
+                                   byte_source(held, member.bytes), member.layout, rule);
+  const zip_archive archive(path, held->archive);
+  const std::string labels = labels_beside(member.name, archive.entries());
+  if (labels.empty())
+    return images;
+  const npy_array values = parse_npz(path, held->archive, labels);
+  return with_labels(std::move(images), values.values);
 }
 
 /// The file of labels that goes with one of images: "train-labels-idx1-ubyte" with
@@ -132,11 +148,13 @@ inline std::string idx_labels_of(const std::string& path) {
   if (what == std::string::npos)
     return {};
   name.replace(what, 6, "labels");
-  if (const std::size_t at = name.find("idx"); at != std::string::npos && at + 3 < name.size())
+  // The digit behind "idx" is the number of axes: labels have one.
+  const std::size_t at = name.find("idx");
+  if (at != std::string::npos && at + 3 < name.size())
     name[at + 3] = '1';
   const bool packed = std::filesystem::path(name).extension() == ".gz";
-  for (const std::string& one :
-       {name, packed ? name.substr(0, name.size() - 3) : name + ".gz"}) {
+  const std::string other = packed ? name.substr(0, name.size() - 3) : name + ".gz";
+  for (const std::string& one : {name, other}) {
     const std::string labels = (images.parent_path() / one).string();
     if (std::filesystem::is_regular_file(labels))
       return labels;
@@ -149,9 +167,9 @@ inline image_source idx_source(const std::string& path,
                                byte_source source,
                                const image_rule& rule) {
   const idx_layout layout = parse_idx_layout(path, source.bytes(0, 20), source.size());
-  check_pixels(path, std::uint64_t(layout.extents.width), std::uint64_t(layout.extents.height),
-               rule.most_pixels);
   const shape e = layout.extents;
+  const bool is_white_255 = rule.largest == 0 || rule.largest == 255;
+  check_pixels(path, std::uint64_t(e.width), std::uint64_t(e.height), rule.most_pixels);
   const auto block = [=, largest = rule.largest](index_t first, index_t n, float* to) {
     const std::uint64_t at = layout.data + std::uint64_t(first * e.row_size());
     const auto bytes = source.bytes(at, std::uint64_t(n * e.row_size()));
@@ -159,7 +177,7 @@ inline image_source idx_source(const std::string& path,
   };
   image_source images{e, by_blocks<float>(e, e.row_size(), block)};
   images.finite = true;
-  if (rule.largest == 0 || rule.largest == 255)
+  if (is_white_255)
     images.read_bytes = bytes_of(source, layout.data, e);
   images = watched(std::move(images), path, rule.largest > 0 ? rule.largest : 255);
   const std::string labels_path = idx_labels_of(path);
@@ -204,10 +222,10 @@ inline image_source file_source(const std::string& path, const image_rule& rule)
   if (k.kind == file_kind::idx && is_cifar_after_all(source))
     k = {};
   check_rule(path, rule, k.kind);
-  if (k.kind == file_kind::npy)
-    return npy_source(path, source,
-                      parse_npy_layout(path, source.bytes(0, npy_longest_start), source.size()),
-                      rule);
+  if (k.kind == file_kind::npy) {
+    const auto start = source.bytes(0, npy_longest_start);
+    return npy_source(path, source, parse_npy_layout(path, start, source.size()), rule);
+  }
   if (k.kind == file_kind::zip)
     return npz_source(path, source, rule);
   if (k.kind == file_kind::idx)
@@ -245,20 +263,18 @@ inline image_source with_channels(const std::string& path,
     if (!read)
       return {};
     return [=](std::span<const index_t> rows, T* to) {
-      std::vector<T> values(rows.size() * std::size_t(from.row_size()));
+      const std::size_t pixels = std::size_t(from.height * from.width);
+      const std::size_t count = std::size_t(from.channels);
+      std::vector<T> values(rows.size() * pixels * count);
       read(rows, values.data());
-      // Pixel by pixel: grey is repeated, and of colours that must agree the first is taken.
-      const index_t pixels = from.height * from.width;
-      for (std::size_t p = 0; p < rows.size() * std::size_t(pixels); ++p)
-        for (index_t c = 0; c < std::max(from.channels, channels); ++c) {
-          const T v =
-              values[p * std::size_t(from.channels) + std::size_t(from.channels == 1 ? 0 : c)];
-          if (c < channels)
-            *to++ = v;
-          require<value_error>(from.channels == 1 || v == to[-1], path, ": picture ",
-                               rows[p / std::size_t(pixels)],
-                               " has colours and cannot be read as grey");
-        }
+      for (std::size_t p = 0; p < rows.size() * pixels; ++p) {
+        const T* const pixel = values.data() + p * count;
+        const bool grey = std::all_of(pixel, pixel + count, [&](T v) { return v == *pixel; });
+        require<value_error>(grey, path, ": picture ", rows[p / pixels],
+                             " has colours and cannot be read as grey");
+        // One value stands for all channels there are, and becomes all that are wanted.
+        to = std::fill_n(to, channels, *pixel);
+      }
     };
   };
   images.extents.channels = channels;
@@ -276,8 +292,8 @@ inline std::string folder_of_index(const std::string& path) {
   if (at.filename() == std::filesystem::path(index_name).filename())
     return at.has_parent_path() ? at.parent_path().string() : ".";
   std::error_code problem;
-  require<file_error>(is_shards(path) || !std::filesystem::exists(shard_name(path, 0), problem),
-                      path,
+  const bool has_images = std::filesystem::exists(shard_name(path, 0), problem);
+  require<file_error>(is_shards(path) || !has_images, path,
                       ": has images of a data set, but no index.json: the set was not "
                       "finished; make it anew");
   return path;
@@ -316,14 +332,16 @@ inline image_set read_all(const image_source& images,
   all.extents = images.extents;
   all.values.resize(std::size_t(images.extents.size()));
   const index_t size = images.extents.row_size();
-  for (index_t first = 0; first < all.count(); first += block) {
-    const index_t n = std::min(block, all.count() - first);
+  const index_t count = all.count();
+  for (index_t first = 0; first < count; first += block) {
+    const index_t n = std::min(block, count - first);
     images.read_block(first, n, all.values.data() + first * size);
     if (told)
-      told(double(first + n) / double(all.count()));
+      told(double(first + n) / double(count));
   }
   return all;
 }
+
 /// What `open_images` opens, read whole into memory.
 inline image_set read_images(const std::string& path, const image_rule& rule = {}) {
   return read_all(open_images(path, rule));

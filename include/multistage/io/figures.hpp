@@ -20,8 +20,9 @@ namespace figure_detail {
 
 /// Three digits, with an exponent where that is shorter.
 inline std::string number(double v) {
+  const double size = std::fabs(v);
   char text[32];
-  if (v != 0 && (std::fabs(v) < 0.01 || std::fabs(v) >= 10000))
+  if (v != 0 && (size < 0.01 || size >= 10000))
     std::snprintf(text, sizeof text, "%.1e", v);
   else
     std::snprintf(text, sizeof text, "%.3g", v);
@@ -30,90 +31,105 @@ inline std::string number(double v) {
 
 /// @throws shape_error for values that are no images of those extents, or none that can be seen
 inline void check_images(const char* figure, std::size_t values, const shape& extents) {
-  require<shape_error>(countable(extents) && index_t(values) == extents.size(), figure, ": ",
-                       values, " values for images ", extents,
+  const bool as_many = countable(extents) && index_t(values) == extents.size();
+  require<shape_error>(as_many, figure, ": ", values, " values for images ", extents,
                        "; give as many as the extents say");
-  require<shape_error>(extents.channels == 1 || extents.channels == 3, figure, ": images of ",
-                       extents.channels,
+  const bool shown = extents.channels == 1 || extents.channels == 3;
+  require<shape_error>(shown, figure, ": images of ", extents.channels,
                        " channels; 1 (grey) or 3 (RGB) can be shown, latent images are"
                        " decoded first");
 }
 
-/// A plotting area with linear or logarithmic axes.
+/// The values an axis shows, from one end to the other.
+struct axis_range {
+  double low;
+  double high;
+  bool log = false;
+
+  /// Where v lies between the ends, as a share.
+  double place(double v) const {
+    if (log)
+      return std::log(v / low) / std::log(high / low);
+    return (v - low) / (high - low);
+  }
+  /// Powers of ten times the digits, those that lie within.
+  std::vector<double> powers(const std::vector<double>& digits) const {
+    std::vector<double> found;
+    const double top = high * 1.0001;  // so that rounding leaves no end out
+    const double bottom = low * 0.9999;
+    const int first = int(std::floor(std::log10(low)));
+    for (int e = first; std::pow(10.0, e) <= top; ++e)
+      for (const double digit : digits) {
+        const double v = digit * std::pow(10.0, e);
+        if (v >= bottom && v <= top)
+          found.push_back(v);
+      }
+    return found;
+  }
+  /// Steps of 1, 2, 5 or 10 times a power of ten, about five of them.
+  std::vector<double> steps() const {
+    std::vector<double> found;
+    const double raw = (high - low) / 5;
+    const double power = std::pow(10.0, std::floor(std::log10(raw)));
+    const double m = raw / power;
+    const double step = power * (m < 1.5 ? 1 : m < 3.5 ? 2 : m < 7.5 ? 5 : 10);
+    const double first = std::ceil(low / step - 1e-9) * step;
+    for (double v = first; v <= high + 1e-9 * step; v += step)
+      found.push_back(std::fabs(v) < 1e-12 * step ? 0 : v);
+    return found;
+  }
+  /// Round numbers within, at least three where there are so many: on a logarithmic axis powers
+  /// of ten, with 2 and 5, with all digits, or, where the interval is short, equal steps.
+  std::vector<double> ticks() const {
+    static const std::vector<double> digits[] = {
+        {1},
+        {1, 2, 5},
+        {1, 2, 3, 4, 5, 6, 7, 8, 9},
+    };
+    if (log)
+      for (const std::vector<double>& some : digits)
+        if (const std::vector<double> found = powers(some); found.size() >= 4)
+          return found;
+    return steps();
+  }
+  /// The label, which says so where the axis is logarithmic.
+  std::string said(const std::string& label) const {
+    return log ? label + " (logarithmic)" : label;
+  }
+};
+
+/// A plotting area, in pixels, and what its axes show.
 struct axes {
   canvas& c;
   double left;
   double top;
   double width;
   double height;
-  double x0;
-  double x1;
-  double y0;
-  double y1;
-  bool log_x = false;
-  bool log_y = false;
+  axis_range across;
+  axis_range upwards;
 
-  /// Where v lies between a and b, as a share.
-  static double place(double v, double a, double b, bool log) {
-    return log ? std::log(v / a) / std::log(b / a) : (v - a) / (b - a);
-  }
   /// Pixels from the left.
   double x(double v) const {
-    return left + width * place(v, x0, x1, log_x);
+    return left + width * across.place(v);
   }
   /// Pixels from the top.
   double y(double v) const {
-    return top + height * (1 - place(v, y0, y1, log_y));
-  }
-
-  /// Round numbers from a to b, at least three where the interval has them: on a logarithmic
-  /// axis powers of ten, with 2 and 5, with all digits, or, where the interval is short, equal
-  /// steps.
-  static std::vector<double> ticks(double a, double b, bool log) {
-    std::vector<double> t;
-    for (const auto& digits :
-         {std::vector<double>{1}, {1, 2, 5}, {1, 2, 3, 4, 5, 6, 7, 8, 9}}) {
-      if (!log)
-        break;
-      t.clear();
-      const int first = int(std::floor(std::log10(a)));
-      for (int e = first; std::pow(10.0, e) <= b * 1.0001; ++e)
-        for (const double m : digits) {
-          const double v = m * std::pow(10.0, e);
-          const bool inside = v >= a * 0.9999 && v <= b * 1.0001;
-          if (inside)
-            t.push_back(v);
-        }
-      if (t.size() >= 4)
-        return t;
-    }
-    // Steps of 1, 2, 5 or 10 times a power of ten, about five of them.
-    t.clear();
-    const double raw = (b - a) / 5;
-    const double power = std::pow(10.0, std::floor(std::log10(raw)));
-    const double m = raw / power;
-    const double step = power * (m < 1.5 ? 1 : m < 3.5 ? 2 : m < 7.5 ? 5 : 10);
-    for (double v = std::ceil(a / step - 1e-9) * step; v <= b + 1e-9 * step; v += step)
-      t.push_back(std::fabs(v) < 1e-12 * step ? 0 : v);
-    return t;
-  }
-  /// The label, which says so where its axis is logarithmic.
-  static std::string said(const std::string& label, bool log) {
-    return log ? label + " (logarithmic)" : label;
+    return top + height * (1 - upwards.place(v));
   }
   /// Lines at the ticks with their numbers, the frame, and the labels beside it.
   void draw(const std::string& x_label, const std::string& y_label) {
-    for (double v : ticks(x0, x1, log_x)) {
-      c.line(x(v), top, x(v), top + height, canvas::light);
-      c.text(x(v), top + height + 14, number(v), 12, 0.5);
+    const double bottom = top + height;
+    for (const double v : across.ticks()) {
+      c.line(x(v), top, x(v), bottom, canvas::light);
+      c.text(x(v), bottom + 14, number(v), 12, 0.5);
     }
-    for (double v : ticks(y0, y1, log_y)) {
+    for (const double v : upwards.ticks()) {
       c.line(left, y(v), left + width, y(v), canvas::light);
       c.text(left - 8, y(v), number(v), 12, 1);
     }
     c.frame(left, top, width, height, canvas::grey);
-    c.text(left + width / 2, top + height + 38, said(x_label, log_x), 14, 0.5);
-    c.text(left - 52, top + height / 2, said(y_label, log_y), 14, 0.5, canvas::ink, true);
+    c.text(left + width / 2, bottom + 38, across.said(x_label), 14, 0.5);
+    c.text(left - 52, top + height / 2, upwards.said(y_label), 14, 0.5, canvas::ink, true);
   }
 };
 
@@ -136,24 +152,34 @@ struct grid_layout {
     require<value_error>(columns >= 1 && zoom >= 1 && extents.rows >= 1,
                          "image_grid: ", extents.rows, " images, ", columns, " columns, zoom ",
                          zoom, "; all must be above 0");
-    constexpr index_t largest = 32767;  // cairo's
-    const bool seen = extents.width >= 1 && extents.height >= 1 && extents.width <= largest &&
-                      extents.height <= largest;
-    const index_t cell[2] = {(seen ? extents.width * zoom : 0) + gap,
-                             (seen ? extents.height * zoom : 0) + gap};
     const index_t rows = divide_up(extents.rows, columns);
-    const bool fits = seen && cell[0] <= largest && cell[1] <= largest &&
-                      columns <= largest / cell[0] && rows <= largest / cell[1] &&
-                      gap + columns * cell[0] <= largest && top + rows * cell[1] <= largest;
+    const index_t sides[2] = {side(extents.width, zoom, columns, gap),
+                              side(extents.height, zoom, rows, top)};
     require<value_error>(
-        fits, "image_grid: ", rows, " rows of ", columns, " images of ", extents.width, " x ",
-        extents.height, " with zoom ", zoom, " make more than the ", largest,
+        sides[0] > 0 && sides[1] > 0, "image_grid: ", rows, " rows of ", columns, " images of ",
+        extents.width, " x ", extents.height, " with zoom ", zoom, " make more than the ",
+        largest,
         " pixels a side that a picture can have; take other columns, fewer images or less"
         " zoom, or write them to a folder");
-    cell_width = int(cell[0]);
-    cell_height = int(cell[1]);
-    width = gap + columns * cell_width;
-    height = top + int(rows) * cell_height;
+    cell_width = int(extents.width) * zoom + gap;
+    cell_height = int(extents.height) * zoom + gap;
+    width = int(sides[0]);
+    height = int(sides[1]);
+  }
+
+ private:
+  static constexpr index_t largest = 32767;  // cairo's
+
+  /// Pixels that `count` images of `extent` values take behind `before` pixels; 0 where that is
+  /// no side of a picture. Nothing overflows on the way: each factor is looked at by itself.
+  static index_t side(index_t extent, int zoom, index_t count, index_t before) {
+    if (extent < 1 || extent > largest)
+      return 0;
+    const index_t cell = extent * zoom + gap;
+    if (cell > largest || count > largest / cell)
+      return 0;
+    const index_t all = before + count * cell;
+    return all <= largest ? all : 0;
   }
 };
 
@@ -165,14 +191,14 @@ inline canvas image_grid(std::span<const double> values,
                          int columns,
                          int zoom,
                          const std::string& title = {}) {
-  const grid_layout l(extents, columns, zoom, !title.empty());
+  const grid_layout layout(extents, columns, zoom, !title.empty());
   figure_detail::check_images("image_grid", values.size(), extents);
-  canvas c(l.width, l.height);
+  canvas c(layout.width, layout.height);
   if (!title.empty())
     c.text(grid_layout::gap + 2, 17, title, 14);
   for (index_t i = 0; i < extents.rows; ++i) {
-    const double x = grid_layout::gap + double(i % columns) * l.cell_width;
-    const double y = l.top + double(i / columns) * l.cell_height;
+    const double x = grid_layout::gap + double(i % columns) * layout.cell_width;
+    const double y = layout.top + double(i / columns) * layout.cell_height;
     const double* const image = values.data() + i * extents.row_size();
     c.image(x, y, image, extents.height, extents.width, extents.channels, zoom);
   }
@@ -186,7 +212,8 @@ struct heat_area {
   const std::vector<double>& nodes;
   int left = 84;
   int top = 52;
-  int cell = std::max(1, 546 / std::max(count(), 1));  // pixels of a node
+  // Pixels of a node: as many as fit the area, one at least.
+  int cell = std::max(1, 546 / std::max(count(), 1));
   int size = count() * cell;
 
   /// Nodes along an axis.
@@ -240,27 +267,32 @@ inline void draw_stages(canvas& c, const heat_area& a, const std::vector<double>
 /// Some nodes along both axes, and beneath them their noise levels where there are any.
 inline void draw_nodes(canvas& c, const heat_area& a, const std::vector<double>& sigmas) {
   const int every = std::max(1, a.count() / 7);
+  const int bottom = a.top + a.size;
   for (int i = 0; i < a.count(); i += every) {
     const std::string node = number(a.nodes[i]);
-    c.text(a.across(i), a.top + a.size + 14, node, 12, 0.5);
+    c.text(a.across(i), bottom + 14, node, 12, 0.5);
     c.text(a.left - 8, a.down(i), node, 12, 1);
     if (sigmas.empty())
       continue;
     const std::string sigma = number(sigmas[i]);
-    c.text(a.across(i), a.top + a.size + 32, sigma, 12, 0.5, canvas::grey);
+    c.text(a.across(i), bottom + 32, sigma, 12, 0.5, canvas::grey);
   }
   if (!sigmas.empty())
-    c.text(a.left - 34, a.top + a.size + 32, "sigma", 12, 1, canvas::grey);
+    c.text(a.left - 34, bottom + 32, "sigma", 12, 1, canvas::grey);
 }
 
 /// What the colours mean, beside the matrix.
 inline void draw_colour_bar(canvas& c, const heat_area& a) {
   const int bar = a.left + a.size + 36;
-  for (int i = 0; i < a.size; ++i)
-    c.rectangle(bar, a.top + i, 18, 1, scale_colour(1 - double(i) / (a.size - 1)));
+  for (int i = 0; i < a.size; ++i) {
+    const double share = 1 - double(i) / (a.size - 1);  // from 1 at the top to 0
+    c.rectangle(bar, a.top + i, 18, 1, scale_colour(share));
+  }
   c.frame(bar, a.top, 18, a.size, canvas::grey);
-  for (int i = 0; i <= 5; ++i)
-    c.text(bar + 25, a.top + a.size * (1 - i / 5.0), number(i / 5.0), 12);
+  for (int i = 0; i <= 5; ++i) {
+    const double share = i / 5.0;
+    c.text(bar + 25, a.top + a.size * (1 - share), number(share), 12);
+  }
   c.text(bar + 74, a.top + a.size / 2.0, "share of values alike", 13, 0.5, canvas::ink, true);
 }
 
@@ -278,11 +310,11 @@ inline canvas heat_map(const std::vector<double>& matrix,
   using namespace figure_detail;
   const heat_area a{nodes};
   const int n = a.count();
-  require<value_error>(n >= 2 && matrix.size() == std::size_t(n) * n,
-                       "heat_map: ", matrix.size(), " values for ", n,
+  const bool square = matrix.size() == std::size_t(n) * n;
+  require<value_error>(n >= 2 && square, "heat_map: ", matrix.size(), " values for ", n,
                        " nodes; at least two nodes and a square matrix are needed");
-  require<value_error>(sigmas.empty() || sigmas.size() == nodes.size(),
-                       "heat_map: ", sigmas.size(), " sigmas for ", n,
+  const bool labelled = sigmas.empty() || sigmas.size() == nodes.size();
+  require<value_error>(labelled, "heat_map: ", sigmas.size(), " sigmas for ", n,
                        " nodes; give one for each, or none");
   canvas c(a.left + a.size + 130, a.top + a.size + 92);
   c.text(a.left, 24, title, 15);
@@ -304,6 +336,75 @@ struct curve {
   colour ink;             ///< colour of the line
 };
 
+namespace figure_detail {
+
+/// Whether a point can be drawn: finite, and above 0 where its axis is logarithmic.
+inline bool is_point(const curve& k, std::size_t i, bool log_x, bool log_y) {
+  if (!std::isfinite(k.x[i]) || !std::isfinite(k.y[i]))
+    return false;
+  return (!log_x || k.x[i] > 0) && (!log_y || k.y[i] > 0);
+}
+
+/// What axes show of curves: {x, y}, with room above and below.
+inline std::pair<axis_range, axis_range> ranges_of(const std::vector<curve>& curves,
+                                                   bool log_x,
+                                                   bool log_y) {
+  axis_range x{HUGE_VAL, -HUGE_VAL, log_x};
+  axis_range y{HUGE_VAL, -HUGE_VAL, log_y};
+  const auto include = [](axis_range& range, double v) {
+    range.low = std::min(range.low, v);
+    range.high = std::max(range.high, v);
+  };
+  for (const curve& k : curves)
+    for (std::size_t i = 0; i < k.x.size(); ++i) {
+      if (!is_point(k, i, log_x, log_y))
+        continue;
+      include(x, k.x[i]);
+      include(y, k.y[i]);
+    }
+  // Without any point something is shown all the same: axes with nothing in them.
+  const bool nothing = !(x.low <= x.high);
+  if (nothing) {
+    x = {log_x ? 1.0 : 0.0, log_x ? 10.0 : 1.0, log_x};
+    y = {log_y ? 0.1 : 0.0, 1.0, log_y};
+  }
+  if (x.low == x.high)
+    x.high = log_x ? 2 * x.low : x.low + 1;
+  if (log_y) {
+    y.low /= 1.25;
+    y.high *= 1.25;
+  } else {
+    const double room = y.high > y.low ? (y.high - y.low) * 0.05 : 0.5;
+    y.low -= room;
+    y.high += room;
+  }
+  return {x, y};
+}
+
+/// A curve through its points; one that has a single point is a square there.
+inline void draw_curve(axes& a, const curve& k) {
+  bool begun = false;
+  double before_x = 0;
+  double before_y = 0;
+  int points = 0;
+  for (std::size_t i = 0; i < k.x.size(); ++i) {
+    if (!is_point(k, i, a.across.log, a.upwards.log))
+      continue;
+    const double x = a.x(k.x[i]);
+    const double y = a.y(k.y[i]);
+    if (begun)
+      a.c.line(before_x, before_y, x, y, k.ink, 2);
+    begun = true;
+    before_x = x;
+    before_y = y;
+    ++points;
+  }
+  if (points == 1)
+    a.c.rectangle(before_x - 2, before_y - 2, 5, 5, k.ink);
+}
+
+}  // namespace figure_detail
+
 /// Curves over common axes, y logarithmic if all is above 0 and asked for.
 inline canvas line_chart(const std::vector<curve>& curves,
                          const std::string& title,
@@ -311,57 +412,18 @@ inline canvas line_chart(const std::vector<curve>& curves,
                          const std::string& y_label,
                          bool log_y,
                          bool log_x = false) {
-  double x0 = HUGE_VAL;
-  double x1 = -HUGE_VAL;
-  double y0 = HUGE_VAL;
-  double y1 = -HUGE_VAL;
-  const auto good = [&](const curve& k, std::size_t i) {
-    return std::isfinite(k.x[i]) && std::isfinite(k.y[i]) && (!log_y || k.y[i] > 0) &&
-           (!log_x || k.x[i] > 0);
-  };
+  using namespace figure_detail;
   for (const curve& k : curves)
     require<value_error>(k.x.size() == k.y.size(), "line_chart: curve '", k.name, "' has ",
                          k.x.size(), " x and ", k.y.size(), " y; give as many of each");
-  for (const curve& k : curves)
-    for (std::size_t i = 0; i < k.x.size(); ++i)
-      if (good(k, i))
-        x0 = std::min(x0, k.x[i]), x1 = std::max(x1, k.x[i]), y0 = std::min(y0, k.y[i]),
-        y1 = std::max(y1, k.y[i]);
-  if (!(x0 <= x1))
-    x0 = log_x ? 1 : 0, x1 = log_x ? 10 : 1, y0 = log_y ? 0.1 : 0, y1 = 1;
-  if (x0 == x1)
-    x1 = log_x ? 2 * x0 : x0 + 1;
-  if (log_y)
-    y0 /= 1.25, y1 *= 1.25;
-  else {
-    const double room = y1 > y0 ? (y1 - y0) * 0.05 : 0.5;
-    y0 -= room;
-    y1 += room;
-  }
+  const auto [across, upwards] = ranges_of(curves, log_x, log_y);
   canvas c(860, 480);
   c.text(84, 24, title, 15);
-  figure_detail::axes a{c, 84, 46, 620, 366, x0, x1, y0, y1, log_x, log_y};
+  axes a{c, 84, 46, 620, 366, across, upwards};
   a.draw(x_label, y_label);
   double legend = 60;
   for (const curve& k : curves) {
-    bool pen = false;
-    double px = 0;
-    double py = 0;
-    int points = 0;
-    for (std::size_t i = 0; i < k.x.size(); ++i) {
-      if (!good(k, i))
-        continue;
-      const double x = a.x(k.x[i]);
-      const double y = a.y(k.y[i]);
-      if (pen)
-        c.line(px, py, x, y, k.ink, 2);
-      pen = true;
-      px = x;
-      py = y;
-      ++points;
-    }
-    if (points == 1)
-      c.rectangle(px - 2, py - 2, 5, 5, k.ink);
+    draw_curve(a, k);
     c.line(720, legend, 742, legend, k.ink, 3);
     c.text(750, legend, k.name, 13);
     legend += 22;
@@ -386,21 +448,26 @@ inline canvas trajectories(const std::vector<std::vector<double>>& cells,
     figure_detail::check_images("trajectories", cell.size(), extents);
   const int columns = int(sigmas.size());
   const int gap = 6;
-  const int w = int(extents.width) * zoom;
-  const int h = int(extents.height) * zoom;
+  const int cell_width = int(extents.width) * zoom;
+  const int cell_height = int(extents.height) * zoom;
   const int top = 84;
   const int left = 10;
-  canvas c(left + columns * (w + gap) + 4, top + int(extents.rows) * (h + gap) + 8);
+  const int width = left + columns * (cell_width + gap) + 4;
+  const int height = top + int(extents.rows) * (cell_height + gap) + 8;
+  canvas c(width, height);
   c.text(left, 22, title, 15);
   for (int k = 0; k < columns; ++k) {
     const int stage = stages.stage(sigmas[k]);
-    const double x = left + k * (w + gap);
-    c.rectangle(x - 3, 40, w + 6, 18, stage_colour(stage));
-    c.text(x + w / 2.0, 49, "stage " + std::to_string(stage), 11, 0.5, canvas::paper);
-    c.text(x + w / 2.0, 70, figure_detail::number(sigmas[k]), 12, 0.5);
-    for (index_t r = 0; r < extents.rows; ++r)
-      c.image(x, top + double(r) * (h + gap), cells[k].data() + r * extents.row_size(),
-              extents.height, extents.width, extents.channels, zoom);
+    const double x = left + k * (cell_width + gap);
+    const double middle = x + cell_width / 2.0;
+    c.rectangle(x - 3, 40, cell_width + 6, 18, stage_colour(stage));
+    c.text(middle, 49, "stage " + std::to_string(stage), 11, 0.5, canvas::paper);
+    c.text(middle, 70, figure_detail::number(sigmas[k]), 12, 0.5);
+    for (index_t row = 0; row < extents.rows; ++row) {
+      const double y = top + double(row) * (cell_height + gap);
+      const double* const image = cells[k].data() + row * extents.row_size();
+      c.image(x, y, image, extents.height, extents.width, extents.channels, zoom);
+    }
   }
   return c;
 }

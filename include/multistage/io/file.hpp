@@ -435,6 +435,7 @@ class atomic_file {
       writing_failed();
     waiting_.clear();
   }
+  /// @throws file_error with the system's reason
   [[noreturn]] void writing_failed() const {
     fail<file_error>(path_, ": writing failed: ", std::strerror(errno),
                      "; the file that was there, if any, is unchanged");

@@ -132,6 +132,7 @@ class file_walk {
   }
 
  private:
+  /// A file that failed, and why.
   void note(const std::string& name, const std::string& why) {
     if (failed_)
       failed_->push_back({name, why});

@@ -1,5 +1,10 @@
-// The IDX format of MNIST: two zero bytes, a type byte, the number of dimensions, big-endian
-// extents, values; as it is, or as a .gz as it is published.
+// The IDX format of MNIST, as it is or as a .gz as it is published:
+//
+//   0 0 8 3                          two zeros, the type (8: unsigned bytes), dimensions
+//   00 00 EA 60 00 00 00 1C ...      their extents, four bytes each, the highest first
+//   ...                              values, image after image
+//
+//   image_set digits = read_idx("train-images-idx3-ubyte.gz");
 #pragma once
 #include "compressed.hpp"
 #include "file.hpp"
@@ -22,14 +27,26 @@ struct idx_layout {
                float* to) const {
     const index_t size = extents.row_size();
     const float white = largest > 0 ? float(largest) : 255.0f;
-    for (index_t i = first * size; i < (first + n) * size; ++i) {
-      const unsigned char v = *from++;
-      require<value_error>(float(v) <= white, path, ": value ", i, " is ", int(v),
-                           ", above the ", white, " that are said to be white");
-      *to++ = float(v) / white * 2 - 1;
+    for (index_t i = 0; i < n * size; ++i) {
+      const unsigned char v = from[i];
+      require<value_error>(float(v) <= white, path, ": value ", first * size + i, " is ",
+                           int(v), ", above the ", white, " that are said to be white");
+      to[i] = float(v) / white * 2 - 1;
     }
   }
 };
+
+namespace detail {
+
+/// Four bytes as a number, the highest first.
+inline std::uint64_t idx_number(const unsigned char* bytes) {
+  std::uint64_t number = 0;
+  for (std::size_t k = 0; k < 4; ++k)
+    number = number << 8 | bytes[k];
+  return number;
+}
+
+}  // namespace detail
 
 /// Of images [n, h, w] or [n, h, w, c] of unsigned bytes. @param bytes the file's first 20, or
 /// all of them.
@@ -55,30 +72,30 @@ inline idx_layout parse_idx_layout(const std::string& path,
   std::uint64_t count = 1;
   std::uint64_t product = 1;  // of those that are not 0: an empty set's images have a size, too
   index_t e[4] = {0, 0, 0, 1};
+  constexpr std::uint64_t most = std::uint64_t{1} << 40;
   for (std::size_t d = 0; d < dimensions; ++d) {
-    std::uint64_t n = 0;
-    for (std::size_t k = 0; k < 4; ++k)
-      n = n << 8 | bytes[4 + 4 * d + k];
-    if (n != 0 && product > (std::uint64_t{1} << 40) / n)
+    const std::uint64_t extent = detail::idx_number(bytes.data() + 4 + 4 * d);
+    if (extent != 0 && product > most / extent)
       broken(4, "the extents are too large");
-    product *= std::max<std::uint64_t>(n, 1);
-    count *= n;
-    e[d] = index_t(n);
+    product *= std::max<std::uint64_t>(extent, 1);
+    count *= extent;
+    e[d] = index_t(extent);
   }
-  if (count != size - data)
+  const std::uint64_t behind = size - data;
+  if (count != behind)
     broken(data, "its extents take " + std::to_string(count) + " bytes, " +
-                     std::to_string(size - data) + " follow: the file is cut or broken");
+                     std::to_string(behind) + " follow: the file is cut or broken");
   return {{e[0], e[1], e[2], e[3]}, data};
 }
 
 /// Labels of an IDX file [n] of unsigned bytes. @throws file_error with file and reason
 inline std::span<const unsigned char> parse_idx_labels(const std::string& path,
                                                        std::span<const unsigned char> bytes) {
+  static constexpr unsigned char start[] = {0, 0, 8, 1};
   const bool sound =
-      bytes.size() >= 8 && bytes[0] == 0 && bytes[1] == 0 && bytes[2] == 8 && bytes[3] == 1;
+      bytes.size() >= 8 && std::equal(std::begin(start), std::end(start), bytes.begin());
   require<file_error>(sound, path, ": is no IDX file of labels, unsigned bytes of 1 dimension");
-  const std::size_t count = std::size_t(bytes[4]) << 24 | std::size_t(bytes[5]) << 16 |
-                            std::size_t(bytes[6]) << 8 | bytes[7];
+  const std::size_t count = std::size_t(detail::idx_number(bytes.data() + 4));
   require<file_error>(count == bytes.size() - 8, path, ": has ", bytes.size() - 8,
                       " labels of the ", count, " that it promises: it is cut or broken");
   return bytes.subspan(8);

@@ -170,6 +170,7 @@ class image_maker {
     return options_.size ? options_.size
                          : picture_size(made_.extents.width, made_.extents.height);
   }
+  /// A picture becomes an image, or fails.
   void make(pending_image& one) const {
     picture p = one.decode(reading_);
     if (p.channels > channels_)
@@ -186,6 +187,7 @@ class image_maker {
       p = recoloured(std::move(p), channels_);
     one.image = std::move(p);
   }
+  /// An image goes to the sink, in its turn.
   void hand_on(pending_image& one) {
     if (!one.failure.empty()) {
       require<file_error>(!options_.strict, one.failure, strictly);

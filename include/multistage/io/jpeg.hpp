@@ -3,6 +3,8 @@
 // libjpeg's warnings are warnings.
 //
 // libjpeg reports errors by longjmp, too, and is kept apart in the same way.
+//
+//   picture p = decode_jpeg("cat.jpg", read_file("cat.jpg"));
 #pragma once
 #ifdef MULTISTAGE_JPEG
 #include <csetjmp>
@@ -103,6 +105,7 @@ class jpeg_reader {
       std::longjmp(r.guard_, 1);
     };
   }
+  /// Whether its only component is brightness.
   bool grey() const {
     return d_.jpeg_color_space == JCS_GRAYSCALE;
   }

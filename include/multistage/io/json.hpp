@@ -1,5 +1,11 @@
 // Configurations as JSON: the keys are those of the field's own code. What is asked for and not
 // known is an error that names it.
+//
+//   configuration c = configuration_from_json(*parse_json(text, "model.json"));
+//   json again = to_json(c);         // {"network": "song_unet", "channels": 3, ...}
+//
+// The keys are not listed here: each struct names its own in `fields`, with ranges, and what
+// is read, written and complained about follows from that list.
 #pragma once
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -21,6 +27,7 @@ class reader {
     require<value_error>(j.is_object(), where_, ": is not a JSON object");
   }
 
+  /// Whether the object has a key.
   bool has(const char* key) const {
     return j_.contains(key);
   }
@@ -51,15 +58,12 @@ class reader {
     used_.push_back(key);
     if (!j_.contains(key))
       return;
-    int i = 0;
-    std::string known;
-    for (const char* c : choices) {
-      if (is_text(j_.at(key), c))
-        return void(to = E(i));
-      ++i;
-      known += std::string(known.empty() ? "" : ", ") + c;
-    }
-    fail<value_error>(where_, ": '", key, "' is ", excerpt(j_.at(key)), "; known: ", known);
+    const json& value = j_.at(key);
+    const auto found = std::find_if(choices.begin(), choices.end(),
+                                    [&](const char* name) { return is_text(value, name); });
+    require<value_error>(found != choices.end(), where_, ": '", key, "' is ", excerpt(value),
+                         "; known: ", multistage::detail::joined(choices));
+    to = E(found - choices.begin());
   }
   /// Keys that are read elsewhere, or that say nothing here.
   void skip(std::initializer_list<const char*> keys) {
@@ -68,15 +72,14 @@ class reader {
   /// @throws value_error for a key that nothing read
   void finish() const {
     for (const auto& [key, value] : j_.items()) {
-      bool known = false;
-      for (const auto& u : used_)
-        known = known || u == key;
-      require<value_error>(known, where_, ": '", key, "' = ", excerpt(value),
+      const bool known = std::find(used_.begin(), used_.end(), key) != used_.end();
+      require<value_error>(known, where_, ": '", printable(key), "' = ", excerpt(value),
                            " is not a setting there is");
     }
   }
 
  private:
+  /// A value of a kind that JSON knows; nothing where the object has no such key.
   template <class T>
   void setting(const char* key, T& to) {
     used_.push_back(key);
@@ -85,6 +88,7 @@ class reader {
     require<value_error>(take(j_.at(key), to), where_, ": '", key, "' has an unfit value, ",
                          excerpt(j_.at(key)));
   }
+  /// Numbers above 0, of which the rest of `to` is none.
   template <std::size_t N>
   void list(const char* key, std::array<int, N>& to) {
     std::vector<int> list;
@@ -102,8 +106,8 @@ class reader {
   }
 
   const json& j_;
-  std::string where_;
-  std::vector<std::string> used_;
+  std::string where_;              // for messages
+  std::vector<std::string> used_;  // keys that were asked for
 };
 
 /// Writes options of structs as reader reads them.
@@ -111,10 +115,12 @@ class writer {
  public:
   json_document document{json::object()};
 
+  /// Sets the key of an option: lists without their zeros, choices by name.
   template <class T>
   MULTISTAGE_COLD void operator()(const option& o, const T& from) {
     if constexpr (multistage::detail::is_list<T>) {
-      document.set(o.name, std::vector<int>(from.begin(), from.begin() + length(from)));
+      const std::vector<int> entries(from.begin(), from.begin() + length(from));
+      document.set(o.name, entries);
     } else if constexpr (std::is_enum_v<T> || std::is_same_v<T, bool>) {
       const auto names = names_of(o, from);
       if (names.empty())
@@ -135,32 +141,38 @@ void visit_fields(Visit& visit, Options& options) {
   std::remove_const_t<Options>::fields(options, visit);
 }
 
+/// In the order of `configuration::network`'s alternatives.
 inline constexpr std::array networks{"song_unet", "adm_unet", "ncsnpp", "ldm_unet", "custom"};
+/// By what stages share: all, the encoder, nothing.
 inline constexpr std::array architectures{"unified", "multi_decoder", "separate"};
 
 /// Passes over keys of the reference's configurations that say nothing to a network here.
 inline void skip_silent_keys(reader& r, const ncsnpp&) {
   r.skip({"sigma_min", "sigma_max", "label_scale", "stage_intervals_t"});
 }
+/// The same of latent diffusion's.
 inline void skip_silent_keys(reader& r, const ldm_unet&) {
   r.skip({"stage_boundaries_timestep"});
 }
 
 /// Decoders' attention as lists of "attn" and "-" by block.
 inline void read_attention(const json& lists, decoders& d) {
-  require<value_error>(lists.is_array() && lists.size() == std::size_t(d.stage_count()),
-                       "configuration: 'decoder_attention' needs a list for each of ",
-                       d.stage_count(), " decoders");
-  for (std::size_t s = 0; s < lists.size(); ++s) {
-    require<value_error>(lists[s].is_array() && lists[s].size() <= 64,
+  const std::size_t stages = std::size_t(d.stage_count());
+  require<value_error>(lists.is_array() && lists.size() == stages,
+                       "configuration: 'decoder_attention' needs a list for each of ", stages,
+                       " decoders");
+  for (std::size_t s = 0; s < stages; ++s) {
+    const json& list = lists[s];
+    require<value_error>(list.is_array() && list.size() <= 64,
                          "configuration: 'decoder_attention' of stage ", s,
                          " is not a list of at most 64 blocks");
     d.attention[s].given = true;
-    for (std::size_t i = 0; i < lists[s].size(); ++i) {
-      require<value_error>(is_text(lists[s][i], "attn") || is_text(lists[s][i], "-"),
-                           "configuration: 'decoder_attention' holds ", excerpt(lists[s][i]),
+    for (std::size_t i = 0; i < list.size(); ++i) {
+      const bool attends = is_text(list[i], "attn");
+      require<value_error>(attends || is_text(list[i], "-"),
+                           "configuration: 'decoder_attention' holds ", excerpt(list[i]),
                            "; known: \"attn\", \"-\"");
-      d.attention[s].blocks |= std::uint64_t(is_text(lists[s][i], "attn")) << i;
+      d.attention[s].blocks |= std::uint64_t(attends) << i;
     }
   }
 }
@@ -185,11 +197,14 @@ inline precondition usual_precondition(reader& r, const configuration& c) {
   if (!std::holds_alternative<ncsnpp>(c.network))
     return precondition::edm;
   static constexpr std::array schedules{"vp", "subvp", "ve"};
-  int schedule = 0;
+  static constexpr std::array usual{
+      precondition::vp,
+      precondition::subvp,
+      precondition::score_ve,
+  };
+  std::size_t schedule = 0;
   r.choice("schedule", schedule, schedules);
-  return schedule == 0   ? precondition::vp
-         : schedule == 1 ? precondition::subvp
-                         : precondition::score_ve;
+  return usual[schedule];
 }
 
 /// The network of a configuration, with its own settings.
@@ -223,8 +238,13 @@ inline void read_decoders(reader& r, const json& j, configuration& c) {
   int architecture = r.has("decoder_channels") ? 1 : 0;
   r.choice("architecture", architecture, architectures);
   visit_fields(r, c.stages);
-  if (architecture == 0)
-    c.stages.widths = {std::visit([](const auto& n) { return n.encoder_channels; }, c.network)};
+  // A unified network's decoder is as wide as its encoder.
+  if (architecture == 0) {
+    const auto width_of = [](const auto& network) {
+      return network.encoder_channels;
+    };
+    c.stages.widths = {std::visit(width_of, c.network)};
+  }
   c.stages.shared_encoder = architecture != 2;
   r.skip({"decoder_attention", "stage_boundaries", "training"});
   if (j.contains("decoder_attention"))
@@ -259,9 +279,9 @@ inline json to_json(const configuration& c) {
   const decoders& stages = c.stages;
   w.document.set("network", detail::networks[c.network.index()]);
   std::visit([&](const auto& net) { detail::visit_fields(w, net); }, c.network);
-  w.document.set("architecture", detail::architectures[!stages.shared_encoder      ? 2
-                                                       : stages.stage_count() == 1 ? 0
-                                                                                   : 1]);
+  const int shared = stages.stage_count() == 1 ? 0 : 1;
+  const int architecture = stages.shared_encoder ? shared : 2;
+  w.document.set("architecture", detail::architectures[architecture]);
   detail::visit_fields(w, stages);
   if (length(stages.blocks) == 0)
     w.document.edit().erase("decoder_blocks");

@@ -1,6 +1,10 @@
 // JSON from text that somebody else wrote: how deep it may nest is bounded before anything
 // recurses, and a key that is there twice, of which JSON libraries keep one in silence, is
 // refused.
+//
+//   const json_document j = parse_json(text, "settings.json");     // or "settings.json:
+//   line 3..." if (j->contains("steps"))
+//     detail::take((*j)["steps"], steps);                          // false for 2.5 as an int
 #pragma once
 #include <algorithm>
 #include <concepts>
@@ -12,6 +16,7 @@
 #include <vector>
 
 #include "../core/error.hpp"
+#include "../core/utf8.hpp"
 
 namespace multistage::io {
 
@@ -27,7 +32,7 @@ inline std::string excerpt(const json& j) {
   for (const auto& e : j)
     if (e.is_structured())
       return "an array of arrays or objects";
-  return j.dump(-1, ' ', false, json::error_handler_t::replace).substr(0, 60);
+  return printable(j.dump(-1, ' ', false, json::error_handler_t::replace), 60);
 }
 
 /// A value of JSON as T; false when it is of another kind or does not fit. (The JSON library
@@ -52,6 +57,7 @@ bool take(const json& j, T& to) {
     return false;
   }
 }
+/// A list of such values; false unless each fits.
 template <class T>
 bool take(const json& j, std::vector<T>& to) {
   if (!j.is_array())
@@ -140,11 +146,7 @@ namespace detail {
 /// likes.
 inline std::string json_reason(const std::string& what) {
   const std::size_t start = what.find(": ", what.find("parse error"));
-  std::string text = start == std::string::npos ? what : what.substr(start + 2);
-  for (char& c : text)
-    if (c < ' ' || c > '~')
-      c = '?';
-  return text.substr(0, 160);
+  return printable(start == std::string::npos ? what : what.substr(start + 2), 160);
 }
 
 /// Builds a document from a parser's events, until one is refused.
@@ -158,6 +160,7 @@ class json_builder : public nlohmann::json_sax<nlohmann::json> {
   std::string reason;    // why it was refused
   std::size_t byte = 0;  // where in the text; 0: not known
 
+  /// Values, each of which goes where the next one belongs. @return whether to go on
   bool null() override {
     return put(nullptr);
   }
@@ -179,6 +182,7 @@ class json_builder : public nlohmann::json_sax<nlohmann::json> {
   bool binary(json::binary_t&) override {
     return refuse("it holds binary values");
   }
+  /// Containers, which stay open until they end.
   bool start_object(std::size_t) override {
     return open(json::object());
   }
@@ -191,12 +195,14 @@ class json_builder : public nlohmann::json_sax<nlohmann::json> {
   bool end_array() override {
     return close();
   }
+  /// The name of the next value.
   bool key(std::string& name) override {
     if (open_.back()->contains(name))
-      return refuse("'" + name.substr(0, 80) + "' is there twice");
+      return refuse("'" + printable(name) + "' is there twice");
     key_ = std::move(name);
     return true;
   }
+  /// What the JSON library finds wrong.
   bool parse_error(std::size_t, const std::string&, const json::exception& e) override {
     const auto* const syntax = dynamic_cast<const json::parse_error*>(&e);
     byte = syntax ? syntax->byte : 0;
@@ -205,15 +211,18 @@ class json_builder : public nlohmann::json_sax<nlohmann::json> {
   }
 
  private:
+  /// Ends the parse, with a reason.
   bool refuse(std::string why) {
     reason = std::move(why);
     return false;
   }
+  /// A value in its place.
   template <class T>
   bool put(T&& value) {
     place() = std::forward<T>(value);
     return true;
   }
+  /// A container in its place, to which values belong from now on.
   bool open(json container) {
     if (open_.size() == deepest)
       return refuse("it nests deeper than " + std::to_string(deepest) + " levels");
@@ -222,6 +231,7 @@ class json_builder : public nlohmann::json_sax<nlohmann::json> {
     open_.push_back(&at);
     return true;
   }
+  /// What follows belongs to the container around it.
   bool close() {
     open_.pop_back();
     return true;

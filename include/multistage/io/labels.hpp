@@ -36,9 +36,13 @@ inline constexpr std::size_t most_numbered_classes = 65536;
 
 /// Whether a text is a whole number from 0 that may be a label as it is.
 inline bool is_label_number(const std::string& text) {
-  return !text.empty() && text.size() <= 5 &&
-         text.find_first_not_of("0123456789") == std::string::npos &&
-         (text.size() == 1 || text[0] != '0') && std::stoul(text) < most_numbered_classes;
+  if (text.empty() || text.size() > 5)
+    return false;
+  if (text.find_first_not_of("0123456789") != std::string::npos)
+    return false;
+  // "07" is a name: as a number it would be one with "7".
+  const bool plain = text.size() == 1 || text[0] != '0';
+  return plain && std::stoul(text) < most_numbered_classes;
 }
 
 /// Takes a table apart, character by character (RFC 4180).
@@ -57,7 +61,8 @@ class table_reader {
         row.fields.push_back(field());
       while (taken(','));
       taken('\r');
-      if (!taken('\n') && at_ < text_.size())
+      const bool ended = taken('\n') || at_ == text_.size();
+      if (!ended)
         broken(text_[at_] == '\r' ? "a carriage return stands within a line"
                                   : "something follows a quoted field");
       ++line_;
@@ -68,11 +73,13 @@ class table_reader {
   }
 
  private:
+  /// Takes c where it comes next.
   bool taken(char c) {
     const bool there = at_ < text_.size() && text_[at_] == c;
     at_ += there ? 1 : 0;
     return there;
   }
+  /// Takes a field; blanks around it are left out.
   std::string field() {
     if (taken('"'))
       return quoted();
@@ -86,7 +93,8 @@ class table_reader {
     const std::size_t first = text.find_first_not_of(" \t");
     if (first == std::string_view::npos)
       return {};
-    return std::string(text.substr(first, text.find_last_not_of(" \t") - first + 1));
+    const std::size_t last = text.find_last_not_of(" \t");
+    return std::string(text.substr(first, last - first + 1));
   }
   /// Behind its opening quote; it may hold commas, ends of lines, and quotes written twice.
   std::string quoted() {
@@ -104,6 +112,7 @@ class table_reader {
     line_ += ends;
     return field;
   }
+  /// @throws file_error naming the line
   [[noreturn]] void broken(const char* why) const {
     fail<file_error>(path_, ": line ", line_, ": ", why);
   }
@@ -113,6 +122,9 @@ class table_reader {
   std::size_t at_ = 0;
   std::size_t line_ = 1;
 };
+
+/// Characters of a file's name that messages show.
+inline constexpr std::size_t long_name = 400;
 
 /// The name of a file without its folders.
 inline std::string base_name(const std::string& name) {
@@ -135,8 +147,10 @@ inline label_list number_labels(std::span<const std::string> texts) {
   std::map<std::string, int> number;
   if (std::all_of(names.begin(), names.end(), detail::is_label_number)) {
     int most = -1;
-    for (const std::string& name : names)
-      most = std::max(most, number[name] = std::stoi(name));
+    for (const std::string& name : names) {
+      number[name] = std::stoi(name);
+      most = std::max(most, number[name]);
+    }
     for (int label = 0; label <= most; ++label)
       list.classes.push_back(std::to_string(label));
   } else {
@@ -164,13 +178,50 @@ inline label_list labels_by_folder(std::span<const std::string> names) {
   std::vector<std::string> classes;
   for (const std::string& name : names) {
     const std::size_t end = name.find('/', shared);
-    require<value_error>(end != std::string::npos, "labels: ", name,
+    require<value_error>(end != std::string::npos, "labels: ", printable(name, long_name),
                          " lies in no folder of a class; move it into one, or leave labels by "
                          "folder out");
     classes.push_back(name.substr(shared, end - shared));
   }
   return number_labels(classes);
 }
+
+namespace detail {
+
+/// Whether a line is one of headings: the first field says what the column is.
+inline bool is_heading(const table_row& row) {
+  static constexpr std::string_view headings[] = {"file",  "filename", "file_name", "path",
+                                                  "image", "name",     "id",        "image_id"};
+  std::string first = row.fields[0];
+  std::transform(first.begin(), first.end(), first.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return std::count(std::begin(headings), std::end(headings), first) > 0;
+}
+
+/// The line of each file that a table names. @throws file_error for lines that are not a file
+/// and its label, and for files of two labels
+inline std::map<std::string, const table_row*> rows_by_file(
+    const std::string& path,
+    const std::vector<table_row>& rows) {
+  std::map<std::string, const table_row*> row_of;
+  for (const table_row& row : rows) {
+    require<file_error>(row.fields.size() == 2 && !row.fields[1].empty(), path, ": line ",
+                        row.line, ": has ", row.fields.size(),
+                        " fields; a line names a file and its label: cat/1.png,cat");
+    if (&row == &rows[0] && is_heading(row))
+      continue;
+    const std::string& file = row.fields[0];
+    const std::string& label = row.fields[1];
+    const auto [at, is_new] = row_of.emplace(file, &row);
+    const table_row& before = *at->second;
+    require<file_error>(is_new || before.fields[1] == label, path, ": line ", row.line, ": ",
+                        printable(file, long_name), " has the label ", printable(label),
+                        ", and ", printable(before.fields[1]), " in line ", before.line);
+  }
+  return row_of;
+}
+
+}  // namespace detail
 
 /// Labels by a table of two columns, file and label; a first line of headings is left out. A
 /// file is named as it is from the source on, or without folders where that is clear.
@@ -179,41 +230,29 @@ inline label_list labels_by_folder(std::span<const std::string> names) {
 inline label_list labels_by_table(const std::string& path,
                                   std::string_view text,
                                   std::span<const std::string> names) {
-  static constexpr std::string_view headings[] = {"file",  "filename", "file_name", "path",
-                                                  "image", "name",     "id",        "image_id"};
-  std::map<std::string, const table_row*> row_of;
   const std::vector<table_row> rows = parse_table(path, text);
-  for (const table_row& row : rows) {
-    require<file_error>(row.fields.size() == 2 && !row.fields[1].empty(), path, ": line ",
-                        row.line, ": has ", row.fields.size(),
-                        " fields; a line names a file and its label: cat/1.png,cat");
-    std::string first = row.fields[0];
-    std::transform(first.begin(), first.end(), first.begin(),
-                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-    if (&row == &rows[0] && std::count(std::begin(headings), std::end(headings), first) > 0)
-      continue;
-    const auto [at, is_new] = row_of.emplace(row.fields[0], &row);
-    require<file_error>(is_new || at->second->fields[1] == row.fields[1], path, ": line ",
-                        row.line, ": ", row.fields[0], " has the label ", row.fields[1],
-                        ", and ", at->second->fields[1], " in line ", at->second->line);
-  }
+  const std::map<std::string, const table_row*> row_of = detail::rows_by_file(path, rows);
+  // Without its folders a name may stand for one file only.
   std::map<std::string, index_t> same_base;
   for (const std::string& name : std::set<std::string>(names.begin(), names.end()))
     ++same_base[detail::base_name(name)];
   std::set<const table_row*> used;
   std::vector<std::string> labels;
   for (const std::string& name : names) {
+    const std::string base = detail::base_name(name);
     auto at = row_of.find(name);
-    if (at == row_of.end() && same_base[detail::base_name(name)] == 1)
-      at = row_of.find(detail::base_name(name));
-    labels.push_back(at == row_of.end() ? "" : at->second->fields[1]);
-    if (at != row_of.end())
+    if (at == row_of.end() && same_base[base] == 1)
+      at = row_of.find(base);
+    const bool named = at != row_of.end();
+    labels.push_back(named ? at->second->fields[1] : "");
+    if (named)
       used.insert(at->second);
   }
+  const std::string a_line = rows.empty() ? "(none)" : rows.back().fields[0];
+  const std::string a_picture = names.empty() ? "(none)" : names[0];
   require<file_error>(!used.empty(), path, ": names none of the ", names.size(),
-                      " pictures; its lines are like ",
-                      rows.empty() ? "(none)" : rows.back().fields[0], ", pictures like ",
-                      names.empty() ? "(none)" : names[0]);
+                      " pictures; its lines are like ", printable(a_line, detail::long_name),
+                      ", pictures like ", printable(a_picture, detail::long_name));
   label_list list = number_labels(labels);
   if (used.size() < row_of.size())
     list.remarks.push_back(path + ": " + std::to_string(row_of.size() - used.size()) +
@@ -237,16 +276,17 @@ inline label_list labels_by_dataset_json(const std::string& path,
   std::map<std::string, int> label_of;
   for (std::size_t i = 0; i < entries.size(); ++i) {
     const nlohmann::json& entry = entries[i];
-    const bool sound = entry.is_array() && entry.size() == 2 && entry[0].is_string() &&
-                       entry[1].is_number_unsigned() &&
-                       entry[1].get<std::uint64_t>() < detail::most_numbered_classes;
+    const bool pair = entry.is_array() && entry.size() == 2;
+    const bool typed = pair && entry[0].is_string() && entry[1].is_number_unsigned();
+    const bool sound = typed && entry[1].get<std::uint64_t>() < detail::most_numbered_classes;
     require<file_error>(sound, path, ": entry ", i,
                         " of its labels is not [\"file\", a whole number from 0 to ",
                         detail::most_numbered_classes - 1, "]");
     const int label = entry[1].get<int>();
     const auto [at, is_new] = label_of.emplace(entry[0].get<std::string>(), label);
-    require<file_error>(is_new || at->second == label, path, ": entry ", i, ": ", at->first,
-                        " has the labels ", at->second, " and ", label);
+    require<file_error>(is_new || at->second == label, path, ": entry ", i, ": ",
+                        printable(at->first, detail::long_name), " has the labels ", at->second,
+                        " and ", label);
   }
   std::vector<std::string> labels;
   for (const std::string& name : names) {

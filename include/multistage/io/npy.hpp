@@ -9,6 +9,7 @@
 // and the values. The dictionary is read by rules of its own, never evaluated, and its numbers
 // are checked against the file's size before anything is allocated.
 #pragma once
+#include "../core/utf8.hpp"
 #include "images.hpp"
 #include "picture.hpp"
 #include "safetensors.hpp"
@@ -64,6 +65,16 @@ struct npy_array {
 
 namespace detail {
 
+/// The largest array that is read or written, in values.
+inline constexpr index_t most_values = index_t{1} << 40;
+
+/// all *= extent, but for extents of 0: the others must be such that their product can be told,
+/// too. False where it cannot.
+inline bool multiplied(index_t& all, index_t extent) {
+  const index_t factor = std::max<index_t>(extent, 1);
+  return !__builtin_mul_overflow(all, factor, &all) && all <= most_values;
+}
+
 /// Reads the header of an npy file: a dictionary of Python's with the keys descr, fortran_order
 /// and shape, each once, and no other.
 class npy_header {
@@ -85,9 +96,9 @@ class npy_header {
     while (!next('}')) {
       const std::string key = quoted(broken);
       if (!next(':'))
-        broken("the header's '" + key.substr(0, 40) + "' has no value");
+        broken("the header's '" + printable(key, 40) + "' has no value");
       if (seen.find("/" + key + "/") != std::string::npos)
-        broken("'" + key + "' is there twice");
+        broken("'" + printable(key, 40) + "' is there twice");
       seen += "/" + key + "/";
       if (key == "descr")
         descr = quoted(broken);
@@ -96,7 +107,7 @@ class npy_header {
       else if (key == "shape")
         read_shape(broken);
       else
-        broken("the header's '" + key.substr(0, 40) + "' is unknown");
+        broken("the header's '" + printable(key, 40) + "' is unknown");
       if (!next(',') && !ahead('}'))
         broken("the header is not a dictionary");
     }
@@ -158,19 +169,20 @@ class npy_header {
       const std::size_t end = std::min(text_.find_first_of(",)", at_), text_.size());
       std::string number = text_.substr(at_, end - at_);
       number.erase(number.find_last_not_of(" L") + 1);  // Python 2 wrote 3L
-      if (number.empty() || number.find_first_not_of("0123456789") != std::string::npos)
-        broken("the shape holds '" + number.substr(0, 20) +
+      const bool digits = number.find_first_not_of("0123456789") == std::string::npos;
+      if (number.empty() || !digits)
+        broken("the shape holds '" + printable(number, 20) +
                "'; extents are whole numbers from 0");
-      constexpr index_t most = index_t{1} << 40;
-      const index_t n = number.size() > 13 ? most + 1 : index_t(std::stoll(number));
-      // With an extent of 0 the others must be such that their product can be told too.
-      if (n > most || __builtin_mul_overflow(all_, std::max<index_t>(n, 1), &all_) ||
-          all_ > most)
+      const bool long_number = number.size() > 13;
+      const index_t n = long_number ? most_values + 1 : index_t(std::stoll(number));
+      if (n > most_values || !multiplied(all_, n))
         broken("the shape is too large");
       count *= n;
       extents.push_back(n);
       at_ = end;
-      if (!next(',') && (!ahead(')') || extents.size() == 1))
+      // A tuple of one has a comma: (3,).
+      const bool may_end = ahead(')') && extents.size() > 1;
+      if (!next(',') && !may_end)
         broken("the shape is no tuple");
     }
   }
@@ -198,13 +210,14 @@ inline npy_layout parse_npy_layout(const std::string& path,
   if (start.size() < 10 || std::memcmp(start.data(), magic, 6) != 0)
     broken(0, "it does not begin with the magic of npy");
   // Versions 2 and 3 have four bytes for the header's length.
-  const bool wide = start[6] >= 2;
-  if (start[6] < 1 || start[6] > 3 || (wide && start.size() < 12))
-    broken(6, "version " + std::to_string(start[6]) + " is unknown");
-  const std::size_t length =
-      start[8] | std::size_t(start[9]) << 8 |
-      (wide ? std::size_t(start[10]) << 16 | std::size_t(start[11]) << 24 : 0);
+  const int version = start[6];
+  const bool wide = version >= 2;
   const std::size_t begin = wide ? 12 : 10;
+  if (version < 1 || version > 3 || start.size() < begin)
+    broken(6, "version " + std::to_string(version) + " is unknown");
+  std::size_t length = 0;  // its bytes follow from byte 8 on, the lowest first
+  for (std::size_t at = begin; at-- > 8;)
+    length = length << 8 | start[at];
   if (length > start.size() - begin)
     broken(8, "a header of " + std::to_string(length) + " bytes does not fit");
   const char* const text = reinterpret_cast<const char*>(start.data()) + begin;
@@ -212,19 +225,22 @@ inline npy_layout parse_npy_layout(const std::string& path,
                                   [&](const std::string& why) { broken(begin, why); });
   // "<f4", "|u1" and "=i8" are of this machine's order of bytes; ">f4" is not.
   const auto known = {"u1", "b1", "i1", "i2", "u2", "i4", "i8", "f4", "f8"};
+  constexpr std::string_view own_order = "<|=";
   npy_layout a;
-  if (header.descr.size() == 3 &&
-      std::string_view("<|=").find(header.descr[0]) != std::string_view::npos)
+  const bool typed = header.descr.size() == 3;
+  if (typed && own_order.find(header.descr[0]) != std::string_view::npos)
     a.type = header.descr.substr(1);
   if (std::find(known.begin(), known.end(), a.type) == known.end())
-    broken(begin, "type '" + header.descr.substr(0, 20) +
+    broken(begin, "type '" + printable(header.descr, 20) +
                       "' is not supported; save as bool, uint8, int or float, little-endian");
   a.extents = header.extents;
   a.count = std::size_t(header.count);
   a.data = begin + length;
-  if (a.count * a.width() != size - a.data)
-    broken(a.data, "its shape takes " + std::to_string(a.count * a.width()) + " bytes, " +
-                       std::to_string(size - a.data) + " follow: the file is cut or broken");
+  const std::uint64_t taken = a.count * a.width();
+  const std::uint64_t behind = size - a.data;
+  if (taken != behind)
+    broken(a.data, "its shape takes " + std::to_string(taken) + " bytes, " +
+                       std::to_string(behind) + " follow: the file is cut or broken");
   return a;
 }
 /// The same of all bytes.
@@ -234,9 +250,9 @@ inline npy_layout parse_npy_layout(const std::string& path,
 }
 /// @throws file_error with file, byte and reason.
 inline npy_array parse_npy(const std::string& path, std::span<const unsigned char> bytes) {
-  const npy_layout l = parse_npy_layout(path, bytes);
-  npy_array a{l.type, l.extents, std::vector<double>(l.count)};
-  l.convert(bytes.data() + l.data, l.count, a.values.data());
+  const npy_layout layout = parse_npy_layout(path, bytes);
+  npy_array a{layout.type, layout.extents, std::vector<double>(layout.count)};
+  layout.convert(bytes.data() + layout.data, layout.count, a.values.data());
   return a;
 }
 /// Reads a file whole. @throws file_error with file, byte and reason
@@ -256,13 +272,11 @@ inline std::string npy_shape(const std::string& path,
                        " dimensions, more than the ", most, " that an array can have");
   std::string text;
   index_t count = 1;
-  index_t all = 1;  // with 1 for 0: the others must be such that their product can be told
+  index_t all = 1;  // with 1 for 0
   bool countable = true;
   for (const index_t e : extents) {
     text += std::to_string(e) + ",";
-    countable = countable && e >= 0 &&
-                !__builtin_mul_overflow(all, std::max<index_t>(e, 1), &all) &&
-                all <= index_t{1} << 40;
+    countable = countable && e >= 0 && multiplied(all, e);
     count = countable ? count * e : 0;
   }
   require<shape_error>(countable && std::size_t(count) == values, path,
@@ -281,8 +295,8 @@ inline std::string npy_start(const std::string& path,
   constexpr index_t before = 10;  // the magic and the length
   std::string header = "{'descr': '" + type + "', 'fortran_order': False, 'shape': (" +
                        npy_shape(path, extents, values) + "), }";
-  header.resize(std::size_t(round_up(index_t(header.size()) + before + 1, 64) - before - 1),
-                ' ');
+  const index_t all = round_up(before + index_t(header.size()) + 1, 64);
+  header.resize(std::size_t(all - before - 1), ' ');
   header += '\n';
   std::string start("\x93NUMPY\x01\x00", 8);
   start += char(header.size() & 255);
@@ -344,7 +358,8 @@ struct image_rule {
       return;
     const double top = type[0] == 'b' ? 1 : largest > 0 ? largest : 255;
     for (std::size_t i = 0; i < n; ++i) {
-      const double v = floats ? double(values[i]) : double(values[i]) / top * 2 - 1;
+      const double stored = double(values[i]);
+      const double v = floats ? stored : stored / top * 2 - 1;
       require<value_error>(v >= -1 && v <= 1, path, ": value ", first + i, " is ", values[i],
                            ", outside ", floats ? "[-1, 1]" : "[0, largest]",
                            "; images have values in that range",
@@ -361,8 +376,8 @@ inline image_set images_from(npy_array a,
                              const image_rule& rule = {}) {
   image_set s;
   s.extents = image_rule::extents(path, a.extents);
-  require<shape_error>(countable(s.extents) && index_t(a.values.size()) == s.extents.size(),
-                       path, ": ", a.values.size(), " values for images ", s.extents,
+  const bool as_many = countable(s.extents) && index_t(a.values.size()) == s.extents.size();
+  require<shape_error>(as_many, path, ": ", a.values.size(), " values for images ", s.extents,
                        "; give as many as the extents say");
   rule.apply(path, a.type, 0, a.values.size(), a.values.data());
   s.values.assign(a.values.begin(), a.values.end());

@@ -6,6 +6,9 @@
 // directory where each file's local header is, and the bytes follow that. Every one of these
 // numbers is checked against the file's size, and what entries unpack to against what deflate
 // can make of their bytes, before memory is asked for.
+//
+//   npy_array a = parse_npz("set.npz", read_file("set.npz"), "labels");
+//   write_npz("pictures.npz", "samples", {4, 32, 32, 3}, bytes);
 #pragma once
 #include <optional>
 
@@ -43,11 +46,12 @@ class zip_archive {
         broken(bytes.size(), "the archive's directory is missing: the file is cut");
     std::uint64_t count = number(end + 10, 2);
     std::uint64_t at = number(end + 16, 4);
-    if (end >= 20 &&
-        number(end - 20, 4) == 0x07064b50) {  // zip64: the same, with eight bytes each
+    // zip64: the same, with eight bytes each, in a record that is found through one before
+    // this.
+    if (end >= 20 && number(end - 20, 4) == 0x07064b50) {
       const std::uint64_t wide = number(end - 12, 8);
-      if (wide > bytes.size() - 56 || bytes.size() < 56 ||
-          number(std::size_t(wide), 4) != 0x06064b50)
+      const bool fits = bytes.size() >= 56 && wide <= bytes.size() - 56;
+      if (!fits || number(std::size_t(wide), 4) != 0x06064b50)
         broken(end - 20, "the zip64 directory's end is not where it should be");
       count = number(std::size_t(wide) + 32, 8);
       at = number(std::size_t(wide) + 48, 8);
@@ -73,39 +77,31 @@ class zip_archive {
   /// file_error
   std::span<const unsigned char> content(const zip_entry& e,
                                          std::vector<unsigned char>& memory) const {
+    const std::string name = printable(e.name);
     const auto at = std::size_t(e.header);
-    if (e.header > bytes_.size() || bytes_.size() - at < 30 || number(at, 4) != 0x04034b50)
-      broken(at, e.name + " does not begin here");
+    const bool fits = e.header <= bytes_.size() && bytes_.size() - at >= 30;
+    if (!fits || number(at, 4) != 0x04034b50)
+      broken(at, name + " does not begin here");
     if (e.flags & 1)
-      broken(at, e.name + " is encrypted");
+      broken(at, name + " is encrypted");
+    // Its name and an extra field lie between the header's fixed part and the bytes.
     const std::uint64_t start = at + 30 + number(at + 26, 2) + number(at + 28, 2);
     if (start > bytes_.size() || e.compressed > bytes_.size() - start)
-      broken(at, e.name + " takes " + std::to_string(e.compressed) +
+      broken(at, name + " takes " + std::to_string(e.compressed) +
                      " bytes, more than follow: the file is cut");
     std::span<const unsigned char> raw =
         bytes_.subspan(std::size_t(start), std::size_t(e.compressed));
     if (e.method == 8) {
       if (e.size / largest_expansion > e.compressed)
-        broken(at, e.name + " cannot have " + std::to_string(e.size) + " bytes");
-      memory.resize(std::size_t(e.size));
-      inflater from(raw, -15);
-      std::size_t have = from.read(memory);
-      unsigned char beyond;
-      if (from.status() == Z_OK)
-        have += from.read({&beyond, 1});
-      if (from.status() != Z_STREAM_END || have != e.size)
-        broken(std::size_t(start) + from.consumed(),
-               e.name + ": " +
-                   (have > e.size                   ? "more data than its size"
-                    : from.status() == Z_STREAM_END ? "less data than its size"
-                                                    : from.problem()));
+        broken(at, name + " cannot have " + std::to_string(e.size) + " bytes");
+      inflate(e, raw, std::size_t(start), memory);
       raw = memory;
     } else if (e.method != 0 || e.size != e.compressed) {
-      broken(at, e.name + " is packed by method " + std::to_string(e.method) +
+      broken(at, name + " is packed by method " + std::to_string(e.method) +
                      "; save with numpy.savez or numpy.savez_compressed");
     }
     if (crc32(raw) != e.crc)
-      broken(std::size_t(start), e.name + " differs from its checksum");
+      broken(std::size_t(start), name + " differs from its checksum");
     return raw;
   }
   /// @throws file_error naming file, byte and reason
@@ -114,6 +110,26 @@ class zip_archive {
   }
 
  private:
+  /// Unpacks an entry's bytes, which begin at byte `start` of the file, into `memory`. @throws
+  /// file_error unless they are as many as the entry says
+  void inflate(const zip_entry& e,
+               std::span<const unsigned char> raw,
+               std::size_t start,
+               std::vector<unsigned char>& memory) const {
+    memory.resize(std::size_t(e.size));
+    inflater from(raw, -15);
+    std::size_t have = from.read(memory);
+    unsigned char beyond;
+    if (from.status() == Z_OK)
+      have += from.read({&beyond, 1});
+    const bool ended = from.status() == Z_STREAM_END;
+    if (ended && have == e.size)
+      return;
+    std::string why = ended ? "less data than its size" : from.problem();
+    if (have > e.size)
+      why = "more data than its size";
+    broken(start + from.consumed(), printable(e.name) + ": " + why);
+  }
   /// n bytes, the lowest first.
   std::uint64_t number(std::size_t at, std::size_t n) const {
     std::uint64_t v = 0;
@@ -131,22 +147,27 @@ class zip_archive {
     comment_ = std::size_t(number(at + 32, 2));
     if (name_ + extra_ + comment_ > end - at - 46)
       broken(at, "the directory is cut");
-    zip_entry e{std::string(bytes_.begin() + std::ptrdiff_t(at + 46),
-                            bytes_.begin() + std::ptrdiff_t(at + 46 + name_)),
-                unsigned(number(at + 8, 2)),
-                unsigned(number(at + 10, 2)),
-                std::uint32_t(number(at + 16, 4)),
-                number(at + 20, 4),
-                number(at + 24, 4),
-                number(at + 42, 4)};
-    // Numbers that do not fit into four bytes stand in an extra field, in this order.
-    for (std::size_t f = at + 46 + name_; f + 4 <= at + 46 + name_ + extra_;
-         f += 4 + number(f + 2, 2)) {
-      if (number(f, 2) != 1)
+    const auto name = bytes_.subspan(at + 46, name_);
+    zip_entry e;
+    e.name.assign(name.begin(), name.end());
+    e.flags = unsigned(number(at + 8, 2));
+    e.method = unsigned(number(at + 10, 2));
+    e.crc = std::uint32_t(number(at + 16, 4));
+    e.compressed = number(at + 20, 4);
+    e.size = number(at + 24, 4);
+    e.header = number(at + 42, 4);
+    read_wide_numbers(at + 46 + name_, at + 46 + name_ + extra_, e);
+    entries_.push_back(std::move(e));
+  }
+  /// Numbers that do not fit into four bytes, all ones there, stand in one of the extra fields
+  /// between two bytes of the file.
+  void read_wide_numbers(std::size_t begin, std::size_t end, zip_entry& e) const {
+    for (std::size_t field = begin; field + 4 <= end; field += 4 + number(field + 2, 2)) {
+      const bool wide = number(field, 2) == 1;
+      if (!wide)
         continue;
-      std::size_t left =
-          std::min(std::size_t(number(f + 2, 2)), at + 46 + name_ + extra_ - f - 4);
-      std::size_t from = f + 4;
+      std::size_t from = field + 4;
+      std::size_t left = std::min(std::size_t(number(field + 2, 2)), end - from);
       for (std::uint64_t* v : {&e.size, &e.compressed, &e.header}) {
         if (*v != 0xffffffff || left < 8)
           continue;
@@ -155,7 +176,6 @@ class zip_archive {
         left -= 8;
       }
     }
-    entries_.push_back(std::move(e));
   }
 
   const std::string& path_;
@@ -211,6 +231,7 @@ class zip_frame {
 
  private:
   static constexpr std::uint64_t all_ones = 0xffffffff;
+  /// Appends a number, the lowest byte first.
   static void number(std::string& to, std::uint64_t v, int bytes) {
     for (int i = 0; i < bytes; ++i)
       to += char(v >> (8 * i) & 255);
@@ -231,6 +252,7 @@ class zip_frame {
     number(to, name_.size(), 2);
     number(to, wide_ ? 20 : 0, 2);  // length of the field below
   }
+  /// zip64's extra field: both sizes in eight bytes.
   void wide_field(std::string& to) const {
     if (!wide_)
       return;
@@ -308,16 +330,17 @@ inline npz_member open_npz(const std::string& path,
   std::string last_problem;
   bool several = false;
   for (const detail::zip_entry& e : archive.entries()) {
-    if (e.name.size() < 4 || e.name.compare(e.name.size() - 4, 4, ".npy") != 0)
+    if (!e.name.ends_with(".npy"))
       continue;
     npz_member m{e.name.substr(0, e.name.size() - 4), {}, {}, {}};
+    const std::string shown = printable(m.name);
     if (!name.empty() && m.name != name) {
-      names += (names.empty() ? "" : ", ") + m.name;
+      names += (names.empty() ? "" : ", ") + shown;
       continue;
     }
     m.bytes = archive.content(e, m.memory);
     try {
-      m.layout = parse_npy_layout(path + ", array " + m.name, m.bytes);
+      m.layout = parse_npy_layout(path + ", array " + shown, m.bytes);
     } catch (const file_error& why) {
       // of text or objects: no images, unless it is all there is
       last_problem = why.what();
@@ -326,7 +349,7 @@ inline npz_member open_npz(const std::string& path,
     std::string extents;
     for (const index_t n : m.layout.extents)
       extents += (extents.empty() ? "" : ", ") + std::to_string(n);
-    names += (names.empty() ? "" : ", ") + m.name + " [" + extents + "]";
+    names += (names.empty() ? "" : ", ") + shown + " [" + extents + "]";
     const std::size_t dimensions = m.layout.extents.size();
     if (name.empty() && dimensions != 3 && dimensions != 4)
       continue;
@@ -342,10 +365,10 @@ inline npz_member open_npz(const std::string& path,
                      "; name the one that is meant (array, --array)");
   if (!found && !last_problem.empty())
     fail<file_error>(last_problem);
-  require<file_error>(
-      found.has_value(), path, ": holds no array ",
-      name.empty() ? "of images, which have 3 or 4 dimensions" : "named " + name, "; it holds ",
-      names.empty() ? "no arrays" : names);
+  const std::string wanted =
+      name.empty() ? "of images, which have 3 or 4 dimensions" : "named " + name;
+  require<file_error>(found.has_value(), path, ": holds no array ", wanted, "; it holds ",
+                      names.empty() ? "no arrays" : names);
   return std::move(*found);
 }
 /// The same with values. @throws file_error

@@ -1,5 +1,8 @@
 // A picture in memory, what its header says, how it is turned the right way up, and what
 // readers found odd about files.
+//
+//   picture p{2, 2, 1, {0, 255, 255, 0}};      // two rows of two grey pixels
+//   p = upright(std::move(p), 3);              // EXIF's 3: turned by half
 #pragma once
 #include <algorithm>
 #include <array>
@@ -153,6 +156,24 @@ inline int exif_orientation(std::span<const unsigned char> tiff) {
     return orientation >= 1 && orientation <= 8 ? int(orientation) : 1;
   }
   return 1;
+}
+
+/// Whether a picture has no colours: all channels of each pixel agree.
+inline bool is_grey(const picture& p) {
+  const std::size_t channels = std::size_t(p.channels);
+  for (std::size_t i = 0; i < p.bytes.size(); ++i)
+    if (p.bytes[i] != p.bytes[i - i % channels])
+      return false;
+  return true;
+}
+/// A picture with one channel, the first of its own, where it has no colours; else as it is.
+inline picture without_needless_colours(picture p) {
+  if (p.channels == 1 || !is_grey(p))
+    return p;
+  picture grey{p.height, p.width, 1, {}};
+  for (std::size_t i = 0; i < p.bytes.size(); i += std::size_t(p.channels))
+    grey.bytes.push_back(p.bytes[i]);
+  return grey;
 }
 
 /// The header of a stored picture, turned.

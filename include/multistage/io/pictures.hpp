@@ -1,4 +1,8 @@
 // Pictures as files and folders of them: what a file is, its first bytes say, never its name.
+//
+//   picture p = read_picture("cat.webp");
+//   write_png("cat.png", p);
+//   picture_folder all = open_folder("cats");       // files by name, and their common extents
 #pragma once
 #include <cctype>
 #include <filesystem>
@@ -25,8 +29,12 @@ struct known_kind {
 /// @param start the file's first bytes, 16 or more where it has them
 inline known_kind kind_of(std::span<const unsigned char> start) {
   const auto at = [&](std::size_t first, std::string_view magic) {
-    return start.size() >= first + magic.size() &&
-           std::memcmp(start.data() + first, magic.data(), magic.size()) == 0;
+    if (start.size() < first + magic.size())
+      return false;
+    return std::memcmp(start.data() + first, magic.data(), magic.size()) == 0;
+  };
+  const auto within = [&](std::size_t place, int low, int high) {
+    return start.size() > place && start[place] >= low && start[place] <= high;
   };
   using namespace std::string_view_literals;
   if (at(0, "\x89PNG\r\n\x1a\n"sv))
@@ -41,8 +49,8 @@ inline known_kind kind_of(std::span<const unsigned char> start) {
     return {file_kind::zip, "npz archive"};
   if (at(0, "\x1f\x8b"sv))
     return {file_kind::gzip, "gzip file"};
-  if (at(0, "\0\0"sv) && start.size() >= 4 && start[2] >= 8 && start[2] <= 14 &&
-      start[3] >= 1 && start[3] <= 4)
+  // Two zeros, a type and the number of dimensions.
+  if (at(0, "\0\0"sv) && within(2, 8, 14) && within(3, 1, 4))
     return {file_kind::idx, "IDX file"};
   if (at(0, "BM"sv) && at(6, "\0\0\0\0"sv))
     return {file_kind::other, "BMP"};
@@ -110,10 +118,13 @@ inline std::vector<unsigned char> read_start(const std::string& path,
 inline std::vector<std::string> files_of(const std::string& folder) {
   std::error_code why;
   std::vector<std::string> files;
-  std::filesystem::directory_iterator entry(folder, why), end;
-  for (; !why && entry != end; entry.increment(why))
-    if (!entry->is_directory() && entry->path().filename().native().front() != '.')
+  std::filesystem::directory_iterator entry(folder, why);
+  const std::filesystem::directory_iterator end;
+  for (; !why && entry != end; entry.increment(why)) {
+    const bool hidden = entry->path().filename().native().front() == '.';
+    if (!entry->is_directory() && !hidden)
       files.push_back(entry->path().string());
+  }
   require<file_error>(!why, folder, ": the folder cannot be read: ", why.message());
   std::sort(files.begin(), files.end());
   return files;
@@ -218,8 +229,8 @@ inline picture_header read_picture_header(const std::string& path,
   if (!whole && kind_of(start).kind == file_kind::jpeg) {
     try {
       return decode_picture_header(path, start, options);
-    } catch (const file_error&) {  // its header goes on behind the start, or the whole file
-                                   // fails, too
+    } catch (const file_error&) {
+      // Its header goes on behind the start, or the whole file fails, too.
     }
   }
 #endif
@@ -299,11 +310,11 @@ inline void read_pictures(std::span<const std::string> files,
                           const picture_options& options = {}) {
   for (const std::string& file : files) {
     const picture p = read_picture(file, options);
-    require<shape_error>(p.height == extents.height && p.width == extents.width &&
-                             (p.channels == extents.channels || p.channels == 1),
-                         file, ": is ", p.width, " x ", p.height, " x ", p.channels, ", not ",
-                         extents.width, " x ", extents.height, " x ", extents.channels,
-                         " as when the folder was looked at");
+    const bool same_size = p.height == extents.height && p.width == extents.width;
+    const bool fits = p.channels == extents.channels || p.channels == 1;
+    require<shape_error>(same_size && fits, file, ": is ", p.width, " x ", p.height, " x ",
+                         p.channels, ", not ", extents.width, " x ", extents.height, " x ",
+                         extents.channels, " as when the folder was looked at");
     // A grey picture among coloured ones gives its value three times.
     const index_t repeats = extents.channels / p.channels;
     for (const unsigned char b : p.bytes)

@@ -3,6 +3,9 @@
 //
 // libpng reports errors by longjmp. Calls into it that read run within `tried`, whose
 // functions hold no objects that need destroying, so that a jump passes over none.
+//
+//   picture p = decode_png("cat.png", read_file("cat.png"));
+//   write_file("copy.png", encode_png(p, {{"Title", "cat"}}));
 #pragma once
 #include <png.h>
 

@@ -50,9 +50,10 @@ inline label_list labels_for(const std::string& source,
 /// Why a place gives no images, in words.
 [[noreturn]] inline void no_pictures(const std::string& source, const picture_finds& found) {
   std::string holds;
-  for (const auto& [kind, n] : found.other)
-    holds += (holds.empty() ? "" : ", ") + std::to_string(n) + " " +
-             (kind.empty() ? "of no kind that is known" : kind);
+  for (const auto& [kind, n] : found.other) {
+    const std::string what = kind.empty() ? "of no kind that is known" : kind;
+    holds += (holds.empty() ? "" : ", ") + std::to_string(n) + " " + what;
+  }
   fail<file_error>(source, ": holds no pictures that can be read",
                    holds.empty() ? "" : "; of other files there are: ", holds,
                    found.failed.empty() ? "" : "; the first that fails: ",
@@ -92,7 +93,8 @@ inline constexpr index_t told_every = 64;
 
 /// Tells how far it is. @throws state_error where the work is to end
 inline void tell(const prepare_progress& told, index_t done, index_t all) {
-  require<state_error>(done % told_every != 0 || !told || told(done, all), "stopped");
+  const bool silent = done % told_every != 0 || !told;
+  require<state_error>(silent || told(done, all), "stopped");
 }
 
 /// Images of the pictures that were found in a folder or an archive.
@@ -108,7 +110,8 @@ inline prepared prepare_pictures(const std::string& source,
     no_pictures(source, found);
   const label_list labels = labels_for(source, found, options.labels);
   for (const std::string& name : labels.classes)
-    require<value_error>(is_utf8(name), source, ": the name of a class is not UTF-8: ", name);
+    require<value_error>(is_utf8(name), source,
+                         ": the name of a class is not UTF-8: ", printable(name));
   prepared made;
   made.classes = labels.classes;
   made.class_counts.resize(labels.classes.size());
@@ -155,16 +158,16 @@ inline prepared prepare_rows(const std::string& source,
                              const image_sink& sink,
                              const prepare_progress& told) {
   const shape e = images.extents;
-  require<shape_error>(
-      (e.channels == 1 || e.channels == 3) && images.kind == image_values::pictures, source,
-      ": holds images of ", e.channels, " channels; pictures have 1 or 3");
-  require<value_error>(
-      options.labels.from == label_origin::own || options.labels.from == label_origin::none,
-      source, ": is no folder or archive of files, whose labels could be of ",
-      "folders or of a table; they are its own or none");
+  const bool shown = e.channels == 1 || e.channels == 3;
+  require<shape_error>(shown && images.kind == image_values::pictures, source,
+                       ": holds images of ", e.channels, " channels; pictures have 1 or 3");
+  const label_origin origin = options.labels.from;
+  require<value_error>(origin == label_origin::own || origin == label_origin::none, source,
+                       ": is no folder or archive of files, whose labels could be of ",
+                       "folders or of a table; they are its own or none");
   prepared made;
   std::vector<int> labels;
-  if (options.labels.from == label_origin::own && images.read_labels) {
+  if (origin == label_origin::own && images.read_labels) {
     labels = images.labels();
     made.classes = images.class_names;
     for (index_t c = index_t(made.classes.size()); c < images.class_count; ++c)
@@ -190,11 +193,13 @@ inline prepared prepare_rows(const std::string& source,
     for (std::size_t i = 0; i < rows.size(); ++i) {
       const auto from = bytes.begin() + std::ptrdiff_t(i * size);
       picture p{e.height, e.width, e.channels, {from, from + std::ptrdiff_t(size)}};
-      maker.add({std::to_string(rows[i]), labels.empty() ? -1 : labels[std::size_t(rows[i])],
-                 [p = std::move(p)](const picture_options&) {
-                   return p;
-                 }},
-                size);
+      pending_image one;
+      one.name = std::to_string(rows[i]);
+      one.label = labels.empty() ? -1 : labels[std::size_t(rows[i])];
+      one.decode = [p = std::move(p)](const picture_options&) {
+        return p;
+      };
+      maker.add(std::move(one), size);
     }
   }
   maker.finish(source);

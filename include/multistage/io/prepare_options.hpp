@@ -1,4 +1,7 @@
 // How a data set is made of pictures: the options of `prepare`, each named once.
+//
+//   prepare_options o{.size = {32, 32}, .crop = crop_rule::centre, .grey = true};
+//   o.labels = label_choice("folder");
 #pragma once
 #include "resize.hpp"
 

@@ -30,15 +30,16 @@ struct picture_size {
   constexpr picture_size(index_t width_, index_t height_) : width(width_), height(height_) {}
   /// Of text. @throws value_error for what is no size
   MULTISTAGE_COLD explicit picture_size(const std::string& text) {
+    constexpr index_t longest = 65536;
     const std::size_t cross = std::min(text.find('x'), text.size());
     const auto side = [&](std::string_view digits) {
+      const char* const behind = digits.data() + digits.size();
       index_t v = 0;
-      const auto [end, status] =
-          std::from_chars(digits.data(), digits.data() + digits.size(), v);
-      require<value_error>(
-          status == std::errc() && end == digits.data() + digits.size() && v > 0 && v <= 65536,
-          "size '", text, "' is neither a side like 32 nor width x height like 48x64, from 1 ",
-          "to 65536");
+      const auto [end, status] = std::from_chars(digits.data(), behind, v);
+      const bool number = status == std::errc() && end == behind;
+      require<value_error>(number && v > 0 && v <= longest, "size '", text,
+                           "' is neither a side like 32 nor width x height like 48x64, from 1 ",
+                           "to ", longest);
       return v;
     };
     const std::string_view all(text);
@@ -47,8 +48,10 @@ struct picture_size {
   }
   /// As it is read.
   std::string name() const {
-    const std::string w = std::to_string(width);
-    return width == 0 ? "" : width == height ? w : w + "x" + std::to_string(height);
+    if (width == 0)
+      return "";
+    const std::string side = std::to_string(width);
+    return width == height ? side : side + "x" + std::to_string(height);
   }
   /// Whether a size is asked for.
   explicit operator bool() const {
@@ -94,11 +97,15 @@ inline picture_box crop_box(index_t width,
   picture_box box{0, 0, width, height};
   if (rule == crop_rule::none)
     return box;
-  // A side is the other one times the shape, (2 a b + c) / (2 c) being a b / c rounded.
-  if (width * to.height > height * to.width)
-    box.width = std::max<index_t>((2 * height * to.width + to.height) / (2 * to.height), 1);
+  // A side is the other one times the shape: a b / c, rounded, and one pixel at least.
+  const auto rounded = [](index_t a, index_t b, index_t c) {
+    return std::max<index_t>((2 * a * b + c) / (2 * c), 1);
+  };
+  const bool too_wide = width * to.height > height * to.width;
+  if (too_wide)
+    box.width = rounded(height, to.width, to.height);
   else
-    box.height = std::max<index_t>((2 * width * to.height + to.width) / (2 * to.width), 1);
+    box.height = rounded(width, to.height, to.width);
   const index_t free_columns = width - box.width;
   const index_t free_rows = height - box.height;
   box.left = free_columns / 2;
@@ -119,36 +126,41 @@ namespace detail {
 /// How the pixels of a line come of those of a longer or shorter one: pixel i is the sum of
 /// `count[i]` weights, each times a pixel from `first[i]` on.
 struct line_filter {
-  std::vector<index_t> first;
-  std::vector<index_t> count;
-  std::vector<float> weights;  // `most` for each pixel
+  std::vector<index_t> first;  // [to]
+  std::vector<index_t> count;  // [to]
+  std::vector<float> weights;  // [to, most], of which the first `count` of each are used
   index_t most = 0;
 
   /// @param from pixels that are there. @param to pixels that are wanted
   line_filter(index_t from, index_t to, resize_filter filter)
       : first(std::size_t(to)), count(std::size_t(to)) {
+    const bool smooth = filter == resize_filter::lanczos;
     const double scale = double(from) / double(to);
-    const double widened = std::max(scale, 1.0);
-    const double reach = filter == resize_filter::lanczos ? 3 * widened : scale / 2;
+    const double widened = std::max(scale, 1.0);  // where the picture shrinks
+    const double reach = smooth ? 3 * widened : scale / 2;
     most = std::min(from, index_t(std::ceil(2 * reach)) + 2);
     weights.resize(std::size_t(to * most));
     std::vector<double> line(static_cast<std::size_t>(most));
     for (index_t i = 0; i < to; ++i) {
-      const double centre = (double(i) + 0.5) * scale;
-      const index_t begin = std::max<index_t>(index_t(std::floor(centre - reach)), 0);
-      const index_t end = std::min({index_t(std::ceil(centre + reach)), from, begin + most});
+      const double centre = (double(i) + 0.5) * scale;  // in pixels of the source
+      const double low = centre - reach;
+      const double high = centre + reach;
+      const index_t begin = std::max<index_t>(index_t(std::floor(low)), 0);
+      const index_t end = std::min({index_t(std::ceil(high)), from, begin + most});
       double sum = 0;
       for (index_t x = begin; x < end; ++x) {
-        const double weight = filter == resize_filter::lanczos
-                                  ? lanczos((double(x) + 0.5 - centre) / widened)
-                                  : covered(double(x), centre - reach, centre + reach);
+        const double off_centre = double(x) + 0.5 - centre;
+        const double weight =
+            smooth ? lanczos(off_centre / widened) : covered(double(x), low, high);
         line[std::size_t(x - begin)] = weight;
         sum += weight;
       }
       first[std::size_t(i)] = begin;
       count[std::size_t(i)] = end - begin;
+      // Weights sum to one also where the picture's edge cuts the window.
+      float* const to_weights = weights.data() + i * most;
       for (index_t k = 0; k < end - begin; ++k)
-        weights[std::size_t(i * most + k)] = float(line[std::size_t(k)] / sum);
+        to_weights[k] = float(line[std::size_t(k)] / sum);
     }
   }
 
@@ -164,7 +176,9 @@ struct line_filter {
   }
   /// The share of pixel [x, x + 1] that lies in [low, high].
   static double covered(double x, double low, double high) {
-    return std::max(std::min(x + 1, high) - std::max(x, low), 0.0);
+    const double begin = std::max(x, low);
+    const double end = std::min(x + 1, high);
+    return std::max(end - begin, 0.0);
   }
 };
 
@@ -177,12 +191,14 @@ std::vector<float> filtered(const std::vector<T>& values,
   const index_t to = index_t(filter.first.size());
   const index_t from = index_t(values.size()) / (outer * inner);
   std::vector<float> sums(std::size_t(outer * to * inner));
-  float* sum = sums.data();
+  float* sum = sums.data();  // [inner] of a pixel
   for (index_t o = 0; o < outer; ++o)
     for (index_t i = 0; i < to; ++i, sum += inner) {
-      const T* value = values.data() + (o * from + filter.first[std::size_t(i)]) * inner;
-      const float* weight = filter.weights.data() + i * filter.most;
-      for (index_t k = 0; k < filter.count[std::size_t(i)]; ++k, value += inner)
+      const index_t first = filter.first[std::size_t(i)];
+      const index_t count = filter.count[std::size_t(i)];
+      const T* value = values.data() + (o * from + first) * inner;    // [count, inner]
+      const float* weight = filter.weights.data() + i * filter.most;  // [count]
+      for (index_t k = 0; k < count; ++k, value += inner)
         for (index_t j = 0; j < inner; ++j)
           sum[j] += weight[k] * float(value[j]);
     }
@@ -196,18 +212,23 @@ inline constexpr index_t longest_resized = index_t{1} << 20;
 
 /// A part of a picture. @param box lies inside of it. @throws value_error where it does not
 inline picture cropped(picture p, const picture_box& box) {
-  const bool inside = box.left >= 0 && box.top >= 0 && box.width > 0 && box.height > 0 &&
-                      box.width <= p.width - box.left && box.height <= p.height - box.top;
+  const auto within = [](index_t first, index_t count, index_t all) {
+    return first >= 0 && count > 0 && count <= all - first;
+  };
+  const bool inside =
+      within(box.left, box.width, p.width) && within(box.top, box.height, p.height);
   require<value_error>(inside, "cropped: ", box.width, " x ", box.height, " at (", box.left,
                        ", ", box.top, ") is not within a picture of ", p.width, " x ",
                        p.height);
   if (box.width == p.width && box.height == p.height)
     return p;
   picture out{box.height, box.width, p.channels, {}};
-  out.bytes.reserve(std::size_t(box.height * box.width * p.channels));
+  const index_t row_size = box.width * p.channels;
+  out.bytes.reserve(std::size_t(box.height * row_size));
   for (index_t y = 0; y < box.height; ++y) {
-    const auto row = p.bytes.begin() + ((box.top + y) * p.width + box.left) * p.channels;
-    out.bytes.insert(out.bytes.end(), row, row + box.width * p.channels);
+    const index_t first_pixel = (box.top + y) * p.width + box.left;
+    const auto row = p.bytes.begin() + first_pixel * p.channels;
+    out.bytes.insert(out.bytes.end(), row, row + row_size);
   }
   return out;
 }
@@ -217,8 +238,8 @@ inline picture cropped(picture p, const picture_box& box) {
 inline picture resized(picture p, const picture_size& to, resize_filter filter) {
   if (p.width == to.width && p.height == to.height)
     return p;
-  require<value_error>(p.width > 0 && p.height > 0 && to.width > 0 && to.height > 0 &&
-                           std::max(p.width, p.height) <= longest_resized,
+  const bool pixels = p.width > 0 && p.height > 0 && to.width > 0 && to.height > 0;
+  require<value_error>(pixels && std::max(p.width, p.height) <= longest_resized,
                        "a picture of ", p.width, " x ", p.height, " cannot be made one of ",
                        to.width, " x ", to.height, "; sides of 1 to ", longest_resized,
                        " are resized");
@@ -227,11 +248,14 @@ inline picture resized(picture p, const picture_size& to, resize_filter filter) 
   const index_t c = p.channels;
   // Sums are the same in either order but for rounding; the one with less between is taken.
   const bool columns_first = p.height * to.width <= to.height * p.width;
-  const std::vector<float> sums =
-      columns_first ? detail::filtered(detail::filtered(p.bytes, p.height, c, columns), 1,
-                                       to.width * c, rows)
-                    : detail::filtered(detail::filtered(p.bytes, 1, p.width * c, rows),
-                                       to.height, c, columns);
+  std::vector<float> sums;  // [to.height, to.width, c]
+  if (columns_first) {
+    const auto narrow = detail::filtered(p.bytes, p.height, c, columns);
+    sums = detail::filtered(narrow, 1, to.width * c, rows);
+  } else {
+    const auto low = detail::filtered(p.bytes, 1, p.width * c, rows);
+    sums = detail::filtered(low, to.height, c, columns);
+  }
   picture out{to.height, to.width, c, {}};
   out.bytes.resize(sums.size());
   std::transform(sums.begin(), sums.end(), out.bytes.begin(), [](float v) {
@@ -254,8 +278,8 @@ inline picture recoloured(picture p, index_t channels) {
       continue;
     }
     const unsigned char* rgb = p.bytes.data() + 3 * i;
-    out.bytes[i] =
-        static_cast<unsigned char>((299 * rgb[0] + 587 * rgb[1] + 114 * rgb[2] + 500) / 1000);
+    const int luma = 299 * rgb[0] + 587 * rgb[1] + 114 * rgb[2];  // thousandths
+    out.bytes[i] = static_cast<unsigned char>((luma + 500) / 1000);
   }
   return out;
 }

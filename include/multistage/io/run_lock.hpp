@@ -75,6 +75,7 @@ class run_lock {
     (void)detail::write_all(file_.get(), text.data(), text.size());
     return true;
   }
+  /// What the lock's file says of who holds it.
   static std::string introduction() {
     char host[256] = "";
     ::gethostname(host, sizeof host - 1);
@@ -85,6 +86,7 @@ class run_lock {
     std::strftime(since, sizeof since, "%Y-%m-%dT%H:%M:%SZ", &utc);
     return "process " + std::to_string(::getpid()) + " on " + host + " since " + since;
   }
+  /// The same, as others read it.
   std::string holder() const {
     char text[400];
     const ssize_t size = ::pread(file_.get(), text, sizeof text, 0);

@@ -1,4 +1,6 @@
 // Files that may be gzipped, as bytes.
+//
+//   byte_source bytes = detail::unpacked("train-images-idx3-ubyte.gz");   // as if it were not
 #pragma once
 #include "compressed.hpp"
 #include "pictures.hpp"

@@ -4,6 +4,9 @@
 // Parameters lie in one flat array in the library's layout, [kernel, kernel, in, out]; files
 // hold them under upstream's names in upstream's, [out, in, kernel, kernel]. Every tensor is
 // looked at before any is used, so that an error lists all that do not fit.
+//
+//   check_parameters(file, "", graph, names, ignored);                  // all that differs
+//   std::vector<float> flat = read_parameters<float>(file, "", graph, names, ignored);
 #pragma once
 #include "../core/finite.hpp"
 #include "../graph/parameters.hpp"
@@ -35,10 +38,11 @@ template <class T>
 std::vector<T> read_weights(const safetensors& file, const std::string& name) {
   const dtype_info& type = file.entry(name).type;
   if (!type.is_weight())
-    fail<file_error>(file.path(), ": tensor '", name, "' is ", type.name,
+    fail<file_error>(file.path(), ": tensor '", printable(name), "' is ", type.name,
                      "; weights are F16, BF16, F32 or F64");
   std::vector<T> values = file.get<T>(name);
-  require_finite(std::span<const T>(values), file.path() + ": tensor '" + name + "'", false);
+  const std::string where = file.path() + ": tensor '" + printable(name) + "'";
+  require_finite(std::span<const T>(values), where, false);
   return values;
 }
 
@@ -103,7 +107,7 @@ void check_parameters(const safetensors& file,
     if (entry.type.is_weight() && name.compare(0, prefix.size(), prefix) == 0) {
       const std::string rest = name.substr(prefix.size());
       if (!std::binary_search(sorted.begin(), sorted.end(), rest) && !ignored(rest))
-        note(unexpected, name);
+        note(unexpected, printable(name));
     }
   if (problems > 0) {
     std::string text = file.path() + ": its tensors are not those of the network (" +

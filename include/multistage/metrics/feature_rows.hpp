@@ -1,6 +1,10 @@
 // Sets of features as matrices, a row a picture, as all measures take them.
+//
+//   const rows x = as_rows("kid", features, 2048, 2);     // [n, 2048], at least two of them
 #pragma once
 #include <Eigen/Core>
+#include <algorithm>
+#include <cmath>
 #include <span>
 
 #include "../core/config.hpp"
@@ -15,6 +19,13 @@ using rows = Eigen::Map<const matrix>;
 
 /// The largest feature: measures take its sixth power (KID) and sums of that.
 inline constexpr double largest_feature = 1e40;
+
+/// A power of two by which numbers of at most `largest` come near 1: multiplied by it they keep
+/// all their digits, and their squares neither overflow nor vanish.
+inline double scale_to_one(double largest) {
+  const int exponent = largest > 0 ? std::max(std::ilogb(largest), -1000) : 0;
+  return std::ldexp(1.0, -exponent);
+}
 
 /// @param what the measure, for errors. @throws value_error unless the values are rows of
 /// `dimension`, `least` of them or more, all finite and none so large that its powers overflow

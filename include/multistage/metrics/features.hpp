@@ -32,6 +32,7 @@ inline double kid(std::span<const double> a, std::span<const double> b, index_t 
       const matrix products = p.middleRows(i, some) * q.transpose();  // [some, rows of q]
       const matrix k = (products.array() / double(dimension) + 1).cube().matrix();
       sum += k.sum();
+      // A row and itself are no pair of the unbiased estimate.
       if (skip_diagonal)
         sum -= k.middleCols(i, k.rows()).trace();
     }
@@ -39,8 +40,9 @@ inline double kid(std::span<const double> a, std::span<const double> b, index_t 
   };
   const double n = double(x.rows());
   const double m = double(y.rows());
-  return kernel_sum(x, x, true) / (n * (n - 1)) + kernel_sum(y, y, true) / (m * (m - 1)) -
-         2 * kernel_sum(x, y, false) / (n * m);
+  const double within_x = kernel_sum(x, x, true) / (n * (n - 1));
+  const double within_y = kernel_sum(y, y, true) / (m * (m - 1));
+  return within_x + within_y - 2 * kernel_sum(x, y, false) / (n * m);
 }
 
 /// KID over random subsets: mean and standard error. @throws value_error unless subsets fit
@@ -61,10 +63,10 @@ inline kid_estimate kid_in_blocks(std::span<const double> a,
   using namespace metrics_detail;
   const rows x = as_rows("kid", a, dimension, 2);
   const rows y = as_rows("kid", b, dimension, 2);
-  require<value_error>(
-      subsets >= 2 && subset_size >= 2 && subset_size <= std::min(x.rows(), y.rows()),
-      "kid: ", subsets, " subsets of ", subset_size, " rows of ", x.rows(), " and ", y.rows(),
-      "; give at least two subsets that fit");
+  const bool fit = subset_size >= 2 && subset_size <= std::min(x.rows(), y.rows());
+  require<value_error>(subsets >= 2 && fit, "kid: ", subsets, " subsets of ", subset_size,
+                       " rows of ", x.rows(), " and ", y.rows(),
+                       "; give at least two subsets that fit");
   std::vector<double> values;
   const auto draw = [&](const rows& from, std::uint64_t stream) {
     const random_stream numbers(seed, stream);
@@ -90,12 +92,18 @@ inline kid_estimate kid_in_blocks(std::span<const double> a,
     values.push_back(kid(of_a, of_b, dimension));
   }
   double mean = 0;
-  double square = 0;
   for (const double v : values)
     mean += v / subsets;
+  double largest = 0;
   for (const double v : values)
-    square += (v - mean) * (v - mean);
-  return {mean, std::sqrt(square / (subsets - 1) / subsets)};
+    largest = std::max(largest, std::fabs(v - mean));
+  const double scale = scale_to_one(largest);
+  double square = 0;
+  for (const double v : values) {
+    const double deviation = (v - mean) * scale;
+    square += deviation * deviation;
+  }
+  return {mean, std::sqrt(square / (subsets - 1) / subsets) / scale};
 }
 
 /// Inception score of class probabilities [n, classes], each row summing to 1. @throws
@@ -103,16 +111,19 @@ inline kid_estimate kid_in_blocks(std::span<const double> a,
 inline double inception_score(std::span<const double> probabilities, index_t classes) {
   using namespace metrics_detail;
   const rows p = as_rows("inception_score", probabilities, classes, 1);
-  require<value_error>(
-      (p.array() >= 0).all() && ((p.rowwise().sum().array() - 1).abs() < 1e-3).all(),
-      "inception_score: a row is no distribution over ", classes, " classes");
-  const Eigen::RowVectorXd marginal = p.colwise().mean();
-  double sum = 0;
+  const bool not_negative = (p.array() >= 0).all();
+  const bool sums_to_one = ((p.rowwise().sum().array() - 1).abs() < 1e-3).all();
+  require<value_error>(not_negative && sums_to_one,
+                       "inception_score: a row is no distribution over ", classes, " classes");
+  const Eigen::RowVectorXd marginal = p.colwise().mean();  // p(y)
+  double divergence = 0;                                   // KL(p(y|x) | p(y)), of all rows
   for (index_t i = 0; i < p.rows(); ++i)
-    for (index_t c = 0; c < classes; ++c)
-      if (p(i, c) > 0)
-        sum += p(i, c) * std::log(p(i, c) / marginal(c));
-  return std::exp(sum / double(p.rows()));
+    for (index_t c = 0; c < classes; ++c) {
+      const double probability = p(i, c);
+      if (probability > 0)
+        divergence += probability * std::log(probability / marginal(c));
+    }
+  return std::exp(divergence / double(p.rows()));
 }
 
 }  // namespace multistage

@@ -2,6 +2,10 @@
 // Inception distance (Heusel et al., arXiv 1706.08500): the 2048 means before its classifier,
 // and class probabilities. Batch norms are folded into the convolutions; weights come from a
 // file that examples/convert_checkpoint.py makes of what torchvision or pytorch-fid users have.
+//
+//   inception<cpu> network(cpu(), weights);             // weights(name, extents) gives tensors
+//   auto found = network(images.span(), images.extents);
+//   frechet_distance(found.features, others, 2048);
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -76,12 +80,15 @@ class description {
   }
 
  private:
+  /// A convolution, its batch norm folded in, and ReLU.
   feature conv(const char* name, feature x, int out, const window& w = one) {
     return b_.relu(b_.conv(x, out, name, w));
   }
+  /// The maximum of 3 x 3 windows at every second pixel.
   feature halved(feature x) {
     return b_.pool(x, ops::pool_kind::maximum, down);
   }
+  /// How means treat the border.
   ops::pool_kind average() const {
     return pooling_ == inception_pooling::torchvision ? ops::pool_kind::mean_with_border
                                                       : ops::pool_kind::mean;
@@ -145,6 +152,7 @@ class description {
     return b_.concat(a, across, far, pooled(x, 192, kind));
   }
 
+  /// 1 x 3 and 3 x 1 windows side by side, in place of 3 x 3 ones.
   feature crossed(const char* flat, const char* upright, feature x) {
     const feature a = conv(flat, x, 384, rectangle(1, 3, 0, 1));
     const feature b = conv(upright, x, 384, rectangle(3, 1, 1, 0));
@@ -156,6 +164,20 @@ class description {
 };
 
 namespace functor {
+/// Where a pixel of a line of n lies among `from`: between `low` and `high`, `share` of the
+/// way.
+struct between_pixels {
+  index_t low;
+  index_t high;
+  float share;
+  MULTISTAGE_HD between_pixels(index_t pixel, index_t n, index_t from) {
+    const double at = (double(pixel) + 0.5) * double(from) / double(n) - 0.5;
+    const double inside = at < 0 ? 0 : at;
+    low = index_t(inside);
+    high = low + 1 < from ? low + 1 : low;
+    share = float(inside - double(low));
+  }
+};
 /// Bilinear, pixel centres at (i + 1/2), the border repeated (PyTorch's interpolate without
 /// align_corners). Grey becomes three channels.
 struct resize {
@@ -164,32 +186,22 @@ struct resize {
   shape out;
   float* y;
   MULTISTAGE_HD void operator()(index_t pixel) const {
-    const index_t ox = pixel % out.width;
-    const index_t oy = pixel / out.width % out.height;
     const index_t row = pixel / (out.width * out.height);
-    const auto place = [](index_t o, index_t n, index_t from, index_t& low, index_t& high,
-                          float& share) {
-      const double at = (double(o) + 0.5) * double(from) / double(n) - 0.5;
-      const double p = at < 0 ? 0 : at;
-      low = index_t(p);
-      high = low + 1 < from ? low + 1 : low;
-      share = float(p - double(low));
-    };
-    index_t y0;
-    index_t y1;
-    index_t x0;
-    index_t x1;
-    float sy;
-    float sx;
-    place(oy, out.height, in.height, y0, y1, sy);
-    place(ox, out.width, in.width, x0, x1, sx);
+    const between_pixels down(pixel / out.width % out.height, out.height, in.height);
+    const between_pixels across(pixel % out.width, out.width, in.width);
+    const float sy = down.share;
+    const float sx = across.share;
     for (index_t k = 0; k < 3; ++k) {
       const index_t c = in.channels == 1 ? 0 : k;
       const auto v = [&](index_t iy, index_t ix) {
         return x[((row * in.height + iy) * in.width + ix) * in.channels + c];
       };
-      y[pixel * 3 + k] = (1 - sy) * ((1 - sx) * v(y0, x0) + sx * v(y0, x1)) +
-                         sy * ((1 - sx) * v(y1, x0) + sx * v(y1, x1));
+      const float upper_left = v(down.low, across.low);
+      const float upper_right = v(down.low, across.high);
+      const float lower_left = v(down.high, across.low);
+      const float lower_right = v(down.high, across.high);
+      y[pixel * 3 + k] = (1 - sy) * ((1 - sx) * upper_left + sx * upper_right) +
+                         sy * ((1 - sx) * lower_left + sx * lower_right);
     }
   }
 };
@@ -258,19 +270,19 @@ class inception {
   /// @param images [n, h, w, 1 or 3] in [-1, 1], host memory; they are resized to 299 x 299.
   /// @param batch pictures at a time. @throws shape_error
   result operator()(std::span<const float> images, shape extents, index_t batch = 4) {
-    require<shape_error>(index_t(images.size()) == extents.size() &&
-                             (extents.channels == 1 || extents.channels == 3),
-                         "inception: ", images.size(), " values for images ", extents,
-                         "; they have 1 or 3 channels");
+    const bool as_many = index_t(images.size()) == extents.size();
+    const bool shown = extents.channels == 1 || extents.channels == 3;
+    require<shape_error>(as_many && shown, "inception: ", images.size(), " values for images ",
+                         extents, "; they have 1 or 3 channels");
     result r;
-    const index_t size = extents.row_size();
+    const std::size_t size = std::size_t(extents.row_size());
     for (index_t first = 0; first < extents.rows; first += batch) {
       shape some = extents;
       some.rows = std::min(batch, extents.rows - first);
-      const tensor<float, Backend> x(
-          backend_, some,
-          images.subspan(std::size_t(first * size), std::size_t(some.rows * size)));
-      const std::vector<float> means = features_of(x);
+      const auto values =
+          images.subspan(std::size_t(first) * size, std::size_t(some.rows) * size);
+      const tensor<float, Backend> x(backend_, some, values);
+      const std::vector<float> means = features_of(x);  // [some.rows, 2048]
       r.features.insert(r.features.end(), means.begin(), means.end());
       if (classes_ > 0)
         for (index_t row = 0; row < some.rows; ++row)
@@ -280,6 +292,7 @@ class inception {
   }
 
  private:
+  /// The structure with its parameters' names.
   graph recorded() {
     recorder<name_list> b;
     b.segment(0);
@@ -290,6 +303,7 @@ class inception {
     names_ = std::move(b.names.parameters);
     return g;
   }
+  /// f(parameter, upstream's name)
   template <class F>
   void for_each_parameter(F&& f) const {
     const auto& parameters = network_.network().parameters;
@@ -305,16 +319,15 @@ class inception {
     tensor<float, Backend> image(backend_, {n, resolution, resolution, 3});
     tensor<float, Backend> map(backend_, last.of(n));
     tensor<float, Backend> mean(backend_, {n, 1, 1, feature_count});
-    backend_.for_each_index(
-        n * resolution * resolution,
-        inception_detail::functor::resize{x.data(), x.extents(), image.extents(), image.data()},
-        64);
+    using inception_detail::functor::resize;
+    const resize resized{x.data(), x.extents(), image.extents(), image.data()};
+    backend_.for_each_index(n * resolution * resolution, resized, 64);
     network_inputs<float> in;
     in[input_slot::image] = image.data();
     constexpr std::uint64_t only_version = 1;
     network_.forward(weights_.data(), in, {n}, map.data(), only_version);
-    row_sums(backend_, n, last.pixels(), feature_count, static_cast<const float*>(map.data()),
-             mean.data(), false);
+    const float* const features = map.data();  // [n, pixels, 2048]
+    row_sums(backend_, n, last.pixels(), feature_count, features, mean.data(), false);
     std::vector<float> host = mean.to_host();
     for (float& f : host)
       f /= float(last.pixels());
@@ -322,17 +335,21 @@ class inception {
   }
   /// Appends softmax(W f + bias) of one picture's features [2048].
   void classify(const float* features, std::vector<double>& to) const {
-    std::vector<double> p(classifier_bias_.begin(), classifier_bias_.end());
-    for (index_t c = 0; c < classes_; ++c)
+    std::vector<double> scores(classifier_bias_.begin(), classifier_bias_.end());
+    const float* weight = classifier_.data();
+    for (double& score : scores) {
       for (index_t k = 0; k < feature_count; ++k)
-        p[std::size_t(c)] +=
-            double(classifier_[std::size_t(c * feature_count + k)]) * double(features[k]);
-    const double most = *std::max_element(p.begin(), p.end());
+        score += double(weight[k]) * double(features[k]);
+      weight += feature_count;
+    }
+    const double most = *std::max_element(scores.begin(), scores.end());
     double sum = 0;
-    for (double& v : p)
-      sum += v = std::exp(v - most);
-    for (const double v : p)
-      to.push_back(v / sum);
+    for (double& score : scores) {
+      score = std::exp(score - most);
+      sum += score;
+    }
+    for (const double exponential : scores)
+      to.push_back(exponential / sum);
   }
 
   Backend backend_;

@@ -34,10 +34,14 @@ class distances {
  public:
   /// Copies both sets; memory is theirs twice.
   distances(const rows& x, const rows& y) : dimension_(x.cols()), x_rows_(x.rows()) {
-    // Around a common centre, products lose less to cancellation.
-    const Eigen::RowVectorXd centre = x.colwise().mean();
+    // Squares of very small features would be 0 and those of very large ones infinite. All
+    // that is asked is which distance is larger, which a power of two leaves as it is.
+    const double largest = std::max(x.cwiseAbs().maxCoeff(), y.cwiseAbs().maxCoeff());
+    const double scale = scale_to_one(largest);
     original_.resize(x.rows() + y.rows(), dimension_);
-    original_ << x, y;
+    original_ << x * scale, y * scale;
+    // Around a common centre, products lose less to cancellation.
+    const Eigen::RowVectorXd centre = original_.topRows(x.rows()).colwise().mean();
     centred_ = original_.rowwise() - centre;
     norms_ = centred_.rowwise().squaredNorm();
     largest_norm_ = norms_.maxCoeff();
@@ -51,9 +55,12 @@ class distances {
   matrix near(bool from_y, index_t first, index_t n, bool to_y) const {
     const auto a = centred_.middleRows(at(from_y, first), n);
     const auto b = centred_.middleRows(at(to_y, 0), size(to_y));
-    matrix d = -2 * a * b.transpose();
-    d.colwise() += norms_.segment(at(from_y, first), n);
-    d.rowwise() += norms_.segment(at(to_y, 0), size(to_y)).transpose();
+    const auto norms_a = norms_.segment(at(from_y, first), n);
+    const auto norms_b = norms_.segment(at(to_y, 0), size(to_y));
+    // |a - b|^2 = |a|^2 - 2 a b + |b|^2
+    matrix d = -2 * a * b.transpose();  // [n, size(to_y)]
+    d.colwise() += norms_a;
+    d.rowwise() += norms_b.transpose();
     return d;
   }
   /// How far `near` is from `exact` at most: a bound of the errors of both (Higham, Accuracy
@@ -63,10 +70,12 @@ class distances {
   }
   /// By the definition: the same bits from i to j as from j to i.
   double exact(bool from_y, index_t i, bool to_y, index_t j) const {
-    if (group_[std::size_t(at(from_y, i))] == group_[std::size_t(at(to_y, j))])
+    const index_t from = at(from_y, i);
+    const index_t to = at(to_y, j);
+    if (group_[std::size_t(from)] == group_[std::size_t(to)])
       return 0;
-    const double* a = original_.data() + at(from_y, i) * dimension_;
-    const double* b = original_.data() + at(to_y, j) * dimension_;
+    const double* a = original_.data() + from * dimension_;
+    const double* b = original_.data() + to * dimension_;
     double sum = 0;
     for (index_t k = 0; k < dimension_; ++k)
       sum += (a[k] - b[k]) * (a[k] - b[k]);
@@ -91,36 +100,40 @@ class distances {
     std::vector<double> sorted;
     std::vector<double> candidates;
     for (index_t first = some.begin; first < some.end; first += block) {
-      const matrix d = near(of_y, first, std::min(block, some.end - first), of_y);
-      for (index_t q = 0; q < d.rows(); ++q) {
+      const index_t count = std::min(block, some.end - first);
+      const matrix d = near(of_y, first, count, of_y);  // [count, n]
+      for (index_t q = 0; q < count; ++q) {
         const index_t i = first + q;
-        sorted.assign(d.row(q).data(), d.row(q).data() + n);
-        sorted.erase(sorted.begin() + i);
-        std::nth_element(sorted.begin(), sorted.begin() + (k - 1), sorted.end());
+        const double* const row = d.row(q).data();
+        sorted.assign(row, row + n);
+        sorted.erase(sorted.begin() + i);  // a row is no neighbour of its own
+        const auto kth = sorted.begin() + (k - 1);
+        std::nth_element(sorted.begin(), kth, sorted.end());
         // The k-th exact distance is as near to the k-th of these as each is to its own.
         const double doubt = 2 * unit_ * (norms_(at(of_y, i)) + largest_norm_);
-        const double low = sorted[std::size_t(k - 1)] - doubt;
-        const double high = sorted[std::size_t(k - 1)] + doubt;
+        const double low = *kth - doubt;
+        const double high = *kth + doubt;
         int below = 0;
         candidates.clear();
         for (index_t j = 0; j < n; ++j) {
-          if (j == i || d(q, j) > high)
+          if (j == i || row[j] > high)
             continue;
-          if (d(q, j) < low)
+          if (row[j] < low)
             ++below;
           else
             candidates.push_back(exact(of_y, i, of_y, j));
         }
         // Of those in doubt, the one that is k-th in all.
-        std::nth_element(candidates.begin(), candidates.begin() + (k - 1 - below),
-                         candidates.end());
-        r.push_back(candidates[std::size_t(k - 1 - below)]);
+        const auto chosen = candidates.begin() + (k - 1 - below);
+        std::nth_element(candidates.begin(), chosen, candidates.end());
+        r.push_back(*chosen);
       }
     }
     return r;
   }
 
  private:
+  /// The place of a row among those of both sets.
   index_t at(bool of_y, index_t i) const {
     return of_y ? x_rows_ + i : i;
   }
@@ -132,15 +145,20 @@ class distances {
     };
     std::vector<index_t> order(std::size_t(original_.rows()));
     std::iota(order.begin(), order.end(), index_t{0});
-    std::sort(order.begin(), order.end(), [&](index_t i, index_t j) {
-      return std::lexicographical_compare(row(i), row(i) + dimension_, row(j),
-                                          row(j) + dimension_);
-    });
+    const auto less = [&](index_t i, index_t j) {
+      const double* const a = row(i);
+      const double* const b = row(j);
+      return std::lexicographical_compare(a, a + dimension_, b, b + dimension_);
+    };
+    std::sort(order.begin(), order.end(), less);
     group_.resize(order.size());
+    std::size_t group = 0;  // the place in the order of its first row
     for (std::size_t k = 0; k < order.size(); ++k) {
-      const bool same =
-          k > 0 && std::equal(row(order[k]), row(order[k]) + dimension_, row(order[k - 1]));
-      group_[std::size_t(order[k])] = same ? group_[std::size_t(order[k - 1])] : k;
+      const double* const here = row(order[k]);
+      const bool same = k > 0 && std::equal(here, here + dimension_, row(order[k - 1]));
+      if (!same)
+        group = k;
+      group_[std::size_t(order[k])] = group;
     }
   }
 
@@ -258,9 +276,13 @@ inline neighbourhood_report neighbourhoods(std::span<const double> reference,
   const std::vector<char> by_rank = all_gather(group, std::span<const char>(covered));
   for (std::size_t i = 0; i < by_rank.size(); ++i)
     covered[i % covered.size()] |= by_rank[i];
-  return {double(all.precise) / double(m), double(all.recalled) / double(n),
-          double(all.strictly_inside) / (double(k) * double(m)),
-          double(std::count(covered.begin(), covered.end(), 1)) / double(n)};
+  const auto covered_balls = std::count(covered.begin(), covered.end(), 1);
+  return {
+      .precision = double(all.precise) / double(m),
+      .recall = double(all.recalled) / double(n),
+      .density = double(all.strictly_inside) / (double(k) * double(m)),
+      .coverage = double(covered_balls) / double(n),
+  };
 }
 
 }  // namespace multistage

@@ -51,6 +51,7 @@ struct perceptual_pixel {
       }
     return sum / double(pixels);
   }
+  /// The length of a pixel's features.
   MULTISTAGE_HD double norm(const T* f) const {
     double square = 0;
     for (index_t c = 0; c < channels; ++c)
@@ -182,6 +183,7 @@ class perceptual_distance {
     ops::expect("perceptual_distance", name, x,
                 shape{rows, image_.height, image_.width, image_.channels});
   }
+  /// What the first part reads.
   shape input_shape(index_t rows) const {
     return {rows, image_.height, image_.width, channels_};
   }

@@ -43,19 +43,31 @@ struct layer {
   bool cut;     // whether features are looked at behind it
 };
 
+/// All of a network's.
 inline std::vector<layer> layers_of(perceptual_kind kind) {
   if (kind == perceptual_kind::alexnet)
-    return {{64, 11, 4, 2, 0, true}, {0, 3, 2, 0, 2, false},  {192, 5, 1, 2, 3, true},
-            {0, 3, 2, 0, 5, false},  {384, 3, 1, 1, 6, true}, {256, 3, 1, 1, 8, true},
-            {256, 3, 1, 1, 10, true}};
+    return {
+        {64, 11, 4, 2, 0, true},  // 11 x 11 windows, every fourth pixel
+        {0, 3, 2, 0, 2, false},   // a pool
+        {192, 5, 1, 2, 3, true},  // 5 x 5 windows
+        {0, 3, 2, 0, 5, false},   // a pool
+        {384, 3, 1, 1, 6, true},  // 3 x 3 windows from here on
+        {256, 3, 1, 1, 8, true}, {256, 3, 1, 1, 10, true},
+    };
+  // Levels of VGG-16: channels, and 3 x 3 convolutions; a pool between them.
+  static constexpr std::pair<int, int> levels[] = {
+      {64, 2}, {128, 2}, {256, 3}, {512, 3}, {512, 3},
+  };
   std::vector<layer> list;
   int number = 0;
-  for (const auto& [out, count] : {std::pair{64, 2}, std::pair{128, 2}, std::pair{256, 3},
-                                   std::pair{512, 3}, std::pair{512, 3}}) {
+  for (const auto& [out, count] : levels) {
     if (number > 0)
       list.push_back({0, 2, 2, 0, number++, false});
-    for (int i = 0; i < count; ++i, number += 2)
-      list.push_back({out, 3, 1, 1, number, i == count - 1});
+    for (int i = 0; i < count; ++i) {
+      const bool last = i == count - 1;
+      list.push_back({out, 3, 1, 1, number, last});
+      number += 2;  // a ReLU stands behind each
+    }
   }
   return list;
 }
@@ -77,10 +89,12 @@ MULTISTAGE_COLD perceptual_network<Scalar> make_perceptual_network(
     const perceptual_source& weights) {
   using perceptual_detail::layer;
   // torchvision's mean and standard deviation of pictures in [0, 1], for those in [-1, 1].
-  perceptual_network<Scalar> net{.name = to_string(kind),
-                                 .parts = {},
-                                 .shift = {-0.030, -0.088, -0.188},
-                                 .scale = {0.458, 0.448, 0.450}};
+  perceptual_network<Scalar> net{
+      .name = to_string(kind),
+      .parts = {},
+      .shift = {-0.030, -0.088, -0.188},
+      .scale = {0.458, 0.448, 0.450},
+  };
   recorder<name_list> b;
   const auto begin = [&](int channels, int height, int width) {
     b = recorder<name_list>();
@@ -92,9 +106,10 @@ MULTISTAGE_COLD perceptual_network<Scalar> make_perceptual_network(
   const auto end = [&](feature x) {
     b.output(x);
     feature_part<Scalar> part{b.finish(), {}};
+    const auto& parameters = part.structure.parameters;
     part.weights.resize(std::size_t(part.structure.parameter_elements));
-    for (std::size_t k = 0; k < part.structure.parameters.size(); ++k) {
-      const parameter& p = part.structure.parameters[k];
+    for (std::size_t k = 0; k < parameters.size(); ++k) {
+      const parameter& p = parameters[k];
       const std::vector<double> given = weights(b.names.parameters[k], upstream_extents(p));
       for_each_element(p, [&](index_t upstream, index_t own) {
         part.weights[std::size_t(p.offset + own)] = Scalar(given[std::size_t(upstream)]);
@@ -108,12 +123,14 @@ MULTISTAGE_COLD perceptual_network<Scalar> make_perceptual_network(
   feature x = begin(3, int(image.height), int(image.width));
   for (const layer& l : perceptual_detail::layers_of(kind)) {
     const ops::conv_window window{.kernel = l.kernel, .stride = l.stride, .padding = l.padding};
-    require<value_error>(window.out(x.height) > 0 && window.out_width(x.width) > 0,
-                         "perceptual_distance: pictures of ", image.height, " x ", image.width,
-                         " are too small for ", net.name, "; 32 x 32 is enough");
+    const bool fits = window.out(x.height) > 0 && window.out_width(x.width) > 0;
+    require<value_error>(fits, "perceptual_distance: pictures of ", image.height, " x ",
+                         image.width, " are too small for ", net.name, "; 32 x 32 is enough");
     const std::string name = "features." + std::to_string(l.number);
-    x = l.out > 0 ? b.relu(b.conv(x, l.out, name, window))
-                  : b.pool(x, ops::pool_kind::maximum, window);
+    if (l.out > 0)
+      x = b.relu(b.conv(x, l.out, name, window));
+    else
+      x = b.pool(x, ops::pool_kind::maximum, window);
     if (!l.cut)
       continue;
     end(x);

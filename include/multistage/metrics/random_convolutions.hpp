@@ -3,6 +3,9 @@
 // network fits (small or unusual pictures); distances over them compare only with others of the
 // same seed. Four 3x3 convolutions (He's weights, SiLU), the second and fourth of stride 2;
 // features are the means over pixels after each pair: 32 and 64 values.
+//
+//   random_convolutions network(cpu(), images.extents, 1);
+//   network.feature_count;      // 96 features of each picture, for frechet_distance or kid
 #pragma once
 #include <span>
 

@@ -1,6 +1,9 @@
 // ADM's U-Net as EDM trains it (Dhariwal and Nichol, arXiv 2105.05233; Karras et al., arXiv
 // 2206.00364): modulation by [scale, shift], attention with 64 channels a head, no scaling of
 // skips, resampling on the identity path.
+//
+//   constexpr adm_unet net{.resolution = 64, .label_dim = 1000};
+//   using model = multi_decoder<net, decoders{192, 128, 64}, edm_schedule>;
 #pragma once
 #include "arrangement.hpp"
 #include "edm_mapping.hpp"
@@ -70,12 +73,14 @@ MULTISTAGE_COLD constexpr feature norm(Builder& build,
 /// Attention over heads of channels_per_head channels, and its residual.
 template <class Builder>
 MULTISTAGE_COLD constexpr feature attend(Builder& build, const adm_unet& net, feature x) {
+  constexpr ops::conv_window each_pixel{1, 1, 0};
   const int heads = x.channels / net.channels_per_head;
-  const feature qkv = build.conv(norm(build, net, x, "norm2"), 3 * x.channels, "qkv", {1, 1, 0},
-                                 {initial::kaiming, true, qkv_order::interleaved, heads});
-  return build.add(
-      build.conv(build.attention(qkv, heads), x.channels, "proj", {1, 1, 0}, {initial::zero}),
-      x);
+  const layer_options to_qkv{initial::kaiming, true, qkv_order::interleaved, heads};
+  feature h = norm(build, net, x, "norm2");
+  h = build.conv(h, 3 * x.channels, "qkv", each_pixel, to_qkv);
+  h = build.attention(h, heads);
+  h = build.conv(h, x.channels, "proj", each_pixel, {initial::zero});
+  return build.add(h, x);
 }
 
 /// A residual block whose second norm is modulated by `emb`; it may resample, and attend
@@ -95,10 +100,11 @@ MULTISTAGE_COLD constexpr feature block(Builder& build,
   const auto moved = [&](feature f) {
     return how == resampling::none ? f : build.resample(f, {}, how == resampling::up);
   };
-  feature h = build.conv(moved(build.silu(norm(build, net, x, "norm0"))), out, "conv0", {},
-                         {initial::kaiming});
+  feature h = build.silu(norm(build, net, x, "norm0"));
+  h = build.conv(moved(h), out, "conv0", {}, {initial::kaiming});
   const feature modulation = build.linear(emb, 2 * out, "affine", {initial::kaiming});
-  h = build.dropout(build.silu(norm(build, net, h, "norm1", modulation)), net.dropout);
+  h = build.silu(norm(build, net, h, "norm1", modulation));
+  h = build.dropout(h, net.dropout);
   h = build.conv(h, out, "conv1", {}, {initial::zero});
   feature skip = moved(x);
   if (x.channels != out)
@@ -128,9 +134,9 @@ template <class Builder>
 MULTISTAGE_COLD constexpr encoded encode(Builder& build, const adm_unet& net, bool) {
   using namespace adm;
   const auto model = build.scope("model");
-  const feature level_of_noise =
-      build.embedding(build.input(input_slot::noise_level, 1), net.encoder_channels,
-                      {.sine_first = false, .endpoint = false});
+  constexpr ops::embedding_form form{.sine_first = false, .endpoint = false};
+  const feature c_noise = build.input(input_slot::noise_level, 1);
+  const feature level_of_noise = build.embedding(c_noise, net.encoder_channels, form);
   const feature emb =
       edm_mapping(build, net, level_of_noise, initial::kaiming, label_place::behind_layers);
 
@@ -142,6 +148,7 @@ MULTISTAGE_COLD constexpr encoded encode(Builder& build, const adm_unet& net, bo
     const int rows = net.resolution >> level;
     const int columns = net.width() >> level;
     const int out = net.encoder_channels * net.channel_mult[level];
+    const bool attends = contains(net.attn_resolutions, rows);
     if (level == 0) {
       const auto layer = build.scope(rows, "x", columns, "_conv");
       x = build.conv(x, out, "", {}, {initial::kaiming});
@@ -152,7 +159,7 @@ MULTISTAGE_COLD constexpr encoded encode(Builder& build, const adm_unet& net, bo
     skips.push_back(x);
     for (int i = 0; i < net.num_blocks; ++i) {
       const auto layer = build.scope(rows, "x", columns, "_block", i);
-      x = block(build, net, x, emb, out, contains(net.attn_resolutions, rows));
+      x = block(build, net, x, emb, out, attends);
       skips.push_back(x);
     }
   }
@@ -185,18 +192,19 @@ MULTISTAGE_COLD constexpr feature decode(Builder& build,
         x = block(build, net, x, enc.emb, x.channels, false, resampling::up);
       }
       // Blocks read the skips of their level, the last one first.
+      const int channels = spec.width * net.channel_mult[level];
+      const bool usual = contains(net.attn_resolutions, rows);
       level_skips<Builder> skips(enc.skips, net.num_blocks + 1);
       for (int i = 0; i < spec.blocks; ++i, ++number) {
         const auto layer = build.scope(rows, "x", columns, "_block", i);
-        const bool usual = contains(net.attn_resolutions, rows);
-        x = block(build, net, skips.join(build, x), enc.emb,
-                  spec.width * net.channel_mult[level], spec.attention(number, usual));
+        x = skips.join(build, x);
+        x = block(build, net, x, enc.emb, channels, spec.attention(number, usual));
       }
     }
   }
   const auto outs = spec.alone ? build.scope("model") : build.scope("model.outs.", spec.stage);
-  return build.conv(build.silu(norm(build, net, x, "out_norm")), net.channels, "out_conv", {},
-                    {initial::zero});
+  x = build.silu(norm(build, net, x, "out_norm"));
+  return build.conv(x, net.channels, "out_conv", {}, {initial::zero});
 }
 
 }  // namespace multistage

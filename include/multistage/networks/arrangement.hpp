@@ -2,6 +2,10 @@
 // each stage ("multi-decoder"), a network of its own for each stage ("separate"), or one
 // network for all ("unified", which is a single decoder). Decoders may differ in width, in
 // depth and in where they attend.
+//
+//   decoders{192, 128, 16};                                     // three stages, one encoder
+//   decoders{128};                                              // unified: one stage
+//   decoders{.widths = {128, 64}, .shared_encoder = false};     // separate: nothing shared
 #pragma once
 #include "../core/options.hpp"
 #include "../graph/recorder.hpp"

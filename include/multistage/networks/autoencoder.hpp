@@ -2,6 +2,9 @@
 // Ommer, arXiv 2012.09841): a convolutional encoder and decoder around a latent image that is
 // either quantised to a codebook (VQ) or a diagonal Gaussian (KL). Two descriptions, one for
 // each direction: what lies between them is in diffusion/latent.hpp.
+//
+//   constexpr autoencoder net{.kind = latent_kind::kl, .resolution = 256, .embed_dim = 4};
+//   autoencoder_model<float, cpu> model(cpu(), net, 1);     // diffusion/latent.hpp
 #pragma once
 #include "parts.hpp"
 #include "record.hpp"
@@ -103,13 +106,14 @@ MULTISTAGE_COLD constexpr feature block(Builder& build,
                                         const autoencoder& net,
                                         feature x,
                                         int out) {
-  feature h = build.conv(build.silu(norm(build, net, x, "norm1")), out, "conv1", {},
-                         {initial::kaiming});
-  h = build.conv(build.dropout(build.silu(norm(build, net, h, "norm2")), net.dropout), out,
-                 "conv2", {}, {initial::kaiming});
-  return build.add(h, x.channels != out
-                          ? build.conv(x, out, "nin_shortcut", {1, 1, 0}, {initial::kaiming})
-                          : x);
+  feature h = build.silu(norm(build, net, x, "norm1"));
+  h = build.conv(h, out, "conv1", {}, {initial::kaiming});
+  h = build.silu(norm(build, net, h, "norm2"));
+  h = build.dropout(h, net.dropout);
+  h = build.conv(h, out, "conv2", {}, {initial::kaiming});
+  if (x.channels != out)
+    x = build.conv(x, out, "nin_shortcut", {1, 1, 0}, {initial::kaiming});
+  return build.add(h, x);
 }
 
 /// Attention with one head, and its residual. Each pixel of x [channels, h, w] looks at all.
@@ -122,9 +126,9 @@ MULTISTAGE_COLD constexpr feature attention(Builder& build, const autoencoder& n
   const feature q = one("q");
   const feature k = one("k");
   const feature v = one("v");
-  return build.add(build.conv(build.attention(q, k, v, 1), x.channels, "proj_out", {1, 1, 0},
-                              {initial::kaiming}),
-                   x);
+  feature mixed = build.attention(q, k, v, 1);
+  mixed = build.conv(mixed, x.channels, "proj_out", {1, 1, 0}, {initial::kaiming});
+  return build.add(mixed, x);
 }
 
 /// Block, attention, block at the deepest level.
@@ -151,9 +155,10 @@ MULTISTAGE_COLD constexpr feature level_block(Builder& build,
                                               int level,
                                               int i,
                                               feature x) {
+  const int channels = net.encoder_channels * net.channel_mult[level];
   {
     const auto layer = build.scope(way, level, ".block.", i);
-    x = block(build, net, x, net.encoder_channels * net.channel_mult[level]);
+    x = block(build, net, x, channels);
   }
   if (!contains(net.attn_resolutions, net.resolution >> level))
     return x;
@@ -182,11 +187,12 @@ MULTISTAGE_COLD constexpr void describe_encoder(Builder& build, const autoencode
       const auto layer = build.scope("down.", level, ".downsample");
       x = build.conv(x, x.channels, "conv", {3, 2, 0, 1}, {initial::kaiming});
     }
-    x = build.conv(build.silu(norm(build, net, middle(build, net, x), "norm_out")),
-                   moments * net.z_channels, "conv_out", {}, {initial::kaiming});
+    x = middle(build, net, x);
+    x = build.silu(norm(build, net, x, "norm_out"));
+    x = build.conv(x, moments * net.z_channels, "conv_out", {}, {initial::kaiming});
   }
-  build.output(
-      build.conv(x, moments * net.embed_dim, "quant_conv", {1, 1, 0}, {initial::kaiming}));
+  x = build.conv(x, moments * net.embed_dim, "quant_conv", {1, 1, 0}, {initial::kaiming});
+  build.output(x);
 }
 
 /// Latent image [embed_dim, ...] to what the last layer reads, [encoder_channels
@@ -200,8 +206,8 @@ MULTISTAGE_COLD constexpr feature describe_decoder_body(Builder& build,
       build.input(input_slot::image, net.embed_dim, net.latent_height(), net.latent_width());
   x = build.conv(x, net.z_channels, "post_quant_conv", {1, 1, 0}, {initial::kaiming});
   const auto decoder = build.scope("decoder");
-  x = build.conv(x, net.encoder_channels * net.channel_mult[net.depth() - 1], "conv_in", {},
-                 {initial::kaiming});
+  const int deepest = net.encoder_channels * net.channel_mult[net.depth() - 1];
+  x = build.conv(x, deepest, "conv_in", {}, {initial::kaiming});
   x = middle(build, net, x);
   for (int level = net.depth() - 1; level >= 0; --level) {
     for (int i = 0; i <= net.num_blocks; ++i)
@@ -209,8 +215,8 @@ MULTISTAGE_COLD constexpr feature describe_decoder_body(Builder& build,
     if (level == 0)
       break;
     const auto layer = build.scope("up.", level, ".upsample");
-    x = build.conv(build.resample(x, mean_and_nearest, true), x.channels, "conv", {},
-                   {initial::kaiming});
+    x = build.resample(x, mean_and_nearest, true);
+    x = build.conv(x, x.channels, "conv", {}, {initial::kaiming});
   }
   return build.silu(norm(build, net, x, "norm_out"));
 }

@@ -24,8 +24,8 @@ MULTISTAGE_COLD constexpr feature edm_mapping(Builder& build,
   const int wide = net.encoder_channels * net.channel_mult_emb;
   feature emb = embedding;
   if (net.label_dim > 0 && labels == label_place::before_layers) {
-    const feature label = build.scale(build.input(input_slot::class_labels, net.label_dim),
-                                      constexpr_sqrt(net.label_dim));
+    const feature one_hot = build.input(input_slot::class_labels, net.label_dim);
+    const feature label = build.scale(one_hot, constexpr_sqrt(net.label_dim));
     emb = build.add(emb, build.linear(label, narrow, "map_label", {init}));
   }
   if (net.augment_dim > 0) {

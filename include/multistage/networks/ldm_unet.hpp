@@ -2,6 +2,9 @@
 // Dhariwal and Nichol, arXiv 2105.05233), with a decoder for each stage (arXiv 2312.09181).
 // Residual blocks, attention behind them where the level's downsampling factor asks for it:
 // self-attention, or transformer blocks that look at a context.
+//
+//   constexpr ldm_unet net{.resolution = 64, .channels = 3, .attn_downsample = {4, 2}};
+//   using model = multi_decoder<net, decoders{256, 192, 128}, ddpm_schedule>;
 #pragma once
 #include "arrangement.hpp"
 #include "parts.hpp"
@@ -91,9 +94,9 @@ MULTISTAGE_COLD inline void check_rules(const ldm_unet& net) {
   require<value_error>(!net.spatial_transformer || net.transformer_depth >= 1,
                        "network: transformer_depth = ", net.transformer_depth,
                        " with spatial_transformer; at least 1 is needed");
+  const bool one_token = net.context_dim >= 1 && net.context_tokens == 1;
   require<value_error>(
-      !net.class_context ||
-          (net.context_dim >= 1 && net.context_tokens == 1 && net.label_dim >= 1),
+      !net.class_context || (one_token && net.label_dim >= 1),
       "network: class_context with context_dim = ", net.context_dim,
       ", context_tokens = ", net.context_tokens, ", label_dim = ", net.label_dim,
       "; classes that become the context are label_dim >= 1 of them, one token of context_dim "
@@ -105,6 +108,9 @@ MULTISTAGE_COLD inline void check_rules(const ldm_unet& net) {
 
 /// The parts of the figure.
 namespace ldm {
+
+/// A 1 x 1 convolution: each pixel by itself.
+inline constexpr ops::conv_window each_pixel{1, 1, 0};
 
 /// Group norm over norm_groups groups. @param modulation [scale, shift]
 template <class Builder>
@@ -128,21 +134,25 @@ MULTISTAGE_COLD constexpr feature block(Builder& build,
                                         int out,
                                         resampling how = resampling::none) {
   const auto moved = [&](feature f) {
-    return how == resampling::none ? f
-                                   : build.resample(f, mean_and_nearest, how == resampling::up);
+    if (how == resampling::none)
+      return f;
+    return build.resample(f, mean_and_nearest, how == resampling::up);
   };
-  feature h = build.conv(moved(build.silu(norm(build, net, x, "in_layers.0"))), out,
-                         "in_layers.2", {}, {initial::kaiming});
-  const feature row = build.linear(emb, net.scale_shift_norm ? 2 * out : out, "emb_layers.1",
-                                   {initial::kaiming});
-  if (!net.scale_shift_norm)
+  feature h = build.silu(norm(build, net, x, "in_layers.0"));
+  h = build.conv(moved(h), out, "in_layers.2", {}, {initial::kaiming});
+  // What the block is told: a row that is added, or scale and shift of the second norm.
+  const bool modulates = net.scale_shift_norm;
+  const int told = modulates ? 2 * out : out;
+  const feature row = build.linear(emb, told, "emb_layers.1", {initial::kaiming});
+  if (!modulates)
     h = build.add_row(h, row);
-  h = build.silu(norm(build, net, h, "out_layers.0", net.scale_shift_norm ? row : feature{}));
-  h = build.conv(build.dropout(h, net.dropout), out, "out_layers.3", {}, {initial::zero});
-  const feature skip = moved(x);
-  return build.add(h, x.channels != out ? build.conv(skip, out, "skip_connection", {1, 1, 0},
-                                                     {initial::kaiming})
-                                        : skip);
+  h = build.silu(norm(build, net, h, "out_layers.0", modulates ? row : feature{}));
+  h = build.dropout(h, net.dropout);
+  h = build.conv(h, out, "out_layers.3", {}, {initial::zero});
+  feature skip = moved(x);
+  if (x.channels != out)
+    skip = build.conv(skip, out, "skip_connection", each_pixel, {initial::kaiming});
+  return build.add(h, skip);
 }
 
 /// Heads that attend over so many channels.
@@ -157,15 +167,21 @@ MULTISTAGE_COLD constexpr feature self_attention(Builder& build,
                                                  const ldm_unet& net,
                                                  feature x) {
   const int n = heads(net, x.channels);
-  const layer_options one{.init = initial::kaiming,
-                          .qkv = qkv_order::by_head,
-                          .heads = n,
-                          .layout = parameter_layout::conv_oi1};
-  const feature qkv =
-      build.conv(norm(build, net, x, "norm"), 3 * x.channels, "qkv", {1, 1, 0}, one);
-  return build.add(build.conv(build.attention(qkv, n), x.channels, "proj_out", {1, 1, 0},
-                              {.init = initial::zero, .layout = parameter_layout::conv_oi1}),
-                   x);
+  const layer_options to_heads{
+      .init = initial::kaiming,
+      .qkv = qkv_order::by_head,
+      .heads = n,
+      .layout = parameter_layout::conv_oi1,
+  };
+  const layer_options from_heads{
+      .init = initial::zero,
+      .layout = parameter_layout::conv_oi1,
+  };
+  feature h = norm(build, net, x, "norm");
+  h = build.conv(h, 3 * x.channels, "qkv", each_pixel, to_heads);
+  h = build.attention(h, n);
+  h = build.conv(h, x.channels, "proj_out", each_pixel, from_heads);
+  return build.add(h, x);
 }
 
 /// y = to_out(attention of x to `to`) without the residual.
@@ -180,8 +196,8 @@ MULTISTAGE_COLD constexpr feature cross_attention(Builder& build,
   const feature q = build.linear(x, x.channels, "to_q", bare);
   const feature k = build.linear(to, x.channels, "to_k", bare);
   const feature v = build.linear(to, x.channels, "to_v", bare);
-  return build.linear(build.attention(q, k, v, heads(net, x.channels)), x.channels, "to_out.0",
-                      {initial::kaiming});
+  const feature mixed = build.attention(q, k, v, heads(net, x.channels));
+  return build.linear(mixed, x.channels, "to_out.0", {initial::kaiming});
 }
 
 /// Transformer blocks: self-attention, attention to the context (to x without one), and two
@@ -192,20 +208,26 @@ MULTISTAGE_COLD constexpr feature transformer(Builder& build,
                                               const ldm_unet& net,
                                               feature x,
                                               feature context) {
-  feature h = build.conv(build.group_norm(x, net.norm_groups, 1e-6, "norm"), x.channels,
-                         "proj_in", {1, 1, 0}, {initial::kaiming});
+  const int channels = x.channels;
+  feature h = build.group_norm(x, net.norm_groups, 1e-6, "norm");
+  h = build.conv(h, channels, "proj_in", each_pixel, {initial::kaiming});
   for (int i = 0; i < net.transformer_depth; ++i) {
     const auto layer = build.scope("transformer_blocks.", i);
+    // Pixels look at each other.
     const feature n1 = build.layer_norm(h, 1e-5, "norm1");
     h = build.add(cross_attention(build, net, n1, n1, "attn1"), h);
+    // They look at the context, or at each other again where there is none.
     const feature n2 = build.layer_norm(h, 1e-5, "norm2");
-    h = build.add(cross_attention(build, net, n2, context.id < 0 ? n2 : context, "attn2"), h);
-    const feature wide =
-        build.geglu(build.linear(build.layer_norm(h, 1e-5, "norm3"), 8 * x.channels,
-                                 "ff.net.0.proj", {initial::kaiming}));
-    h = build.add(build.linear(wide, x.channels, "ff.net.2", {initial::kaiming}), h);
+    const feature seen = context.id < 0 ? n2 : context;
+    h = build.add(cross_attention(build, net, n2, seen, "attn2"), h);
+    // Each pixel by itself, through four times as many channels.
+    feature wide = build.layer_norm(h, 1e-5, "norm3");
+    wide = build.linear(wide, 8 * channels, "ff.net.0.proj", {initial::kaiming});
+    wide = build.geglu(wide);  // [4 channels, h, w]
+    h = build.add(build.linear(wide, channels, "ff.net.2", {initial::kaiming}), h);
   }
-  return build.add(build.conv(h, x.channels, "proj_out", {1, 1, 0}, {initial::zero}), x);
+  h = build.conv(h, channels, "proj_out", each_pixel, {initial::zero});
+  return build.add(h, x);
 }
 
 /// What a level that attends does behind a block.
@@ -214,8 +236,9 @@ MULTISTAGE_COLD constexpr feature attention(Builder& build,
                                             const ldm_unet& net,
                                             feature x,
                                             feature context) {
-  return net.spatial_transformer ? transformer(build, net, x, context)
-                                 : self_attention(build, net, x);
+  if (net.spatial_transformer)
+    return transformer(build, net, x, context);
+  return self_attention(build, net, x);
 }
 
 /// Block, attention, block at the deepest level.
@@ -226,8 +249,10 @@ MULTISTAGE_COLD constexpr feature middle(Builder& build,
                                          const encoded& enc) {
   for (int i = 0; i < 3; ++i) {
     const auto layer = build.scope(i);
-    x = i == 1 ? attention(build, net, x, enc.context)
-               : block(build, net, x, enc.emb, x.channels);
+    if (i == 1)
+      x = attention(build, net, x, enc.context);
+    else
+      x = block(build, net, x, enc.emb, x.channels);
   }
   return x;
 }
@@ -236,15 +261,21 @@ MULTISTAGE_COLD constexpr feature middle(Builder& build,
 template <class Builder>
 MULTISTAGE_COLD constexpr void embed(Builder& build, const ldm_unet& net, encoded& enc) {
   const int wide = 4 * net.encoder_channels;
+  const ops::embedding_form form{
+      .sine_first = !net.flip_sin_to_cos,
+      .endpoint = net.freq_shift == 1,
+  };
   enc.level = build.input(input_slot::noise_level, 1);
-  feature emb =
-      build.embedding(enc.level, net.encoder_channels,
-                      {.sine_first = !net.flip_sin_to_cos, .endpoint = net.freq_shift == 1});
+  feature emb = build.embedding(enc.level, net.encoder_channels, form);
   emb = build.silu(build.linear(emb, wide, "time_embed.0", {initial::kaiming}));
   emb = build.linear(emb, wide, "time_embed.2", {initial::kaiming});
-  if (net.label_dim > 0) {  // a table with a row for each class
+  if (net.label_dim > 0) {
+    // A table with a row for each class.
     const layer_options table{
-        .init = initial::xavier, .bias = false, .layout = parameter_layout::linear_io};
+        .init = initial::xavier,
+        .bias = false,
+        .layout = parameter_layout::linear_io,
+    };
     const feature label = build.input(input_slot::class_labels, net.label_dim);
     if (net.class_context)
       enc.context = build.linear(label, net.context_dim, "class_embedder.embedding", table);
@@ -265,7 +296,11 @@ MULTISTAGE_COLD constexpr encoded encode(Builder& build, const ldm_unet& net, bo
   encoded enc;
   embed(build, net, enc);
   const ops::conv_window halving{
-      .kernel = 3, .stride = 2, .padding = net.downsample_padding, .padding_end = 1};
+      .kernel = 3,
+      .stride = 2,
+      .padding = net.downsample_padding,
+      .padding_end = 1,
+  };
 
   feature x = build.input(input_slot::image, net.channels, net.resolution, net.width());
   // Downwards: blocks are numbered through all levels, a block's parts from 0.
@@ -276,13 +311,15 @@ MULTISTAGE_COLD constexpr encoded encode(Builder& build, const ldm_unet& net, bo
     enc.skips.push_back(x);
   }
   for (int level = 0; level < net.depth(); ++level) {
+    const int channels = net.encoder_channels * net.channel_mult[level];
+    const bool attends = contains(net.attn_downsample, 1 << level);
     for (int i = 0; i < net.num_blocks; ++i) {
       const auto blocks = build.scope("input_blocks.", number++);
       {
         const auto layer = build.scope(0);
-        x = block(build, net, x, enc.emb, net.encoder_channels * net.channel_mult[level]);
+        x = block(build, net, x, enc.emb, channels);
       }
-      if (contains(net.attn_downsample, 1 << level)) {
+      if (attends) {
         const auto layer = build.scope(1);
         x = attention(build, net, x, enc.context);
       }
@@ -291,8 +328,10 @@ MULTISTAGE_COLD constexpr encoded encode(Builder& build, const ldm_unet& net, bo
     if (level == net.depth() - 1)
       break;
     const auto layer = build.scope("input_blocks.", number++, ".0");
-    x = net.resblock_updown ? block(build, net, x, enc.emb, x.channels, resampling::down)
-                            : build.conv(x, x.channels, "op", halving, {initial::kaiming});
+    if (net.resblock_updown)
+      x = block(build, net, x, enc.emb, x.channels, resampling::down);
+    else
+      x = build.conv(x, x.channels, "op", halving, {initial::kaiming});
     enc.skips.push_back(x);
   }
   if (net.shared_middle) {
@@ -319,6 +358,8 @@ MULTISTAGE_COLD constexpr feature decode(Builder& build,
   // Upwards: the last block of a level holds the way to the next.
   int number = 0;
   for (int level = net.depth() - 1; level >= 0; --level) {
+    const int channels = spec.width * net.channel_mult[level];
+    const bool level_attends = contains(net.attn_downsample, 1 << level);
     level_skips<Builder> skips(enc.skips, net.num_blocks + 1);
     for (int i = 0; i < spec.blocks; ++i, ++number) {
       const auto blocks = spec.alone ? build.scope("output_blocks.", number)
@@ -326,24 +367,28 @@ MULTISTAGE_COLD constexpr feature decode(Builder& build,
       int part = 0;
       {
         const auto layer = build.scope(part++);
-        x = block(build, net, skips.join(build, x), enc.emb,
-                  spec.width * net.channel_mult[level]);
+        x = skips.join(build, x);
+        x = block(build, net, x, enc.emb, channels);
       }
-      if (spec.attention(number, contains(net.attn_downsample, 1 << level))) {
+      if (spec.attention(number, level_attends)) {
         const auto layer = build.scope(part++);
         x = attention(build, net, x, enc.context);
       }
-      if (level > 0 && i == spec.blocks - 1) {
-        const auto layer = build.scope(part++);
-        x = net.resblock_updown ? block(build, net, x, enc.emb, x.channels, resampling::up)
-                                : build.conv(build.resample(x, mean_and_nearest, true),
-                                             x.channels, "conv", {}, {initial::kaiming});
+      const bool last = i == spec.blocks - 1;
+      if (level == 0 || !last)
+        continue;
+      const auto layer = build.scope(part++);
+      if (net.resblock_updown) {
+        x = block(build, net, x, enc.emb, x.channels, resampling::up);
+      } else {
+        x = build.resample(x, mean_and_nearest, true);
+        x = build.conv(x, x.channels, "conv", {}, {initial::kaiming});
       }
     }
   }
   const auto out = spec.alone ? build.scope("out") : build.scope("outs.", spec.stage);
-  return build.conv(build.silu(norm(build, net, x, "0")), net.channels, "2", {},
-                    {initial::zero});
+  x = build.silu(norm(build, net, x, "0"));
+  return build.conv(x, net.channels, "2", {}, {initial::zero});
 }
 
 }  // namespace multistage

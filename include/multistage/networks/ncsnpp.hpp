@@ -2,6 +2,9 @@
 // Ermon, Poole, arXiv 2011.13456, appendix H), with a decoder for each stage (arXiv
 // 2312.09181). Layers are numbered in order of use, so a block's name is its number; the two
 // blocks in the middle belong to the encoder.
+//
+//   constexpr ncsnpp net{.resolution = 32, .num_blocks = 8};
+//   using model = multi_decoder<net, decoders{192, 128, 16}, vp_schedule>;
 #pragma once
 #include "arrangement.hpp"
 #include "parts.hpp"
@@ -118,14 +121,18 @@ struct layers {
   int next;               ///< the next number
   /// Enters the next layer until the value goes.
   constexpr auto operator()() {
-    return stage < 0 ? build.scope(list, next++) : build.scope(list, stage, ".", next++);
+    const int number = next++;
+    if (stage < 0)
+      return build.scope(list, number);
+    return build.scope(list, stage, ".", number);
   }
 };
 
 /// What moves between levels.
 constexpr ops::resample_filter filter(const ncsnpp& net) {
-  return net.fir ? ops::resample_filter{net.resample_filter, -1, 2, ops::filter_cost::full}
-                 : mean_and_nearest;
+  if (!net.fir)
+    return mean_and_nearest;
+  return {net.resample_filter, -1, 2, ops::filter_cost::full};
 }
 
 /// Group norm over groups of at least four channels.
@@ -137,6 +144,9 @@ MULTISTAGE_COLD constexpr feature norm(Builder& build,
   return build.group_norm(x, groups_for(x.channels, net.norm_groups), 1e-6, name);
 }
 
+/// How weights of 1x1 layers begin but for those in front of a sum.
+inline constexpr layer_init pointwise_init{initialization::xavier_uniform, 0.31622776601683794};
+
 /// A 1x1 layer with weights [in, out], "NIN" upstream.
 /// @param x [channels, h, w]. @param out channels of the result. @param init of its weights
 template <class Builder>
@@ -144,14 +154,14 @@ MULTISTAGE_COLD constexpr feature network_in_network(Builder& build,
                                                      feature x,
                                                      int out,
                                                      std::string_view name,
-                                                     layer_init init = {
-                                                         initialization::xavier_uniform,
-                                                         0.31622776601683794}) {
-  return build.conv(x, out, name, {1, 1, 0},
-                    {.init = init,
-                     .layout = parameter_layout::linear_io,
-                     .weight_name = "W",
-                     .bias_name = "b"});
+                                                     layer_init init = pointwise_init) {
+  const layer_options options{
+      .init = init,
+      .layout = parameter_layout::linear_io,
+      .weight_name = "W",
+      .bias_name = "b",
+  };
+  return build.conv(x, out, name, {1, 1, 0}, options);
 }
 
 /// x + y, rescaled where the network does.
@@ -174,16 +184,19 @@ MULTISTAGE_COLD constexpr feature block(Builder& build,
                                         int out,
                                         resampling how = resampling::none) {
   const auto moved = [&](feature f) {
-    return how == resampling::none ? f : build.resample(f, filter(net), how == resampling::up);
+    if (how == resampling::none)
+      return f;
+    return build.resample(f, filter(net), how == resampling::up);
   };
-  feature h = build.conv(moved(build.silu(norm(build, net, x, "GroupNorm_0"))), out, "Conv_0",
-                         {}, {initial::xavier});
+  feature h = build.silu(norm(build, net, x, "GroupNorm_0"));
+  h = build.conv(moved(h), out, "Conv_0", {}, {initial::xavier});
   h = build.add_row(h, build.linear(emb, out, "Dense_0", {initial::xavier}));
-  h = build.conv(build.dropout(build.silu(norm(build, net, h, "GroupNorm_1")), net.dropout),
-                 out, "Conv_1", {}, {initial::nearly_zero});
+  h = build.silu(norm(build, net, h, "GroupNorm_1"));
+  h = build.dropout(h, net.dropout);
+  h = build.conv(h, out, "Conv_1", {}, {initial::nearly_zero});
   feature skip = moved(x);
-  if (net.resblock_type == residual_block::biggan &&
-      (x.channels != out || how != resampling::none))
+  const bool changed = x.channels != out || how != resampling::none;
+  if (net.resblock_type == residual_block::biggan && changed)
     skip = build.conv(skip, out, "Conv_2", {1, 1, 0}, {initial::xavier});
   else if (x.channels != out)
     skip = network_in_network(build, skip, out, "NIN_0");
@@ -197,10 +210,9 @@ MULTISTAGE_COLD constexpr feature attention(Builder& build, const ncsnpp& net, f
   const feature q = network_in_network(build, h, x.channels, "NIN_0");
   const feature k = network_in_network(build, h, x.channels, "NIN_1");
   const feature v = network_in_network(build, h, x.channels, "NIN_2");
-  return sum(build, net,
-             network_in_network(build, build.attention(q, k, v, 1), x.channels, "NIN_3",
-                                initial::nearly_zero),
-             x);
+  feature mixed = build.attention(q, k, v, 1);
+  mixed = network_in_network(build, mixed, x.channels, "NIN_3", initial::nearly_zero);
+  return sum(build, net, mixed, x);
 }
 
 /// From one level to the next, and back: a block that resamples (biggan), or resampling by
@@ -213,13 +225,14 @@ MULTISTAGE_COLD constexpr feature resampled(Builder& build,
                                             resampling how) {
   if (net.resblock_type == residual_block::biggan)
     return block(build, net, x, emb, x.channels, how);
-  if (how == resampling::up)
+  const bool up = how == resampling::up;
+  if (up)
     x = build.resample(x, filter(net), true);
   if (!net.resample_with_conv)
-    return how == resampling::up ? x : build.resample(x, filter(net), false);
-  return build.conv(x, x.channels, "Conv_0",
-                    how == resampling::up ? ops::conv_window{} : ops::conv_window{3, 2, 0, 1},
-                    {initial::xavier});
+    return up ? x : build.resample(x, filter(net), false);
+  // Downwards the convolution takes every second pixel.
+  const ops::conv_window window = up ? ops::conv_window{} : ops::conv_window{3, 2, 0, 1};
+  return build.conv(x, x.channels, "Conv_0", window, {initial::xavier});
 }
 
 /// Block, attention, block at the deepest level.
@@ -295,19 +308,22 @@ MULTISTAGE_COLD constexpr feature join_image(Builder& build,
     const auto layer = next();
     const feature picture =
         build.conv(pyramid, x.channels, "Conv_0", {1, 1, 0}, {initial::xavier});
-    return net.progressive_combine == combination::sum ? build.add(picture, x)
-                                                       : build.concat(picture, x);
+    if (net.progressive_combine == combination::sum)
+      return build.add(picture, x);
+    return build.concat(picture, x);
   }
   const auto layer = next();
-  if (net.fir) {  // filtered at full resolution, then a strided convolution without padding
-    const ops::resample_filter smooth{net.resample_filter, length(net.resample_filter) / 2, 1,
-                                      ops::filter_cost::full};
+  if (net.fir) {
+    // Filtered at full resolution, then a strided convolution without padding.
+    const int half = length(net.resample_filter) / 2;
+    const ops::resample_filter smooth{net.resample_filter, half, 1, ops::filter_cost::full};
     pyramid = build.resample(pyramid, smooth, false);
     pyramid = build.conv(pyramid, x.channels, "Conv2d_0", {3, 2, 0}, {initial::xavier});
   } else {
     pyramid = build.conv(pyramid, x.channels, "Conv_0", {3, 2, 0, 1}, {initial::xavier});
   }
-  return pyramid = sum(build, net, pyramid, x);
+  pyramid = sum(build, net, pyramid, x);
+  return pyramid;
 }
 
 /// The picture [channels of the image, h, w] that features give.
@@ -344,9 +360,10 @@ MULTISTAGE_COLD constexpr encoded encode(Builder& build, const ncsnpp& net, bool
   }
   constant_vector<feature> skips{x};
   for (int level = 0; level < net.depth(); ++level) {
+    const int channels = net.encoder_channels * net.channel_mult[level];
+    const bool attends = contains(net.attn_resolutions, x.height);
     for (int i = 0; i < net.num_blocks; ++i) {
-      x = level_block(build, net, x, emb, net.encoder_channels * net.channel_mult[level],
-                      contains(net.attn_resolutions, x.height), next);
+      x = level_block(build, net, x, emb, channels, attends, next);
       skips.push_back(x);
     }
     if (level == net.depth() - 1)
@@ -371,8 +388,13 @@ MULTISTAGE_COLD constexpr feature decode(Builder& build,
                                          const decoder_spec& spec,
                                          encoded enc) {
   using namespace score;
-  layers<Builder> next{build, spec.alone ? "all_modules." : "de_modules.",
-                       spec.alone ? -1 : spec.stage, spec.alone ? enc.next : 0};
+  // A decoder that is alone goes on with the encoder's numbers; others count their own.
+  layers<Builder> next{build, "all_modules.", -1, enc.next};
+  if (!spec.alone) {
+    next.list = "de_modules.";
+    next.stage = spec.stage;
+    next.next = 0;
+  }
   feature x = enc.x;
   feature out{};
   if (!net.shared_middle)
@@ -381,16 +403,20 @@ MULTISTAGE_COLD constexpr feature decode(Builder& build,
   // and the way to the next.
   int number = 0;
   for (int level = net.depth() - 1; level >= 0; --level) {
+    const int channels = spec.width * net.channel_mult[level];
     level_skips<Builder> skips(enc.skips, net.num_blocks + 1);
     for (int i = 0; i < spec.blocks; ++i, ++number) {
       const bool usual = i == spec.blocks - 1 && contains(net.attn_resolutions, x.height);
-      x = level_block(build, net, skips.join(build, x), enc.emb,
-                      spec.width * net.channel_mult[level], spec.attention(number, usual),
-                      next);
+      const bool attends = spec.attention(number, usual);
+      x = skips.join(build, x);
+      x = level_block(build, net, x, enc.emb, channels, attends, next);
     }
     if (net.output_skip) {
+      const bool first = out.id < 0;
       const feature picture = picture_of(build, net, x, next);
-      out = out.id < 0 ? picture : build.add(build.resample(out, filter(net), true), picture);
+      if (!first)
+        out = build.resample(out, filter(net), true);
+      out = first ? picture : build.add(out, picture);
     }
     if (level > 0) {
       const auto layer = next();

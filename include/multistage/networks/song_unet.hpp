@@ -88,12 +88,13 @@ MULTISTAGE_COLD constexpr feature norm(Builder& build,
 template <class Builder>
 MULTISTAGE_COLD constexpr feature attend(Builder& build, const song_unet& net, feature x) {
   constexpr layer_init small{initialization::xavier_uniform, 0.44721359549995793};
-  const int channels = x.channels;
-  const feature qkv = build.conv(norm(build, net, x, "norm2"), 3 * channels, "qkv", {1, 1, 0},
-                                 {small, true, qkv_order::interleaved});
-  const feature mixed =
-      build.conv(build.attention(qkv, 1), channels, "proj", {1, 1, 0}, {initial::nearly_zero});
-  return build.scale(build.add(mixed, x), sqrt_half);
+  constexpr ops::conv_window each_pixel{1, 1, 0};
+  constexpr layer_options to_qkv{small, true, qkv_order::interleaved};
+  feature h = norm(build, net, x, "norm2");
+  h = build.conv(h, 3 * x.channels, "qkv", each_pixel, to_qkv);
+  h = build.attention(h, 1);
+  h = build.conv(h, x.channels, "proj", each_pixel, {initial::nearly_zero});
+  return build.scale(build.add(h, x), sqrt_half);
 }
 
 /// A residual block that is told `emb`; it may resample, and attend behind:
@@ -111,18 +112,19 @@ MULTISTAGE_COLD constexpr feature block(Builder& build,
                                         bool attends,
                                         resampling how = resampling::none) {
   const auto moved = [&](feature f) {
-    return how == resampling::none
-               ? f
-               : build.resample(f, {net.resample_filter}, how == resampling::up);
+    if (how == resampling::none)
+      return f;
+    return build.resample(f, {net.resample_filter}, how == resampling::up);
   };
-  feature h = build.conv(moved(build.silu(norm(build, net, x, "norm0"))), out, "conv0", {},
-                         {initial::xavier});
+  feature h = build.silu(norm(build, net, x, "norm0"));
+  h = build.conv(moved(h), out, "conv0", {}, {initial::xavier});
   h = build.add_row(h, build.linear(emb, out, "affine", {initial::xavier}));
-  h = build.dropout(build.silu(norm(build, net, h, "norm1")), net.dropout);
+  h = build.silu(norm(build, net, h, "norm1"));
+  h = build.dropout(h, net.dropout);
   h = build.conv(h, out, "conv1", {}, {initial::nearly_zero});
-  const bool plain = x.channels == out && how == resampling::none;
-  const feature skip =
-      plain ? x : build.conv(moved(x), out, "skip", {1, 1, 0}, {initial::xavier});
+  feature skip = x;
+  if (x.channels != out || how != resampling::none)
+    skip = build.conv(moved(x), out, "skip", {1, 1, 0}, {initial::xavier});
   h = build.scale(build.add(h, skip), sqrt_half);
   return attends ? attend(build, net, h) : h;
 }
@@ -151,14 +153,16 @@ MULTISTAGE_COLD constexpr feature join_image(Builder& build,
   if (net.encoder_type == auxiliary_path::skip) {
     aux = build.resample(aux, filter, false);
     const auto layer = build.scope(x.height, "x", x.width, "_aux_skip");
-    return build.add(x, build.conv(aux, x.channels, "", {1, 1, 0}, {initial::xavier}));
+    const feature seen = build.conv(aux, x.channels, "", {1, 1, 0}, {initial::xavier});
+    return build.add(x, seen);
   }
   // Upstream adds the bias behind the filter; the filter's taps all lie inside and sum to 1, so
   // it may stand here.
   const auto layer = build.scope(x.height, "x", x.width, "_aux_residual");
   aux = build.conv(aux, x.channels, "", {3, 1, 1 + filter.pad()}, {initial::xavier});
   aux = build.resample(aux, {net.resample_filter, 0}, false);
-  return aux = build.scale(build.add(aux, x), sqrt_half);
+  aux = build.scale(build.add(aux, x), sqrt_half);
+  return aux;
 }
 
 /// The picture [channels of the image, rows, columns] that a decoder's level gives.
@@ -185,9 +189,10 @@ template <class Builder>
 MULTISTAGE_COLD constexpr encoded encode(Builder& build, const song_unet& net, bool) {
   using namespace song;
   const auto model = build.scope("model");
-  const feature level_of_noise = build.embedding(build.input(input_slot::noise_level, 1),
-                                                 net.encoder_channels * net.channel_mult_noise,
-                                                 {}, net.fourier ? "map_noise.freqs" : "");
+  const int width = net.encoder_channels * net.channel_mult_noise;
+  const char* const frequencies = net.fourier ? "map_noise.freqs" : "";
+  const feature c_noise = build.input(input_slot::noise_level, 1);
+  const feature level_of_noise = build.embedding(c_noise, width, {}, frequencies);
   const feature emb =
       edm_mapping(build, net, level_of_noise, initial::xavier, label_place::before_layers);
 
@@ -199,6 +204,8 @@ MULTISTAGE_COLD constexpr encoded encode(Builder& build, const song_unet& net, b
   for (int level = 0; level < net.depth(); ++level) {
     const int rows = net.resolution >> level;
     const int columns = net.width() >> level;
+    const int channels = net.encoder_channels * net.channel_mult[level];
+    const bool attends = contains(net.attn_resolutions, rows);
     if (level == 0) {
       const auto layer = build.scope(rows, "x", columns, "_conv");
       x = build.conv(x, net.encoder_channels, "", {}, {initial::xavier});
@@ -211,8 +218,7 @@ MULTISTAGE_COLD constexpr encoded encode(Builder& build, const song_unet& net, b
     skips.push_back(x);
     for (int i = 0; i < net.num_blocks; ++i) {
       const auto layer = build.scope(rows, "x", columns, "_block", i);
-      x = block(build, net, x, emb, net.encoder_channels * net.channel_mult[level],
-                contains(net.attn_resolutions, rows));
+      x = block(build, net, x, emb, channels, attends);
       skips.push_back(x);
     }
   }
@@ -245,12 +251,13 @@ MULTISTAGE_COLD constexpr feature decode(Builder& build,
       x = block(build, net, x, enc.emb, x.channels, false, resampling::up);
     }
     // Blocks read the skips of their level, the last one first.
+    const int channels = spec.width * net.channel_mult[level];
     level_skips<Builder> skips(enc.skips, net.num_blocks + 1);
     for (int i = 0; i < spec.blocks; ++i, ++number) {
       const auto layer = build.scope(rows, "x", columns, "_block", i);
       const bool usual = i == spec.blocks - 1 && contains(net.attn_resolutions, rows);
-      x = block(build, net, skips.join(build, x), enc.emb, spec.width * net.channel_mult[level],
-                spec.attention(number, usual));
+      x = skips.join(build, x);
+      x = block(build, net, x, enc.emb, channels, spec.attention(number, usual));
     }
     // A picture at the end; with decoder_type skip at every level, summed upwards.
     if (level > 0 && net.decoder_type != auxiliary_path::skip)

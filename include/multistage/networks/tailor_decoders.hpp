@@ -113,6 +113,7 @@ class growing_widths {
         (t_.needs.empty() ? 1 : t_.needs[s]) * std::log(double(wider) / width_[s]);
     return {s, wider, cost, gain / (more > 0 ? more : 1e-300)};
   }
+  /// The width that is tried after one.
   int next_width(int from) const {
     for (int width = from + t_.step; width <= t_.most; width += t_.step)
       if (std::isfinite(macs_(width)))

@@ -14,6 +14,7 @@
 namespace multistage::ops {
 
 namespace functor {
+/// y = f(x), element by element.
 template <class F, class T>
 struct map {
   const T* x;
@@ -22,6 +23,7 @@ struct map {
     y[i] = F::value(x[i]);
   }
 };
+/// dx (+)= dy f'(x)
 template <class F, class T>
 struct map_backward {
   const T* x;

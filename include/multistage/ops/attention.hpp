@@ -34,21 +34,23 @@ constexpr attention_problem<T> make_self_attention(index_t rows,
                                                    T scale) {
   const index_t token = 3 * channels;
   const index_t row = tokens * token;
-  return {.rows = rows,
-          .heads = heads,
-          .queries = tokens,
-          .keys = tokens,
-          .head_dim = channels / heads,
-          .scale = scale,
-          .q = qkv,
-          .k = qkv + channels,
-          .v = qkv + 2 * channels,
-          .q_row = row,
-          .q_token = token,
-          .k_row = row,
-          .k_token = token,
-          .v_row = row,
-          .v_token = token};
+  return {
+      .rows = rows,
+      .heads = heads,
+      .queries = tokens,
+      .keys = tokens,
+      .head_dim = channels / heads,
+      .scale = scale,
+      .q = qkv,
+      .k = qkv + channels,
+      .v = qkv + 2 * channels,
+      .q_row = row,
+      .q_token = token,
+      .k_row = row,
+      .k_token = token,
+      .v_row = row,
+      .v_token = token,
+  };
 }
 
 /// The problem of attention between q [rows, queries, c] and k, v [rows, keys, c], each
@@ -97,10 +99,12 @@ struct softmax_attention {
     const feature& q = in[0];
     const bool self = !in[1].there() && !in[2].there();
     const int channels = self ? q.channels / 3 : q.channels;
-    if (heads < 1 || channels % heads != 0 || (self && 3 * channels != q.channels))
+    const bool thirds = !self || 3 * channels == q.channels;
+    if (heads < 1 || channels % heads != 0 || !thirds)
       return refused(graph_problem::heads, "the heads do not divide the channels", channels,
                      heads);
-    if (!self && (in[1].channels != channels || in[2].channels != channels))
+    const bool same = self || (in[1].channels == channels && in[2].channels == channels);
+    if (!same)
       return refused(graph_problem::heads, "q, k and v need the same channels", channels,
                      heads);
     const extent keys = self ? q.extents() : extent{channels, in[1].height, in[1].width};
@@ -119,16 +123,19 @@ struct softmax_attention {
   /// What backends are asked for, on these operands. @param y extents of the result
   template <class T>
   attention_problem<T> problem(const forward_pass<T>& p, const shape& y) const {
+    const auto& [q, k, v, none] = p.in;
+    const bool self = !k;
     const index_t c = y.channels;
     const T factor = scale != 0 ? T(scale) : T(1 / std::sqrt(double(c / heads)));
-    attention_problem<T> q =
-        p.in[1]
-            ? make_cross_attention<T>(y.rows, y.pixels(), p.in[1].extents.pixels(), c, heads,
-                                      p.in[0].data, p.in[1].data, p.in[2].data, factor)
-            : make_self_attention<T>(y.rows, y.pixels(), c, heads, p.in[0].data, factor);
-    q.y = p.y.data;
-    q.log_sum_exp = p.statistics;
-    return q;
+    attention_problem<T> asked;
+    if (self)
+      asked = make_self_attention<T>(y.rows, y.pixels(), c, heads, q.data, factor);
+    else
+      asked = make_cross_attention<T>(y.rows, y.pixels(), k.extents.pixels(), c, heads, q.data,
+                                      k.data, v.data, factor);
+    asked.y = p.y.data;
+    asked.log_sum_exp = p.statistics;
+    return asked;
   }
   /// Writes the result, and the statistics that backward reads.
   template <class Backend, class T>
@@ -138,12 +145,19 @@ struct softmax_attention {
   /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
-    T* const dq = p.dx[0].data;
+    const bool self = !p.in[1];
     const index_t c = p.dy.extents.channels;
-    attention_backward(b, problem<T>(p, p.dy.extents),
-                       p.in[1]
-                           ? attention_gradients<T>{p.dy.data, dq, p.dx[1].data, p.dx[2].data}
-                           : attention_gradients<T>{p.dy.data, dq, dq + c, dq + 2 * c});
+    attention_gradients<T> gradients{
+        .dy = p.dy.data,
+        .dq = p.dx[0].data,
+        .dk = p.dx[1].data,
+        .dv = p.dx[2].data,
+    };
+    if (self) {
+      gradients.dk = gradients.dq + c;
+      gradients.dv = gradients.dq + 2 * c;
+    }
+    attention_backward(b, problem<T>(p, p.dy.extents), gradients);
   }
 };
 
@@ -181,16 +195,15 @@ void attention_backward(Backend& b,
                         view<T> dv,
                         scalar<T> scale = T(0)) {
   const char* const where = "attention_backward";
-  expect_packed(where, "k", k);
-  expect_packed(where, "v", v);
   backward_pass<T> pass{
       forward_pass<T>{.in = {q, k, v}, .y = y, .statistics = log_sum_exp.data}};
   pass.dy = {const_cast<T*>(dy.data), dy.extents, dy.strides};  ///< not written
   pass.dx = {dq, dk, dv};
-  checked<softmax_attention, T>({int(heads), double(scale)}, pass);
+  // Beside what run_backward asks of every operation: what forward left, and all three
+  // gradients, which are made together.
+  const shape weights{q.extents.rows, heads, q.extents.pixels(), 1};
   expect(where, "y", y, q.extents);
-  expect(where, "log_sum_exp", log_sum_exp,
-         shape{q.extents.rows, heads, q.extents.pixels(), 1});
+  expect(where, "log_sum_exp", log_sum_exp, weights);
   expect(where, "dq", dq, q.extents);
   expect(where, "dk", dk, k.extents);
   expect(where, "dv", dv, v.extents);

@@ -4,6 +4,8 @@
 // The gradient of a sum is the result's own: an operand may take its memory
 // (gradient_in_place), so that a residual branch costs no copy. A row's gradient is summed
 // over the pixels that it was added to.
+//
+//   ops::add_row(backend, x, row, y);      // y [rows, h, w, c] = x + row [rows, 1, 1, c]
 #pragma once
 #include "elementwise.hpp"
 #include "operation.hpp"
@@ -11,6 +13,7 @@
 namespace multistage::ops {
 
 namespace functor {
+/// y = x + row, with a row of channels for each image.
 template <class T>
 struct add_row {
   const T* x;
@@ -19,7 +22,9 @@ struct add_row {
   index_t pixels;
   T* y;
   MULTISTAGE_HD void operator()(index_t i) const {
-    y[i] = x[i] + row[i / (channels * pixels) * channels + i % channels];
+    const index_t image = i / (channels * pixels);
+    const index_t channel = i % channels;
+    y[i] = x[i] + row[image * channels + channel];
   }
 };
 /// y = x / row, with one number a row.
@@ -61,11 +66,13 @@ struct addition {
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
     const index_t size = p.dy.extents.size();
-    if (p.in[0].data == p.in[1].data && p.dx[0].data == p.dx[1].data)  // x + x
-      return add_to(b, p.dx[0].data, p.dy.data, T(2), p.accumulate[0], size);
+    const T* const dy = p.dy.data;
+    const bool doubles = p.in[0].data == p.in[1].data && p.dx[0].data == p.dx[1].data;
+    if (doubles)  // x + x
+      return add_to(b, p.dx[0].data, dy, T(2), p.accumulate[0], size);
     // y's first: x's may have taken over dy's memory.
-    add_to(b, p.dx[1].data, p.dy.data, T(1), p.accumulate[1], size);
-    add_to(b, p.dx[0].data, p.dy.data, T(1), p.accumulate[0], size);
+    add_to(b, p.dx[1].data, dy, T(1), p.accumulate[1], size);
+    add_to(b, p.dx[0].data, dy, T(1), p.accumulate[0], size);
   }
 };
 
@@ -87,17 +94,19 @@ struct row_addition {
   template <class Backend, class T>
   void forward(Backend& b, const forward_pass<T>& p) const {
     const shape& y = p.y.extents;
-    b.for_each_index(y.size(), functor::add_row<T>{p.in[0].data, p.in[1].data, y.channels,
-                                                   y.pixels(), p.y.data});
+    const T* const x = p.in[0].data;
+    const T* const row = p.in[1].data;
+    const functor::add_row<T> sum{x, row, y.channels, y.pixels(), p.y.data};
+    b.for_each_index(y.size(), sum);
   }
   /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
     const shape& y = p.dy.extents;
+    const T* const dy = p.dy.data;
     if (p.dx[1])
-      row_sums(b, y.rows, y.pixels(), y.channels, static_cast<const T*>(p.dy.data),
-               p.dx[1].data, p.accumulate[1]);
-    add_to(b, p.dx[0].data, p.dy.data, T(1), p.accumulate[0], y.size());
+      row_sums(b, y.rows, y.pixels(), y.channels, dy, p.dx[1].data, p.accumulate[1]);
+    add_to(b, p.dx[0].data, dy, T(1), p.accumulate[0], y.size());
   }
 };
 
@@ -129,6 +138,7 @@ struct row_division {
   }
 
  private:
+  /// Forward and backward alike: to (+)= from over the divisor.
   template <class Backend, class T>
   static void divide(Backend& b,
                      const forward_pass<T>& p,
@@ -136,8 +146,9 @@ struct row_division {
                      T* to,
                      const shape& y,
                      bool accumulate) {
-    b.for_each_index(y.size(),
-                     functor::divide_row<T>{from, p.in[1].data, y.row_size(), to, accumulate});
+    const T* const row = p.in[1].data;
+    const functor::divide_row<T> quotient{from, row, y.row_size(), to, accumulate};
+    b.for_each_index(y.size(), quotient);
   }
 };
 

@@ -20,6 +20,7 @@ struct place {
     to[i / channels * all + first + i % channels] = from[i];
   }
 };
+/// Takes one operand's channels out of the gradient of all.
 template <class T>
 struct split {
   const T* from;

@@ -68,8 +68,9 @@ struct conv_window {
   /// Whether each result is of one pixel, at its place.
   constexpr bool pointwise() const {
     const conv_window w = resolved();
-    return w.taps() == 1 && stride == 1 && w.stride_width == 1 && padding == 0 &&
-           w.padding_width == 0 && padding_end <= 0;
+    const bool each = stride == 1 && w.stride_width == 1;
+    const bool unpadded = padding == 0 && w.padding_width == 0 && padding_end <= 0;
+    return w.taps() == 1 && each && unpadded;
   }
   /// Whether the numbers are in range.
   constexpr bool sound() const {
@@ -77,13 +78,17 @@ struct conv_window {
     for (const int size : {w.kernel, w.kernel_width, w.stride, w.stride_width})
       if (size < 1 || size > most)
         return false;
-    return w.padding >= 0 && w.padding <= most && w.padding_width <= most &&
-           padding_end <= most;
+    for (const int zeros : {w.padding, w.padding_width, padding_end})
+      if (zeros > most)
+        return false;
+    return w.padding >= 0;
   }
 
  private:
+  /// How many places a window has along an axis.
   constexpr index_t places(index_t extent, int size, int step, int before) const {
-    const index_t free = extent + before + (padding_end < 0 ? before : padding_end) - size;
+    const index_t behind = padding_end < 0 ? before : padding_end;
+    const index_t free = extent + before + behind - size;
     return free < 0 || step < 1 ? 0 : free / step + 1;
   }
 };
@@ -185,13 +190,15 @@ struct convolution {
     T* const dy = p.dy.data;
     if (scale != 1)
       add_to(b, dy, dy, T(scale), false, size);
-    if (p.dx[0] || p.dx[1])
-      conv_backward_input(b, q, dy, p.dx[0].data, p.accumulate[0], p.dx[1].data,
-                          p.accumulate[1]);
+    T* const dx = p.dx[0].data;
+    T* const dx2 = p.dx[1].data;
+    if (dx || dx2)
+      conv_backward_input(b, q, dy, dx, p.accumulate[0], dx2, p.accumulate[1]);
     if (p.dweight)
       p.pieces.each(q.rows, [&](index_t first, index_t rows) {
         const backward_pass<T> piece = rows_of(p, {}, first, rows);
-        conv_backward_weight(b, problem<T>(piece, piece.dy.extents), piece.dy.data, p.dweight);
+        const conv_problem<T> of_piece = problem<T>(piece, piece.dy.extents);
+        conv_backward_weight(b, of_piece, piece.dy.data, p.dweight);
       });
     sums_over_pixels(b, p, q);
     add_to(b, p.dx[3].data, dy, T(1), p.accumulate[3], size);
@@ -246,11 +253,14 @@ void conv(Backend& b,
           view<T> y,
           conv_window window = {},
           const conv_extras<T>& extras = {}) {
-  run(b, convolution{int(y.extents.channels), window, double(extras.scale)},
-      forward_pass<T>{.in = {x, extras.x2, extras.row_bias, extras.residual},
-                      .weight = weight,
-                      .bias = extras.bias,
-                      .y = y});
+  const convolution asked{int(y.extents.channels), window, double(extras.scale)};
+  const forward_pass<T> pass{
+      .in = {x, extras.x2, extras.row_bias, extras.residual},
+      .weight = weight,
+      .bias = extras.bias,
+      .y = y,
+  };
+  run(b, asked, pass);
 }
 
 /// Gradients of y = conv(x) without extras, from dy like y: dx (+)= the transposed convolution;

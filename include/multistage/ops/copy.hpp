@@ -7,6 +7,7 @@
 
 namespace multistage::ops {
 namespace functor {
+/// to = from, element by element, between views of any strides.
 template <class From, class To>
 struct strided_copy {
   const From* from;

@@ -13,6 +13,7 @@
 namespace multistage::ops {
 
 namespace functor {
+/// y (+)= x m / (1 - share), with the mask m made of the element's number.
 template <class T>
 struct dropout {
   const T* x;
@@ -57,6 +58,7 @@ struct dropping {
   }
 
  private:
+  /// Forward and backward alike.
   template <class Backend, class T>
   void drop(Backend& b,
             const forward_pass<T>& p,

@@ -29,7 +29,7 @@ class packed {
     if (view_.contiguous())
       return;
     copy_ = tensor_copy(x);
-    view_ = view<const value_type, Extents>(std::as_const(copy_).view());
+    view_ = view<const value_type, Extents>(copy_.cview());
   }
   packed(const packed&) = delete;
   const view<const value_type, Extents>& operator*() const {
@@ -43,23 +43,43 @@ class packed {
   basic_tensor<value_type, typename X::extents_type, typename X::backend_type> copy_;
   view<const value_type, Extents> view_;
 };
+/// The same with four axes, as operations on images take them.
 template <class X>
 using packed_image = packed<X, shape>;
 
+/// A result of given extents on the backend of x, of its type.
+template <class X, class Extents>
+auto result_beside(const X& x, const Extents& e) {
+  using value = typename X::value_type;
+  using backend = typename X::backend_type;
+  return basic_tensor<value, Extents, backend>(x.backend(), e);
+}
 /// A result of four axes on the backend of x.
 template <class X>
 auto image_beside(const X& x, const shape& s) {
-  return basic_tensor<typename X::value_type, shape, typename X::backend_type>(x.backend(), s);
+  return result_beside(x, s);
 }
+
+/// The number of axes of a tensor or view.
 template <class X>
-concept image_like = tensor_like<X> && std::remove_cvref_t<X>::extents_type::rank()
-== 4;
+inline constexpr int rank_of = std::remove_cvref_t<X>::extents_type::rank();
+/// What has four axes, [rows, height, width, channels].
 template <class X>
-concept matrix_like = tensor_like<X> && std::remove_cvref_t<X>::extents_type::rank()
-== 2;
+concept image_like = tensor_like<X> &&(rank_of<X> == 4);
+/// What has three axes, [rows, tokens, channels].
 template <class X>
-concept vector_like = tensor_like<X> && std::remove_cvref_t<X>::extents_type::rank()
-== 1;
+concept sequence_like = tensor_like<X> &&(rank_of<X> == 3);
+/// What has two axes, [rows, columns].
+template <class X>
+concept matrix_like = tensor_like<X> &&(rank_of<X> == 2);
+/// What has one axis.
+template <class X>
+concept vector_like = tensor_like<X> &&(rank_of<X> == 1);
+
+/// The extents that a window makes of a channel-last image, in `channels` channels.
+inline shape seen_through(const ops::conv_window& window, const shape& s, index_t channels) {
+  return {s.rows, window.out(s.height), window.out_width(s.width), channels};
+}
 /// One number a channel, from a vector.
 template <class T, class E>
 view<const T> by_channel(const view<const T, E>& v) {
@@ -101,9 +121,9 @@ auto conv(const X& x, const W& weight, const window_motion& how = {}) {
   const detail::packed_image<X> from(x);
   const detail::packed_image<W> w(weight);
   const ops::conv_window window = how.of(weight.extents()[0], weight.extents()[1]);
+  const index_t out = weight.extents()[3];
   const shape& s = (*from).extents;
-  auto y = detail::image_beside(
-      x, {s.rows, window.out(s.height), window.out_width(s.width), weight.extents()[3]});
+  auto y = detail::image_beside(x, detail::seen_through(window, s, out));
   ops::conv(y.backend(), *from, *w, y.view(), window);
   return y;
 }
@@ -125,13 +145,14 @@ auto matmul(const A& a, const B& b) {
                 "multistage: matmul: both matrices have one element type; cast<T>() converts");
   require<shape_error>(a.extents()[1] == b.extents()[0], "matmul: A is ", a.extents(),
                        " and B is ", b.extents(), "; the inner extents must be equal");
-  basic_tensor<T, rank<2>, typename A::backend_type> c(a.backend(),
-                                                       rank<2>(a.extents()[0], b.extents()[1]));
+  const index_t rows = a.extents()[0];
+  const index_t columns = b.extents()[1];
+  auto c = detail::result_beside(a, rank<2>(rows, columns));
   const auto of = [](const auto& v) {
     return matrix_view<const T>{v.data, v.extents[0], v.extents[1], v.strides[0], v.strides[1]};
   };
-  multiply(c.backend(), of(a.cview()), of(b.cview()),
-           matrix_view<T>{c.data(), c.extents()[0], c.extents()[1]});
+  const matrix_view<T> to{c.data(), rows, columns};
+  multiply(c.backend(), of(a.cview()), of(b.cview()), to);
   return c;
 }
 
@@ -166,29 +187,31 @@ auto group_norm(const X& x, const W& weight, const B& bias, const normalisation&
                        "; at least 1 is needed");
   auto y = detail::image_beside(x, s);
   auto statistics = detail::image_beside(x, {s.rows, 1, how.groups, 2});
-  ops::group_norm(
-      y.backend(), *from, detail::by_channel(*w), detail::by_channel(*b), statistics.view(),
-      y.view(),
-      ops::norm_options<T>{.groups = how.groups, .epsilon = T(how.epsilon), .silu = how.silu});
+  const ops::norm_options<T> options{
+      .groups = how.groups,
+      .epsilon = T(how.epsilon),
+      .silu = how.silu,
+  };
+  ops::group_norm(y.backend(), *from, detail::by_channel(*w), detail::by_channel(*b),
+                  statistics.view(), y.view(), options);
   return y;
 }
 
 /// Softmax attention of queries [rows, queries, channels] to keys and values [rows, keys,
 /// channels].
-template <tensor_like Q, tensor_like K, tensor_like V>
-requires(Q::extents_type::rank() == 3 && K::extents_type::rank() == 3 &&
-         V::extents_type::rank() ==
-             3) auto attention(const Q& q, const K& k, const V& v, index_t heads) {
+template <detail::sequence_like Q, detail::sequence_like K, detail::sequence_like V>
+auto attention(const Q& q, const K& k, const V& v, index_t heads) {
   const detail::packed<Q> of_q(q);
   const detail::packed<K> of_k(k);
   const detail::packed<V> of_v(v);
+  // Tokens lie as the rows of an image one pixel wide.
   const auto image = [](const auto& x) {
     using T = typename std::remove_cvref_t<decltype(x)>::value_type;
     return view<const T>(x.data, shape{x.extents[0], x.extents[1], 1, x.extents[2]});
   };
-  auto y = tensor_copy(q);
-  ops::attention(y.backend(), image(*of_q), image(*of_k), image(*of_v),
-                 view<typename Q::value_type>(y.data(), image(*of_q).extents), heads);
+  auto y = tensor_copy(q);  // memory of the result's extents
+  const view<typename Q::value_type> to(y.data(), image(*of_q).extents);
+  ops::attention(y.backend(), image(*of_q), image(*of_k), image(*of_v), to, heads);
   return y;
 }
 
@@ -243,8 +266,7 @@ auto pool(const X& x,
   const detail::packed_image<X> from(x);
   const ops::conv_window window = how.of(kernel, kernel);
   const shape& s = (*from).extents;
-  auto y = detail::image_beside(
-      x, {s.rows, window.out(s.height), window.out_width(s.width), s.channels});
+  auto y = detail::image_beside(x, detail::seen_through(window, s, s.channels));
   ops::pool(y.backend(), *from, y.view(), kind, window);
   return y;
 }
@@ -255,15 +277,15 @@ auto concat(const X& x, const Others&... others) {
   using T = typename X::value_type;
   static_assert(sizeof...(Others) >= 1 && sizeof...(Others) < ops::most_operands,
                 "multistage: concat takes two to four tensors");
-  const std::tuple<detail::packed_image<X>, detail::packed_image<Others>...> parts(x,
-                                                                                   others...);
-  const ops::forward_pass<T> operands = std::apply(
-      [](const auto&... part) { return ops::forward_pass<T>{.in = {view<const T>(*part)...}}; },
-      parts);
-  shape s = operands.in[0].extents;
+  using packed_parts = std::tuple<detail::packed_image<X>, detail::packed_image<Others>...>;
+  const packed_parts parts(x, others...);
+  const auto operands = [](const auto&... part) {
+    return ops::forward_pass<T>{.in = {view<const T>(*part)...}};
+  };
+  ops::forward_pass<T> pass = std::apply(operands, parts);
+  shape s = pass.in[0].extents;
   s.channels = (x.extents()[3] + ... + others.extents()[3]);
   auto y = detail::image_beside(x, s);
-  ops::forward_pass<T> pass = operands;
   pass.y = y.view();
   ops::run(y.backend(), ops::concatenation{}, pass);
   return y;
@@ -291,10 +313,10 @@ auto embedding(const X& values, index_t channels, const ops::embedding_form& for
   using T = typename X::value_type;
   const detail::packed<X> from(values);
   const index_t count = values.extents()[0];
-  basic_tensor<T, rank<2>, typename X::backend_type> y(values.backend(),
-                                                       rank<2>(count, channels));
-  ops::embedding(y.backend(), view<const T>(from.data(), {count, 1, 1, 1}),
-                 view<T>(y.data(), {count, 1, 1, channels}), form);
+  auto y = detail::result_beside(values, rank<2>(count, channels));
+  const view<const T> levels(from.data(), {count, 1, 1, 1});
+  const view<T> to(y.data(), {count, 1, 1, channels});
+  ops::embedding(y.backend(), levels, to, form);
   return y;
 }
 

@@ -3,6 +3,9 @@
 //
 // A sampler's step x' = a x + b d1 + c d2 is one combination, so one pass over memory, with up
 // to six terms. Coefficients are numbers of the host.
+//
+//   ops::linear_combination<Backend, double>(b, n, y, {{1, x}, {h, d1}, {-h, d2}});
+//   ops::fill<Backend, float>(b, y_view, 0);
 #pragma once
 #include <initializer_list>
 #include <span>
@@ -13,6 +16,7 @@ namespace multistage {
 
 namespace ops {
 namespace functor {
+/// y = sum_k coefficient[k] x[k], in the order of k.
 template <class T>
 struct linear_combination {
   static constexpr int most = 6;
@@ -27,6 +31,7 @@ struct linear_combination {
     y[i] = sum;
   }
 };
+/// y = value
 template <class T>
 struct set {
   T value;

@@ -5,6 +5,8 @@
 // Neighbouring frequencies have a fixed ratio, so that some pair tells any two noise levels
 // apart; the layers behind it make of it what they need. There is no gradient: levels are not
 // trained.
+//
+//   ops::embedding(backend, levels, y, {.sine_first = false});     // [rows, 1, 1, channels]
 #pragma once
 #include <cmath>
 
@@ -20,6 +22,7 @@ struct embedding_form {
 };
 
 namespace functor {
+/// One channel of one level.
 template <class T>
 struct embedding {
   index_t channels;

@@ -17,6 +17,7 @@ namespace functor {
 inline constexpr double least_log_variance = -30;
 inline constexpr double greatest_log_variance = 20;
 
+/// z = mean + exp(logvar / 2) noise; the mean without noise.
 template <class T>
 struct gaussian_sample {
   const T* moments;
@@ -30,6 +31,7 @@ struct gaussian_sample {
     z[i] = noise ? T(double(moments[at]) + ::exp(0.5 * v) * double(noise[i])) : moments[at];
   }
 };
+/// The divergence of a row from the standard normal distribution.
 template <class T>
 struct gaussian_divergence {
   const T* moments;
@@ -49,6 +51,7 @@ struct gaussian_divergence {
     kl[row] = sum;
   }
 };
+/// Gradients of the moments: of the sample, and of the divergence, weighted.
 template <class T>
 struct gaussian_backward {
   const T* moments;

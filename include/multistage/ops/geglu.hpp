@@ -2,6 +2,8 @@
 // = a gelu(g). The transformer blocks of latent diffusion use it.
 //
 // Its gradients: da = dy gelu(g), dg = dy a gelu'(g), side by side like a and g.
+//
+//   ops::geglu(backend, x, y);      // x [rows, h, w, 2 c], y [rows, h, w, c]
 #pragma once
 #include "../backend/functions.hpp"
 #include "operation.hpp"
@@ -20,6 +22,7 @@ struct geglu {
     y[i] = row[0] * gelu_function::value(row[channels]);
   }
 };
+/// By element of dx = [da, dg].
 template <class T>
 struct geglu_backward {
   const T* x;

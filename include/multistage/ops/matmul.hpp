@@ -1,4 +1,6 @@
 // Matrix product C = alpha op(A) op(B) + beta C, of views with any strides.
+//
+//   ops::matmul(backend, a, b, c, false, true);      // c [m, n] = a [m, k] b^T, b [n, k]
 #pragma once
 #include "shape_rules.hpp"
 

@@ -4,6 +4,9 @@
 //
 // A maximum's gradient goes to the place that gave it, the first of equals; a mean's is shared
 // out.
+//
+//   const ops::conv_window halves{.kernel = 2, .stride = 2, .padding = 0};
+//   ops::pool(backend, x, y, ops::pool_kind::maximum, halves);
 #pragma once
 #include "conv.hpp"
 
@@ -32,8 +35,9 @@ struct pool_window {
   }
   /// By how much the sum over a window is divided.
   MULTISTAGE_HD double count(const conv_window& w, pool_kind kind) const {
-    return kind == pool_kind::mean_with_border ? double(w.kernel) * double(w.kernel_width)
-                                               : double(bottom - top) * double(right - left);
+    if (kind == pool_kind::mean_with_border)
+      return double(w.kernel) * double(w.kernel_width);
+    return double(bottom - top) * double(right - left);
   }
 };
 
@@ -50,8 +54,10 @@ struct pool {
     const index_t c = i % out.channels;
     const index_t pixel = i / out.channels;
     const index_t row = pixel / (out.width * out.height);
-    const pool_window w(window, in, pixel / out.width % out.height, pixel % out.width);
-    const T* image = x + row * in.height * in.width * in.channels + c;
+    const index_t line = pixel / out.width % out.height;
+    const index_t column = pixel % out.width;
+    const pool_window w(window, in, line, column);
+    const T* image = x + row * in.row_size() + c;
     const bool maximum = kind == pool_kind::maximum;
     T value = maximum ? image[(w.top * in.width + w.left) * in.channels] : T(0);
     for (index_t u = w.top; u < w.bottom; ++u)
@@ -84,12 +90,13 @@ struct pool_backward {
     const index_t column = pixel % in.width;
     const index_t line = pixel / in.width % in.height;
     const index_t row = pixel / (in.width * in.height);
+    const conv_window& a = window;
+    const range lines = covering(line, a.padding, a.kernel, a.stride, out.height);
+    const range columns =
+        covering(column, a.padding_width, a.kernel_width, a.stride_width, out.width);
     T sum = T(0);
-    for (index_t u = first(line, window.padding, window.kernel, window.stride);
-         u < out.height && u * window.stride - window.padding <= line; ++u)
-      for (index_t v =
-               first(column, window.padding_width, window.kernel_width, window.stride_width);
-           v < out.width && v * window.stride_width - window.padding_width <= column; ++v) {
+    for (index_t u = lines.begin; u < lines.end; ++u)
+      for (index_t v = columns.begin; v < columns.end; ++v) {
         const pool_window w(window, in, u, v);
         const T g = dy[((row * out.height + u) * out.width + v) * out.channels + c];
         if (kind != pool_kind::maximum)
@@ -101,22 +108,36 @@ struct pool_backward {
   }
 
  private:
-  /// The first window that covers a place.
-  MULTISTAGE_HD static index_t first(index_t at, int padding, int kernel, int stride) {
+  /// [begin, end)
+  struct range {
+    index_t begin;
+    index_t end;
+  };
+  /// The windows, of `count` along an axis, that cover a place.
+  MULTISTAGE_HD static range covering(index_t at,
+                                      int padding,
+                                      int kernel,
+                                      int stride,
+                                      index_t count) {
     const index_t low = at + padding - kernel + 1;
-    return low <= 0 ? 0 : (low + stride - 1) / stride;
+    const index_t begin = low <= 0 ? 0 : (low + stride - 1) / stride;
+    const index_t end = (at + padding) / stride + 1;
+    return {begin, end < count ? end : count};
   }
   /// NaN is above all others, as in the forward pass.
   MULTISTAGE_HD static bool above(T a, T b) {
     return a > b || (a != a && b == b);
   }
+  /// The place of a window's maximum, the first of several.
   MULTISTAGE_HD index_t winner(const pool_window& w, index_t row, index_t c) const {
-    const T* image = x + row * in.height * in.width * in.channels + c;
+    const T* image = x + row * in.row_size() + c;
     index_t best = w.top * in.width + w.left;
     for (index_t u = w.top; u < w.bottom; ++u)
-      for (index_t v = w.left; v < w.right; ++v)
-        if (above(image[(u * in.width + v) * in.channels], image[best * in.channels]))
-          best = u * in.width + v;
+      for (index_t v = w.left; v < w.right; ++v) {
+        const index_t place = u * in.width + v;
+        if (above(image[place * in.channels], image[best * in.channels]))
+          best = place;
+      }
     return best;
   }
 };
@@ -137,8 +158,9 @@ struct pooling {
     const feature& x = in[0];
     // Else a window could lie in the border alone.
     const conv_window w = window.resolved();
-    if (!w.sound() || w.padding >= w.kernel || w.padding_width >= w.kernel_width ||
-        w.padding_end >= w.kernel || w.padding_end >= w.kernel_width)
+    const bool less = w.padding < w.kernel && w.padding_width < w.kernel_width;
+    const bool less_behind = w.padding_end < w.kernel && w.padding_end < w.kernel_width;
+    if (!w.sound() || !less || !less_behind)
       return refused(
           graph_problem::attributes,
           "kernel and stride are 1 to 4096, padding is at least 0 and less than the kernel");
@@ -154,18 +176,32 @@ struct pooling {
   /// Writes the result, and the statistics that backward reads.
   template <class Backend, class T>
   void forward(Backend& b, const forward_pass<T>& p) const {
-    b.for_each_index(p.y.extents.size(),
-                     functor::pool<T>{p.in[0].data, p.in[0].extents, p.y.extents,
-                                      window.resolved(), kind, p.y.data});
+    const functor::pool<T> pooled{
+        .x = p.in[0].data,
+        .in = p.in[0].extents,
+        .out = p.y.extents,
+        .window = window.resolved(),
+        .kind = kind,
+        .y = p.y.data,
+    };
+    b.for_each_index(p.y.extents.size(), pooled);
   }
   /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
-    if (p.dx[0])
-      b.for_each_index(
-          p.dx[0].extents.size(),
-          functor::pool_backward<T>{p.in[0].data, p.dy.data, p.dx[0].extents, p.dy.extents,
-                                    window.resolved(), kind, p.dx[0].data, p.accumulate[0]});
+    if (!p.dx[0])
+      return;
+    const functor::pool_backward<T> gradient{
+        .x = p.in[0].data,
+        .dy = p.dy.data,
+        .in = p.dx[0].extents,
+        .out = p.dy.extents,
+        .window = window.resolved(),
+        .kind = kind,
+        .dx = p.dx[0].data,
+        .accumulate = p.accumulate[0],
+    };
+    b.for_each_index(p.dx[0].extents.size(), gradient);
   }
 };
 

@@ -15,6 +15,7 @@
 namespace multistage::ops {
 
 namespace functor {
+/// The code nearest to a pixel; the first of several.
 template <class T>
 struct nearest_code {
   const T* z;

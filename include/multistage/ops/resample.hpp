@@ -32,11 +32,13 @@ struct resample_filter {
   constexpr bool sound() const {
     int sum = 0;
     for (int i = 0; i < size(); ++i) {
-      if (taps[std::size_t(i)] < -4096 || taps[std::size_t(i)] > 4096)
+      const int tap = taps[std::size_t(i)];
+      if (tap < -4096 || tap > 4096)
         return false;
-      sum += taps[std::size_t(i)];
+      sum += tap;
     }
-    return size() >= 1 && sum != 0 && rate >= 1 && rate <= 1024 && padding <= size();
+    const bool known_rate = rate >= 1 && rate <= 1024;
+    return size() >= 1 && sum != 0 && known_rate && padding <= size();
   }
   /// 0 where the filter does not fit into the image with its zeros.
   constexpr index_t down(index_t extent) const {
@@ -76,21 +78,24 @@ constexpr resample_problem<T> make_resample_problem(const T* x,
                                                     bool up,
                                                     T gain,
                                                     bool accumulate) {
-  resample_problem<T> p{.rows = from.rows,
-                        .height = from.height,
-                        .width = from.width,
-                        .channels = from.channels,
-                        .out_height = to.height,
-                        .out_width = to.width,
-                        .up = up,
-                        .rate = f.rate,
-                        .taps = f.size(),
-                        .padding = f.pad(),
-                        .filter = {},
-                        .gain = gain,
-                        .x = x,
-                        .y = y,
-                        .accumulate = accumulate};
+  resample_problem<T> p{
+      .rows = from.rows,
+      .height = from.height,
+      .width = from.width,
+      .channels = from.channels,
+      .out_height = to.height,
+      .out_width = to.width,
+      .up = up,
+      .rate = f.rate,
+      .taps = f.size(),
+      .padding = f.pad(),
+      .filter = {},
+      .gain = gain,
+      .x = x,
+      .y = y,
+      .accumulate = accumulate,
+  };
+  // Taps that sum to 1.
   T sum = 0;
   for (int i = 0; i < f.size(); ++i)
     sum += T(f.taps[i]);
@@ -135,9 +140,9 @@ struct resampling {
   /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
-    if (p.dx[0])
-      move<Backend, T>(b, p.dy.data, p.dy.extents, p.dx[0].data, p.dx[0].extents, !up,
-                       p.accumulate[0]);
+    const view<T>& dx = p.dx[0];
+    if (dx)
+      move<Backend, T>(b, p.dy.data, p.dy.extents, dx.data, dx.extents, !up, p.accumulate[0]);
   }
 
  private:
@@ -151,8 +156,9 @@ struct resampling {
             bool direction,
             bool accumulate) const {
     const T gain = up ? T(filter.rate * filter.rate) : T(1);
-    resample_run(b,
-                 make_resample_problem<T>(x, from, y, to, filter, direction, gain, accumulate));
+    const auto asked =
+        make_resample_problem<T>(x, from, y, to, filter, direction, gain, accumulate);
+    resample_run(b, asked);
   }
 };
 

@@ -1,4 +1,9 @@
 // Samplers by the names that programs know them by, with the defaults that fit the name.
+//
+//   for_each_sampler([&](const char* name, const auto& sampler) {
+//     if (name == wanted)
+//       sample(model, sampler, {.seeds = "0-15"});
+//   });
 #pragma once
 #include <cstdio>
 #include <string>

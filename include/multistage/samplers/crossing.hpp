@@ -30,8 +30,9 @@ struct stage_crossing {
 
   /// Whether history from level `before` serves at level `now`.
   bool keeps_history(double before, double now) const {
-    return policy == boundary_policy::carry || now <= 0 ||
-           stages.stage(before) == stages.stage(now);
+    if (policy == boundary_policy::carry || now <= 0)
+      return true;
+    return stages.stage(before) == stages.stage(now);
   }
 
   /// The order, of at most k, of a step to level `to` from the newest of `history`. Values at
@@ -42,26 +43,31 @@ struct stage_crossing {
   int order(int k, const std::vector<double>& history, double to) const {
     if (k == 1 || history.size() < 2 || to <= 0)
       return k;
-    const double h = std::log(history[0] / to);
-    for (int j = 1; j < k && std::size_t(j) < history.size(); ++j)
-      if (std::log(history[std::size_t(j)] / history[std::size_t(j) - 1]) < 0.01 * h)
-        k = j;
+    const double h = std::log(history[0] / to);  // the step's length
+    for (std::size_t j = 1; int(j) < k && j < history.size(); ++j) {
+      const double apart = std::log(history[j] / history[j - 1]);
+      if (apart < 0.01 * h)
+        k = int(j);
+    }
     if (policy != boundary_policy::align)
       return k;
     const std::vector<double>& all = stages.boundaries();
     if (std::find(all.begin(), all.end(), to) == all.end())
       return k;
-    return std::log(history[0] / to) > 2 * std::log(history[1] / history[0]) ? 1 : k;
+    const double before = std::log(history[1] / history[0]);
+    return h > 2 * before ? 1 : k;
   }
 
   /// Where a step from `sigma` towards `end` must stop at the latest: at the next boundary, if
   /// asked for.
   double stop(double sigma, double end) const {
-    if (policy == boundary_policy::align)
-      for (auto b = stages.boundaries().rbegin(); b != stages.boundaries().rend(); ++b)
-        if (*b < sigma)
-          return std::max(*b, end);
-    return end;
+    if (policy != boundary_policy::align)
+      return end;
+    const std::vector<double>& all = stages.boundaries();
+    const auto first_not_below = std::lower_bound(all.begin(), all.end(), sigma);
+    if (first_not_below == all.begin())
+      return end;
+    return std::max(*std::prev(first_not_below), end);
   }
 
   /// The levels, of which, if asked for, each boundary between the first and the last has one
@@ -85,8 +91,10 @@ class alignment {
     fixed_.front() = 1;
     fixed_.back() = 1;
     for (std::size_t i = 0; i < levels_.size(); ++i) {
-      const double above = i > 0 ? length(levels_[i - 1], levels_[i]) : 0;
-      const double below = i + 1 < levels_.size() ? length(levels_[i], levels_[i + 1]) : 0;
+      const bool first = i == 0;
+      const bool last = i + 1 == levels_.size();
+      const double above = first ? 0 : length(levels_[i - 1], levels_[i]);
+      const double below = last ? 0 : length(levels_[i], levels_[i + 1]);
       span_.push_back(std::max(above, below));
     }
   }
@@ -116,12 +124,14 @@ class alignment {
     for (const std::size_t i : {below - 1, below}) {
       if (fixed_[i])
         continue;
-      const double distance = std::fabs(std::log(levels_[i] / boundary));
+      const double level = levels_[i];
+      const double distance = std::fabs(std::log(level / boundary));
       // The step on the other side grows by as much.
-      const double other = levels_[i] > boundary ? length(levels_[i - 1], levels_[i])
-                                                 : length(levels_[i], levels_[i + 1]);
-      if (distance <= 0.5 * span_[i] && other + distance <= 1.5 * span_[i] &&
-          distance < best.distance)
+      const double other =
+          level > boundary ? length(levels_[i - 1], level) : length(level, levels_[i + 1]);
+      const bool near = distance <= 0.5 * span_[i];
+      const bool bearable = other + distance <= 1.5 * span_[i];
+      if (near && bearable && distance < best.distance)
         best = {i, distance};
     }
     return best;
@@ -134,9 +144,10 @@ class alignment {
   /// Returns which step was divided.
   std::size_t insert(double boundary) {
     const std::size_t at = first_below(boundary);
-    levels_.insert(levels_.begin() + std::ptrdiff_t(at), boundary);
-    fixed_.insert(fixed_.begin() + std::ptrdiff_t(at), char(1));
-    span_.insert(span_.begin() + std::ptrdiff_t(at), 0.0);
+    const auto place = std::ptrdiff_t(at);
+    levels_.insert(levels_.begin() + place, boundary);
+    fixed_.insert(fixed_.begin() + place, char(1));
+    span_.insert(span_.begin() + place, 0.0);
     return at - 1;
   }
 
@@ -147,9 +158,11 @@ class alignment {
   }
   /// The place of the first level below a boundary.
   std::size_t first_below(double boundary) const {
-    return std::size_t(
-        std::find_if(levels_.begin(), levels_.end(), [&](double v) { return v < boundary; }) -
-        levels_.begin());
+    const auto below = [&](double level) {
+      return level < boundary;
+    };
+    const auto found = std::find_if(levels_.begin(), levels_.end(), below);
+    return std::size_t(found - levels_.begin());
   }
   std::vector<double> levels_;
   std::vector<char> fixed_;   // both ends, and levels that are boundaries
@@ -164,18 +177,24 @@ inline std::vector<double> stage_crossing::aligned(std::vector<double> levels,
   if (policy != boundary_policy::align || levels.size() < 2)
     return levels;
   sampling::alignment places(std::move(levels));
-  std::vector<double> open;
-  for (const double b : stages.boundaries())
-    if (b < places.levels().front() && b > places.levels().back() && !places.holds(b))
-      open.push_back(b);
+  const double highest = places.levels().front();
+  const double lowest = places.levels().back();
+  std::vector<double> open;  // boundaries that have no level yet
+  for (const double boundary : stages.boundaries()) {
+    const bool between = boundary < highest && boundary > lowest;
+    if (between && !places.holds(boundary))
+      open.push_back(boundary);
+  }
   while (!open.empty()) {  // the shortest way first
     std::size_t which = 0;
     sampling::alignment::move best;
-    for (std::size_t k = 0; k < open.size(); ++k)
-      if (const auto m = places.nearest(open[k]); m.distance < best.distance) {
-        best = m;
+    for (std::size_t k = 0; k < open.size(); ++k) {
+      const sampling::alignment::move one = places.nearest(open[k]);
+      if (one.distance < best.distance) {
+        best = one;
         which = k;
       }
+    }
     if (best.distance < HUGE_VAL) {
       places.put(best.level, open[which]);
     } else {

@@ -2,6 +2,9 @@
 // a result that is not finite is an error. Guidance is in diffusion/guidance.hpp, the encoder's
 // reuse in samplers/model_denoiser.hpp. `sample` stacks them as its options say, from the
 // inside: model, reuse, guidance, inpainting, check, clipping.
+//
+//   clipped safe(denoise);           // a denoiser whose D(x; sigma) stays in [-1, 1]
+//   verified sure(safe);             // and is finite, or the walk ends with an error
 #pragma once
 #include <cmath>
 

@@ -1,8 +1,8 @@
 // DPM-Solver (Lu et al., arXiv 2206.00927, algorithms 1 to 4) and DPM-Solver++ (arXiv
 // 2211.01095, algorithms 1 and 2): exponential integrators of the probability-flow ODE in
 // lambda = -ln sigma. Over noise over signal, with h = lambda' - lambda,
-//   noise prediction  x' = x - sigma' (e^h - 1) eps + ...           data prediction  x' =
-//   sigma'/sigma x - (e^-h - 1) D + ...
+//   noise prediction  x' = x - sigma' (e^h - 1) eps + ...
+//   data prediction   x' = sigma'/sigma x - (e^-h - 1) D + ...
 // singlestep: steps of order 1 to 3 with evaluations in between, orders mixed so that the
 // network is evaluated num_steps times; multistep: one evaluation a step, the last ones
 // remembered; singlestep_fixed: steps of one order; adaptive: two orders compared
@@ -114,9 +114,13 @@ struct dpm_solver {
     const path p = way();
     sampling::walk w(b, start, denoise, noise, observe);
     solver<decltype(w)> run(*this, w);
-    const bool went = method == dpm_method::multistep  ? run.multistep(p.levels)
-                      : method == dpm_method::adaptive ? run.adapt(p.levels)
-                                                       : run.singlestep(p.levels, p.orders);
+    bool went = false;
+    if (method == dpm_method::multistep)
+      went = run.multistep(p.levels);
+    else if (method == dpm_method::adaptive)
+      went = run.adapt(p.levels);
+    else
+      went = run.singlestep(p.levels, p.orders);
     if (went && denoise_to_zero) {
       auto denoised = w.make();
       w.denoise(w.x, p.levels.back(), denoised);
@@ -152,8 +156,10 @@ struct dpm_solver {
       const std::vector<double> all = sampling::positive_levels_of(grid);
       p.levels = {all[0]};
       std::size_t at = 0;
-      for (const int k : p.orders)
-        p.levels.push_back(all[at += reaches ? std::size_t(k) : 1]);
+      for (const int k : p.orders) {
+        at += reaches ? std::size_t(k) : 1;
+        p.levels.push_back(all[at]);
+      }
     }
     p.levels = crossing.aligned(std::move(p.levels), &p.orders);
     return p;
@@ -192,7 +198,9 @@ struct dpm_solver {
   /// factor is sigma' and the step h.
   line from(double sigma, double to) const {
     const double h = std::log(sigma / to);
-    return predict_data ? line{to / sigma, 1, -h} : line{1, to, h};
+    if (predict_data)
+      return {to / sigma, 1, -h};
+    return {1, to, h};
   }
 
   /// The methods, over a walk. Values m are the model's: D, or the noise.
@@ -272,10 +280,13 @@ struct dpm_solver {
           continue;
         }
         // Inner points lie as the spacing puts them between the ends.
+        const double t_start = p.schedule.t(sigma);
+        const double t_end = p.schedule.t(to);
         const std::vector<double> between =
-            noise_levels(p.schedule, p.steps, p.schedule.t(sigma), p.schedule.t(to), orders[i]);
+            noise_levels(p.schedule, p.steps, t_start, t_end, orders[i]);
+        const double h = std::log(sigma / to);
         const auto share = [&](std::size_t k) {
-          return std::log(sigma / between[k]) / std::log(sigma / to);
+          return std::log(sigma / between[k]) / h;
         };
         if (orders[i] == 2) {
           two(sigma, to, share(1), w.x);
@@ -345,7 +356,8 @@ struct dpm_solver {
           sigma = to;
           evaluated = false;
         }
-        h = std::min(a.theta * h * std::pow(error, -1.0 / p.order), std::log(sigma / end));
+        const double wanted = a.theta * h * std::pow(error, -1.0 / p.order);
+        h = std::min(wanted, std::log(sigma / end));
       }
       return true;
     }

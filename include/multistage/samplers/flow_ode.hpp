@@ -3,6 +3,8 @@
 // noise over signal sigma = t / (1 - t) the velocity is (x - D) / sigma - D, whatever the
 // network predicts. Euler's steps are those of DDIM on the same levels; Heun's differ from
 // EDM's, since they average velocities in t.
+//
+//   sample(model, flow_ode{.num_steps = 25, .heun = true}, {.seeds = "0-15"});
 #pragma once
 #include "../diffusion/denoiser.hpp"
 #include "level_options.hpp"

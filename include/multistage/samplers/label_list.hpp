@@ -1,8 +1,8 @@
 // Which class each picture is of: one for all, a list, or one by chance for each seed.
 //
 //   sample(net, edm_heun{}, {.seeds = "0-63", .class_label = 3});
-//   sample(net, edm_heun{}, {.seeds = "0-63", .class_label = "0-9"});       // 0, 1, ... 9, 0,
-//   ... sample(net, edm_heun{}, {.seeds = {7, 9}, .class_label = {"cat,dog"}}); sample(net,
+//   sample(net, edm_heun{}, {.seeds = "0-63", .class_label = "0-9"});     // 0, 1, ... 9, 0,
+//   ... sample(net, edm_heun{}, {.seeds = {7, 9}, .class_label = "cat,dog"}); sample(net,
 //   edm_heun{}, {.seeds = "0-63", .class_label = "random"});
 //
 // A list goes along with the seeds and begins again where it is shorter. A label by chance is a
@@ -127,10 +127,12 @@ class label_list {
   };
 
   static constexpr int by_chance = -2;  // in the list
+  /// Reads all of a text as a number.
   static bool whole_number(std::string_view text, int& value) {
     const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
     return status == std::errc() && end == text.data() + text.size();
   }
+  /// What stands between two commas. @throws value_error
   static part parse(std::string_view text) {
     part p;
     if (text == "none")
@@ -148,6 +150,7 @@ class label_list {
     }
     return {-1, -1, std::string(text)};
   }
+  /// The class of a name. @throws value_error that lists some of those there are
   static part number_of(const std::string& name,
                         index_t classes,
                         std::span<const std::string> names) {

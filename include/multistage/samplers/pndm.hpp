@@ -2,6 +2,8 @@
 // Adams-Bashforth's weights on the predicted noise, DDIM's transfer between noise levels. It
 // starts without Runge-Kutta steps: the first step is done twice, the second time with the mean
 // of the noises at both its ends. n steps take n + 1 evaluations.
+//
+//   sample(model, pndm{.num_steps = 50}, {.seeds = "0-15"});
 #pragma once
 #include "../diffusion/denoiser.hpp"
 #include "level_options.hpp"

@@ -5,6 +5,8 @@
 //   ln p(x_0) = ln N(x_1; 0, sigma_max^2) + int (n - tr dD/dx) du,
 // where the trace is estimated by v^T (dD/dx) v with v of random signs (Hutchinson 1989). Steps
 // follow the worst row of a batch.
+//
+//   auto pictures = sample(model, probability_flow{.sigma_max = 80}, {.seeds = "0-15"});
 #pragma once
 #include "../core/options.hpp"
 #include "../core/random.hpp"
@@ -51,25 +53,35 @@ class dormand_prince {
   template <class Accepted>
   int integrate(double u0, double u1, Accepted&& accepted) {
     double u = u0;
-    double h = (u1 - u0) / 50;
+    double h = (u1 - u0) / 50;  // the first guess; below 0 downwards
+    const auto before_end = [&](double at) {
+      return (u1 - at) * (u1 - u0) > 0;
+    };
+    const auto past_end = [&](double at) {
+      return (at - u1) * (u1 - u0) > 0;
+    };
     evaluate(u, *y_, 0);
-    for (int step = 0; (u1 - u) * (u1 - u0) > 0; ++step) {
+    for (int step = 0; before_end(u); ++step) {
       require<numeric_error>(step < options_.most_steps, "rk45: ", options_.most_steps,
                              " steps did not reach the end; at ", u, " with steps of ", h,
                              ", loosen rtol or atol");
-      if ((u + h - u1) * (u1 - u0) > 0)
+      if (past_end(u + h))
         h = u1 - u;
       evaluate_stages(u, h);
       const double worst = worst_error(h);
       require<numeric_error>(std::isfinite(worst), "rk45: values stop being finite at ", u);
       if (worst <= 1) {
-        u = std::fabs(u + h - u1) < 1e-14 * std::max(1.0, std::fabs(u1)) ? u1 : u + h;
+        const double rounding = 1e-14 * std::max(1.0, std::fabs(u1));
+        const bool arrived = std::fabs(u + h - u1) < rounding;
+        u = arrived ? u1 : u + h;
         *y_ = next_;
         std::swap(k_[0], k_[6]);  // the last evaluation is the next step's first
         if (!accepted(u))
           break;
       }
-      h *= std::clamp(0.9 * std::pow(std::max(worst, 1e-10), -0.2), 0.2, 5.0);
+      // The error goes with the fifth power of the step; a tenth is kept in hand.
+      const double wanted = 0.9 * std::pow(std::max(worst, 1e-10), -0.2);
+      h *= std::clamp(wanted, 0.2, 5.0);
     }
     return calls_;
   }
@@ -119,7 +131,8 @@ class dormand_prince {
       double sum = 0;
       for (std::size_t i = r * size; i < (r + 1) * size; ++i) {
         const double largest = std::max(std::fabs(before[i]), std::fabs(after[i]));
-        const double scaled = wrong[i] / (options_.atol + options_.rtol * largest);
+        const double tolerated = options_.atol + options_.rtol * largest;
+        const double scaled = wrong[i] / tolerated;
         sum += scaled * scaled;
       }
       worst = std::max(worst, std::sqrt(sum / double(size)));
@@ -174,16 +187,19 @@ struct probability_flow {
     auto y = w.make();
     auto denoised = w.make();
     y = w.x;
+    // dx/du = x - D(x; sigma)
     const auto slope = [&](double u, view<const double> at, view<double> dy) {
       denoise(at, std::exp(u), denoised.view());
-      ops::linear_combination<Backend, double>(
-          b, dy.extents.size(), dy.data,
-          {{1, at.data}, {-1, std::as_const(denoised).view().data}});
+      const double* const d = std::as_const(denoised).view().data;
+      ops::linear_combination<Backend, double>(b, dy.extents.size(), dy.data,
+                                               {{1, at.data}, {-1, d}});
     };
     int step = 0;
-    sampling::dormand_prince(b, y, tolerance, slope)
-        .integrate(std::log(sigma_max), std::log(sigma_min),
-                   [&](double u) { return w.observe(step++, std::exp(u), y, denoised); });
+    const auto accepted = [&](double u) {
+      return w.observe(step++, std::exp(u), y, denoised);
+    };
+    sampling::dormand_prince solver(b, y, tolerance, slope);
+    solver.integrate(std::log(sigma_max), std::log(sigma_min), accepted);
     w.denoise(y, sigma_min, w.x);
   }
 };
@@ -191,8 +207,8 @@ struct probability_flow {
 /// What a likelihood costs and gives, by row.
 struct likelihood {
   std::vector<double> log_p;  ///< natural, of the row's values as a density over [-1, 1]^n
-  std::vector<double>
-      bits_per_value;  ///< of 8-bit images: -log2 p / n + 7, since a grey level is 2 / 256 wide
+  /// Of 8-bit images: -log2 p / n + 7, since a grey level is 2 / 256 wide.
+  std::vector<double> bits_per_value;
   int evaluations = 0;  ///< of D and of its derivative each
 };
 
@@ -230,8 +246,9 @@ class likelihood_flow {
   /// y [rows, 1, 1, size + 1] = the images, with integrals of 0.
   void start(view<const double> x, state<Backend>& y) const {
     const index_t size = x.extents.row_size();
+    double* const to = y.view().data;  // [rows, size + 1]
     for (index_t r = 0; r < x.extents.rows; ++r)
-      b_->copy(x.data + r * size, y.view().data + r * (size + 1), size);
+      b_->copy(x.data + r * size, to + r * (size + 1), size);
   }
   /// dy = the slope of y by u = ln sigma.
   void operator()(double u, view<const double> y, view<double> dy) {
@@ -240,16 +257,16 @@ class likelihood_flow {
     const index_t size = at_.extents().row_size();
     for (index_t r = 0; r < rows; ++r)
       b_->copy(y.data + r * (size + 1), at_.data() + r * size, size);
-    (*denoise_)(std::as_const(at_).view(), sigma, denoised_.view());
-    (*transposed_)(std::as_const(at_).view(), sigma, std::as_const(signs_).view(),
-                   product_.view());
+    (*denoise_)(at_.cview(), sigma, denoised_.view());
+    (*transposed_)(at_.cview(), sigma, signs_.cview(), product_.view());
     const std::vector<double> product = product_.to_host();
     const std::vector<double> values = at_.to_host();
     const std::vector<double> mean = denoised_.to_host();
     std::vector<double> slope;  // [rows, size + 1]
-    for (std::size_t r = 0; r < std::size_t(rows); ++r) {
+    std::size_t i = 0;          // over [rows, size]
+    for (index_t r = 0; r < rows; ++r) {
       double trace = 0;
-      for (std::size_t i = r * std::size_t(size); i < (r + 1) * std::size_t(size); ++i) {
+      for (index_t k = 0; k < size; ++k, ++i) {
         trace += host_signs_[i] * product[i];
         slope.push_back(values[i] - mean[i]);
       }
@@ -293,20 +310,26 @@ likelihood log_likelihood(Backend& b,
   sampling::state<Backend> y(b, {x.extents.rows, 1, 1, x.extents.row_size() + 1});
   flow.start(x, y);
   likelihood result;
+  const auto to_the_end = [](double) {
+    return true;
+  };
+  sampling::dormand_prince solver(b, y, p.tolerance, flow);
   result.evaluations =
-      sampling::dormand_prince(b, y, p.tolerance, flow)
-          .integrate(std::log(p.sigma_min), std::log(p.sigma_max), [](double) { return true; });
-  const std::vector<double> end = y.to_host();
+      solver.integrate(std::log(p.sigma_min), std::log(p.sigma_max), to_the_end);
+  constexpr double half_log_two_pi = 0.91893853320467274178;
+  constexpr double log_two = 0.69314718055994530942;
+  const std::vector<double> end = y.to_host();  // [rows, size + 1]
   for (std::size_t r = 0; r < rows; ++r) {
     const double* row = end.data() + r * (size + 1);
+    const double integral = row[size];
     double squares = 0;
     for (std::size_t i = 0; i < size; ++i)
       squares += std::pow(row[i] / p.sigma_max, 2);
-    const double log_p = -0.5 * squares -
-                         double(size) * (std::log(p.sigma_max) + 0.91893853320467274178) +
-                         row[size];
+    // The density of the noise that the row has become, and what the way there changed.
+    const double log_p =
+        -0.5 * squares - double(size) * (std::log(p.sigma_max) + half_log_two_pi) + integral;
     result.log_p.push_back(log_p);
-    result.bits_per_value.push_back(-log_p / (double(size) * 0.69314718055994530942) + 7);
+    result.bits_per_value.push_back(-log_p / (double(size) * log_two) + 7);
   }
   return result;
 }

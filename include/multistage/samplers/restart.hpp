@@ -1,6 +1,8 @@
 // Restart sampling (Xu, Deng, Cheng, Tian, Liu, Jaakkola, arXiv 2306.14878, algorithm 1):
 // Heun's method down to an interval [low, high] of noise levels, then several times back up by
 // fresh noise, sqrt(high^2 - low^2) z, and down again, which wears off errors made before.
+//
+//   sample(model, restart{.num_steps = 18, .repeats = 2}, {.seeds = "0-15"});
 #pragma once
 #include <algorithm>
 #include <iterator>

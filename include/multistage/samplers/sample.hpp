@@ -32,9 +32,10 @@ struct seeded_rows {
   /// Standard normal noise into z [rows, h, w, c]. @param draw tells draws of one use apart
   void fill(purpose use, std::uint64_t draw, view<double> z) const {
     const index_t size = z.extents.row_size();
-    for (index_t r = 0; r < z.extents.rows; ++r)
-      fill_normal(b, random_stream(seeds[std::size_t(first + r)], use, draw), size,
-                  z.data + r * size);
+    for (index_t r = 0; r < z.extents.rows; ++r) {
+      const std::uint64_t seed = seeds[std::size_t(first + r)];
+      fill_normal(b, random_stream(seed, use, draw), size, z.data + r * size);
+    }
   }
 };
 
@@ -52,11 +53,13 @@ MULTISTAGE_COLD tensor<double, Backend> starting_point(const seeded_rows<Backend
   if (from.empty())
     return x;
   const index_t size = extents.row_size();
-  const tensor<double, Backend> picture(b, {1, extents.height, extents.width, extents.channels},
-                                        from);
-  for (index_t r = 0; r < extents.rows; ++r)
-    ops::linear_combination<Backend, double>(b, size, x.data() + r * size,
-                                             {{1, x.data() + r * size}, {1, picture.data()}});
+  shape one = extents;
+  one.rows = 1;
+  const tensor<double, Backend> picture(b, one, from);
+  for (index_t r = 0; r < extents.rows; ++r) {
+    double* const row = x.data() + r * size;
+    ops::linear_combination<Backend, double>(b, size, row, {{1, row}, {1, picture.data()}});
+  }
   return x;
 }
 
@@ -68,11 +71,12 @@ MULTISTAGE_COLD any_denoiser decorated(any_denoiser denoise,
                                        const shape& picture,
                                        const partition& stages,
                                        const sampling_options& o) {
-  using picture_tensor = tensor<double, Backend>;
-  if (!o.mask.empty())
-    denoise = inpainted<any_denoiser, Backend>(std::move(denoise),
-                                               picture_tensor(b, picture, o.known),
-                                               picture_tensor(b, picture, o.mask));
+  if (!o.mask.empty()) {
+    tensor<double, Backend> known(b, picture, o.known);
+    tensor<double, Backend> mask(b, picture, o.mask);
+    denoise =
+        inpainted<any_denoiser, Backend>(std::move(denoise), std::move(known), std::move(mask));
+  }
   denoise = verified<any_denoiser, Backend>(std::move(denoise), stages, b);
   if (o.clip == clipping::denoised)
     denoise = clipped<any_denoiser, Backend>(std::move(denoise), b);
@@ -113,18 +117,18 @@ MULTISTAGE_COLD model_denoiser<Scalar, Backend> weak_side(dynamic_model<Scalar, 
                                                           const batch_rows& batch,
                                                           evaluation_counter* counter) {
   using network = model_denoiser<Scalar, Backend>;
-  if (weak == nullptr)
-    return network(model,
-                   labels_of_rows(model, batch.of(classes.weak), o.weak_context, batch.first),
-                   counter);
+  if (weak == nullptr) {
+    const auto told = batch.of(classes.weak);
+    auto labels = labels_of_rows(model, told, o.weak_context, batch.first);
+    return network(model, std::move(labels), counter);
+  }
   const bool labelled = weak->label_dim(input_slot::class_labels) > 0;
   const bool reads_context = weak->label_dim(input_slot::context) > 0;
   const std::vector<int> unlabelled(std::size_t(batch.count), -1);
-  return network(
-      *weak,
-      labels_of_rows(*weak, labelled ? batch.of(classes.strong) : std::span(unlabelled),
-                     reads_context ? o.context : std::vector<double>(), batch.first),
-      counter);
+  const std::span<const int> told = labelled ? batch.of(classes.strong) : unlabelled;
+  const std::vector<double> context = reads_context ? o.context : std::vector<double>();
+  auto labels = labels_of_rows(*weak, told, context, batch.first);
+  return network(*weak, std::move(labels), counter);
 }
 
 /// A model's denoiser for one batch, with its labels, the encoder's reuse and guidance.
@@ -137,8 +141,8 @@ MULTISTAGE_COLD any_denoiser denoiser_of(dynamic_model<Scalar, Backend>& model,
                                          const batch_rows& batch,
                                          evaluation_counter* counter) {
   using network = model_denoiser<Scalar, Backend>;
-  network strong(model, labels_of_rows(model, batch.of(classes.strong), o.context, batch.first),
-                 counter);
+  auto labels = labels_of_rows(model, batch.of(classes.strong), o.context, batch.first);
+  network strong(model, std::move(labels), counter);
   if (!o.guide.acts() && o.reuse.every == 1)
     return any_denoiser(std::move(strong));
   // Where guidance's two sides take turns in one network, neither finds its own features again.
@@ -148,11 +152,11 @@ MULTISTAGE_COLD any_denoiser denoiser_of(dynamic_model<Scalar, Backend>& model,
       return guide.at(sigma, stages.stage(sigma)) != 1;
     };
   any_denoiser denoise = reusing<network>(std::move(strong), o.reuse, std::move(taking_turns));
-  if (o.guide.acts())
-    denoise = guided<any_denoiser, network, Backend>(
-        std::move(denoise), weak_side(model, weak, o, classes, batch, counter), o.guide,
-        model.stages(), model.backend());
-  return denoise;
+  if (!o.guide.acts())
+    return denoise;
+  network other = weak_side(model, weak, o, classes, batch, counter);
+  return guided<any_denoiser, network, Backend>(std::move(denoise), std::move(other), o.guide,
+                                                model.stages(), model.backend());
 }
 
 /// sigma at a sampler's start, or what else it multiplies latents of unit variance by.
@@ -194,12 +198,20 @@ struct reporter {
       b.download(v.data, values.data(), v.extents.size());
       return values;
     };
-    if (options.observer)
-      go_on =
-          options.observer({first, step, stages.stage(sigma), sigma, [=] { return host(x); },
-                            [=] {
-                              return host(denoised);
-                            }});
+    if (!options.observer)
+      return go_on;
+    sampling_step seen;
+    seen.batch_first = first;
+    seen.step = step;
+    seen.stage = stages.stage(sigma);
+    seen.sigma = sigma;
+    seen.x = [=] {
+      return host(x);
+    };
+    seen.denoised = [=] {
+      return host(denoised);
+    };
+    go_on = options.observer(seen);
     return go_on;
   }
 };
@@ -255,13 +267,13 @@ sampling_result draw(Backend& b,
     batch.rows = std::min(options.batch, own.end - first);
     const seeded_rows<Backend> noise{b, options.seeds, first};
     tensor<double, Backend> x = starting_point(noise, batch, start, options.from);
-    any_denoiser denoise = decorated<Backend>(
-        make(batch_rows{first, batch.rows}, first == own.begin), b, picture, stages, options);
+    any_denoiser bare = make(batch_rows{first, batch.rows}, first == own.begin);
+    any_denoiser denoise = decorated<Backend>(std::move(bare), b, picture, stages, options);
+    const auto fresh_noise = [&](int step, view<double> z) {
+      noise.fill(purpose::churn, std::uint64_t(step), z);
+    };
     reporter<Backend> observe{b, options, stages, first};
-    sampler(
-        b, x.view(), denoise,
-        [&](int step, view<double> z) { noise.fill(purpose::churn, std::uint64_t(step), z); },
-        observe);
+    sampler(b, x.view(), denoise, fresh_noise, observe);
     if (options.clip != clipping::none)
       b.for_each_index(x.size(), functor::clip{x.data()});
     const std::vector<double> host = x.to_host();

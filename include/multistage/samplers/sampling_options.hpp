@@ -1,4 +1,7 @@
 // What `sample` is told beside the sampler, and what it gives back.
+//
+//   sampling_options o{.seeds = "0-63", .batch = 16};
+//   sampling_result pictures = sample(model, edm_heun{}, o);
 #pragma once
 #include <functional>
 #include <vector>

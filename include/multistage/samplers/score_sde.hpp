@@ -2,6 +2,8 @@
 // to 5): N steps on linspace(1, eps, N), at each a corrector (Langevin dynamics, annealed or
 // not) and a predictor (Euler-Maruyama, reverse diffusion, ancestral). The score is (s D(x / s;
 // sigma) - x) / (s sigma)^2. For VE, VP and sub-VP; ancestral steps do not exist for sub-VP.
+//
+//   sample(model, score_sde{.corrector = sde_corrector::langevin}, {.seeds = "0-15"});
 #pragma once
 #include "../core/options.hpp"
 #include "../diffusion/denoiser.hpp"
@@ -115,8 +117,8 @@ struct sde_process {
       s.push_back(schedule.sigma(time(i)));
     return s;
   }
-  /// What latents of unit variance are multiplied by.
-  /// What latents are multiplied by, so that x_t has the process's last deviation.
+  /// What latents of unit variance are multiplied by, so that x_t has the process's last
+  /// deviation.
   double start_scale() const {
     return explodes ? schedule.sigma(1) : 1 / schedule.signal(1);
   }
@@ -129,7 +131,8 @@ struct sde_process {
     w.x = schedule.signal(1) * w.x;  // x_t from here on
     for (int i = 0; i < num_scales; ++i) {
       const double t = time(i);
-      if (!work.correct(i, t) || !work.predict(i, t)) {
+      const bool goes_on = work.correct(i, t) && work.predict(i, t);
+      if (!goes_on) {
         w.x = w.x / schedule.signal(t);
         return;
       }
@@ -143,42 +146,48 @@ struct sde_process {
   /// @throws value_error for options out of range, or that do not go together with the schedule
   void check() const {
     check_options(score_sde::name(), o);
-    require<value_error>(
-        o.predictor != sde_predictor::none || o.corrector != sde_corrector::none,
-        "score_sde: neither a predictor nor a corrector; choose one");
-    require<value_error>(
-        o.predictor != sde_predictor::ancestral || !std::is_same_v<Schedule, sub_vp_schedule>,
-        "score_sde: ancestral steps do not exist for sub-VP");
+    const bool idle = o.predictor == sde_predictor::none && o.corrector == sde_corrector::none;
+    require<value_error>(!idle, "score_sde: neither a predictor nor a corrector; choose one");
+    const bool ancestral = o.predictor == sde_predictor::ancestral;
+    constexpr bool is_sub_vp = std::is_same_v<Schedule, sub_vp_schedule>;
+    require<value_error>(!ancestral || !is_sub_vp,
+                         "score_sde: ancestral steps do not exist for sub-VP");
     if constexpr (explodes)
-      require<value_error>(schedule.sigma_min > 0 && schedule.sigma_min < schedule.sigma_max &&
-                               schedule.sigma_max <= 1e6,
-                           "score_sde: the schedule's sigma_min = ", schedule.sigma_min,
-                           ", sigma_max = ", schedule.sigma_max,
-                           "; they ascend, above 0 and up to 10^6");
-    if constexpr (!explodes) {  // the discrete process has variances beta_k, of which none
-                                // exceeds 1
-      const auto possible = [](double beta) {
-        return beta >= 0 && beta <= 1e6;
-      };
-      require<value_error>(possible(schedule.beta_min) && possible(schedule.beta_max),
-                           "score_sde: beta_min = ", schedule.beta_min,
-                           ", beta_max = ", schedule.beta_max, "; both are from 0 to 10^6");
-      const bool ancestral = o.predictor == sde_predictor::ancestral;
-      const bool steps_by_beta = std::is_same_v<Schedule, vp_schedule> &&
-                                 (ancestral || o.predictor == sde_predictor::reverse_diffusion);
-      if (!steps_by_beta && o.corrector == sde_corrector::none)
-        return;
-      const auto works = [&](int n) {
-        return ancestral ? largest_beta(n) < 1 : largest_beta(n) <= 1;
-      };
-      int least = std::max(1, int(schedule.beta_max));
-      while (!works(least))
-        ++least;
-      require<value_error>(works(num_scales), "score_sde: num_steps = ", num_scales,
-                           " (the paper's num_scales); with beta_max = ", schedule.beta_max,
-                           " a step's variance beta_max / num_steps exceeds 1: take at least ",
-                           least, ", or the predictor euler_maruyama without a corrector");
-    }
+      check_sigmas();
+    else
+      check_betas();
+  }
+  /// VE: sigmas ascend.
+  void check_sigmas() const {
+    const double low = schedule.sigma_min;
+    const double high = schedule.sigma_max;
+    require<value_error>(low > 0 && low < high && high <= 1e6,
+                         "score_sde: the schedule's sigma_min = ", low, ", sigma_max = ", high,
+                         "; they ascend, above 0 and up to 10^6");
+  }
+  /// VP and sub-VP: the discrete process has variances beta_k, of which none exceeds 1.
+  void check_betas() const {
+    const auto possible = [](double beta) {
+      return beta >= 0 && beta <= 1e6;
+    };
+    require<value_error>(possible(schedule.beta_min) && possible(schedule.beta_max),
+                         "score_sde: beta_min = ", schedule.beta_min,
+                         ", beta_max = ", schedule.beta_max, "; both are from 0 to 10^6");
+    const bool ancestral = o.predictor == sde_predictor::ancestral;
+    const bool discrete = ancestral || o.predictor == sde_predictor::reverse_diffusion;
+    const bool steps_by_beta = std::is_same_v<Schedule, vp_schedule> && discrete;
+    if (!steps_by_beta && o.corrector == sde_corrector::none)
+      return;
+    const auto works = [&](int n) {
+      return ancestral ? largest_beta(n) < 1 : largest_beta(n) <= 1;
+    };
+    int least = std::max(1, int(schedule.beta_max));
+    while (!works(least))
+      ++least;
+    require<value_error>(works(num_scales), "score_sde: num_steps = ", num_scales,
+                         " (the paper's num_scales); with beta_max = ", schedule.beta_max,
+                         " a step's variance beta_max / num_steps exceeds 1: take at least ",
+                         least, ", or the predictor euler_maruyama without a corrector");
   }
   /// t of the i-th step, from 1 down to eps.
   double time(int i) const {
@@ -207,10 +216,12 @@ struct sde_process {
   /// The Euclidean norm of every row.
   static std::vector<double> norms(const std::vector<double>& v, index_t rows, index_t size) {
     std::vector<double> n(std::size_t(rows), 0.0);
-    for (index_t r = 0; r < rows; ++r) {
-      for (index_t i = r * size; i < (r + 1) * size; ++i)
-        n[std::size_t(r)] += v[std::size_t(i)] * v[std::size_t(i)];
-      n[std::size_t(r)] = std::sqrt(n[std::size_t(r)]);
+    const double* value = v.data();
+    for (double& norm : n) {
+      double squares = 0;
+      for (index_t i = 0; i < size; ++i, ++value)
+        squares += *value * *value;
+      norm = std::sqrt(squares);
     }
     return n;
   }
@@ -224,22 +235,22 @@ struct sde_process {
   /// level's place. @param t its time
   step_down predictor(int k, double t) const {
     const double g = schedule.diffusion(t);
-    if (o.predictor == sde_predictor::euler_maruyama)
-      return {1 - schedule.drift(t) / num_scales, g * g / num_scales,
-              g / std::sqrt(double(num_scales))};
+    const bool reverse = o.predictor == sde_predictor::reverse_diffusion;
+    if (o.predictor == sde_predictor::euler_maruyama) {
+      const double keep = 1 - schedule.drift(t) / num_scales;
+      return {keep, g * g / num_scales, g / std::sqrt(double(num_scales))};
+    }
     if constexpr (explodes) {
       const double now = level(k);
       const double below = level(k - 1);
       const double gap = now * now - below * below;
-      return {1, gap,
-              o.predictor == sde_predictor::reverse_diffusion
-                  ? std::sqrt(gap)
-                  : std::sqrt(below * below * gap / (now * now))};
+      const double variance = reverse ? gap : below * below * gap / (now * now);
+      return {1, gap, std::sqrt(variance)};
     } else if (std::is_same_v<Schedule, sub_vp_schedule>) {
       const double f = schedule.drift(t) / num_scales;  // the forward step by Euler-Maruyama
       const double gg = g * g / num_scales;
       return {1 - f, gg, std::sqrt(gg)};
-    } else if (o.predictor == sde_predictor::reverse_diffusion) {
+    } else if (reverse) {
       return {2 - std::sqrt(1 - beta(k)), beta(k), std::sqrt(beta(k))};
     } else {
       const double keep = 1 / std::sqrt(1 - beta(k));
@@ -257,8 +268,8 @@ struct sde_process {
     if constexpr (!explodes)
       alpha = 1 - beta(k);
     const index_t rows = z.extents().rows;
-    std::vector<double> step(std::size_t(rows),
-                             2 * alpha * std::pow(o.snr * noise_std(schedule, t), 2));
+    const double annealed = 2 * alpha * std::pow(o.snr * noise_std(schedule, t), 2);
+    std::vector<double> step(std::size_t(rows), annealed);
     if (o.corrector != sde_corrector::langevin)
       return step;
     const index_t size = z.extents().row_size();
@@ -300,11 +311,13 @@ struct sde_process {
         if (!evaluate(i, t))
           return false;
         const std::vector<double> h = p.langevin_steps(p.place(t), t, z, score);
-        for (index_t r = 0; r < w.x.extents().rows; ++r) {  // a row has its own step
+        // A row has its own step.
+        for (index_t r = 0; r < w.x.extents().rows; ++r) {
+          const double length = h[std::size_t(r)];
           state x = w.x.row(r);
           state row_mean = mean.row(r);
-          row_mean = x + h[std::size_t(r)] * score.row(r);
-          x = row_mean + std::sqrt(2 * h[std::size_t(r)]) * z.row(r);
+          row_mean = x + length * score.row(r);
+          x = row_mean + std::sqrt(2 * length) * z.row(r);
         }
       }
       return true;

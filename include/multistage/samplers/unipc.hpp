@@ -1,6 +1,8 @@
 // UniPC (Zhao, Bai, Rao, Zhou, Lu, arXiv 2302.04867, algorithms 1 and 2) on the predicted
 // image: a predictor of order p and, from the second step on, a corrector that uses the
 // evaluation of the next step, so that it costs none. bh1: B(h) = -h; bh2: B(h) = exp(-h) - 1.
+//
+//   sample(model, unipc{.num_steps = 10}, {.seeds = "0-15"});
 #pragma once
 #include "../diffusion/denoiser.hpp"
 #include "level_options.hpp"
@@ -78,7 +80,8 @@ struct unipc {
         }
       }
       past.push(sigma) = denoised;
-      used = crossing.order(std::min({order, n - i, past.size()}), past.levels(), to);
+      const int most = std::min({order, n - i, past.size()});
+      used = crossing.order(most, past.levels(), to);
       last = w.x;
       if (to == 0) {
         w.x = denoised;
@@ -104,8 +107,8 @@ struct unipc {
     step(const std::vector<double>& at, double to, int k, unipc_variant variant, int unknowns) {
       const double h = std::log(at[0] / to);
       older = k - 1;
-      for (int q = 0; q + 1 < k; ++q)
-        r[std::size_t(q)] = std::log(at[0] / at[std::size_t(q) + 1]) / h;
+      for (std::size_t q = 0; q < std::size_t(older); ++q)
+        r[q] = std::log(at[0] / at[q + 1]) / h;
       phi = std::expm1(-h);
       b = variant == unipc_variant::bh1 ? -h : phi;
       if (unknowns == 1)
@@ -156,30 +159,34 @@ struct unipc {
     /// sum_j nodes[j]^i rho[j] = right[i] by Gaussian elimination with pivots.
     void solve_vandermonde(const std::array<double, 3>& nodes,
                            std::array<double, 3> right,
-                           int m) {
+                           int unknowns) {
+      const std::size_t m = std::size_t(unknowns);
       double a[3][3];
-      for (int i = 0; i < m; ++i)
-        for (int j = 0; j < m; ++j)
-          a[i][j] = std::pow(nodes[std::size_t(j)], i);
-      for (int c = 0; c < m; ++c) {
-        int pivot = c;
-        for (int i = c + 1; i < m; ++i)
+      for (std::size_t i = 0; i < m; ++i)
+        for (std::size_t j = 0; j < m; ++j)
+          a[i][j] = std::pow(nodes[j], int(i));
+      for (std::size_t c = 0; c < m; ++c) {
+        // The row with the largest entry comes first.
+        std::size_t pivot = c;
+        for (std::size_t i = c + 1; i < m; ++i)
           if (std::fabs(a[i][c]) > std::fabs(a[pivot][c]))
             pivot = i;
         std::swap(a[c], a[pivot]);
-        std::swap(right[std::size_t(c)], right[std::size_t(pivot)]);
-        for (int i = c + 1; i < m; ++i) {
+        std::swap(right[c], right[pivot]);
+        // The rows below lose their entry of this column.
+        for (std::size_t i = c + 1; i < m; ++i) {
           const double f = a[i][c] / a[c][c];
-          for (int j = c; j < m; ++j)
+          for (std::size_t j = c; j < m; ++j)
             a[i][j] -= f * a[c][j];
-          right[std::size_t(i)] -= f * right[std::size_t(c)];
+          right[i] -= f * right[c];
         }
       }
-      for (int i = m - 1; i >= 0; --i) {
-        double v = right[std::size_t(i)];
-        for (int j = i + 1; j < m; ++j)
-          v -= a[i][j] * rho[std::size_t(j)];
-        rho[std::size_t(i)] = v / a[i][i];
+      // From the last unknown, which stands alone in its row, to the first.
+      for (std::size_t i = m; i-- > 0;) {
+        double v = right[i];
+        for (std::size_t j = i + 1; j < m; ++j)
+          v -= a[i][j] * rho[j];
+        rho[i] = v / a[i][i];
       }
     }
   };

@@ -60,6 +60,7 @@ class custom_schedule {
   }
 
  private:
+  /// What is asked of a schedule whose type is not known.
   struct base {
     virtual ~base() = default;
     virtual double signal(double t) const = 0;
@@ -150,6 +151,7 @@ class any_schedule {
   static constexpr bool is_named(std::index_sequence<I...>) {
     return (std::same_as<S, std::variant_alternative_t<I, choice>> || ...);
   }
+  /// A schedule of one's own, or one of the library's as it is.
   template <class S>
   static choice kept(S s) {
     if constexpr (requires { S::name(); })

@@ -55,6 +55,7 @@ struct cosine_schedule {
 
  private:
   static constexpr double half_pi = 1.57079632679489661923;
+  /// Of which the signal is the cosine.
   double angle(double t) const {
     return (t + offset) / (1 + offset) * half_pi;
   }

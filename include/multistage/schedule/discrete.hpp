@@ -50,13 +50,18 @@ class discrete_schedule {
       const double c = std::cos((t + 0.008) / 1.008 * 1.57079632679489661923);
       return c * c;
     };
+    const double root_start = std::sqrt(beta_start);
+    const double root_end = std::sqrt(beta_end);
     for (int i = 0; i < steps; ++i) {
-      if (kind == beta_schedule::linear)
+      if (kind == beta_schedule::linear) {
         betas[i] = on_line(beta_start, beta_end, i);
-      else if (kind == beta_schedule::scaled_linear)
-        betas[i] = std::pow(on_line(std::sqrt(beta_start), std::sqrt(beta_end), i), 2);
-      else
-        betas[i] = std::min(1 - power(double(i + 1) / steps) / power(double(i) / steps), 0.999);
+      } else if (kind == beta_schedule::scaled_linear) {
+        betas[i] = std::pow(on_line(root_start, root_end, i), 2);
+      } else {
+        const double before = power(double(i) / steps);
+        const double after = power(double(i + 1) / steps);
+        betas[i] = std::min(1 - after / before, 0.999);
+      }
     }
     set(betas);
   }
@@ -107,11 +112,13 @@ class discrete_schedule {
     const auto it = std::upper_bound(log_alpha_.begin(), log_alpha_.end(), target,
                                      [](double v, double node) { return v > node; });
     const int i = std::clamp(int(it - log_alpha_.begin()) - 1, 0, steps() - 2);
-    return (i + 1 + (target - log_alpha_[i]) / (log_alpha_[i + 1] - log_alpha_[i])) / steps();
+    const double fall = log_alpha_[i + 1] - log_alpha_[i];
+    return (i + 1 + (target - log_alpha_[i]) / fall) / steps();
   }
   /// The step whose sigma is nearest in ln alpha.
   int nearest(double sigma) const {
-    return std::clamp(int(std::lround(t(sigma) * steps() - 1)), 0, steps() - 1);
+    const double place = t(sigma) * steps() - 1;
+    return std::clamp(int(std::lround(place)), 0, steps() - 1);
   }
   /// Of the first step, 1 / N.
   double t_min() const {
@@ -131,8 +138,8 @@ class discrete_schedule {
     std::vector<double> betas(betas_.size());
     double before = 1;
     for (std::size_t i = 0; i < betas.size(); ++i) {
-      const double alpha =
-          std::max((std::exp(log_alpha_[i]) - last) * first / (first - last), floor);
+      const double shifted = std::exp(log_alpha_[i]) - last;
+      const double alpha = std::max(shifted * first / (first - last), floor);
       betas[i] = std::max(1 - alpha * alpha / (before * before), 1e-12);
       before = alpha;
     }
@@ -155,19 +162,22 @@ class discrete_schedule {
     static std::mutex guard;
     static std::forward_list<entry> made;  // a program has one or two
     const std::lock_guard lock(guard);
-    for (const entry& e : made)
-      if (e.kind == kind && e.beta_start == beta_start && e.beta_end == beta_end &&
-          e.steps == steps)
+    for (const entry& e : made) {
+      const bool same_ends = e.beta_start == beta_start && e.beta_end == beta_end;
+      if (e.kind == kind && same_ends && e.steps == steps)
         return e.schedule;
-    made.push_front({kind, beta_start, beta_end, steps,
-                     discrete_schedule(kind, beta_start, beta_end, steps)});
+    }
+    discrete_schedule schedule(kind, beta_start, beta_end, steps);
+    made.push_front({kind, beta_start, beta_end, steps, std::move(schedule)});
     return made.front().schedule;
   }
 
  private:
+  /// sigma^2 = 1 / alpha^2 - 1
   static double sigma_of(double log_alpha) {
     return std::sqrt(std::expm1(-2 * log_alpha));
   }
+  /// Sums up the logarithms. @throws value_error for betas out of range
   void set(const std::vector<double>& betas) {
     require<value_error>(betas.size() >= 2, "discrete schedule: ", betas.size(),
                          " betas; give at least 2");
@@ -176,7 +186,8 @@ class discrete_schedule {
     for (std::size_t i = 0; i < betas.size(); ++i) {
       require<value_error>(betas[i] > 0 && betas[i] < 1, "discrete schedule: beta ", i, " = ",
                            betas[i], " is outside (0, 1)");
-      log_alpha_.push_back(sum += 0.5 * std::log1p(-betas[i]));
+      sum += 0.5 * std::log1p(-betas[i]);
+      log_alpha_.push_back(sum);
     }
   }
   std::vector<double> betas_;
@@ -240,8 +251,10 @@ inline const std::vector<double>& iddpm_levels() {
       const double s = std::sin(0.5 * 3.14159265358979323846 * j / (m * 1.008));
       return s * s;
     };
-    for (int j = m; j > 0; --j)
-      u[j - 1] = std::sqrt((u[j] * u[j] + 1) / std::max(power(j - 1) / power(j), 0.001) - 1);
+    for (int j = m; j > 0; --j) {
+      const double ratio = std::max(power(j - 1) / power(j), 0.001);
+      u[j - 1] = std::sqrt((u[j] * u[j] + 1) / ratio - 1);
+    }
     return u;
   }();
   return levels;

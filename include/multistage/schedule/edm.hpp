@@ -4,6 +4,8 @@
 // The times that EDM's sampler takes are spaced by rho (samplers/edm_heun.hpp), and training
 // draws ln sigma from a normal distribution (diffusion/noise_levels.hpp); the schedule itself
 // only says where noise begins and ends.
+//
+//   edm_schedule{}.sigma(2.5);      // 2.5: the time is the noise level
 #pragma once
 
 namespace multistage {

@@ -43,19 +43,24 @@ inline double beta_quantile(double p, double a) {
     const bool swap = x > 0.5;
     if (swap)
       x = 1 - x;
-    const double front = std::exp(std::lgamma(2 * a) - 2 * std::lgamma(a) + a * std::log(x) +
-                                  a * std::log1p(-x)) /
-                         a;
+    const double log_front =
+        std::lgamma(2 * a) - 2 * std::lgamma(a) + a * std::log(x) + a * std::log1p(-x);
+    const double front = std::exp(log_front) / a;
+    // Term i of the continued fraction, above its line.
+    const auto term = [a, x](int i) {
+      const int m = i / 2;
+      if (i == 0)
+        return 1.0;
+      if (i % 2 == 0)
+        return m * (a - m) * x / ((a + 2 * m - 1) * (a + 2 * m));
+      return -(a + m) * (2 * a + m) * x / ((a + 2 * m) * (a + 2 * m + 1));
+    };
     // Lentz's method
     double f = 1;
     double c = 1;
     double d = 0;
     for (int i = 0; i <= 200; ++i) {
-      const int m = i / 2;
-      const double numerator =
-          i == 0       ? 1
-          : i % 2 == 0 ? m * (a - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-                       : -(a + m) * (2 * a + m) * x / ((a + 2 * m) * (a + 2 * m + 1));
+      const double numerator = term(i);
       d = 1 / (1 + numerator * d);
       c = 1 + numerator / c;
       f *= c * d;
@@ -109,24 +114,29 @@ std::vector<double> noise_levels(const S& schedule,
         s.push_back(schedule.sigma(r * r));
         break;
       }
-      case spacing::log_snr:
-        s.push_back(std::exp(std::log(high) + u * (std::log(low) - std::log(high))));
+      case spacing::log_snr: {
+        const double first = std::log(high);
+        const double last = std::log(low);
+        s.push_back(std::exp(first + u * (last - first)));
         break;
-      case spacing::karras:
-        s.push_back(std::pow(
-            std::pow(high, 1 / 7.0) + u * (std::pow(low, 1 / 7.0) - std::pow(high, 1 / 7.0)),
-            7));
+      }
+      case spacing::karras: {
+        const double first = std::pow(high, 1 / 7.0);
+        const double last = std::pow(low, 1 / 7.0);
+        s.push_back(std::pow(first + u * (last - first), 7));
         break;
-      case spacing::beta:
-        s.push_back(
-            schedule.sigma(t_start + detail::beta_quantile(u, 0.6) * (t_end - t_start)));
+      }
+      case spacing::beta: {
+        const double share = detail::beta_quantile(u, 0.6);
+        s.push_back(schedule.sigma(t_start + share * (t_end - t_start)));
         break;
+      }
     }
   }
   s.front() = high;
   s.back() = low;
-  for (std::size_t i = 1; i < s.size();
-       ++i)  // a schedule may know no times so far out, and steps may be finer than a double
+  // A schedule may know no times so far out, and steps may be finer than a double.
+  for (std::size_t i = 1; i < s.size(); ++i)
     require<value_error>(
         s[i] < s[i - 1], "noise levels: ", num_steps, " steps by ", to_string(how),
         " from sigma ", high, " to ", low, " do not descend at step ", i, " (", s[i - 1], ", ",
@@ -141,9 +151,8 @@ std::vector<double> noise_levels(const S& schedule,
                                  double t_start,
                                  double t_end,
                                  int num_steps) {
-  return noise_levels(
-      schedule, how, noise_ends{t_start, t_end, schedule.sigma(t_start), schedule.sigma(t_end)},
-      num_steps);
+  const noise_ends ends{t_start, t_end, schedule.sigma(t_start), schedule.sigma(t_end)};
+  return noise_levels(schedule, how, ends, num_steps);
 }
 
 /// Which of a discrete schedule's N steps are taken, descending (Lin et al., arXiv 2305.08891,
@@ -156,12 +165,14 @@ inline std::vector<int> timesteps(int train_steps, timestep_spacing how, int n) 
                        " is outside 1..", train_steps);
   std::vector<int> t;
   for (int i = 0; i < n; ++i) {
+    const double trailing = double(train_steps) - double(i) * train_steps / n;
+    const double on_line = double(n - i) * (train_steps - 1) / n;
     if (how == timestep_spacing::leading)
       t.push_back((n - 1 - i) * (train_steps / n));
     else if (how == timestep_spacing::trailing)
-      t.push_back(int(std::nearbyint(double(train_steps) - double(i) * train_steps / n)) - 1);
+      t.push_back(int(std::nearbyint(trailing)) - 1);
     else
-      t.push_back(int(std::nearbyint(double(n - i) * (train_steps - 1) / n)));
+      t.push_back(int(std::nearbyint(on_line)));
   }
   return t;
 }

@@ -34,22 +34,27 @@ std::vector<index_t> interval_clustering(index_t levels, int clusters, Cost&& co
   constexpr double impossible = std::numeric_limits<double>::infinity();
   // The least cost of the first b levels in m clusters, for one m after the other, and for each
   // where its last cluster begins.
-  std::vector<double> before(static_cast<std::size_t>(width), impossible), now(before);
-  std::vector<index_t> from(static_cast<std::size_t>(k * width), 0);
+  std::vector<double> before(static_cast<std::size_t>(width), impossible);
+  std::vector<double> now(before);
+  std::vector<index_t> from(static_cast<std::size_t>(k * width), 0);  // [clusters, levels + 1]
   for (index_t b = 1; b <= n; ++b)
     before[b] = cost(index_t{0}, b);
   for (index_t m = 1; m < k; ++m) {
     std::fill(now.begin(), now.end(), impossible);
-    for (index_t b = 1; b <= n; ++b)
-      for (index_t a = std::max(1 + m * least, b - most); a <= b - std::max<index_t>(least, 1);
-           ++a) {
+    for (index_t b = 1; b <= n; ++b) {
+      // Where the last cluster [a, b) may begin: what lies before must hold m clusters.
+      const index_t lowest = std::max(1 + m * least, b - most);
+      const index_t highest = b - std::max<index_t>(least, 1);
+      for (index_t a = lowest; a <= highest; ++a) {
         if (before[a] == impossible)
           continue;
-        if (const double value = before[a] + cost(a, b); value < now[b]) {
+        const double value = before[a] + cost(a, b);
+        if (value < now[b]) {
           now[b] = value;
           from[m * width + b] = a;
         }
       }
+    }
     std::swap(before, now);
   }
   require<value_error>(before[n] < impossible,
@@ -58,8 +63,10 @@ std::vector<index_t> interval_clustering(index_t levels, int clusters, Cost&& co
   std::vector<index_t> first(static_cast<std::size_t>(k), 0);
   // Back along the beginnings.
   index_t b = n;
-  for (index_t m = k - 1; m >= 1; --m)
-    first[m] = b = from[m * width + b];
+  for (index_t m = k - 1; m >= 1; --m) {
+    b = from[m * width + b];
+    first[m] = b;
+  }
   return first;
 }
 
@@ -72,9 +79,9 @@ class spread_cost {
   explicit spread_cost(std::vector<double> ascending, double weight = 1)
       : u_(std::move(ascending)), sum_(u_.size() + 1, 0.0), weight_(weight) {
     for (std::size_t i = 0; i < u_.size(); ++i) {
-      require<value_error>(std::isfinite(u_[i]) && (i == 0 || u_[i - 1] <= u_[i]),
-                           "spread_cost: value ", i, " is ", u_[i],
-                           "; values are finite and ascend");
+      const bool ascends = i == 0 || u_[i - 1] <= u_[i];
+      require<value_error>(std::isfinite(u_[i]) && ascends, "spread_cost: value ", i, " is ",
+                           u_[i], "; values are finite and ascend");
       sum_[i + 1] = sum_[i] + u_[i];
     }
   }
@@ -108,9 +115,10 @@ std::vector<index_t> cluster_by_snr(index_t n,
                                     double t_first,
                                     double t_last) {
   std::vector<double> minus_lambda;
-  for (index_t i = 1; i <= n; ++i)
-    minus_lambda.push_back(
-        std::log(schedule.sigma(t_first + (t_last - t_first) * (double(i) / double(n)))));
+  for (index_t i = 1; i <= n; ++i) {
+    const double t = t_first + (t_last - t_first) * (double(i) / double(n));
+    minus_lambda.push_back(std::log(schedule.sigma(t)));
+  }
   return interval_clustering(n, clusters, spread_cost(minus_lambda, 2));
 }
 /// At times from 0 to the schedule's last.

@@ -6,6 +6,9 @@
 // With prefix sums over the matrix the mean of a block is four numbers, and best[s][j], the
 // best sum for the first j nodes in s stages, is the maximum over i of best[s - 1][i] +
 // mean(i, j).
+//
+//   const n_stage_result best = n_stage_partition(matrix, 3);
+//   best.cuts;                      // {4, 11}: stages of nodes 0-3, 4-10, 11 and on
 #pragma once
 #include <cmath>
 #include <vector>

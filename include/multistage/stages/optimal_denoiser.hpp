@@ -48,10 +48,9 @@ struct online_softmax {
   index_t pitch;
   const T* image_norms;       // [block]
   const T* inverse_variance;  // [queries]
-  // [queries]
-  T* maximum;
-  T* sum;
-  T* rescale;
+  T* maximum;                 // [queries]
+  T* sum;                     // [queries]
+  T* rescale;                 // [queries]
   bool first;
   MULTISTAGE_HD void operator()(index_t q) const {
     T* s = scores + q * pitch;
@@ -65,8 +64,10 @@ struct online_softmax {
     const T scale = first ? T(0) : T(::exp(double(maximum[q] - most)));
     // What was summed under the old maximum counts less under a larger one.
     T total = first ? T(0) : sum[q] * scale;
-    for (index_t j = 0; j < block; ++j)
-      total += s[j] = T(::exp(double(s[j] - most)));
+    for (index_t j = 0; j < block; ++j) {
+      s[j] = T(::exp(double(s[j] - most)));
+      total += s[j];
+    }
     maximum[q] = most;
     sum[q] = total;
     rescale[q] = scale;
@@ -77,10 +78,10 @@ struct online_softmax {
 /// [parts, queries, size].
 template <class T>
 struct posterior_of_part {
-  const T* images;
-  const T* norms;
-  const T* x;
-  const T* inverse_variance;
+  const T* images;            // [count, size]
+  const T* norms;             // [count]
+  const T* x;                 // [queries, size]
+  const T* inverse_variance;  // [queries]
   index_t count;
   index_t size;
   index_t queries;
@@ -88,10 +89,12 @@ struct posterior_of_part {
   T* maximum;
   T* sum;
   T* mean;
-  // images at a time, which stay in a cache; partial sums of a product
+  // Images at a time, which stay in a cache.
   static constexpr index_t group = 8;
+  // Partial sums of a product.
   static constexpr index_t lanes = 256 / sizeof(T);
 
+  /// a.b of two images, as so many chains of additions as registers hold.
   MULTISTAGE_HD T product(const T* MULTISTAGE_RESTRICT a,
                           const T* MULTISTAGE_RESTRICT b) const {
     T partial[lanes] = {};
@@ -113,15 +116,17 @@ struct posterior_of_part {
       const index_t n = end - i < group ? end - i : group;
       for (index_t q = 0; q < queries; ++q) {
         const index_t at = part * queries + q;
-        T* MULTISTAGE_RESTRICT to = mean + at * size;
+        const T* const query = x + q * size;           // [size]
+        T* MULTISTAGE_RESTRICT to = mean + at * size;  // [size]
         T score[group];
         T most = i == begin ? T(-1e30) : maximum[at];
         for (index_t k = 0; k < n; ++k) {
-          score[k] = (product(images + (i + k) * size, x + q * size) - T(0.5) * norms[i + k]) *
-                     inverse_variance[q];
+          const T* const image = images + (i + k) * size;  // [size]
+          score[k] = (product(image, query) - T(0.5) * norms[i + k]) * inverse_variance[q];
           if (score[k] > most)
             most = score[k];
         }
+        // What was summed under the old maximum counts less under a larger one.
         if (i == begin) {
           for (index_t j = 0; j < size; ++j)
             to[j] = 0;
@@ -213,9 +218,9 @@ class optimal_denoiser {
     require<value_error>(image_count() > 0,
                          "optimal_denoiser: the data set is empty; give at least one image");
     norms_ = tensor<T, Backend>(backend_, {image_count(), 1, 1, 1});
-    backend_.for_each_index(
-        image_count(),
-        functor::squared_norms<T>{images.data, extents_.row_size(), norms_.data()}, 64);
+    const index_t size = extents_.row_size();
+    const functor::squared_norms<T> norms{images.data, size, norms_.data()};
+    backend_.for_each_index(image_count(), norms, 64);
   }
   /// Reads the source once for all queries of a call.
   optimal_denoiser(Backend backend, image_source source)
@@ -253,9 +258,8 @@ class optimal_denoiser {
   void operator()(view<const T> x, std::span<const double> sigmas, view<T> d) const {
     const auto visit = user_.enter("optimal_denoiser");
     add_up(x, sigmas, d);
-    backend_.for_each_index(
-        d.extents.size(),
-        functor::scale_rows<T>{d.data, sum_.data(), extents_.row_size(), true});
+    const functor::scale_rows<T> over_sums{d.data, sum_.data(), extents_.row_size(), true};
+    backend_.for_each_index(d.extents.size(), over_sums);
     backend_.synchronize();
   }
   /// What the mean is the quotient of, for data sets of which these images are a part: d =
@@ -265,8 +269,9 @@ class optimal_denoiser {
     const auto visit = user_.enter("optimal_denoiser");
     add_up(x, sigmas, d);
     posterior_sums<T> found{std::vector<T>(sigmas.size()), std::vector<T>(sigmas.size())};
-    backend_.download(maximum_.data(), found.maximum.data(), index_t(sigmas.size()));
-    backend_.download(sum_.data(), found.sum.data(), index_t(sigmas.size()));
+    const index_t count = index_t(sigmas.size());
+    backend_.download(maximum_.data(), found.maximum.data(), count);
+    backend_.download(sum_.data(), found.sum.data(), count);
     return found;
   }
 
@@ -275,10 +280,10 @@ class optimal_denoiser {
   void add_up(view<const T> x, std::span<const double> sigmas, view<T> d) const {
     const index_t m = x.extents.rows;
     const index_t size = extents_.row_size();
-    require<shape_error>(
-        x.extents.row_size() == size && d.extents == x.extents && index_t(sigmas.size()) == m,
-        "optimal_denoiser: queries ", x.extents, ", results ", d.extents, " and ",
-        sigmas.size(), " noise levels do not fit images ", extents_);
+    const bool fit = x.extents.row_size() == size && d.extents == x.extents;
+    require<shape_error>(fit && index_t(sigmas.size()) == m, "optimal_denoiser: queries ",
+                         x.extents, ", results ", d.extents, " and ", sigmas.size(),
+                         " noise levels do not fit images ", extents_);
     std::vector<T> inverse;
     for (index_t q = 0; q < m; ++q) {
       const double s = sigmas[std::size_t(q)];
@@ -291,22 +296,27 @@ class optimal_denoiser {
     if (in_memory_ && m <= few)
       return of_few(x, d);
     for_each_block([&](index_t first, index_t n, const T* images, const T* norms) {
-      for (index_t q = 0; q < m; q += queries)
-        take_in(std::min(queries, m - q), q, n, images, norms, x.data + q * size,
-                d.data + q * size, first == 0);
+      for (index_t q = 0; q < m; q += queries) {
+        const index_t count = std::min(queries, m - q);
+        const T* const some = x.data + q * size;  // [count, size]
+        T* const results = d.data + q * size;     // [count, size]
+        take_in(count, q, n, images, norms, some, results, first == 0);
+      }
     });
   }
 
-  static constexpr index_t queries = 256;
-  static constexpr index_t block = 512;
-  static constexpr index_t few = 8;
-  static constexpr index_t most_parts = 64;
+  static constexpr index_t queries = 256;    // at a time
+  static constexpr index_t block = 512;      // images at a time
+  static constexpr index_t few = 8;          // queries for which images are read once
+  static constexpr index_t most_parts = 64;  // of the images, for few queries
 
+  /// Memory for m queries.
   void grow(index_t m) const {
     for (auto* t : {&inverse_variance_, &maximum_, &sum_, &rescale_})
       grown(*t, backend_, m);
     grown(scores_, backend_, std::min(queries, m) * block);
   }
+  /// n images of a source, widened to T.
   void upload(const std::vector<float>& host, index_t n, T* to) const {
     const index_t values = n * extents_.row_size();
     if constexpr (std::is_same_v<T, float>)
@@ -323,12 +333,16 @@ class optimal_denoiser {
     const index_t n = image_count();
     const index_t size = extents_.row_size();
     if (in_memory_) {
+      const T* const norms = norms_.data();
       for (index_t i = 0; i < n; i += block)
-        f(i, std::min(block, n - i), in_memory_ + i * size,
-          static_cast<const T*>(norms_.data() + i));
+        f(i, std::min(block, n - i), in_memory_ + i * size, norms + i);
       return;
     }
-    std::vector<float> host(static_cast<std::size_t>(block * size)), next(host.size());
+    const T* const images = read_.data();
+    const T* const norms = norms_.data();
+    const functor::squared_norms<T> norms_of_read{images, size, norms_.data()};
+    std::vector<float> host(static_cast<std::size_t>(block * size));
+    std::vector<float> next(host.size());
     source_.read_block(0, std::min(block, n), host.data());
     for (index_t i = 0; i < n; i += block) {
       const index_t have = std::min(block, n - i);
@@ -340,9 +354,8 @@ class optimal_denoiser {
           source_.read_block(behind, std::min(block, n - behind), next.data());
         });
       upload(host, have, read_.data());
-      backend_.for_each_index(have,
-                              functor::squared_norms<T>{read_.data(), size, norms_.data()}, 64);
-      f(i, have, static_cast<const T*>(read_.data()), static_cast<const T*>(norms_.data()));
+      backend_.for_each_index(have, norms_of_read, 64);
+      f(i, have, images, norms);
       backend_.synchronize();
       if (reading.valid())
         reading.get();
@@ -362,32 +375,58 @@ class optimal_denoiser {
     const matrix_view<const T> of_block{images, n, size};
     const matrix_view<T> scores{scores_.data(), count, n, block};
     multiply(backend_, {x, count, size}, of_block.transposed(), scores);
-    backend_.for_each_index(
-        count,
-        functor::online_softmax<T>{scores_.data(), n, block, norms,
-                                   inverse_variance_.data() + at, maximum_.data() + at,
-                                   sum_.data() + at, rescale_.data() + at, first},
-        4);
-    if (!first)
-      backend_.for_each_index(count * size,
-                              functor::scale_rows<T>{d, rescale_.data() + at, size, false});
+    const functor::online_softmax<T> softmax{
+        .scores = scores_.data(),
+        .block = n,
+        .pitch = block,
+        .image_norms = norms,
+        .inverse_variance = inverse_variance_.data() + at,
+        .maximum = maximum_.data() + at,
+        .sum = sum_.data() + at,
+        .rescale = rescale_.data() + at,
+        .first = first,
+    };
+    backend_.for_each_index(count, softmax, 4);
+    if (!first) {
+      const functor::scale_rows<T> rescaled{d, rescale_.data() + at, size, false};
+      backend_.for_each_index(count * size, rescaled);
+    }
     multiply(backend_, scores, of_block, matrix_view<T>{d, count, size}, 1, first ? 0 : 1);
   }
+  /// The same for a few queries, of images in memory.
   void of_few(view<const T> x, view<T> d) const {
     const index_t m = x.extents.rows;
     const index_t size = extents_.row_size();
     const index_t parts = std::min(most_parts, image_count());
-    T* mean = grown(parts_, backend_, parts * m * (size + 2));
-    T* maximum = mean + parts * m * size;
-    T* sum = maximum + parts * m;
-    backend_.for_each_index(parts,
-                            functor::posterior_of_part<T>{
-                                in_memory_, norms_.data(), x.data, inverse_variance_.data(),
-                                image_count(), size, m, parts, maximum, sum, mean},
-                            1);
-    backend_.for_each_index(
-        m * size, functor::merge_parts<T>{maximum, sum, mean, size, m, parts, maximum_.data(),
-                                          sum_.data(), d.data});
+    T* mean = grown(parts_, backend_, parts * m * (size + 2));  // [parts, m, size]
+    T* maximum = mean + parts * m * size;                       // [parts, m]
+    T* sum = maximum + parts * m;                               // [parts, m]
+    const functor::posterior_of_part<T> of_part{
+        .images = in_memory_,
+        .norms = norms_.data(),
+        .x = x.data,
+        .inverse_variance = inverse_variance_.data(),
+        .count = image_count(),
+        .size = size,
+        .queries = m,
+        .parts = parts,
+        .maximum = maximum,
+        .sum = sum,
+        .mean = mean,
+    };
+    backend_.for_each_index(parts, of_part, 1);
+    const functor::merge_parts<T> merged{
+        .maximum = maximum,
+        .sum = sum,
+        .mean = mean,
+        .size = size,
+        .queries = m,
+        .parts = parts,
+        .merged_maximum = maximum_.data(),
+        .merged_sum = sum_.data(),
+        .d = d.data,
+    };
+    backend_.for_each_index(m * size, merged);
   }
 
   mutable Backend backend_;

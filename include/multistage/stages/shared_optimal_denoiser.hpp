@@ -27,8 +27,8 @@ class shared_optimal_denoiser {
   /// when they are of different extents
   MULTISTAGE_COLD shared_optimal_denoiser(Backend backend, Group group, image_source own)
       : backend_(backend), group_(std::move(group)), own_(std::move(own)) {
-    const std::vector<shape> parts =
-        all_gather(group_, std::span<const shape>(&own_.extents, 1));
+    const std::span<const shape> own_extents(&own_.extents, 1);
+    const std::vector<shape> parts = all_gather(group_, own_extents);
     extents_ = own_.extents;
     extents_.rows = 0;
     for (const shape& part : parts) {
@@ -59,10 +59,12 @@ class shared_optimal_denoiser {
   void gather(std::span<const index_t> which, view<T> to) const {
     const index_t first = begin_[std::size_t(group_.rank())];
     const index_t size = extents_.row_size();
-    std::vector<index_t> here;
-    for (const index_t image : which)
-      if (image >= first && image < first + own_.extents.rows)
-        here.push_back(image - first);
+    std::vector<index_t> here;  // counted from this process's first
+    for (const index_t image : which) {
+      const index_t place = image - first;
+      if (place >= 0 && place < own_.extents.rows)
+        here.push_back(place);
+    }
     std::vector<float> values(here.size() * std::size_t(size));
     together(group_, [&] { own_.read(here, values.data()); });
     const std::vector<float> all = all_gather(group_, std::span<const float>(values));
@@ -70,52 +72,58 @@ class shared_optimal_denoiser {
     std::vector<T> rows(which.size() * std::size_t(size));
     auto at = all.begin();
     for (std::size_t rank = 0; rank < begin_.size(); ++rank)
-      for (std::size_t k = 0; k < which.size(); ++k)
-        if (owner_of(which[k]) == rank) {
-          std::copy_n(at, size, rows.begin() + std::ptrdiff_t(k) * size);
-          at += size;
-        }
+      for (std::size_t k = 0; k < which.size(); ++k) {
+        if (owner_of(which[k]) != rank)
+          continue;
+        std::copy_n(at, size, rows.begin() + std::ptrdiff_t(k) * size);
+        at += size;
+      }
     backend_.upload(rows.data(), to.data, index_t(rows.size()));
   }
 
   /// d [m, ...] = D(x; sigma), as optimal_denoiser has it.
   void operator()(view<const T> x, std::span<const double> sigmas, view<T> d) const {
-    const index_t size = extents_.row_size();
+    const std::size_t size = std::size_t(extents_.row_size());
     const std::size_t queries = sigmas.size();
-    posterior_sums<T> own{std::vector<T>(queries, std::numeric_limits<T>::lowest()),
-                          std::vector<T>(queries, T(0))};
-    std::vector<T> mean(std::size_t(d.extents.size()), T(0));
+    // A process without images adds nothing: weights of 0, and a maximum below all others.
+    posterior_sums<T> own;
+    own.maximum.assign(queries, std::numeric_limits<T>::lowest());
+    own.sum.assign(queries, T(0));
+    std::vector<T> mean(std::size_t(d.extents.size()), T(0));  // [queries, size]
     together(group_, [&] {
       if (!mine_)
         return;
       own = mine_->sums(x, sigmas, d);
       backend_.download(d.data, mean.data(), d.extents.size());
     });
-    const auto maxima = all_gather(group_, std::span<const T>(own.maximum));
-    const auto sums = all_gather(group_, std::span<const T>(own.sum));
+    const auto maxima =
+        all_gather(group_, std::span<const T>(own.maximum));            // [ranks, queries]
+    const auto sums = all_gather(group_, std::span<const T>(own.sum));  // [ranks, queries]
     std::vector<T> total(queries, T(0));
     for (std::size_t q = 0; q < queries; ++q) {
+      // The largest exponent of all, to which every process's sums are scaled.
       T most = maxima[q];
-      for (std::size_t rank = 1; rank < begin_.size(); ++rank)
-        most = std::max(most, maxima[rank * queries + q]);
-      for (std::size_t rank = 0; rank < begin_.size(); ++rank)
-        total[q] += sums[rank * queries + q] * std::exp(maxima[rank * queries + q] - most);
+      for (std::size_t i = q; i < maxima.size(); i += queries)
+        most = std::max(most, maxima[i]);
+      for (std::size_t i = q; i < maxima.size(); i += queries)
+        total[q] += sums[i] * std::exp(maxima[i] - most);
       const T scale = std::exp(own.maximum[q] - most);
-      for (index_t j = 0; j < size; ++j)
-        mean[q * std::size_t(size) + std::size_t(j)] *= scale;
+      for (std::size_t i = q * size; i < (q + 1) * size; ++i)
+        mean[i] *= scale;
     }
     fixed_sum<T> sum(group_.size(), index_t(mean.size()));
     sum.add(group_.rank(), mean);
     std::vector<T> all = sum.all_reduce(group_);
     for (std::size_t i = 0; i < all.size(); ++i)
-      all[i] /= total[i / std::size_t(size)];
+      all[i] /= total[i / size];
     backend_.upload(all.data(), d.data, index_t(all.size()));
   }
 
  private:
+  /// The rank that holds an image: the last that begins at it or before.
   std::size_t owner_of(index_t image) const {
-    return std::size_t(std::upper_bound(begin_.begin(), begin_.end(), image) - begin_.begin()) -
-           1;
+    const auto next = std::upper_bound(begin_.begin(), begin_.end(), image);
+    return std::size_t(next - begin_.begin()) - 1;
   }
   /// What check_images asks of a data set, of that of all processes.
   void check_values() {
@@ -128,8 +136,9 @@ class shared_optimal_denoiser {
         own_.read_block(0, 1, first.data());
     });
     const auto firsts = all_gather(group_, std::span<const float>(first));
-    for (std::size_t i = std::size_t(extents_.row_size()); i < firsts.size(); ++i)
-      equal = equal && firsts[i] == firsts[i % std::size_t(extents_.row_size())];
+    const std::size_t size = std::size_t(extents_.row_size());
+    for (std::size_t i = size; i < firsts.size(); ++i)
+      equal = equal && firsts[i] == firsts[i % size];
     const bool varies = any(group_, !equal);
     require<value_error>(varies || extents_.rows == 1, "shared data set: all ", extents_.rows,
                          " images are equal; nothing can be learnt from them");

@@ -51,7 +51,8 @@ similarity_draws<T> make_draws(std::uint64_t seed,
                                double t_min,
                                double t_max) {
   similarity_draws<T> d{{}, {}, {}, random_stream(seed, purpose::clustering, 2)};
-  const random_stream which(seed, purpose::clustering, 0), when(seed, purpose::clustering, 1);
+  const random_stream which(seed, purpose::clustering, 0);
+  const random_stream when(seed, purpose::clustering, 1);
   for (index_t k = 0; k < draws; ++k) {
     d.image.push_back(which.below(k, std::uint32_t(images)));
     d.time.push_back(t_min + (t_max - t_min) * when.uniform(k));
@@ -136,13 +137,15 @@ class block_of_draws {
     images_ = tensor<T, Backend>(backend_, extents_);
     noise_ = tensor<T, Backend>(backend_, extents_);
     const index_t size = extents_.row_size();
-    denoiser_.gather(std::span(draws.image).subspan(std::size_t(first), std::size_t(rows)),
-                     images_.view());
-    if (draws.noise.empty())
-      backend_.for_each_index(
-          rows * size, functor::draw_noise<T>{draws.numbers, first * size, noise_.data()}, 256);
-    else
-      backend_.upload(draws.noise.data() + first * size, noise_.data(), rows * size);
+    const auto which = std::span(draws.image).subspan(std::size_t(first), std::size_t(rows));
+    denoiser_.gather(which, images_.view());
+    if (draws.noise.empty()) {
+      const functor::draw_noise<T> drawn{draws.numbers, first * size, noise_.data()};
+      backend_.for_each_index(rows * size, drawn, 256);
+    } else {
+      const T* const given = draws.noise.data() + first * size;
+      backend_.upload(given, noise_.data(), rows * size);
+    }
     share_ = tensor<double, Backend>(backend_, {rows, 1, 1, 1});
   }
   /// Draws of the block.
@@ -156,15 +159,23 @@ class block_of_draws {
   tensor<T, Backend> results(const std::vector<double>& sigmas) {
     shape all = extents_;
     all.rows = index_t(sigmas.size());
-    tensor<T, Backend> d(backend_, all), x(backend_, all);
+    tensor<T, Backend> d(backend_, all);
+    tensor<T, Backend> x(backend_, all);
     const tensor<double, Backend> sigma(backend_, {all.rows, 1, 1, 1}, sigmas);
-    backend_.for_each_index(
-        all.size(), functor::noisy_images<T>{images_.data(), noise_.data(), sigma.data(),
-                                             size(), rows(), x.data()});
-    denoiser_(std::as_const(x).view(), sigmas, d.view());
-    if (what_ == compared::noise)
-      backend_.for_each_index(
-          all.size(), functor::found_noise<T>{x.data(), sigma.data(), size(), d.data()});
+    const functor::noisy_images<T> noisy{
+        .images = images_.data(),
+        .noise = noise_.data(),
+        .sigma = sigma.data(),
+        .size = size(),
+        .rows = rows(),
+        .x = x.data(),
+    };
+    backend_.for_each_index(all.size(), noisy);
+    denoiser_(x.cview(), sigmas, d.view());
+    if (what_ == compared::noise) {
+      const functor::found_noise<T> found{x.data(), sigma.data(), size(), d.data()};
+      backend_.for_each_index(all.size(), found);
+    }
     return d;
   }
   /// The limit of `results` at sigma -> 0: the drawn noise or the drawn image.
@@ -174,9 +185,8 @@ class block_of_draws {
   /// For each draw the share of values of a and b that differ by at most `threshold` (`strict`:
   /// by less).
   std::vector<double> shares(const T* a, const T* b, double threshold, bool strict) {
-    backend_.for_each_index(
-        rows(), functor::share_within<T>{a, b, size(), T(threshold), strict, share_.data()},
-        64);
+    const functor::share_within<T> share{a, b, size(), T(threshold), strict, share_.data()};
+    backend_.for_each_index(rows(), share, 64);
     return share_.to_host();
   }
 
@@ -203,8 +213,8 @@ void for_each_block_of_draws(Backend backend,
   const index_t row_bytes = copies * denoiser.extents().row_size() * index_t(sizeof(T));
   const index_t most = std::max<index_t>(1, (index_t{256} << 20) / row_bytes);
   for (index_t first = 0; first < draws.size(); first += most) {
-    block_of_draws<T, Backend, Denoiser> block(backend, denoiser, draws, first,
-                                               std::min(most, draws.size() - first), what);
+    const index_t count = std::min(most, draws.size() - first);
+    block_of_draws<T, Backend, Denoiser> block(backend, denoiser, draws, first, count, what);
     f(block, std::size_t(first));
   }
 }
@@ -228,22 +238,23 @@ end_similarity similarity_to_ends(Backend backend,
                                   double threshold,
                                   double reference_time) {
   end_similarity s;
-  detail::for_each_block_of_draws(
-      backend, denoiser, draws, 2, what, [&](auto& block, std::size_t first) {
-        const std::size_t rows = std::size_t(block.rows());
-        std::vector<double> sigmas;
-        for (std::size_t k = 0; k < rows; ++k)
-          sigmas.push_back(schedule.sigma(draws.time[first + k]));
-        sigmas.resize(2 * rows, schedule.sigma(reference_time));
-        // at the draws' own levels, then at the highest: one pass over the images
-        const auto d = block.results(sigmas);
-        for (const double v :
-             block.shares(d.data(), block.limit_at_zero().data(), threshold, false))
-          s.to_low.push_back(v);
-        for (const double v :
-             block.shares(d.data(), d.data() + block.rows() * block.size(), threshold, false))
-          s.to_high.push_back(v);
-      });
+  const auto compare = [&](auto& block, std::size_t first) {
+    const std::size_t rows = std::size_t(block.rows());
+    std::vector<double> sigmas;
+    for (std::size_t k = 0; k < rows; ++k)
+      sigmas.push_back(schedule.sigma(draws.time[first + k]));
+    sigmas.resize(2 * rows, schedule.sigma(reference_time));
+    // At the draws' own levels, then at the highest: one pass over the images.
+    const auto d = block.results(sigmas);  // [2, rows, size]
+    const T* const own = d.data();
+    const T* const highest = own + block.rows() * block.size();
+    const T* const lowest = block.limit_at_zero().data();
+    for (const double share : block.shares(own, lowest, threshold, false))
+      s.to_low.push_back(share);
+    for (const double share : block.shares(own, highest, threshold, false))
+      s.to_high.push_back(share);
+  };
+  detail::for_each_block_of_draws(backend, denoiser, draws, 2, what, compare);
   return s;
 }
 
@@ -267,28 +278,38 @@ similarity_estimate similarity_matrix(Backend backend,
                                       bool strict = false) {
   const std::size_t n = nodes.size();
   similarity_estimate e{std::vector<double>(n * n, 0.0), std::vector<double>(n * n, 0.0)};
-  std::vector<double>&sum = e.matrix, &squares = e.standard_errors;
-  detail::for_each_block_of_draws(
-      backend, denoiser, draws, index_t(n), what, [&](auto& block, std::size_t) {
-        std::vector<double> sigmas;
-        for (const double t : nodes)
-          sigmas.insert(sigmas.end(), std::size_t(block.rows()), schedule.sigma(t));
-        const auto d = block.results(sigmas);
-        const index_t step = block.rows() * block.size();
-        for (std::size_t i = 0; i < n; ++i)
-          for (std::size_t j = 0; j <= i; ++j)
-            for (const double v : block.shares(d.data() + index_t(i) * step,
-                                               d.data() + index_t(j) * step, threshold, strict))
-              sum[i * n + j] += v, squares[i * n + j] += v * v;
-      });
+  // Sums of shares and of their squares, below the diagonal, which become what they are called.
+  std::vector<double>& sum = e.matrix;
+  std::vector<double>& squares = e.standard_errors;
+  const auto compare = [&](auto& block, std::size_t) {
+    std::vector<double> sigmas;
+    for (const double t : nodes)
+      sigmas.insert(sigmas.end(), std::size_t(block.rows()), schedule.sigma(t));
+    const auto d = block.results(sigmas);  // [nodes, rows, size]
+    const index_t step = block.rows() * block.size();
+    for (std::size_t i = 0; i < n; ++i)
+      for (std::size_t j = 0; j <= i; ++j) {
+        const T* const at_i = d.data() + index_t(i) * step;
+        const T* const at_j = d.data() + index_t(j) * step;
+        for (const double share : block.shares(at_i, at_j, threshold, strict)) {
+          sum[i * n + j] += share;
+          squares[i * n + j] += share * share;
+        }
+      }
+  };
+  detail::for_each_block_of_draws(backend, denoiser, draws, index_t(n), what, compare);
   const double count = double(draws.size());
   for (std::size_t i = 0; i < n; ++i)
     for (std::size_t j = 0; j <= i; ++j) {
-      const double mean = sum[i * n + j] / count;
-      const double variance = std::max(0.0, squares[i * n + j] / count - mean * mean);
-      sum[i * n + j] = sum[j * n + i] = mean;
-      squares[i * n + j] = squares[j * n + i] =
-          count > 1 ? std::sqrt(variance / (count - 1)) : 0;
+      const std::size_t below = i * n + j;
+      const std::size_t above = j * n + i;
+      const double mean = sum[below] / count;
+      const double variance = std::max(0.0, squares[below] / count - mean * mean);
+      const double deviation = count > 1 ? std::sqrt(variance / (count - 1)) : 0;
+      sum[below] = mean;
+      sum[above] = mean;
+      squares[below] = deviation;
+      squares[above] = deviation;
     }
   return e;
 }

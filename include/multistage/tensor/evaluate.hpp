@@ -1,6 +1,10 @@
 // How an expression becomes elements: one pass over memory (loop.hpp), whatever the backend.
-// Before it, what would be read after it was written is found, and copied where it must be;
-// then what tensors ask for by name is here: assignment, copies, the way to other backends.
+// Before it, what would be read after it was written is found, and copied where it must be:
+//
+//   x = x + 1.0f;             // each element is read before it is written: in place
+//   x = x.permute<1, 0>();    // elements change places: through memory of its own
+//
+// Then what tensors ask for by name is here: assignment, copies, the way to other backends.
 #pragma once
 #include <functional>
 
@@ -34,31 +38,36 @@ bool interferes(const view<T, E>& to, const view<const U, F>& from) {
     return false;
   // Both begin at one address with elements of one size: then equal strides mean element by
   // element.
-  if (static_cast<const void*>(to.data) != static_cast<const void*>(from.data) ||
-      sizeof(T) != sizeof(U))
+  const void* const written = to.data;
+  const void* const read = from.data;
+  if (written != read || sizeof(T) != sizeof(U))
     return true;
-  const index_list<E::rank()> s = multistage::detail::spread_strides(from, to.extents);
-  for (int k = 0; k < E::rank(); ++k)
-    if (to.extents[k] != 1 && s[k] != to.strides[k])
+  const auto strides = multistage::detail::spread_strides(from, to.extents);
+  for (int k = 0; k < E::rank(); ++k) {
+    const bool moves = to.extents[k] != 1;
+    if (moves && strides[k] != to.strides[k])
       return true;
+  }
   return false;
 }
 
 /// to = node, whose extents spread to those of `to`; nothing is read after it is written.
 template <class Backend, class T, class E, class Node>
 void write(const Backend& b, const view<T, E>& to, const Node& node) {
-  constexpr int axes = E::rank() > 0 ? E::rank() : 1;
-  const auto spread = [&]<int N>(const index_list<N>& s) {
+  constexpr int axes = E::rank() > 0 ? E::rank() : 1;  // a single element is one axis of one
+  const auto padded = [&]<int N>(const index_list<N>& strides) {
     index_list<axes> all;
     for (int k = 0; k < N; ++k)
-      all[k] = s[k];
+      all[k] = strides[k];
     return all;
   };
-  auto tree = with_leaves(node, [&]<class U, class F, class B>(const leaf<U, F, B>& l) {
-    return strided<U, axes>{l.elements.data,
-                            spread(multistage::detail::spread_strides(l.elements, to.extents))};
-  });
-  assignment<decltype(tree), T, axes> a{{}, tree, to.data, spread(to.strides)};
+  // Each leaf becomes a pointer that walks along the axes of `to`.
+  const auto along = [&]<class U, class F, class B>(const leaf<U, F, B>& l) {
+    const auto strides = multistage::detail::spread_strides(l.elements, to.extents);
+    return strided<U, axes>{l.elements.data, padded(strides)};
+  };
+  auto tree = with_leaves(node, along);
+  assignment<decltype(tree), T, axes> a{{}, tree, to.data, padded(to.strides)};
   for (int k = 0; k < axes; ++k)
     a.axes.extents[k] = k < E::rank() ? to.extents[k] : 1;
   a.simplify();
@@ -77,23 +86,25 @@ void assign(const Backend& b, const view<T, E>& to, const Node& node) {
                 "it there by .to(backend)");
   static_assert(from::rank() <= E::rank(),
                 "multistage: the expression has more axes than what it is assigned to");
-  static_assert(std::is_same_v<typename detail::common_extents<from, E>::type,
-                               typename detail::common_extents<E, from>::type>);
+  using together = typename detail::common_extents<from, E>::type;
+  using the_other_way = typename detail::common_extents<E, from>::type;
+  static_assert(std::is_same_v<together, the_other_way>);
   const from extents = node.extents();
   require<shape_error>(multistage::detail::spreads(extents, to.extents),
                        "assignment: an expression of extents ", extents, " does not spread to ",
                        to.extents, "; seen from the last axis, extents must be equal or 1");
-  bool meets = false;
-  for (int k = 0; k < E::rank(); ++k)
-    require<shape_error>(to.strides[k] != 0 || to.extents[k] <= 1, "assignment: axis ", k,
-                         " of ", to.extents,
+  for (int k = 0; k < E::rank(); ++k) {
+    const bool repeated = to.strides[k] == 0 && to.extents[k] > 1;
+    require<shape_error>(!repeated, "assignment: axis ", k, " of ", to.extents,
                          " is one element repeated; it cannot be assigned to");
+  }
+  bool meets = false;
   for_each_leaf(node, [&](const auto& l) { meets = meets || interferes(to, l.elements); });
   if (!meets)
     return write(b, to, node);
-  const basic_tensor<T, E, Backend> first(b, to.extents);
-  write(b, view<T, E>(const_cast<T*>(first.data()), to.extents), node);
-  write(b, to, leaf<T, E, Backend>(first.view(), b));
+  basic_tensor<T, E, Backend> first(b, to.extents);
+  write(b, first.view(), node);
+  write(b, to, leaf<T, E, Backend>(first.cview(), b));
   b.synchronize();  // before `first` goes
 }
 
@@ -104,9 +115,10 @@ template <operand X>
 auto eval(X&& x) {
   const auto node = lazy::node_of(std::forward<X>(x));
   using type = std::remove_const_t<decltype(node)>;
-  basic_tensor<typename type::value_type, typename type::extents_type,
-               typename type::backend_type>
-      y(node.backend(), node.extents());
+  using value = typename type::value_type;
+  using extents = typename type::extents_type;
+  using backend = typename type::backend_type;
+  basic_tensor<value, extents, backend> y(node.backend(), node.extents());
   lazy::write(y.backend(), y.view(), node);
   return y;
 }
@@ -148,20 +160,22 @@ void tensor_fill(X&& to, T value) {
 /// already.
 template <tensor_like X>
 auto tensor_copy(const X& x) {
-  basic_tensor<typename X::value_type, typename X::extents_type, typename X::backend_type> y(
-      x.backend(), x.extents());
-  if (x.view().contiguous()) {
-    if (x.size() > 0)
-      x.backend().copy(x.data(), y.data(), x.size());
-  } else {
+  using value = typename X::value_type;
+  using extents = typename X::extents_type;
+  using backend = typename X::backend_type;
+  basic_tensor<value, extents, backend> y(x.backend(), x.extents());
+  if (!x.view().contiguous())
     lazy::write(y.backend(), y.view(), lazy::node_of(x));
-  }
+  else if (x.size() > 0)
+    x.backend().copy(x.data(), y.data(), x.size());
   return y;
 }
 /// The elements in a std::vector, the last axis fastest.
 template <tensor_like X>
 auto tensor_to_host(const X& x) {
-  return x.view().contiguous() ? detail::downloaded(x) : detail::downloaded(tensor_copy(x));
+  if (x.view().contiguous())
+    return detail::downloaded(x);
+  return detail::downloaded(tensor_copy(x));
 }
 /// The elements in the memory of another backend. Between two devices they go through the host.
 template <tensor_like X, class Backend>
@@ -173,14 +187,15 @@ auto tensor_to(const X& x, const Backend& backend) {
     return y;
   if (!x.view().contiguous())
     return tensor_to(tensor_copy(x), backend);
+  const index_t count = x.size();
   if constexpr (from::on_host) {
-    y.backend().upload(x.data(), y.data(), x.size());
+    y.backend().upload(x.data(), y.data(), count);
   } else if constexpr (Backend::on_host) {
-    x.backend().download(x.data(), y.data(), x.size());
+    x.backend().download(x.data(), y.data(), count);
   } else {
-    const auto bytes = std::make_unique<T[]>(std::size_t(x.size()));
-    x.backend().download(x.data(), bytes.get(), x.size());
-    y.backend().upload(bytes.get(), y.data(), x.size());
+    const auto on_host = std::make_unique<T[]>(std::size_t(count));
+    x.backend().download(x.data(), on_host.get(), count);
+    y.backend().upload(on_host.get(), y.data(), count);
   }
   return y;
 }

@@ -4,6 +4,9 @@
 // Each name is a function object in lazy::function, which host and device can call with
 // numbers, and a function or operator of multistage that makes an expression of it. A function
 // of one's own goes the same way through map(f, x...).
+//
+//   y = 0.5f * silu(x) + abs(x - 1.0f);
+//   y = map([](float v) { return v * v * v; }, x);
 #pragma once
 #include <cmath>
 #include <type_traits>

@@ -198,6 +198,7 @@ struct parts {
   }
 
  private:
+  /// Elements that lie one after the other, in several chains.
   MULTISTAGE_HD accumulator along(const T* from, index_t first, index_t n) const {
     accumulator lane[lanes];
     for (int l = 0; l < lanes; ++l)
@@ -220,6 +221,7 @@ struct parts {
         Op::merge(lane[l], lane[l + step]);
     return lane[0];
   }
+  /// Reductions beside each other, so that memory is read along its lines.
   MULTISTAGE_HD void side_by_side(const T* from,
                                   index_t first,
                                   index_t n,

@@ -2,6 +2,9 @@
 // gradient moves them, and they stay unused for good: such a code may be put in a pixel's place
 // (Zeghidour et al., arXiv 2107.03312, section 3.3), from where it takes a share of what was
 // its neighbours'.
+//
+//   codebook_use use(512);
+//   use.record(report.indices, images_seen);      // the perplexity of a batch's codes
 #pragma once
 #include <cmath>
 #include <span>

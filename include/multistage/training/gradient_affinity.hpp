@@ -2,6 +2,10 @@
 // over training (task affinity; Go et al., arXiv 2306.00354, section 3; the gradient clustering
 // of table 4 of arXiv 2312.09181). stages/interval_clustering.hpp cuts such a matrix into
 // stages.
+//
+//   gradient_affinity affinity(sigmas);
+//   affinity.collect(trainer);            // now and then between steps
+//   cluster_by_gradient(affinity.matrix(), 3);
 #pragma once
 #include "trainer.hpp"
 

@@ -2,6 +2,8 @@
 // 18): where a stage's levels are cut into bins of equal probability, a bin is drawn with
 // probability ~ sqrt(E L^2), and its rows weigh 1 / (bins p), so that the loss's mean stays
 // what it was.
+//
+//   trainer_options{.importance = {.bins = 100}};
 #pragma once
 #include <algorithm>
 #include <cmath>

@@ -6,6 +6,8 @@
 // Counted are the process as it stands, the run's state (gradient, two moments, averages),
 // activations, batches, kernels' scratch, and the copies that a checkpoint is written from.
 // What a program holds beside the run, such as pictures that it decodes, is not.
+//
+//   trainer_options{.memory = index_t{4} << 30};      // 4 GiB: how a step is done is found
 #pragma once
 #include <algorithm>
 #include <bit>

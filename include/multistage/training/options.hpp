@@ -1,4 +1,7 @@
 // What a training run is told, and what a step reports.
+//
+//   trainer_options o{.learning_rate = 1e-3, .ema_halflife_kimg = 500, .batch_size = 512};
+//   check(o, 3);      // ranges, and lists of an entry for each stage
 #pragma once
 #include <cmath>
 #include <string>

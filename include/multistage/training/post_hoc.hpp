@@ -2,6 +2,8 @@
 // appendix C): the profile that is wanted is fitted, in least squares, by those of the averages
 // that were kept. With A the integrals of products of the kept profiles and b those with the
 // wanted one, the kept averages are summed with the weights A^-1 b over their sum.
+//
+//   post_hoc_weights(kept, {200'000, 6.94});      // how much of each average that was kept
 #pragma once
 #include <Eigen/LU>
 #include <span>

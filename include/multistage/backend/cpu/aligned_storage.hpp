@@ -3,6 +3,9 @@
 // Small pieces come from the allocator. From 4 MiB on, pages are asked of the system, which
 // gives zeros for nothing; huge pages (2 MiB) save the processor most of its look-ups of
 // addresses.
+//
+//   aligned_storage<float> memory(1 << 20);   // a million zeros, pages that are zero already
+//   memory.data()[0] = 1;                     // the first page is touched, and so taken
 #pragma once
 #include <sys/mman.h>
 
@@ -35,6 +38,7 @@ class aligned_storage {
 
  private:
   static constexpr std::size_t large = std::size_t{4} << 20;
+  /// Zeros: from the allocator, or as pages from the system.
   static T* take(std::size_t bytes) {
     if (bytes < large) {
       void* p = ::operator new (bytes, std::align_val_t{64});
@@ -47,6 +51,7 @@ class aligned_storage {
     ::madvise(p, bytes, MADV_HUGEPAGE);
     return static_cast<T*>(p);
   }
+  /// Gives either kind back.
   struct release {
     std::size_t bytes = 0;
     void operator()(T* p) const {

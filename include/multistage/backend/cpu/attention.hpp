@@ -30,26 +30,29 @@ struct head_matrices {
   index_t row;
   index_t head;
 
+  /// [queries, head_dim]
   template <class U>
   matrix_view<U> like_q(U* data) const {
-    return {data + row * p.q_row + head * p.head_dim, p.queries, p.head_dim, p.q_token};
+    return {data + p.q_at(row, head), p.queries, p.head_dim, p.q_token};
   }
+  /// [keys, head_dim]
   template <class U>
   matrix_view<U> like_k(U* data) const {
-    return {data + row * p.k_row + head * p.head_dim, p.keys, p.head_dim, p.k_token};
+    return {data + p.k_at(row, head), p.keys, p.head_dim, p.k_token};
   }
+  /// [keys, head_dim]
   template <class U>
   matrix_view<U> like_v(U* data) const {
-    return {data + row * p.v_row + head * p.head_dim, p.keys, p.head_dim, p.v_token};
+    return {data + p.v_at(row, head), p.keys, p.head_dim, p.v_token};
   }
+  /// [queries, head_dim]
   template <class U>
   matrix_view<U> like_y(U* data) const {
-    const index_t token = p.heads * p.head_dim;
-    return {data + row * p.queries * token + head * p.head_dim, p.queries, p.head_dim, token};
+    return {data + p.y_at(row, head), p.queries, p.head_dim, p.y_token()};
   }
   /// [queries], or null.
   T* log_sum_exp() const {
-    return p.log_sum_exp ? p.log_sum_exp + (row * p.heads + head) * p.queries : nullptr;
+    return p.log_sum_exp_of(row, head);
   }
 };
 
@@ -57,8 +60,8 @@ struct head_matrices {
 template <class T>
 void exponentials(T* w, index_t n, T shift) {
   simd::for_each_vector<T>(n, [&](index_t j, index_t have) {
-    simd::store_up_to(
-        w + j, simd::exp<T>(simd::load_up_to(w + j, have) - simd::broadcast(shift)), have);
+    const simd::vec<T> shifted = simd::load_up_to(w + j, have) - simd::broadcast(shift);
+    simd::store_up_to(w + j, simd::exp<T>(shifted), have);
   });
 }
 
@@ -86,20 +89,27 @@ void attention_forward(const cpu& b, const attention_problem<T>& p) {
   using namespace attention_kernel;
   const index_t blocks = divide_up(p.queries, query_block);
   b.pool().parallel_for(p.rows * p.heads * blocks, [&](index_t task) {
-    const head_matrices<T> of{p, task / (blocks * p.heads), task / blocks % p.heads};
     const index_t first = task % blocks * query_block;
+    const index_t head = task / blocks % p.heads;
+    const index_t row = task / (blocks * p.heads);
+    const head_matrices<T> of{p, row, head};
     const index_t count = std::min(query_block, p.queries - first);
+    const matrix_view<const T> q = of.like_q(p.q).middle_rows(first, count);  // [count, d]
+    const matrix_view<const T> k = of.like_k(p.k);                            // [keys, d]
+    const matrix_view<const T> v = of.like_v(p.v);                            // [keys, d]
+    const matrix_view<T> y = of.like_y(p.y).middle_rows(first, count);        // [count, d]
     scratch_frame scratch;
-    const matrix_view<T> weights{scratch.take<T>(query_block * p.keys), count, p.keys};
-    const matrix_view<const T> q = of.like_q(p.q).middle_rows(first, count);
-    gemm_kernel::multiply(q, of.like_k(p.k).transposed(), weights, p.scale);
+    T* const scores = scratch.take<T>(query_block * p.keys);
+    const matrix_view<T> weights{scores, count, p.keys};
+    // Scores first, then weights in their place.
+    gemm_kernel::multiply(q, k.transposed(), weights, p.scale);
     T* const log_sum_exp = of.log_sum_exp();
     for (index_t i = 0; i < count; ++i) {
       const T made = softmax(weights.data + i * p.keys, p.keys);
       if (log_sum_exp)
         log_sum_exp[first + i] = made;
     }
-    gemm_kernel::multiply(weights, of.like_v(p.v), of.like_y(p.y).middle_rows(first, count));
+    gemm_kernel::multiply(weights, v, y);
   });
 }
 
@@ -112,8 +122,10 @@ void attention_backward(const cpu& b,
   using namespace attention_kernel;
   b.pool().parallel_for(p.rows * p.heads, [&](index_t task) {
     const head_matrices<T> of{p, task / p.heads, task % p.heads};
-    const matrix_view<const T> k = of.like_k(p.k);
-    const matrix_view<const T> v = of.like_v(p.v);
+    const matrix_view<const T> k = of.like_k(p.k);  // [keys, d]
+    const matrix_view<const T> v = of.like_v(p.v);  // [keys, d]
+    const matrix_view<T> dk = of.like_k(g.dk);      // [keys, d]
+    const matrix_view<T> dv = of.like_v(g.dv);      // [keys, d]
     const T* const log_sum_exp = of.log_sum_exp();
     scratch_frame scratch;
     T* const of_weights = scratch.take<T>(query_block * p.keys);
@@ -123,14 +135,18 @@ void attention_backward(const cpu& b,
       const matrix_view<const T> q = of.like_q(p.q).middle_rows(first, count);    // [count, d]
       const matrix_view<const T> y = of.like_y(p.y).middle_rows(first, count);    // [count, d]
       const matrix_view<const T> dy = of.like_y(g.dy).middle_rows(first, count);  // [count, d]
+      const matrix_view<T> dq = of.like_q(g.dq).middle_rows(first, count);        // [count, d]
       const matrix_view<T> weights{of_weights, count, p.keys};
       const matrix_view<T> dscores{of_scores, count, p.keys};
       gemm_kernel::multiply(q, k.transposed(), weights, p.scale);  // scores yet
       gemm_kernel::multiply(dy, v.transposed(), dscores);          // dP yet
       for (index_t i = 0; i < count; ++i) {
+        // By dy . y the softmax's derivative takes off what all weights of a query share.
+        const T* const dy_i = dy.data + i * dy.row_stride;
+        const T* const y_i = y.data + i * y.row_stride;
         T dot = 0;
         for (index_t d = 0; d < p.head_dim; ++d)
-          dot += dy.data[i * dy.row_stride + d] * y.data[i * y.row_stride + d];
+          dot += dy_i[d] * y_i[d];
         T* const w = weights.data + i * p.keys;
         T* const ds = dscores.data + i * p.keys;
         exponentials(w, p.keys, log_sum_exp[first + i]);
@@ -139,9 +155,9 @@ void attention_backward(const cpu& b,
       }
       // Blocks of queries follow each other, so dk and dv are sums in one order.
       const T beta = first == 0 ? T(0) : T(1);
-      gemm_kernel::multiply(weights.transposed(), dy, of.like_v(g.dv), 1, beta);
-      gemm_kernel::multiply(dscores.transposed(), q, of.like_k(g.dk), p.scale, beta);
-      gemm_kernel::multiply(dscores, k, of.like_q(g.dq).middle_rows(first, count), p.scale);
+      gemm_kernel::multiply(weights.transposed(), dy, dv, 1, beta);
+      gemm_kernel::multiply(dscores.transposed(), q, dk, p.scale, beta);
+      gemm_kernel::multiply(dscores, k, dq, p.scale);
     }
   });
 }

@@ -1,4 +1,8 @@
 // The CPU backend's handle: the tuned kernels' memory and threads.
+//
+//   cpu here;                 // a thread per processor, in a pool that all such handles share
+//   cpu two(2);               // a pool of its own, of two threads
+//   tensor<float> x(two, {1, 4, 4, 3});
 #pragma once
 #include <algorithm>
 #include <string_view>

@@ -67,9 +67,10 @@ void pack_panel(index_t k,
         simd::vec<T> block[L];
         for (index_t l = 0; l < L; ++l) {
           const T* from = b + (j + l) * column + p;
-          block[l] = j + l >= columns ? simd::vec<T>{}
-                     : rows == L      ? simd::load(from)
-                                      : simd::load_partial(from, rows);
+          if (j + l >= columns)
+            block[l] = simd::vec<T>{};
+          else
+            block[l] = rows == L ? simd::load(from) : simd::load_partial(from, rows);
         }
         simd::transpose<T>(block);
         for (index_t l = 0; l < rows; ++l)
@@ -99,8 +100,10 @@ void pack(const cpu& backend,
     const index_t rows = std::min(some, k - p);
     for (index_t j = 0; j < n; j += W) {
       const index_t columns = std::min(W, n - j);
-      pack_panel(rows, columns, b + p * row + j * column, row, column,
-                 to + j * k + p * round_up(columns, simd::lanes<T>));
+      const index_t width = round_up(columns, simd::lanes<T>);
+      const T* const from = b + p * row + j * column;  // [rows, columns]
+      T* const panel = to + j * k + p * width;         // [rows, width]
+      pack_panel(rows, columns, from, row, column, panel);
     }
   });
 }
@@ -232,9 +235,12 @@ void multiply_packed(factor<T> a,
   for (index_t j = 0; j < c.columns; j += tile_columns<T>) {
     const index_t columns = std::min(c.columns - j, tile_columns<T>);
     const index_t width = round_up(columns, simd::lanes<T>);
-    for (index_t p = 0; p < k; p += block_k)
-      any_panel(a.middle_columns(p, std::min(block_k, k - p)), packed + p * width, width,
-                c.middle_columns(j, columns), T(alpha), p == 0 ? T(beta) : T(1));
+    const matrix_view<T> to = c.middle_columns(j, columns);
+    for (index_t p = 0; p < k; p += block_k) {
+      const auto left = a.middle_columns(p, std::min(block_k, k - p));
+      const T* const right = packed + p * width;  // [block_k, width]
+      any_panel(left, right, width, to, T(alpha), p == 0 ? T(beta) : T(1));
+    }
     packed += k * width;
   }
 }
@@ -243,7 +249,9 @@ void multiply_packed(factor<T> a,
 /// for packing, and short rows of B lie nearly as if packed.
 template <class T>
 bool reads_in_place(index_t m, const matrix_view<const T>& b) {
-  return b.column_stride == 1 && (m <= 4 * tile_rows || b.row_stride <= 2 * tile_columns<T>);
+  const bool few_rows = m <= 4 * tile_rows;
+  const bool short_rows = b.row_stride <= 2 * tile_columns<T>;
+  return b.column_stride == 1 && (few_rows || short_rows);
 }
 
 /// The same with a B of any strides, packed a panel at a time where that pays.
@@ -279,8 +287,9 @@ void multiply(factor<T> a,
         right = packed;
         step = width;
       }
+      const T kept = p == 0 ? T(beta) : T(1);  // of what C holds
       any_panel(a.middle_columns(p, some), right, step, c.middle_columns(j, columns), T(alpha),
-                p == 0 ? T(beta) : T(1));
+                kept);
     }
   }
 }
@@ -319,7 +328,8 @@ void multiply(const cpu& backend,
   const index_t wide = 2 * gemm_kernel::tile_columns<T>;  // columns of a task
   const index_t across = divide_up(c.columns, wide);
   const index_t tasks = divide_up(8, across);
-  const index_t tall = std::clamp(round_up(divide_up(c.rows, tasks), R), R, 16 * R);  // rows
+  const index_t share = round_up(divide_up(c.rows, tasks), R);
+  const index_t tall = std::clamp(share, R, 16 * R);  // rows of a task
   const index_t down = divide_up(c.rows, tall);
   // A B that every block of rows would pack again is packed once for all, unless it were too
   // large to stay near.
@@ -328,8 +338,9 @@ void multiply(const cpu& backend,
   const index_t size = gemm_kernel::packed_size<T>(k, c.columns);
   scratch_frame scratch;
   const T* packed = nullptr;
-  if (down >= often && !gemm_kernel::reads_in_place<T>(tall, b) &&
-      size * index_t(sizeof(T)) <= near && k > 0) {
+  const bool packs = k > 0 && !gemm_kernel::reads_in_place<T>(tall, b);
+  const bool stays_near = size * index_t(sizeof(T)) <= near;
+  if (down >= often && packs && stays_near) {
     T* made = scratch.take<T>(size);
     gemm_kernel::pack(backend, k, c.columns, b.data, b.row_stride, b.column_stride, made);
     packed = made;

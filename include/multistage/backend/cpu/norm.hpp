@@ -36,20 +36,30 @@ row_coefficients<T> coefficients(scratch_frame& scratch,
                                  const norm_problem<T>& p,
                                  index_t row) {
   const index_t c = p.all_channels();
-  const index_t per = c / p.groups;
+  const index_t per = p.group_channels();
   const index_t pitch = c + simd::lanes<T>;
-  T* s = scratch.take<T>(4 * pitch);
-  row_coefficients<T> k{s, s + pitch, s + 2 * pitch, s + 3 * pitch};
-  const T* m = p.modulation ? p.modulation + row * 2 * c : nullptr;
-  const T* stat = p.statistics + row * p.groups * 2;
-  for (index_t g = 0; g < p.groups; ++g)
+  T* const memory = scratch.take<T>(4 * pitch);
+  row_coefficients<T> k{
+      .weight = memory,
+      .bias = memory + pitch,
+      .mean = memory + 2 * pitch,
+      .rstd = memory + 3 * pitch,
+  };
+  const T* scales = p.modulation_of(row);           // [channels], or null
+  const T* shifts = scales ? scales + c : nullptr;  // [channels], or null
+  const T* statistics = p.statistics_of(row);       // [groups, 2]
+  for (index_t g = 0; g < p.groups; ++g) {
+    const T mean = statistics[2 * g];
+    const T rstd = statistics[2 * g + 1];
     for (index_t i = g * per; i < (g + 1) * per; ++i) {
-      const T up = m ? T(1) + m[i] : T(1);
+      const T up = scales ? T(1) + scales[i] : T(1);
+      const T shift = shifts ? shifts[i] : T(0);
       k.weight[i] = p.weight[i] * up;
-      k.bias[i] = p.bias[i] * up + (m ? m[c + i] : T(0));
-      k.mean[i] = stat[2 * g];
-      k.rstd[i] = stat[2 * g + 1];
+      k.bias[i] = p.bias[i] * up + shift;
+      k.mean[i] = mean;
+      k.rstd[i] = rstd;
     }
+  }
   return k;
 }
 
@@ -62,17 +72,18 @@ void apply(const norm_problem<T>& p,
            index_t first,
            T* y) {
   const index_t all = p.all_channels();
+  const index_t pitch = all + simd::lanes<T>;
   scratch_frame scratch;
-  T* scale = scratch.take<T>(2 * (all + simd::lanes<T>));
-  T* shift = scale + all + simd::lanes<T>;
+  T* scale = scratch.take<T>(2 * pitch);
+  T* shift = scale + pitch;
+  // (x - mean) rstd w' + b' as x scale + shift: one multiply-add a value.
   for (index_t i = 0; i < n; ++i) {
-    // (x - mean) rstd w' + b' as x scale + shift: one multiply-add a value.
     scale[i] = k.rstd[first + i] * k.weight[first + i];
     shift[i] = k.bias[first + i] - k.mean[first + i] * scale[i];
   }
   for (index_t pixel = 0; pixel < p.pixels; ++pixel) {
-    const T* from = x + pixel * n;
-    T* to = y + pixel * all + first;
+    const T* from = x + pixel * n;    // [n]
+    T* to = y + pixel * all + first;  // [n]
     simd::for_each_vector<T>(n, [&](index_t i, index_t have) {
       const simd::vec<T> z =
           simd::load_up_to(from + i, have) * simd::load(scale + i) + simd::load(shift + i);
@@ -95,27 +106,28 @@ void gradient_sums(const norm_problem<T>& p,
                    T* plain) {
   using vec = simd::vec<T>;
   const index_t all = p.all_channels();
+  const index_t pitch = all + simd::lanes<T>;
   scratch_frame scratch;
-  T* sums = scratch.take<T>(2 * (all + simd::lanes<T>));
-  T* sums_plain = sums + all + simd::lanes<T>;
-  std::fill_n(sums, 2 * (all + simd::lanes<T>), T(0));
+  T* sums = scratch.take<T>(2 * pitch);
+  T* sums_plain = sums + pitch;
+  std::fill_n(sums, 2 * pitch, T(0));
   const T* w = k.weight + first;
   const T* b = k.bias + first;
   const T* mean = k.mean + first;
   const T* rstd = k.rstd + first;
   for (index_t pixel = 0; pixel < p.pixels; ++pixel) {
-    const T* from = x + pixel * n;
-    const T* g = dy + pixel * all + first;
-    T* to = dz + pixel * n;
+    const T* from = x + pixel * n;          // [n]
+    const T* g = dy + pixel * all + first;  // [n]
+    T* to = dz + pixel * n;                 // [n]
     simd::for_each_vector<T>(n, [&](index_t i, index_t have) {
       const vec xhat =
           (simd::load_up_to(from + i, have) - simd::load(mean + i)) * simd::load(rstd + i);
       vec d = simd::load_up_to(g + i, have);
       if constexpr (Silu)
         d *= simd::silu_derivative<T>(xhat * simd::load(w + i) + simd::load(b + i));
+      // What lies behind the channels counts nothing.
       if (have < simd::lanes<T>)
-        d = simd::load_partial(reinterpret_cast<const T*>(&d),
-                               have);  // what lies behind the channels counts nothing
+        d = simd::load_partial(reinterpret_cast<const T*>(&d), have);
       simd::store_up_to(to + i, d, have);
       simd::store(sums + i, simd::load(sums + i) + d * xhat);
       simd::store(sums_plain + i, simd::load(sums_plain + i) + d);
@@ -140,21 +152,20 @@ group_means<T> means_of_groups(scratch_frame& scratch,
                                const T* with_xhat,
                                const T* plain) {
   const index_t c = p.all_channels();
-  const index_t per = c / p.groups;
-  const T m = T(per * p.pixels);
-  T* means = scratch.take<T>(2 * (c + simd::lanes<T>));
-  const group_means<T> to{means, means + c + simd::lanes<T>};
-  for (index_t q = 0; q < p.groups; ++q) {
-    T s = 0;
-    T t = 0;
-    for (index_t i = q * per; i < (q + 1) * per; ++i) {
-      s += plain[i] * k.weight[i];
-      t += with_xhat[i] * k.weight[i];
+  const index_t per = p.group_channels();
+  const index_t pitch = c + simd::lanes<T>;
+  const T m = T(per * p.pixels);  // values of a group
+  T* const memory = scratch.take<T>(2 * pitch);
+  const group_means<T> to{memory, memory + pitch};
+  for (index_t first = 0; first < c; first += per) {
+    T dxhat = 0;
+    T dxhat_xhat = 0;
+    for (index_t i = first; i < first + per; ++i) {
+      dxhat += plain[i] * k.weight[i];
+      dxhat_xhat += with_xhat[i] * k.weight[i];
     }
-    for (index_t i = q * per; i < (q + 1) * per; ++i) {
-      to.dxhat[i] = s / m;
-      to.dxhat_xhat[i] = t / m;
-    }
+    std::fill_n(to.dxhat + first, per, dxhat / m);
+    std::fill_n(to.dxhat_xhat + first, per, dxhat_xhat / m);
   }
   return to;
 }
@@ -178,9 +189,9 @@ void input_gradient(const norm_problem<T>& p,
   const T* mean_dxhat = means.dxhat + first;
   const T* mean_dxhat_xhat = means.dxhat_xhat + first;
   for (index_t pixel = 0; pixel < p.pixels; ++pixel) {
-    const T* xi = x + pixel * n;
-    const T* di = dz + pixel * n;
-    T* out = dx + pixel * n;
+    const T* xi = x + pixel * n;   // [n]
+    const T* di = dz + pixel * n;  // [n]
+    T* out = dx + pixel * n;       // [n]
     simd::for_each_vector<T>(n, [&](index_t i, index_t have) {
       const vec r = simd::load(rstd + i);
       const vec xhat = (simd::load_up_to(xi + i, have) - simd::load(mean + i)) * r;
@@ -202,17 +213,19 @@ void modulation_gradient(const norm_problem<T>& p,
                          T* with_xhat,
                          T* plain) {
   const index_t c = p.all_channels();
-  const T* mod = p.modulation + row * 2 * c;
+  const T* const scales = p.modulation_of(row);  // [channels]
+  T* const dscales = g.dmodulation ? g.dmodulation + row * 2 * c : nullptr;
+  T* const dshifts = dscales ? dscales + c : nullptr;
   for (index_t i = 0; i < c; ++i) {
-    if (g.dmodulation) {
-      T* d = g.dmodulation + row * 2 * c;
+    if (dscales) {
       const T ds = p.weight[i] * with_xhat[i] + p.bias[i] * plain[i];
       const T dt = plain[i];
-      d[i] = g.accumulate_modulation ? d[i] + ds : ds;
-      d[c + i] = g.accumulate_modulation ? d[c + i] + dt : dt;
+      dscales[i] = g.accumulate_modulation ? dscales[i] + ds : ds;
+      dshifts[i] = g.accumulate_modulation ? dshifts[i] + dt : dt;
     }
-    with_xhat[i] *= T(1) + mod[i];
-    plain[i] *= T(1) + mod[i];
+    const T up = T(1) + scales[i];
+    with_xhat[i] *= up;
+    plain[i] *= up;
   }
 }
 
@@ -222,26 +235,56 @@ void row_gradients(const norm_problem<T>& p, const norm_gradients<T>& g, index_t
   const index_t c = p.all_channels();
   scratch_frame scratch;
   const row_coefficients<T> k = coefficients(scratch, p, row);
-  const T* x = p.x + row * p.pixels * p.channels;
-  const T* x2 = p.channels2 ? p.x2 + row * p.pixels * p.channels2 : nullptr;
-  const T* dy = g.dy + row * p.pixels * c;
-  T* with_xhat = g.partials + row * 2 * c;
-  T* plain = with_xhat + c;
-  T* dz = scratch.take<T>(p.pixels * c);  // [pixels, channels], then [pixels, channels2]
-  T* dz2 = dz + p.pixels * p.channels;
-  gradient_sums<Silu>(p, k, x, p.channels, 0, dy, dz, with_xhat, plain);
+  const index_t n = p.channels;
+  const index_t n2 = p.channels2;
+  const T* x = p.x_of(row);                 // [pixels, n]
+  const T* x2 = p.x2_of(row);               // [pixels, n2], or null
+  const T* dy = g.dy + row * p.row_size();  // [pixels, n + n2]
+  T* with_xhat = g.partials + row * 2 * c;  // [n + n2]
+  T* plain = with_xhat + c;                 // [n + n2]
+  T* dz = scratch.take<T>(p.row_size());    // [pixels, n]
+  T* dz2 = dz + p.pixels * n;               // [pixels, n2]
+  gradient_sums<Silu>(p, k, x, n, 0, dy, dz, with_xhat, plain);
   if (x2)
-    gradient_sums<Silu>(p, k, x2, p.channels2, p.channels, dy, dz2, with_xhat + p.channels,
-                        plain + p.channels);
+    gradient_sums<Silu>(p, k, x2, n2, n, dy, dz2, with_xhat + n, plain + n);
   const group_means<T> means = means_of_groups(scratch, p, k, with_xhat, plain);
-  if (g.dx)
-    input_gradient(p, k, means, x, p.channels, index_t(0), dz,
-                   g.dx + row * p.pixels * p.channels, g.accumulate);
-  if (x2 && g.dx2)
-    input_gradient(p, k, means, x2, p.channels2, p.channels, dz2,
-                   g.dx2 + row * p.pixels * p.channels2, g.accumulate2);
+  if (g.dx) {
+    T* const dx = g.dx + row * p.pixels * n;
+    input_gradient(p, k, means, x, n, 0, dz, dx, g.accumulate);
+  }
+  if (x2 && g.dx2) {
+    T* const dx2 = g.dx2 + row * p.pixels * n2;
+    input_gradient(p, k, means, x2, n2, n, dz2, dx2, g.accumulate2);
+  }
   if (p.modulation)
     modulation_gradient(p, g, row, with_xhat, plain);
+}
+
+/// Sums over the pixels of one source [pixels, n] of (x - mean)^2, into sums [n]. They are
+/// added up apart from `sums`: a partial vector must not spill into the next source's.
+/// @param mean [n], padded to whole vectors
+template <class T>
+void squares_about(index_t pixels, index_t n, const T* x, const T* mean, T* sums) {
+  scratch_frame scratch;
+  T* squares = scratch.take<T>(n + simd::lanes<T>);
+  std::fill_n(squares, n + simd::lanes<T>, T(0));
+  for (index_t pixel = 0; pixel < pixels; ++pixel) {
+    const T* from = x + pixel * n;
+    simd::for_each_vector<T>(n, [&](index_t i, index_t have) {
+      const simd::vec<T> d = simd::load_up_to(from + i, have) - simd::load(mean + i);
+      simd::store(squares + i, simd::load(squares + i) + d * d);
+    });
+  }
+  std::copy_n(squares, n, sums);
+}
+
+/// The sum of a group's values, in their order.
+template <class T>
+T sum_of(const T* values, index_t count) {
+  T sum = 0;
+  for (index_t i = 0; i < count; ++i)
+    sum += values[i];
+  return sum;
 }
 
 }  // namespace norm_kernel
@@ -250,49 +293,33 @@ void row_gradients(const norm_problem<T>& p, const norm_gradients<T>& g, index_t
 /// cancellation).
 template <class T>
 void norm_statistics(const cpu& b, const norm_problem<T>& p) {
-  const index_t c = p.all_channels();
-  const index_t per = c / p.groups;
-  const T m = T(per * p.pixels);
-  b.for_each_row(p.rows, p.pixels * p.all_channels(), [&](index_t row) {
+  const index_t pitch = p.all_channels() + simd::lanes<T>;
+  const index_t per = p.group_channels();
+  const T m = T(per * p.pixels);  // values of a group
+  b.for_each_row(p.rows, p.row_size(), [&](index_t row) {
     scratch_frame scratch;
-    T* sums = scratch.take<T>(2 * (c + simd::lanes<T>));
-    T* mean = sums + c + simd::lanes<T>;
-    T* stat = p.statistics + row * p.groups * 2;
+    T* sums = scratch.take<T>(2 * pitch);  // over pixels, [channels + channels2]
+    T* mean = sums + pitch;                // of its group at each channel
+    T* statistics = p.statistics_of(row);  // [groups, 2]
     const auto each_source = [&](auto&& f) {
-      f(p.x + row * p.pixels * p.channels, p.channels, index_t(0));
+      f(p.x_of(row), p.channels, index_t(0));
       if (p.channels2)
-        f(p.x2 + row * p.pixels * p.channels2, p.channels2, p.channels);
+        f(p.x2_of(row), p.channels2, p.channels);
     };
     each_source([&](const T* x, index_t n, index_t first) {
       reduce_kernel::add_rows(p.pixels, n, x, n, sums + first, false);
     });
     for (index_t g = 0; g < p.groups; ++g) {
-      T s = 0;
-      for (index_t i = 0; i < per; ++i)
-        s += sums[g * per + i];
-      stat[2 * g] = s / m;
-      for (index_t i = 0; i < per; ++i)
-        mean[g * per + i] = s / m;
+      const T mean_of_group = norm_kernel::sum_of(sums + g * per, per) / m;
+      statistics[2 * g] = mean_of_group;
+      std::fill_n(mean + g * per, per, mean_of_group);
     }
     each_source([&](const T* x, index_t n, index_t first) {
-      // Sums of squares over pixels, this source's channels alone: a partial vector must not
-      // spill into the next source's sums.
-      scratch_frame of_source;
-      T* squares = of_source.take<T>(n + simd::lanes<T>);
-      std::fill_n(squares, n + simd::lanes<T>, T(0));
-      for (index_t pixel = 0; pixel < p.pixels; ++pixel)
-        simd::for_each_vector<T>(n, [&](index_t i, index_t have) {
-          const simd::vec<T> d =
-              simd::load_up_to(x + pixel * n + i, have) - simd::load(mean + first + i);
-          simd::store(squares + i, simd::load(squares + i) + d * d);
-        });
-      std::copy_n(squares, n, sums + first);
+      norm_kernel::squares_about(p.pixels, n, x, mean + first, sums + first);
     });
     for (index_t g = 0; g < p.groups; ++g) {
-      T s = 0;
-      for (index_t i = 0; i < per; ++i)
-        s += sums[g * per + i];
-      stat[2 * g + 1] = T(1) / std::sqrt(s / m + p.epsilon);
+      const T variance = norm_kernel::sum_of(sums + g * per, per) / m;
+      statistics[2 * g + 1] = T(1) / std::sqrt(variance + p.epsilon);
     }
   });
 }
@@ -300,17 +327,19 @@ void norm_statistics(const cpu& b, const norm_problem<T>& p) {
 /// y from x and p.statistics.
 template <class T>
 void norm_apply(const cpu& b, const norm_problem<T>& p) {
-  b.for_each_row(p.rows, p.pixels * p.all_channels(), [&](index_t row) {
+  b.for_each_row(p.rows, p.row_size(), [&](index_t row) {
     scratch_frame scratch;
     const auto k = norm_kernel::coefficients(scratch, p, row);
-    T* y = p.y + row * p.pixels * p.all_channels();
+    T* const y = p.y_of(row);  // [pixels, channels + channels2]
     const auto run = [&](const T* x, index_t n, index_t first) {
-      p.silu ? norm_kernel::apply<true>(p, k, x, n, first, y)
-             : norm_kernel::apply<false>(p, k, x, n, first, y);
+      if (p.silu)
+        norm_kernel::apply<true>(p, k, x, n, first, y);
+      else
+        norm_kernel::apply<false>(p, k, x, n, first, y);
     };
-    run(p.x + row * p.pixels * p.channels, p.channels, 0);
+    run(p.x_of(row), p.channels, 0);
     if (p.channels2)
-      run(p.x2 + row * p.pixels * p.channels2, p.channels2, p.channels);
+      run(p.x2_of(row), p.channels2, p.channels);
   });
 }
 
@@ -318,7 +347,7 @@ void norm_apply(const cpu& b, const norm_problem<T>& p) {
 template <class T>
 void norm_backward(const cpu& b, const norm_problem<T>& p, const norm_gradients<T>& g) {
   const index_t c = p.all_channels();
-  b.for_each_row(p.rows, p.pixels * c, [&](index_t row) {
+  b.for_each_row(p.rows, p.row_size(), [&](index_t row) {
     if (p.silu)
       norm_kernel::row_gradients<true>(p, g, row);
     else
@@ -329,7 +358,8 @@ void norm_backward(const cpu& b, const norm_problem<T>& p, const norm_gradients<
     scratch_frame scratch;
     T* sums = scratch.take<T>(2 * c);
     g.pieces.each(p.rows, [&](index_t first, index_t rows) {
-      column_sums(b, rows, 2 * c, g.partials + first * 2 * c, sums, false);
+      const T* shares = g.partials + first * 2 * c;  // [rows, 2 c]
+      column_sums(b, rows, 2 * c, shares, sums, false);
       for (index_t i = 0; i < c; ++i) {
         if (g.dweight)
           g.dweight[i] += sums[i];

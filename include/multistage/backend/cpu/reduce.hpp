@@ -4,6 +4,9 @@
 // read along its lines, and each channel is one chain of additions. Where rows are many they
 // are cut into blocks of a fixed number, which are tasks; the blocks' sums are added in their
 // order. Threads only decide who makes a block, never where it is cut.
+//
+//   column_sums(b, rows, channels, x, y, false);          // y [channels], over the rows of x
+//   row_sums(b, rows, pixels, channels, x, y, false);     // y [rows, channels], over pixels
 #pragma once
 #include <vector>
 

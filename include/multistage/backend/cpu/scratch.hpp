@@ -86,6 +86,7 @@ class scratch_frame {
       }
     }
   };
+  /// The calling thread's own.
   static stack& of_thread() {
     thread_local stack value;
     return value;

@@ -113,6 +113,7 @@ inline V exchange(const V& a, const V& b, std::index_sequence<I...>) {
       a, b, (int(I) & S ? n + (High ? int(I) : int(I) - S) : (High ? int(I) + S : int(I)))...);
 #endif
 }
+/// One of the log2(lanes) steps of a transposition: blocks change places across the diagonal.
 template <int S, class T>
 inline void transpose_step(vec<T>* rows) {
   constexpr int L = lanes<T>;

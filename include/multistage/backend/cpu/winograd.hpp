@@ -39,7 +39,8 @@ bool is_large(index_t in, index_t out) {
 /// Elements of U if it is worth keeping from one call to the next, else 0.
 template <class T>
 index_t kept_size(const tiling& t, index_t in, index_t out) {
-  return !is_large<T>(in, out) || t.count() >= many_tiles ? panels<T>(in, out).size() : 0;
+  const bool worth_it = !is_large<T>(in, out) || t.count() >= many_tiles;
+  return worth_it ? panels<T>(in, out).size() : 0;
 }
 
 /// How many of n rows of a product a task takes, at most `most`, so that threads end together
@@ -52,10 +53,12 @@ inline index_t rows_per_task(index_t n, index_t most, index_t threads) {
     // What the busiest thread does, times the threads: rows, a last register tile half empty;
     // and each task fetches weights, which costs about a tile.
     const index_t tasks = divide_up(n, per);
-    const index_t cost =
-        divide_up(tasks, threads) * threads * (per + (per % R ? R / 2 : 0)) + tasks * R;
-    if (per == 1 || cost <= least)
-      best = per, least = cost;
+    const index_t rows = per + (per % R ? R / 2 : 0);
+    const index_t cost = divide_up(tasks, threads) * threads * rows + tasks * R;
+    if (per == 1 || cost <= least) {
+      best = per;
+      least = cost;
+    }
   }
   return best;
 }
@@ -81,12 +84,13 @@ void convolve_by_panels(const cpu& b,
   scratch_frame scratch;
   T* v = scratch.take<T>(positions * v_pitch);
   b.pool().parallel_for(divide_up(tiles, few_tiles), [&](index_t task) {
-    const index_t k = task * few_tiles;
-    transform_input(t, x, in, k, std::min(few_tiles, tiles - k), v + k * padded_in, v_pitch);
+    const index_t first = task * few_tiles;
+    const index_t count = std::min(few_tiles, tiles - first);
+    transform_input(t, x, in, first, count, v + first * padded_in, v_pitch);
   });
   // Where threads are more than panels they share a panel's tiles, each making the panel anew.
-  const index_t shares =
-      std::clamp<index_t>(2 * b.threads() / layout.count, 1, divide_up(tiles, R));
+  const index_t wanted = 2 * b.threads() / layout.count;
+  const index_t shares = std::clamp<index_t>(wanted, 1, divide_up(tiles, R));
   const index_t share = round_up(divide_up(tiles, shares), R);
   b.pool().parallel_for(layout.count * divide_up(tiles, share), [&](index_t task) {
     const index_t j = task % layout.count;
@@ -104,14 +108,15 @@ void convolve_by_panels(const cpu& b,
       for (index_t r = 0; r < rows; r += L)
         transform_weight_rows(w, column, width, row + r, u + r * width, u_pitch);
       for (int p = 0; p < positions; ++p) {
-        const T* from = v + p * v_pitch + first * padded_in + row;
-        gemm_kernel::multiply_packed({from, count, rows, padded_in}, u + p * u_pitch,
-                                     matrix_view<T>{m + p * m_pitch, count, width}, 1,
+        const T* from = v + p * v_pitch + first * padded_in + row;  // [count, rows]
+        const T* weights_of_p = u + p * u_pitch;                    // [rows, width]
+        const matrix_view<T> sums{m + p * m_pitch, count, width};
+        gemm_kernel::multiply_packed({from, count, rows, padded_in}, weights_of_p, sums, 1,
                                      row == 0 ? 0 : 1);
       }
     }
-    transform_output(t, m, m_pitch, width, column, std::min(width, out - column), out, first,
-                     count, y, e);
+    const index_t columns = std::min(width, out - column);
+    transform_output(t, m, m_pitch, width, column, columns, out, first, count, y, e);
   });
 }
 
@@ -136,17 +141,19 @@ void convolve_by_tiles(const cpu& b,
   const index_t padded_out = round_up(out, L);
   const index_t tiles = t.count();
   // How many tiles' V and M fit, and of these how many a task takes.
-  const index_t fit = (is_large<T>(in, out) ? far : near) /
-                      (positions * index_t(sizeof(T)) * (padded_in + padded_out));
+  const index_t cache = is_large<T>(in, out) ? far : near;
+  const index_t tile_bytes = positions * index_t(sizeof(T)) * (padded_in + padded_out);
+  const index_t fit = cache / tile_bytes;
   const index_t per_task = rows_per_task(tiles, std::max(fit, R), b.threads());
   const index_t v_pitch = plane<T>(per_task * padded_in);
   const auto multiply = [&](int p, index_t count, index_t j, const T* v, T* m, index_t m_row) {
-    gemm_kernel::multiply_packed({v + p * v_pitch, count, in, padded_in},
-                                 u + p * layout.pitch() + layout.offset(j),
-                                 matrix_view<T>{m, count, layout.width(j), m_row});
+    const T* const tiles_of_p = v + p * v_pitch;                       // [count, in]
+    const T* const panel = u + p * layout.pitch() + layout.offset(j);  // [in, width]
+    const matrix_view<T> sums{m, count, layout.width(j), m_row};
+    gemm_kernel::multiply_packed({tiles_of_p, count, in, padded_in}, panel, sums);
   };
-  if (tiles <= per_task) {  // a panel a task; making V each time is cheaper than fetching it
-                            // from another core
+  // A panel a task; making V each time is cheaper than fetching it from another core.
+  if (tiles <= per_task) {
     b.pool().parallel_for(layout.count, [&](index_t j) {
       const index_t column = layout.first(j);
       const index_t width = layout.width(j);
@@ -157,8 +164,8 @@ void convolve_by_tiles(const cpu& b,
       transform_input(t, x, in, 0, tiles, v, v_pitch);
       for (int p = 0; p < positions; ++p)
         multiply(p, tiles, j, v, m + p * pitch, width);
-      transform_output(t, m, pitch, width, column, std::min(width, out - column), out, 0, tiles,
-                       y, e);
+      const index_t columns = std::min(width, out - column);
+      transform_output(t, m, pitch, width, column, columns, out, 0, tiles, y, e);
     });
     return;
   }
@@ -170,9 +177,11 @@ void convolve_by_tiles(const cpu& b,
     T* v = scratch.take<T>(positions * v_pitch);
     T* m = scratch.take<T>(positions * m_pitch);
     transform_input(t, x, in, first, count, v, v_pitch);
-    for (int p = 0; p < positions; ++p)
+    for (int p = 0; p < positions; ++p) {
+      T* const m_of_p = m + p * m_pitch;  // [count, out]
       for (index_t j = 0; j < layout.count; ++j)
-        multiply(p, count, j, v, m + p * m_pitch + layout.first(j), padded_out);
+        multiply(p, count, j, v, m_of_p + layout.first(j), padded_out);
+    }
     transform_output(t, m, m_pitch, padded_out, 0, out, out, first, count, y, e);
   });
 }
@@ -221,8 +230,9 @@ struct gradient_planes {
         d(scratch.take<T>(positions * d_pitch)) {}
   /// How much memory a tile takes in all planes, for deciding how many to make at a time.
   static index_t bytes_a_tile(index_t in, index_t out) {
-    return positions * index_t(sizeof(T)) *
-           (round_up(in, simd::lanes<T>) + round_up(out, simd::lanes<T>));
+    const index_t padded_in = round_up(in, simd::lanes<T>);
+    const index_t padded_out = round_up(out, simd::lanes<T>);
+    return positions * index_t(sizeof(T)) * (padded_in + padded_out);
   }
   /// Tiles [first, first + count) of the images, to [at, at + count) here.
   void transform(const tiling& t,
@@ -257,7 +267,8 @@ void add_weight_gradient(const gradient_planes<T>& g,
   for (int p = 0; p < positions; ++p) {
     const matrix_view<const T> v{g.v + p * g.v_pitch + row, g.tiles, rows, g.v_row};
     const matrix_view<const T> d{g.d + p * g.d_pitch + column, g.tiles, padded, g.d_row};
-    gemm_kernel::multiply(v.transposed(), d, matrix_view<T>{du + p * pitch, rows, padded});
+    const matrix_view<T> du_of_p{du + p * pitch, rows, padded};
+    gemm_kernel::multiply(v.transposed(), d, du_of_p);
   }
   for (index_t i = 0; i < rows; ++i)
     transform_weight_gradient(du + i * padded, pitch, row + i, column, width, layout.rows, out,
@@ -278,8 +289,8 @@ void weight_gradient_by_tiles(const cpu& b,
   const panels<T> layout(in, out);
   const index_t size = 9 * in * out;
   const index_t share = divide_up(t.count(), shares);
-  const index_t most = std::clamp<index_t>(near / gradient_planes<T>::bytes_a_tile(in, out),
-                                           gemm_kernel::tile_rows, share);
+  const index_t fit = near / gradient_planes<T>::bytes_a_tile(in, out);
+  const index_t most = std::clamp<index_t>(fit, gemm_kernel::tile_rows, share);
   scratch_frame scratch;
   T* parts = scratch.take<T>(shares * size);
   b.pool().parallel_for(shares, [&](index_t s) {
@@ -292,8 +303,10 @@ void weight_gradient_by_tiles(const cpu& b,
       g.tiles = std::min(most, end - first);
       g.transform(t, x, in, dy, out, first, g.tiles, 0);
       for (index_t j = 0; j < layout.count; ++j)
-        for (index_t row = 0; row < in; row += gradient_rows)
-          add_weight_gradient(g, row, std::min(gradient_rows, in - row), layout, j, out, part);
+        for (index_t row = 0; row < in; row += gradient_rows) {
+          const index_t rows = std::min(gradient_rows, in - row);
+          add_weight_gradient(g, row, rows, layout, j, out, part);
+        }
     }
   });
   column_sums(b, shares, size, parts, dw, true);
@@ -313,8 +326,8 @@ void weight_gradient_by_blocks(const cpu& b,
   constexpr index_t least = 32;
   const panels<T> layout(in, out);
   const index_t tiles = t.count();
-  const index_t chunks = divide_up(
-      tiles, std::max(least, shared_cache / gradient_planes<T>::bytes_a_tile(in, out)));
+  const index_t fit = shared_cache / gradient_planes<T>::bytes_a_tile(in, out);
+  const index_t chunks = divide_up(tiles, std::max(least, fit));
   const index_t chunk = divide_up(tiles, chunks);
   const index_t rows = rows_per_task(in, gradient_rows, b.threads());
   const index_t blocks = divide_up(in, rows);
@@ -323,12 +336,14 @@ void weight_gradient_by_blocks(const cpu& b,
   for (index_t first = 0; first < tiles; first += chunk) {
     g.tiles = std::min(chunk, tiles - first);
     b.pool().parallel_for(divide_up(g.tiles, few_tiles), [&](index_t task) {
-      const index_t k = task * few_tiles;
-      g.transform(t, x, in, dy, out, first + k, std::min(few_tiles, g.tiles - k), k);
+      const index_t at = task * few_tiles;
+      const index_t count = std::min(few_tiles, g.tiles - at);
+      g.transform(t, x, in, dy, out, first + at, count, at);
     });
     b.pool().parallel_for(blocks * layout.count, [&](index_t task) {
       const index_t row = task % blocks * rows;
-      add_weight_gradient(g, row, std::min(rows, in - row), layout, task / blocks, out, dw);
+      const index_t panel = task / blocks;
+      add_weight_gradient(g, row, std::min(rows, in - row), layout, panel, out, dw);
     });
   }
 }
@@ -348,7 +363,8 @@ void weight_gradient(const cpu& b,
   constexpr index_t most_shares = 16;
   constexpr index_t small = index_t{4} << 20;
   const index_t shares = std::clamp<index_t>(t.count() / least, 1, most_shares);
-  if (shares > 1 && shares * 9 * in * out * index_t(sizeof(T)) <= small)
+  const index_t bytes = shares * 9 * in * out * index_t(sizeof(T));
+  if (shares > 1 && bytes <= small)
     weight_gradient_by_tiles(b, t, x, in, dy, out, shares, dw);
   else
     weight_gradient_by_blocks(b, t, x, in, dy, out, dw);

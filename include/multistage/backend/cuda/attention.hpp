@@ -121,7 +121,8 @@ struct attention_matrices {
 
   /// Packed matrices of queries by keys, in memory of our own.
   heads_matrix<T> scores(T* data) const {  // [queries, keys]
-    return {{data, p.queries, p.keys}, p.heads * p.queries * p.keys, p.queries * p.keys};
+    const index_t size = p.queries * p.keys;
+    return {{data, p.queries, p.keys}, p.heads * size, size};
   }
   /// Matrices of `count` tokens by head_dim, heads side by side within a token.
   template <class U>
@@ -146,7 +147,7 @@ struct attention_matrices {
   /// Laid out like y, [rows, queries, heads, head_dim].
   template <class U>
   heads_matrix<U> like_y(U* data) const {
-    const index_t channels = p.heads * p.head_dim;
+    const index_t channels = p.y_token();
     return tokens(data, p.queries, p.queries * channels, channels);
   }
 };
@@ -156,8 +157,10 @@ template <class T, class F>
 void for_each_part(const attention_problem<T>& p, F&& f) {
   const index_t fit = (index_t{1} << 26) / (p.heads * p.queries * p.keys);
   const index_t most = fit < 1 ? 1 : fit;
-  for (index_t first = 0; first < p.rows; first += most)
-    f(first, p.rows - first < most ? p.rows - first : most);
+  for (index_t first = 0; first < p.rows; first += most) {
+    const index_t left = p.rows - first;
+    f(first, left < most ? left : most);
+  }
 }
 
 }  // namespace cuda_kernel
@@ -170,15 +173,17 @@ void attention_forward(const cuda& b, const attention_problem<T>& p) {
   for_each_part(p, [&](index_t first, index_t rows) {
     const attention_matrices<T> of{p, first};
     const index_t queries = rows * p.heads * p.queries;
-    // [rows, heads, queries, keys]
-    T* const scores = b.template workspace<T>(0, queries * p.keys);
-    T* const log_sum_exp =
-        p.log_sum_exp ? p.log_sum_exp + first * p.heads * p.queries : nullptr;
-    multiply_heads(b, rows, p.heads, p.scale, of.like_q(p.q), of.like_k(p.k).transposed(),
-                   of.scores(scores));
-    cuda_launch("softmax", softmax<T>, grid(divide_up(queries, queries_a_block)),
-                queries_a_block * warp_size, 0, queries, p.keys, scores, log_sum_exp);
-    multiply_heads(b, rows, p.heads, T(1), of.scores(scores), of.like_v(p.v), of.like_y(p.y));
+    const index_t blocks = divide_up(queries, queries_a_block);
+    const int threads = queries_a_block * warp_size;
+    const heads_matrix<const T> q = of.like_q(p.q);
+    const heads_matrix<const T> k = of.like_k(p.k);
+    const heads_matrix<const T> v = of.like_v(p.v);
+    T* const memory = b.template workspace<T>(0, queries * p.keys);
+    const heads_matrix<T> scores = of.scores(memory);  // [rows, heads, queries, keys]
+    multiply_heads(b, rows, p.heads, p.scale, q, k.transposed(), scores);
+    cuda_launch("softmax", softmax<T>, grid(blocks), threads, 0, queries, p.keys, memory,
+                p.log_sum_exp_of(first, 0));
+    multiply_heads(b, rows, p.heads, T(1), scores, v, of.like_y(p.y));
   });
 }
 
@@ -191,22 +196,24 @@ void attention_backward(const cuda& b,
   for_each_part(p, [&](index_t first, index_t rows) {
     const attention_matrices<T> of{p, first};
     const index_t queries = rows * p.heads * p.queries;
+    const index_t blocks = divide_up(queries, queries_a_block);
+    const int threads = queries_a_block * warp_size;
+    const heads_matrix<const T> q = of.like_q(p.q);
+    const heads_matrix<const T> k = of.like_k(p.k);
+    const heads_matrix<const T> v = of.like_v(p.v);
+    const heads_matrix<const T> dy = of.like_y(g.dy);
     T* const scores = b.template workspace<T>(0, queries * p.keys);    // then weights P
     T* const dweights = b.template workspace<T>(1, queries * p.keys);  // then dscores dS
     const heads_matrix<T> weights = of.scores(scores);
     const heads_matrix<T> dscores = of.scores(dweights);
-    const heads_matrix<const T> dy = of.like_y(g.dy);
-    multiply_heads(b, rows, p.heads, p.scale, of.like_q(p.q), of.like_k(p.k).transposed(),
-                   weights);
-    multiply_heads(b, rows, p.heads, T(1), dy, of.like_v(p.v).transposed(), dscores);
-    cuda_launch("softmax_backward", softmax_backward<T>,
-                grid(divide_up(queries, queries_a_block)), queries_a_block * warp_size, 0,
-                queries, p.keys, p.scale, p.log_sum_exp + first * p.heads * p.queries, scores,
-                dweights);
+    multiply_heads(b, rows, p.heads, p.scale, q, k.transposed(), weights);
+    multiply_heads(b, rows, p.heads, T(1), dy, v.transposed(), dscores);
+    const T* const log_sum_exp = p.log_sum_exp_of(first, 0);
+    cuda_launch("softmax_backward", softmax_backward<T>, grid(blocks), threads, 0, queries,
+                p.keys, p.scale, log_sum_exp, scores, dweights);
     multiply_heads(b, rows, p.heads, T(1), weights.transposed(), dy, of.like_v(g.dv));
-    multiply_heads(b, rows, p.heads, T(1), dscores, of.like_k(p.k), of.like_q(g.dq));
-    multiply_heads(b, rows, p.heads, T(1), dscores.transposed(), of.like_q(p.q),
-                   of.like_k(g.dk));
+    multiply_heads(b, rows, p.heads, T(1), dscores, k, of.like_q(g.dq));
+    multiply_heads(b, rows, p.heads, T(1), dscores.transposed(), q, of.like_k(g.dk));
   });
 }
 

@@ -28,8 +28,8 @@ using small_gradient_tile = tile_shape<64, 64, 32, 32, 16, 3>;
 
 /// Whether large tiles pay: they read less, small ones keep more of the GPU at work.
 inline bool takes_large_tiles(index_t rows, index_t columns, index_t times) {
-  return rows > 64 && columns > 64 &&
-         divide_up(rows, 128) * divide_up(columns, 128) * times >= 100;
+  const index_t blocks = divide_up(rows, 128) * divide_up(columns, 128) * times;
+  return rows > 64 && columns > 64 && blocks >= 100;
 }
 
 /// Launches the kernel with as many blocks as tiles.
@@ -37,9 +37,10 @@ template <direction Direction, class Tile, int Width>
 void run_gathered_product(const gathered_problem& p) {
   constexpr std::size_t shared_bytes =
       sizeof(float) * Tile::steps * (Tile::rows + 2 * Tile::columns) * (Tile::depth + 4);
+  const index_t tiles_down = divide_up(p.pixels, Tile::rows);
+  const index_t tiles_across = divide_up(p.columns, Tile::columns);
   cuda_launch("gathered_product", gathered_product<Direction, Tile, Width>,
-              grid(divide_up(p.pixels, Tile::rows), divide_up(p.columns, Tile::columns)),
-              Tile::threads, shared_bytes, p);
+              grid(tiles_down, tiles_across), Tile::threads, shared_bytes, p);
 }
 /// Chooses tile and width of copies: 16 bytes at a time where channels and addresses allow it.
 template <direction Direction>
@@ -61,10 +62,11 @@ template <class Tile, int Width>
 void run_weight_gradient(const weight_gradient_problem& p) {
   constexpr std::size_t shared_bytes =
       sizeof(float) * Tile::steps * Tile::depth * (Tile::rows + Tile::columns + 16);
+  const index_t tiles_down = divide_up(p.channels, Tile::rows);
+  const index_t tiles_across = divide_up(p.columns, Tile::columns);
+  const index_t taps_and_shares = index_t(p.kernel) * p.kernel * p.shares;
   cuda_launch("weight_gradient", weight_gradient<Tile, Width>,
-              grid(divide_up(p.channels, Tile::rows), divide_up(p.columns, Tile::columns),
-                   index_t(p.kernel) * p.kernel * p.shares),
-              Tile::threads, shared_bytes, p);
+              grid(tiles_down, tiles_across, taps_and_shares), Tile::threads, shared_bytes, p);
 }
 /// Chooses tile and width of copies, as above.
 inline void run(const weight_gradient_problem& p) {
@@ -94,13 +96,18 @@ inline void split(const cuda& b, const conv_problem<float>& p, bool turned, floa
 /// elements.
 template <class T, class F>
 void for_each_part(const conv_problem<T>& p, F&& f) {
-  const index_t in = p.height * p.width * (p.channels > p.channels2 ? p.channels : p.channels2);
+  constexpr index_t elements = index_t{1} << 30;
+  const index_t channels = p.channels > p.channels2 ? p.channels : p.channels2;
+  const index_t in = p.height * p.width * channels;
   const index_t out = p.out_pixels() * p.out_channels;
-  const index_t most = (index_t{1} << 30) / (in > out ? in : out);
-  require<shape_error>(most > 0 && weight_elements(p) <= (index_t{1} << 30), "conv: a row of ",
-                       in > out ? in : out, " elements; at most 2^30 on this backend");
-  for (index_t first = 0; first < p.rows; first += most)
-    f(first, p.rows - first < most ? p.rows - first : most);
+  const index_t row = in > out ? in : out;  // elements of the larger one
+  const index_t most = elements / row;
+  require<shape_error>(most > 0 && weight_elements(p) <= elements, "conv: a row of ", row,
+                       " elements; at most 2^30 on this backend");
+  for (index_t first = 0; first < p.rows; first += most) {
+    const index_t left = p.rows - first;
+    f(first, left < most ? left : most);
+  }
 }
 /// Whether products are to be as exact as those of floats.
 inline bool exact(const cuda& b) {
@@ -222,10 +229,11 @@ inline void conv_backward_weight(const cuda& b,
     // The pixels are shared out until there are some six hundred blocks; by extents alone, so
     // that bits do not depend on the GPU.
     const index_t taps = index_t(p.kernel) * p.kernel;
-    const index_t wanted =
-        divide_up(600, divide_up(channels, 128) * divide_up(p.out_channels, 128) * taps);
+    const index_t tiles = divide_up(channels, 128) * divide_up(p.out_channels, 128);
+    const index_t wanted = divide_up(600, tiles * taps);
     const index_t most = divide_up(q.pixels, 256);
-    q.share = round_up(divide_up(q.pixels, wanted < most ? wanted : most), 32);
+    const index_t shares = wanted < most ? wanted : most;
+    q.share = round_up(divide_up(q.pixels, shares), 32);
     q.shares = int(divide_up(q.pixels, q.share));
     const index_t size = taps * channels * p.out_channels;
     q.result = q.shares == 1 ? to : b.template workspace<float>(3, q.shares * size);

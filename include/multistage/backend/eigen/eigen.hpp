@@ -7,6 +7,9 @@
 // of the task's own, which start aligned, a fixed piece of the work at a time (a tile of rows,
 // an image): results then depend neither on where the operands lie, nor on the batch, nor on
 // the threads.
+//
+//   eigen here(4);                                   // a pool of four threads
+//   tensor<double, eigen> x(here, {1, 8, 8, 3});     // memory of Eigen's
 #pragma once
 #if defined(__CUDACC__) && !defined(EIGEN_NO_CUDA)
 #error "multistage: Eigen backend: define EIGEN_NO_CUDA before nvcc includes Eigen (host code)"

@@ -29,10 +29,9 @@ struct norm_row {
 template <class T>
 array<T> norm_input(const norm_problem<T>& p, index_t row) {
   array<T> x(p.pixels, p.all_channels());
-  x.leftCols(p.channels) = as_array(p.x + row * p.pixels * p.channels, p.pixels, p.channels);
+  x.leftCols(p.channels) = as_array(p.x_of(row), p.pixels, p.channels);
   if (p.channels2)
-    x.rightCols(p.channels2) =
-        as_array(p.x2 + row * p.pixels * p.channels2, p.pixels, p.channels2);
+    x.rightCols(p.channels2) = as_array(p.x2_of(row), p.pixels, p.channels2);
   return x;
 }
 
@@ -57,13 +56,13 @@ norm_row<T> read_row(const norm_problem<T>& p, index_t row) {
   r.weight = as_row(p.weight, c);
   r.bias = as_row(p.bias, c);
   if (p.modulation) {
-    const T* scale = p.modulation + row * 2 * c;
-    const T* shift = scale + c;
+    const T* scale = p.modulation_of(row);  // [channels]
+    const T* shift = scale + c;             // [channels]
     r.one_plus += as_row(scale, c);
     r.weight *= r.one_plus;
     r.bias = r.bias * r.one_plus + as_row(shift, c);
   }
-  const auto statistics = as_array(p.statistics + row * p.groups * 2, p.groups, 2);
+  const auto statistics = as_array(p.statistics_of(row), p.groups, 2);
   r.mean = spread<T>(statistics.col(0), c);
   r.rstd = spread<T>(statistics.col(1), c);
   return r;
@@ -73,26 +72,58 @@ norm_row<T> read_row(const norm_problem<T>& p, index_t row) {
 /// [channels].
 template <class T>
 row_array<T> group_mean(const norm_problem<T>& p, const row_array<T>& sums) {
-  const index_t per = sums.size() / p.groups;
+  const index_t per = p.group_channels();
+  const T values = T(per * p.pixels);
   row_array<T> means(p.groups);
   for (index_t g = 0; g < p.groups; ++g)
-    means[g] = sums.segment(g * per, per).sum() / T(per * p.pixels);
+    means[g] = sums.segment(g * per, per).sum() / values;
   return spread<T>(means, sums.size());
 }
 
-/// dx (+)= columns [first, first + channels) of one row's gradient.
-template <class T>
-void write_gradient(const array<T>& gradient,
-                    index_t first,
-                    index_t channels,
-                    T* dx,
-                    bool accumulate) {
-  auto to = as_array(dx, gradient.rows(), channels);
-  const auto from = gradient.middleCols(first, channels);
+/// to = from, or to += from.
+template <class To, class From>
+void write(To to, const From& from, bool accumulate) {
   if (accumulate)
     to += from;
   else
     to = from;
+}
+
+/// What is made of one row's gradient dy before anything is known of others.
+template <class T>
+struct norm_row_gradient {
+  array<T> xhat;           // [pixels, channels]
+  array<T> dz;             // [pixels, channels]
+  row_array<T> with_xhat;  // [channels]: sums over pixels of dz xhat
+  row_array<T> plain;      // [channels]: sums over pixels of dz
+};
+/// @param dy [pixels, channels] of that row
+template <class T>
+norm_row_gradient<T> read_gradient(const norm_problem<T>& p,
+                                   const norm_row<T>& r,
+                                   const T* dy) {
+  norm_row_gradient<T> g;
+  g.xhat = (r.x.rowwise() - r.mean).rowwise() * r.rstd;
+  g.dz = as_array(dy, p.pixels, p.all_channels());
+  if (p.silu) {
+    const array<T> z = (g.xhat.rowwise() * r.weight).rowwise() + r.bias;
+    const array<T> s = T(1) / (T(1) + (-z).exp());  // the logistic function of z
+    g.dz *= s * (T(1) + z * (T(1) - s));
+  }
+  g.with_xhat = (g.dz * g.xhat).colwise().sum();
+  g.plain = g.dz.colwise().sum();
+  return g;
+}
+
+/// dx of one row, [pixels, channels + channels2].
+template <class T>
+array<T> input_gradient(const norm_problem<T>& p,
+                        const norm_row<T>& r,
+                        const norm_row_gradient<T>& g) {
+  const row_array<T> mean = group_mean<T>(p, g.plain * r.weight);           // [channels]
+  const row_array<T> mean_xhat = group_mean<T>(p, g.with_xhat * r.weight);  // [channels]
+  const array<T> centred = (g.dz.rowwise() * r.weight).rowwise() - mean;
+  return (centred - g.xhat.rowwise() * mean_xhat).rowwise() * r.rstd;
 }
 
 }  // namespace eigen_kernel
@@ -101,10 +132,10 @@ void write_gradient(const array<T>& gradient,
 template <class T>
 void norm_statistics(const eigen& b, const norm_problem<T>& p) {
   using namespace eigen_kernel;
-  const index_t per = p.all_channels() / p.groups;
+  const index_t per = p.group_channels();
   b.for_each_piece(p.rows, 1, [&](index_t row, index_t) {
     const array<T> x = norm_input(p, row);  // [pixels, channels]
-    auto statistics = as_array(p.statistics + row * p.groups * 2, p.groups, 2);
+    auto statistics = as_array(p.statistics_of(row), p.groups, 2);
     for (index_t g = 0; g < p.groups; ++g) {
       const auto group = x.middleCols(g * per, per);  // [pixels, per]
       const T mean = group.mean();
@@ -127,7 +158,7 @@ void norm_apply(const eigen& b, const norm_problem<T>& p) {
     array<T> z = ((r.x.rowwise() - r.mean).rowwise() * scale).rowwise() + r.bias;
     if (p.silu)
       z = z / (T(1) + (-z).exp());
-    as_array(p.y + row * z.size(), z.rows(), z.cols()) = z;
+    as_array(p.y_of(row), z.rows(), z.cols()) = z;
   });
 }
 
@@ -138,42 +169,30 @@ void norm_backward(const eigen& b, const norm_problem<T>& p, const norm_gradient
   const index_t c = p.all_channels();
   b.for_each_piece(p.rows, 1, [&](index_t row, index_t) {
     const norm_row<T> r = read_row(p, row);
-    const array<T> xhat = (r.x.rowwise() - r.mean).rowwise() * r.rstd;  // [pixels, channels]
-    array<T> dz = as_array(g.dy + row * p.pixels * c, p.pixels, c);     // [pixels, channels]
-    if (p.silu) {
-      const array<T> z = (xhat.rowwise() * r.weight).rowwise() + r.bias;
-      const array<T> s = T(1) / (T(1) + (-z).exp());
-      dz *= s * (T(1) + z * (T(1) - s));
+    const norm_row_gradient<T> of_row = read_gradient(p, r, g.dy + row * p.row_size());
+    const row_array<T>& with_xhat = of_row.with_xhat;
+    const row_array<T>& plain = of_row.plain;
+    const array<T> dx = input_gradient(p, r, of_row);  // [pixels, channels + channels2]
+    if (g.dx) {
+      T* const to = g.dx + row * p.pixels * p.channels;
+      write(as_array(to, p.pixels, p.channels), dx.leftCols(p.channels), g.accumulate);
     }
-    // Sums over pixels, from which every gradient is made.
-    const row_array<T> with_xhat = (dz * xhat).colwise().sum();  // [channels]
-    const row_array<T> plain = dz.colwise().sum();               // [channels]
-
-    const row_array<T> mean = group_mean<T>(p, plain * r.weight);
-    const row_array<T> mean_xhat = group_mean<T>(p, with_xhat * r.weight);
-    const array<T> centred = (dz.rowwise() * r.weight).rowwise() - mean;
-    // [pixels, channels]
-    const array<T> dx = (centred - xhat.rowwise() * mean_xhat).rowwise() * r.rstd;
-    if (g.dx)
-      write_gradient(dx, 0, p.channels, g.dx + row * p.pixels * p.channels, g.accumulate);
-    if (g.dx2)
-      write_gradient(dx, p.channels, p.channels2, g.dx2 + row * p.pixels * p.channels2,
-                     g.accumulate2);
-
+    if (g.dx2) {
+      T* const to = g.dx2 + row * p.pixels * p.channels2;
+      write(as_array(to, p.pixels, p.channels2), dx.rightCols(p.channels2), g.accumulate2);
+    }
     if (p.modulation && g.dmodulation) {
-      auto dscale = as_row(g.dmodulation + row * 2 * c, c);
-      auto dshift = as_row(g.dmodulation + row * 2 * c + c, c);
+      T* const dscale = g.dmodulation + row * 2 * c;
+      T* const dshift = dscale + c;
       const row_array<T> ds = as_row(p.weight, c) * with_xhat + as_row(p.bias, c) * plain;
-      if (g.accumulate_modulation) {
-        dscale += ds;
-        dshift += plain;
-      } else {
-        dscale = ds;
-        dshift = plain;
-      }
+      write(as_row(dscale, c), ds, g.accumulate_modulation);
+      write(as_row(dshift, c), plain, g.accumulate_modulation);
     }
-    as_row(g.partials + row * 2 * c, c) = r.one_plus * with_xhat;
-    as_row(g.partials + row * 2 * c + c, c) = r.one_plus * plain;
+    // The row's shares of dw and db, which are sums over rows.
+    T* const dw = g.partials + row * 2 * c;
+    T* const db = dw + c;
+    as_row(dw, c) = r.one_plus * with_xhat;
+    as_row(db, c) = r.one_plus * plain;
   });
   if (g.dweight || g.dbias) {
     row_array<T> sums(2 * c);  // of the rows' shares, [dw, db]

@@ -2,6 +2,9 @@
 //
 // Eigen's own sums cut at the first aligned element and by the width of registers; on arrays
 // that start aligned and have a fixed size that is always the same place.
+//
+//   column_sums(b, rows, channels, x, y, false);          // y [channels], over the rows of x
+//   row_sums(b, rows, pixels, channels, x, y, false);     // y [rows, channels], over pixels
 #pragma once
 #include "eigen.hpp"
 

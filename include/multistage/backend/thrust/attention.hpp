@@ -22,23 +22,31 @@ struct attention_reader {
   index_t head;
   /// Query i.
   MULTISTAGE_HD const T* q(index_t i) const {
-    return p.q + row * p.q_row + i * p.q_token + head * p.head_dim;
+    return p.q + p.q_at(row, head, i);
   }
   /// Key j.
   MULTISTAGE_HD const T* k(index_t j) const {
-    return p.k + row * p.k_row + j * p.k_token + head * p.head_dim;
+    return p.k + p.k_at(row, head, j);
   }
   /// Value j.
   MULTISTAGE_HD const T* v(index_t j) const {
-    return p.v + row * p.v_row + j * p.v_token + head * p.head_dim;
+    return p.v + p.v_at(row, head, j);
   }
   /// Offset of the result of query i, in y and in dy.
   MULTISTAGE_HD index_t at(index_t i) const {
-    return ((row * p.queries + i) * p.heads + head) * p.head_dim;
+    return p.y_at(row, head, i);
   }
   /// The log of the softmax's denominator, kept by forward: weights are exp(score - it).
   MULTISTAGE_HD T log_sum_exp(index_t i) const {
-    return p.log_sum_exp[(row * p.heads + head) * p.queries + i];
+    return p.log_sum_exp_of(row, head)[i];
+  }
+  /// The score of key j for query i.
+  MULTISTAGE_HD T score(index_t i, index_t j) const {
+    return p.scale * dot(q(i), k(j));
+  }
+  /// The weight of key j for query i, made again from what forward kept.
+  MULTISTAGE_HD T weight(index_t i, index_t j) const {
+    return T(::exp(double(score(i, j) - log_sum_exp(i))));
   }
   /// The scalar product of two vectors of a head.
   MULTISTAGE_HD T dot(const T* a, const T* b) const {
@@ -64,7 +72,7 @@ struct attend {
     T most = 0;
     T sum = 0;
     for (index_t j = 0; j < p.keys; ++j) {
-      const T s = p.scale * r.dot(r.q(i), r.k(j));
+      const T s = r.score(i, j);
       const T* v = r.v(j);
       // A new largest score, whose own weight is 1.
       if (j == 0 || s > most) {
@@ -83,7 +91,7 @@ struct attend {
     for (index_t d = 0; d < p.head_dim; ++d)
       y[d] /= sum;
     if (p.log_sum_exp)
-      p.log_sum_exp[(row * p.heads + head) * p.queries + i] = most + T(::log(double(sum)));
+      p.log_sum_exp_of(row, head)[i] = most + T(::log(double(sum)));
   }
 };
 
@@ -101,14 +109,15 @@ struct attention_query_gradient {
     const attention_reader<T> r{p, row, head};
     const T* dy = g.dy + r.at(i);
     const T dot = r.dot(dy, p.y + r.at(i));
-    T* dq = g.dq + row * p.q_row + i * p.q_token + head * p.head_dim;
+    T* dq = g.dq + p.q_at(row, head, i);
     for (index_t d = 0; d < p.head_dim; ++d)
       dq[d] = T(0);
     for (index_t j = 0; j < p.keys; ++j) {
-      const T w = T(::exp(double(p.scale * r.dot(r.q(i), r.k(j)) - r.log_sum_exp(i))));
+      const T* k = r.k(j);
+      const T w = r.weight(i, j);
       const T ds = p.scale * w * (r.dot(dy, r.v(j)) - dot);
       for (index_t d = 0; d < p.head_dim; ++d)
-        dq[d] += ds * r.k(j)[d];
+        dq[d] += ds * k[d];
     }
   }
 };
@@ -124,17 +133,21 @@ struct attention_key_gradient {
     const index_t head = index / p.keys % p.heads;
     const index_t row = index / (p.keys * p.heads);
     const attention_reader<T> r{p, row, head};
-    T* dk = g.dk + row * p.k_row + j * p.k_token + head * p.head_dim;
-    T* dv = g.dv + row * p.v_row + j * p.v_token + head * p.head_dim;
-    for (index_t d = 0; d < p.head_dim; ++d)
-      dk[d] = dv[d] = T(0);
+    T* dk = g.dk + p.k_at(row, head, j);
+    T* dv = g.dv + p.v_at(row, head, j);
+    for (index_t d = 0; d < p.head_dim; ++d) {
+      dk[d] = T(0);
+      dv[d] = T(0);
+    }
     for (index_t i = 0; i < p.queries; ++i) {
+      const T* q = r.q(i);
       const T* dy = g.dy + r.at(i);
-      const T w = T(::exp(double(p.scale * r.dot(r.q(i), r.k(j)) - r.log_sum_exp(i))));
-      const T ds = p.scale * w * (r.dot(dy, r.v(j)) - r.dot(dy, p.y + r.at(i)));
+      const T* y = p.y + r.at(i);
+      const T w = r.weight(i, j);
+      const T ds = p.scale * w * (r.dot(dy, r.v(j)) - r.dot(dy, y));
       for (index_t d = 0; d < p.head_dim; ++d) {
         dv[d] += w * dy[d];
-        dk[d] += ds * r.q(i)[d];
+        dk[d] += ds * q[d];
       }
     }
   }

@@ -24,13 +24,12 @@ struct gather_patches {
     const index_t element = k * span;
     const index_t c0 = element % p.channels;
     const index_t tap = element / p.channels % p.taps();
-    const index_t pixel = first + element / (p.channels * p.taps());
-    const index_t row = pixel / (p.out_height * p.out_width);
-    const index_t in_image = pixel % (p.out_height * p.out_width);
-    const index_t i = in_image / p.out_width * p.stride - p.padding + tap / p.kernel_width;
-    const index_t j =
-        in_image % p.out_width * p.stride_width - p.padding_width + tap % p.kernel_width;
-    const bool inside = i >= 0 && i < p.height && j >= 0 && j < p.width;
+    const index_t pixel = first + element / p.patch_size();
+    const index_t row = pixel / p.out_pixels();
+    const index_t in_image = pixel % p.out_pixels();
+    const index_t i = p.top(in_image) + tap / p.kernel_width;
+    const index_t j = p.left(in_image) + tap % p.kernel_width;
+    const bool inside = p.inside(i, j);
     const T* from = p.x + ((row * p.height + i) * p.width + j) * p.channels + c0;
     for (index_t c = 0; c < span; ++c)
       to[element + c] = inside ? from[c] : T(0);
@@ -57,20 +56,27 @@ struct scatter_patches {
     const index_t j = pixel % p.width;
     const index_t i = pixel / p.width % p.height;
     const index_t row = pixel / (p.width * p.height);
-    T* to = dx + (first_row * p.height * p.width) * p.channels + element;
+    T* const first_image = dx + first_row * p.height * p.width * p.channels;
+    T* to = first_image + element;  // [span]
     if (!accumulate)
       for (index_t c = 0; c < span; ++c)
         to[c] = T(0);
     for (int u = 0; u < p.kernel; ++u)
       for (int v = 0; v < p.kernel_width; ++v) {
-        const index_t oi = i + p.padding - u;
-        const index_t oj = j + p.padding_width - v;
-        if (oi < 0 || oj < 0 || oi % p.stride != 0 || oj % p.stride_width != 0 ||
-            oi / p.stride >= p.out_height || oj / p.stride_width >= p.out_width)
+        // The output pixel whose tap (u, v) lies here, where there is one.
+        const index_t down = i + p.padding - u;
+        const index_t across = j + p.padding_width - v;
+        if (down < 0 || down % p.stride != 0)
           continue;
-        const index_t out =
-            (row * p.out_height + oi / p.stride) * p.out_width + oj / p.stride_width;
-        const T* from = patches + ((out * p.kernel + u) * p.kernel_width + v) * p.channels + c0;
+        if (across < 0 || across % p.stride_width != 0)
+          continue;
+        const index_t oi = down / p.stride;
+        const index_t oj = across / p.stride_width;
+        if (oi >= p.out_height || oj >= p.out_width)
+          continue;
+        const index_t out = (row * p.out_height + oi) * p.out_width + oj;
+        const index_t tap = index_t{u} * p.kernel_width + v;
+        const T* from = patches + (out * p.taps() + tap) * p.channels + c0;  // [span]
         for (index_t c = 0; c < span; ++c)
           to[c] += from[c];
       }
@@ -86,7 +92,7 @@ struct conv_finish {
   MULTISTAGE_HD void operator()(index_t k) const {
     const index_t first = k * span;
     const index_t o0 = first % p.out_channels;
-    const index_t row = first / (p.out_channels * p.out_height * p.out_width);
+    const index_t row = first / (p.out_channels * p.out_pixels());
     for (index_t i = 0; i < span; ++i) {
       T v = p.y[first + i];
       if (p.bias)
@@ -113,34 +119,36 @@ template <class System, class T>
 void conv_forward(const thrust_backend<System>& b, const conv_problem<T>& p) {
   using namespace thrust_kernel;
   const index_t n = p.out_channels;
-  const index_t pixels = p.rows * p.out_pixels();
-  const index_t patch = p.taps() * p.channels;
-  conv_problem<T> q = p;
+  const index_t pixels = p.all_out_pixels();
+  const index_t patch = p.patch_size();
+  const matrix_view<const T> weight{p.weight, patch, n};
+  const matrix_view<T> y{p.y, pixels, n};
+  conv_problem<T> rest = p;  // what the product leaves to do
   T beta = T(0);
-  if (p.residual && p.residual == p.y) {  // the residual lies where the sum goes
+  // A residual that lies where the sum goes is there already.
+  if (p.residual && p.residual == p.y) {
     beta = T(1);
-    q.residual = nullptr;
+    rest.residual = nullptr;
   }
-  if (p.pointwise())
-    multiply(b, {p.x, pixels, p.channels}, {p.weight, p.channels, n},
-             matrix_view<T>{p.y, pixels, n}, 1, beta);
-  else {
+  if (p.pointwise()) {
+    multiply(b, {p.x, pixels, p.channels}, weight, y, 1, beta);
+  } else {
     const index_t block = patch_block(pixels, patch);
     const index_t span = thrust_kernel::span<System>(p.channels);
     T* patches = b.template workspace<T>(3, block * patch);
     for (index_t first = 0; first < pixels; first += block) {
       const index_t count = first + block < pixels ? block : pixels - first;
       b.for_each_index(count * patch / span, gather_patches<T>{p, first, span, patches});
-      multiply(b, {patches, count, patch}, {p.weight, patch, n},
-               matrix_view<T>{p.y + first * n, count, n}, 1, beta);
+      multiply(b, {patches, count, patch}, weight, y.middle_rows(first, count), 1, beta);
     }
   }
-  if (p.channels2)
-    multiply(b, {p.x2, pixels, p.channels2}, {p.weight + p.channels * n, p.channels2, n},
-             matrix_view<T>{p.y, pixels, n}, 1, 1);
-  if (q.bias || q.row_bias || q.residual || q.scale != T(1)) {
+  if (p.channels2) {
+    const matrix_view<const T> weight2{p.weight + p.channels * n, p.channels2, n};
+    multiply(b, {p.x2, pixels, p.channels2}, weight2, y, 1, 1);
+  }
+  if (rest.bias || rest.row_bias || rest.residual || rest.scale != T(1)) {
     const index_t span = thrust_kernel::span<System>(n);
-    b.for_each_index(pixels * n / span, conv_finish<T>{q, span});
+    b.for_each_index(pixels * n / span, conv_finish<T>{rest, span});
   }
 }
 
@@ -155,13 +163,14 @@ void conv_backward_input(const thrust_backend<System>& b,
                          bool accumulate2) {
   using namespace thrust_kernel;
   const index_t n = p.out_channels;
-  const index_t patch = p.taps() * p.channels;
+  const index_t patch = p.patch_size();
   if (p.pointwise()) {
-    const index_t pixels = p.rows * p.out_pixels();
+    const index_t pixels = p.all_out_pixels();
     const auto one = [&](index_t c, const T* w, T* to, bool add) {
+      const matrix_view<const T> weight{w, c, n};
+      const matrix_view<T> gradient{to, pixels, c};
       if (to)
-        multiply(b, {dy, pixels, n}, matrix_view<const T>{w, c, n}.transposed(),
-                 matrix_view<T>{to, pixels, c}, 1, add ? 1 : 0);
+        multiply(b, {dy, pixels, n}, weight.transposed(), gradient, 1, add ? 1 : 0);
     };
     one(p.channels, p.weight, dx, accumulate);
     one(p.channels2, p.weight + p.channels * n, dx2, accumulate2);
@@ -174,14 +183,15 @@ void conv_backward_input(const thrust_backend<System>& b,
   const index_t fit = patch_block(p.rows * per_row, patch) / per_row;
   const index_t block = fit < 1 ? 1 : fit;
   const index_t span = thrust_kernel::span<System>(p.channels);
+  const matrix_view<const T> weight{p.weight, patch, n};
   T* patches = b.template workspace<T>(3, block * per_row * patch);
   for (index_t row = 0; row < p.rows; row += block) {
     const index_t rows = row + block < p.rows ? block : p.rows - row;
-    multiply(b, {dy + row * per_row * n, rows * per_row, n},
-             matrix_view<const T>{p.weight, patch, n}.transposed(),
-             matrix_view<T>{patches, rows * per_row, patch});
-    b.for_each_index(rows * p.height * p.width * p.channels / span,
-                     scatter_patches<T>{p, row, span, patches, dx, accumulate});
+    const index_t pixels = rows * per_row;
+    const index_t values = rows * p.height * p.width * p.channels;  // of dx
+    multiply(b, {dy + row * per_row * n, pixels, n}, weight.transposed(),
+             matrix_view<T>{patches, pixels, patch});
+    b.for_each_index(values / span, scatter_patches<T>{p, row, span, patches, dx, accumulate});
   }
 }
 
@@ -193,12 +203,13 @@ void conv_backward_weight(const thrust_backend<System>& b,
                           T* dweight) {
   using namespace thrust_kernel;
   const index_t n = p.out_channels;
-  const index_t pixels = p.rows * p.out_pixels();
-  const index_t patch = p.taps() * p.channels;
+  const index_t pixels = p.all_out_pixels();
+  const index_t patch = p.patch_size();
   if (p.pointwise()) {
     const auto one = [&](index_t c, const T* x, T* to) {
-      multiply(b, matrix_view<const T>{x, pixels, c}.transposed(), {dy, pixels, n},
-               matrix_view<T>{to, c, n}, 1, 1);
+      const matrix_view<const T> image{x, pixels, c};
+      const matrix_view<T> gradient{to, c, n};
+      multiply(b, image.transposed(), {dy, pixels, n}, gradient, 1, 1);
     };
     one(p.channels, p.x, dweight);
     if (p.channels2)
@@ -211,8 +222,9 @@ void conv_backward_weight(const thrust_backend<System>& b,
   for (index_t first = 0; first < pixels; first += block) {
     const index_t count = first + block < pixels ? block : pixels - first;
     b.for_each_index(count * patch / span, gather_patches<T>{p, first, span, patches});
-    multiply(b, matrix_view<const T>{patches, count, patch}.transposed(),
-             {dy + first * n, count, n}, matrix_view<T>{dweight, patch, n}, 1, 1);
+    const matrix_view<const T> rows{patches, count, patch};
+    const matrix_view<T> gradient{dweight, patch, n};
+    multiply(b, rows.transposed(), {dy + first * n, count, n}, gradient, 1, 1);
   }
 }
 

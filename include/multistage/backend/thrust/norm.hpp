@@ -20,8 +20,10 @@ struct norm_reader {
   norm_problem<T> p;
   /// x or x2, by the channel counted over both.
   MULTISTAGE_HD T x(index_t row, index_t pixel, index_t c) const {
-    return c < p.channels ? p.x[(row * p.pixels + pixel) * p.channels + c]
-                          : p.x2[(row * p.pixels + pixel) * p.channels2 + c - p.channels];
+    const index_t place = row * p.pixels + pixel;
+    if (c < p.channels)
+      return p.x[place * p.channels + c];
+    return p.x2[place * p.channels2 + c - p.channels];
   }
   /// Channels of both inputs.
   MULTISTAGE_HD index_t all() const {
@@ -31,13 +33,21 @@ struct norm_reader {
   MULTISTAGE_HD index_t per() const {
     return all() / p.groups;
   }
+  /// The channel's group, counted over all rows.
+  MULTISTAGE_HD index_t group(index_t row, index_t c) const {
+    return row * p.groups + c / per();
+  }
   /// The mean of the channel's group.
   MULTISTAGE_HD T mean(index_t row, index_t c) const {
-    return p.statistics[(row * p.groups + c / per()) * 2];
+    return p.statistics[2 * group(row, c)];
   }
   /// The reciprocal standard deviation of the channel's group.
   MULTISTAGE_HD T rstd(index_t row, index_t c) const {
-    return p.statistics[(row * p.groups + c / per()) * 2 + 1];
+    return p.statistics[2 * group(row, c) + 1];
+  }
+  /// (x - mean) rstd.
+  MULTISTAGE_HD T xhat(index_t row, index_t pixel, index_t c) const {
+    return (x(row, pixel, c) - mean(row, c)) * rstd(row, c);
   }
   /// 1 + s, by which the modulation scales.
   MULTISTAGE_HD T scale(index_t row, index_t c) const {
@@ -49,8 +59,8 @@ struct norm_reader {
   }
   /// b' = b (1 + s) + t.
   MULTISTAGE_HD T bias(index_t row, index_t c) const {
-    return p.bias[c] * scale(row, c) +
-           (p.modulation ? p.modulation[row * 2 * all() + all() + c] : T(0));
+    const T shift = p.modulation ? p.modulation[(row * 2 + 1) * all() + c] : T(0);
+    return p.bias[c] * scale(row, c) + shift;
   }
 };
 
@@ -93,8 +103,7 @@ struct norm_value {
     const index_t row = first / (all * r.p.pixels);
     for (index_t i = 0; i < span; ++i) {
       const index_t c = c0 + i;
-      const T z = (r.x(row, pixel, c) - r.mean(row, c)) * r.rstd(row, c) * r.weight(row, c) +
-                  r.bias(row, c);
+      const T z = r.xhat(row, pixel, c) * r.weight(row, c) + r.bias(row, c);
       r.p.y[first + i] = r.p.silu ? silu_function::value(z) : z;
     }
   }
@@ -105,11 +114,14 @@ template <class T>
 struct norm_gradient_reader {
   norm_reader<T> r;
   const T* dy;
+  /// @param xhat is filled with the normalised value at the same place
   MULTISTAGE_HD T dz(index_t row, index_t pixel, index_t c, T& xhat) const {
-    xhat = (r.x(row, pixel, c) - r.mean(row, c)) * r.rstd(row, c);
+    xhat = r.xhat(row, pixel, c);
     const T g = dy[(row * r.p.pixels + pixel) * r.all() + c];
-    return r.p.silu ? g * silu_function::derivative(xhat * r.weight(row, c) + r.bias(row, c))
-                    : g;
+    if (!r.p.silu)
+      return g;
+    const T z = xhat * r.weight(row, c) + r.bias(row, c);
+    return g * silu_function::derivative(z);
   }
 };
 /// partials[row] = [sum_p dz xhat, sum_p dz] of one channel.
@@ -144,14 +156,17 @@ struct norm_means {
     const index_t g = i % r.p.groups;
     const index_t per = r.per();
     const index_t all = r.all();
-    T a = 0;
-    T b = 0;
+    const T* const with_xhat = partials + row * 2 * all;  // [channels]
+    const T* const plain = with_xhat + all;               // [channels]
+    const T m = T(per * r.p.pixels);
+    T dxhat = 0;
+    T dxhat_xhat = 0;
     for (index_t c = g * per; c < (g + 1) * per; ++c) {
-      a += partials[row * 2 * all + all + c] * r.weight(row, c);
-      b += partials[row * 2 * all + c] * r.weight(row, c);
+      dxhat += plain[c] * r.weight(row, c);
+      dxhat_xhat += with_xhat[c] * r.weight(row, c);
     }
-    means[2 * i] = a / T(per * r.p.pixels);
-    means[2 * i + 1] = b / T(per * r.p.pixels);
+    means[2 * i] = dxhat / m;
+    means[2 * i + 1] = dxhat_xhat / m;
   }
 };
 /// dx (or dx2) at one element: rstd (dz w' - mean(dz w') - xhat mean(dz w' xhat)). dz is made
@@ -160,16 +175,15 @@ template <class T>
 struct norm_input_gradient {
   norm_gradient_reader<T> g;
   const T* means;
-  // of the input that this is for
-  index_t first;
-  index_t channels;
+  index_t first;     // channel of the input that this is for
+  index_t channels;  // of that input
   T* dx;
   bool accumulate;
   MULTISTAGE_HD void operator()(index_t i) const {
     const index_t c = first + i % channels;
     const index_t pixel = i / channels % g.r.p.pixels;
     const index_t row = i / (channels * g.r.p.pixels);
-    const T* m = means + (row * g.r.p.groups + c / g.r.per()) * 2;
+    const T* m = means + 2 * g.r.group(row, c);
     T xhat = 0;
     const T d = g.dz(row, pixel, c, xhat);
     const T v = g.r.rstd(row, c) * (d * g.r.weight(row, c) - m[0] - xhat * m[1]);
@@ -187,11 +201,13 @@ struct norm_modulation_gradient {
     const index_t all = r.all();
     const index_t row = i / all;
     const index_t c = i % all;
-    T& with_xhat = partials[row * 2 * all + c];
-    T& plain = partials[row * 2 * all + all + c];
+    const index_t scale_at = row * 2 * all + c;  // and with it dz xhat; shift and dz behind
+    const index_t shift_at = scale_at + all;
+    T& with_xhat = partials[scale_at];
+    T& plain = partials[shift_at];
     if (dmodulation) {
-      T& ds = dmodulation[row * 2 * all + c];
-      T& dt = dmodulation[row * 2 * all + all + c];
+      T& ds = dmodulation[scale_at];
+      T& dt = dmodulation[shift_at];
       ds = (accumulate ? ds : T(0)) + r.p.weight[c] * with_xhat + r.p.bias[c] * plain;
       dt = (accumulate ? dt : T(0)) + plain;
     }
@@ -255,18 +271,23 @@ void norm_backward(const thrust_backend<System>& b,
   // [rows, groups, 2], in memory of the handle.
   T* means = b.template workspace<T>(2, p.rows * p.groups * 2);
   b.for_each_index(p.rows * p.groups, norm_means<T>{r, g.partials, means});
-  if (g.dx)
-    b.for_each_index(p.rows * p.pixels * p.channels,
-                     norm_input_gradient<T>{gr, means, 0, p.channels, g.dx, g.accumulate});
-  if (g.dx2)
-    b.for_each_index(
-        p.rows * p.pixels * p.channels2,
-        norm_input_gradient<T>{gr, means, p.channels, p.channels2, g.dx2, g.accumulate2});
+  const index_t n = p.channels;
+  const index_t n2 = p.channels2;
+  if (g.dx) {
+    const norm_input_gradient<T> of_x{gr, means, 0, n, g.dx, g.accumulate};
+    b.for_each_index(p.rows * p.pixels * n, of_x);
+  }
+  if (g.dx2) {
+    const norm_input_gradient<T> of_x2{gr, means, n, n2, g.dx2, g.accumulate2};
+    b.for_each_index(p.rows * p.pixels * n2, of_x2);
+  }
   // The modulation's gradients need the sums as they are; then each row's are scaled by 1 + s
   // and summed over the rows, which gives those of weight and bias.
-  if (p.modulation)
-    b.for_each_index(p.rows * all, norm_modulation_gradient<T>{r, g.partials, g.dmodulation,
-                                                               g.accumulate_modulation});
+  if (p.modulation) {
+    const norm_modulation_gradient<T> of_modulation{r, g.partials, g.dmodulation,
+                                                    g.accumulate_modulation};
+    b.for_each_index(p.rows * all, of_modulation);
+  }
   if (g.dweight || g.dbias) {
     T* sums = b.template workspace<T>(2, 2 * all);
     g.pieces.each(p.rows, [&](index_t first, index_t rows) {

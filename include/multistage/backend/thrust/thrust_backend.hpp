@@ -92,6 +92,7 @@ class thrust_backend {
   }
 
  private:
+  /// What copies of a handle share.
   struct state {
     using slots = std::array<storage<char>, 4>;
     slots& of_this_thread() {
