@@ -24,6 +24,7 @@
 #include "../ops/gaussian.hpp"
 #include "../ops/quantize.hpp"
 #include "../ops/reduce.hpp"
+#include "autoencoder_report.hpp"
 
 namespace multistage {
 
@@ -42,18 +43,6 @@ struct scaled_moments {
   }
 };
 }  // namespace functor
-
-/// What one differentiation of an autoencoder found; host memory, NHWC.
-template <class T>
-struct autoencoder_report {
-  std::vector<T> moments;  ///< [rows, h, w, embed_dim] (VQ: z) or twice as many channels (KL)
-  std::vector<T> latent;   ///< what is decoded: zq, or the sample
-  std::vector<index_t> indices;  ///< VQ: code of each pixel
-  std::vector<double> kl;        ///< KL: divergence of each row
-  std::vector<T> decoded;        ///< what the decoder makes of them, like the images
-  double latent_loss = 0;        ///< of the codes or of the divergences, weighted
-  double loss = 0;               ///< all of it: latent_loss and the mean square of decoded - x
-};
 
 /// An autoencoder with weights: those of the encoder, the decoder and the codebook, one after
 /// the other in one flat memory, so that an optimiser sees a single tensor. Not thread-safe.

@@ -26,6 +26,46 @@ struct known_kind {
   const char* name = "";             ///< for messages
 };
 
+namespace detail {
+
+using namespace std::string_view_literals;
+
+/// A kind that is known, but not read, by bytes at a place.
+struct other_kind {
+  std::size_t at;
+  std::string_view magic;
+  const char* name;
+};
+inline constexpr other_kind other_kinds[] = {
+    {0, "GIF8"sv, "GIF"},
+    {0, "II*\0"sv, "TIFF"},
+    {0, "MM\0*"sv, "TIFF"},
+    {0, "II+\0"sv, "TIFF"},
+    {4, "ftypavif"sv, "AVIF picture"},
+    {4, "ftyphei"sv, "HEIC picture"},
+    {4, "ftypmif1"sv, "HEIF picture"},
+    {4, "JXL "sv, "JPEG XL picture"},
+    {0, "\xff\x0a"sv, "JPEG XL picture"},
+    {4, "jP  "sv, "JPEG 2000 picture"},
+    {0, "\xff\x4f\xff\x51"sv, "JPEG 2000 picture"},
+    {0, "\x80\x02"sv, "Python pickle"},
+    {0, "\x80\x03"sv, "Python pickle"},
+    {0, "\x80\x04"sv, "Python pickle"},
+    {0, "\x80\x05"sv, "Python pickle"},
+    {0, "\x89HDF"sv, "HDF5 file"},
+    {0, "MATLAB 5"sv, "MATLAB file"},
+    {0, "PAR1"sv, "Parquet file"},
+    {257, "ustar"sv, "tar archive"},
+    {0, "BZh"sv, "bzip2 file"},
+    {0,
+     "\xfd"
+     "7zXZ"sv,
+     "xz file"},
+    {0, "(\xb5/\xfd"sv, "zstd file"},
+};
+
+}  // namespace detail
+
 /// @param start the file's first bytes, 16 or more where it has them
 inline known_kind kind_of(std::span<const unsigned char> start) {
   const auto at = [&](std::size_t first, std::string_view magic) {
@@ -54,39 +94,7 @@ inline known_kind kind_of(std::span<const unsigned char> start) {
     return {file_kind::idx, "IDX file"};
   if (at(0, "BM"sv) && at(6, "\0\0\0\0"sv))
     return {file_kind::other, "BMP"};
-  struct other {
-    std::size_t at;
-    std::string_view magic;
-    const char* name;
-  };
-  static constexpr other others[] = {
-      {0, "GIF8"sv, "GIF"},
-      {0, "II*\0"sv, "TIFF"},
-      {0, "MM\0*"sv, "TIFF"},
-      {0, "II+\0"sv, "TIFF"},
-      {4, "ftypavif"sv, "AVIF picture"},
-      {4, "ftyphei"sv, "HEIC picture"},
-      {4, "ftypmif1"sv, "HEIF picture"},
-      {4, "JXL "sv, "JPEG XL picture"},
-      {0, "\xff\x0a"sv, "JPEG XL picture"},
-      {4, "jP  "sv, "JPEG 2000 picture"},
-      {0, "\xff\x4f\xff\x51"sv, "JPEG 2000 picture"},
-      {0, "\x80\x02"sv, "Python pickle"},
-      {0, "\x80\x03"sv, "Python pickle"},
-      {0, "\x80\x04"sv, "Python pickle"},
-      {0, "\x80\x05"sv, "Python pickle"},
-      {0, "\x89HDF"sv, "HDF5 file"},
-      {0, "MATLAB 5"sv, "MATLAB file"},
-      {0, "PAR1"sv, "Parquet file"},
-      {257, "ustar"sv, "tar archive"},
-      {0, "BZh"sv, "bzip2 file"},
-      {0,
-       "\xfd"
-       "7zXZ"sv,
-       "xz file"},
-      {0, "(\xb5/\xfd"sv, "zstd file"},
-  };
-  for (const other& o : others)
+  for (const detail::other_kind& o : detail::other_kinds)
     if (at(o.at, o.magic))
       return {file_kind::other, o.name};
   return {};

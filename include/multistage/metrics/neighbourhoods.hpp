@@ -205,8 +205,8 @@ inline void count_generated(const distances& d,
     for (index_t q = 0; q < near.rows(); ++q) {
       bool in_a_ball = false;
       for (index_t r = 0; r < near.cols(); ++r) {
-        const int side =
-            d.compare(near(q, r), true, first + q, false, r, radii[std::size_t(r)]);
+        const double radius = radii[std::size_t(r)];
+        const int side = d.compare(near(q, r), true, first + q, false, r, radius);
         in_a_ball = in_a_ball || side <= 0;
         counts.strictly_inside += side < 0;
         if (side < 0)
@@ -225,9 +225,10 @@ inline void count_reference(const distances& d,
     const matrix near = d.near(false, first, std::min(block, some.end - first), true);
     for (index_t q = 0; q < near.rows(); ++q) {
       bool in_a_ball = false;
-      for (index_t r = 0; r < near.cols() && !in_a_ball; ++r)
-        in_a_ball =
-            d.compare(near(q, r), false, first + q, true, r, radii[std::size_t(r)]) <= 0;
+      for (index_t r = 0; r < near.cols() && !in_a_ball; ++r) {
+        const double radius = radii[std::size_t(r)];
+        in_a_ball = d.compare(near(q, r), false, first + q, true, r, radius) <= 0;
+      }
       counts.recalled += in_a_ball;
     }
   }

@@ -60,9 +60,9 @@ struct activation {
   /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
-    b.for_each_index(
-        p.dy.extents.size(),
-        functor::map_backward<F, T>{p.in[0].data, p.dy.data, p.dx[0].data, p.accumulate[0]});
+    T* const dx = p.dx[0].data;
+    const functor::map_backward<F, T> gradient{p.in[0].data, p.dy.data, dx, p.accumulate[0]};
+    b.for_each_index(p.dy.extents.size(), gradient);
   }
 };
 
@@ -81,8 +81,8 @@ void map_backward(Backend& b, input<T> x, input<T> dy, view<T> dx, bool accumula
   expect_packed("map_backward", "x", x);
   expect("map_backward", "dy", dy, x.extents);
   expect("map_backward", "dx", dx, x.extents);
-  b.for_each_index(x.extents.size(),
-                   functor::map_backward<F, T>{x.data, dy.data, dx.data, accumulate});
+  const functor::map_backward<F, T> gradient{x.data, dy.data, dx.data, accumulate};
+  b.for_each_index(x.extents.size(), gradient);
 }
 
 /// y = x sigmoid(x).

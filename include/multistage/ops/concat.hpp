@@ -61,8 +61,8 @@ struct concatenation {
     for (const view<const T>& x : p.in)
       if (x) {
         const index_t channels = x.extents.channels;
-        b.for_each_index(x.extents.size(), functor::place<T>{x.data, channels, first,
-                                                             p.y.extents.channels, p.y.data});
+        const functor::place<T> placed{x.data, channels, first, p.y.extents.channels, p.y.data};
+        b.for_each_index(x.extents.size(), placed);
         first += channels;
       }
   }
@@ -73,10 +73,17 @@ struct concatenation {
     for (int k = 0; k < most_operands; ++k)
       if (p.in[k]) {
         const index_t channels = p.in[k].extents.channels;
-        if (p.dx[k])
-          b.for_each_index(p.in[k].extents.size(),
-                           functor::split<T>{p.dy.data, p.dy.extents.channels, first, channels,
-                                             p.dx[k].data, p.accumulate[k]});
+        if (p.dx[k]) {
+          const functor::split<T> own{
+              .from = p.dy.data,
+              .all = p.dy.extents.channels,
+              .first = first,
+              .channels = channels,
+              .to = p.dx[k].data,
+              .accumulate = p.accumulate[k],
+          };
+          b.for_each_index(p.in[k].extents.size(), own);
+        }
         first += channels;
       }
   }
@@ -99,9 +106,15 @@ void split(Backend& b, input<T> from, index_t first, view<T> to, bool accumulate
   s.channels = from.extents.channels;
   expect("split", "from", from, s);
   expect("split", "to", to, to.extents);
-  b.for_each_index(to.extents.size(),
-                   functor::split<T>{from.data, s.channels, first, to.extents.channels, to.data,
-                                     accumulate});
+  const functor::split<T> own{
+      .from = from.data,
+      .all = s.channels,
+      .first = first,
+      .channels = to.extents.channels,
+      .to = to.data,
+      .accumulate = accumulate,
+  };
+  b.for_each_index(to.extents.size(), own);
 }
 
 }  // namespace multistage::ops

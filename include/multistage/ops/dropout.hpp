@@ -68,9 +68,15 @@ struct dropping {
             bool accumulate) const {
     if (!p.numbers)
       return add_to(b, to, from, T(1), accumulate, size);
-    b.for_each_index(
-        size, functor::dropout<T>{from, *p.numbers, p.first_number, T(share), to, accumulate},
-        256);
+    const functor::dropout<T> dropped{
+        .x = from,
+        .numbers = *p.numbers,
+        .first = p.first_number,
+        .share = T(share),
+        .y = to,
+        .accumulate = accumulate,
+    };
+    b.for_each_index(size, dropped, 256);
   }
 };
 
@@ -90,9 +96,8 @@ void dropout(Backend& b,
                        " is outside [0, 1)");
   expect_packed("dropout", "x", x);
   expect("dropout", "y", y, x.extents);
-  b.for_each_index(x.extents.size(),
-                   functor::dropout<T>{x.data, numbers, first, T(share), y.data, accumulate},
-                   256);
+  const functor::dropout<T> dropped{x.data, numbers, first, T(share), y.data, accumulate};
+  b.for_each_index(x.extents.size(), dropped, 256);
 }
 
 }  // namespace multistage::ops

@@ -39,11 +39,14 @@ struct embedding {
     if (form.logarithm)
       v = T(::log(double(v)));
     double angle;
-    if (frequencies)
+    if (frequencies) {
       angle = double(v) * 6.283185307179586 * double(frequencies[j]);
-    else
-      angle = double(v) * ::pow(10000.0, -double(j) / double(form.endpoint ? half - 1 : half));
-    y[i] = T((c < half) == form.sine_first ? ::sin(angle) : ::cos(angle));
+    } else {
+      const index_t last = form.endpoint ? half - 1 : half;
+      angle = double(v) * ::pow(10000.0, -double(j) / double(last));
+    }
+    const bool sine = (c < half) == form.sine_first;
+    y[i] = T(sine ? ::sin(angle) : ::cos(angle));
   }
 };
 }  // namespace functor
@@ -74,8 +77,14 @@ struct noise_embedding {
   /// Writes the result, and the statistics that backward reads.
   template <class Backend, class T>
   void forward(Backend& b, const forward_pass<T>& p) const {
-    b.for_each_index(p.y.extents.size(), functor::embedding<T>{channels, p.in[0].data,
-                                                               p.weight.data, form, p.y.data});
+    const functor::embedding<T> embedded{
+        .channels = channels,
+        .values = p.in[0].data,
+        .frequencies = p.weight.data,
+        .form = form,
+        .y = p.y.data,
+    };
+    b.for_each_index(p.y.extents.size(), embedded);
   }
   /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>

@@ -17,6 +17,11 @@ namespace functor {
 inline constexpr double least_log_variance = -30;
 inline constexpr double greatest_log_variance = 20;
 
+/// A log variance within what is taken as it is.
+MULTISTAGE_HD inline double clamped_log_variance(double raw) {
+  return ::fmin(::fmax(raw, least_log_variance), greatest_log_variance);
+}
+
 /// z = mean + exp(logvar / 2) noise; the mean without noise.
 template <class T>
 struct gaussian_sample {
@@ -26,9 +31,9 @@ struct gaussian_sample {
   T* z;
   MULTISTAGE_HD void operator()(index_t i) const {
     const index_t at = i / channels * 2 * channels + i % channels;
-    const double v = ::fmin(::fmax(double(moments[at + channels]), least_log_variance),
-                            greatest_log_variance);
-    z[i] = noise ? T(double(moments[at]) + ::exp(0.5 * v) * double(noise[i])) : moments[at];
+    const T mean = moments[at];
+    const double v = clamped_log_variance(double(moments[at + channels]));
+    z[i] = noise ? T(double(mean) + ::exp(0.5 * v) * double(noise[i])) : mean;
   }
 };
 /// The divergence of a row from the standard normal distribution.
@@ -42,10 +47,9 @@ struct gaussian_divergence {
     double sum = 0;
     for (index_t p = row * pixels; p < (row + 1) * pixels; ++p)
       for (index_t c = 0; c < channels; ++c) {
-        const double m = moments[p * 2 * channels + c];
-        const double v =
-            ::fmin(::fmax(double(moments[p * 2 * channels + channels + c]), least_log_variance),
-                   greatest_log_variance);
+        const index_t at = p * 2 * channels + c;
+        const double m = moments[at];
+        const double v = clamped_log_variance(double(moments[at + channels]));
         sum += 0.5 * (m * m + ::exp(v) - 1 - v);
       }
     kl[row] = sum;
@@ -64,13 +68,12 @@ struct gaussian_backward {
     const index_t at = i / channels * 2 * channels + i % channels;
     const double m = moments[at];
     const double raw = moments[at + channels];
-    const double v = ::fmin(::fmax(raw, least_log_variance), greatest_log_variance);
+    const double v = clamped_log_variance(raw);
     const bool clamped = raw < least_log_variance || raw > greatest_log_variance;
+    const T by_log_variance = T(0.5 * ::exp(0.5 * v) * double(noise[i]) * double(dz[i]) +
+                                weight * 0.5 * (::exp(v) - 1));
     dmoments[at] = T(double(dz[i]) + weight * m);
-    dmoments[at + channels] = clamped
-                                  ? T(0)
-                                  : T(0.5 * ::exp(0.5 * v) * double(noise[i]) * double(dz[i]) +
-                                      weight * 0.5 * (::exp(v) - 1));
+    dmoments[at + channels] = clamped ? T(0) : by_log_variance;
   }
 };
 }  // namespace functor
@@ -85,8 +88,8 @@ void sample_gaussian(Backend& b, input<T> moments, input<T> noise, view<T> z) {
   expect("sample_gaussian", "moments", moments,
          shape{s.rows, s.height, s.width, 2 * s.channels});
   expect_optional("sample_gaussian", "noise", noise, s);
-  b.for_each_index(s.size(),
-                   functor::gaussian_sample<T>{moments.data, noise.data, s.channels, z.data});
+  const functor::gaussian_sample<T> sample{moments.data, noise.data, s.channels, z.data};
+  b.for_each_index(s.size(), sample);
 }
 
 /// kl [rows] on the backend.
@@ -97,10 +100,13 @@ void gaussian_divergence(Backend& b, view<const T> moments, double* kl) {
   require<shape_error>(
       moments.extents.channels % 2 == 0, "gaussian_divergence: moments ", moments.extents,
       " have an odd number of channels; means and log variances are expected, as many of each");
-  b.for_each_index(moments.extents.rows,
-                   functor::gaussian_divergence<T>{moments.data, moments.extents.pixels(),
-                                                   moments.extents.channels / 2, kl},
-                   1);
+  const functor::gaussian_divergence<T> divergence{
+      .moments = moments.data,
+      .pixels = moments.extents.pixels(),
+      .channels = moments.extents.channels / 2,
+      .kl = kl,
+  };
+  b.for_each_index(moments.extents.rows, divergence, 1);
 }
 
 /// dmoments = the gradient of sample_gaussian from dz, and `weight` times that of every row's
@@ -119,8 +125,15 @@ void gaussian_backward(Backend& b,
          shape{s.rows, s.height, s.width, 2 * s.channels});
   expect("gaussian_backward", "noise", noise, s);
   expect("gaussian_backward", "dmoments", dmoments, moments.extents);
-  b.for_each_index(s.size(), functor::gaussian_backward<T>{moments.data, noise.data, dz.data,
-                                                           s.channels, weight, dmoments.data});
+  const functor::gaussian_backward<T> gradient{
+      .moments = moments.data,
+      .noise = noise.data,
+      .dz = dz.data,
+      .channels = s.channels,
+      .weight = weight,
+      .dmoments = dmoments.data,
+  };
+  b.for_each_index(s.size(), gradient);
 }
 
 }  // namespace multistage::ops

@@ -63,15 +63,17 @@ struct gated_gelu {
   /// Writes the result, and the statistics that backward reads.
   template <class Backend, class T>
   void forward(Backend& b, const forward_pass<T>& p) const {
-    b.for_each_index(p.y.extents.size(),
-                     functor::geglu<T>{p.in[0].data, p.y.extents.channels, p.y.data});
+    const functor::geglu<T> gated{p.in[0].data, p.y.extents.channels, p.y.data};
+    b.for_each_index(p.y.extents.size(), gated);
   }
   /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
-    b.for_each_index(p.dy.extents.size(),
-                     functor::geglu_backward<T>{p.in[0].data, p.dy.data, p.dy.extents.channels,
-                                                p.dx[0].data, p.accumulate[0]});
+    const index_t channels = p.dy.extents.channels;
+    T* const dx = p.dx[0].data;
+    const functor::geglu_backward<T> gradient{p.in[0].data, p.dy.data, channels, dx,
+                                              p.accumulate[0]};
+    b.for_each_index(p.dy.extents.size(), gradient);
   }
 };
 

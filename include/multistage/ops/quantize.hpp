@@ -34,8 +34,10 @@ struct nearest_code {
         const double d = double(at[c]) - double(codes[k * channels + c]);
         sum += d * d;
       }
-      if (sum < least)
-        least = sum, best = k;
+      if (sum < least) {
+        least = sum;
+        best = k;
+      }
     }
     index[pixel] = best;
     for (index_t c = 0; c < channels; ++c)
@@ -65,10 +67,15 @@ struct codes_backward {
   T factor;
   T* dcodes;
   MULTISTAGE_HD void operator()(index_t k) const {
-    for (index_t p = 0; p < pixels; ++p)
-      if (index[p] == k)
-        for (index_t c = 0; c < channels; ++c)
-          dcodes[k * channels + c] += factor * (codes[k * channels + c] - z[p * channels + c]);
+    const T* const code = codes + k * channels;  // [channels]
+    T* const dcode = dcodes + k * channels;      // [channels]
+    for (index_t p = 0; p < pixels; ++p) {
+      if (index[p] != k)
+        continue;
+      const T* const pixel = z + p * channels;  // [channels]
+      for (index_t c = 0; c < channels; ++c)
+        dcode[c] += factor * (code[c] - pixel[c]);
+    }
   }
 };
 }  // namespace functor
@@ -83,10 +90,10 @@ void quantize(Backend& b, input<T> z, input<T> codes, index_t* index, view<T> qu
   require<value_error>(codes.extents.width >= 1, "quantize: no codes are given");
   expect("quantize", "codes", codes, shape{1, 1, codes.extents.width, c});
   expect("quantize", "quantized", quantized, z.extents);
-  b.for_each_index(z.extents.rows * z.extents.pixels(),
-                   functor::nearest_code<T>{z.data, codes.data, codes.extents.width, c, index,
-                                            quantized.data},
-                   64);
+  const index_t pixels = z.extents.rows * z.extents.pixels();
+  const index_t count = codes.extents.width;
+  const functor::nearest_code<T> nearest{z.data, codes.data, count, c, index, quantized.data};
+  b.for_each_index(pixels, nearest, 64);
 }
 
 /// dz = the gradient straight through from dquantized and that of L; dcodes (empty: not wanted)
@@ -110,13 +117,23 @@ void quantize_backward(Backend& b,
   expect("quantize_backward", "dquantized", dquantized, z.extents);
   expect("quantize_backward", "dz", dz, z.extents);
   expect_optional("quantize_backward", "dcodes", dcodes, codes.extents);
-  b.for_each_index(n, functor::quantized_backward<T>{z.data, quantized.data, dquantized.data,
-                                                     T(2 * beta / double(n)), dz.data});
-  if (dcodes)
-    b.for_each_index(codes.extents.width,
-                     functor::codes_backward<T>{z.data, codes.data, index, n / c, c,
-                                                T(2 / double(n)), dcodes.data},
-                     16);
+  const T by_pixel = T(2 * beta / double(n));
+  const T by_code = T(2 / double(n));
+  const functor::quantized_backward<T> of_pixels{z.data, quantized.data, dquantized.data,
+                                                 by_pixel, dz.data};
+  b.for_each_index(n, of_pixels);
+  if (!dcodes)
+    return;
+  const functor::codes_backward<T> of_codes{
+      .z = z.data,
+      .codes = codes.data,
+      .index = index,
+      .pixels = n / c,
+      .channels = c,
+      .factor = by_code,
+      .dcodes = dcodes.data,
+  };
+  b.for_each_index(codes.extents.width, of_codes, 16);
 }
 
 }  // namespace multistage::ops
