@@ -55,15 +55,17 @@ struct label_choice {
   label_choice() = default;
   /// Of text. @throws value_error for what is none of these
   MULTISTAGE_COLD explicit label_choice(const std::string& text) {
-    if (text == "folder")
+    if (text == "folder") {
       from = label_origin::folder;
-    else if (text == "none")
+    } else if (text == "none") {
       from = label_origin::none;
-    else if (text.compare(0, 4, "csv ") == 0 && text.size() > 4)
-      from = label_origin::csv, table = text.substr(4);
-    else
+    } else if (text.starts_with("csv ") && text.size() > 4) {
+      from = label_origin::csv;
+      table = text.substr(4);
+    } else {
       require<value_error>(text == "own", "labels '", text,
                            "' are unknown; known: own, folder, none, csv FILE");
+    }
   }
   /// As it is read.
   std::string name() const {

@@ -170,8 +170,10 @@ class any_schedule {
     bool any = false;
     const auto look = [&]<class S>(S s) {
       known += std::string(known.empty() ? "" : ", ") + S::name();
-      if (name == S::name())
-        found = s, any = true;
+      if (name != S::name())
+        return;
+      found = s;
+      any = true;
     };
     (look(std::variant_alternative_t<I, choice>{}), ...);
     require<value_error>(any, "schedule '", name, "' is unknown; known: ", known);
