@@ -121,8 +121,10 @@ class autoencoder_model {
   template <class F>
   void for_each_parameter(F&& f) const {
     const described_network all = tensors();
-    for (std::size_t k = 0; k < all.names.size(); ++k)
-      f(all.names[k], all.structure.parameters[k], all.structure.parameters[k].offset);
+    for (std::size_t k = 0; k < all.names.size(); ++k) {
+      const parameter& p = all.structure.parameters[k];
+      f(all.names[k], p, p.offset);
+    }
   }
   /// Where the codebook [n_embed, embed_dim] begins in the flat memory; its end without one.
   index_t codes_start() const {

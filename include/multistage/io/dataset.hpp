@@ -55,7 +55,9 @@ inline void check_array(const std::string& path, const shape& e, const image_rul
   require<file_error>(!channels_first || rule.latents, path, ": is an array [", e.rows, ", ",
                       e.height, ", ", e.width, ", ", e.channels,
                       "]: its channels come first; save array.transpose(0, 2, 3, 1)");
-  check_pixels(path, std::uint64_t(e.width), std::uint64_t(e.height), rule.most_pixels);
+  const auto width = std::uint64_t(e.width);
+  const auto height = std::uint64_t(e.height);
+  check_pixels(path, width, height, rule.most_pixels);
   require<file_error>(e.channels <= most_values / (e.width * e.height), path, ": images of ",
                       e.height, " x ", e.width, " x ", e.channels, " values are too large");
 }
@@ -188,7 +190,8 @@ inline image_source idx_source(const std::string& path,
   const auto values = parse_idx_labels(labels_path, bytes);
   require<file_error>(index_t(values.size()) == e.rows, labels_path, ": has ", values.size(),
                       " labels, ", path, " has ", e.rows, " images");
-  return with_labels(std::move(images), std::vector<double>(values.begin(), values.end()));
+  const std::vector<double> numbers(values.begin(), values.end());
+  return with_labels(std::move(images), numbers);
 }
 
 /// @param path a folder, or one picture
@@ -256,9 +259,9 @@ inline image_source with_channels(const std::string& path,
   const shape from = images.extents;
   if (channels == from.channels)
     return images;
-  require<shape_error>(from.channels == 1 || (channels == 1 && from.channels > 1), path,
-                       ": pictures of ", from.channels, " channels cannot be made ones of ",
-                       channels);
+  const bool possible = from.channels == 1 || (channels == 1 && from.channels > 1);
+  require<shape_error>(possible, path, ": pictures of ", from.channels,
+                       " channels cannot be made ones of ", channels);
   const auto change = [path, from, channels]<class T>(row_reader<T> read) -> row_reader<T> {
     if (!read)
       return {};

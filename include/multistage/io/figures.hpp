@@ -128,8 +128,10 @@ struct axes {
       c.text(left - 8, y(v), number(v), 12, 1);
     }
     c.frame(left, top, width, height, canvas::grey);
-    c.text(left + width / 2, bottom + 38, across.said(x_label), 14, 0.5);
-    c.text(left - 52, top + height / 2, upwards.said(y_label), 14, 0.5, canvas::ink, true);
+    const double middle_x = left + width / 2;
+    const double middle_y = top + height / 2;
+    c.text(middle_x, bottom + 38, across.said(x_label), 14, 0.5);
+    c.text(left - 52, middle_y, upwards.said(y_label), 14, 0.5, canvas::ink, true);
   }
 };
 
@@ -220,6 +222,22 @@ struct heat_area {
   int count() const {
     return int(nodes.size());
   }
+  /// Below the last row, from the top.
+  int bottom() const {
+    return top + size;
+  }
+  /// Behind the last column, from the left.
+  int right() const {
+    return left + size;
+  }
+  /// The middle of the matrix, from the left.
+  double middle_x() const {
+    return left + size / 2.0;
+  }
+  /// The middle of the matrix, from the top.
+  double middle_y() const {
+    return top + size / 2.0;
+  }
   /// Pixels from the first corner to a value in the nodes' unit.
   double place(double v) const {
     const double step = nodes[1] - nodes[0];
@@ -242,7 +260,8 @@ inline void draw_matrix(canvas& c, const heat_area& a, const std::vector<double>
     for (int j = 0; j < n; ++j) {
       const int x = a.left + j * a.cell;
       const int y = a.top + (n - 1 - i) * a.cell;
-      c.rectangle(x, y, a.cell, a.cell, scale_colour(matrix[i * n + j]));
+      const colour ink = scale_colour(matrix[i * n + j]);
+      c.rectangle(x, y, a.cell, a.cell, ink);
     }
 }
 
@@ -253,13 +272,14 @@ inline void draw_stages(canvas& c, const heat_area& a, const std::vector<double>
   for (std::size_t k = 0; k <= boundaries.size(); ++k) {
     const double end = k < boundaries.size() ? a.place(boundaries[k]) : a.size;
     const double x = a.left + before + 1;
-    const double y = a.top + a.size - end + 1;
+    const double y = a.bottom() - end + 1;
     const double side = end - before - 2;
+    const double middle = a.left + (before + end) / 2;
     const colour ink = stage_colour(int(k));
     c.frame(x, y, side, side, {1, 1, 1}, 4);
     c.frame(x, y, side, side, ink, 2.5);
     const std::string name = "stage " + std::to_string(k);
-    c.text(a.left + (before + end) / 2, a.top - 12, name, 13, 0.5, ink);
+    c.text(middle, a.top - 12, name, 13, 0.5, ink);
     before = end;
   }
 }
@@ -267,7 +287,7 @@ inline void draw_stages(canvas& c, const heat_area& a, const std::vector<double>
 /// Some nodes along both axes, and beneath them their noise levels where there are any.
 inline void draw_nodes(canvas& c, const heat_area& a, const std::vector<double>& sigmas) {
   const int every = std::max(1, a.count() / 7);
-  const int bottom = a.top + a.size;
+  const int bottom = a.bottom();
   for (int i = 0; i < a.count(); i += every) {
     const std::string node = number(a.nodes[i]);
     c.text(a.across(i), bottom + 14, node, 12, 0.5);
@@ -283,7 +303,7 @@ inline void draw_nodes(canvas& c, const heat_area& a, const std::vector<double>&
 
 /// What the colours mean, beside the matrix.
 inline void draw_colour_bar(canvas& c, const heat_area& a) {
-  const int bar = a.left + a.size + 36;
+  const int bar = a.right() + 36;
   for (int i = 0; i < a.size; ++i) {
     const double share = 1 - double(i) / (a.size - 1);  // from 1 at the top to 0
     c.rectangle(bar, a.top + i, 18, 1, scale_colour(share));
@@ -291,9 +311,10 @@ inline void draw_colour_bar(canvas& c, const heat_area& a) {
   c.frame(bar, a.top, 18, a.size, canvas::grey);
   for (int i = 0; i <= 5; ++i) {
     const double share = i / 5.0;
-    c.text(bar + 25, a.top + a.size * (1 - share), number(share), 12);
+    const double y = a.top + a.size * (1 - share);
+    c.text(bar + 25, y, number(share), 12);
   }
-  c.text(bar + 74, a.top + a.size / 2.0, "share of values alike", 13, 0.5, canvas::ink, true);
+  c.text(bar + 74, a.middle_y(), "share of values alike", 13, 0.5, canvas::ink, true);
 }
 
 }  // namespace figure_detail
@@ -316,14 +337,14 @@ inline canvas heat_map(const std::vector<double>& matrix,
   const bool labelled = sigmas.empty() || sigmas.size() == nodes.size();
   require<value_error>(labelled, "heat_map: ", sigmas.size(), " sigmas for ", n,
                        " nodes; give one for each, or none");
-  canvas c(a.left + a.size + 130, a.top + a.size + 92);
+  canvas c(a.right() + 130, a.bottom() + 92);
   c.text(a.left, 24, title, 15);
   draw_matrix(c, a, matrix);
   draw_stages(c, a, boundaries);
   draw_nodes(c, a, sigmas);
   const int below = sigmas.empty() ? 40 : 60;
-  c.text(a.left + a.size / 2.0, a.top + a.size + below, label, 14, 0.5);
-  c.text(a.left - 58, a.top + a.size / 2.0, label, 14, 0.5, canvas::ink, true);
+  c.text(a.middle_x(), a.bottom() + below, label, 14, 0.5);
+  c.text(a.left - 58, a.middle_y(), label, 14, 0.5, canvas::ink, true);
   draw_colour_bar(c, a);
   return c;
 }
@@ -340,9 +361,10 @@ namespace figure_detail {
 
 /// Whether a point can be drawn: finite, and above 0 where its axis is logarithmic.
 inline bool is_point(const curve& k, std::size_t i, bool log_x, bool log_y) {
-  if (!std::isfinite(k.x[i]) || !std::isfinite(k.y[i]))
-    return false;
-  return (!log_x || k.x[i] > 0) && (!log_y || k.y[i] > 0);
+  const auto shown = [](double v, bool log) {
+    return std::isfinite(v) && (!log || v > 0);
+  };
+  return shown(k.x[i], log_x) && shown(k.y[i], log_y);
 }
 
 /// What axes show of curves: {x, y}, with room above and below.
@@ -413,9 +435,11 @@ inline canvas line_chart(const std::vector<curve>& curves,
                          bool log_y,
                          bool log_x = false) {
   using namespace figure_detail;
-  for (const curve& k : curves)
-    require<value_error>(k.x.size() == k.y.size(), "line_chart: curve '", k.name, "' has ",
-                         k.x.size(), " x and ", k.y.size(), " y; give as many of each");
+  for (const curve& k : curves) {
+    const std::size_t points = k.x.size();
+    require<value_error>(points == k.y.size(), "line_chart: curve '", k.name, "' has ", points,
+                         " x and ", k.y.size(), " y; give as many of each");
+  }
   const auto [across, upwards] = ranges_of(curves, log_x, log_y);
   canvas c(860, 480);
   c.text(84, 24, title, 15);
@@ -461,7 +485,8 @@ inline canvas trajectories(const std::vector<std::vector<double>>& cells,
     const double x = left + k * (cell_width + gap);
     const double middle = x + cell_width / 2.0;
     c.rectangle(x - 3, 40, cell_width + 6, 18, stage_colour(stage));
-    c.text(middle, 49, "stage " + std::to_string(stage), 11, 0.5, canvas::paper);
+    const std::string name = "stage " + std::to_string(stage);
+    c.text(middle, 49, name, 11, 0.5, canvas::paper);
     c.text(middle, 70, figure_detail::number(sigmas[k]), 12, 0.5);
     for (index_t row = 0; row < extents.rows; ++row) {
       const double y = top + double(row) * (cell_height + gap);

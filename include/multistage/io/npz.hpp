@@ -297,8 +297,8 @@ inline void write_npz(const std::string& path,
                       std::uint64_t wide = 0xffffffff) {
   const std::string start = detail::npy_start(path, "|u1", extents, values.size());
   const std::uint64_t size = start.size() + values.size();
-  const auto of_start =
-      detail::crc32({reinterpret_cast<const unsigned char*>(start.data()), start.size()});
+  const auto* const start_bytes = reinterpret_cast<const unsigned char*>(start.data());
+  const auto of_start = detail::crc32({start_bytes, start.size()});
   const auto crc = std::uint32_t(::crc32_z(of_start, values.data(), values.size()));
   const detail::zip_frame frame(name + ".npy", size, crc, size >= wide);
   atomic_file f(path);
@@ -376,8 +376,9 @@ inline npy_array parse_npz(const std::string& path,
                            std::span<const unsigned char> bytes,
                            const std::string& name = {}) {
   const npz_member m = open_npz(path, bytes, name);
-  npy_array a{m.layout.type, m.layout.extents, std::vector<double>(m.layout.count)};
-  m.layout.convert(m.bytes.data() + m.layout.data, m.layout.count, a.values.data());
+  const npy_layout& layout = m.layout;
+  npy_array a{layout.type, layout.extents, std::vector<double>(layout.count)};
+  layout.convert(m.bytes.data() + layout.data, layout.count, a.values.data());
   return a;
 }
 

@@ -59,20 +59,23 @@ struct addition {
   /// Writes the result, and the statistics that backward reads.
   template <class Backend, class T>
   void forward(Backend& b, const forward_pass<T>& p) const {
-    linear_combination<Backend, T>(b, p.y.extents.size(), p.y.data,
-                                   {{T(1), p.in[0].data}, {T(1), p.in[1].data}});
+    const T* const x = p.in[0].data;
+    const T* const y = p.in[1].data;
+    linear_combination<Backend, T>(b, p.y.extents.size(), p.y.data, {{T(1), x}, {T(1), y}});
   }
   /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
     const index_t size = p.dy.extents.size();
-    const T* const dy = p.dy.data;
-    const bool doubles = p.in[0].data == p.in[1].data && p.dx[0].data == p.dx[1].data;
+    const T* const result = p.dy.data;  // whose gradient is that of both
+    T* const dx = p.dx[0].data;
+    T* const dy = p.dx[1].data;
+    const bool doubles = p.in[0].data == p.in[1].data && dx == dy;
     if (doubles)  // x + x
-      return add_to(b, p.dx[0].data, dy, T(2), p.accumulate[0], size);
-    // y's first: x's may have taken over dy's memory.
-    add_to(b, p.dx[1].data, dy, T(1), p.accumulate[1], size);
-    add_to(b, p.dx[0].data, dy, T(1), p.accumulate[0], size);
+      return add_to(b, dx, result, T(2), p.accumulate[0], size);
+    // y's first: x's may have taken over the result's memory.
+    add_to(b, dy, result, T(1), p.accumulate[1], size);
+    add_to(b, dx, result, T(1), p.accumulate[0], size);
   }
 };
 
@@ -104,9 +107,11 @@ struct row_addition {
   void backward(Backend& b, const backward_pass<T>& p) const {
     const shape& y = p.dy.extents;
     const T* const dy = p.dy.data;
-    if (p.dx[1])
-      row_sums(b, y.rows, y.pixels(), y.channels, dy, p.dx[1].data, p.accumulate[1]);
-    add_to(b, p.dx[0].data, dy, T(1), p.accumulate[0], y.size());
+    T* const dx = p.dx[0].data;
+    T* const drow = p.dx[1].data;
+    if (drow)
+      row_sums(b, y.rows, y.pixels(), y.channels, dy, drow, p.accumulate[1]);
+    add_to(b, dx, dy, T(1), p.accumulate[0], y.size());
   }
 };
 

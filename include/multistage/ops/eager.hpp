@@ -120,8 +120,9 @@ template <detail::image_like X, detail::image_like W>
 auto conv(const X& x, const W& weight, const window_motion& how = {}) {
   const detail::packed_image<X> from(x);
   const detail::packed_image<W> w(weight);
-  const ops::conv_window window = how.of(weight.extents()[0], weight.extents()[1]);
-  const index_t out = weight.extents()[3];
+  const auto& kernel = weight.extents();
+  const ops::conv_window window = how.of(kernel[0], kernel[1]);
+  const index_t out = kernel[3];
   const shape& s = (*from).extents;
   auto y = detail::image_beside(x, detail::seen_through(window, s, out));
   ops::conv(y.backend(), *from, *w, y.view(), window);
@@ -143,13 +144,16 @@ auto matmul(const A& a, const B& b) {
   MULTISTAGE_REQUIRE_SUPPORT(typename A::backend_type, gemm, T);
   static_assert(std::is_same_v<T, typename B::value_type>,
                 "multistage: matmul: both matrices have one element type; cast<T>() converts");
-  require<shape_error>(a.extents()[1] == b.extents()[0], "matmul: A is ", a.extents(),
-                       " and B is ", b.extents(), "; the inner extents must be equal");
+  const bool chains = a.extents()[1] == b.extents()[0];
+  require<shape_error>(chains, "matmul: A is ", a.extents(), " and B is ", b.extents(),
+                       "; the inner extents must be equal");
   const index_t rows = a.extents()[0];
   const index_t columns = b.extents()[1];
   auto c = detail::result_beside(a, rank<2>(rows, columns));
   const auto of = [](const auto& v) {
-    return matrix_view<const T>{v.data, v.extents[0], v.extents[1], v.strides[0], v.strides[1]};
+    const auto& e = v.extents;
+    const auto& s = v.strides;
+    return matrix_view<const T>{v.data, e[0], e[1], s[0], s[1]};
   };
   const matrix_view<T> to{c.data(), rows, columns};
   multiply(c.backend(), of(a.cview()), of(b.cview()), to);
@@ -207,7 +211,8 @@ auto attention(const Q& q, const K& k, const V& v, index_t heads) {
   // Tokens lie as the rows of an image one pixel wide.
   const auto image = [](const auto& x) {
     using T = typename std::remove_cvref_t<decltype(x)>::value_type;
-    return view<const T>(x.data, shape{x.extents[0], x.extents[1], 1, x.extents[2]});
+    const auto& e = x.extents;
+    return view<const T>(x.data, shape{e[0], e[1], 1, e[2]});
   };
   auto y = tensor_copy(q);  // memory of the result's extents
   const view<typename Q::value_type> to(y.data(), image(*of_q).extents);

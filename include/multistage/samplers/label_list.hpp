@@ -62,7 +62,8 @@ class label_list {
   std::string name() const {
     std::string text;
     for (const part& p : parts_) {
-      text += (text.empty() ? "" : ",") + (p.name.empty() ? std::to_string(p.first) : p.name);
+      const std::string first = p.name.empty() ? std::to_string(p.first) : p.name;
+      text += (text.empty() ? "" : ",") + first;
       if (p.last != p.first)
         text += "-" + std::to_string(p.last);
     }
@@ -75,7 +76,8 @@ class label_list {
   }
   /// Whether pictures may have different labels.
   bool is_list() const {
-    return parts_.size() > 1 || parts_[0].last > parts_[0].first || parts_[0].name == "random";
+    const part& first = parts_[0];
+    return parts_.size() > 1 || first.last > first.first || first.name == "random";
   }
   /// Of every picture of these seeds, -1 for none.
   /// @param classes how many the model knows. @param names theirs, or none
@@ -129,7 +131,8 @@ class label_list {
   static constexpr int by_chance = -2;  // in the list
   /// Reads all of a text as a number.
   static bool whole_number(std::string_view text, int& value) {
-    const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
+    const char* const behind = text.data() + text.size();
+    const auto [end, status] = std::from_chars(text.data(), behind, value);
     return status == std::errc() && end == text.data() + text.size();
   }
   /// What stands between two commas. @throws value_error

@@ -108,9 +108,10 @@ class dormand_prince {
         {35 / 384.0, 0, 500 / 1113.0, 125 / 192.0, -2187 / 6784.0, 11 / 84.0}};
     static constexpr double c[7] = {0, 1 / 5.0, 3 / 10.0, 4 / 5.0, 8 / 9.0, 1, 1};
     for (std::size_t s = 1; s < 7; ++s) {
-      next_ = *y_ + h * (a[s][0] * k(0) + a[s][1] * k(1) + a[s][2] * k(2));
+      const double* const w = a[s];
+      next_ = *y_ + h * (w[0] * k(0) + w[1] * k(1) + w[2] * k(2));
       if (s > 3)
-        next_ = next_ + h * (a[s][3] * k(3) + a[s][4] * k(4) + a[s][5] * k(5));
+        next_ = next_ + h * (w[3] * k(3) + w[4] * k(4) + w[5] * k(5));
       evaluate(u + c[s] * h, next_, s);
     }
   }
@@ -307,7 +308,8 @@ likelihood log_likelihood(Backend& b,
   const std::size_t rows = std::size_t(x.extents.rows);
   const std::size_t size = std::size_t(x.extents.row_size());
   sampling::likelihood_flow flow(b, x.extents, denoise, transposed, seed);
-  sampling::state<Backend> y(b, {x.extents.rows, 1, 1, x.extents.row_size() + 1});
+  const shape with_integrals{x.extents.rows, 1, 1, x.extents.row_size() + 1};
+  sampling::state<Backend> y(b, with_integrals);
   flow.start(x, y);
   likelihood result;
   const auto to_the_end = [](double) {

@@ -122,7 +122,8 @@ struct posterior_of_part {
         T most = i == begin ? T(-1e30) : maximum[at];
         for (index_t k = 0; k < n; ++k) {
           const T* const image = images + (i + k) * size;  // [size]
-          score[k] = (product(image, query) - T(0.5) * norms[i + k]) * inverse_variance[q];
+          const T half_norm = T(0.5) * norms[i + k];
+          score[k] = (product(image, query) - half_norm) * inverse_variance[q];
           if (score[k] > most)
             most = score[k];
         }
@@ -268,8 +269,10 @@ class optimal_denoiser {
   posterior_sums<T> sums(view<const T> x, std::span<const double> sigmas, view<T> d) const {
     const auto visit = user_.enter("optimal_denoiser");
     add_up(x, sigmas, d);
-    posterior_sums<T> found{std::vector<T>(sigmas.size()), std::vector<T>(sigmas.size())};
     const index_t count = index_t(sigmas.size());
+    posterior_sums<T> found;
+    found.maximum.resize(sigmas.size());
+    found.sum.resize(sigmas.size());
     backend_.download(maximum_.data(), found.maximum.data(), count);
     backend_.download(sum_.data(), found.sum.data(), count);
     return found;

@@ -227,8 +227,8 @@ inline std::string first_difference(const std::vector<std::string>& file,
                                     const std::vector<std::string>& run) {
   for (std::size_t i = 0; i < std::min(file.size(), run.size()); ++i)
     if (file[i] != run[i])
-      return " (class " + std::to_string(i) + " is '" + file[i].substr(0, 60) +
-             "' there, in this run '" + run[i].substr(0, 60) + "')";
+      return " (class " + std::to_string(i) + " is '" + printable(file[i], 60) +
+             "' there, in this run '" + printable(run[i], 60) + "')";
   return " (" + std::to_string(file.size()) + ", this run has " + std::to_string(run.size()) +
          ")";
 }
@@ -242,7 +242,7 @@ inline std::string differences(const io::json& file,
     return from.contains(key) ? io::detail::excerpt(from[key]) : std::string("nothing");
   };
   const auto note = [&](const std::string& key) {
-    text += "\n  " + key.substr(0, 60) + ": the file has " + shown(file, key) + ", " + other +
+    text += "\n  " + printable(key, 60) + ": the file has " + shown(file, key) + ", " + other +
             " " + shown(model, key);
   };
   for (const auto& [key, value] : model.items())

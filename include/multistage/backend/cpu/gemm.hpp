@@ -239,7 +239,8 @@ void multiply_packed(factor<T> a,
     for (index_t p = 0; p < k; p += block_k) {
       const auto left = a.middle_columns(p, std::min(block_k, k - p));
       const T* const right = packed + p * width;  // [block_k, width]
-      any_panel(left, right, width, to, T(alpha), p == 0 ? T(beta) : T(1));
+      const T kept = p == 0 ? T(beta) : T(1);     // of what C holds
+      any_panel(left, right, width, to, T(alpha), kept);
     }
     packed += k * width;
   }
@@ -288,8 +289,9 @@ void multiply(factor<T> a,
         step = width;
       }
       const T kept = p == 0 ? T(beta) : T(1);  // of what C holds
-      any_panel(a.middle_columns(p, some), right, step, c.middle_columns(j, columns), T(alpha),
-                kept);
+      const auto left = a.middle_columns(p, some);
+      const matrix_view<T> to = c.middle_columns(j, columns);
+      any_panel(left, right, step, to, T(alpha), kept);
     }
   }
 }

@@ -143,11 +143,10 @@ void conv_backward_input(const eigen& b,
     });
   }
   if (dx2) {  // 1x1 kernels alone have a second input
-    const T* weight2 = p.weight + p.channels * n;
-    const T beta = accumulate2 ? T(1) : T(0);
+    const matrix_view<const T> weight2{p.weight + p.channels * n, p.channels2, n};
     const matrix_view<T> to{dx2, pixels, p.channels2};
-    multiply(b, {dy, pixels, n}, matrix_view<const T>{weight2, p.channels2, n}.transposed(), to,
-             1, beta);
+    const T beta = accumulate2 ? T(1) : T(0);
+    multiply(b, {dy, pixels, n}, weight2.transposed(), to, 1, beta);
   }
 }
 
@@ -170,14 +169,13 @@ void conv_backward_weight(const eigen& b, const conv_problem<T>& p, const T* dy,
       reader.gather(first + i, rows, to);
     });
     const matrix_view<const T> rows{x.data(), count, patch};
-    multiply(b, rows.transposed(), {dy + first * n, count, n},
-             matrix_view<T>{dweight, patch, n}, 1, 1);
+    const matrix_view<T> gradient{dweight, patch, n};
+    multiply(b, rows.transposed(), {dy + first * n, count, n}, gradient, 1, 1);
   }
   if (p.channels2) {
-    T* dweight2 = dweight + patch * n;
     const matrix_view<const T> rows{p.x2, pixels, p.channels2};
-    multiply(b, rows.transposed(), {dy, pixels, n}, matrix_view<T>{dweight2, p.channels2, n}, 1,
-             1);
+    const matrix_view<T> gradient{dweight + patch * n, p.channels2, n};
+    multiply(b, rows.transposed(), {dy, pixels, n}, gradient, 1, 1);
   }
 }
 

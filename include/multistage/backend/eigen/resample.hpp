@@ -13,10 +13,11 @@ void resample_run(const eigen& b, const resample_problem<T>& p) {
   const axis vertical{p.height, p.rate, p.padding, p.up};
   const axis horizontal{p.width, p.rate, p.padding, p.up};
   const index_t c = p.channels;
+  const index_t line = p.width * c;  // values of a row of x
   b.for_each_piece(p.rows, 1, [&](index_t row, index_t) {
-    const auto x = as_array(p.x + row * p.height * p.width * c, p.height, p.width * c);
+    const auto x = as_array(p.x + row * p.height * line, p.height, line);
     // Rows: [out_height, width channels], a row of the image at a time.
-    array<T> tall = array<T>::Zero(p.out_height, p.width * c);
+    array<T> tall = array<T>::Zero(p.out_height, line);
     for (index_t i = 0; i < p.out_height; ++i)
       for (index_t u = 0; u < p.taps; ++u) {
         const index_t from = vertical.source(i, u);
@@ -30,8 +31,10 @@ void resample_run(const eigen& b, const resample_problem<T>& p) {
       for (index_t j = 0; j < p.out_width; ++j)
         for (index_t v = 0; v < p.taps; ++v) {
           const index_t from = horizontal.source(j, v);
-          if (from >= 0)
-            y.row(i * p.out_width + j) += p.filter[v] * pixels.row(i * p.width + from);
+          if (from < 0)
+            continue;
+          const auto pixel = pixels.row(i * p.width + from);  // [channels]
+          y.row(i * p.out_width + j) += p.filter[v] * pixel;
         }
     y *= p.gain;
     auto to = as_array(p.y + row * y.size(), y.rows(), c);
