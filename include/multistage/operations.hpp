@@ -2,10 +2,10 @@
 // w, {.stride = 2}). docs/operations.md.
 #pragma once
 #include "backend/cpu/backend.hpp"
+#include "ops/activation.hpp"
 #include "ops/copy.hpp"
 #include "ops/dropout.hpp"
 #include "ops/eager.hpp"
-#include "ops/activation.hpp"
 #include "ops/elementwise.hpp"
 #include "ops/gaussian.hpp"
 #include "ops/pool.hpp"

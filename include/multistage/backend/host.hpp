@@ -66,10 +66,12 @@ class host_backend {
  protected:
   /// One thread per processor that the process may use, in a pool that all default handles
   /// share.
-  host_backend() : pool_(shared_pool()) {}
+  host_backend()
+      : pool_(shared_pool()) {}
   /// @param threads that work together; 0 takes usable_processors(). @throws as thread_pool
   /// does
-  explicit host_backend(int threads) : pool_(std::make_shared<thread_pool>(threads)) {}
+  explicit host_backend(int threads)
+      : pool_(std::make_shared<thread_pool>(threads)) {}
 
  private:
   /// The pool of all handles that name no number of threads.

@@ -52,10 +52,14 @@ struct echoed_error : error {
 class message_part {
  public:
   /// Text, whatever its length: literals are not of a type each.
-  message_part(const char* text) : part_(text), write_(write_text) {}
+  message_part(const char* text)
+      : part_(text),
+        write_(write_text) {}
   /// What << puts there.
   template <class T>
-  message_part(const T& value) : part_(&value), write_(write_value<T>) {}
+  message_part(const T& value)
+      : part_(&value),
+        write_(write_value<T>) {}
   /// Puts the part into a stream.
   void write(std::ostream& to) const {
     write_(to, part_);

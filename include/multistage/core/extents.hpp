@@ -109,7 +109,8 @@ struct extents {
   }
 
   /// Known extents as they are, the others 0.
-  constexpr extents() : value_(index_list<rank()>((Extents == dynamic ? 0 : Extents)...)) {}
+  constexpr extents()
+      : value_(index_list<rank()>((Extents == dynamic ? 0 : Extents)...)) {}
   /// One number an axis. @throws shape_error where one differs from what the type says
   template <std::convertible_to<index_t>... Values>
   requires(sizeof...(Values) == sizeof...(Extents) &&
@@ -117,7 +118,8 @@ struct extents {
       : extents(index_list<rank()>(values...)) {}
   /// From a list with one number an axis. @throws shape_error where one differs from what the
   /// type says
-  constexpr explicit extents(const index_list<rank()>& values) : value_(values) {
+  constexpr explicit extents(const index_list<rank()>& values)
+      : value_(values) {
     for (int k = 0; k < rank(); ++k)
       if (static_extent(k) != dynamic && value_[k] != static_extent(k))
         fail<shape_error>("extents: axis ", k, " has ", value_[k], ", its type says ",

@@ -29,9 +29,11 @@ class one_user {
    public:
     /// @param user where the using thread is noted until the end; null within a use of the same
     /// thread, whose end it must not tell
-    explicit visit(std::atomic<std::thread::id>* user) : user_(user) {}
+    explicit visit(std::atomic<std::thread::id>* user)
+        : user_(user) {}
     /// The use goes on under another name and ends once.
-    visit(visit&& other) noexcept : user_(std::exchange(other.user_, nullptr)) {}
+    visit(visit&& other) noexcept
+        : user_(std::exchange(other.user_, nullptr)) {}
     ~visit() {
       if (user_ != nullptr)
         user_->store(std::thread::id(), std::memory_order_release);

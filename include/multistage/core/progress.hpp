@@ -20,7 +20,9 @@ class progress {
  public:
   /// @param every seconds between plain lines.
   explicit progress(std::string label, double every = 10)
-      : label_(std::move(label)), every_(every), terminal_(::isatty(2) != 0) {
+      : label_(std::move(label)),
+        every_(every),
+        terminal_(::isatty(2) != 0) {
     std::fflush(stdout);  // what was said before stands before
   }
   ~progress() {

@@ -79,10 +79,12 @@ struct random_stream {
 
   /// @param stream_ any number; streams of one seed are independent of each other
   MULTISTAGE_HD constexpr random_stream(std::uint64_t seed_, std::uint64_t stream_ = 0)
-      : seed(seed_), stream(stream_) {}
+      : seed(seed_),
+        stream(stream_) {}
   /// @param step tells apart the draws of one purpose; below 2^48.
   MULTISTAGE_HD constexpr random_stream(std::uint64_t seed_, purpose use, std::uint64_t step)
-      : seed(seed_), stream((std::uint64_t(use) << 48) | step) {}
+      : seed(seed_),
+        stream((std::uint64_t(use) << 48) | step) {}
 
   /// The four words of elements 4i to 4i + 3: Philox at counter (i, stream) under key `seed`.
   MULTISTAGE_HD constexpr philox_block block(std::uint64_t i) const {

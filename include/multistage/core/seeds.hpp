@@ -71,16 +71,21 @@ concept seed_range = requires(const Range& r) {
 class seed_list {
  public:
   /// The seed 0 alone.
-  seed_list() : seeds_{0} {}
+  seed_list()
+      : seeds_{0} {}
   /// From text like "0-63,100".
-  seed_list(const char* text) : seeds_(parse_seeds(text)) {}
+  seed_list(const char* text)
+      : seeds_(parse_seeds(text)) {}
   /// The same from text of another kind.
-  seed_list(std::string_view text) : seeds_(parse_seeds(text)) {}
+  seed_list(std::string_view text)
+      : seeds_(parse_seeds(text)) {}
   /// The same from text of another kind.
-  seed_list(const std::string& text) : seeds_(parse_seeds(text)) {}
+  seed_list(const std::string& text)
+      : seeds_(parse_seeds(text)) {}
   /// From one number, several, or any range of them.
   template <seed_number T>
-  seed_list(T seed) : seed_list(std::initializer_list<T>{seed}) {}
+  seed_list(T seed)
+      : seed_list(std::initializer_list<T>{seed}) {}
   /// Several numbers, in this order: seed_list{3, 1, 4}.
   template <seed_number T>
   seed_list(std::initializer_list<T> seeds) {

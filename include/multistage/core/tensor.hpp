@@ -35,7 +35,9 @@ class tensor_view : public tensor_base,
   tensor_view(const Backend& backend,
               const multistage::view<T, Extents>& v,
               std::shared_ptr<const void> owner = nullptr)
-      : backend_(backend), view_(v), owner_(std::move(owner)) {}
+      : backend_(backend),
+        view_(v),
+        owner_(std::move(owner)) {}
   /// A second view of the same elements.
   tensor_view(const tensor_view&) = default;
 
@@ -145,12 +147,14 @@ class basic_tensor : public tensor_base,
       backend_->upload(host.data(), data(), e.size());
   }
   /// The same on a default backend.
-  explicit basic_tensor(const Extents& e) : basic_tensor(Backend(), e) {}
+  explicit basic_tensor(const Extents& e)
+      : basic_tensor(Backend(), e) {}
   /// Zeros along one axis, on a default backend.
   explicit basic_tensor(index_t size) requires(Extents::rank() == 1)
       : basic_tensor(Backend(), Extents(size)) {}
   /// From host values on a default backend. @throws shape_error when their number differs
-  basic_tensor(const Extents& e, std::span<const T> host) : basic_tensor(Backend(), e, host) {}
+  basic_tensor(const Extents& e, std::span<const T> host)
+      : basic_tensor(Backend(), e, host) {}
   /// From a list of values on a default backend. @throws shape_error when their number differs
   basic_tensor(const Extents& e, std::initializer_list<T> host)
       : basic_tensor(Backend(), e, {host.begin(), host.size()}) {}

@@ -39,7 +39,8 @@ class thread_pool {
   /// @param threads how many work together, the caller among them; 0 takes as many as there are
   /// usable_processors(). @throws value_error outside 0..1024, state_error when the system does
   /// not start so many threads
-  explicit thread_pool(int threads = 0) : size_(threads > 0 ? threads : usable_processors()) {
+  explicit thread_pool(int threads = 0)
+      : size_(threads > 0 ? threads : usable_processors()) {
     require<value_error>(threads >= 0 && threads <= 1024, "thread_pool: threads = ", threads,
                          " is outside 0..1024; 0 takes one per processor");
     // How often to look before giving way: not at all where threads are more than processors,
@@ -77,7 +78,8 @@ class thread_pool {
  private:
   /// The threads beside the caller, and the job that they share.
   struct crew {
-    crew(int size, int patience) : patience_(patience) {
+    crew(int size, int patience)
+        : patience_(patience) {
       threads_.reserve(std::size_t(size - 1));
       try {
         for (int i = 1; i < size; ++i)

@@ -35,17 +35,23 @@ struct view {
   constexpr view() = default;
   /// Elements that lie one after the other.
   constexpr view(T* data_, const Extents& e)
-      : data(data_), extents(e), strides(packed_strides(e)) {}
+      : data(data_),
+        extents(e),
+        strides(packed_strides(e)) {}
   /// Any strides, in elements; the caller sees to it that all of them stay within its memory.
   constexpr view(T* data_, const Extents& e, const index_list<Extents::rank()>& s)
-      : data(data_), extents(e), strides(s) {}
+      : data(data_),
+        extents(e),
+        strides(s) {}
   /// A mutable view reads as a const one; extents may be known to one type and not to the
   /// other. @throws shape_error
   template <class U, class Other>
   requires(std::is_convertible_v<U (*)[], T (*)[]>&& Other::rank() == Extents::rank() &&
            !(std::is_same_v<U, T> &&
              std::is_same_v<Other, Extents>)) constexpr view(const view<U, Other>& v)
-      : data(v.data), extents(convert_extents<Extents>(v.extents)), strides(v.strides) {}
+      : data(v.data),
+        extents(convert_extents<Extents>(v.extents)),
+        strides(v.strides) {}
 
   /// Whether the elements lie one after the other, the last axis fastest, as operations need
   /// them.

@@ -123,7 +123,8 @@ class augmenter {
   /// @param image extents of one image; rows do not matter
   /// @throws value_error for options out of range or what such images cannot have
   augmenter(const augment_options& options, const shape& image)
-      : options_(options), extents_{1, image.height, image.width, image.channels} {
+      : options_(options),
+        extents_{1, image.height, image.width, image.channels} {
     using enum augmentation;
     check_options("augmentation", options);
     require<value_error>(!options.has(rotate_int) || image.height == image.width,

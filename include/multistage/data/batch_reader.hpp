@@ -146,7 +146,9 @@ class batch_reader {
     std::vector<float> untransformed{};
 
     state(image_source set, image_transform what, const batch_parts& wanted)
-        : images(std::move(set)), unbound(std::move(what)), parts(wanted) {
+        : images(std::move(set)),
+          unbound(std::move(what)),
+          parts(wanted) {
       transform.extents.rows = 1;
     }
     image_batch read(const step_numbers& numbers,

@@ -52,7 +52,8 @@ class any_denoiser {
   template <class Denoise>
   struct of final : any {
     Denoise denoise;
-    explicit of(Denoise&& d) : denoise(std::move(d)) {}
+    explicit of(Denoise&& d)
+        : denoise(std::move(d)) {}
     void evaluate(view<const double> x, double sigma, view<double> denoised) override {
       denoise(x, sigma, denoised);
     }

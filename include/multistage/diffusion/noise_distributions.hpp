@@ -190,10 +190,12 @@ inline double draw_between(const log_normal_levels& d,
 class noise_level_draws {
  public:
   /// EDM's: log_normal_levels.
-  noise_level_draws() : noise_level_draws(log_normal_levels{}) {}
+  noise_level_draws()
+      : noise_level_draws(log_normal_levels{}) {}
   /// Of a distribution's value. @throws value_error for parameters out of range
   template <noise_distribution D>
-  noise_level_draws(D d) : held_(std::make_shared<holder<D>>(std::move(d))) {
+  noise_level_draws(D d)
+      : held_(std::make_shared<holder<D>>(std::move(d))) {
     const D& given = static_cast<const holder<D>&>(*held_).d;
     if constexpr (requires { D::fields(given, [](const option&, const auto&) {}); })
       check_options(held_->name(), given);
@@ -247,7 +249,8 @@ class noise_level_draws {
   template <class D>
   struct holder final : base {
     D d;
-    explicit holder(D given) : d(std::move(given)) {}
+    explicit holder(D given)
+        : d(std::move(given)) {}
     const char* name() const override {
       if constexpr (requires { D::name(); })
         return D::name();

@@ -138,7 +138,8 @@ class any_preconditioning : public preconditioning {
   /// EDM's.
   any_preconditioning() = default;
   /// One of the library's, by name and constants.
-  any_preconditioning(const preconditioning& named) : preconditioning(named) {}
+  any_preconditioning(const preconditioning& named)
+      : preconditioning(named) {}
   /// The same with usual constants.
   any_preconditioning(precondition name, double of_images = 0.5)
       : preconditioning{name, of_images} {}

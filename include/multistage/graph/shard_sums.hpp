@@ -44,7 +44,8 @@ template <class T, class Backend>
 class shard_sums {
  public:
   /// Where it computes.
-  explicit shard_sums(Backend backend) : backend_(std::move(backend)) {}
+  explicit shard_sums(Backend backend)
+      : backend_(std::move(backend)) {}
 
   /// Takes the memory that so many shards need at once. @param largest elements of a node's
   /// parameters

@@ -46,7 +46,9 @@ namespace detail {
 class archive_reader {
  public:
   /// @throws file_error for what is no archive
-  explicit archive_reader(const std::string& path) : path_(path), file_(path) {
+  explicit archive_reader(const std::string& path)
+      : path_(path),
+        file_(path) {
     ::archive* const a = from_.get();
     if (a == nullptr)
       throw std::bad_alloc();

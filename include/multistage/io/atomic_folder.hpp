@@ -17,7 +17,8 @@ class atomic_folder {
   /// @param replaces whether a folder of that name is replaced; the caller knows that it may
   /// be. @throws file_error where there is one and it is not, or its place cannot be written
   MULTISTAGE_COLD atomic_folder(std::string path, bool replaces)
-      : path_(without_slash(std::move(path))), replaces_(replaces) {
+      : path_(without_slash(std::move(path))),
+        replaces_(replaces) {
     namespace fs = std::filesystem;
     std::error_code problem;
     require<file_error>(replaces || !fs::exists(fs::symlink_status(path_, problem)), path_,

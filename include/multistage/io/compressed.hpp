@@ -25,7 +25,8 @@ namespace detail {
 class inflater {
  public:
   /// @param window zlib's windowBits: -15 for bare streams, 15 + 16 for gzip
-  inflater(std::span<const unsigned char> from, int window) : from_(from) {
+  inflater(std::span<const unsigned char> from, int window)
+      : from_(from) {
     if (inflateInit2(&z_, window) != Z_OK)
       throw std::bad_alloc();
   }

@@ -1,5 +1,5 @@
 // The pictures of a multi-stage model: grids of images, the similarity of noise levels with its
-// stages, losses by stage, trajectories.
+// stages, trajectories, and curves (line_chart.hpp).
 //
 //   image_grid(images, {16, 32, 32, 3}, 4, 2).save("grid.png");  // 4 columns, twice as large
 //   line_chart({{"stage 0", steps, losses, stage_colour(0)}}, "Loss", "kimg", "loss", true);
@@ -13,21 +13,11 @@
 #include "../stages/partition.hpp"
 #include "canvas.hpp"
 #include "images.hpp"
+#include "line_chart.hpp"
 
 namespace multistage::io {
 
 namespace figure_detail {
-
-/// Three digits, with an exponent where that is shorter.
-inline std::string number(double v) {
-  const double size = std::fabs(v);
-  char text[32];
-  if (v != 0 && (size < 0.01 || size >= 10000))
-    std::snprintf(text, sizeof text, "%.1e", v);
-  else
-    std::snprintf(text, sizeof text, "%.3g", v);
-  return text;
-}
 
 /// @throws shape_error for values that are no images of those extents, or none that can be seen
 inline void check_images(const char* figure, std::size_t values, const shape& extents) {
@@ -39,101 +29,6 @@ inline void check_images(const char* figure, std::size_t values, const shape& ex
                        " channels; 1 (grey) or 3 (RGB) can be shown, latent images are"
                        " decoded first");
 }
-
-/// The values an axis shows, from one end to the other.
-struct axis_range {
-  double low;
-  double high;
-  bool log = false;
-
-  /// Where v lies between the ends, as a share.
-  double place(double v) const {
-    if (log)
-      return std::log(v / low) / std::log(high / low);
-    return (v - low) / (high - low);
-  }
-  /// Powers of ten times the digits, those that lie within.
-  std::vector<double> powers(const std::vector<double>& digits) const {
-    std::vector<double> found;
-    const double top = high * 1.0001;  // so that rounding leaves no end out
-    const double bottom = low * 0.9999;
-    const int first = int(std::floor(std::log10(low)));
-    for (int e = first; std::pow(10.0, e) <= top; ++e)
-      for (const double digit : digits) {
-        const double v = digit * std::pow(10.0, e);
-        if (v >= bottom && v <= top)
-          found.push_back(v);
-      }
-    return found;
-  }
-  /// Steps of 1, 2, 5 or 10 times a power of ten, about five of them.
-  std::vector<double> steps() const {
-    std::vector<double> found;
-    const double raw = (high - low) / 5;
-    const double power = std::pow(10.0, std::floor(std::log10(raw)));
-    const double m = raw / power;
-    const double step = power * (m < 1.5 ? 1 : m < 3.5 ? 2 : m < 7.5 ? 5 : 10);
-    const double first = std::ceil(low / step - 1e-9) * step;
-    for (double v = first; v <= high + 1e-9 * step; v += step)
-      found.push_back(std::fabs(v) < 1e-12 * step ? 0 : v);
-    return found;
-  }
-  /// Round numbers within, at least three where there are so many: on a logarithmic axis powers
-  /// of ten, with 2 and 5, with all digits, or, where the interval is short, equal steps.
-  std::vector<double> ticks() const {
-    static const std::vector<double> digits[] = {
-        {1},
-        {1, 2, 5},
-        {1, 2, 3, 4, 5, 6, 7, 8, 9},
-    };
-    if (log)
-      for (const std::vector<double>& some : digits)
-        if (const std::vector<double> found = powers(some); found.size() >= 4)
-          return found;
-    return steps();
-  }
-  /// The label, which says so where the axis is logarithmic.
-  std::string said(const std::string& label) const {
-    return log ? label + " (logarithmic)" : label;
-  }
-};
-
-/// A plotting area, in pixels, and what its axes show.
-struct axes {
-  canvas& c;
-  double left;
-  double top;
-  double width;
-  double height;
-  axis_range across;
-  axis_range upwards;
-
-  /// Pixels from the left.
-  double x(double v) const {
-    return left + width * across.place(v);
-  }
-  /// Pixels from the top.
-  double y(double v) const {
-    return top + height * (1 - upwards.place(v));
-  }
-  /// Lines at the ticks with their numbers, the frame, and the labels beside it.
-  void draw(const std::string& x_label, const std::string& y_label) {
-    const double bottom = top + height;
-    for (const double v : across.ticks()) {
-      c.line(x(v), top, x(v), bottom, canvas::light);
-      c.text(x(v), bottom + 14, number(v), 12, 0.5);
-    }
-    for (const double v : upwards.ticks()) {
-      c.line(left, y(v), left + width, y(v), canvas::light);
-      c.text(left - 8, y(v), number(v), 12, 1);
-    }
-    c.frame(left, top, width, height, canvas::grey);
-    const double middle_x = left + width / 2;
-    const double middle_y = top + height / 2;
-    c.text(middle_x, bottom + 38, across.said(x_label), 14, 0.5);
-    c.text(left - 52, middle_y, upwards.said(y_label), 14, 0.5, canvas::ink, true);
-  }
-};
 
 }  // namespace figure_detail
 
@@ -150,7 +45,8 @@ struct grid_layout {
   /// Can be asked for before the images are there. @throws value_error for a grid that is no
   /// picture
   grid_layout(shape extents, int grid_columns, int zoom, bool title = false)
-      : columns(grid_columns), top(title ? 34 : gap) {
+      : columns(grid_columns),
+        top(title ? 34 : gap) {
     require<value_error>(columns >= 1 && zoom >= 1 && extents.rows >= 1,
                          "image_grid: ", extents.rows, " images, ", columns, " columns, zoom ",
                          zoom, "; all must be above 0");
@@ -346,112 +242,6 @@ inline canvas heat_map(const std::vector<double>& matrix,
   c.text(a.middle_x(), a.bottom() + below, label, 14, 0.5);
   c.text(a.left - 58, a.middle_y(), label, 14, 0.5, canvas::ink, true);
   draw_colour_bar(c, a);
-  return c;
-}
-
-/// A curve in a chart. Points that are not finite are left out.
-struct curve {
-  std::string name;       ///< in the legend
-  std::vector<double> x;  ///< one a point
-  std::vector<double> y;  ///< as many
-  colour ink;             ///< colour of the line
-};
-
-namespace figure_detail {
-
-/// Whether a point can be drawn: finite, and above 0 where its axis is logarithmic.
-inline bool is_point(const curve& k, std::size_t i, bool log_x, bool log_y) {
-  const auto shown = [](double v, bool log) {
-    return std::isfinite(v) && (!log || v > 0);
-  };
-  return shown(k.x[i], log_x) && shown(k.y[i], log_y);
-}
-
-/// What axes show of curves: {x, y}, with room above and below.
-inline std::pair<axis_range, axis_range> ranges_of(const std::vector<curve>& curves,
-                                                   bool log_x,
-                                                   bool log_y) {
-  axis_range x{HUGE_VAL, -HUGE_VAL, log_x};
-  axis_range y{HUGE_VAL, -HUGE_VAL, log_y};
-  const auto include = [](axis_range& range, double v) {
-    range.low = std::min(range.low, v);
-    range.high = std::max(range.high, v);
-  };
-  for (const curve& k : curves)
-    for (std::size_t i = 0; i < k.x.size(); ++i) {
-      if (!is_point(k, i, log_x, log_y))
-        continue;
-      include(x, k.x[i]);
-      include(y, k.y[i]);
-    }
-  // Without any point something is shown all the same: axes with nothing in them.
-  const bool nothing = !(x.low <= x.high);
-  if (nothing) {
-    x = {log_x ? 1.0 : 0.0, log_x ? 10.0 : 1.0, log_x};
-    y = {log_y ? 0.1 : 0.0, 1.0, log_y};
-  }
-  if (x.low == x.high)
-    x.high = log_x ? 2 * x.low : x.low + 1;
-  if (log_y) {
-    y.low /= 1.25;
-    y.high *= 1.25;
-  } else {
-    const double room = y.high > y.low ? (y.high - y.low) * 0.05 : 0.5;
-    y.low -= room;
-    y.high += room;
-  }
-  return {x, y};
-}
-
-/// A curve through its points; one that has a single point is a square there.
-inline void draw_curve(axes& a, const curve& k) {
-  bool begun = false;
-  double before_x = 0;
-  double before_y = 0;
-  int points = 0;
-  for (std::size_t i = 0; i < k.x.size(); ++i) {
-    if (!is_point(k, i, a.across.log, a.upwards.log))
-      continue;
-    const double x = a.x(k.x[i]);
-    const double y = a.y(k.y[i]);
-    if (begun)
-      a.c.line(before_x, before_y, x, y, k.ink, 2);
-    begun = true;
-    before_x = x;
-    before_y = y;
-    ++points;
-  }
-  if (points == 1)
-    a.c.rectangle(before_x - 2, before_y - 2, 5, 5, k.ink);
-}
-
-}  // namespace figure_detail
-
-/// Curves over common axes, y logarithmic if all is above 0 and asked for.
-inline canvas line_chart(const std::vector<curve>& curves,
-                         const std::string& title,
-                         const std::string& x_label,
-                         const std::string& y_label,
-                         bool log_y,
-                         bool log_x = false) {
-  using namespace figure_detail;
-  for (const curve& k : curves) {
-    const std::size_t points = k.x.size();
-    require<value_error>(points == k.y.size(), "line_chart: curve '", k.name, "' has ", points,
-                         " x and ", k.y.size(), " y; give as many of each");
-  }
-  const auto [across, upwards] = ranges_of(curves, log_x, log_y);
-  canvas c(860, 480);
-  c.text(84, 24, title, 15);
-  axes a{c, 84, 46, 620, 366, across, upwards};
-  a.draw(x_label, y_label);
-  double legend = 60;
-  for (const curve& k : curves) {
-    draw_curve(a, k);
-    c.line(720, legend, 742, legend, k.ink, 3);
-    c.text(750, legend, k.name, 13);
-    legend += 22;
-  }
   return c;
 }
 

@@ -45,8 +45,10 @@ class descriptor {
  public:
   descriptor() = default;
   /// Takes an open file over; -1 for none.
-  explicit descriptor(int number) : number_(number) {}
-  descriptor(descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
+  explicit descriptor(int number)
+      : number_(number) {}
+  descriptor(descriptor&& other) noexcept
+      : number_(std::exchange(other.number_, -1)) {}
   descriptor& operator=(descriptor&& other) noexcept {
     std::swap(number_, other.number_);
     return *this;
@@ -343,7 +345,9 @@ class byte_source {
   }
   /// Of memory that `owner` keeps.
   byte_source(std::shared_ptr<const void> owner, std::span<const unsigned char> bytes)
-      : owner_(std::move(owner)), memory_(bytes), size_(bytes.size()) {}
+      : owner_(std::move(owner)),
+        memory_(bytes),
+        size_(bytes.size()) {}
   /// Of memory that it takes over.
   explicit byte_source(std::vector<unsigned char> bytes) {
     auto held = std::make_shared<const std::vector<unsigned char>>(std::move(bytes));
@@ -381,7 +385,8 @@ class atomic_file {
  public:
   /// @throws file_error when the directory cannot be written, or the path is no regular file.
   explicit atomic_file(std::string path)
-      : path_(std::move(path)), place_(detail::find_place(path_)) {
+      : path_(std::move(path)),
+        place_(detail::find_place(path_)) {
     detail::tidy(place_.directory.get());
     if (!detail::open_partial(place_, partial_, file_))
       fail<file_error>(path_, ": cannot be written: ", std::strerror(errno));

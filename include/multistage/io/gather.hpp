@@ -66,7 +66,8 @@ inline std::vector<unsigned char> start_of(const std::string& path) {
 class file_walk {
  public:
   file_walk(const file_visitor& visit, std::vector<failed_file>* failed)
-      : visit_(visit), failed_(failed) {}
+      : visit_(visit),
+        failed_(failed) {}
   /// Hidden files and folders that were passed by.
   index_t hidden = 0;
 

@@ -110,7 +110,11 @@ class image_maker {
               thread_pool& pool,
               const image_sink& sink,
               prepared& made)
-      : options_(options), channels_(channels), pool_(pool), sink_(sink), made_(made) {
+      : options_(options),
+        channels_(channels),
+        pool_(pool),
+        sink_(sink),
+        made_(made) {
     reading_ = {options.most_pixels, &warnings_, options.background.rgb};
   }
 

@@ -80,7 +80,8 @@ class jpeg_reader {
 
  private:
   jpeg_reader(const std::string& path, const picture_options& options)
-      : path_(path), options_(options) {
+      : path_(path),
+        options_(options) {
     d_.err = jpeg_std_error(&errors_);
     d_.client_data = this;
     errors_.error_exit = [](j_common_ptr c) {

@@ -23,7 +23,9 @@ namespace detail {
 /// keys that none of them has.
 class reader {
  public:
-  reader(const json& j, std::string where) : j_(j), where_(std::move(where)) {
+  reader(const json& j, std::string where)
+      : j_(j),
+        where_(std::move(where)) {
     require<value_error>(j.is_object(), where_, ": is not a JSON object");
   }
 

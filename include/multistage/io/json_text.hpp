@@ -100,9 +100,11 @@ class json_document {
  public:
   json_document() = default;
   /// Takes a value over.
-  explicit json_document(nlohmann::json value) : value_(std::move(value)) {}
+  explicit json_document(nlohmann::json value)
+      : value_(std::move(value)) {}
   /// Leaves an empty document behind.
-  json_document(json_document&& other) noexcept : value_(std::move(other.value_)) {}
+  json_document(json_document&& other) noexcept
+      : value_(std::move(other.value_)) {}
   /// Exchanges the two documents, so that no value is destroyed where there may be no memory.
   json_document& operator=(json_document&& other) noexcept {
     value_.swap(other.value_);

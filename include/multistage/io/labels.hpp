@@ -48,7 +48,9 @@ inline bool is_label_number(const std::string& text) {
 /// Takes a table apart, character by character (RFC 4180).
 class table_reader {
  public:
-  table_reader(const std::string& path, std::string_view text) : path_(path), text_(text) {
+  table_reader(const std::string& path, std::string_view text)
+      : path_(path),
+        text_(text) {
     if (text_.substr(0, 3) == "\xef\xbb\xbf")  // a byte order mark, as spreadsheets write it
       text_.remove_prefix(3);
   }

@@ -86,7 +86,8 @@ class npy_header {
 
   /// `broken(why)` must throw.
   template <class Broken>
-  npy_header(std::string text, Broken&& broken) : text_(std::move(text)) {
+  npy_header(std::string text, Broken&& broken)
+      : text_(std::move(text)) {
     for (const char* key : {"descr", "fortran_order", "shape"})
       if (text_.find(key) == std::string::npos)
         broken(std::string("the header lacks '") + key + "'");

@@ -35,7 +35,8 @@ class zip_archive {
  public:
   /// @throws file_error
   zip_archive(const std::string& path, std::span<const unsigned char> bytes)
-      : path_(path), bytes_(bytes) {
+      : path_(path),
+        bytes_(bytes) {
     if (bytes.size() < 22)
       broken(0, "the file is cut");
     // The directory's end has a comment of up to 64 KiB behind it, and its signature in front.
@@ -193,7 +194,10 @@ class zip_frame {
  public:
   /// @param wide whether zip64's fields are written
   zip_frame(std::string name, std::uint64_t size, std::uint32_t crc, bool wide)
-      : name_(std::move(name)), size_(size), crc_(crc), wide_(wide) {}
+      : name_(std::move(name)),
+        size_(size),
+        crc_(crc),
+        wide_(wide) {}
 
   /// Before the file's bytes.
   std::string local_header() const {

@@ -28,7 +28,9 @@ class png_reader {
   png_reader(const std::string& path,
              std::span<const unsigned char> bytes,
              const picture_options& options)
-      : path_(path), bytes_(bytes), options_(options) {
+      : path_(path),
+        bytes_(bytes),
+        options_(options) {
     // Signature, length, "IHDR", then width and height: looked at before libpng allocates.
     if (bytes.size() < 33 || std::memcmp(bytes.data() + 12, "IHDR", 4) != 0)
       fail<file_error>(path, ": is not a sound PNG: its header is ",

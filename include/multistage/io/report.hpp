@@ -15,7 +15,8 @@ namespace multistage::io {
 class report {
  public:
   /// @param title of the page and of its first heading
-  explicit report(const std::string& title) : title_(escape(title)) {}
+  explicit report(const std::string& title)
+      : title_(escape(title)) {}
 
   /// A paragraph.
   report& text(const std::string& paragraph) {

@@ -27,7 +27,9 @@ struct picture_size {
   /// Pictures keep their size.
   picture_size() = default;
   /// Of numbers.
-  constexpr picture_size(index_t width_, index_t height_) : width(width_), height(height_) {}
+  constexpr picture_size(index_t width_, index_t height_)
+      : width(width_),
+        height(height_) {}
   /// Of text. @throws value_error for what is no size
   MULTISTAGE_COLD explicit picture_size(const std::string& text) {
     constexpr index_t longest = 65536;
@@ -133,7 +135,8 @@ struct line_filter {
 
   /// @param from pixels that are there. @param to pixels that are wanted
   line_filter(index_t from, index_t to, resize_filter filter)
-      : first(std::size_t(to)), count(std::size_t(to)) {
+      : first(std::size_t(to)),
+        count(std::size_t(to)) {
     const bool smooth = filter == resize_filter::lanczos;
     const double scale = double(from) / double(to);
     const double widened = std::max(scale, 1.0);  // where the picture shrinks

@@ -56,12 +56,15 @@ struct tensor_entry {
 class safetensors {
  public:
   /// Opens a file and reads its header. @throws file_error
-  explicit safetensors(std::string path) : path_(std::move(path)), source_(path_) {
+  explicit safetensors(std::string path)
+      : path_(std::move(path)),
+        source_(path_) {
     parse();
   }
   /// From memory; `path` names it in messages.
   safetensors(std::string path, std::vector<unsigned char> bytes)
-      : path_(std::move(path)), source_(std::move(bytes)) {
+      : path_(std::move(path)),
+        source_(std::move(bytes)) {
     parse();
   }
 

@@ -19,7 +19,9 @@ namespace multistage::io::detail {
 class value_range {
  public:
   /// @param path of the file. @param white the integer that is 1; 0 for floats
-  value_range(std::string path, double white) : path_(std::move(path)), white_(white) {}
+  value_range(std::string path, double white)
+      : path_(std::move(path)),
+        white_(white) {}
   value_range(const value_range&) = delete;
   value_range& operator=(const value_range&) = delete;
   /// Of arrays that were read in part.
@@ -67,7 +69,8 @@ inline image_source watched(image_source images, const std::string& path, double
     index_t read = 0;
     bool said = false;
     std::mutex turn{};  // for those: images are read by several threads
-    state(const std::string& path, double white) : range(path, white) {}
+    state(const std::string& path, double white)
+        : range(path, white) {}
   };
   const auto seen = std::make_shared<state>(path, white);
   image_source watching = images;

@@ -31,7 +31,8 @@ struct gaussian {
   matrix factor;
 
   /// Mean and factor of the features x [n, dimension].
-  explicit gaussian(const rows& x) : mean(Eigen::RowVectorXd::Zero(x.cols())) {
+  explicit gaussian(const rows& x)
+      : mean(Eigen::RowVectorXd::Zero(x.cols())) {
     for (index_t i = 0; i < x.rows(); ++i)
       mean += x.row(i);
     mean /= double(x.rows());

@@ -56,7 +56,9 @@ inline constexpr window down{.kernel = 3, .stride = 2, .padding = 0};
 template <class Builder>
 class description {
  public:
-  description(Builder& b, inception_pooling pooling) : b_(b), pooling_(pooling) {}
+  description(Builder& b, inception_pooling pooling)
+      : b_(b),
+        pooling_(pooling) {}
 
   /// @param x the image [299, 299, 3] in [-1, 1]
   feature operator()(feature x) {
@@ -227,7 +229,10 @@ class inception {
             const source& weights,
             inception_pooling pooling = inception_pooling::fid,
             index_t classes = 0)
-      : backend_(backend), pooling_(pooling), classes_(classes), network_(backend, recorded()) {
+      : backend_(backend),
+        pooling_(pooling),
+        classes_(classes),
+        network_(backend, recorded()) {
     std::vector<float> own(std::size_t(network_.network().parameter_elements));
     for_each_parameter([&](const parameter& p, const std::string& name) {
       const std::vector<float> given = weights(name, upstream_extents(p));

@@ -33,7 +33,9 @@ inline constexpr index_t block = 512;
 class distances {
  public:
   /// Copies both sets; memory is theirs twice.
-  distances(const rows& x, const rows& y) : dimension_(x.cols()), x_rows_(x.rows()) {
+  distances(const rows& x, const rows& y)
+      : dimension_(x.cols()),
+        x_rows_(x.rows()) {
     // Squares of very small features would be 0 and those of very large ones infinite. All
     // that is asked is which distance is larger, which a power of two leaves as it is.
     const double largest = std::max(x.cwiseAbs().maxCoeff(), y.cwiseAbs().maxCoeff());

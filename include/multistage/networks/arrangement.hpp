@@ -76,7 +76,8 @@ class level_skips {
  public:
   /// @param skips of all levels that are left, the last one first. @param count of this level's
   constexpr level_skips(constant_vector<feature>& skips, int count)
-      : skips_(skips), left_(count) {}
+      : skips_(skips),
+        left_(count) {}
   /// Skips are read once.
   level_skips(const level_skips&) = delete;
   constexpr ~level_skips() {

@@ -59,7 +59,8 @@ class growing_widths {
   /// @param macs what a stage costs at a width, infinite where groups or heads do not fit.
   /// @throws value_error when no width fits
   growing_widths(const tailoring& t, std::function<double(int)> macs)
-      : t_(t), macs_(std::move(macs)) {
+      : t_(t),
+        macs_(std::move(macs)) {
     for (const double share : t.shares)
       sum_ += share;
     const int least = next_width(0);

@@ -25,7 +25,8 @@ template <class X, class Extents = typename X::extents_type>
 class packed {
  public:
   using value_type = typename X::value_type;
-  explicit packed(const X& x) : view_(x.cview()) {
+  explicit packed(const X& x)
+      : view_(x.cview()) {
     if (view_.contiguous())
       return;
     copy_ = tensor_copy(x);

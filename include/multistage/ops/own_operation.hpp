@@ -99,7 +99,8 @@ class own_operation {
   /// Keeps a copy of the operation's attributes by their bytes, and its functions for all its
   /// backends.
   template <own Op>
-  constexpr explicit own_operation(const Op& op) : table_(&detail::own_table_of<Op>) {
+  constexpr explicit own_operation(const Op& op)
+      : table_(&detail::own_table_of<Op>) {
     static_assert(sizeof(Op) <= most_bytes,
                   "multistage: the attributes of an operation of one's own take at most 64 "
                   "bytes: keep large things in parameters or operands");

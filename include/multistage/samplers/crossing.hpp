@@ -87,7 +87,8 @@ class alignment {
  public:
   /// Of levels that descend; both ends stay.
   explicit alignment(std::vector<double> levels)
-      : levels_(std::move(levels)), fixed_(levels_.size(), 0) {
+      : levels_(std::move(levels)),
+        fixed_(levels_.size(), 0) {
     fixed_.front() = 1;
     fixed_.back() = 1;
     for (std::size_t i = 0; i < levels_.size(); ++i) {

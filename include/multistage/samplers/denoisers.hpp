@@ -47,7 +47,9 @@ class inpainted {
   inpainted(Denoise denoise,
             basic_tensor<double, shape, Backend> known,
             basic_tensor<double, shape, Backend> mask)
-      : denoise_(std::move(denoise)), known_(std::move(known)), mask_(std::move(mask)) {
+      : denoise_(std::move(denoise)),
+        known_(std::move(known)),
+        mask_(std::move(mask)) {
     require<shape_error>(known_.extents() == mask_.extents() && known_.size() > 0,
                          "inpainted: known is ", known_.extents(), ", mask is ",
                          mask_.extents(), "; both are a picture, or one for each row");
@@ -79,7 +81,8 @@ class clipped {
  public:
   /// Takes the denoiser. @param backend where it computes
   explicit clipped(Denoise denoise, Backend backend = Backend())
-      : denoise_(std::move(denoise)), backend_(std::move(backend)) {}
+      : denoise_(std::move(denoise)),
+        backend_(std::move(backend)) {}
 
   /// @see denoiser
   void operator()(view<const double> x, double sigma, view<double> denoised) {

@@ -217,7 +217,9 @@ struct dpm_solver {
     state at_second = w.make();  // x where m2 is
     int step = 0;
 
-    solver(const dpm_solver& options, Walk& walk) : p(options), w(walk) {}
+    solver(const dpm_solver& options, Walk& walk)
+        : p(options),
+          w(walk) {}
 
     /// m = the model's value.
     void model(const state& x, double sigma, state& m) {

@@ -30,7 +30,10 @@ class heun_method {
  public:
   /// Over a walk, which stays the caller's.
   explicit heun_method(Walk& walk)
-      : w(walk), denoised_(walk.make()), slope_(walk.make()), next_(walk.make()) {}
+      : w(walk),
+        denoised_(walk.make()),
+        slope_(walk.make()),
+        next_(walk.make()) {}
 
   /// One step of the walk's x from sigma to `to`, of first order where that is 0. False when
   /// the observer stops.

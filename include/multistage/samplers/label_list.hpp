@@ -25,11 +25,14 @@ namespace multistage {
 class label_list {
  public:
   /// No picture has a label.
-  label_list() : label_list(-1) {}
+  label_list()
+      : label_list(-1) {}
   /// All pictures are of one class; -1: of none.
-  label_list(int label) : label_list({label}) {}
+  label_list(int label)
+      : label_list({label}) {}
   /// Picture i is of class labels[i], from the beginning again where they are fewer.
-  label_list(std::initializer_list<int> labels) : label_list(std::span<const int>(labels)) {}
+  label_list(std::initializer_list<int> labels)
+      : label_list(std::span<const int>(labels)) {}
   /// The same of any numbers that lie one behind the other. @throws value_error for none
   label_list(std::span<const int> labels) {
     require<value_error>(!labels.empty(),
@@ -38,7 +41,8 @@ class label_list {
       parts_.push_back({label, label, {}});
   }
   /// The same.
-  label_list(const std::vector<int>& labels) : label_list(std::span<const int>(labels)) {}
+  label_list(const std::vector<int>& labels)
+      : label_list(std::span<const int>(labels)) {}
   /// From text like "3", "0-9", "cat,dog,7", "none" or "random": what stands between commas.
   /// @throws value_error for an empty part or a range that descends
   MULTISTAGE_COLD label_list(std::string_view text) {
@@ -54,9 +58,11 @@ class label_list {
     }
   }
   /// The same.
-  label_list(const std::string& text) : label_list(std::string_view(text)) {}
+  label_list(const std::string& text)
+      : label_list(std::string_view(text)) {}
   /// The same.
-  label_list(const char* text) : label_list(std::string_view(text)) {}
+  label_list(const char* text)
+      : label_list(std::string_view(text)) {}
 
   /// As text, which makes the same list again.
   std::string name() const {

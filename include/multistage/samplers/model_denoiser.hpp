@@ -182,7 +182,9 @@ class reusing {
   /// @param interrupted says at which noise levels the same network is used in between, as by
   /// guidance with its own weak side, so that features are lost; none: nowhere
   reusing(Denoise denoise, encoder_reuse reuse, std::function<bool(double)> interrupted = {})
-      : denoise_(std::move(denoise)), reuse_(reuse), interrupted_(std::move(interrupted)) {
+      : denoise_(std::move(denoise)),
+        reuse_(reuse),
+        interrupted_(std::move(interrupted)) {
     reuse_.check("reusing");
   }
 

@@ -41,7 +41,11 @@ class dormand_prince {
   /// @param y [rows, ...], moved in place. @param f called as f(u, y, dy) with views
   /// @throws value_error for tolerances out of range
   dormand_prince(Backend& b, state<Backend>& y, const rk45_options& options, F& f)
-      : y_(&y), options_(options), f_(&f), next_(b, y.extents()), error_(b, y.extents()) {
+      : y_(&y),
+        options_(options),
+        f_(&f),
+        next_(b, y.extents()),
+        error_(b, y.extents()) {
     check_options("rk45", options);
     for (auto& slope : k_)
       slope = tensor<double, Backend>(b, y.extents());

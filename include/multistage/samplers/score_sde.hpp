@@ -301,7 +301,9 @@ struct sde_process {
     int draws = 0;
     int seen = -1;  // the last step that the observer was told of
 
-    steps(const sde_process& process, Walk& walk) : p(process), w(walk) {}
+    steps(const sde_process& process, Walk& walk)
+        : p(process),
+          w(walk) {}
 
     /// Langevin dynamics at a level (algorithms 4 and 5).
     bool correct(int i, double t) {

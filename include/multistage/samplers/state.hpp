@@ -18,7 +18,8 @@ namespace multistage::sampling {
 class combination {
  public:
   /// One term. @param x elements in the backend's memory
-  combination(double factor, const double* x) : count_(1) {
+  combination(double factor, const double* x)
+      : count_(1) {
     terms_[0] = {factor, x};
   }
 
@@ -76,9 +77,13 @@ class state {
  public:
   /// Zeros in memory of its own.
   state(Backend& b, const shape& extents)
-      : b_(&b), memory_(b, extents), view_(memory_.view()) {}
+      : b_(&b),
+        memory_(b, extents),
+        view_(memory_.view()) {}
   /// The caller's elements, which lie one after the other.
-  state(Backend& b, multistage::view<double> seen) : b_(&b), view_(seen) {}
+  state(Backend& b, multistage::view<double> seen)
+      : b_(&b),
+        view_(seen) {}
   state(const state&) = delete;
 
   /// The sum's values, in one pass; terms may be this state itself. Compiled once, for any

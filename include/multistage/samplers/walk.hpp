@@ -27,7 +27,9 @@ class history {
  public:
   /// @param extents of every value
   history(Backend& b, const shape& extents, int depth)
-      : b_(&b), extents_(extents), depth_(std::size_t(depth)) {}
+      : b_(&b),
+        extents_(extents),
+        depth_(std::size_t(depth)) {}
 
   /// A place for the value at a level, which becomes the newest.
   state<Backend> push(double level) {
@@ -92,7 +94,11 @@ class walk {
        Denoise& denoise,
        Noise& noise,
        Observe& observe)
-      : x(b, start), b_(&b), denoise_(&denoise), noise_(&noise), observe_(&observe) {}
+      : x(b, start),
+        b_(&b),
+        denoise_(&denoise),
+        noise_(&noise),
+        observe_(&observe) {}
 
   /// A tensor like x, zeros.
   state_type make() const {

@@ -33,7 +33,8 @@ class custom_schedule {
  public:
   /// Keeps a copy of the schedule on the heap.
   template <noise_schedule S>
-  explicit custom_schedule(S s) : schedule_(std::make_shared<holder<S>>(std::move(s))) {}
+  explicit custom_schedule(S s)
+      : schedule_(std::make_shared<holder<S>>(std::move(s))) {}
   /// What error texts call it; no file has a name for it.
   static constexpr const char* name() {
     return "custom";
@@ -72,7 +73,8 @@ class custom_schedule {
   template <class S>
   struct holder final : base {
     S s;
-    explicit holder(S given) : s(std::move(given)) {}
+    explicit holder(S given)
+        : s(std::move(given)) {}
     double signal(double t) const override {
       return s.signal(t);
     }

@@ -77,7 +77,9 @@ class spread_cost {
   /// @param ascending u, finite. @param weight a factor of all costs. @throws value_error where
   /// a value is not finite or falls
   explicit spread_cost(std::vector<double> ascending, double weight = 1)
-      : u_(std::move(ascending)), sum_(u_.size() + 1, 0.0), weight_(weight) {
+      : u_(std::move(ascending)),
+        sum_(u_.size() + 1, 0.0),
+        weight_(weight) {
     for (std::size_t i = 0; i < u_.size(); ++i) {
       const bool ascends = i == 0 || u_[i - 1] <= u_[i];
       require<value_error>(std::isfinite(u_[i]) && ascends, "spread_cost: value ", i, " is ",

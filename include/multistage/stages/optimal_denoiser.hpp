@@ -215,7 +215,9 @@ class optimal_denoiser {
   /// @param images [n, h, w, c]; must outlive this object. @throws value_error when there are
   /// none.
   optimal_denoiser(Backend backend, view<const T> images)
-      : backend_(backend), extents_(images.extents), in_memory_(images.data) {
+      : backend_(backend),
+        extents_(images.extents),
+        in_memory_(images.data) {
     require<value_error>(image_count() > 0,
                          "optimal_denoiser: the data set is empty; give at least one image");
     norms_ = tensor<T, Backend>(backend_, {image_count(), 1, 1, 1});
@@ -225,7 +227,9 @@ class optimal_denoiser {
   }
   /// Reads the source once for all queries of a call.
   optimal_denoiser(Backend backend, image_source source)
-      : backend_(backend), extents_(source.extents), source_(std::move(source)) {
+      : backend_(backend),
+        extents_(source.extents),
+        source_(std::move(source)) {
     require<value_error>(image_count() > 0,
                          "optimal_denoiser: the data set is empty; give at least one image");
     norms_ = tensor<T, Backend>(backend_, {block, 1, 1, 1});

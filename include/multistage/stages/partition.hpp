@@ -23,7 +23,8 @@ class partition {
   partition() = default;
   /// @param boundaries in sigma, finite, above 0 and strictly ascending; n boundaries make n +
   /// 1 stages. @throws value_error otherwise.
-  explicit partition(std::vector<double> boundaries) : boundaries_(std::move(boundaries)) {
+  explicit partition(std::vector<double> boundaries)
+      : boundaries_(std::move(boundaries)) {
     for (std::size_t i = 0; i < boundaries_.size(); ++i) {
       require<value_error>(std::isfinite(boundaries_[i]) && boundaries_[i] > 0,
                            "partition: boundary ", i, " is ", boundaries_[i],

@@ -26,7 +26,9 @@ class shared_optimal_denoiser {
   /// has any, for values that are not finite, or when all images of all are equal; shape_error
   /// when they are of different extents
   MULTISTAGE_COLD shared_optimal_denoiser(Backend backend, Group group, image_source own)
-      : backend_(backend), group_(std::move(group)), own_(std::move(own)) {
+      : backend_(backend),
+        group_(std::move(group)),
+        own_(std::move(own)) {
     const std::span<const shape> own_extents(&own_.extents, 1);
     const std::vector<shape> parts = all_gather(group_, own_extents);
     extents_ = own_.extents;

@@ -132,7 +132,10 @@ class block_of_draws {
                  index_t first,
                  index_t rows,
                  compared what)
-      : backend_(backend), denoiser_(denoiser), extents_(denoiser.extents()), what_(what) {
+      : backend_(backend),
+        denoiser_(denoiser),
+        extents_(denoiser.extents()),
+        what_(what) {
     extents_.rows = rows;
     images_ = tensor<T, Backend>(backend_, extents_);
     noise_ = tensor<T, Backend>(backend_, extents_);

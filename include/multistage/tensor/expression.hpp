@@ -41,7 +41,9 @@ struct leaf : expression_base {
   leaf(const view<const T, Extents>& v,
        const Backend& b,
        std::shared_ptr<const void> o = nullptr)
-      : elements(v), handle(b), owner(std::move(o)) {}
+      : elements(v),
+        handle(b),
+        owner(std::move(o)) {}
   /// Those of the view.
   const Extents& extents() const {
     return elements.extents;
@@ -62,7 +64,8 @@ struct constant : expression_base {
   T value;  ///< the same at every place
 
   /// Explicit, since numbers become operands only beside one.
-  explicit constant(T v) : value(v) {}
+  explicit constant(T v)
+      : value(v) {}
   /// No axes.
   extents_type extents() const {
     return {};
@@ -173,7 +176,9 @@ struct applied : expression_base {
 
   /// @param f a function object that the backend's compiler can call: a plain lambda on the
   /// host, an object with MULTISTAGE_HD on a device
-  applied(const F& f, arguments<Nodes...> nodes) : function(f), operands(std::move(nodes)) {}
+  applied(const F& f, arguments<Nodes...> nodes)
+      : function(f),
+        operands(std::move(nodes)) {}
   /// @throws shape_error where the operands' extents do not go together
   extents_type extents() const {
     index_list<extents_type::rank()> all;

@@ -117,7 +117,8 @@ struct extreme {
     index_t place;
     /// @param p -1 before the first value
     MULTISTAGE_HD constexpr accumulator(computed_t<T> v = computed_t<T>(0), index_t p = -1)
-        : value(v), place(p) {}
+        : value(v),
+          place(p) {}
   };
   using result = computed_t<T>;
   static constexpr bool ordered = true;

@@ -29,7 +29,8 @@ class cpu : public host_backend {
   cpu() = default;
   /// @param threads that work together; 0 takes usable_processors(). @throws as thread_pool
   /// does
-  explicit cpu(int threads) : host_backend(threads) {}
+  explicit cpu(int threads)
+      : host_backend(threads) {}
 
   /// n zeros. @throws std::bad_alloc
   template <class T>

@@ -23,7 +23,10 @@ namespace multistage::inline MULTISTAGE_ISA {
 class scratch_frame {
  public:
   /// Begins where the thread's stack stands.
-  scratch_frame() : stack_(of_thread()), block_(stack_.block), used_(stack_.used) {}
+  scratch_frame()
+      : stack_(of_thread()),
+        block_(stack_.block),
+        used_(stack_.used) {}
   ~scratch_frame() {
     stack_.block = block_;
     stack_.used = used_;

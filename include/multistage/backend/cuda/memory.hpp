@@ -49,7 +49,8 @@ class device_storage {
   device_storage() = default;
   /// `n` elements whose values are undefined. @throws error when the device has not that much
   /// memory.
-  explicit device_storage(std::size_t n) : size_(n) {
+  explicit device_storage(std::size_t n)
+      : size_(n) {
     if (n == 0)
       return;
     require<error>(n <= std::numeric_limits<std::size_t>::max() / sizeof(T), "CUDA: ", n,
@@ -76,7 +77,8 @@ class device_storage {
   }
   /// Leaves `other` empty.
   device_storage(device_storage&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+      : data_(std::exchange(other.data_, nullptr)),
+        size_(std::exchange(other.size_, 0)) {}
   /// What was here is destroyed with `other`.
   device_storage& operator=(device_storage&& other) noexcept {
     std::swap(data_, other.data_);

@@ -40,7 +40,8 @@ class eigen : public host_backend {
   eigen() = default;
   /// @param threads that work together; 0 takes usable_processors(). @throws as thread_pool
   /// does
-  explicit eigen(int threads) : host_backend(threads) {}
+  explicit eigen(int threads)
+      : host_backend(threads) {}
 
   /// n zeros. @throws std::bad_alloc
   template <class T>

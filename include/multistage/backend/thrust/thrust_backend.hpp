@@ -29,9 +29,11 @@ class thrust_backend {
   using storage = typename System::template vector<T>;
 
   /// With the system's own number of threads.
-  thrust_backend() : thrust_backend(0) {}
+  thrust_backend()
+      : thrust_backend(0) {}
   /// @param threads for systems that have them; 0 leaves the system's default.
-  explicit thrust_backend(int threads) : state_(std::make_shared<state>()) {
+  explicit thrust_backend(int threads)
+      : state_(std::make_shared<state>()) {
     System::configure(threads);
   }
 
