@@ -74,5 +74,7 @@ r = subprocess.run([*mpirun, "1", f"{programs}/generate", model, "--seeds", "0",
 check(r.returncode != 0 and "argument 3 is 1" in r.stderr and "argument 3 is 0" in r.stderr, "other options on rank 1", r.returncode, r.stderr)
 status, said, problem = run(0, "generate", model, env={"RANK": "0", "WORLD_SIZE": "2"})
 check(status == 2 and "mpirun -n 2" in problem and not said, "torchrun's variables", status, said, problem)
+status, said, problem = run(0, "generate", model, env={"PMI_RANK": "0", "PMI_SIZE": "2"})
+check(status == 2 and "another MPI" in problem and not said, "the mpirun of another MPI", status, said, problem)
 print("programs under mpirun:", "wrong" if bad else "as by themselves")
 sys.exit(bool(bad))

@@ -12,6 +12,7 @@
 // Rank 0 speaks for all: what the others print on stdout, their warnings and their progress
 // are dropped, their errors are not.
 #pragma once
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -82,6 +83,18 @@ MULTISTAGE_COLD inline void check_start(int argc, char** argv) {
                     "and WORLD_SIZE");
 }
 
+/// Refuses an MPI that does not know the processes that were started: one's mpirun started a
+/// program that was built with another. @throws state_error, on other processes its echo
+MULTISTAGE_COLD inline void check_size(int size, bool speaks) {
+  const int told = std::max(number_of("OMPI_COMM_WORLD_SIZE"), number_of("PMI_SIZE"));
+  if (told <= 1 || told == size)
+    return;
+  require<echoed_error>(speaks, "another MPI");
+  fail<state_error>(told, " processes were started, of which MPI knows ", size,
+                    ": mpirun is of another MPI than the one that this program was built with; "
+                    "start it by that one's, or build it again with the other");
+}
+
 /// What all processes have in common: the program and its command line, a fact a line.
 MULTISTAGE_COLD inline std::string facts_of(int argc, char** argv) {
   fingerprinter program;
@@ -136,8 +149,12 @@ MULTISTAGE_COLD inline int run_together(int& argc,
       return f(process_group());
     }
 #ifdef MULTISTAGE_MPI
+    const bool speaks = launch::is_first();  // MPI changes the environment
     mpi_session mpi(argc, argv, {.timeout_seconds = options.timeout_seconds});
-    return exit_status([&] { return launch::as_one_of(mpi.world(), argc, argv, f); });
+    return exit_status([&] {
+      launch::check_size(mpi.world().size(), speaks);
+      return launch::as_one_of(mpi.world(), argc, argv, f);
+    });
 #else
     require<state_error>(!launch::is_first(),
                          "this program was started by mpirun, but built without MPI; install "
