@@ -92,7 +92,13 @@ int ended(const settings& s, const ms::run_outcome& end) {
 }
 
 /// A kind or a file, or the run that is gone on with, the command line on top.
-int train_autoencoder(const settings& s, const command_line::named_options& options) {
+int train_autoencoder(const settings& s,
+                      const command_line::named_options& options,
+                      const ms::process_group& world) {
+  if (world.size() > 1)
+    ms::say_once<ms::value_error>(world,
+                                  "train: an autoencoder trains on one process; start it "
+                                  "without mpirun");
   ms::autoencoder_configuration c;
   const std::string before = s.resume ? s.out + "/config.json" : s.config;
   const bool in_file = std::filesystem::exists(s.autoencoder);
@@ -119,20 +125,24 @@ template <class Backend>
 int train(Backend backend,
           const settings& s,
           const ms::run_configuration& c,
-          const ms::run_directory& place) {
-  ms::training_run run(backend, ms::open_data(c.data), c, place);
+          const ms::run_directory& place,
+          const ms::process_group& world) {
+  using run_type = ms::training_run<Backend>;
+  run_type run(backend, ms::open_data(c.data), c, place, run_type::print_line, {}, world);
   // Options that are given beside --resume are meant.
   return ended(s, run.run({.other_images = s.other_data, .other_options = true}));
 }
 
-int train(const settings& s, const command_line::named_options& options) {
+int train(const settings& s,
+          const command_line::named_options& options,
+          ms::process_group world) {
   if (s.list_presets) {
     for (const ms::preset_name& one : ms::preset_names())
       std::printf("%-22s %s\n", one.name, one.meaning);
     return 0;
   }
   if (!s.autoencoder.empty() || (s.resume && ms::is_autoencoder_run(s.out)))
-    return train_autoencoder(s, options);
+    return train_autoencoder(s, options, world);
   if (s.print_config) {
     std::optional<ms::run_directory> run;
     if (s.resume)
@@ -154,14 +164,14 @@ int train(const settings& s, const command_line::named_options& options) {
     ms::open_data(c->data);
   }
   const ms::run_directory place(
-      s.out, s.resume ? ms::run_directory::resume : ms::run_directory::begin);
+      s.out, s.resume ? ms::run_directory::resume : ms::run_directory::begin, world);
   if (s.resume)
     c = configuration_of(s, options, &place);
   if (s.backend == "eigen")
-    return train(ms::eigen(s.threads), s, *c, place);
+    return train(ms::eigen(s.threads), s, *c, place, world);
   if (s.backend == "thrust")
-    return train(ms::thrust_host(s.threads), s, *c, place);
-  return train(ms::cpu(s.threads), s, *c, place);
+    return train(ms::thrust_host(s.threads), s, *c, place, world);
+  return train(ms::cpu(s.threads), s, *c, place, world);
 }
 
 /// Watches a run of this program under mpirun, or of one process, and starts it again.
@@ -228,7 +238,8 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   command_line::named_options options("of several parts; see docs/training.md");
   add_options(app, options);
-  return command_line::run(app, argc, argv, [&] {
-    return s.restarts > 0 || !s.mpirun.empty() ? watch(s, argc, argv) : train(s, options);
+  return command_line::run(app, argc, argv, [&](ms::process_group world) {
+    return s.restarts > 0 || !s.mpirun.empty() ? watch(s, argc, argv)
+                                               : train(s, options, world);
   });
 }

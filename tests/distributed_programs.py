@@ -62,10 +62,34 @@ for n in (0, 3):
     found.append(json.loads((scratch / f"stages{n}" / "clustering.json").read_text()))
 check(found[0]["boundaries_t"] == found[1]["boundaries_t"] and found[0]["images"] == found[1]["images"] == 60, "stages differ", found)
 
+# training: one run by each number of processes, and one that goes on with another
+def state(folder):
+    """Weights, moments and counters; what the run was told aside."""
+    data = (scratch / folder / "model.safetensors").read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"].pop("run")
+    return header, data[8 + size :]
+
+
+small = "--preset quickstart --encoder-channels 8 --decoder-channels 12,8,8 --norm-groups 4 --batch 64 --draws 256 --nodes 9 --stage-images 300".split()
+few = "--snapshot-seeds 0-3 --frechet-images 16 --snapshot-steps 4 --hours 0 --snapshot 1".split()
+data = ("--data", digits, "--largest", 16, "--cache", "cache")
+for n, folder, *options in ((0, "one", "--kimg", 2), (3, "three", "--kimg", 2), (2, "parts", "--kimg", 1, "--shard-state")):
+    status, said, problem = run(n, "train", *small, *few, *data, "--out", folder, *options)
+    check(status == 0 and said.count("finished") == 1, "train", n, status, said, problem)
+status, said, problem = run(3, "train", "--resume", "--out", "parts", "--kimg", 2)
+check(status == 0 and said.count("finished") == 1, "train --resume", status, said, problem)
+check(state("one") == state("three") and state("one") == state("parts"), "training differs under mpirun")
+check([p.read_bytes() for p in sorted((scratch / "one/snapshots").glob("*.png"))] == [p.read_bytes() for p in sorted((scratch / "three/snapshots").glob("*.png"))], "snapshots differ")
+line = json.loads((scratch / "three/log.jsonl").read_text().splitlines()[0])
+check(line["bytes_sent"] > 0 and line["seconds_exchanging"] > 0, "what was sent is in the log", line)
+
 # what is wrong is said once; nothing hangs
 for program, options, words in (("generate", ("nothing.safetensors",), "nothing.safetensors"), ("generate", (model, "--num-steps", "x"), "num-steps"),
                                 ("evaluate", (digits, "nowhere"), "nowhere"), ("cluster", (digits, "--stages", 4), "Algorithm 1"),
-                                ("generate", (model, "--no-such-option"), "no-such-option")):
+                                ("generate", (model, "--no-such-option"), "no-such-option"), ("train", ("--resume", "--out", "nothing"), "holds no run"),
+                                ("train", (*small, *few, *data, "--out", "little", "--kimg", 1, "--batch", 16), "more shards")):
     status, said, problem = run(3, program, *options)
     lines = [line for line in (said + problem).splitlines() if words in line and "mpirun" not in line]
     check(status == 2 and len(lines) == 1, program, *options, "ends with", status, said, problem)

@@ -159,6 +159,76 @@ TEST_CASE("training has the same bits on any number of processes and threads") {
   }
 }
 
+TEST_CASE("decoders that live on processes of their own are trained as by one process") {
+  const int n = world().size();
+  if (n == 1)
+    return;
+  const outcome expected = trained(usual, {}, 1);
+  std::vector<double> anywhere;  // stages are cut wherever a process begins
+  for (int rank = 1; rank < n; ++rank)
+    anywhere.push_back(3.0 * rank / n + 0.1);
+  const std::vector<double> by_stage = n == 2   ? std::vector{1.0}
+                                       : n == 3 ? std::vector{1.0, 2.0}
+                                                : std::vector{0.5, 1.0, 2.0};
+  for (const auto& begins : {anywhere, by_stage})
+    for (const bool shard_state : {false, true}) {
+      ms::trainer_options o = usual;
+      o.stage_begins = begins;
+      o.shard_state = shard_state;
+      CHECK(trained(o, world(), 1) == expected);
+    }
+  // what one process alone has never travels: of two, what stages share is all that is sent
+  if (n != 2)
+    return;
+  ms::trainer_options o{
+      .batch_size = 128, .stratified = true, .stage_probabilities = {0.5, 0.5, 0}};
+  o.stage_begins = {1};
+  network m = model();
+  trainer t(m, images(), o, world());
+  const double mine = t.step().traffic.bytes;
+  double all = 0;
+  for (const double sent : ms::all_gather(world(), std::span(&mine, 1)))
+    all += sent;
+  const auto [begin, end] = m.network().parameter_range(0);
+  const double shared = double(end - begin) * sizeof(float);
+  CHECK(all >= 2 * shared);
+  CHECK(all <= 2 * shared + 2e4);
+}
+
+TEST_CASE("a placement is planned by what a step costs") {
+  // Decoder 0 costs as much as all else, 1 and 2 a quarter each; half the rows are stage 0's.
+  ms::placement_costs c{.shared_macs = 1e9, .shared_bytes = 1e8, .rows = 100};
+  c.stages = {{0.5, 2e9, 4e8}, {0.25, 1e9, 1e8}, {0.25, 1e9, 1e8}};
+  c.macs_per_second = 1e12;
+  c.bytes_per_second = 1e15;
+  const auto fast = ms::plan_placement(c, 3);
+  CHECK(fast.best().everywhere());
+  // 3 passes of 100 rows: (0.5 * 3 + 0.5 * 2) GMACs a row, on 3 processes
+  CHECK(fast.compared.front().computing == Approx(0.25));
+  CHECK(fast.compared.front().bytes == Approx(7e8 * 2 * 2 / 3));
+  c.bytes_per_second = 1e8;
+  const auto slow = ms::plan_placement(c, 3);
+  CHECK(slow.compared.front().name == "stage parallel");
+  CHECK(slow.best().begins == std::vector{1.0, 2.0});
+  // decoder 0's rows, two standard deviations more than 50 of 100
+  CHECK(slow.compared.front().computing == Approx(0.45 * (1 + 2 * std::sqrt(0.5 / 50))));
+  CHECK(slow.compared.front().bytes == Approx(1e8 * 2 * 2 / 3));
+  CHECK_THAT(slow.text, Catch::Contains("decoder 0 on process 0, 1, 2"));
+  // Two more processes go where most is to do.
+  const auto more = ms::plan_placement(c, 5);
+  for (const auto& p : more.compared)
+    if (p.name == "stage parallel") {
+      CHECK(p.placement.hosts(0, 5).size() == 3);
+      CHECK(p.placement.hosts(1, 5).begin == 3);
+    }
+  const network m = model();
+  const auto own = ms::costs_of(m.network(), {0.5, 0.25, 0.25}, 64);
+  CHECK(own.shared_macs + own.stages[1].macs == double(ms::cost_of_stage(m.network(), 1).macs));
+  CHECK(own.stages[0].bytes > own.stages[2].bytes);
+  CHECK_THROWS_WITH(check(ms::stage_placement{{1.0, 0.5}}, 3, 3), Catch::Contains("ascend"));
+  CHECK_THROWS_WITH(check(ms::stage_placement{{1.0}}, 3, 3), Catch::Contains("each but"));
+}
+
 TEST_CASE("gradients of shards are added up as the tree says") {
   // Five shards of 14 rows: (0 + 1) + (2 + 3), and 4 behind them.
   ms::trainer_options o{.batch_size = 70, .seed = 3};

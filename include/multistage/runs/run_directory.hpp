@@ -10,6 +10,8 @@
 //
 //   run_directory place("runs/icons", run_directory::begin);
 #pragma once
+#include "../distributed/process_group.hpp"
+#include "../distributed/together.hpp"
 #include "../io/json_lines.hpp"
 #include "../io/run_lock.hpp"
 #include "../training/checkpoint.hpp"
@@ -25,20 +27,14 @@ class run_directory {
 
   /// Makes the folder where a run begins. @throws file_error when it cannot be written or
   /// another process works there, value_error where a run is to begin and there is one, or is
-  /// to go on and there is none
-  run_directory(std::string path, purpose_of_use what) : path_(std::move(path)) {
-    if (what == begin)
-      io::make_directory(path_);
-    else
-      require<value_error>(std::filesystem::exists(configuration()) || has_checkpoint(), path_,
-                           ": holds no run to go on with; leave --resume out to begin one");
-    lock_.emplace(path_);
-    require<value_error>(
-        what == resume || (!std::filesystem::exists(configuration()) && !has_checkpoint()),
-        path_,
-        ": holds a run already; go on with it (--resume), or name "
-        "another folder");
-    io::make_directory(path_ + "/snapshots");
+  /// to go on and there is none. @param processes of the run: the first one opens the folder,
+  /// which all of them see
+  run_directory(std::string path, purpose_of_use what, process_group processes = {})
+      : path_(std::move(path)) {
+    together(processes, [&] {
+      if (processes.rank() == 0)
+        open(what);
+    });
   }
 
   /// As it was given.
@@ -106,6 +102,21 @@ class run_directory {
   }
 
  private:
+  MULTISTAGE_COLD void open(purpose_of_use what) {
+    if (what == begin)
+      io::make_directory(path_);
+    else
+      require<value_error>(std::filesystem::exists(configuration()) || has_checkpoint(), path_,
+                           ": holds no run to go on with; leave --resume out to begin one");
+    lock_.emplace(path_);
+    require<value_error>(
+        what == resume || (!std::filesystem::exists(configuration()) && !has_checkpoint()),
+        path_,
+        ": holds a run already; go on with it (--resume), or name "
+        "another folder");
+    io::make_directory(path_ + "/snapshots");
+  }
+
   std::string path_;
   std::optional<io::run_lock> lock_;
 };

@@ -68,6 +68,7 @@ void save(const std::string& path, trainer<Scalar, Backend>& t, const std::strin
   auto& model = t.model();
   const auto visit = model.use();
   const bool writes = t.processes().rank() == 0;
+  t.complete_weights();
   const auto average = checkpoint_detail::sampled_average_of(t, writes);
   const auto first_moment = t.update().whole(t.first_moment(), writes);
   const auto second_moment = t.update().whole(t.second_moment(), writes);

@@ -2,12 +2,14 @@
 // blocks of shards, which are the nodes of one tree; what is left of the tree is added up by
 // whoever gets the values, in the tree's order. So the bits are those of one process.
 //
-// Parameters go in buckets of one segment each. Of a bucket every process gets its share of the
-// elements from all others, adds it up, and hands the sum round: 2 (n - 1) / n of the gradient
-// leave a process that has one block, as in a ring's all-reduce.
+// Parameters go in buckets of one segment each. Of a bucket every process that has the segment
+// gets its share of the elements from all others, adds it up, and hands the sum round: 2 (n -
+// 1) / n of the gradient leave a process that has one block, as in a ring's all-reduce. A
+// decoder that one process alone has (placement.hpp) is added up there; nothing is sent.
 #pragma once
 #include "../distributed/process_group.hpp"
 #include "parameter_share.hpp"
+#include "placement.hpp"
 #include "segments.hpp"
 #include "step_shards.hpp"
 
@@ -26,14 +28,22 @@ inline index_range rows_of_segment(const routing& route, int segment) {
   return rows;
 }
 
+/// Who gets the sum of a gradient: each process its share of every bucket, those that have a
+/// segment all of it, or all processes all of it.
+enum class gradient_for { shares, hosts, all };
+
 /// Sums of blocks on all processes. Keeps memory for the blocks of this one behind the first,
 /// which lies in the gradient itself.
 template <class Scalar, class Backend>
 class gradient_exchange {
  public:
-  /// @param trained must outlive this
-  gradient_exchange(dynamic_model<Scalar, Backend>& trained, process_group group)
-      : model_(trained), group_(std::move(group)) {}
+  /// @param trained must outlive this. @param places where its decoders are
+  gradient_exchange(dynamic_model<Scalar, Backend>& trained,
+                    process_group group,
+                    const stage_placement& places = {})
+      : model_(trained),
+        group_(std::move(group)),
+        hosts_(places.hosts_of_segments(trained.network().segments, group_.size())) {}
 
   /// Where this process puts the sum of its k-th block.
   Scalar* block(std::size_t k, tensor<Scalar, Backend>& gradient) {
@@ -43,12 +53,12 @@ class gradient_exchange {
       further_.emplace_back(model_.backend(), gradient.extents());
     return further_[k - 1].data();
   }
-  /// The sum of all blocks for the segments that the batch reaches. @param whole whether all
-  /// processes get all of it, or each its share of every bucket
+  /// The sum of all blocks for the segments that the batch reaches. @param wanted_by who gets
+  /// it
   void sum(tensor<Scalar, Backend>& gradient,
            const step_shards& cut,
            const routing& route,
-           bool whole) {
+           gradient_for wanted_by) {
     if (group_.size() == 1)
       return;
     for (int segment = 0; segment < model_.network().segments; ++segment) {
@@ -56,16 +66,22 @@ class gradient_exchange {
         continue;
       const tree of = tree_of(cut, rows_of_segment(route, segment));
       for_each_bucket(model_.network(), segment, [&](const index_range& bucket) {
-        reduce_scatter(gradient, of, bucket);
-        if (whole)
-          all_gather(gradient, bucket);
+        reduce_scatter(gradient, of, segment, bucket);
+        if (wanted_by != gradient_for::shares)
+          hand_round(gradient, segment, bucket, wanted_by == gradient_for::all);
       });
     }
   }
-  /// Gives all processes what each has in its share of a segment's buckets.
-  void hand_round(tensor<Scalar, Backend>& values, int segment) {
-    for_each_bucket(model_.network(), segment,
-                    [&](const index_range& bucket) { all_gather(values, bucket); });
+  /// Gives the processes that have a segment, or all, what each has in its share of the
+  /// segment's buckets.
+  void hand_round(tensor<Scalar, Backend>& values, int segment, bool to_all) {
+    for_each_bucket(model_.network(), segment, [&](const index_range& bucket) {
+      hand_round(values, segment, bucket, to_all);
+    });
+  }
+  /// The processes that have a segment.
+  const index_range& hosts(int segment) const {
+    return hosts_[std::size_t(segment)];
   }
 
  private:
@@ -92,23 +108,21 @@ class gradient_exchange {
     }
     return made;
   }
-  /// A process's share of a bucket.
-  index_range slice(const index_range& bucket, int rank) const {
-    return share_of_bucket(bucket, rank, group_.size());
-  }
   /// Adds up this process's share of a bucket.
   void reduce_scatter(tensor<Scalar, Backend>& gradient,
                       const tree& of,
+                      int segment,
                       const index_range& bucket) {
     const std::size_t ranks = std::size_t(group_.size());
-    const index_range mine = slice(bucket, group_.rank());
+    const bool travels = hosts(segment).size() > 1;
+    const index_range mine = share_of_bucket(bucket, hosts(segment), group_.rank());
     const std::size_t size = std::size_t(mine.size());
     out_.resize(of.own_numbers.size() * std::size_t(bucket.size()));
     std::vector<std::size_t> sent(ranks);
     std::vector<std::size_t> received(ranks);
     Scalar* to = out_.data();
     for (std::size_t rank = 0; rank < ranks; ++rank) {
-      const index_range theirs = slice(bucket, int(rank));
+      const index_range theirs = share_of_bucket(bucket, hosts(segment), int(rank));
       for (const std::size_t k : of.own_numbers) {
         model_.backend().download(block(k, gradient) + theirs.begin, to, theirs.size());
         to += theirs.size();
@@ -117,23 +131,49 @@ class gradient_exchange {
       received[rank] = size * of.of_rank[rank] * sizeof(Scalar);
     }
     in_.resize(size * of.blocks.size());
-    group_.all_to_all(std::as_bytes(std::span(out_)), sent,
-                      std::as_writable_bytes(std::span(in_)), received);
+    if (travels)
+      group_.all_to_all(std::as_bytes(std::span(out_)), sent,
+                        std::as_writable_bytes(std::span(in_)), received);
+    else if (size > 0)
+      in_.swap(out_);
+    if (size == 0)
+      return;
     add_up(of, of.shards, {0, index_t(of.blocks.size())}, size);
     model_.backend().upload(in_.data(), gradient.data() + mine.begin, mine.size());
   }
-  /// Gives all processes what each has in its share of a bucket.
-  void all_gather(tensor<Scalar, Backend>& values, const index_range& bucket) {
-    std::vector<std::size_t> bytes;
-    for (int rank = 0; rank < group_.size(); ++rank)
-      bytes.push_back(std::size_t(slice(bucket, rank).size()) * sizeof(Scalar));
-    const index_range mine = slice(bucket, group_.rank());
-    out_.resize(std::size_t(mine.size()));
-    in_.resize(std::size_t(bucket.size()));
-    model_.backend().download(values.data() + mine.begin, out_.data(), mine.size());
-    group_.all_gather(std::as_bytes(std::span(out_)), std::as_writable_bytes(std::span(in_)),
-                      bytes);
-    model_.backend().upload(in_.data(), values.data() + bucket.begin, bucket.size());
+  /// Gives the processes that have a segment, or all, what each has in its share of a bucket.
+  void hand_round(tensor<Scalar, Backend>& values,
+                  int segment,
+                  const index_range& bucket,
+                  bool to_all) {
+    const index_range& of = hosts(segment);
+    if (of.size() == 1 && !to_all)
+      return;
+    const auto gets = [&](int rank) {
+      return to_all || (of.begin <= rank && rank < of.end);
+    };
+    const index_range mine = share_of_bucket(bucket, of, group_.rank());
+    std::vector<Scalar> own(std::size_t(mine.size()));
+    model_.backend().download(values.data() + mine.begin, own.data(), mine.size());
+    std::vector<std::size_t> sent;
+    std::vector<std::size_t> received;
+    out_.clear();
+    for (int rank = 0; rank < group_.size(); ++rank) {
+      sent.push_back(gets(rank) ? own.size() * sizeof(Scalar) : 0);
+      received.push_back(gets(group_.rank())
+                             ? std::size_t(share_of_bucket(bucket, of, rank).size()) *
+                                   sizeof(Scalar)
+                             : 0);
+      if (gets(rank))
+        out_.insert(out_.end(), own.begin(), own.end());
+    }
+    in_.resize(gets(group_.rank()) ? std::size_t(bucket.size()) : 0);
+    const auto in = std::as_writable_bytes(std::span(in_));
+    if (to_all || of.size() == group_.size())
+      group_.all_gather(std::as_bytes(std::span(own)), in, received);
+    else
+      group_.all_to_all(std::as_bytes(std::span(out_)), sent, in, received);
+    model_.backend().upload(in_.data(), values.data() + bucket.begin, std::ssize(in_));
   }
   /// The sum of the blocks of some shards, which lie in in_; it is left where the first lies.
   void add_up(const tree& of,
@@ -156,6 +196,7 @@ class gradient_exchange {
 
   dynamic_model<Scalar, Backend>& model_;
   process_group group_;
+  std::vector<index_range> hosts_;  // by segment
   std::vector<tensor<Scalar, Backend>> further_;
   std::vector<Scalar> out_;  // what is sent of a bucket
   std::vector<Scalar> in_;   // what comes

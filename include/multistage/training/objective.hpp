@@ -67,9 +67,9 @@ class denoising_objective {
   /// What is evaluated.
   using model_type = dynamic_model<Scalar, Backend>;
 
-  /// By trainer_options: weight, augmented, label_dropout, shards and micro_batch. @param
-  /// trained must outlive this. @param processes that share the rows of each batch; all are
-  /// given the same
+  /// By trainer_options: weight, augmented, label_dropout, shards, stage_begins and
+  /// micro_batch. @param trained must outlive this. @param processes that share the rows of
+  /// each batch; all are given the same
   denoising_objective(model_type& trained,
                       const trainer_options& o,
                       process_group processes = {})
@@ -82,8 +82,9 @@ class denoising_objective {
         micro_batch_(o.micro_batch),
         shards_(o.shards),
         work_(work_by_stage(trained.network())),
+        placement_{processes.size() > 1 ? o.stage_begins : std::vector<double>()},
         group_(processes),
-        exchange_(trained, processes) {}
+        exchange_(trained, processes, placement_) {}
 
   /// Rows that are evaluated at once, a multiple of gradient_piece; 0: all. Losses and gradient
   /// are the same bits for all of them.
@@ -93,14 +94,13 @@ class denoising_objective {
 
   /// Losses of the rows, and the gradient, which lies as the weights do; what it has for
   /// decoders that no row needs is not defined, nor is any of it where a loss is not finite.
-  /// Several processes each evaluate their rows and have all losses and the whole gradient
-  /// then, or, not `whole`, each its share of the gradient (parameter_share.hpp). @throws
-  /// shape_error, value_error for rows with given noise that are not in the order of their
-  /// stages, and for labels that are missing
+  /// Several processes each evaluate their rows and have all losses then; `wanted_by` says who
+  /// has how much of the gradient. @throws shape_error, value_error for rows with given noise
+  /// that are not in the order of their stages, and for labels that are missing
   evaluated_batch<Scalar> differentiate(objective_batch<Scalar> batch,
                                         const step_numbers& numbers,
                                         tensor<Scalar, Backend>& gradient,
-                                        bool whole = true) {
+                                        gradient_for wanted_by = gradient_for::all) {
     const index_t rows = index_t(batch.rows.size());
     require<shape_error>(gradient.size() == model_.weights().size(),
                          "denoising_objective: the gradient has ", gradient.size(),
@@ -115,7 +115,7 @@ class denoising_objective {
     found.cut = shards_of_step(found.route);
     together(group_, [&] { evaluate_own(batch, numbers, found, gradient); });
     if (share_losses(found))
-      exchange_.sum(gradient, found.cut, found.route, whole);
+      exchange_.sum(gradient, found.cut, found.route, wanted_by);
     found.rows = std::move(batch.rows);
     return found;
   }
@@ -123,7 +123,10 @@ class denoising_objective {
   /// How a batch is cut, and who evaluates which of its rows, sorted by stage.
   step_shards shards_of_step(const routing& route) const {
     step_shards cut(route.rows_by_stage, shards_, gradient_piece<Backend>);
-    cut.share_out(group_.size(), work_);
+    if (placement_.everywhere())
+      cut.share_out(group_.size(), work_);
+    else
+      cut.share_out(placement_.begins);
     return cut;
   }
   /// Between the processes.
@@ -335,6 +338,7 @@ class denoising_objective {
   index_t shards_;
   std::vector<double> work_;  // of a row, by stage
   index_t at_once_ = 0;       // rows, in the batch at hand
+  stage_placement placement_;
   process_group group_;
   gradient_exchange<Scalar, Backend> exchange_;
   std::vector<tensor<Scalar, Backend>> waiting_;  // sums whose left side is there

@@ -49,6 +49,7 @@ struct trainer_options {
   double least_stage_share = 0;
   bool checkpoint_activations = false;
   bool shard_state = false;
+  std::vector<double> stage_begins{};  ///< training/placement.hpp
   index_t memory = 0;
   std::uint64_t seed = 0;  ///< of levels, noise, order of images and dropout
 
@@ -74,6 +75,11 @@ struct trainer_options {
                  "of several processes each keeps the moments and averages of its share of the "
                  "weights alone (ZeRO's first stage)"},
           self.shard_state);
+    visit(option{"stage_begins",
+                 "where in the stages each process but the first begins, 1.25 behind a quarter "
+                 "of stage 1's rows: decoders are where their rows are; empty: everywhere",
+                 above(0)},
+          self.stage_begins);
     visit(option{"memory",
                  "bytes for the whole run, which choose micro_batch and checkpointing; 0: no "
                  "limit",
@@ -160,7 +166,7 @@ struct trainer_options {
 /// Whether an option decides only how a step is done, not what comes out of it.
 inline bool is_only_how(const std::string& name) {
   return name == "micro_batch" || name == "checkpoint_activations" || name == "memory" ||
-         name == "shard_state";
+         name == "shard_state" || name == "stage_begins";
 }
 
 /// @throws value_error naming the option that is out of range, its value and what it may be

@@ -25,9 +25,14 @@ void for_each_bucket(const graph& network, int segment, F&& f) {
   for (index_t at = begin; at < end; at += parameter_bucket)
     f(index_range{at, std::min(at + parameter_bucket, end)});
 }
-/// A process's share of a bucket.
-constexpr index_range share_of_bucket(const index_range& bucket, int rank, int size) {
-  const index_range runs = share_of(divide_up(bucket.size(), parameter_run), rank, size);
+/// A process's share of a bucket of a segment that some processes have. @param hosts those
+constexpr index_range share_of_bucket(const index_range& bucket,
+                                      const index_range& hosts,
+                                      int rank) {
+  if (rank < hosts.begin || rank >= hosts.end)
+    return {bucket.begin, bucket.begin};
+  const index_range runs = share_of(divide_up(bucket.size(), parameter_run),
+                                    rank - int(hosts.begin), int(hosts.size()));
   return common(bucket, {bucket.begin + runs.begin * parameter_run,
                          bucket.begin + runs.end * parameter_run});
 }
@@ -47,17 +52,31 @@ class parameter_share {
       parts_.push_back({{{begin, end}, begin}});
     }
   }
-  /// Those of a process, one behind the other.
-  MULTISTAGE_COLD parameter_share(const graph& network, int rank, int size) {
+  /// Those of a process, one behind the other: of the segments that it has, or of its share of
+  /// each of their buckets. @param hosts the processes that have each segment
+  MULTISTAGE_COLD parameter_share(const graph& network,
+                                  const std::vector<index_range>& hosts,
+                                  int rank,
+                                  bool of_buckets) {
     for (int segment = 0; segment < network.segments; ++segment) {
       parts_.emplace_back();
+      const index_range& of = hosts[std::size_t(segment)];
       for_each_bucket(network, segment, [&](const index_range& bucket) {
-        const index_range own = share_of_bucket(bucket, rank, size);
+        const index_range own = of_buckets ? share_of_bucket(bucket, of, rank)
+                                : of.begin <= rank && rank < of.end ? bucket
+                                                                    : index_range{};
         if (own.size() > 0)
           parts_.back().push_back({own, size_});
         size_ += own.size();
       });
     }
+  }
+  /// Where an element is in the share. It is there.
+  index_t place_of(int segment, index_t element) const {
+    for (const part& p : of_segment(segment))
+      if (p.elements.contains({element, element + 1}))
+        return p.at + element - p.elements.begin;
+    return -1;
   }
   /// How many parameters there are in it.
   index_t size() const {

@@ -9,6 +9,9 @@
 //   rows by their number       .6 / 1.2 / 2    0 1     1 2     3
 //
 // plan_placement compares them by the time of a step, and says how it came to its choice.
+//
+//   const auto plan = plan_placement(costs_of(net.network(), probabilities, 512),
+//   world.size()); options.stage_begins = plan.best().begins;
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -18,6 +21,7 @@
 
 #include "../core/error.hpp"
 #include "../core/index_range.hpp"
+#include "../graph/cost.hpp"
 
 namespace multistage {
 
@@ -38,6 +42,13 @@ struct stage_placement {
     const auto first = std::upper_bound(begins.begin(), begins.end(), double(stage));
     const auto behind = std::lower_bound(begins.begin(), begins.end(), double(stage) + 1);
     return {first - begins.begin(), behind - begins.begin() + 1};
+  }
+  /// The processes that have each segment of a network: all have what stages share.
+  std::vector<index_range> hosts_of_segments(int segments, int processes) const {
+    std::vector<index_range> all{{0, processes}};
+    for (int segment = 1; segment < segments; ++segment)
+      all.push_back(hosts(segment - 1, processes));
+    return all;
   }
 };
 
@@ -82,10 +93,34 @@ struct planned_placement {
   }
 };
 
+/// Those of a network in training. @param probabilities of a row, by stage. @param rows of a
+/// step. @param bytes of a weight
+MULTISTAGE_COLD inline placement_costs costs_of(const graph& network,
+                                                const std::vector<double>& probabilities,
+                                                double rows,
+                                                double bytes = sizeof(float)) {
+  const cost shared = cost_of_segment(network, 0);
+  placement_costs costs{.shared_macs = double(shared.macs),
+                        .shared_bytes = double(shared.parameters) * bytes,
+                        .rows = rows};
+  for (std::size_t s = 0; s < probabilities.size(); ++s) {
+    const cost own = cost_of_segment(network, int(s) + 1);
+    costs.stages.push_back(
+        {probabilities[s], double(own.macs), double(own.parameters) * bytes});
+  }
+  return costs;
+}
+
 namespace placement_detail {
 
 /// Training takes the forward pass, and twice as much for gradients.
 inline constexpr double passes = 3;
+
+/// How many times its mean a share of a step's rows is, two standard deviations above it: how
+/// many rows a stage has is drawn anew each step.
+inline double busiest(double share, double rows) {
+  return 1 + 2 * std::sqrt(std::max(1 - share, 0.0) / (share * rows));
+}
 
 /// Seconds a step, of both kinds.
 MULTISTAGE_COLD inline planned_placement estimated(const std::string& name,
@@ -101,6 +136,7 @@ MULTISTAGE_COLD inline planned_placement estimated(const std::string& name,
     all += s.probability * (c.shared_macs + s.macs) * passes * c.rows;
   for (int rank = 0; rank < processes; ++rank) {
     double macs = placement.everywhere() ? all / processes : 0;
+    double of_rows = 0;  // the share that the process has
     double bytes = reduced(c.shared_bytes, processes);
     const auto& begins = placement.begins;
     const double from = rank == 0 || placement.everywhere() ? 0 : begins[std::size_t(rank) - 1];
@@ -112,10 +148,13 @@ MULTISTAGE_COLD inline planned_placement estimated(const std::string& name,
       if (share <= 0)
         continue;
       bytes += reduced(c.stages[s].bytes, placement.hosts(int(s), processes).size());
+      of_rows += share * c.stages[s].probability;
       if (!placement.everywhere())
         macs += share * c.stages[s].probability * (c.shared_macs + c.stages[s].macs) * passes *
                 c.rows;
     }
+    if (!placement.everywhere() && of_rows > 0)
+      macs *= busiest(of_rows, c.rows);
     p.computing = std::max(p.computing, macs / c.macs_per_second);
     p.sending = std::max(p.sending, bytes / c.bytes_per_second);
     p.bytes = std::max(p.bytes, bytes);

@@ -50,6 +50,14 @@ class step_shards {
     give(processes,
          [&](std::size_t k) { return (done[k] + done[k + 1]) / 2 / done.back() * processes; });
   }
+  /// The same by places in the stages. @param begins of each process but the first
+  /// (placement.hpp)
+  void share_out(std::span<const double> begins) {
+    give(int(begins.size()) + 1, [&](std::size_t k) {
+      return double(std::upper_bound(begins.begin(), begins.end(), middles_[k]) -
+                    begins.begin());
+    });
+  }
 
   /// How many shards there are.
   index_t count() const {

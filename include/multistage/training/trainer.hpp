@@ -13,102 +13,15 @@
 // have the same weights after each, which are those of one process, bit by bit.
 #pragma once
 #include "../core/build_advice.hpp"
-#include "../data/batch_reader.hpp"
-#include "../data/survey.hpp"
 #include "memory.hpp"
 #include "non_finite.hpp"
 #include "quotas.hpp"
 #include "same_run.hpp"
+#include "training_data.hpp"
 #include "update.hpp"
 #include "warnings.hpp"
 
 namespace multistage {
-
-namespace detail {
-/// A set in memory of its own, with classes where there are any. @throws shape_error for images
-/// of another number than the extents say, value_error for labels that do not fit
-template <class Scalar, class Backend>
-MULTISTAGE_COLD image_source kept_in_memory(const dynamic_model<Scalar, Backend>& model,
-                                            std::span<const float> images,
-                                            const shape& extents,
-                                            std::span<const int> classes) {
-  const auto held = std::make_shared<const std::vector<float>>(images.begin(), images.end());
-  image_source set = image_source::of(std::span<const float>(*held), extents);
-  set.read = [held, read = std::move(set.read)](std::span<const index_t> rows, float* to) {
-    read(rows, to);
-  };
-  const index_t known = model.label_dim(input_slot::class_labels);
-  require<value_error>(index_t(classes.size()) == (known > 0 ? extents.rows : 0),
-                       "trainer: ", classes.size(), " class labels for ", extents.rows,
-                       " images and a model of ", known,
-                       " classes; give one label an image if the model has classes, else none");
-  return known > 0 ? set.labelled({classes.begin(), classes.end()}, known) : set;
-}
-
-/// What a model reads of a data set beside images. @throws value_error for labels that are
-/// missing or not the model's, shape_error for a context of another size
-template <class Scalar, class Backend>
-MULTISTAGE_COLD batch_parts parts_for(const dynamic_model<Scalar, Backend>& model,
-                                      const image_source& images,
-                                      double label_dropout) {
-  const index_t known = model.label_dim(input_slot::class_labels);
-  const index_t context = model.label_dim(input_slot::context);
-  require<value_error>(known == 0 || images.read_labels,
-                       "trainer: images without labels for a "
-                       "model of ",
-                       known, " classes; give each its class");
-  require<value_error>(known == 0 || images.class_count <= known, "trainer: images of ",
-                       images.class_count, " classes, the model knows ", known);
-  require<value_error>(label_dropout == 0 || known > 0 || context > 0,
-                       "trainer: label_dropout = ", label_dropout,
-                       " for a model without labels or context; leave it 0");
-  if (context == 0)
-    return {.labels = known > 0};
-  if (!images.context)
-    warn("trainer: the images have no context for a model that reads one of ", context,
-         " values; it learns that of zeros alone");
-  else
-    require<shape_error>(images.context->extents.rows == images.extents.rows &&
-                             images.context->extents.row_size() == context,
-                         "trainer: the context is ", images.context->extents, " for ",
-                         images.extents.rows, " images and a model that reads ", context,
-                         " values a row");
-  return {.labels = known > 0, .context = images.context != nullptr};
-}
-
-/// Refuses images that a model cannot train on, and warns of such that hardly can be meant.
-/// Returns their fingerprint. @throws shape_error, value_error
-template <class Scalar, class Backend>
-MULTISTAGE_COLD std::string check_data(const dynamic_model<Scalar, Backend>& model,
-                                       const batch_reader& data) {
-  const image_source& images = data.images();
-  const index_t known = model.label_dim(input_slot::class_labels);
-  std::vector<int> classes;
-  if (known > 0 && (images.fingerprint.empty() || images.class_count == 0))
-    classes = images.labels();
-  const image_survey found = survey_images(images, classes);
-  shape all = data.image_extents();
-  all.rows = images.extents.rows;
-  require<shape_error>(all == model.images(all.rows), "trainer: images are ", all,
-                       ", the model takes ", model.images(all.rows),
-                       "; resize the images or choose resolution and channels to match");
-  for (std::size_t i = 0; i < classes.size(); ++i)
-    require<value_error>(classes[i] >= 0 && classes[i] < known, "trainer: image ", i,
-                         " is of class ", classes[i], ", the model knows 0..", known - 1);
-  const index_t told = model.label_dim(input_slot::augment_labels);
-  require<shape_error>(data.label_count() == 0 || told == 0 || told == data.label_count(),
-                       "trainer: the transform gives an image ", data.label_count(),
-                       " labels, the network reads augment_dim = ", told);
-  if (data.label_count() > 0 && told == 0)
-    warn(
-        "trainer: images are augmented, but the network is not told how (augment_dim = 0), so "
-        "it will draw augmented ones; give it augment_dim = ",
-        data.label_count());
-  if (images.kind != image_values::moments)
-    warn_of_images(found);
-  return found.fingerprint;
-}
-}  // namespace detail
 
 /// Trains a model on images of any source. One thread at a time, as the model.
 template <class Scalar, class Backend>
@@ -160,6 +73,8 @@ class trainer {
                          " processes for the ", shards, " shards of a batch of ",
                          options_.batch_size,
                          " rows; give a larger batch_size or more shards, or start fewer");
+    if (processes_.size() > 1)
+      check(stage_placement{options_.stage_begins}, processes_.size(), model.stage_count());
     detail::warn_of_stages(quotas_.probabilities(), model_.stages(), options_);
     memory_ = plan_memory(model, options_, processes_);
     if (options_.memory > 0 || options_.micro_batch > 0)
@@ -266,9 +181,8 @@ class trainer {
     for (const double s : sigmas)
       rows.push_back({.sigma = s});
     const image_batch batch = data_.read(numbers(), std::ssize(rows));
-    constexpr bool whole = true;
     const std::vector<index_t> all = batch_reader::first_rows(std::ssize(rows));
-    return report_of(evaluate(on_backend(batch, std::move(rows), all), whole));
+    return report_of(evaluate(on_backend(batch, std::move(rows), all), gradient_for::all));
   }
 
   /// One step on a batch given from outside. @throws as above, and for rows that are not in the
@@ -331,11 +245,19 @@ class trainer {
   tensor<Scalar, Backend>& gradient() {
     return gradient_;
   }
-  /// Gives the model the average that sampling uses, where the processes have it shared out
-  /// (shard_state), until the next step. All processes call it; does nothing where it is there.
+  /// Gives the model on all processes all weights, where each has some decoders alone
+  /// (stage_begins). All processes call it.
+  void complete_weights() {
+    for (int s = 0; s < model_.network().segments; ++s)
+      if (objective_.exchange().hosts(s).size() < processes_.size())
+        objective_.exchange().hand_round(model_.weights(), s, true);
+  }
+  /// The same, and the average that sampling uses, where each has some of it (shard_state too),
+  /// until the next step. All processes call it; does nothing where it is there.
   void complete_average() {
     if (!update_->is_shared_out() || model_.has_average())
       return;
+    complete_weights();
     const std::vector<Scalar> all = update_->whole(update_->average());
     model_.keep_average();
     model_.backend().upload(all.data(), model_.averaged_weights().data(), index_t(all.size()));
@@ -383,10 +305,13 @@ class trainer {
   step_numbers numbers() const {
     return {options_.seed, step_};
   }
-  /// Losses and gradient, all of them finite. @param whole whether the gradient is wanted whole
-  evaluated_batch<Scalar> evaluate(objective_batch<Scalar> batch, bool whole = false) {
-    auto found = objective_.differentiate(std::move(batch), numbers(), gradient_,
-                                          whole || !update_->is_shared_out());
+  /// Losses and gradient, all of them finite; of the latter what the update needs, or all.
+  evaluated_batch<Scalar> evaluate(objective_batch<Scalar> batch) {
+    return evaluate(std::move(batch),
+                    options_.shard_state ? gradient_for::shares : gradient_for::hosts);
+  }
+  evaluated_batch<Scalar> evaluate(objective_batch<Scalar> batch, gradient_for wanted_by) {
+    auto found = objective_.differentiate(std::move(batch), numbers(), gradient_, wanted_by);
     norm_ = update_->norm(gradient_, found.route, images_seen_);
     require_finite_losses(model_, found, step_ + 1, processes_);
     const auto moves = [&](int segment) {
@@ -459,9 +384,9 @@ class trainer {
     if (update_->is_shared_out())
       model_.drop_average();
     update_->apply(gradient_, found.route, norm_, images_seen_, rows);
-    for (int s = 0; s < model_.network().segments && update_->is_shared_out(); ++s)
-      if (update_->moves(found.route, s, images_seen_))
-        objective_.exchange().hand_round(model_.weights(), s);
+    for (int s = 0; s < model_.network().segments && processes_.size() > 1; ++s)
+      if (options_.shard_state && update_->moves(found.route, s, images_seen_))
+        objective_.exchange().hand_round(model_.weights(), s, false);
     ++step_;
     images_seen_ += double(rows);
     quotas_.count(found.route.rows_by_stage);

@@ -4,14 +4,16 @@
 //
 // The norm of the gradient is one number for all segments, and so is the factor that clips it.
 //
-// Of several processes each updates all weights, or, with shard_state, those of its share
-// (parameter_share.hpp), of which alone it keeps moments and averages.
+// Of several processes each updates all weights, or those of the decoders that it has
+// (stage_begins), or, with shard_state, its share of these (parameter_share.hpp); it keeps
+// moments and averages of nothing else.
 #pragma once
 #include <algorithm>
 
 #include "../distributed/process_group.hpp"
 #include "adam.hpp"
 #include "kept_averages.hpp"
+#include "placement.hpp"
 #include "segments.hpp"
 
 namespace multistage {
@@ -36,16 +38,20 @@ class averaged_adam {
   /// What is moved.
   using model_type = dynamic_model<Scalar, Backend>;
 
-  /// By trainer_options: all that its `update_fields` name, and shard_state. @param trained
-  /// must outlive this; where the state is not shared out it keeps an average (keep_average)
-  /// from the first step on. @param processes that make the same updates
+  /// By trainer_options: all that its `update_fields` name, shard_state, stage_begins. @param
+  /// trained must outlive this; where the state is not shared out it keeps an average
+  /// (keep_average) from the first step on. @param processes that make the same updates
   MULTISTAGE_COLD averaged_adam(model_type& trained,
                                 const trainer_options& o,
                                 process_group processes = {})
       : model_(trained),
         options_(o),
         group_(std::move(processes)),
-        share_(share_of_state(trained, o, group_)),
+        hosts_(stage_placement{group_.size() > 1 ? o.stage_begins : std::vector<double>()}
+                   .hosts_of_segments(trained.network().segments, group_.size())),
+        share_(is_shared_out()
+                   ? parameter_share(trained.network(), hosts_, group_.rank(), o.shard_state)
+                   : parameter_share(trained.network())),
         first_(trained.backend(), {1, 1, 1, share_.size()}),
         second_(trained.backend(), {1, 1, 1, share_.size()}),
         decays_(decaying(trained, o)),
@@ -61,9 +67,9 @@ class averaged_adam {
     take_share(trained.averaged_weights().data(), average_);
   }
 
-  /// Whether each process keeps the moments and averages of its share alone.
+  /// Whether a process keeps moments and averages of a part of the weights alone.
   bool is_shared_out() const {
-    return group_.size() > 1 && options_.shard_state;
+    return group_.size() > 1 && (options_.shard_state || !options_.stage_begins.empty());
   }
   /// All that the processes have of a moment or an average; lies as the weights do. All
   /// processes call it. @param wanted whether this one wants it; else nothing is returned
@@ -72,22 +78,23 @@ class averaged_adam {
       return wanted ? state.to_host() : std::vector<Scalar>();
     std::vector<Scalar> all(wanted ? std::size_t(model_.network().parameter_elements) : 0);
     const std::vector<Scalar> own = state.to_host();
-    auto at = own.begin();
     std::vector<Scalar> values;
-    for_each_bucket_of_all([&](const index_range& bucket) {
-      std::vector<std::size_t> bytes;
-      for (int rank = 0; rank < group_.size(); ++rank)
-        bytes.push_back(std::size_t(share_of_bucket(bucket, rank, group_.size()).size()) *
-                        sizeof(Scalar));
-      const std::size_t mine = bytes[std::size_t(group_.rank())] / sizeof(Scalar);
-      values.resize(std::size_t(bucket.size()));
-      group_.all_gather(
-          std::as_bytes(std::span(own).subspan(std::size_t(at - own.begin()), mine)),
-          std::as_writable_bytes(std::span(values)), bytes);
-      at += std::ptrdiff_t(mine);
-      if (wanted)
-        std::copy(values.begin(), values.end(), all.begin() + bucket.begin);
-    });
+    for (int segment = 0; segment < model_.network().segments; ++segment)
+      for_each_bucket(model_.network(), segment, [&](const index_range& bucket) {
+        std::vector<std::size_t> bytes;
+        for (int rank = 0; rank < group_.size(); ++rank)
+          bytes.push_back(std::size_t(slice(segment, bucket, rank).size()) * sizeof(Scalar));
+        const index_range mine = slice(segment, bucket, group_.rank());
+        std::span<const Scalar> from;
+        if (mine.size() > 0)
+          from = std::span(own).subspan(std::size_t(share_.place_of(segment, mine.begin)),
+                                        std::size_t(mine.size()));
+        values.resize(std::size_t(bucket.size()));
+        group_.all_gather(std::as_bytes(from), std::as_writable_bytes(std::span(values)),
+                          bytes);
+        if (wanted)
+          std::copy(values.begin(), values.end(), all.begin() + bucket.begin);
+      });
     return all;
   }
   /// Sets a moment or an average. @param values as the weights lie
@@ -102,33 +109,30 @@ class averaged_adam {
   bool moves(const routing& route, int segment, double images_seen) const {
     return rate_of(segment, images_seen) > 0 && reaches(route, segment);
   }
-  /// The gradient's norm over all segments that the batch moves, of which the process has its
-  /// share at least. All processes call it.
+  /// The gradient's norm over all segments that the batch moves, of which each process has its
+  /// shares at least. All processes call it.
   double norm(tensor<Scalar, Backend>& gradient, const routing& route, double images_seen) {
-    std::vector<std::vector<double>> sums(std::size_t(group_.size()));  // of runs, by rank
-    std::vector<double>& own = sums[std::size_t(is_shared_out() ? group_.rank() : 0)];
-    for (int segment = 0; segment < model_.network().segments; ++segment)
-      if (moves(route, segment, images_seen))
-        for (const parameter_share::part& p : share_.of_segment(segment))
-          add_squares(gradient.data() + p.elements.begin, p.elements.size(), own);
-    double squares = 0;
-    if (!is_shared_out()) {
-      for (const double run : own)
-        squares += run;
-      return std::sqrt(squares);
-    }
-    gather_by_rank(sums);
-    // Runs in the order of the parameters, as one process has them.
+    const auto each_slice = [&](auto&& f) {
+      for (int segment = 0; segment < model_.network().segments; ++segment)
+        if (moves(route, segment, images_seen))
+          for_each_bucket(model_.network(), segment, [&](const index_range& bucket) {
+            for (int rank = 0; rank < group_.size(); ++rank)
+              f(rank, slice(segment, bucket, rank));
+          });
+    };
+    std::vector<double> own;  // sums of runs
+    each_slice([&](int rank, const index_range& part) {
+      if (rank == group_.rank() && part.size() > 0)
+        add_squares(gradient.data() + part.begin, part.size(), own);
+    });
+    const std::vector<std::vector<double>> sums = by_rank(own);
+    // In the order of the parameters, as one process has them.
     std::vector<std::size_t> next(sums.size(), 0);
-    for (int segment = 0; segment < model_.network().segments; ++segment)
-      if (moves(route, segment, images_seen))
-        for_each_bucket(model_.network(), segment, [&](const index_range& bucket) {
-          for (std::size_t rank = 0; rank < sums.size(); ++rank) {
-            const index_t size = share_of_bucket(bucket, int(rank), group_.size()).size();
-            for (index_t run = 0; run < divide_up(size, parameter_run); ++run)
-              squares += sums[rank][next[rank]++];
-          }
-        });
+    double squares = 0;
+    each_slice([&](int rank, const index_range& part) {
+      for (index_t run = 0; run < divide_up(part.size(), parameter_run); ++run)
+        squares += sums[std::size_t(rank)][next[std::size_t(rank)]++];
+    });
     return std::sqrt(squares);
   }
   /// Moves the weights against the gradient, and the average after them. Nothing fails.
@@ -227,18 +231,9 @@ class averaged_adam {
         std::fill_n(flags.begin() + p.offset, p.size(), std::uint8_t{1});
     return {trained.backend(), trained.weights().extents(), flags};
   }
-  static parameter_share share_of_state(model_type& trained,
-                                        const trainer_options& o,
-                                        const process_group& processes) {
-    const graph& network = trained.network();
-    return processes.size() > 1 && o.shard_state
-               ? parameter_share(network, processes.rank(), processes.size())
-               : parameter_share(network);
-  }
-  template <class F>
-  void for_each_bucket_of_all(F&& f) const {
-    for (int segment = 0; segment < model_.network().segments; ++segment)
-      for_each_bucket(model_.network(), segment, f);
+  /// What a process speaks for of a bucket.
+  index_range slice(int segment, const index_range& bucket, int rank) const {
+    return share_of_bucket(bucket, hosts_[std::size_t(segment)], rank);
   }
   void take_share(const Scalar* of, tensor<Scalar, Backend>& state) {
     share_.each([&](const parameter_share::part& p) {
@@ -254,16 +249,17 @@ class averaged_adam {
     sums.resize(sums.size() + std::size_t(runs));
     model_.backend().download(to, sums.data() + sums.size() - runs, runs);
   }
-  /// Gives all processes what each has under its rank.
-  void gather_by_rank(std::vector<std::vector<double>>& lists) {
-    const std::vector<double> own = lists[std::size_t(group_.rank())];
+  /// What each process has, on all.
+  std::vector<std::vector<double>> by_rank(const std::vector<double>& own) {
     const std::vector<std::size_t> sizes = values_of_all(group_, own.size());
     const std::vector<double> all = all_gather(group_, std::span<const double>(own));
+    std::vector<std::vector<double>> lists;
     auto at = all.begin();
-    for (std::size_t rank = 0; rank < lists.size(); ++rank) {
-      lists[rank].assign(at, at + std::ptrdiff_t(sizes[rank]));
-      at += std::ptrdiff_t(sizes[rank]);
+    for (const std::size_t n : sizes) {
+      lists.emplace_back(at, at + std::ptrdiff_t(n));
+      at += std::ptrdiff_t(n);
     }
+    return lists;
   }
   /// Moves a part of a segment. @param beta of the average
   template <bool Decays>
@@ -321,6 +317,7 @@ class averaged_adam {
   model_type& model_;
   trainer_options options_;
   process_group group_;
+  std::vector<index_range> hosts_;  // the processes that have each segment
   parameter_share share_;
   double rate_factor_ = 1;
   tensor<Scalar, Backend> first_;
