@@ -75,10 +75,10 @@ def state(folder):
 small = "--preset quickstart --encoder-channels 8 --decoder-channels 12,8,8 --norm-groups 4 --batch 64 --draws 256 --nodes 9 --stage-images 300".split()
 few = "--snapshot-seeds 0-3 --frechet-images 16 --snapshot-steps 4 --hours 0 --snapshot 1".split()
 data = ("--data", digits, "--largest", 16, "--cache", "cache")
-for n, folder, *options in ((0, "one", "--kimg", 2), (3, "three", "--kimg", 2), (2, "parts", "--kimg", 1, "--shard-state")):
+for n, folder, *options in ((0, "one", "--kimg", 2), (3, "three", "--kimg", 2), (2, "parts", "--kimg", 1, "--shard-state", "true")):
     status, said, problem = run(n, "train", *small, *few, *data, "--out", folder, *options)
     check(status == 0 and said.count("finished") == 1, "train", n, status, said, problem)
-status, said, problem = run(3, "train", "--resume", "--out", "parts", "--kimg", 2)
+status, said, problem = run(3, "train", "--resume", "--out", "parts", "--kimg", 2, "--stage-begins", "1,2")
 check(status == 0 and said.count("finished") == 1, "train --resume", status, said, problem)
 check(state("one") == state("three") and state("one") == state("parts"), "training differs under mpirun")
 check([p.read_bytes() for p in sorted((scratch / "one/snapshots").glob("*.png"))] == [p.read_bytes() for p in sorted((scratch / "three/snapshots").glob("*.png"))], "snapshots differ")
