@@ -69,7 +69,9 @@ def state(folder):
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
     header["__metadata__"].pop("run")
-    return header, data[8 + size :]
+    counters = json.loads(header["__metadata__"].pop("training"))
+    counters.pop("options")
+    return header, counters, data[8 + size :]
 
 
 small = "--preset quickstart --encoder-channels 8 --decoder-channels 12,8,8 --norm-groups 4 --batch 64 --draws 256 --nodes 9 --stage-images 300".split()
