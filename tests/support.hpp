@@ -25,6 +25,19 @@ namespace ms = multistage;
 #define BACKENDS ms::cpu, ms::eigen, ms::thrust_cpp
 #endif
 
+#ifdef MULTISTAGE_TEST_COMPILED  // compiled_for_tests has what other scalars and backends need
+namespace multistage {
+MULTISTAGE_NETWORKS(extern template, double, cpu)
+MULTISTAGE_TRAINING(extern template, double, cpu)
+MULTISTAGE_NETWORKS(extern template, float, eigen)
+MULTISTAGE_NETWORKS(extern template, double, eigen)
+MULTISTAGE_TRAINING(extern template, float, eigen)
+MULTISTAGE_NETWORKS(extern template, float, thrust_host)
+MULTISTAGE_NETWORKS(extern template, double, thrust_host)
+MULTISTAGE_TRAINING(extern template, float, thrust_host)
+}  // namespace multistage
+#endif
+
 namespace test {
 
 /// Standard normal numbers, a function of `key` alone.

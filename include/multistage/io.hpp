@@ -21,5 +21,11 @@
 #include "io/shard_writer.hpp"
 #include "io/weights.hpp"
 #include "training/checkpoint.hpp"
+#ifdef MULTISTAGE_COMPILED_IO
+#include "multistage.hpp"
+namespace multistage {
+MULTISTAGE_FILES(extern template, float, cpu)
+}  // namespace multistage
+#endif
 #include "core/warnings_end.inc"
 // clang-format on

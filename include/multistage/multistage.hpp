@@ -9,5 +9,14 @@
 #include "core/warnings_begin.inc"
 #include "backend/cpu/backend.hpp"
 #include "library.hpp"
+#ifdef MULTISTAGE_COMPILED
+#include "compiled.hpp"
+namespace multistage {
+MULTISTAGE_NETWORKS(extern template, float, cpu)
+MULTISTAGE_TRAINING(extern template, float, cpu)
+MULTISTAGE_CLUSTERING(extern template, cpu)
+MULTISTAGE_SAMPLERS(extern template, float, cpu)
+}  // namespace multistage
+#endif
 #include "core/warnings_end.inc"
 // clang-format on

@@ -7,5 +7,12 @@
 #include "core/warnings_begin.inc"
 #include "runs/autoencoder_run.hpp"
 #include "runs/training_run.hpp"
+#ifdef MULTISTAGE_COMPILED_IO
+#include "multistage.hpp"
+namespace multistage {
+MULTISTAGE_RUNS(extern template, cpu)
+MULTISTAGE_AUTOENCODERS(extern template, float, cpu)
+}  // namespace multistage
+#endif
 #include "core/warnings_end.inc"
 // clang-format on

@@ -41,8 +41,10 @@ inline double product(const power_profile& a, const power_profile& b) {
 
 /// What each kept average counts in one of the profile that is wanted; together 1. @throws
 /// value_error for none, for times that are not above 0, and for two of one time and exponent
-MULTISTAGE_COLD inline std::vector<double> post_hoc_weights(std::span<const power_profile> kept,
-                                                            const power_profile& wanted) {
+/// A template, so that only who calls it compiles Eigen's decomposition.
+template <class Matrix = Eigen::MatrixXd>
+MULTISTAGE_COLD std::vector<double> post_hoc_weights(std::span<const power_profile> kept,
+                                                     const power_profile& wanted) {
   require<value_error>(!kept.empty() && wanted.images > 0, "post_hoc_weights: ", kept.size(),
                        " averages for one at ", wanted.images,
                        " images; give one average at least, and times above 0");
@@ -54,7 +56,7 @@ MULTISTAGE_COLD inline std::vector<double> post_hoc_weights(std::span<const powe
                            " images and exponent ", kept[i].exponent,
                            i == j ? "; times are above 0" : "; an earlier one is, too");
   const index_t n = index_t(kept.size());
-  Eigen::MatrixXd among(n, n);  // A
+  Matrix among(n, n);  // A
   Eigen::VectorXd with(n);      // b
   for (index_t i = 0; i < n; ++i) {
     with[i] = product(kept[std::size_t(i)], wanted);
