@@ -18,7 +18,7 @@ with tempfile.TemporaryDirectory() as directory:
         if not shutil.which(name):
             print(f"{name} is not here: left out")
             continue
-        command = [name, "-std=c++20", "-O1", "-Wall", "-Wextra", "-Wno-missing-braces", *flags, f"-DSCALAR={scalar}", f"-I{source / 'include'}", *eigen,
+        command = [name, "-std=c++20", "-O0", "-Wall", "-Wextra", "-Wno-missing-braces", *flags, f"-DSCALAR={scalar}", f"-I{source / 'include'}", *eigen,
                    str(source / "tests" / "eigen_portable.cpp"), "-o", str(program), "-pthread"]
         built = subprocess.run(command, capture_output=True, text=True)
         if built.returncode or "warning" in built.stderr:

@@ -40,8 +40,8 @@ def has_libcxx(clang):
 
 for c in clangs:
     if has_libcxx(c):
-        runs(f"{c} with libc++", [c, "-stdlib=libc++", "-O1", *flags, *cflags, str(program)])
+        runs(f"{c} with libc++", [c, "-stdlib=libc++", "-O0", *flags, *cflags, str(program)])
     else:
         compiled(f"{c}, syntax", [c, "-fsyntax-only", *flags, *cflags, str(program)])
-runs(f"{compiler} with checked containers", [compiler, "-D_GLIBCXX_DEBUG", "-O1", *flags, *cflags, str(program)])
+runs(f"{compiler} with checked containers", [compiler, "-D_GLIBCXX_DEBUG", "-O0", *flags, *cflags, str(program)])
 sys.exit(bool(bad))

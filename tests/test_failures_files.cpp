@@ -7,7 +7,7 @@
 
 namespace {
 
-constexpr long each = 1000;  // behind them some are passed over
+constexpr long each = 400;  // behind them some are passed over
 
 /// A run of two steps, and its checkpoint.
 template <class Backend>
@@ -108,7 +108,7 @@ TEST_CASE("a save whose memory fails leaves the file there was") {
           auto model = ms::load(s->path, ms::cpu(1));
           return weights_of(model);
         },
-        300);
+        150);
     CHECK(points > 100);
   }
 }

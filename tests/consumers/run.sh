@@ -23,7 +23,12 @@ project() {  # name, lines
   "$dir/$1/build/consumer" 2>"$dir/said" || { cat "$dir/said"; exit 1; }
   once 'without optimisation'  # nobody chose a build type there
 }
-project find_package 'find_package(multistage REQUIRED)'
+project find_package 'find_package(multistage REQUIRED)
+foreach(target compiled compiled_io)
+  if(NOT TARGET multistage::${target})
+    message(FATAL_ERROR "find_package does not bring multistage::${target}")
+  endif()
+endforeach()'
 project add_subdirectory "add_subdirectory($source multistage)"
 pc=$(dirname "$(find "$dir/prefix" -name multistage.pc)")
 # The .pc file finds the headers beside it, under whatever prefix, and after a move.

@@ -14,6 +14,7 @@
 // What a view's type knows of its extents, the new view's type knows, too.
 #pragma once
 #include <cstddef>
+#include <initializer_list>
 #include <utility>
 
 #include "view.hpp"
@@ -110,24 +111,25 @@ constexpr auto expand(const view<T, E>& v) {
   });
 }
 
+/// Whether each of 0, ..., n - 1 is among n axes.
+template <int... Axes>
+constexpr bool each_axis_once() {
+  constexpr int count = int(sizeof...(Axes));
+  bool seen[count > 0 ? count : 1] = {};
+  for (const int axis : std::initializer_list<int>{Axes...}) {
+    if (axis < 0 || axis >= count || seen[axis])
+      return false;
+    seen[axis] = true;
+  }
+  return true;
+}
+
 /// The axes in the order that `Axes` names.
 template <int... Axes, class T, class E>
 constexpr auto permute(const view<T, E>& v) {
-  constexpr int count = int(sizeof...(Axes));
-  constexpr int order[count > 0 ? count : 1] = {Axes...};
-  constexpr bool good = [] {
-    if (count != E::rank())
-      return false;
-    bool seen[count > 0 ? count : 1] = {};
-    for (int k = 0; k < count; ++k) {
-      const int axis = order[k];
-      if (axis < 0 || axis >= count || seen[axis])
-        return false;
-      seen[axis] = true;
-    }
-    return true;
-  }();
-  static_assert(good, "multistage: permute names every axis once, e.g. permute<0, 3, 1, 2>()");
+  static_assert(int(sizeof...(Axes)) == E::rank() && each_axis_once<Axes...>(),
+                "multistage: permute names every axis once, e.g. permute<0, 3, 1, 2>()");
+  constexpr int order[sizeof...(Axes) > 0 ? sizeof...(Axes) : 1] = {Axes...};
   return rearranged<canonical<E::static_extent(Axes)...>>(v, [&](int k) { return order[k]; });
 }
 
