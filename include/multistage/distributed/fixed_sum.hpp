@@ -23,7 +23,9 @@ template <class T>
 class fixed_sum {
  public:
   /// @param parts how many summands the whole sum has, on all processes together
-  fixed_sum(index_t parts, index_t size) : parts_(parts), size_(size) {
+  fixed_sum(index_t parts, index_t size)
+      : parts_(parts),
+        size_(size) {
     require<value_error>(parts > 0 && size >= 0, "fixed_sum: ", parts, " parts of ", size,
                          " values; give at least one part");
   }

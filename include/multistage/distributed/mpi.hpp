@@ -73,7 +73,9 @@ class duplicate {
 /// Short notes beside the calls: who is there, who has left.
 class watch {
  public:
-  watch(MPI_Comm of, int size) : notes_(of), left_(std::size_t(size), false) {
+  watch(MPI_Comm of, int size)
+      : notes_(of),
+        left_(std::size_t(size), false) {
     MPI_Comm_rank(notes_, &rank_);
   }
   /// Tells all others that this process makes no more calls.
@@ -397,7 +399,8 @@ class mpi_session {
  public:
   /// @throws communication_error when MPI cannot be had
   MULTISTAGE_COLD mpi_session(int& argc, char**& argv, const mpi_options& options = {})
-      : started_(start(argc, argv)), world_(std::in_place, MPI_COMM_WORLD, options) {}
+      : started_(start(argc, argv)),
+        world_(std::in_place, MPI_COMM_WORLD, options) {}
   /// Waits for all others; where one is gone, ends those that are left.
   ~mpi_session() {
     const bool all = world_->leave();

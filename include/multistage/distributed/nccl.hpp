@@ -174,7 +174,9 @@ class nccl_communicator {
  private:
   struct group {
     group(const ncclUniqueId& id, int r, int n, const nccl_options& o)
-        : options(o), rank(r), size(n) {
+        : options(o),
+          rank(r),
+          size(n) {
       require<value_error>(n > 0 && r >= 0 && r < n && o.timeout_seconds > 0,
                            "nccl_communicator: rank ", r, " of ", n,
                            ", timeout_seconds = ", o.timeout_seconds,

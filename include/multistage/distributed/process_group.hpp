@@ -97,7 +97,8 @@ class process_group {
   };
   template <class C>
   struct of final : engine {
-    explicit of(C g) : group(std::move(g)) {}
+    explicit of(C g)
+        : group(std::move(g)) {}
     int rank() const override {
       return group.rank();
     }

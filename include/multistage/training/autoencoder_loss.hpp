@@ -56,7 +56,10 @@ class autoencoder_loss {
                    const autoencoder_options& options,
                    perceptual_distance<Scalar, Backend>* distance,
                    discriminator<Scalar, Backend>* critic)
-      : backend_(std::move(backend)), options_(options), distance_(distance), critic_(critic) {}
+      : backend_(std::move(backend)),
+        options_(options),
+        distance_(distance),
+        critic_(critic) {}
 
   /// The loss of y against x; writes its gradient by y. @param norm as
   /// autoencoder_model::differentiate gives it. @param adversarial whether the discriminator is

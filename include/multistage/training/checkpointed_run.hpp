@@ -48,7 +48,9 @@ class kept_state {
  public:
   /// Resumes where asked for. @throws value_error for settings out of range, and as resume does
   kept_state(Trainer& t, const run_checkpoint& c)
-      : trainer_(t), settings_(c), processes_(processes_of(t)) {
+      : trainer_(t),
+        settings_(c),
+        processes_(processes_of(t)) {
     require<value_error>(c.every_seconds > 0, "run: a checkpoint every ", c.every_seconds,
                          " seconds; give a number above 0");
     require<value_error>(c.keep >= 1 && c.every_kimg >= 0 && c.most_returns >= 0,

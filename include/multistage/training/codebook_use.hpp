@@ -19,7 +19,8 @@ namespace multistage {
 class codebook_use {
  public:
   /// Of so many codes, all of them used at the start.
-  explicit codebook_use(index_t codes) : last_used_(static_cast<std::size_t>(codes), 0.0) {}
+  explicit codebook_use(index_t codes)
+      : last_used_(static_cast<std::size_t>(codes), 0.0) {}
 
   /// Notes the codes of a batch. Returns their perplexity, e to the entropy of their shares: as
   /// many codes at work alike would be as surprising. @param images_seen with the batch

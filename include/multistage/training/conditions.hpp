@@ -23,7 +23,8 @@ template <class Scalar, class Backend>
 class row_conditions {
  public:
   /// @param dropout how often class and context of a row are left out
-  explicit row_conditions(double dropout) : dropout_(dropout) {}
+  explicit row_conditions(double dropout)
+      : dropout_(dropout) {}
 
   /// Of rows [first, first + rows.size()) of a step's batch. @throws value_error where labels
   /// are missing, shape_error for values of another number than the model's

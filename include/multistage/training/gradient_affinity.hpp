@@ -19,7 +19,9 @@ class gradient_affinity {
   /// @param sigmas noise levels in ascending order. @param rows images whose gradients are
   /// averaged at each level.
   explicit gradient_affinity(std::vector<double> sigmas, index_t rows = 64)
-      : sigmas_(std::move(sigmas)), rows_(rows), sum_(sigmas_.size() * sigmas_.size(), 0.0) {
+      : sigmas_(std::move(sigmas)),
+        rows_(rows),
+        sum_(sigmas_.size() * sigmas_.size(), 0.0) {
     require<value_error>(sigmas_.size() >= 2 && rows >= 1,
                          "gradient_affinity: ", sigmas_.size(), " noise levels, ", rows,
                          " rows; give at least two and one");
