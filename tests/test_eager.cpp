@@ -184,3 +184,18 @@ TEST_CASE("what eager operations refuse") {
   CHECK_THROWS_AS(ms::group_norm(x, seven, seven, {.groups = 2}), ms::shape_error);
   CHECK_THROWS_AS(ms::group_norm(x, seven, seven, {.groups = 0}), ms::value_error);
 }
+
+TEST_CASE("an empty batch gives an empty result; there is no attention to no keys") {
+  const ms::tensor<float> x({0, 8, 8, 4});
+  const auto w = ms::normal<float>({3, 3, 4, 2}, ms::random_stream(1));
+  const auto ones = ms::full<float>({4}, 1.0f);
+  CHECK(ms::conv(x, w).extents() == ms::shape{0, 8, 8, 2});
+  CHECK(ms::group_norm(x, ones, ones, {.groups = 2}).extents() == x.extents());
+  CHECK(ms::downsample(x).extents() == ms::shape{0, 4, 4, 4});
+  CHECK(ms::concat(x, x).extents() == ms::shape{0, 8, 8, 8});
+  const ms::tensor<float, ms::rank<3>> none({0, 4, 8});
+  CHECK(ms::attention(none, none, none, 2).size() == 0);
+  const auto q = ms::normal<float>({2, 4, 8}, ms::random_stream(2));
+  const ms::tensor<float, ms::rank<3>> no_keys({2, 0, 8});
+  CHECK_THROWS_WITH(ms::attention(q, no_keys, no_keys, 2), Catch::Contains("no keys"));
+}

@@ -200,6 +200,27 @@ TEST_CASE("one run a place: the second is told who the first is; death frees the
   CHECK(dir.names() == std::vector<std::string>{"link"});
 }
 
+TEST_CASE("numbers of a file are not cut off, and its texts move no terminal's cursor") {
+  const directory dir;
+  io::safetensors_writer w;
+  w.add<float>("whole", {2}, {3, -4});
+  w.add<float>("half", {2}, {1, 0.5f});
+  w.add<float>("a\x1b[31m\nred", {1}, {0.5f});
+  w.add<float>("caf\xc3\xa9", {1}, {0.5f});
+  w.write(dir / "w");
+  const io::safetensors f(dir / "w");
+  CHECK(f.get<std::int64_t>("whole") == std::vector<std::int64_t>{3, -4});
+  CHECK_THAT(message([&] { f.get<std::int64_t>("half"); }),
+             Catch::Contains("value 1 is 0.5") && Catch::Contains("none of the integers"));
+  CHECK_THAT(message([&] { f.get<int>("a\x1b[31m\nred"); }),
+             Catch::Contains("tensor 'a?[31m?red'"));
+  CHECK_THAT(message([&] { f.get<int>("caf\xc3\xa9"); }),
+             Catch::Contains("tensor 'caf\xc3\xa9'"));
+  CHECK_THAT(message([&] { f.get<int>("\x9b"); }), Catch::Contains("no tensor '?'"));
+  CHECK(ms::printable("caf\xc3\xa9", 4) == "caf");  // no character is cut in two
+  CHECK(ms::printable("\xc2\x9b") == "\xc2?");      // U+009B, a terminal's other escape
+}
+
 TEST_CASE("a file that is cut or changed while it is used is an error that names it") {
   const directory dir;
   io::safetensors_writer w;

@@ -108,6 +108,8 @@ struct softmax_attention {
       return refused(graph_problem::heads, "q, k and v need the same channels", channels,
                      heads);
     const extent keys = self ? q.extents() : extent{channels, in[1].height, in[1].width};
+    if (keys.pixels() < 1)
+      return refused(graph_problem::attributes, "there are no keys to attend to");
     description d;
     d.in = {q.extents(), keys, keys};
     d.out = {channels, q.height, q.width};

@@ -165,6 +165,13 @@ constexpr description elementwise(const feature& x) {
   return d;
 }
 
+/// Whether an operand is there. One of an empty batch has no memory either, but extents that
+/// say so.
+template <class T>
+constexpr bool given(const view<T>& v) {
+  return v || v.extents.size() == 0;
+}
+
 /// What forward works on. Operands, parameters and result lie one element after the other.
 template <class T>
 struct forward_pass {
@@ -180,7 +187,7 @@ struct forward_pass {
 
   /// Rows of the batch.
   index_t rows() const {
-    return in[0] ? in[0].extents.rows : y.extents.rows;
+    return given(in[0]) ? in[0].extents.rows : y.extents.rows;
   }
 };
 
@@ -238,7 +245,7 @@ template <class T>
 constexpr operand_list features_of(const std::array<view<const T>, most_operands>& in) {
   operand_list features{};
   for (int k = 0; k < most_operands; ++k)
-    if (k == 0 || in[k])
+    if (k == 0 || given(in[k]))
       features[k] = {k, int(in[k].extents.channels), int(in[k].extents.height),
                      int(in[k].extents.width)};
   return features;
@@ -264,7 +271,7 @@ description checked(const Op& op, const forward_pass<T>& pass, const char* where
                       " channels)");
   require<value_error>(wrong.kind == graph_problem::none, where, ": ", wrong.sentence);
   for (int k = 0; k < most_operands; ++k)
-    if (pass.in[k] || (d.needed >> k & 1) != 0)
+    if (given(pass.in[k]) || (d.needed >> k & 1) != 0)
       expect(where, Op::operands[k], pass.in[k], d.in[k].of(x.extents.rows));
   const auto parameter = [&](const char* name, const view<const T>& v, const shape& s,
                              bool needed) {
