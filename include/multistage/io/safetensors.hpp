@@ -92,7 +92,7 @@ class safetensors {
     return it->second;
   }
   /// The values, converted to T. @throws file_error for types that the library does not compute
-  /// in, and for values that T has not
+  /// in, and for values that T has not, e.g. a fraction where T is an integer
   template <class T>
   std::vector<T> get(const std::string& name) const {
     const tensor_entry& t = entry(name);
