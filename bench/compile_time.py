@@ -1,5 +1,5 @@
 """What a user's translation unit costs to compile: user seconds and peak memory, for each compiler at hand.
-Four units with bars are always measured; --models adds models of several sizes, whose cost must not grow with them.
+Units with bars are always measured; --models adds models of several sizes, whose cost must not grow with them.
 usage: compile_time.py [--flags "-O2 -march=native"] [--models] [--repetitions 1] [--root FOLDER]
 
 On a machine that others use, user seconds grow, too: compare with another commit, measured beside (--root)."""
@@ -54,24 +54,31 @@ args.add_argument("--models", action="store_true")
 args.add_argument("--repetitions", type=int, default=1, help="the least of so many is printed")
 args.add_argument("--root", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parent.parent)
 given = args.parse_args()
-# name: text, bar in user seconds (g++ 12, a calm machine), bar in MiB
+# name: text, bar in user seconds (g++ 12, a calm machine), bar in MiB, what is defined
 units = {
-    "tensor.hpp alone": ("#include <multistage/tensor.hpp>\n", 1, None),
-    "a unit that trains and samples": (UNIT % QUICKSTART, 8, None),
-    "README's program": (program_of(given.root / "README.md"), 10, 700),
-    "own-data.md's, pictures, progress": (program_of(given.root / "docs" / "own-data.md"), 10, 700),
+    "tensor.hpp alone": ("#include <multistage/tensor.hpp>\n", 1, None, []),
+    "a unit that trains and samples": (UNIT % QUICKSTART, 8, None, []),
+    "the same, multistage::compiled": (UNIT % QUICKSTART, 8, None, ["-DMULTISTAGE_COMPILED"]),
+    "README's program": (program_of(given.root / "README.md"), 10, 700, []),
+    "the same, multistage::compiled_io": (
+        program_of(given.root / "README.md"),
+        10,
+        700,
+        ["-DMULTISTAGE_COMPILED", "-DMULTISTAGE_COMPILED_IO"],
+    ),
+    "own-data.md's, pictures, progress": (program_of(given.root / "docs" / "own-data.md"), 10, 700, []),
 }
 if given.models:
-    units |= {name: (UNIT % description, None, None) for name, description in MODELS.items()}
+    units |= {name: (UNIT % description, None, None, []) for name, description in MODELS.items()}
 packages = ["pkg-config", "--cflags", "cairo", "libpng", "zlib"]
 includes = subprocess.run(packages, capture_output=True, text=True, check=True).stdout.split()
 includes += [f"-I{given.root / 'include'}", "-isystem", "/usr/include/eigen3"]
 with tempfile.TemporaryDirectory() as directory:
     unit = pathlib.Path(directory) / "unit.cpp"
     for compiler in filter(shutil.which, ("g++", "clang++")):
-        for name, (text, seconds_bar, memory_bar) in units.items():
+        for name, (text, seconds_bar, memory_bar, defined) in units.items():
             unit.write_text(text)
-            command = [compiler, "-std=c++20", *given.flags.split(), "-Wno-missing-braces", *includes]
+            command = [compiler, "-std=c++20", *given.flags.split(), "-Wno-missing-braces", *defined, *includes]
             command += ["-c", str(unit), "-o", f"{unit}.o"]
             seconds, memory, status = min(measured(command) for _ in range(given.repetitions))
             bars = [f"{seconds_bar} s"] * (seconds_bar is not None) + [f"{memory_bar} MiB"] * (memory_bar is not None)

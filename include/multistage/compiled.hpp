@@ -3,8 +3,8 @@
 // (MULTISTAGE_COMPILED, which the target multistage::compiled defines) takes them from the one
 // library that has them; all else stays header-only.
 //
-//   namespace multistage {                                   // in every unit, behind the umbrella
-//   MULTISTAGE_NETWORKS(extern template, float, cpu)
+//   namespace multistage {                                   // in every unit, behind the
+//   umbrella MULTISTAGE_NETWORKS(extern template, float, cpu)
 //   }
 //   namespace multistage {                                   // in one unit
 //   MULTISTAGE_NETWORKS(template, float, cpu)
@@ -21,39 +21,39 @@
   PREFIX class dynamic_model<SCALAR, BACKEND>;
 
 /// Training: <multistage/multistage.hpp>.
-#define MULTISTAGE_TRAINING(PREFIX, SCALAR, BACKEND)  \
-  PREFIX class denoising_objective<SCALAR, BACKEND>;  \
-  PREFIX class averaged_adam<SCALAR, BACKEND>;        \
+#define MULTISTAGE_TRAINING(PREFIX, SCALAR, BACKEND) \
+  PREFIX class denoising_objective<SCALAR, BACKEND>; \
+  PREFIX class averaged_adam<SCALAR, BACKEND>;       \
   PREFIX class trainer<SCALAR, BACKEND>;
 
 /// Stages of a data set: <multistage/multistage.hpp>.
-#define MULTISTAGE_CLUSTERING(PREFIX, BACKEND)                                               \
-  PREFIX class optimal_denoiser<double, BACKEND>;                                            \
-  PREFIX clustering cluster_by_optimal_denoiser<BACKEND, vp_schedule>(                       \
+#define MULTISTAGE_CLUSTERING(PREFIX, BACKEND)                         \
+  PREFIX class optimal_denoiser<double, BACKEND>;                      \
+  PREFIX clustering cluster_by_optimal_denoiser<BACKEND, vp_schedule>( \
       BACKEND, const image_source&, const clustering_options&, const vp_schedule&);
 
 /// A sampler of one name.
-#define MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, SAMPLER)                         \
-  PREFIX sampling_result sample<SCALAR, BACKEND, SAMPLER>(                           \
-      dynamic_model<SCALAR, BACKEND>&, const SAMPLER&, const sampling_options&,      \
+#define MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, SAMPLER)                    \
+  PREFIX sampling_result sample<SCALAR, BACKEND, SAMPLER>(                      \
+      dynamic_model<SCALAR, BACKEND>&, const SAMPLER&, const sampling_options&, \
       dynamic_model<SCALAR, BACKEND>*);
 
 /// Every sampler: <multistage/multistage.hpp>.
-#define MULTISTAGE_SAMPLERS(PREFIX, SCALAR, BACKEND)               \
-  PREFIX class model_denoiser<SCALAR, BACKEND>;                    \
-  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, edm_heun)            \
-  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, edm_ablation)        \
-  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, ddim)                \
-  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, gddim)               \
-  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, flow_ode)            \
-  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, pfgm)                \
-  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, pndm)                \
-  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, dpm_solver)          \
-  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, dpm_solver_sde)      \
-  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, deis)                \
-  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, unipc)               \
-  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, score_sde)           \
-  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, probability_flow)    \
+#define MULTISTAGE_SAMPLERS(PREFIX, SCALAR, BACKEND)            \
+  PREFIX class model_denoiser<SCALAR, BACKEND>;                 \
+  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, edm_heun)         \
+  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, edm_ablation)     \
+  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, ddim)             \
+  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, gddim)            \
+  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, flow_ode)         \
+  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, pfgm)             \
+  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, pndm)             \
+  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, dpm_solver)       \
+  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, dpm_solver_sde)   \
+  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, deis)             \
+  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, unipc)            \
+  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, score_sde)        \
+  MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, probability_flow) \
   MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, restart)
 
 /// Checkpoints: <multistage/io.hpp>.
@@ -75,7 +75,7 @@
 #define MULTISTAGE_RUNS(PREFIX, BACKEND) PREFIX class training_run<BACKEND>;
 
 /// Autoencoders and their training: <multistage/runs.hpp>.
-#define MULTISTAGE_AUTOENCODERS(PREFIX, SCALAR, BACKEND)  \
-  PREFIX class autoencoder_model<SCALAR, BACKEND>;        \
-  PREFIX class autoencoder_trainer<SCALAR, BACKEND>;      \
+#define MULTISTAGE_AUTOENCODERS(PREFIX, SCALAR, BACKEND) \
+  PREFIX class autoencoder_model<SCALAR, BACKEND>;       \
+  PREFIX class autoencoder_trainer<SCALAR, BACKEND>;     \
   PREFIX class autoencoder_run<BACKEND>;
