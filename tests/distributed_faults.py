@@ -44,7 +44,7 @@ for fault, rank, said in (
 # A signal to one process, or to mpirun, which passes it on: all save. mpirun gives them a second unless it is told otherwise.
 status, text, seconds = run("term", "2")
 check("SIGTERM to one process stops and saves all", all(f"saved by rank {r}" in text for r in range(3)) and status == 143, text)
-with subprocess.Popen([mpirun[0], "--mca", "odls_base_sigkill_timeout", "20", *mpirun[1:], "3", probe, "none", "9", "100000"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as p:
+with subprocess.Popen([mpirun[0], "--mca", "odls_base_sigkill_timeout", "4", *mpirun[1:], "3", probe, "none", "9", "100000"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as p:
     time.sleep(2)
     p.send_signal(signal.SIGTERM)
     text = p.communicate(timeout=60)[0]

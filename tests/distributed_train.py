@@ -8,8 +8,9 @@ scratch, count = pathlib.Path(scratch), int(count)
 shutil.rmtree(scratch, ignore_errors=True)
 scratch.mkdir(parents=True)
 numbers = random.Random(1)
+os.environ["OMPI_MCA_odls_base_sigkill_timeout"] = "2"  # a failure takes mpirun twice as long
 OPTIONS = ["--data", digits, "--largest", "16", "--cache", str(scratch / "cache")] + (
-    "--preset quickstart --encoder-channels 8 --decoder-channels 12,8,8 --norm-groups 4 --batch 48 --average-stds 0.05,0.1 --draws 256 --nodes 9 --stage-images 300 "
+    "--preset quickstart --encoder-channels 8 --decoder-channels 12,8,8 --norm-groups 4 --batch 64 --average-stds 0.05,0.1 --draws 256 --nodes 9 --stage-images 300 "
     "--snapshot-seeds 0-3 --frechet-images 16 --snapshot-steps 4 --snapshot 4 --hours 0 --save-minutes 0.005 --animation false"
 ).split()
 bad = 0

@@ -82,8 +82,9 @@ struct restartable_run {
 MULTISTAGE_COLD inline int run_with_restarts(const restartable_run& run) {
   const stop_signals stop;
   // mpirun gives processes a second between asking them to end and killing them; saving takes
-  // longer. A machine that cannot be reached it notices after eight minutes.
-  for (const auto& [name, value] : {std::pair{"odls_base_sigkill_timeout", "120"},
+  // longer. It always waits for so long, so that a failure takes that much more. A machine that
+  // cannot be reached it notices after eight minutes.
+  for (const auto& [name, value] : {std::pair{"odls_base_sigkill_timeout", "15"},
                                     {"oob_tcp_keepalive_time", "30"},
                                     {"oob_tcp_keepalive_intvl", "10"},
                                     {"oob_tcp_keepalive_probes", "3"}})
