@@ -1,9 +1,11 @@
 // Finds the stages of a data set: cluster DATA [--method M] [--stages N] [--alpha A]
 // [--schedule S] [--out DIR] ... Prints boundaries in sigma and in the schedule's t, with
-// intervals, and writes clustering.json, similarity.png and curves.png. Processes that mpirun
-// starts share the images out.
+// intervals, and writes clustering.json, similarity.png and curves.png. Latents are compared by
+// a tolerance of their own scale. Processes that mpirun starts share the images out.
 #include <CLI/CLI.hpp>
+#include <array>
 #include <cstdio>
+#include <multistage/data/draw_moments.hpp>
 #include <multistage/data/shared_images.hpp>
 #include <multistage/io.hpp>
 #include <multistage/multistage.hpp>
@@ -31,6 +33,7 @@ struct settings {
   ms::index_t limit = 0;
   ms::io::image_rule images;
   ms::clustering_options clustering;
+  std::set<std::string> given;  // which of them were
 };
 
 void write_picture(const std::string& path, const ms::io::canvas& c) {
@@ -61,7 +64,33 @@ ms::image_source encoded(const ms::image_source& images,
     bar.show(double(first + n) / double(images.extents.rows), "");
   }
   bar.end();
-  return ms::image_source::of(std::span<const float>(to), extents);
+  ms::image_source latents = ms::image_source::of(std::span<const float>(to), extents);
+  latents.kind = ms::image_values::latents;
+  return latents;
+}
+
+/// Standard deviation of the values of all processes' images. @param images this process's
+double deviation_of(const ms::image_source& images, ms::process_group world) {
+  const ms::io::image_set own = ms::io::read_all(images);
+  std::array<double, 3> sums{double(own.values.size()), 0, 0};
+  for (const double v : own.values)
+    sums[1] += v, sums[2] += v * v;
+  std::array<double, 3> all{};
+  const auto gathered = ms::all_gather(world, std::span<const double>(sums));
+  for (std::size_t i = 0; i < gathered.size(); ++i)
+    all[i % 3] += gathered[i];
+  const double mean = all[1] / all[0];
+  return std::sqrt(std::max(all[2] / all[0] - mean * mean, 0.0));
+}
+
+/// What was given, and of latents what fits them.
+ms::clustering_options clustering_for(const settings& s,
+                                      const ms::image_source& images,
+                                      const ms::process_group& world) {
+  ms::clustering_options o = s.clustering;
+  const bool chosen = s.given.count("compare") > 0 || s.given.count("threshold") > 0;
+  const bool pictures = images.kind == ms::image_values::pictures && !s.images.latents;
+  return chosen || pictures ? o : ms::for_latents(o, deviation_of(images, world));
 }
 
 /// Opens the data set; this process's share of its images, encoded where that is asked for.
@@ -81,7 +110,7 @@ ms::image_source opened(const settings& s,
     for (const char* name : {"/clustering.json", "/similarity.png", "/curves.png"})
       ms::io::check_writable(s.out + name);
   }
-  ms::image_source images = ms::io::open_images(s.data, s.images);
+  ms::image_source images = ms::one_draw_each(ms::io::open_images(s.data, s.images));
   ms::require<ms::value_error>(s.limit != 1,
                                "cluster: --limit 1 leaves one image, whose denoisers are all "
                                "alike; give 2 or more, or 0 for all");
@@ -102,14 +131,20 @@ int cluster(const settings& s, const Schedule& schedule, ms::process_group world
   std::printf("%lld images of %lld x %lld x %lld\n", static_cast<long long>(e.rows),
               static_cast<long long>(e.height), static_cast<long long>(e.width),
               static_cast<long long>(e.channels));
-  ms::clustering_options o = s.clustering;
+  ms::clustering_options o = clustering_for(s, images, world);
   o.sigma_min = std::max(o.sigma_min, schedule.sigma(schedule.t_min()));
   o.sigma_max = std::min(o.sigma_max, schedule.sigma(schedule.t_max()));
   const double t_min = schedule.t(o.sigma_min);
   const double t_max = schedule.t(o.sigma_max);
-  json out{{"data", s.data},           {"method", s.method},       {"schedule", s.schedule},
-           {"images", e.rows},         {"sigma_min", o.sigma_min}, {"sigma_max", o.sigma_max},
-           {"seed", s.clustering.seed}};
+  json out{{"data", s.data},
+           {"method", s.method},
+           {"schedule", s.schedule},
+           {"images", e.rows},
+           {"sigma_min", o.sigma_min},
+           {"sigma_max", o.sigma_max},
+           {"seed", s.clustering.seed},
+           {"compare", ms::to_string(o.what)},
+           {"threshold", o.threshold}};
   ms::clustering_options few = o;
   few.draws = std::min<ms::index_t>(o.draws, 256);
   const ms::similarity_figure f =
@@ -127,7 +162,6 @@ int cluster(const settings& s, const Schedule& schedule, ms::process_group world
         "(%.2g)\n",
         b.t1_low, b.t1_high, b.t1_error, b.t2_low, b.t2_high, b.t2_error);
     out["alpha"] = s.clustering.alpha;
-    out["threshold"] = s.clustering.threshold;
     out["draws"] = s.clustering.draws;
     out["intervals_t"] = {{b.t1_low, b.t1_high}, {b.t2_low, b.t2_high}};
     out["standard_errors_t"] = {b.t1_error, b.t2_error};
@@ -236,6 +270,8 @@ int main(int argc, char** argv) {
   return command_line::run(app, argc, argv, [&](ms::process_group world) {
     ms::together(world, [&] {
       of_clustering.set("cluster", s.clustering);
+      const std::vector<std::string> given = of_clustering.given();
+      s.given = {given.begin(), given.end()};
       ms::check(s.clustering);
     });
     if (s.schedule == "sub_vp")

@@ -57,6 +57,16 @@ inline CLI::Validator seed_number() {
   return CLI::Validator(problem, "0 to 2^64 - 1");
 }
 
+/// Takes the name of a host backend and its number of threads.
+inline void add_backend(CLI::App& app, std::string& backend, int& threads) {
+  app.add_option("--backend", backend, "that networks compute on")
+      ->check(CLI::IsMember({"cpu", "eigen", "thrust"}))
+      ->capture_default_str();
+  app.add_option("--threads", threads, "0: one a processor that may be used")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+}
+
 /// "--num-steps" of "num_steps".
 inline std::string flag_of(std::string name) {
   std::replace(name.begin(), name.end(), '_', '-');

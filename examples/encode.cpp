@@ -1,8 +1,8 @@
 // Makes a data set of latents: encode DATA AUTOENCODER OUT [--images N]. OUT gets shards of
 // float32, which `train --data OUT`, `cluster OUT` and any other program take as images, and
 // OUT/autoencoder.safetensors, the autoencoder with the scale_factor that was measured here, by
-// which `generate --autoencoder` decodes. Labels stay; embeddings of one's own are put beside
-// as OUT/context.npy.
+// which `generate --autoencoder` decodes. Labels stay, and so do embeddings of one's own that
+// lie beside the pictures (context.npy, null_context.npy).
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
@@ -61,10 +61,8 @@ int encode(const settings& s) {
       latents.kind == ms::image_values::moments ? "moments" : "latents",
       static_cast<long long>(e.height), static_cast<long long>(e.width),
       static_cast<long long>(e.channels), scale);
-  if (std::filesystem::exists(s.data + "/context.npy")) {
-    std::filesystem::copy_file(s.data + "/context.npy", s.out + "/context.npy");
-    std::printf("embeddings copied: context.npy\n");
-  }
+  for (const std::string& name : ms::io::copy_context(s.data, s.out))
+    std::printf("embeddings copied: %s\n", name.c_str());
   std::printf(
       "written: %s; train --data %s, generate --autoencoder %s/autoencoder.safetensors\n",
       s.out.c_str(), s.out.c_str(), s.out.c_str());

@@ -4,11 +4,13 @@
 // printed says with how many pictures, which features (with the hash of their weights) and
 // which seeds. With --likelihood MODEL, also how likely a model finds the first pictures of the
 // reference. With --steps 5,10,20,50, GENERATED is a checkpoint: how good its pictures are by
-// the number of evaluations, as a table and as a curve in --out. Processes that mpirun starts
-// share out reading, drawing, features and neighbourhoods.
+// the number of evaluations, as a table and as a curve in --out; sampler, labels, guidance,
+// backend and autoencoder are named as to generate. Processes that mpirun starts share out
+// reading, drawing, features and neighbourhoods.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <iostream>
+#include <multistage/data/draw_moments.hpp>
 #include <multistage/io.hpp>
 #include <multistage/metrics/feature_extractor.hpp>
 #include <multistage/metrics/features.hpp>
@@ -16,10 +18,12 @@
 #include <multistage/multistage.hpp>
 #include <numeric>
 
+#include "host_models.hpp"
 #include "image_options.hpp"
 #include "named_sampler.hpp"
 
 namespace ms = multistage;
+using model_type = ms::dynamic_model<float, ms::cpu>;
 using json = ms::io::json;
 
 namespace {
@@ -30,6 +34,8 @@ struct settings {
   std::string features = "pixels";
   std::string inception;
   std::string likelihood;
+  std::string autoencoder;
+  std::string backend = "cpu";
   bool as_json = false;
   int k = 3;
   int subsets = 20;
@@ -40,6 +46,7 @@ struct settings {
   std::vector<int> steps;
   std::string seeds = "0-255";
   std::string out = "curve.png";
+  ms::sampling_options sampling;
   ms::io::image_rule reference_rule;
   ms::io::image_rule generated_rule;
 };
@@ -299,61 +306,105 @@ int evaluate(const settings& s, ms::process_group world) {
   return 0;
 }
 
-/// What a model draws of the seeds, as bytes would keep it.
-ms::io::image_set drawn_pictures(const settings& s,
-                                 const named_sampler& sampler,
-                                 model_type& model,
-                                 const ms::process_group& world,
-                                 ms::index_t& evaluations) {
-  ms::sampling_options options{.seeds = s.seeds, .processes = world};
-  if (model.label_dim(ms::input_slot::class_labels) > 0)
-    options.class_label = "random";
-  ms::progress bar("drawing");
-  options.observer = [&](const ms::sampling_step& step) {
-    bar.show(double(step.batch_first) / double(options.seeds.size()), "");
-    return true;
-  };
-  const ms::sampling_result r = sampler.draw(model, options);
-  evaluations = std::accumulate(r.evaluations.begin(), r.evaluations.end(), ms::index_t{0});
-  ms::io::image_set pictures{{}, r.extents};
-  for (const double v : r.images)
-    pictures.values.push_back(float(ms::io::to_byte(v)) / 127.5f - 1);
-  return pictures;
+/// What draws pictures of a checkpoint.
+struct drawing {
+  const host_models& files;
+  const named_sampler& sampler;
+  ms::any_model model;
+  ms::sampling_options options;
+  std::optional<ms::latent_decoder> decoder{};
+
+  /// Extents of its pictures.
+  ms::shape pictures(ms::index_t n) const {
+    return decoder ? decoder->extents(model.images(n)) : model.images(n);
+  }
+  /// Of the pictures of all seeds, this process's share. @param as_bytes whether values are
+  /// those that bytes would keep
+  ms::io::image_set operator()(bool as_bytes, ms::index_t& evaluations) const {
+    ms::progress bar("drawing");
+    ms::sampling_options told = options;
+    told.observer = [&](const ms::sampling_step& step) {
+      bar.show(double(step.batch_first) / double(options.seeds.size()), "");
+      return true;
+    };
+    const ms::sampling_result r = sampler.draw(files.walker(), model, told);
+    evaluations = std::accumulate(r.evaluations.begin(), r.evaluations.end(), ms::index_t{0});
+    const ms::process_group& world = options.processes;
+    const auto own = ms::share_of(r.extents.rows, world.rank(), world.size());
+    const ms::index_t size = r.extents.row_size();
+    const auto first = r.images.begin() + own.begin * size;
+    std::vector<double> values(first, first + own.size() * size);
+    if (decoder)
+      values = (*decoder)(values, model.images(own.size()));
+    ms::io::image_set drawn{{}, pictures(own.size())};
+    for (const double v : values)
+      drawn.values.push_back(as_bytes ? float(ms::io::to_byte(v)) / 127.5f - 1 : float(v));
+    return drawn;
+  }
+};
+
+/// The checkpoint with what it is told; classes that nobody names are drawn by each seed.
+drawing drawing_of(const settings& s,
+                   const host_models& files,
+                   const named_sampler& sampler,
+                   const ms::process_group& world) {
+  drawing draw{files, sampler, files.load(s.generated), s.sampling};
+  draw.options.seeds = s.seeds;
+  draw.options.processes = world;
+  if (draw.model.label_dim(ms::input_slot::class_labels) > 0 && !draw.options.class_label.any())
+    draw.options.class_label = "random";
+  if (!s.autoencoder.empty())
+    draw.decoder = files.load_decoder(s.autoencoder);
+  return draw;
+}
+
+/// The real pictures, or latents, of the extents that are drawn. @throws shape_error
+ms::image_source reference_for(const settings& s, const ms::shape& drawn) {
+  ms::image_source reference =
+      ms::one_draw_each(ms::io::open_images(s.reference, s.reference_rule));
+  if (drawn.channels == 1)
+    reference = ms::io::with_channels(s.reference, reference, 1);
+  const bool latents = reference.kind != ms::image_values::pictures;
+  const bool same = reference.extents.height == drawn.height &&
+                    reference.extents.width == drawn.width &&
+                    reference.extents.channels == drawn.channels;
+  ms::require<ms::shape_error>(
+      same || (s.features == "inception" && !latents && drawn.channels <= 3),
+      "evaluate: pictures of ", reference.extents, ", the model draws ", drawn,
+      s.autoencoder.empty() ? "; latents are drawn as pictures with --autoencoder" : "");
+  return reference;
 }
 
 /// What a curve is measured with.
 struct curve_inputs {
-  model_type model;
+  drawing draw;
   ms::feature_extractor f;
+  bool as_bytes;  // the reference has pictures
   ms::index_t reference_count;
   ms::io::image_set reference;  // this process's share
 };
 /// Opens it. @throws whatever does not fit, before the work begins
 curve_inputs opened_for_curve(const settings& s,
                               named_sampler& sampler,
-                              const ms::cpu& backend,
+                              const host_models& files,
                               const ms::process_group& world) {
   sampler.check();
   for (const int n : s.steps)
     sampler.set_steps(n);  // a number that the sampler refuses is said before the work begins
   if (world.rank() == 0)
     ms::io::check_writable(s.out);
-  model_type model = ms::load<float>(s.generated, backend);
-  ms::image_source reference = ms::io::open_images(s.reference, s.reference_rule);
-  if (model.images(1).channels == 1)
-    reference = ms::io::with_channels(s.reference, reference, 1);
-  ms::require<ms::shape_error>(
-      model.images(reference.extents.rows) == reference.extents || s.features == "inception",
-      "evaluate: pictures of ", reference.extents, ", the model draws ", model.images(1));
-  const ms::feature_extractor f = extractor(s, backend, reference.extents);
-  return {std::move(model), f, reference.extents.rows, own_share(reference, world)};
+  drawing draw = drawing_of(s, files, sampler, world);
+  const ms::image_source reference = reference_for(s, draw.pictures(1));
+  return {std::move(draw), extractor(s, files.walker(), reference.extents),
+          reference.kind == ms::image_values::pictures, reference.extents.rows,
+          own_share(reference, world)};
 }
 
 /// How good a model's pictures are by the number of evaluations.
 int curve(const settings& s, named_sampler& sampler, ms::process_group world) {
-  const ms::cpu backend(s.threads);
+  const host_models files(s.backend, s.threads);
   std::optional<curve_inputs> in;
-  ms::together(world, [&] { in.emplace(opened_for_curve(s, sampler, backend, world)); });
+  ms::together(world, [&] { in.emplace(opened_for_curve(s, sampler, files, world)); });
   const ms::feature_extractor& f = in->f;
   ms::require_same(world, "evaluate: features", f.name + ", hash " + f.hash);
   const std::vector<double> x = features_of("reference", f, in->reference, world);
@@ -362,11 +413,8 @@ int curve(const settings& s, named_sampler& sampler, ms::process_group world) {
   for (const int n : s.steps) {
     sampler.set_steps(n);
     ms::index_t evaluations = 0;
-    const ms::io::image_set pictures =
-        drawn_pictures(s, sampler, in->model, world, evaluations);
-    const auto drawn =
-        ms::image_source::of(std::span<const float>(pictures.values), pictures.extents);
-    const std::vector<double> y = features_of("drawn", f, own_share(drawn, world), world);
+    const ms::io::image_set drawn = in->draw(in->as_bytes, evaluations);
+    const std::vector<double> y = features_of("drawn", f, drawn, world);
     if (world.rank() != 0)
       continue;
     const double distance = ms::frechet_distance(x, y, f.dimension);
@@ -380,14 +428,15 @@ int curve(const settings& s, named_sampler& sampler, ms::process_group world) {
   }
   if (world.rank() != 0)
     return 0;
-  const std::string what = std::to_string(ms::seed_list(s.seeds).size()) + " of " +
+  const std::string what = std::to_string(in->draw.options.seeds.size()) + " of " +
                            std::to_string(in->reference_count) + " pictures, " + f.name;
   ms::io::line_chart({line}, "Frechet distance: " + what, "evaluations of a picture",
                      "Frechet distance", true, true)
       .save(s.out);
   if (s.as_json)
     std::cout << json{{"model", s.generated},
-                      {"sampler", sampler.options(in->model)},
+                      {"autoencoder", s.autoencoder},
+                      {"sampler", sampler.options(in->draw.model, in->draw.options)},
                       {"seeds", s.seeds},
                       {"reference", {{"path", s.reference}, {"n", in->reference_count}}},
                       {"features", {{"name", f.name}, {"hash", f.hash}}},
@@ -434,9 +483,7 @@ int main(int argc, char** argv) {
   app.add_option("--likelihood-images", s.likelihood_images, "how many of its pictures")
       ->check(CLI::Range(1, 1000000))
       ->capture_default_str();
-  app.add_option("--threads", s.threads, "0: one a processor that may be used")
-      ->check(CLI::Range(0, 1024))
-      ->capture_default_str();
+  command_line::add_backend(app, s.backend, s.threads);
   app.add_flag("--json", s.as_json, "print JSON");
   const CLI::Option* steps =
       app.add_option("--steps", s.steps,
@@ -447,15 +494,20 @@ int main(int argc, char** argv) {
       app.add_option("--seeds", s.seeds, "with --steps: what is drawn")->capture_default_str();
   const CLI::Option* out = app.add_option("--out", s.out, "with --steps: a .png of the curve")
                                ->capture_default_str();
+  const CLI::Option* autoencoder = app.add_option(
+      "--autoencoder", s.autoencoder, "with --steps: decodes the latents that are drawn");
   sampler.add_options(app, {"num_steps", "levels"});
   return command_line::run(app, argc, argv, [&](ms::process_group world) {
-    if (steps->count() > 0)
+    if (steps->count() > 0) {
+      ms::together(world, [&] { sampler.set(s.sampling, false); });
       return curve(s, sampler, world);
+    }
     ms::together(world, [&] {
       ms::require<ms::value_error>(
-          seeds->count() == 0 && out->count() == 0 && !sampler.given(),
-          "evaluate: --seeds, --out, --sampler and its options go with --steps; pictures that "
-          "are there already are not drawn");
+          seeds->count() == 0 && out->count() == 0 && autoencoder->count() == 0 &&
+              app.count("--backend") == 0 && !sampler.given(),
+          "evaluate: --seeds, --out, --backend, --autoencoder, --sampler and the options of "
+          "what is drawn go with --steps; pictures that are there already are not drawn");
     });
     return evaluate(s, world);
   });

@@ -6,10 +6,10 @@
 // beside an .npz as JSON. Processes that mpirun starts share the pictures out.
 #include <chrono>
 #include <cstdio>
-#include <multistage/diffusion/decode_tiles.hpp>
 #include <multistage/io.hpp>
 #include <multistage/multistage.hpp>
 
+#include "host_models.hpp"
 #include "named_sampler.hpp"
 
 namespace ms = multistage;
@@ -24,6 +24,7 @@ struct settings {
   std::string seeds = "0-15";
   std::string out = "samples.png";
   std::string preview;
+  std::string backend = "cpu";
   bool label_grid = false;
   int threads = 0;
   int columns = 0;
@@ -31,37 +32,8 @@ struct settings {
   ms::sampling_options sampling;
 };
 
-/// What `sample` is told of by other means than numbers on the command line.
-const std::set<std::string> not_numbers{"context", "weak_context", "from", "known", "mask"};
-
-/// Refuses options of `sample` that were given and have no effect. @throws value_error
-void check_given(const settings& s,
-                 const command_line::named_options& options,
-                 bool columns,
-                 bool zoom) {
-  const std::vector<std::string> given = options.given();
-  const auto has = [&](const char* name) {
-    return std::find(given.begin(), given.end(), name) != given.end();
-  };
-  const auto needs = [&](bool good, const std::string& flag, const char* why) {
-    ms::require<ms::value_error>(good, "generate: ", flag, " has no effect ", why,
-                                 "; leave it out, or give both");
-  };
-  const bool guides = s.sampling.guide.acts();
-  for (const char* name : {"guidance_low", "guidance_high", "negative_label"})
-    needs(!has(name) || guides, command_line::flag_of(name),
-          "without --guidance or --guidance-by-stage other than 1");
-  needs(!has("negative_label") || s.weak.empty(), "--negative-label",
-        "with --weak-model, which is the weak side");
-  needs(s.weak.empty() || guides, "--weak-model",
-        "without --guidance or --guidance-by-stage other than 1");
-  ms::require<ms::value_error>(
-      !(has("guidance") && has("guidance_by_stage")),
-      "generate: --guidance-by-stage takes the place of --guidance; give one of them");
-  for (const char* name : {"encoder_low", "encoder_high"})
-    needs(!has(name) || s.sampling.reuse.every > 1, command_line::flag_of(name),
-          "without --encoder-every of 2 or more");
-  ms::check(s.sampling);
+/// Refuses options of a grid where there is none. @throws value_error
+void check_grid(const settings& s, bool columns, bool zoom) {
   for (const auto& [was_given, flag] :
        {std::pair{columns, "--columns"}, std::pair{zoom, "--zoom"}})
     ms::require<ms::value_error>(
@@ -101,15 +73,10 @@ std::string hash_of(const std::string& path) {
 }
 
 /// What makes a seed's picture what it is, for records.
-json origin_of(const settings& s, const json& sampler) {
-  json j = sampler;
+json origin_of(const settings& s, json j) {
   j["model"] = hash_of(s.model);
   j["weak model"] = hash_of(s.weak);
   j["autoencoder"] = hash_of(s.autoencoder);
-  ms::sampling_options::fields(s.sampling, [&](const ms::option& o, const auto& value) {
-    if (o.name != std::string("batch") && !not_numbers.count(o.name))
-      j[command_line::flag_of(o.name)] = ms::option_text(value);
-  });
   return j;
 }
 
@@ -160,9 +127,11 @@ struct request {
   std::uint64_t seed;
   int label;
   int negative;
+  std::size_t number;  ///< among all that are asked for, by which it has its embedding
+  int embedding;       ///< which that is of several; -1: all have the same
 };
 /// What is to be drawn: a picture a seed, or with --label-grid a row of all seeds a class.
-std::vector<request> requests_of(const settings& s, const model_type& model) {
+std::vector<request> requests_of(const settings& s, const ms::any_model& model) {
   const ms::index_t classes = model.label_dim(ms::input_slot::class_labels);
   const auto& names = model.trained().class_names;
   ms::seed_list seeds(s.seeds);
@@ -183,50 +152,62 @@ std::vector<request> requests_of(const settings& s, const model_type& model) {
     labels = s.sampling.class_label.of(seeds, classes, names);
   }
   const std::vector<int> negative = s.sampling.negative_label.of(seeds, classes, names);
+  const ms::index_t size = model.label_dim(ms::input_slot::context);
+  const std::size_t several =
+      size > 0 ? s.sampling.context.size() / std::size_t(size) : std::size_t{0};
   std::vector<request> all;
   for (std::size_t i = 0; i < seeds.size(); ++i)
-    all.push_back({seeds[i], labels[i], negative[i]});
+    all.push_back({seeds[i], labels[i], negative[i], i, several > 1 ? int(i % several) : -1});
   return all;
 }
 
-/// A folder's name for a picture; with its class where seeds do not tell pictures apart.
+/// A folder's name for a picture; with its class and embedding where seeds do not tell pictures
+/// apart.
 std::string path_of(const settings& s, const request& r) {
   char seed[32];
   std::snprintf(seed, sizeof seed, "/%06llu", static_cast<unsigned long long>(r.seed));
   std::string path = s.out + seed;
   if (s.label_grid || s.sampling.class_label.is_list())
     path += r.label < 0 ? "-none" : "-" + std::to_string(r.label);
+  if (r.embedding >= 0)
+    path += "-e" + std::to_string(r.embedding);
   return path + ".png";
 }
 
 /// What draws: the model, what decodes its latents, and guidance's weak side.
 struct drawing {
-  const settings& s;
-  const ms::cpu& b;
-  model_type& model;
+  const host_models& files;
+  ms::any_model model;
   const named_sampler& sampler;
-  std::optional<model_type> weak{};
-  std::optional<ms::autoencoder_model<float, ms::cpu>> decoder{};
+  std::optional<ms::any_model> weak{};
+  std::optional<ms::latent_decoder> decoder{};
 
   /// Extents of n pictures.
   ms::shape pictures(ms::index_t n) const {
-    return decoder ? ms::decoded_extents(*decoder, model.images(n)) : model.images(n);
+    return decoder ? decoder->extents(model.images(n)) : model.images(n);
   }
-  /// Pictures [n, h, w, c] of what the model drew; in tiles where that is larger than what the
-  /// autoencoder was made for.
-  std::vector<double> decoded(const std::vector<double>& images) {
+  /// Pictures [n, h, w, c] of what the model drew.
+  std::vector<double> decoded(const std::vector<double>& images) const {
     if (!decoder)
       return images;
     const ms::index_t rows = ms::index_t(images.size()) / model.images(1).size();
-    const std::vector<float> z(images.begin(), images.end());
-    const ms::shape tile = decoder->latents(1);
-    const std::vector<float> x =
-        ms::decode_tiles(*decoder, std::span<const float>(z), model.images(rows),
-                         std::max<ms::index_t>(1, std::min(tile.height, tile.width) / 4));
-    return {x.begin(), x.end()};
+    return (*decoder)(images, model.images(rows));
+  }
+  /// Of the embeddings of all pictures, those of some; as they are where all have the same.
+  std::vector<double> embeddings(std::span<const request> some,
+                                 const std::vector<double>& all) const {
+    const std::size_t size = std::size_t(model.label_dim(ms::input_slot::context));
+    if (size == 0 || all.size() <= size || all.size() % size != 0)
+      return all;  // sample says what is wrong with them
+    std::vector<double> own;
+    for (const request& r : some) {
+      const auto from = all.begin() + std::ptrdiff_t(r.number * size % all.size());
+      own.insert(own.end(), from, from + std::ptrdiff_t(size));
+    }
+    return own;
   }
   /// The pictures of some requests, and the stages' evaluations.
-  ms::sampling_result operator()(std::span<const request> some, ms::sampling_options o) {
+  ms::sampling_result operator()(std::span<const request> some, ms::sampling_options o) const {
     std::vector<std::uint64_t> seeds;
     std::vector<int> labels;
     std::vector<int> negative;
@@ -235,10 +216,13 @@ struct drawing {
       labels.push_back(r.label);
       negative.push_back(r.negative);
     }
+    o.context = embeddings(some, o.context);
+    o.weak_context = embeddings(some, o.weak_context);
     o.seeds = seeds;
     o.class_label = labels;
     o.negative_label = negative;
-    ms::sampling_result result = sampler.draw(model, o, weak ? &*weak : nullptr);
+    ms::sampling_result result =
+        sampler.draw(files.walker(), model, o, weak ? &*weak : nullptr);
     result.images = decoded(result.images);
     result.extents = pictures(result.extents.rows);
     return result;
@@ -345,7 +329,8 @@ class destination {
 };
 
 /// Shows D in a file, about twice a second.
-std::function<bool(const ms::sampling_step&)> preview(drawing& draw, const destination& to) {
+std::function<bool(const ms::sampling_step&)> preview(const drawing& draw,
+                                                      const destination& to) {
   using clock = std::chrono::steady_clock;
   return [&draw, &to, last = clock::time_point()](const ms::sampling_step& step) mutable {
     if (clock::now() - last > std::chrono::milliseconds(500)) {
@@ -357,7 +342,7 @@ std::function<bool(const ms::sampling_step&)> preview(drawing& draw, const desti
 }
 
 /// Draws pictures and puts them where they go.
-void draw_all(drawing& draw,
+void draw_all(const drawing& draw,
               std::span<const request> requests,
               const ms::sampling_options& options,
               destination& to) {
@@ -382,23 +367,21 @@ void draw_all(drawing& draw,
   bar.end();
 }
 
-int generate(const settings& s,
-             const ms::cpu& b,
-             model_type& model,
-             const named_sampler& sampler,
-             ms::process_group world) {
-  drawing draw{s, b, model, sampler};
+int generate(const settings& s, const named_sampler& sampler, ms::process_group world) {
+  const host_models files(s.backend, s.threads);
+  std::optional<drawing> draw;
   std::vector<request> requests;
   json origin;
   std::optional<destination> to;
   ms::together(world, [&] {
+    draw.emplace(drawing{files, files.load(s.model), sampler});
     if (!s.weak.empty())
-      draw.weak.emplace(ms::load<float>(s.weak, b));
+      draw->weak = files.load(s.weak);
     if (!s.autoencoder.empty())
-      draw.decoder.emplace(ms::io::load_autoencoder<float>(s.autoencoder, b));
-    requests = requests_of(s, model);
-    origin = origin_of(s, sampler.options(model));
-    to.emplace(s, origin, draw.pictures(ms::index_t(requests.size())), world);
+      draw->decoder = files.load_decoder(s.autoencoder);
+    requests = requests_of(s, draw->model);
+    origin = origin_of(s, sampler.options(draw->model, s.sampling));
+    to.emplace(s, origin, draw->pictures(ms::index_t(requests.size())), world);
     if (world.rank() == 0)
       to->leave_out_what_is_there(requests);
     else
@@ -409,12 +392,12 @@ int generate(const settings& s,
 
   ms::sampling_options options = s.sampling;
   if (!s.preview.empty() && world.rank() == 0)
-    options.observer = preview(draw, *to);
+    options.observer = preview(*draw, *to);
   const ms::index_range own =
       ms::share_of(ms::index_t(requests.size()), world.rank(), world.size());
   const auto mine = std::span<const request>(requests).subspan(std::size_t(own.begin),
                                                                std::size_t(own.size()));
-  ms::together(world, [&] { draw_all(draw, mine, options, *to); });
+  ms::together(world, [&] { draw_all(*draw, mine, options, *to); });
   to->finish();
   return 0;
 }
@@ -424,7 +407,6 @@ int generate(const settings& s,
 int main(int argc, char** argv) {
   settings s;
   named_sampler sampler("generate");
-  command_line::named_options of_sampling;
   CLI::App app{
       "Draws pictures with a checkpoint; a seed gives the same picture whatever the batch"};
   app.add_option("MODEL", s.model, "a checkpoint");
@@ -433,7 +415,6 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--seeds", s.seeds, "like 0-63,70")->capture_default_str();
   sampler.add_options(app);
-  of_sampling.add(app, s.sampling, not_numbers);
   app.add_flag(
       "--label-grid", s.label_grid,
       "a row of all seeds for each class of --labels, or for all that the model knows");
@@ -442,9 +423,7 @@ int main(int argc, char** argv) {
   app.add_option("--weak-model", s.weak,
                  "a smaller model as the weak side of guidance (autoguidance)");
   app.add_option("--autoencoder", s.autoencoder, "decodes latent pictures");
-  app.add_option("--threads", s.threads, "0: one a processor that may be used")
-      ->check(CLI::Range(0, 1024))
-      ->capture_default_str();
+  command_line::add_backend(app, s.backend, s.threads);
   const auto* columns =
       app.add_option("--columns", s.columns, "of the grid; 0: as many as rows")
           ->check(CLI::Range(0, 100000))
@@ -453,17 +432,14 @@ int main(int argc, char** argv) {
                          ->check(CLI::Range(1, 1000))
                          ->capture_default_str();
   return command_line::run(app, argc, argv, [&](ms::process_group world) {
-    const ms::cpu b(s.threads);
-    std::optional<model_type> model;
     ms::together(world, [&] {
       ms::require<ms::value_error>(!s.model.empty(), "generate: no MODEL is named; see --help");
-      of_sampling.set("sample", s.sampling);
+      sampler.set(s.sampling, !s.weak.empty());
       ms::parse_seeds(s.seeds);
       output_of(s.out);
-      check_given(s, of_sampling, columns->count() > 0, zoom->count() > 0);
+      check_grid(s, columns->count() > 0, zoom->count() > 0);
       sampler.check();  // bad options are told before the model is opened
-      model.emplace(ms::load<float>(s.model, b, {.lazy = true}));
     });
-    return generate(s, b, *model, sampler, world);
+    return generate(s, sampler, world);
   });
 }

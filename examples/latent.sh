@@ -25,7 +25,7 @@ bin="$here/build/latent/examples"
 # 2. The data set of latents.
 [ -f "$out/latents/index.json" ] || "$bin/encode" "$out/pictures" "$out/autoencoder/model.safetensors" "$out/latents"
 # 3. Their stages, and how alike the optimal denoisers of two noise levels are.
-[ -f "$out/stages/clustering.json" ] || "$bin/cluster" "$out/latents" --method n_stage --stages 3 --out "$out/stages"
+[ -f "$out/stages/clustering.json" ] || "$bin/cluster" "$out/latents" --out "$out/stages"
 # 4. The model: one encoder, a decoder a stage.
 [ -f "$out/model/model.safetensors" ] ||
   "$bin/train" --preset small-32 --data "$out/latents" --out "$out/model" --stages "$out/stages/clustering.json" \

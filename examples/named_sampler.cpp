@@ -1,8 +1,24 @@
 #include "named_sampler.hpp"
 
+#include <multistage/io/npy.hpp>
 #include <multistage/samplers/by_name.hpp>
 
 namespace ms = multistage;
+
+namespace {
+/// What `sample` is told of by other means than numbers on the command line.
+const std::set<std::string> not_numbers{"context", "weak_context", "from", "known", "mask"};
+
+/// Embeddings of a file, one after the other; none of none. @throws file_error, value_error
+std::vector<double> embeddings_of(const std::string& path) {
+  if (path.empty())
+    return {};
+  const ms::io::npy_array array = ms::io::read_npy(path);
+  ms::require<ms::value_error>(!array.values.empty() && array.extents.size() <= 3, path,
+                               ": is no array of embeddings, [n, tokens, width] or [n, width]");
+  return array.values;
+}
+}  // namespace
 
 void named_sampler::add_options(CLI::App& app, const std::set<std::string>& without) {
   name_option_ = app.add_option("--sampler", name_, ms::sampler_names())->capture_default_str();
@@ -15,6 +31,12 @@ void named_sampler::add_options(CLI::App& app, const std::set<std::string>& with
       "print every sampler with its options, their defaults and ranges");
   ms::for_each_sampler(
       [&](const char*, const auto& sampler) { options_.add(app, sampler, without); });
+  sampling_options_.add(app, ms::sampling_options{}, not_numbers);
+  app.add_option("--context", context_,
+                 "an .npy of embeddings [n, tokens, width], one picture after the other and "
+                 "from the beginning again");
+  app.add_option("--weak-context", weak_context_,
+                 "likewise, of guidance's weak side: null_context.npy");
 }
 
 void named_sampler::check() {
@@ -28,22 +50,62 @@ void named_sampler::set_steps(int num_steps) {
   with(nullptr, [](const auto&) {});
 }
 
-ms::io::json named_sampler::options(const model_type& model) const {
+void named_sampler::set(ms::sampling_options& options, bool has_weak) const {
+  sampling_options_.set("sample", options);
+  const std::vector<std::string> given = sampling_options_.given();
+  const auto has = [&](const char* name) {
+    return std::find(given.begin(), given.end(), name) != given.end();
+  };
+  const auto needs = [&](bool good, const std::string& flag, const char* why) {
+    ms::require<ms::value_error>(good, program_, ": ", flag, " has no effect ", why,
+                                 "; leave it out, or give both");
+  };
+  const bool guides = options.guide.acts();
+  for (const char* name : {"guidance_low", "guidance_high", "negative_label"})
+    needs(!has(name) || guides, command_line::flag_of(name),
+          "without --guidance or --guidance-by-stage other than 1");
+  needs(!has("negative_label") || !has_weak, "--negative-label",
+        "with --weak-model, which is the weak side");
+  needs(!has_weak || guides, "--weak-model",
+        "without --guidance or --guidance-by-stage other than 1");
+  ms::require<ms::value_error>(
+      !(has("guidance") && has("guidance_by_stage")), program_,
+      ": --guidance-by-stage takes the place of --guidance; give one of them");
+  for (const char* name : {"encoder_low", "encoder_high"})
+    needs(!has(name) || options.reuse.every > 1, command_line::flag_of(name),
+          "without --encoder-every of 2 or more");
+  needs(weak_context_.empty() || guides, "--weak-context",
+        "without --guidance or --guidance-by-stage other than 1");
+  options.context = embeddings_of(context_);
+  options.weak_context = embeddings_of(weak_context_);
+  ms::check(options);
+}
+
+ms::io::json named_sampler::options(const ms::any_model& model,
+                                    const ms::sampling_options& options) const {
   ms::io::json all{{"sampler", name_}};
-  with(&model, [&]<class Sampler>(const Sampler& sampler) {
-    Sampler::fields(sampler, [&](const ms::option& o, const auto& value) {
+  const auto add = [&](const ms::option& o, const auto& value) {
+    if (o.name != std::string("batch") && !not_numbers.count(o.name))
       all[command_line::flag_of(o.name)] = ms::option_text(value);
-    });
-  });
+  };
+  with(&model, [&]<class Sampler>(const Sampler& sampler) { Sampler::fields(sampler, add); });
+  ms::sampling_options::fields(options, add);
+  const auto hash_of = [](const std::vector<double>& embeddings) {
+    return embeddings.empty() ? "" : ms::fingerprint_of(std::span<const double>(embeddings));
+  };
+  all["--context"] = hash_of(options.context);
+  all["--weak-context"] = hash_of(options.weak_context);
   return all;
 }
 
-ms::sampling_result named_sampler::draw(model_type& model,
+ms::sampling_result named_sampler::draw(const ms::cpu& walker,
+                                        const ms::any_model& model,
                                         const ms::sampling_options& options,
-                                        model_type* weak) const {
+                                        const ms::any_model* weak) const {
   ms::sampling_result result;
-  with(&model,
-       [&](const auto& sampler) { result = ms::sample(model, sampler, options, weak); });
+  with(&model, [&](const auto& sampler) {
+    result = ms::sample(model, sampler, options, weak, walker);
+  });
   return result;
 }
 
@@ -69,7 +131,7 @@ void named_sampler::check_given(const Sampler& sampler) const {
 /// Calls f with the sampler that was asked for and its options. @param model whose stages and
 /// training it is told of; null: of none yet
 template <class F>
-void named_sampler::with(const model_type* model, F&& f) const {
+void named_sampler::with(const ms::any_model* model, F&& f) const {
   bool found = false;
   ms::for_each_sampler([&]<class Sampler>(const std::string& name, Sampler sampler) {
     if (name != name_)

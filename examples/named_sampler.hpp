@@ -1,4 +1,5 @@
-// The sampler that a command line names, with its options: what generate and evaluate share.
+// The sampler that a command line names, its options and those of `sample`: what generate and
+// evaluate share.
 // Compiled once (named_sampler.cpp), since it holds every sampler there is.
 #pragma once
 #include <multistage/io/json.hpp>
@@ -6,30 +7,35 @@
 
 #include "command_line.hpp"
 
-using model_type = multistage::dynamic_model<float, multistage::cpu>;
-
 /// A sampler by name and the options that were given of it.
 class named_sampler {
  public:
   /// @param program whose name messages begin with
   explicit named_sampler(std::string program) : program_(std::move(program)) {}
 
-  /// Adds --sampler and the options of all samplers, those named in `without` aside.
+  /// Adds --sampler, the options of all samplers, those named in `without` aside, and those of
+  /// `sample` that a command line can give.
   void add_options(CLI::App& app, const std::set<std::string>& without = {});
   /// What is wrong with the command line is said before a model is opened. @throws value_error
   void check();
+  /// Sets what was given of the options of `sample`. @param has_weak whether guidance has a
+  /// model as its weak side. @throws value_error, also for what has no effect
+  void set(multistage::sampling_options& options, bool has_weak) const;
   /// A number of steps in the place of the sampler's own. @throws value_error for a sampler
   /// that has none
   void set_steps(int num_steps);
-  /// What is in force for a model, by flag. @throws value_error
-  multistage::io::json options(const model_type& model) const;
-  /// Draws. @see multistage::sample
-  multistage::sampling_result draw(model_type& model,
+  /// What is in force for a model, by flag, `batch` aside. @throws value_error
+  multistage::io::json options(const multistage::any_model& model,
+                               const multistage::sampling_options& options) const;
+  /// Draws. @param walker that the sampler's state is on. @see multistage::sample
+  multistage::sampling_result draw(const multistage::cpu& walker,
+                                   const multistage::any_model& model,
                                    const multistage::sampling_options& options,
-                                   model_type* weak = nullptr) const;
+                                   const multistage::any_model* weak = nullptr) const;
   /// Whether the command line said anything of it.
   bool given() const {
-    return name_option_->count() > 0 || !options_.given().empty();
+    return name_option_->count() > 0 || !options_.given().empty() ||
+           !sampling_options_.given().empty() || !context_.empty() || !weak_context_.empty();
   }
   /// Its name.
   const std::string& name() const {
@@ -38,7 +44,7 @@ class named_sampler {
 
  private:
   template <class F>
-  void with(const model_type* model, F&& f) const;
+  void with(const multistage::any_model* model, F&& f) const;
   template <class Sampler>
   void check_given(const Sampler& sampler) const;
 
@@ -46,6 +52,9 @@ class named_sampler {
   std::string name_ = "edm_heun";
   const CLI::Option* name_option_ = nullptr;
   command_line::named_options options_;
+  command_line::named_options sampling_options_;
+  std::string context_;       // files of embeddings
+  std::string weak_context_;  // likewise
   std::vector<int> steps_by_stage_;
   int num_steps_ = 0;  // 0: the sampler's own
 };

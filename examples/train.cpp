@@ -4,17 +4,16 @@
 // on with it and needs nothing else. Every option of every part can be given by its name;
 // --print-config shows what is in force and where it came from.
 #include <CLI/CLI.hpp>
-#include <multistage/eigen.hpp>
 #include <multistage/io.hpp>
-#include <multistage/multistage.hpp>
 #include <multistage/runs.hpp>
 #include <multistage/runs/restarts.hpp>
-#include <multistage/thrust.hpp>
 #include <sstream>
 
 #include "command_line.hpp"
+#include "host_backend.hpp"
 
 namespace ms = multistage;
+using json = ms::io::json;
 
 namespace {
 
@@ -28,6 +27,7 @@ struct settings {
   int restarts = 0;
   int threads = 0;
   bool resume = false;
+  bool preset_given = false;
   bool other_data = false;
   bool print_config = false;
   bool json = false;
@@ -64,6 +64,24 @@ void refuse_others(const command_line::named_options& options,
                                  " is no option of ", of);
 }
 
+/// Refuses to change what a run has from its beginning. @throws value_error
+void refuse_what_is_decided(const settings& s,
+                            const ms::run_configuration& before,
+                            const ms::run_configuration& now) {
+  for (const auto& [name, origin] : before.origins)
+    ms::require<ms::value_error>(
+        !s.preset_given || !origin.starts_with("preset ") || origin == "preset " + s.preset,
+        "train: --preset ", s.preset, " has no effect on ", s.out, ", which began with ",
+        origin, "; leave it out");
+  const ms::io::json_document was(ms::to_json(before));
+  const ms::io::json_document is(ms::to_json(now));
+  for (const auto& [name, value] : (*is)["stages"].items())
+    ms::require<ms::value_error>(
+        (*was)["stages"].value(name, json()) == value, "train: ", command_line::flag_of(name),
+        " has no effect on ", s.out,
+        ", whose stages are found; leave it out, or begin another run");
+}
+
 /// The preset or the run that is gone on with, the file laid over it, the command line on top.
 ms::run_configuration configuration_of(const settings& s,
                                        const command_line::named_options& options,
@@ -79,7 +97,10 @@ ms::run_configuration configuration_of(const settings& s,
     });
   });
   refuse_others(options, known, "this model's network");
+  const ms::run_configuration before = c;
   ms::lay_over(c, *patch, "command line", "train");
+  if (run && run->has_checkpoint())
+    refuse_what_is_decided(s, before, c);
   return c;
 }
 
@@ -89,6 +110,15 @@ int ended(const settings& s, const ms::run_outcome& end) {
   if (!end.finished || end.signal != 0)
     std::printf("  train --resume --out %s\n", s.out.c_str());
   return end.signal != 0 ? 128 + end.signal : 0;
+}
+
+template <class Backend>
+int train_autoencoder(Backend backend,
+                      const settings& s,
+                      const ms::autoencoder_configuration& c,
+                      const ms::run_directory& place) {
+  ms::autoencoder_run run(backend, ms::open_data(c.data), c, place);
+  return ended(s, run.run(s.other_data));
 }
 
 /// A kind or a file, or the run that is gone on with, the command line on top.
@@ -117,8 +147,8 @@ int train_autoencoder(const settings& s,
     return std::printf("%s\n", ms::to_json(c).dump(1).c_str()), 0;
   const ms::run_directory place(
       s.out, s.resume ? ms::run_directory::resume : ms::run_directory::begin);
-  ms::autoencoder_run run(ms::cpu(s.threads), ms::open_data(c.data), c, place);
-  return ended(s, run.run(s.other_data));
+  return std::visit([&](const auto& b) { return train_autoencoder(b, s, c, place); },
+                    host_backend_of(s.backend, s.threads));
 }
 
 template <class Backend>
@@ -167,11 +197,8 @@ int train(const settings& s,
       s.out, s.resume ? ms::run_directory::resume : ms::run_directory::begin, world);
   if (s.resume)
     c = configuration_of(s, options, &place);
-  if (s.backend == "eigen")
-    return train(ms::eigen(s.threads), s, *c, place, world);
-  if (s.backend == "thrust")
-    return train(ms::thrust_host(s.threads), s, *c, place, world);
-  return train(ms::cpu(s.threads), s, *c, place, world);
+  return std::visit([&](const auto& b) { return train(b, s, *c, place, world); },
+                    host_backend_of(s.backend, s.threads));
 }
 
 /// Watches a run of this program under mpirun, or of one process, and starts it again.
@@ -208,10 +235,12 @@ int main(int argc, char** argv) {
   settings s;
   CLI::App app{"Trains a multi-stage, multi-decoder diffusion model on pictures of your own"};
   app.add_option("--out", s.out, "the run's folder");
-  app.add_option("--preset", s.preset,
-                 "to begin with; --list-presets; each also with -unified or -separate behind "
-                 "its name")
-      ->capture_default_str();
+  const auto* preset =
+      app.add_option(
+             "--preset", s.preset,
+             "to begin with; --list-presets; each also with -unified or -separate behind "
+             "its name")
+          ->capture_default_str();
   app.add_option("--config", s.config, "JSON that is laid over the preset (RUN/config.json)");
   app.add_option("--autoencoder", s.autoencoder,
                  "train an autoencoder: vq-f4, vq-f8, kl-f4, kl-f8, or a file like its "
@@ -223,12 +252,7 @@ int main(int argc, char** argv) {
                "print every option, its value and where it came from, and end");
   app.add_flag("--json", s.json, "with --print-config: as JSON, for --config");
   app.add_flag("--list-presets", s.list_presets, "print the presets and end");
-  app.add_option("--backend", s.backend, "that computes")
-      ->check(CLI::IsMember({"cpu", "eigen", "thrust"}))
-      ->capture_default_str();
-  app.add_option("--threads", s.threads, "0: one a processor that may be used")
-      ->check(CLI::Range(0, 1024))
-      ->capture_default_str();
+  command_line::add_backend(app, s.backend, s.threads);
   app.add_option("--mpirun", s.mpirun,
                  "start so many processes: what mpirun is told, like '-n 4' or '-n 16 --host "
                  "A:8,B:8'");
@@ -239,6 +263,7 @@ int main(int argc, char** argv) {
   command_line::named_options options("of several parts; see docs/training.md");
   add_options(app, options);
   return command_line::run(app, argc, argv, [&](ms::process_group world) {
+    s.preset_given = preset->count() > 0;
     return s.restarts > 0 || !s.mpirun.empty() ? watch(s, argc, argv)
                                                : train(s, options, world);
   });

@@ -51,6 +51,13 @@ for name, options in samplers.items():
     check(draw("--sampler", name, *few, "--batch", 3) == one or name in ("probability_flow",), name, "depends on the batch")
     check("--num-steps" in [o[0] for o in options] or name == "probability_flow", name, "has no num_steps")
 
+# Backends draw the same pictures; bytes may round the other way.
+for options in ((), ("--sampler", "unipc", "--encoder-every", 2), ("--guidance", 2, "--weak-model", model)):
+    drawn = [draw(*options, "--backend", backend) for backend in ("cpu", "eigen", "thrust")]
+    check(drawn[0] == draw(*options), "--backend cpu is not the default")
+    for other in drawn[1:]:
+        check(len(other) == len(drawn[0]) and max(abs(a - b) for a, b in zip(other, drawn[0])) <= 1, "backends differ", options)
+
 # Old spellings stay; levels take the place of steps.
 check(draw("--steps", 5) == draw("--num-steps", 5), "--steps")
 check(draw("--sampler", "ddim", "--levels", "80,9,1,0.1,0") == draw("--sampler", "ddim", "--levels", "80", "9", "1", "0.1", "0"), "--levels")
@@ -73,6 +80,7 @@ refused = [
     ("--sampler", "edm_ablation", "--num-steps", 1), ("--sampler", "ddim", "--heun", "true"), ("--sampler", "flow_ode"),
     ("--guidance-low", 1), ("--guidance-high", 1), ("--guidance", 2, "--guidance-low", 3, "--guidance-high", 2), ("--weak-model", "programs.safetensors"),
     ("--guidance", 2, "--guidance-by-stage", "1,2,3"), ("--encoder-low", 1), ("--encoder-high", 1),
+    ("--backend", "cuda"), ("--context", "nothing.npy"), ("--context", "programs.safetensors"), ("--weak-context", "nothing.npy"),
     ("--encoder-every", 2, "--encoder-low", 3, "--encoder-high", 2), ("--s-churn", 1, "--s-min", 2, "--s-max", 1), ("--columns", 2), ("--zoom", 2),
     ("--sigma-max", "1e30"), ("--sampler", "ddim", "--levels", "1e30,1")]
 for options in refused:
@@ -175,7 +183,16 @@ if (programs / "evaluate").exists():
         curve = json.JSONDecoder().raw_decode(text[text.index("{"):])[0]["curve"]
         check([c["evaluations"] for c in curve] == [3, 7, 35] and curve[0]["frechet_distance"] > curve[2]["frechet_distance"], "curve", curve)
         check((scratch / "curve.png").read_bytes()[:4] == b"\x89PNG", "curve.png")
-    for options in (("--steps", "0"), ("--steps", "5", "--sampler", "nothing"), ("--steps", "5", "--sampler", "probability_flow"), ("--seeds", "0-3"), ("--sampler", "ddim")):
+        by_label = [run("evaluate", reference, labelled, "--steps", 3, "--sampler", "ddim", "--seeds", "0-19", "--out", "curve.png", "--json", *more)
+                    for more in (("--labels", 1), ("--labels", 1, "--backend", "eigen"), ("--labels", 2, "--guidance", 3), ())]
+        check(all(status == 0 for status, _ in by_label), "curves by label", by_label)
+        if all(status == 0 for status, _ in by_label):
+            found = [json.JSONDecoder().raw_decode(text[text.index("{"):])[0] for _, text in by_label]
+            distances = [f["curve"][0]["frechet_distance"] for f in found]
+            check(abs(distances[0] - distances[1]) < 1e-2 * distances[0] and len({distances[0], *distances[2:]}) == 3, "curves by label", distances)
+            check([f["sampler"]["--label"] for f in found] == ["1", "1", "2", "random"], "curves by label", [f["sampler"] for f in found])
+    for options in (("--labels", 1), ("--backend", "eigen"), ("--autoencoder", "x.safetensors"), ("--steps", "5", "--labels", 1), ("--steps", "5", "--autoencoder", model),
+                    ("--steps", "0"), ("--steps", "5", "--sampler", "nothing"), ("--steps", "5", "--sampler", "probability_flow"), ("--seeds", "0-3"), ("--sampler", "ddim")):
         status, text = run("evaluate", reference, model, *options)
         check(status == 2 and len(text) > 10, "evaluate", *options, status, text)
 
@@ -212,7 +229,7 @@ if (programs / "cluster").exists():
 if (programs / "train").exists() and (programs / "encode").exists():
     small = "{'descr': '|u1', 'fortran_order': False, 'shape': (20, 16, 16, 3), }".ljust(117) + "\n"
     (scratch / "small.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(small).to_bytes(2, "little") + small.encode() + bytes((i * i // 7 + 13 * (i // 768)) % 251 for i in range(20 * 768)))
-    for folder in ("codes", "codes_too", "latents", "latent_model"):
+    for folder in ("codes", "codes_too", "latents", "latents_too", "latent_model", "latent_model_too", "context_model"):
         shutil.rmtree(scratch / folder, ignore_errors=True)
     few = ("--batch", 4, "--snapshot", 0)
     sizes = ("--encoder-channels", 8, "--norm-groups", 4, "--num-blocks", 1, "--discriminator-kimg", 0.004, "--discriminator-width", 4, "--discriminator-layers", 1)
@@ -222,15 +239,54 @@ if (programs / "train").exists() and (programs / "encode").exists():
     check(status == 0 and "random convolutions" in text, "train --autoencoder", status, text)
     status, text = run("train", "--resume", "--out", "codes", "--steps", 2)
     check(status == 0 and "after 0.02 thousand images" in text, "train --resume of an autoencoder", status, text)
+    page = (scratch / "codes/report.html").read_text()
+    check(all(word in page for word in ("pictures, and below each", "Terms of the autoencoder", "says of decoded pictures", "training.perceptual_weight", "random convolutions", "finished", "0.02")), "an autoencoder's report")
+    seconds = [json.loads(line)["seconds"] for line in (scratch / "codes/log.jsonl").read_text().splitlines()]
+    check(len(seconds) == 2 and seconds[1] > seconds[0], "seconds over all runs", seconds)
+    status, text = run("train", "--autoencoder", "vq-f4", "--data", "small.npy", "--out", "codes_too", "--steps", 1, "--n-embed", 16, "--backend", "eigen", *few, *sizes)
+    check(status == 0 and "eigen" in (scratch / "codes_too/report.html").read_text() and "Perplexity" in (scratch / "codes_too/report.html").read_text(), "train --autoencoder --backend", status, text)
     status, text = run("encode", "small.npy", "codes/model.safetensors", "latents")
     index = json.loads((scratch / "latents/index.json").read_text()) if status == 0 else {}
     check([index.get(k) for k in ("values", "images", "height", "channels")] == ["moments", 20, 4, 6], "encode", status, text, index)
     status, text = run("encode", "small.npy", "codes/model.safetensors", "latents")
     check(status == 2 and "holds a data set already" in text, "encode twice", status, text)
     status, text = run("train", "--preset", "quickstart", "--data", "latents", "--out", "latent_model", "--stages", "0.5,5", "--steps", 2, "--features", "none", *few)
-    check(status == 0, "train on latents", status, text)
+    check(status == 0 and "is of other latents" not in text, "train on latents", status, text)
+    grid = lambda folder: next((scratch / folder / "snapshots").iterdir()).read_bytes()
+    (scratch / "latents/autoencoder.safetensors").rename(scratch / "away.safetensors")
+    run("train", "--preset", "quickstart", "--data", "latents", "--out", "latent_model_too", "--stages", "0.5,5", "--steps", 2, "--features", "none", *few)
+    (scratch / "away.safetensors").rename(scratch / "latents/autoencoder.safetensors")
+    weights = [(scratch / f / "model.safetensors").read_bytes()[-4000:] for f in ("latent_model", "latent_model_too")]
+    check(weights[0] == weights[1] and grid("latent_model") != grid("latent_model_too"), "snapshots of latents are decoded")
     status, text = run("generate", "latent_model/model.safetensors", "--autoencoder", "latents/autoencoder.safetensors", "--seeds", "0-3", "--num-steps", 4, "--out", "latents.png")
     check(status == 0 and (scratch / "latents.png").read_bytes()[1:4] == b"PNG", "generate --autoencoder", status, text)
+    status, text = run("evaluate", "small.npy", "latent_model/model.safetensors", "--autoencoder", "latents/autoencoder.safetensors", "--steps", "2,3", "--seeds", "0-9", "--backend", "eigen", "--out", "curve.png")
+    check(status == 0 and "5 evaluations" in text, "evaluate --autoencoder", status, text)
+    status, text = run("evaluate", "small.npy", "latent_model/model.safetensors", "--steps", "2", "--seeds", "0-9", "--out", "curve.png")
+    check(status == 2 and "--autoencoder" in text, "evaluate of latents", status, text)
+
+    # Embeddings of one's own: a network learns them, is told of none by another, and is guided.
+    def array(path, extents, values):
+        head = ("{'descr': '<f4', 'fortran_order': False, 'shape': (" + "".join(f"{e}, " for e in extents) + "), }").ljust(117) + "\n"
+        (scratch / path).write_bytes(b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head.encode() + struct.pack(f"<{len(values)}f", *values))
+
+    array("latents/context.npy", (20, 2, 4), [((i * i) % 13 - 6) / 4 for i in range(160)])
+    array("latents/null_context.npy", (2, 4), [2.0] * 8)
+    context = ("--preset", "ldm_imagenet256_class", "--encoder-channels", 32, "--channel-mult", 1, "--num-blocks", 1, "--attn-downsample", 1, "--decoder-channels", "32", "--stages", "1")
+    status, text = run("train", "--data", "latents", "--out", "context_model", *context, "--learning-rate", 0.03, "--lr-rampup-kimg", 0, "--ema-halflife-kimg", 0.001, "--steps", 16, "--features", "none", *few)
+    model_of = json.loads((scratch / "context_model/config.json").read_text()) if status == 0 else {"model": {}, "training": {}}
+    check(status == 0 and (model_of["model"].get("context_dim"), model_of["model"].get("context_tokens"), model_of["training"].get("label_dropout")) == (4, 2, 0.1), "train with embeddings", status, text, model_of)
+    told = lambda *options: run("generate", "context_model/model.safetensors", "--num-steps", 3, "--out", "told.npz", *options) + (pictures(scratch / "told.npz"),)
+    array("two.npy", (2, 8), [1.0] * 8 + [-1.0] * 8)
+    array("second.npy", (8,), [-1.0] * 8)
+    size = 4 * 4 * 3
+    both, alone = told("--seeds", "0-3", "--context", "two.npy", "--batch", 3), told("--seeds", "3", "--context", "second.npy")
+    check(both[0] == 0 and alone[0] == 0 and both[2][-size:] == alone[2][-size:], "embeddings, one picture after the other", both[:2], alone[:2])
+    check(both[2] != told("--seeds", "0-3")[2], "embeddings have no effect")
+    guided = [told("--seeds", "0-3", "--context", "two.npy", "--guidance", 3, *weak)[2] for weak in ((), ("--weak-context", "latents/null_context.npy"))]
+    check(guided[0] != guided[1] and both[2] not in guided, "guidance away from the null context")
+    status, text = run("encode", "small.npy", "codes/model.safetensors", "latents_too")
+    check(status == 0 and not (scratch / "latents_too/context.npy").exists(), "encode without embeddings", status, text)
 # Names of a file reach the terminal without their control characters.
 if (programs / "inspect").exists():
     header = ('{"a\\u001b[31m\\u0007\\u009b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"__metadata__":{"k\\u001b":"v\\r\\u007f"}}').encode()

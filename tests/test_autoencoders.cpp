@@ -414,6 +414,40 @@ TEST_CASE("an autoencoder's training lowers its losses, and revives codes") {
   CHECK(train(0.02) > 0.9);
 }
 
+TEST_CASE("an autoencoder's weights decay, its biases and norms do not") {
+  // AdamW takes rate * decay * w off each weight, apart from Adam's own step.
+  ms::cpu b(2);
+  const std::vector<float> values = some_pictures();
+  const auto images = ms::image_source::of(std::span<const float>(values), {16, 16, 16, 3});
+  ms::autoencoder_options o = brisk;
+  o.lr_rampup_kimg = 0;
+  std::vector<double> start;
+  const auto after_one_step = [&](double decay) {
+    o.adam.weight_decay = decay;
+    ms::autoencoder_model<double, ms::cpu> m(b, small, 1);
+    start = m.weights().to_host();
+    ms::autoencoder_trainer t(m, images, o);
+    t.step();
+    return m.weights().to_host();
+  };
+  const std::vector<double> without = after_one_step(0);
+  const std::vector<double> with = after_one_step(0.3);
+  const ms::autoencoder_model<double, ms::cpu> of(b, small, 1);
+  int decayed = 0;
+  of.for_each_parameter([&](const std::string& name, const ms::parameter& p, ms::index_t at) {
+    const bool rests = name.ends_with("bias") || name.find("norm") != std::string::npos;
+    double worst = 0;
+    for (ms::index_t i = at; i < at + p.size(); ++i) {
+      const double off = rests ? 0 : o.learning_rate * 0.3 * start[std::size_t(i)];
+      worst = std::max(worst, std::abs(without[std::size_t(i)] - with[std::size_t(i)] - off));
+    }
+    INFO(name);
+    CHECK(worst < 1e-14);
+    decayed += !rests;
+  });
+  CHECK(decayed > 5);
+}
+
 TEST_CASE("perplexity and unused codes of a codebook by hand") {
   ms::codebook_use use(4);
   const std::vector<ms::index_t> two{0, 1, 1, 0};

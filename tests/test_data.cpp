@@ -1,5 +1,7 @@
 // The way of data: images by their numbers in any order, shards and what is refused of them;
 // transforms, batches that are read ahead, and what a trainer makes of both.
+#include <sys/resource.h>
+
 #include <atomic>
 #include <cmath>
 #include <multistage/data/augment.hpp>
@@ -9,6 +11,7 @@
 #include <multistage/io/shard_writer.hpp>
 #include <multistage/multistage.hpp>
 #include <multistage/training/checkpoint.hpp>
+#include <thread>
 
 #include "catch.hpp"
 #include "directory.hpp"
@@ -204,9 +207,57 @@ TEST_CASE("latents are floats, and embeddings lie beside the images") {
   std::vector<float> row(6);
   images.context->read(std::vector<ms::index_t>{3}, row.data());
   CHECK(row == std::vector<float>{9, 9.5f, 10, 10.5f, 11, 11.5f});
+  // What stands for no context, too.
+  CHECK(images.null_context.empty());
+  io::write_npy(dir / "set/null_context.npy", {2, 3}, std::vector<double>{1, 2, 3, 4, 5, -6.5});
+  CHECK(io::open_images(dir / "set").null_context == std::vector<float>{1, 2, 3, 4, 5, -6.5f});
+  const auto opened = [&] {
+    return message([&] { io::open_images(dir / "set"); });
+  };
+  io::write_npy(dir / "set/null_context.npy", {6}, std::vector<double>{1, 2, 3, 4, 5, 6});
+  CHECK_THAT(opened(), Catch::Contains("null_context.npy: is no array of floats [2, 3]"));
+  fs::rename(dir / "set/context.npy", dir / "set/away.npy");
+  CHECK_THAT(opened(), Catch::Contains("no context.npy beside it"));
+  io::write_npy(dir / "set/context.npy", {5, 6}, context);
+  CHECK(io::open_images(dir / "set").null_context == std::vector<float>{1, 2, 3, 4, 5, 6});
   io::write_npy(dir / "set/context.npy", {3, 2, 5}, context);
-  CHECK_THAT(message([&] { io::open_images(dir / "set"); }),
-             Catch::Contains("context.npy") && Catch::Contains("[5, tokens, width]"));
+  CHECK_THAT(opened(), Catch::Contains("context.npy") && Catch::Contains("[5, tokens, width]"));
+}
+
+TEST_CASE("a set of more files than a process may open is read with a few of them open") {
+  const directory dir;
+  const ms::index_t n = 150;
+  write_set(dir / "set", n, 1);
+  struct rlimit before {};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+  struct rlimit few = before;
+  few.rlim_cur = 48;
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &few) == 0);
+  const auto read = [&](const ms::image_source& images, ms::index_t step) {
+    std::vector<ms::index_t> rows;
+    for (ms::index_t i = 0; i < n; ++i)
+      rows.push_back(i * step % n);
+    std::vector<float> values(std::size_t(n * image));
+    const std::string said = message([&] { images.read(rows, values.data()); });
+    for (ms::index_t i = 0; i < n && said == "nothing"; ++i)
+      if (values[std::size_t(i * image)] != ms::value_of_byte(byte_of(rows[std::size_t(i)], 0)))
+        return "wrong image " + std::to_string(rows[std::size_t(i)]);
+    return said;
+  };
+  std::string said[4];
+  said[0] = message([&] {
+    const ms::image_source images = io::open_images(dir / "set");
+    std::thread other([&] { said[1] = read(images, 77); });
+    said[2] = read(images, 7);
+    other.join();
+    // A file that was closed in between is known again; another one is not taken for it.
+    io::write_file(dir / "set/images-00000.bin", std::string(std::size_t(image), 'x'));
+    said[3] = read(images, 1);
+  });
+  ::setrlimit(RLIMIT_NOFILE, &before);
+  CHECK(said[0] + said[1] + said[2] == "nothingnothingnothing");
+  CHECK_THAT(said[3], Catch::EndsWith("images-00000.bin: was changed after it was opened; "
+                                      "open it again"));
 }
 
 TEST_CASE("a set that is cut, unfinished or changed is an error that names the file") {

@@ -1,6 +1,10 @@
 // Data sets made of pictures as people have them: resampling against Pillow and against sums
 // written out, crops against arithmetic, folders and archives with whatever lies in them.
 #include <multistage/io/prepare.hpp>
+#ifdef MULTISTAGE_WEBP
+#include <webp/encode.h>
+#include <webp/mux.h>
+#endif
 
 #include "catch.hpp"
 #include "directory.hpp"
@@ -501,6 +505,27 @@ TEST_CASE("colours by another profile become sRGB's") {
   }
   const bytes stored = decoded(text).bytes;
   compare(decoded(text.insert(2, parts)).bytes, stored, 2);
+#endif
+#ifdef MULTISTAGE_WEBP
+  // WebP without loss: what the same picture is as PNG with the same profile.
+  std::uint8_t* made = nullptr;
+  const std::size_t made_size = WebPEncodeLosslessRGB(p.bytes.data(), int(p.width),
+                                                      int(p.height), 3 * int(p.width), &made);
+  REQUIRE(made_size > 0);
+  const WebPData pixels{made, made_size};
+  const WebPData profile_chunk{reinterpret_cast<const std::uint8_t*>(icc.data()), icc.size()};
+  WebPMux* const mux = WebPMuxCreate(&pixels, 1);
+  REQUIRE(WebPMuxSetChunk(mux, "ICCP", &profile_chunk, 1) == WEBP_MUX_OK);
+  WebPData whole{};
+  REQUIRE(WebPMuxAssemble(mux, &whole) == WEBP_MUX_OK);
+  const std::string bare(reinterpret_cast<const char*>(made), made_size);
+  const std::string coloured(reinterpret_cast<const char*>(whole.bytes), whole.size);
+  CHECK(decoded(bare).bytes == p.bytes);
+  CHECK(decoded(coloured).bytes == decoded(with_profile(io::encode_png(p))).bytes);
+  compare(decoded(coloured).bytes, p.bytes, 2);
+  WebPDataClear(&whole);
+  WebPMuxDelete(mux);
+  WebPFree(made);
 #endif
 }
 #endif

@@ -177,6 +177,36 @@ TEST_CASE("clustering finds the two ends of a data set and refuses what has none
   fails(images, s, {.threshold = 1e-12, .draws = 100, .sigma_min = 5}, "-similar");
 }
 
+TEST_CASE("stages of latents go with their scale, and grey levels have no part in it") {
+  const ms::shape extents{60, 1, 1, 48};
+  std::vector<double> values = test::normals<double>(60 * 48, 7);
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] *= 1.0 / (1.0 + double(i % 48));  // some directions have most of the variance
+  const auto clustered = [&](double factor) {
+    std::vector<double> scaled = values;
+    double squares = 0;
+    for (double& v : scaled)
+      v *= factor, squares += v * v;
+    const ms::clustering_options o = ms::for_latents(
+        {.alpha = 0.98, .draws = 600, .sigma_min = 0.01 * factor, .sigma_max = 40 * factor},
+        std::sqrt(squares / double(scaled.size())));
+    CHECK(o.what == ms::compared::image);
+    return ms::cluster_by_optimal_denoiser(
+               ms::cpu(2), std::span<const double>(scaled), extents, o,
+               ms::ve_schedule{.sigma_min = 0.01 * factor, .sigma_max = 40 * factor})
+        .stages.boundaries();
+  };
+  const std::vector<double> once = clustered(1);
+  const std::vector<double> eightfold = clustered(8);
+  REQUIRE(once.size() == 2);
+  for (std::size_t k = 0; k < 2; ++k)
+    CHECK(eightfold[k] == Approx(8 * once[k]).epsilon(1e-9));
+  // Far above the data D is their mean, to an eighth of their scale, long before the levels
+  // end.
+  CHECK(once[0] < 1);
+  CHECK(once[1] < 20);
+}
+
 TEST_CASE("the exact N-stage partition beats every other") {
   const ms::index_t n = 9;
   std::vector<double> matrix(std::size_t(n * n));

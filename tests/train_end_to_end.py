@@ -99,6 +99,10 @@ check(len(kept) == 2 and re.fullmatch(r"model-\d{8}\.safetensors", kept[0]), kep
 
 # What is wrong is said, and where.
 refused("holds a run already", *MODEL, *FEW, *DATA, "--out", whole, "--kimg", 1)
+refused("--stages has no effect", "--resume", "--out", whole, "--stages", 2, "--kimg", 1000)
+refused("--preset small-64 has no effect", "--resume", "--out", whole, "--preset", "small-64", "--kimg", 1000)
+status, out, err = run(*MODEL, *FEW, *DATA, "--out", parts, "--kimg", 1, "--resume")  # the command that began it
+check(status == 0 and "has seen its" in out, "the same command with --resume", status, out, err)
 refused("holds no run to go on with", "--resume", "--out", scratch / "nothing")
 refused("would never end", *MODEL, *DATA, "--out", scratch / "endless", "--hours", 0)
 refused("no data are named", "--out", scratch / "none", "--kimg", 1)
@@ -119,6 +123,18 @@ for text, words in (
     refused(words, "--config", broken, "--print-config")
 check(not (scratch / "none").exists() and not (scratch / "endless").exists(), "folders of runs that never began")
 
+# One picture has no three stages, which ends a run before its first checkpoint; it can be begun anew.
+head = "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 8, 8), }".ljust(117) + "\n"
+npy = lambda values: b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head.encode() + bytes(values)
+one, flat = scratch / "one.npy", scratch / "flat.npy"
+one.write_bytes(npy(range(64)))
+flat.write_bytes(npy([7] * 64))
+SMALL = (*MODEL, *FEW, "--cache", "none", "--features", "none", "--steps", 2, "--out", scratch / "once")
+refused("--stages 3, the best three", *SMALL, "--data", one)
+refused("nothing to learn", *SMALL, "--data", flat)
+status, out, err = run(*SMALL, "--data", one, "--stages", "1")
+check(status == 0 and "one for all noise levels" in json.loads((scratch / "once/stages.json").read_text())["how"], status, out, err)
+
 # A configuration that was printed is one that can be given, for every preset.
 status, out, err = run("--list-presets")
 names = [line.split()[0] for line in out.splitlines()]
@@ -132,5 +148,15 @@ for name in names:
         check(status == 0 and json.loads(again) == json.loads(out), name + form, err)
 status, table, err = run("--print-config", "--preset", "quickstart", "--kimg", 5)
 check(re.search(r"^  kimg +5\.0 +command line$", table, re.M) and re.search(r"^  batch_size +128 +preset quickstart$", table, re.M), table)
+
+# The page on training names every option.
+page = (pathlib.Path(__file__).parent.parent / "docs/training.md").read_text()
+status, out, err = run("--help")
+flags = {flag for line in out.splitlines() if re.match(" +-", line) for flag in re.findall(r"--[\w.-]+", line.split("  ")[1])}
+check(status == 0 and len(flags) > 150, "options in --help", len(flags))
+unnamed = sorted(flag for flag in flags if not re.search(re.escape(flag) + r"(?![\w.-])", page))
+check(not unnamed, "docs/training.md does not name", unnamed)
+named = set(re.findall(r"`(--[\w.-]+)", page))
+check(named <= flags | {"--std"}, "docs/training.md names what there is not", sorted(named - flags))
 print("bad:", bad)
 sys.exit(bool(bad))

@@ -1,5 +1,6 @@
 // Any bytes as an npy array, an npz archive, a gzip file, an IDX file or CIFAR-10's records,
-// and as images of each.
+// and as images of each; and as the index of a data set in shards.
+#include <cstdlib>
 #include <multistage/io/dataset.hpp>
 
 namespace ms = multistage;
@@ -12,6 +13,16 @@ void try_to(const F& f) {
   } catch (const ms::error&) {
   }
 }
+
+/// What is said of the files must hold together where the index was accepted.
+void check_index(const ms::io::shard_index& index) {
+  const ms::index_t last = index.shard_count() - 1;
+  if (last < 0 || ms::index_t(index.shard_fingerprints.size()) != last + 1)
+    std::abort();
+  const ms::index_t images = last * index.images_per_shard + index.images_of(last);
+  if (images != index.extents.rows || index.image_bytes() == 0)
+    std::abort();
+}
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t size) {
@@ -23,6 +34,10 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   try_to([&] { ms::io::parse_cifar10("fuzz", bytes); });
   try_to([&] {
     ms::io::parse_idx("fuzz", ms::io::gunzip("fuzz", bytes, std::uint64_t{1} << 22));
+  });
+  try_to([&] {
+    const std::string_view text(reinterpret_cast<const char*>(data), size);
+    check_index(ms::io::parse_shard_index(text, "fuzz"));
   });
   return 0;
 }

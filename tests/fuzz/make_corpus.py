@@ -36,6 +36,11 @@ for name, method in (("stored", zipfile.ZIP_STORED), ("deflated", zipfile.ZIP_DE
 put("arrays", "gzip", gzip.compress((out / "arrays" / "idx").read_bytes(), mtime=0))
 put("arrays", "idx_none", bytes([0, 0, 8, 4]) + struct.pack(">IIII", 0, 0x8A000060, 0x40000002, 0x10000000))  # no images, of 2^80 values
 put("arrays", "cifar", bytes([7]) + bytes(3072))
+index = {"format": "multistage images", "version": 1, "images": 5, "height": 4, "width": 3, "channels": 1, "values": "pictures", "images_per_shard": 2, "classes": 2,
+         "class_names": ["a", "b"], "file_names": False, "shard_fingerprints": ["a", "b", "c"], "fingerprint": "d", "made": {}}
+put("arrays", "index", json.dumps(index))
+for key, value in (("images", 1 << 40), ("images", -1), ("images_per_shard", 0), ("height", 1e300), ("classes", 1 << 40), ("shard_fingerprints", {}), ("made", 1)):
+    put("arrays", f"index_{key}_{value}"[:40].replace("/", "_"), json.dumps({**index, key: value}))
 pictures = pathlib.Path(__file__).parent.parent / "data" / "pictures" / "files"
 for path in pictures.iterdir():
     put("pictures", path.name, path.read_bytes())

@@ -14,18 +14,26 @@ namespace multistage {
 
 namespace detail {
 
-/// Where tiles begin along an axis: the last ends where the axis ends.
-inline std::vector<index_t> tile_starts(index_t extent, index_t tile, index_t overlap) {
-  std::vector<index_t> starts;
+/// One of the tiles along an axis, in latent pixels.
+struct axis_tile {
+  index_t start;
+  index_t before;  // shared with the tile before it
+  index_t after;   // and with the one behind it
+};
+
+/// The tiles along an axis: the last ends where the axis ends.
+inline std::vector<axis_tile> tiles_of_axis(index_t extent, index_t tile, index_t overlap) {
+  std::vector<axis_tile> tiles;
   for (index_t at = 0; at + tile < extent; at += tile - overlap)
-    starts.push_back(at);
-  starts.push_back(extent - tile);
-  return starts;
+    tiles.push_back({at, 0, 0});
+  tiles.push_back({extent - tile, 0, 0});
+  for (std::size_t k = 1; k < tiles.size(); ++k)
+    tiles[k].before = tiles[k - 1].after = tiles[k - 1].start + tile - tiles[k].start;
+  return tiles;
 }
 
-/// The weight of a tile's pixel along an axis. @param at its place in the tile. @param before,
-/// after pixels shared with the neighbours, 0 at the picture's border
-inline double tile_weight(index_t at, index_t tile, index_t before, index_t after) {
+/// The weights of a tile's pixels along an axis. @param factor pixels of a latent pixel
+inline std::vector<double> tile_weights(const axis_tile& of, index_t tile, index_t factor) {
   const auto ramp = [](index_t from_border, index_t shared) {
     if (shared == 0)
       return 1.0;
@@ -33,8 +41,82 @@ inline double tile_weight(index_t at, index_t tile, index_t before, index_t afte
     return std::clamp((double(from_border) + 0.5 - outside) / (double(shared) - 2 * outside),
                       0.0, 1.0);
   };
-  return ramp(at, before) * ramp(tile - 1 - at, after);
+  const index_t pixels = factor * tile;
+  std::vector<double> weights;
+  for (index_t at = 0; at < pixels; ++at)
+    weights.push_back(ramp(at, factor * of.before) * ramp(pixels - 1 - at, factor * of.after));
+  return weights;
 }
+
+/// A tile [n, tile height, tile width, channels] of latents.
+template <class Scalar>
+std::vector<Scalar> cut_tile(std::span<const Scalar> latents,
+                             const shape& extents,
+                             const shape& tile,
+                             index_t row,
+                             index_t column) {
+  std::vector<Scalar> cut;
+  for (index_t n = 0; n < extents.rows; ++n)
+    for (index_t y = 0; y < tile.height; ++y) {
+      const auto from =
+          latents.begin() +
+          ((n * extents.height + row + y) * extents.width + column) * tile.channels;
+      cut.insert(cut.end(), from, from + tile.width * tile.channels);
+    }
+  return cut;
+}
+
+/// Pictures that tiles are put together to: their sums, and those of their weights.
+class blended_tiles {
+ public:
+  /// @param whole extents of the pictures
+  explicit blended_tiles(const shape& whole)
+      : whole_(whole),
+        sum_(static_cast<std::size_t>(whole.size()), 0.0),
+        weight_(static_cast<std::size_t>(whole.pixels()), 0.0) {}
+
+  /// Adds tiles [n, h, w, c], a picture each, whose first pixel is at (row, column). @param
+  /// down, across weights of their rows and columns
+  template <class Scalar>
+  void add(const std::vector<Scalar>& tiles,
+           index_t row,
+           index_t column,
+           const std::vector<double>& down,
+           const std::vector<double>& across) {
+    const index_t line = index_t(across.size());
+    const index_t pixels = index_t(down.size()) * line;
+    for (index_t i = 0; i < pixels; ++i) {
+      const double w = down[std::size_t(i / line)] * across[std::size_t(i % line)];
+      const index_t to = (row + i / line) * whole_.width + column + i % line;
+      weight_[std::size_t(to)] += w;
+      for (index_t n = 0; n < whole_.rows; ++n)
+        add_pixel(tiles.data() + (n * pixels + i) * whole_.channels, w,
+                  n * whole_.pixels() + to);
+    }
+  }
+  /// The pictures.
+  template <class Scalar>
+  std::vector<Scalar> pictures() const {
+    std::vector<Scalar> all(sum_.size());
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      const index_t pixel = index_t(i) / whole_.channels % whole_.pixels();
+      all[i] = Scalar(sum_[i] / weight_[std::size_t(pixel)]);
+    }
+    return all;
+  }
+
+ private:
+  /// @param to which pixel of all pictures
+  template <class Scalar>
+  void add_pixel(const Scalar* from, double weight, index_t to) {
+    for (index_t c = 0; c < whole_.channels; ++c)
+      sum_[std::size_t(to * whole_.channels + c)] += weight * double(from[c]);
+  }
+
+  shape whole_;
+  std::vector<double> sum_;
+  std::vector<double> weight_;  // of each pixel, the same for all pictures
+};
 
 }  // namespace detail
 
@@ -64,55 +146,25 @@ MULTISTAGE_COLD std::vector<Scalar> decode_tiles(autoencoder_model<Scalar, Backe
                            index_t(latents.size()) == extents.size(),
                        "decode_tiles: latents ", extents, " of ", latents.size(),
                        " values; the autoencoder takes ", tile, " or larger ones");
-  require<value_error>(overlap >= 1 && 2 * overlap <= std::min(tile.height, tile.width),
-                       "decode_tiles: overlap = ", overlap,
-                       "; it must be 1 to half of a tile's ",
-                       std::min(tile.height, tile.width));
+  const bool whole_tile = extents.height == tile.height && extents.width == tile.width;
+  require<value_error>(
+      whole_tile || (overlap >= 1 && 2 * overlap <= std::min(tile.height, tile.width)),
+      "decode_tiles: overlap = ", overlap, "; it must be 1 to half of a tile's ",
+      std::min(tile.height, tile.width));
   const index_t factor = part.height / tile.height;
-  const shape whole = decoded_extents(model, extents);
-  std::vector<double> sum(static_cast<std::size_t>(whole.size()), 0.0);
-  std::vector<double> weight(static_cast<std::size_t>(whole.pixels()), 0.0);
-  const auto rows = detail::tile_starts(extents.height, tile.height, overlap);
-  const auto columns = detail::tile_starts(extents.width, tile.width, overlap);
-  const auto shared = [&](const std::vector<index_t>& starts, std::size_t k, index_t size) {
-    return k + 1 < starts.size() ? factor * (starts[k] + size - starts[k + 1]) : 0;
-  };
-  for (std::size_t r = 0; r < rows.size(); ++r)
-    for (std::size_t c = 0; c < columns.size(); ++c) {
-      std::vector<Scalar> cut;  // [n, tile height, tile width, channels]
-      for (index_t n = 0; n < extents.rows; ++n)
-        for (index_t y = 0; y < tile.height; ++y) {
-          const auto from =
-              latents.begin() +
-              ((n * extents.height + rows[r] + y) * extents.width + columns[c]) * tile.channels;
-          cut.insert(cut.end(), from, from + tile.width * tile.channels);
-        }
-      const tensor<Scalar, Backend> z(model.backend(), model.latents(extents.rows), cut);
-      tensor<Scalar, Backend> x(model.backend(), part);
+  detail::blended_tiles all(decoded_extents(model, extents));
+  for (const auto& r : detail::tiles_of_axis(extents.height, tile.height, overlap))
+    for (const auto& c : detail::tiles_of_axis(extents.width, tile.width, overlap)) {
+      const tensor<Scalar, Backend> z(
+          model.backend(), model.latents(extents.rows),
+          detail::cut_tile(latents, extents, tile, r.start, c.start));  // [n, tile]
+      tensor<Scalar, Backend> x(model.backend(), part);                 // [n, tile's picture]
       model.decode(z.view(), x.view());
-      const std::vector<Scalar> decoded = x.to_host();
-      const index_t above = r > 0 ? shared(rows, r - 1, tile.height) : 0;
-      const index_t left = c > 0 ? shared(columns, c - 1, tile.width) : 0;
-      for (index_t y = 0; y < part.height; ++y)
-        for (index_t k = 0; k < part.width; ++k) {
-          const double w =
-              detail::tile_weight(y, part.height, above, shared(rows, r, tile.height)) *
-              detail::tile_weight(k, part.width, left, shared(columns, c, tile.width));
-          const index_t to = (factor * rows[r] + y) * whole.width + factor * columns[c] + k;
-          weight[std::size_t(to)] += w;
-          for (index_t n = 0; n < part.rows; ++n)
-            for (index_t i = 0; i < part.channels; ++i)
-              sum[std::size_t((n * whole.pixels() + to) * part.channels + i)] +=
-                  w * double(decoded[std::size_t(
-                          ((n * part.height + y) * part.width + k) * part.channels + i)]);
-        }
+      all.add(x.to_host(), factor * r.start, factor * c.start,
+              detail::tile_weights(r, tile.height, factor),
+              detail::tile_weights(c, tile.width, factor));
     }
-  std::vector<Scalar> pictures(sum.size());
-  for (std::size_t i = 0; i < sum.size(); ++i) {
-    const index_t pixel = index_t(i) / whole.channels % whole.pixels();
-    pictures[i] = Scalar(sum[i] / weight[std::size_t(pixel)]);
-  }
-  return pictures;
+  return all.template pictures<Scalar>();
 }
 
 }  // namespace multistage

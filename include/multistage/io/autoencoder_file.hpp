@@ -63,4 +63,14 @@ autoencoder_model<Scalar, Backend> load_autoencoder(const std::string& path, Bac
   return model;
 }
 
+/// The autoencoder that `encode` leaves beside a data set of latents, which a path names as
+/// open_images takes it; empty where there is none.
+inline std::string autoencoder_beside(const std::string& path) {
+  const std::filesystem::path at(path);
+  const std::filesystem::path folder =
+      std::filesystem::is_directory(at) ? at : at.parent_path();
+  const std::string file = (folder / "autoencoder.safetensors").string();
+  return std::filesystem::exists(file) ? file : "";
+}
+
 }  // namespace multistage::io

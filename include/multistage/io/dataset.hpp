@@ -313,8 +313,10 @@ inline image_source open_images(const std::string& path, const image_rule& rule 
   image_source images;
   const std::string folder = detail::folder_of_index(path);
   if (is_shards(folder)) {
-    detail::check_rule(path, rule, file_kind::none);
     images = open_shards(folder);
+    image_rule asked = rule;
+    asked.latents = rule.latents && images.kind == image_values::pictures;  // they say it
+    detail::check_rule(path, asked, file_kind::none);
   } else if (!std::filesystem::is_directory(path)) {
     images = detail::file_source(path, rule);
   } else if (const auto batches = detail::cifar_files_of(path); !batches.empty()) {
@@ -322,8 +324,25 @@ inline image_source open_images(const std::string& path, const image_rule& rule 
     images = detail::cifar_source(batches, rule.most_pixels);
   } else {
     images = detail::picture_source(path, true, rule);
+    detail::take_context(images, path);
   }
   return rule.channels > 0 ? with_channels(path, std::move(images), rule.channels) : images;
+}
+
+/// Copies the embeddings that lie beside the images of a path to another set of the same
+/// images. Returns the names of the files. @throws file_error
+MULTISTAGE_COLD inline std::vector<std::string> copy_context(const std::string& path,
+                                                             const std::string& folder) {
+  std::vector<std::string> copied;
+  for (const char* name : {detail::context_name, detail::null_context_name}) {
+    const std::string from = detail::folder_of_index(path) + name;
+    if (!std::filesystem::is_regular_file(from))
+      continue;
+    const std::vector<unsigned char> bytes = read_file(from);
+    write_file(folder + name, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+    copied.emplace_back(name + 1);
+  }
+  return copied;
 }
 
 /// All images of a source, in memory. @param told is told the share that is there, again and

@@ -265,6 +265,25 @@ inline bool open_partial(const place& where, std::string& name, descriptor& file
 
 }  // namespace detail
 
+/// By what a file is known again: another one, or one that was written to, differs.
+struct file_state {
+  struct stat found {};  ///< what the system says of it
+
+  /// Whether it is the same file, unchanged. A time of writing can be set back (cp -p, tar),
+  /// the inode's cannot. That moves too when another file takes the name, by which this one
+  /// loses a link and nothing else.
+  bool operator==(const file_state& other) const {
+    const auto alike = [](const struct timespec& a, const struct timespec& b) {
+      return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+    };
+    const struct stat& a = found;
+    const struct stat& b = other.found;
+    return a.st_dev == b.st_dev && a.st_ino == b.st_ino && a.st_size == b.st_size &&
+           alike(a.st_mtim, b.st_mtim) &&
+           (alike(a.st_ctim, b.st_ctim) || a.st_nlink != b.st_nlink);
+  }
+};
+
 /// A regular file to read from, at any offset and from any thread. Files are refused that are
 /// cut or changed after they were opened: whoever reads them lazily would mix two of them.
 class input_file {
@@ -275,7 +294,8 @@ class input_file {
         file_(detail::open_at(AT_FDCWD, detail::checked(path_), O_RDONLY | O_NONBLOCK)) {
     if (!file_)
       fail<file_error>(path_, ": cannot be opened: ", std::strerror(errno));
-    require<file_error>(::fstat(file_.get(), &opened_) == 0 && S_ISREG(opened_.st_mode), path_,
+    struct stat& found = opened_.found;
+    require<file_error>(::fstat(file_.get(), &found) == 0 && S_ISREG(found.st_mode), path_,
                         ": is not a regular file");
   }
   /// As it was given.
@@ -284,7 +304,11 @@ class input_file {
   }
   /// Bytes that the file had when it was opened.
   std::uint64_t size() const {
-    return std::uint64_t(opened_.st_size);
+    return std::uint64_t(opened_.found.st_size);
+  }
+  /// What it was when it was opened.
+  const file_state& state() const {
+    return opened_;
   }
 
   /// Bytes [offset, offset + size). @throws file_error when the file ends before, is no longer
@@ -303,23 +327,18 @@ class input_file {
                          this->size(), ": the file was cut; make it anew");
       have += std::size_t(n);
     }
-    struct stat now {};
-    require<file_error>(::fstat(file_.get(), &now) == 0 && now.st_size >= opened_.st_size,
-                        path_, ": the file was cut while it was in use; make it anew");
-    const auto alike = [](const struct timespec& a, const struct timespec& b) {
-      return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
-    };
-    // A time of writing can be set back (cp -p, tar), the inode's cannot. That moves too when
-    // another file takes the name, by which this one loses a link and nothing else.
-    const bool same = now.st_size == opened_.st_size && alike(now.st_mtim, opened_.st_mtim) &&
-                      (alike(now.st_ctim, opened_.st_ctim) || now.st_nlink != opened_.st_nlink);
-    require<file_error>(same, path_, ": was changed after it was opened; open it again");
+    file_state now;
+    require<file_error>(
+        ::fstat(file_.get(), &now.found) == 0 && now.found.st_size >= opened_.found.st_size,
+        path_, ": the file was cut while it was in use; make it anew");
+    require<file_error>(now == opened_, path_,
+                        ": was changed after it was opened; open it again");
   }
 
  private:
   std::string path_;
   detail::descriptor file_;
-  struct stat opened_ {};
+  file_state opened_;
 };
 
 /// Reads a regular file of at most `limit` bytes. @throws file_error

@@ -10,12 +10,13 @@
 //   labels.bin             int32, one an image, where there are labels
 //   file_names.bin         names that end with a NUL, one an image, where there are names
 //   context.npy            embeddings of one's own, [n, tokens, width] or [n, width], if wanted
+//   null_context.npy       what stands for none of them, [tokens, width] or [width], if wanted
 //   index.json             written last: a folder without it is no data set
 // Numbers are little-endian. Fingerprints are of all images up to a file's end, so that they do
 // not depend on how many a file holds. Reading looks at sizes; `check_shards` compares all.
 #pragma once
 #include "../data/image_source.hpp"
-#include "file.hpp"
+#include "file_series.hpp"
 #include "json_text.hpp"
 #include "npy.hpp"
 
@@ -54,6 +55,7 @@ inline constexpr const char* index_name = "/index.json";
 inline constexpr const char* labels_name = "/labels.bin";
 inline constexpr const char* file_names_name = "/file_names.bin";
 inline constexpr const char* context_name = "/context.npy";
+inline constexpr const char* null_context_name = "/null_context.npy";
 inline constexpr const char* shard_format = "multistage images";
 inline constexpr const char* image_values_names[] = {"pictures", "latents", "moments"};
 
@@ -138,15 +140,13 @@ inline bool is_shards(const std::string& folder) {
   return std::filesystem::is_regular_file(folder + detail::index_name, problem);
 }
 
-/// The index of a folder, checked; files are not looked at. @throws file_error
-MULTISTAGE_COLD inline shard_index read_shard_index(const std::string& folder) {
-  constexpr std::uint64_t most_bytes = std::uint64_t{1} << 28;
+/// The index that a text is, checked; files are not looked at. @param path in messages. @throws
+/// file_error
+MULTISTAGE_COLD inline shard_index parse_shard_index(std::string_view text,
+                                                     const std::string& path) {
   constexpr index_t most_side = index_t{1} << 24;
   constexpr index_t most_images = index_t{1} << 40;
-  const std::string path = folder + detail::index_name;
-  const std::vector<unsigned char> bytes = read_file(path, most_bytes);
-  const json_document document =
-      parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path);
+  const json_document document = parse_json(text, path);
   const detail::shard_index_reader read(path, *document);
   shard_index index;
   read.value("images", index.extents.rows, 1, most_images);
@@ -177,6 +177,14 @@ MULTISTAGE_COLD inline shard_index read_shard_index(const std::string& folder) {
   return index;
 }
 
+/// The index of a folder, likewise.
+MULTISTAGE_COLD inline shard_index read_shard_index(const std::string& folder) {
+  constexpr std::uint64_t most_bytes = std::uint64_t{1} << 28;
+  const std::string path = folder + detail::index_name;
+  const std::vector<unsigned char> bytes = read_file(path, most_bytes);
+  return parse_shard_index({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path);
+}
+
 namespace detail {
 
 /// A file of the set, which must have the size that the index says. @throws file_error
@@ -188,32 +196,43 @@ inline byte_source file_of_set(const std::string& path, std::uint64_t size) {
   return file;
 }
 
-/// f(file, offset, n, at) for the parts of images [first, first + n) that lie in one file: n
+/// f(shard, offset, n, at) for the parts of images [first, first + n) that lie in one file: n
 /// images from byte `offset` on, which stand at `at` of them.
 template <class F>
-void for_each_part(const shard_index& index,
-                   const std::vector<byte_source>& files,
-                   index_t first,
-                   index_t n,
-                   F&& f) {
+void for_each_part(const shard_index& index, index_t first, index_t n, F&& f) {
   for (index_t at = 0; at < n;) {
     const index_t shard = (first + at) / index.images_per_shard;
     const index_t inside = (first + at) % index.images_per_shard;
     const index_t some = std::min(n - at, index.images_of(shard) - inside);
-    f(files[std::size_t(shard)], std::uint64_t(inside) * index.image_bytes(), some, at);
+    f(std::size_t(shard), std::uint64_t(inside) * index.image_bytes(), some, at);
     at += some;
   }
+}
+
+/// The files of a set's images, which must have the sizes that the index says. @throws
+/// file_error
+MULTISTAGE_COLD inline std::shared_ptr<const file_series> files_of_images(
+    const std::string& folder,
+    const shard_index& index) {
+  std::vector<std::string> paths;
+  std::vector<std::uint64_t> sizes;
+  for (index_t s = 0; s < index.shard_count(); ++s) {
+    paths.push_back(shard_name(folder, s));
+    sizes.push_back(std::uint64_t(index.images_of(s)) * index.image_bytes());
+  }
+  return std::make_shared<const file_series>(paths, sizes);
 }
 
 /// Images of the set, as T lies in the files.
 template <class T>
 row_reader<T> reader_of_shards(const std::shared_ptr<const shard_index>& index,
-                               const std::vector<byte_source>& files) {
+                               const std::shared_ptr<const file_series>& files) {
   const index_t size = index->extents.row_size();
   return by_blocks<T>(index->extents, size, [=](index_t first, index_t n, T* to) {
-    for_each_part(*index, files, first, n,
-                  [&](const byte_source& file, std::uint64_t offset, index_t some, index_t at) {
-                    file.read(offset, to + at * size, std::size_t(some * size) * sizeof(T));
+    for_each_part(*index, first, n,
+                  [&](std::size_t shard, std::uint64_t offset, index_t some, index_t at) {
+                    files->read(shard, offset, to + at * size,
+                                std::size_t(some * size) * sizeof(T));
                   });
   });
 }
@@ -255,17 +274,37 @@ inline std::shared_ptr<const image_source> context_of(const std::string& path, i
       image_source{extents, by_blocks<float>(extents, size, block)});
 }
 
+/// What stands for no context, [tokens, width]. @param context extents of the set's contexts
+MULTISTAGE_COLD inline std::vector<float> null_context_of(const std::string& path,
+                                                          const shape& context) {
+  const npy_array array = read_npy(path);
+  std::vector<index_t> extents{context.width, context.channels};
+  if (array.extents.size() == 1 && context.width == 1)
+    extents = {context.channels};
+  require<file_error>(array.extents == extents, path, ": is no array of floats [",
+                      context.width, ", ", context.channels,
+                      "], as context.npy has them a row");
+  return {array.values.begin(), array.values.end()};
+}
+
+/// Sets the embeddings that lie in a folder beside its images. @throws file_error
+MULTISTAGE_COLD inline void take_context(image_source& images, const std::string& folder) {
+  const bool none = std::filesystem::exists(folder + null_context_name);
+  if (std::filesystem::exists(folder + context_name))
+    images.context = context_of(folder + context_name, images.extents.rows);
+  require<file_error>(!none || images.context, folder, null_context_name,
+                      ": stands for no context, and there is no context.npy beside it");
+  if (none)
+    images.null_context = null_context_of(folder + null_context_name, images.context->extents);
+}
+
 }  // namespace detail
 
-/// The data set of a folder, whose files stay open and are read when they are asked for.
-/// Opening looks at the index and at the files' sizes. @throws file_error
+/// The data set of a folder, whose files are read when they are asked for. Opening looks at the
+/// index and at the files' sizes. @throws file_error
 MULTISTAGE_COLD inline image_source open_shards(const std::string& folder) {
   const auto index = std::make_shared<const shard_index>(read_shard_index(folder));
-  std::vector<byte_source> files;
-  for (index_t s = 0; s < index->shard_count(); ++s)
-    files.push_back(
-        detail::file_of_set(detail::shard_name(folder, s),
-                            std::uint64_t(index->images_of(s)) * index->image_bytes()));
+  const auto files = detail::files_of_images(folder, *index);
   image_source images;
   if (index->kind == image_values::pictures)
     images = image_source::of_bytes(index->extents,
@@ -279,8 +318,7 @@ MULTISTAGE_COLD inline image_source open_shards(const std::string& folder) {
   images.class_names = index->class_names;
   if (index->class_count > 0)
     images.read_labels = detail::reader_of_labels(folder + detail::labels_name, *index);
-  if (std::filesystem::exists(folder + detail::context_name))
-    images.context = detail::context_of(folder + detail::context_name, index->extents.rows);
+  detail::take_context(images, folder);
   return images;
 }
 

@@ -1,6 +1,7 @@
 // A whole training run of an autoencoder from a configuration, in a folder like that of a
 // diffusion model's run (run_directory.hpp): checkpoints, pictures beside what is left of them,
-// a log. The checkpoint, model.safetensors, is what `encode` and `generate --autoencoder` take.
+// a log, a report. The checkpoint, model.safetensors, is what `encode` and `generate
+// --autoencoder` take.
 //
 //   autoencoder_configuration c{.model = autoencoder_of_kind("vq-f4")};
 //   run_directory place("runs/codes", run_directory::begin);
@@ -14,34 +15,21 @@
 namespace multistage {
 
 /// What such a run does beside the training.
-struct autoencoder_run_options {
-  double kimg = 0;            ///< thousand images over the whole training; 0: no limit
-  double hours = 0;           ///< of this run; 0: no limit
-  index_t steps = 0;          ///< of this run; 0: no limit
-  double snapshot_kimg = 10;  ///< between pictures of what it makes of pictures
-  double save_minutes = 10;   ///< between checkpoints, at most
-  int keep = 2;               ///< checkpoints that are kept
-  std::string perceptual{};   ///< the network of the perceptual distance, a file
-  std::uint64_t seed = 0;     ///< of weights, noise and the order of images
+struct autoencoder_run_options : run_limits {
+  std::string perceptual{};  ///< the network of the perceptual distance, a file
 
+  /// Its snapshots come sooner than a diffusion model's.
+  autoencoder_run_options() {
+    snapshot_kimg = 10;
+  }
   /// Names the options (core/options.hpp).
   template <class Self, class Visit>
   static void fields(Self& self, Visit&& visit) {
-    visit(option{"kimg", "thousand images over the whole training; 0: no limit", at_least(0)},
-          self.kimg);
-    visit(option{"hours", "of this run; 0: no limit", at_least(0)}, self.hours);
-    visit(option{"steps", "of this run; 0: no limit", at_least(0)}, self.steps);
-    visit(option{"snapshot", "thousand images between grids of samples; 0: at the end alone",
-                 at_least(0)},
-          self.snapshot_kimg);
-    visit(option{"save_minutes", "between checkpoints, at most", above(0)}, self.save_minutes);
-    visit(option{"keep", "checkpoints that are kept", between(1, 1000)}, self.keep);
+    run_limits::fields(self, visit);
     visit(option{"perceptual",
                  "file of VGG-16's or AlexNet's weights for the perceptual distance; none: "
                  "random convolutions"},
           self.perceptual);
-    visit(option{"seed", "of weights, noise, levels and the order of images", at_least(0)},
-          self.seed);
   }
 };
 
@@ -52,6 +40,8 @@ struct autoencoder_configuration {
   autoencoder_options training{};  ///< losses and optimisation
   autoencoder_run_options run{};   ///< limits, and what is shown
 
+  /// Names of all sections.
+  static constexpr std::array section_names{"data", "model", "training", "run"};
   /// The sections: visit(name, options).
   template <class Self, class Visit>
   static void sections(Self& self, Visit&& visit) {
@@ -122,6 +112,54 @@ MULTISTAGE_COLD inline bool is_autoencoder_run(const std::string& folder) {
          io::is_text((*j)["model"].value("network", io::json()), "autoencoder");
 }
 
+namespace detail {
+
+/// What a log's line of an autoencoder's training has: losses by name, and the codebook's use.
+inline constexpr auto autoencoder_log_names = [] {
+  std::array<const char*, autoencoder_step::names.size() + 1> all{};
+  std::copy(autoencoder_step::names.begin(), autoencoder_step::names.end(), all.begin());
+  all.back() = "codes_used";
+  return all;
+}();
+
+/// The page of such a run. @param state of the run. @throws file_error
+MULTISTAGE_COLD inline void write_autoencoder_report(
+    const run_directory& place,
+    const autoencoder_configuration& c,
+    const std::vector<std::pair<std::string, std::string>>& state) {
+  const run_history h = read_history(place.log(), autoencoder_log_names);
+  io::report page("Autoencoder: " + std::filesystem::path(place.path()).filename().string());
+  page.table(state);
+  add_grids(page, place,
+            "Rows of pictures, and below each what the autoencoder with averaged weights "
+            "leaves of it.");
+  const auto chart = [&](std::vector<std::size_t> which, const std::string& title,
+                         const char* caption, bool logarithmic) {
+    std::vector<charted_loss> shown;
+    for (const std::size_t k : which)
+      shown.push_back({k, autoencoder_log_names[k]});
+    if (const std::string png = loss_chart(h, shown, title, logarithmic); !png.empty())
+      page.picture(png, caption);
+  };
+  if (!h.points.empty()) {
+    page.heading("Training");
+    chart({0, 1, 2}, "What is lost", "Terms of the autoencoder's loss; each should fall.",
+          true);
+    chart({3, 5}, "Discriminator",
+          "What it says of decoded pictures, -mean D, and its own loss, which is 1 while it "
+          "cannot tell them from pictures.",
+          false);
+    chart({6}, "Codes", "Perplexity of the codes that a batch takes.", false);
+    chart({7}, "Codebook", "Share of the codes that 1,000 pictures took.", false);
+    page.picture(rate_chart(h), "Images a second.");
+  }
+  add_configuration(page, io::json_document(to_json(c)),
+                    autoencoder_configuration::section_names, {});
+  page.save(place.report());
+}
+
+}  // namespace detail
+
 /// A run at work in its folder.
 template <class Backend>
 class autoencoder_run {
@@ -134,15 +172,13 @@ class autoencoder_run {
                                   autoencoder_configuration c,
                                   const run_directory& place)
       : place_(place), config_(std::move(c)) {
-    const autoencoder_run_options& run = config_.run;
-    require<value_error>(run.kimg > 0 || run.hours > 0 || run.steps > 0,
-                         "run: it would never end; give kimg, hours or steps");
+    config_.run.check_end();
     const shape e = images.extents;
     config_.model.resolution = int(e.height);
     config_.model.columns = e.width == e.height ? 0 : int(e.width);
     config_.model.channels = int(e.channels);
-    config_.training.seed = run.seed;
-    model_.emplace(backend, config_.model, run.seed);
+    config_.training.seed = config_.run.seed;
+    model_.emplace(backend, config_.model, config_.run.seed);
     trainer_.emplace(*model_, images, config_.training, distance(backend));
     io::write_file(place_.configuration(), to_json(config_).dump(1) + "\n");
   }
@@ -152,8 +188,18 @@ class autoencoder_run {
   MULTISTAGE_COLD run_outcome run(bool other_images = false) {
     const autoencoder_run_options& o = config_.run;
     const bool goes_on = place_.has_checkpoint();
-    log_.emplace(place_.log(), goes_on);
-    bar_.emplace("training");
+    if (place_.has_seen(o.kimg))
+      return already_done(place_, o.kimg);
+    const run_history before = read_history(place_.log(), detail::autoencoder_log_names);
+    run_journal journal(place_, o,
+                        before.points.empty() || !goes_on ? 0 : before.points.back().seconds,
+                        {[&](double images) { return take_snapshot(images); },
+                         [&](const std::string& how) {
+                           auto state = journal.state(how);
+                           state.emplace_back("perceptual distance", trainer_->distance_name());
+                           state.emplace_back("backend", std::string(Backend::name));
+                           detail::write_autoencoder_report(place_, config_, state);
+                         }});
     const run_checkpoint kept{.path = place_.checkpoint(),
                               .every_seconds = 60 * o.save_minutes,
                               .resume = goes_on,
@@ -163,23 +209,10 @@ class autoencoder_run {
                               .run = to_json(config_).dump()};
     constexpr double window = 2;
     const run_result r = multistage::run(
-        *trainer_, {o.kimg, 3600 * o.hours, o.steps}, kept,
-        [&](const loss_point& p, double done) { return observed(p, done); }, window);
-    bar_->end();
-    run_outcome end{.signal = r.signal,
-                    .steps = trainer_->steps(),
-                    .images = trainer_->images_seen(),
-                    .seconds = r.seconds,
-                    .text = {}};
-    end.finished = o.kimg == 0 || end.images >= 1000 * o.kimg;
-    if (!r.interrupted)
-      take_snapshot(end.images);
-    end.text = (r.interrupted  ? "stopped by signal " + std::to_string(r.signal)
-                : end.finished ? std::string("finished")
-                               : "its time is up") +
-               " after " + detail::short_number(end.images / 1000) + " thousand images; " +
-               place_.checkpoint() + " is the autoencoder";
-    return end;
+        *trainer_, o.limit(), kept,
+        [&](const loss_point& p, double done) { return observed(p, done, journal); }, window);
+    return journal.ended(r, o.kimg == 0 || trainer_->images_seen() >= 1000 * o.kimg,
+                         trainer_->steps(), o.animation);
   }
 
  private:
@@ -190,35 +223,23 @@ class autoencoder_run {
     return std::make_unique<perceptual_distance<float, Backend>>(
         backend, io::load_perceptual_network<float>(config_.run.perceptual, image), image);
   }
-  bool observed(const loss_point& p, double done) {
-    io::json line{{"step", p.step},
-                  {"images", p.images},
-                  {"seconds", p.seconds},
-                  {"images_per_second", p.images_per_second}};
-    std::string text = detail::short_number(p.images / 1000) + " kimg  " +
-                       detail::short_number(p.images_per_second) + " images/s ";
+  bool observed(const loss_point& p, double done, run_journal& journal) {
+    io::json line;
+    std::string text;
     for (std::size_t k = 0; k < p.loss.size(); ++k)
       if (!std::isnan(p.loss[k])) {
         line[autoencoder_step::names[k]] = p.loss[k];
-        text += std::string(" ") + autoencoder_step::names[k] + " " +
+        text += std::string(text.empty() ? "" : " ") + autoencoder_step::names[k] + " " +
                 detail::short_number(p.loss[k]);
       }
     if (config_.model.kind == latent_kind::vq) {
       constexpr double among = 1000;  // images
       line["codes_used"] = trainer_->codes().share_used(p.images, among);
     }
-    log_->write(line);
-    bar_->show(done, text);
-    const double multiple = config_.run.snapshot_kimg > 0
-                                ? std::floor(p.images / (1000 * config_.run.snapshot_kimg))
-                                : 0;
-    if (multiple != snapshot_multiple_ && snapshot_multiple_ >= 0 && done < 1)
-      take_snapshot(p.images);
-    snapshot_multiple_ = multiple;
-    return true;
+    return journal.observed(p, done, std::move(line), text);
   }
   /// Rows of eight pictures, and below each what the averaged autoencoder leaves of it.
-  MULTISTAGE_COLD void take_snapshot(double images_seen) {
+  MULTISTAGE_COLD bool take_snapshot(double images_seen) {
     constexpr index_t columns = 8;
     constexpr index_t most = 24;
     const std::vector<float> values = detail::values_of(spread_over(trainer_->images(), most));
@@ -240,17 +261,17 @@ class autoencoder_run {
     const int zoom = std::max(1, int(cell / all.width));
     const std::string title = "pictures and what is left of them after " +
                               detail::short_number(images_seen / 1000) + " thousand images";
-    io::write_file(place_.snapshot(images_seen),
-                   io::image_grid(shown, all, columns, zoom, title).png());
+    tried_to_write("a snapshot", [&] {
+      io::write_file(place_.snapshot(images_seen),
+                     io::image_grid(shown, all, columns, zoom, title).png());
+    });
+    return true;
   }
 
   const run_directory& place_;
   autoencoder_configuration config_;
   std::optional<autoencoder_model<float, Backend>> model_;
   std::optional<autoencoder_trainer<float, Backend>> trainer_;
-  std::optional<io::json_lines> log_;
-  std::optional<progress> bar_;
-  double snapshot_multiple_ = -1;  // of snapshot_kimg at the last window
 };
 
 }  // namespace multistage

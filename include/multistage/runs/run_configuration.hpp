@@ -133,23 +133,16 @@ constexpr std::array<const char*, 4> option_names(snapshot_features) {
   return {"none", "pixels", "random", "inception"};
 }
 
-/// What a run does beside the training.
-struct run_options {
+/// How long a run goes on and what it keeps, whatever it trains.
+struct run_limits {
   double kimg = 0;            ///< thousand images over the whole training; 0: no limit
   double hours = 0;           ///< of this run; 0: no limit
   index_t steps = 0;          ///< of this run; 0: no limit
   double snapshot_kimg = 50;  ///< between snapshots
   double save_minutes = 10;   ///< between checkpoints, at most
   int keep = 2;               ///< checkpoints that are kept
-  std::string snapshot_seeds = "0-63";  ///< of the grid
-  int snapshot_steps = 18;              ///< of the sampler (edm_heun)
-  snapshot_features features = snapshot_features::random;
-  index_t frechet_images = 256;  ///< that are drawn for the Frechet distance
-  std::string inception{};       ///< its weights
-  on_non_finite on_nan = on_non_finite::stop;
-  bool measure_sigma_data = true;
-  bool animation = true;
-  std::uint64_t seed = 0;  ///< of weights, levels, noise, order of images
+  bool animation = true;      ///< whether the snapshots become one at the end
+  std::uint64_t seed = 0;     ///< of weights, levels, noise, order of images
 
   /// Names the options (core/options.hpp).
   template <class Self, class Visit>
@@ -160,14 +153,45 @@ struct run_options {
     visit(option{"steps", "of this run; 0: no limit", at_least(0)}, self.steps);
     visit(option{"save_minutes", "between checkpoints, at most", above(0)}, self.save_minutes);
     visit(option{"keep", "checkpoints that are kept", between(1, 1000)}, self.keep);
+    visit(option{"seed", "of weights, noise, levels and the order of images", at_least(0)},
+          self.seed);
+    visit(option{"snapshot", "thousand images between grids of samples; 0: at the end alone",
+                 at_least(0)},
+          self.snapshot_kimg);
+    visit(option{"animation", "whether the grids become an animation at the end"},
+          self.animation);
+  }
+  /// As `run` takes it.
+  training_limit limit() const {
+    return {kimg, 3600 * hours, steps};
+  }
+  /// @throws value_error for a run without end
+  void check_end() const {
+    require<value_error>(kimg > 0 || hours > 0 || steps > 0,
+                         "run: it would never end; give kimg, hours or steps");
+  }
+};
+
+/// What a run does beside the training.
+struct run_options : run_limits {
+  std::string snapshot_seeds = "0-63";  ///< of the grid
+  int snapshot_steps = 18;              ///< of the sampler (edm_heun)
+  snapshot_features features = snapshot_features::random;
+  index_t frechet_images = 256;  ///< that are drawn for the Frechet distance
+  std::string inception{};       ///< its weights
+  on_non_finite on_nan = on_non_finite::stop;
+  bool measure_sigma_data = true;
+
+  /// Names the options (core/options.hpp).
+  template <class Self, class Visit>
+  static void fields(Self& self, Visit&& visit) {
+    run_limits::fields(self, visit);
     visit(option{"on_nan",
                  "stop, or go back to the last checkpoint with half the learning rate "
                  "when a value is not finite"},
           self.on_nan);
     visit(option{"measure_sigma_data", "sigma_data is the data's standard deviation"},
           self.measure_sigma_data);
-    visit(option{"seed", "of weights, noise, levels and the order of images", at_least(0)},
-          self.seed);
     snapshot_fields(self, visit);
   }
 
@@ -175,9 +199,6 @@ struct run_options {
   /// Of what one sees.
   template <class Self, class Visit>
   static void snapshot_fields(Self& self, Visit& visit) {
-    visit(option{"snapshot", "thousand images between grids of samples; 0: at the end alone",
-                 at_least(0)},
-          self.snapshot_kimg);
     visit(option{"snapshot_seeds", "of the grid, like 0-63"}, self.snapshot_seeds);
     visit(option{"snapshot_steps", "of the sampler, EDM's Heun", between(1, 10'000)},
           self.snapshot_steps);
@@ -185,8 +206,6 @@ struct run_options {
     visit(option{"frechet_images", "drawn for it", between(2, 1e7)}, self.frechet_images);
     visit(option{"inception", "file of Inception's weights, for features inception"},
           self.inception);
-    visit(option{"animation", "whether the grids become an animation at the end"},
-          self.animation);
   }
 };
 
@@ -286,8 +305,7 @@ MULTISTAGE_COLD inline void check(const run_configuration& c) {
       c.run.features != snapshot_features::inception || !c.run.inception.empty(),
       "run: features = inception needs inception, the file of its weights; "
       "examples/convert_checkpoint.py inception makes it");
-  require<value_error>(c.run.kimg > 0 || c.run.hours > 0 || c.run.steps > 0,
-                       "run: it would never end; give kimg, hours or steps");
+  c.run.check_end();
   parse_seeds(c.run.snapshot_seeds);
 }
 

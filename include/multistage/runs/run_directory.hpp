@@ -25,10 +25,10 @@ class run_directory {
   /// Whether a run begins there or goes on.
   enum purpose_of_use { begin, resume };
 
-  /// Makes the folder where a run begins. @throws file_error when it cannot be written or
-  /// another process works there, value_error where a run is to begin and there is one, or is
-  /// to go on and there is none. @param processes of the run: the first one opens the folder,
-  /// which all of them see
+  /// Makes the folder where a run begins; one that ended before its first checkpoint is begun
+  /// anew. @throws file_error when it cannot be written or another process works there,
+  /// value_error where a run is to begin and there is one, or is to go on and there is none.
+  /// @param processes of the run: the first one opens the folder, which all of them see
   run_directory(std::string path, purpose_of_use what, process_group processes = {})
       : path_(std::move(path)) {
     together(processes, [&] {
@@ -48,6 +48,14 @@ class run_directory {
   /// Whether there is one.
   bool has_checkpoint() const {
     return std::filesystem::exists(checkpoint());
+  }
+  /// Whether the newest checkpoint has seen so many thousand images, of a training that ends
+  /// there. @param kimg 0: it does not
+  bool has_seen(double kimg) const {
+    if (kimg == 0 || !has_checkpoint())
+      return false;
+    const io::json_document state = io::safetensors(checkpoint()).meta_json("training");
+    return state->is_object() && state->value("images_seen", 0.0) >= 1000 * kimg;
   }
   /// The configuration's file.
   std::string configuration() const {
@@ -109,11 +117,12 @@ class run_directory {
       require<value_error>(std::filesystem::exists(configuration()) || has_checkpoint(), path_,
                            ": holds no run to go on with; leave --resume out to begin one");
     lock_.emplace(path_);
-    require<value_error>(
-        what == resume || (!std::filesystem::exists(configuration()) && !has_checkpoint()),
-        path_,
-        ": holds a run already; go on with it (--resume), or name "
-        "another folder");
+    require<value_error>(what == resume || !has_checkpoint(), path_,
+                         ": holds a run already; go on with it (--resume), or name "
+                         "another folder");
+    if (what == begin)  // what a run left that ended before its first checkpoint
+      for (const std::string& stale : {stages(), log(), report()})
+        std::filesystem::remove(stale);
     io::make_directory(path_ + "/snapshots");
   }
 
@@ -141,8 +150,11 @@ struct run_history {
   std::vector<distance> distances;  ///< those of snapshots that have one
 };
 
-/// Reads a log; lines that are no JSON are passed over. @param begun the path of a log.jsonl
-MULTISTAGE_COLD inline run_history read_history(const std::string& begun) {
+/// Reads a log; lines that are no JSON are passed over. @param begun the path of a log.jsonl.
+/// @param names of losses that stand in lines of their own under these names; none: an array
+/// "loss" by stage
+MULTISTAGE_COLD inline run_history read_history(const std::string& begun,
+                                                std::span<const char* const> names = {}) {
   run_history h;
   if (!std::filesystem::exists(begun))
     return h;
@@ -161,14 +173,23 @@ MULTISTAGE_COLD inline run_history read_history(const std::string& begun) {
     };
     if (!j.is_object())
       continue;
-    if (j.contains("loss") && j["loss"].is_array()) {
+    const auto named = [&](const char* name) {
+      return j.contains(name);
+    };
+    if ((j.contains("loss") && j["loss"].is_array()) ||
+        std::any_of(names.begin(), names.end(), named)) {
       loss_point p{index_t(number("step")),
                    number("images"),
                    number("seconds"),
                    number("images_per_second"),
                    {}};
-      for (const auto& loss : j["loss"])
+      const auto add = [&](const io::json& loss) {
         p.loss.push_back(loss.is_number() ? loss.get<double>() : std::nan(""));
+      };
+      for (const char* name : names)
+        add(j.value(name, io::json()));
+      for (const auto& loss : j.value("loss", io::json::array()))
+        add(loss);
       while (!h.points.empty() && h.points.back().step >= p.step)
         h.points.pop_back();
       h.points.push_back(std::move(p));

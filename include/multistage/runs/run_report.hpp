@@ -45,20 +45,39 @@ inline std::string bytes_of(const std::string& path) {
   return {bytes.begin(), bytes.end()};
 }
 
-/// Losses by stage over the images seen.
-MULTISTAGE_COLD inline std::string loss_chart(const run_history& h) {
+/// Which of a log's losses a chart shows, and under what name.
+struct charted_loss {
+  std::size_t index;
+  std::string name;
+};
+/// Losses over the images seen; those that never are a number are left out. Empty where none
+/// is left.
+MULTISTAGE_COLD inline std::string loss_chart(const run_history& h,
+                                              const std::vector<charted_loss>& shown,
+                                              const std::string& title,
+                                              bool logarithmic = true) {
   std::vector<io::curve> curves;
   constexpr std::size_t points = 200;
-  for (std::size_t s = 0; s < h.points.back().loss.size(); ++s) {
-    io::curve c{"stage " + std::to_string(s), {}, {}, io::stage_colour(int(s))};
+  for (const auto& [index, name] : shown) {
+    io::curve c{name, {}, {}, io::stage_colour(int(curves.size()))};
     for (const loss_point& p : h.points)
-      if (s < p.loss.size()) {
+      if (index < p.loss.size()) {
         c.x.push_back(p.images / 1000);
-        c.y.push_back(p.loss[s]);
+        c.y.push_back(p.loss[index]);
       }
-    curves.push_back(thinned(c, points));
+    if (std::any_of(c.y.begin(), c.y.end(), [](double v) { return std::isfinite(v); }))
+      curves.push_back(thinned(c, points));
   }
-  return io::line_chart(curves, "Loss by stage", "thousand images", "loss", true).png();
+  if (curves.empty())
+    return "";
+  return io::line_chart(curves, title, "thousand images", "loss", logarithmic).png();
+}
+/// Losses by stage.
+MULTISTAGE_COLD inline std::string stage_loss_chart(const run_history& h) {
+  std::vector<charted_loss> all;
+  for (std::size_t s = 0; s < h.points.back().loss.size(); ++s)
+    all.push_back({s, "stage " + std::to_string(s)});
+  return loss_chart(h, all, "Loss by stage");
 }
 
 /// Images a second over the images seen.
@@ -84,8 +103,10 @@ MULTISTAGE_COLD inline std::string distance_chart(const run_history& h) {
   return io::line_chart({c}, "Frechet distance", "thousand images", "distance", true).png();
 }
 
-/// The grids: the newest, and up to five of before.
-MULTISTAGE_COLD inline void add_grids(io::report& page, const run_directory& place) {
+/// The grids: the newest, and up to five of before. @param what they show, a sentence
+MULTISTAGE_COLD inline void add_grids(io::report& page,
+                                      const run_directory& place,
+                                      const std::string& what) {
   const auto grids = place.snapshots();
   if (grids.empty())
     return;
@@ -93,9 +114,7 @@ MULTISTAGE_COLD inline void add_grids(io::report& page, const run_directory& pla
     return "After " + short_number(images / 1000) + " thousand images.";
   };
   page.heading("Samples").picture(bytes_of(grids.back().second),
-                                  caption(grids.back().first) +
-                                      " The same seeds at every snapshot, drawn with the "
-                                      "averaged weights.");
+                                  caption(grids.back().first) + " " + what);
   const std::string animation = place.path() + "/samples.webp";
   if (std::filesystem::exists(animation))
     page.picture(bytes_of(animation), "The same over the whole training.");
@@ -131,18 +150,23 @@ MULTISTAGE_COLD inline void add_stages(io::report& page,
       "Bright: alike. The frames are the stages.");
 }
 
-/// Every option.
-MULTISTAGE_COLD inline void add_configuration(io::report& page, const run_configuration& c) {
-  const io::json_document document(to_json(c));
+/// Every option, by sections. @param origins where values came from, @see run_configuration;
+/// what is not there is the default
+MULTISTAGE_COLD inline void add_configuration(
+    io::report& page,
+    const io::json_document& document,
+    std::span<const char* const> sections,
+    const std::map<std::string, std::string>& origins) {
   page.heading("Configuration");
   std::vector<std::pair<std::string, std::string>> rows;
-  for (const char* section : run_configuration::section_names)
+  for (const char* section : sections)
     for (const auto& [key, value] : (*document)[section].items()) {
       const std::string name = std::string(section) + "." + key;
-      const auto origin = c.origins.find(name);
-      rows.emplace_back(name,
-                        value.dump(-1, ' ', false, io::json::error_handler_t::replace) + "  (" +
-                            (origin == c.origins.end() ? "default" : origin->second) + ")");
+      std::string text = value.dump(-1, ' ', false, io::json::error_handler_t::replace);
+      const auto origin = origins.find(name);
+      if (!origins.empty())
+        text += "  (" + (origin == origins.end() ? "default" : origin->second) + ")";
+      rows.emplace_back(name, std::move(text));
     }
   page.table(rows);
 }
@@ -159,7 +183,8 @@ MULTISTAGE_COLD inline void write_report(
   const run_history h = read_history(place.log());
   io::report page("Training: " + std::filesystem::path(place.path()).filename().string());
   page.table(state);
-  detail::add_grids(page, place);
+  detail::add_grids(page, place,
+                    "The same seeds at every snapshot, drawn with the averaged weights.");
   if (!h.distances.empty())
     page.heading("Distance to the data")
         .picture(detail::distance_chart(h),
@@ -168,12 +193,13 @@ MULTISTAGE_COLD inline void write_report(
                      ". It compares with others of the same n and features alone.");
   if (!h.points.empty())
     page.heading("Training")
-        .picture(detail::loss_chart(h),
+        .picture(detail::stage_loss_chart(h),
                  "Loss of each stage. Stages differ in how hard they are, so their levels do "
                  "not compare; each should fall.")
         .picture(detail::rate_chart(h), "Images a second.");
   detail::add_stages(page, stages, c.model);
-  detail::add_configuration(page, c);
+  detail::add_configuration(page, io::json_document(to_json(c)),
+                            run_configuration::section_names, c.origins);
   page.save(place.report());
 }
 

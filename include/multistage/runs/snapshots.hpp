@@ -7,6 +7,7 @@
 #pragma once
 #include "../core/signals.hpp"
 #include "../data/spread.hpp"
+#include "../diffusion/latent_decoder.hpp"
 #include "../io/animation.hpp"
 #include "../io/figures.hpp"
 #include "../io/inception_file.hpp"
@@ -27,9 +28,6 @@ struct snapshot {
   std::string features{};           ///< that it is over, with the hash of their weights
   double seconds = 0;               ///< it took
 };
-
-/// Turns what a model draws into pictures, in place: an autoencoder's decoder for latents.
-using show_pictures = std::function<void(std::vector<double>& values, shape& extents)>;
 
 namespace detail {
 
@@ -63,12 +61,13 @@ template <class Scalar, class Backend>
 class snapshot_maker {
  public:
   /// @param model must outlive it. @param images from which features are taken at once.
-  /// @param show empty: latents show their first channels. @throws file_error, value_error
+  /// @param decoder of latents; none: they show their first channels. @throws file_error,
+  /// value_error
   snapshot_maker(dynamic_model<Scalar, Backend>& model,
                  const image_source& images,
                  const run_configuration& c,
-                 show_pictures show = {})
-      : model_(model), run_(c.run), show_(std::move(show)), latents_(c.data.latents) {
+                 std::optional<latent_decoder> decoder = {})
+      : model_(model), run_(c.run), decoder_(std::move(decoder)), latents_(c.data.latents) {
     const any_schedule schedule = schedule_of(model.config().precond);
     sampler_.num_steps = run_.snapshot_steps;
     sampler_.sigma_min = std::max(sampler_.sigma_min, schedule.sigma(schedule.t_min()));
@@ -76,6 +75,11 @@ class snapshot_maker {
     sampler_.sigmas();
     if (const index_t classes = model.label_dim(input_slot::class_labels); classes > 0)
       labels_ = label_list("0-" + std::to_string(classes - 1));
+    if (images.context && model.label_dim(input_slot::context) > 0) {
+      const std::vector<float> some = detail::values_of(
+          spread_over(*images.context, index_t(parse_seeds(run_.snapshot_seeds).size())));
+      contexts_.assign(some.begin(), some.end());
+    }
     if (run_.features == snapshot_features::none)
       return;
     features_ = extractor(images.extents);
@@ -95,8 +99,10 @@ class snapshot_maker {
     if (!few)
       return {};
     shape extents = few->extents;
-    if (show_)
-      show_(few->images, extents);
+    if (decoder_) {
+      few->images = (*decoder_)(few->images, extents);
+      extents = decoder_->extents(extents);
+    }
     detail::show_channels(few->images, extents);
     const int columns = std::max(1, int(std::lround(std::sqrt(double(extents.rows)))));
     constexpr index_t cell = 96;  // pixels of a small picture, enlarged
@@ -126,6 +132,7 @@ class snapshot_maker {
     sampling_result drawn = sample(model_, sampler_,
                                    {.seeds = seeds,
                                     .class_label = labels_,
+                                    .context = contexts_,
                                     .clip = latents_ ? clipping::none : clipping::pictures,
                                     .observer = go_on});
     if (stop.caught() != 0)
@@ -143,9 +150,10 @@ class snapshot_maker {
 
   dynamic_model<Scalar, Backend>& model_;
   run_options run_;
-  show_pictures show_;
+  std::optional<latent_decoder> decoder_;
   bool latents_;
-  label_list labels_{};  // one class after the other, of models that have some
+  label_list labels_{};             // one class after the other, of models that have some
+  std::vector<double> contexts_{};  // of the data, likewise
   edm_heun sampler_{};
   std::optional<feature_extractor> features_;
   std::vector<double> real_;

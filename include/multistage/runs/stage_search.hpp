@@ -127,7 +127,13 @@ MULTISTAGE_COLD found_stages search_stages(Backend backend,
   const std::string of = " of " + std::to_string(images.extents.rows) + " of " +
                          std::to_string(all_images.extents.rows) + " images";
   if (o.stages == "auto") {
-    found.stages = cluster_by_optimal_denoiser(backend, images, all_draws).stages;
+    try {
+      found.stages = cluster_by_optimal_denoiser(backend, images, all_draws).stages;
+    } catch (const value_error& e) {
+      fail<value_error>(e.what(),
+                        "; or name the stages: --stages 3, the best three by the similarity "
+                        "map, 0.5,20 (boundaries), or 1, one network for all");
+    }
     found.how = "Algorithm 1 with alpha = " + option_text(o.clustering.alpha) + ", " +
                 std::to_string(all_draws.draws) + " draws" + of;
     return found;
@@ -168,6 +174,8 @@ MULTISTAGE_COLD found_stages find_stages(Backend backend,
   });
   const clustering_options range = detail::within(o.clustering, schedule);
   key << ' ' << range.sigma_min << ' ' << range.sigma_max;
+  if (o.clustering.what != compared::noise)
+    key << " of images";
   const std::string text = key.str();
   const std::string folder = detail::cache_folder(o.cache);
   const std::string path =

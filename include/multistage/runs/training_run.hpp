@@ -6,35 +6,15 @@
 //   const run_outcome end = run.run();
 //   std::puts(end.text.c_str());
 #pragma once
-#include <sys/resource.h>
-
-#include "../core/progress.hpp"
 #include "../data/draw_moments.hpp"
 #include "../data/held.hpp"
+#include "../io/autoencoder_file.hpp"
 #include "../io/dataset.hpp"
 #include "../training/trainer.hpp"
 #include "presets.hpp"
-#include "run_report.hpp"
-#include "snapshots.hpp"
+#include "run_journal.hpp"
 
 namespace multistage {
-
-/// How a run ended.
-struct run_outcome {
-  int signal = 0;        ///< that ended it; 0: none did
-  bool finished = true;  ///< whether it saw all that `kimg` asks for
-  index_t steps = 0;     ///< over the whole training
-  double images = 0;     ///< likewise
-  double seconds = 0;    ///< of this run's training, snapshots included
-  std::string text{};    ///< what happened and how to go on, for people
-};
-
-/// The most memory that this process has had, in bytes.
-inline double peak_memory() {
-  struct rusage usage {};
-  ::getrusage(RUSAGE_SELF, &usage);
-  return double(usage.ru_maxrss) * 1024;
-}
 
 namespace detail {
 
@@ -70,14 +50,30 @@ MULTISTAGE_COLD inline image_source open_data(const data_options& data) {
   return io::open_images(data.path, rule);
 }
 
-/// What the data decide of a configuration: extents of the images, classes, and sigma_data
-/// where it is to be measured. Labels are left out for one row in ten, without which a model
-/// cannot be guided. What somebody chose stays.
+/// What the data decide of a configuration: extents of the images, classes, embeddings for
+/// networks that look at some, how latents are clustered, and sigma_data where it is to be
+/// measured. Labels and embeddings
+/// are left out for one row in ten, without which a model cannot be guided. What somebody chose
+/// stays.
 MULTISTAGE_COLD inline void fit_to_data(run_configuration& c, const image_source& images) {
   const shape e = images.extents;
   if (images.kind == image_values::latents)
     detail::take_from_data(c, "data.latents", c.data.latents, true);
+  std::optional<double> spread;
+  if (c.data.latents || c.run.measure_sigma_data)
+    spread = detail::standard_deviation_of(images);
+  require<value_error>(!spread || *spread > 0 || c.chosen("model.sigma_data"),
+                       "data: all values of the images are the same; there is nothing to learn "
+                       "from them");
+  if (c.data.latents) {
+    const clustering_options fit = for_latents(c.stages.clustering, *spread);
+    detail::take_from_data(c, "stages.compare", c.stages.clustering.what, fit.what);
+    if (c.stages.clustering.what == compared::image)
+      detail::take_from_data(c, "stages.threshold", c.stages.clustering.threshold,
+                             fit.threshold);
+  }
   const bool labelled = c.data.labels && images.class_count > 0;
+  bool conditioned = labelled;
   std::visit(
       [&]<class Net>(Net& net) {
         detail::take_from_data(c, "model.resolution", net.resolution, e.height);
@@ -90,18 +86,26 @@ MULTISTAGE_COLD inline void fit_to_data(run_configuration& c, const image_source
         if constexpr (requires { net.augment_dim; })
           detail::take_from_data(c, "model.augment_dim", net.augment_dim,
                                  c.augment.label_count());
-        if constexpr (requires { net.class_context; })
+        if constexpr (requires { net.class_context; }) {
+          if (images.context && net.spatial_transformer) {
+            const shape of_context = images.context->extents;  // [n, 1, tokens, width]
+            detail::take_from_data(c, "model.context_tokens", net.context_tokens,
+                                   of_context.width);
+            detail::take_from_data(c, "model.context_dim", net.context_dim,
+                                   of_context.channels);
+            conditioned = true;
+          }
           detail::take_from_data(c, "model.class_context", net.class_context,
-                                 net.label_dim > 0 && net.context_dim > 0);
+                                 net.label_dim > 0 && net.context_dim > 0 && !images.context);
+        }
       },
       c.model.network);
   constexpr double usual_dropout = 0.1;
-  if (labelled && c.training.label_dropout == 0)
+  if (conditioned && c.training.label_dropout == 0)
     detail::take_from_data(c, "training.label_dropout", c.training.label_dropout,
                            usual_dropout);
   if (c.run.measure_sigma_data)
-    detail::take_from_data(c, "model.sigma_data", c.model.precond.sigma_data,
-                           detail::standard_deviation_of(images));
+    detail::take_from_data(c, "model.sigma_data", c.model.precond.sigma_data, *spread);
 }
 
 /// A run at work in its folder.
@@ -113,15 +117,16 @@ class training_run {
 
   /// Fits the configuration to the data, finds the stages, makes the model: whatever is wrong
   /// is said here. @param place begun, or one with a run to go on with, whose configuration c
-  /// is. @param show makes pictures of what a model of latents draws. @param processes that
-  /// train together: all make the same run, the first one writes its files and speaks
+  /// is. @param decoder makes pictures of the latents that are drawn; none: the autoencoder
+  /// that lies beside the data, where there is one. @param processes that train together: all
+  /// make the same run, the first one writes its files and speaks
   /// @throws value_error, shape_error, file_error
   MULTISTAGE_COLD training_run(Backend backend,
                                image_source images,
                                run_configuration c,
                                const run_directory& place,
                                line_handler say = print_line,
-                               show_pictures show = {},
+                               std::optional<latent_decoder> decoder = {},
                                process_group processes = {})
       : place_(place),
         processes_(std::move(processes)),
@@ -148,7 +153,9 @@ class training_run {
     trainer_.emplace(*model_, source_, trainer_options_of(config_), processes_,
                      first.then(config_.augment.transform()));
     on_first([&] {
-      snapshots_.emplace(*model_, images_, config_, std::move(show));
+      if (!decoder && config_.data.latents)
+        decoder = decoder_beside(backend);
+      snapshots_.emplace(*model_, images_, config_, std::move(decoder));
       place_.write_run(config_);
       say_(description());
     });
@@ -172,14 +179,19 @@ class training_run {
   MULTISTAGE_COLD run_outcome run(const resume_options& resumed_with = {}) {
     const bool goes_on = first_says(processes_, place_.has_checkpoint());
     bool nothing_left = false;
-    on_first([&] { nothing_left = goes_on && is_done(); });
+    on_first([&] { nothing_left = place_.has_seen(config_.run.kimg); });
     if (first_says(processes_, nothing_left))
-      return {.text = place_.path() + ": has seen its " + option_text(config_.run.kimg) +
-                      " kimg; give more --kimg to train on"};
-    on_first([&] { log_.emplace(place_.log(), goes_on); });
-    seconds_before_ = before_.points.empty() || !goes_on ? 0 : before_.points.back().seconds;
-    if (is_first_)
-      bar_.emplace("training");
+      return already_done(place_, config_.run.kimg);
+    const double before =
+        before_.points.empty() || !goes_on ? 0 : before_.points.back().seconds;
+    std::optional<run_journal> journal;
+    const run_journal::tasks tasks{
+        [&](double images) { return take_snapshot(images, *journal); },
+        [&](const std::string& state) {
+          report(state, *journal);
+        }};
+    together(processes_,
+             [&] { journal.emplace(place_, config_.run, before, tasks, is_first_); });
     const run_checkpoint kept{.path = place_.checkpoint(),
                               .every_seconds = 60 * config_.run.save_minutes,
                               .resume = goes_on,
@@ -188,14 +200,21 @@ class training_run {
                               .keep = config_.run.keep,
                               .run = to_json(config_).dump(),
                               .on_nan = config_.run.on_nan};
-    const training_limit limit{config_.run.kimg, 3600 * config_.run.hours, config_.run.steps};
     constexpr double window = 2;
     const run_result r = multistage::run(
-        *trainer_, limit, kept,
-        [&](const loss_point& p, double done) { return observed(p, done); }, window);
-    if (is_first_)
-      bar_->end();
-    return ended(r);
+        *trainer_, config_.run.limit(), kept,
+        [&](const loss_point& p, double done) {
+          io::json line{{"loss", p.loss}};
+          if (processes_.size() > 1) {
+            line["bytes_sent"] = p.traffic.bytes;
+            line["seconds_exchanging"] = p.traffic.seconds;
+          }
+          return journal->observed(p, done, std::move(line), text_of(p));
+        },
+        window);
+    const bool finished = trainer_->done() || config_.run.kimg == 0 ||
+                          trainer_->images_seen() >= 1000 * config_.run.kimg;
+    return journal->ended(r, finished, trainer_->steps(), config_.run.animation);
   }
 
   /// Prints a line on stdout.
@@ -205,8 +224,6 @@ class training_run {
   }
 
  private:
-  using clock = std::chrono::steady_clock;
-
   /// f() on the process that writes and speaks; where that fails all end.
   template <class F>
   void on_first(F&& f) {
@@ -242,11 +259,17 @@ class training_run {
     }
     io::write_file(place_.stages(), stages_.json().dump() + "\n");
   }
-  /// Whether the checkpoint has seen all that kimg asks for.
-  bool is_done() const {
-    const io::json_document state = io::safetensors(place_.checkpoint()).meta_json("training");
-    const double seen = state->is_object() ? state->value("images_seen", 0.0) : 0.0;
-    return config_.run.kimg > 0 && seen >= 1000 * config_.run.kimg;
+  /// The autoencoder that lies beside the data's latents, if it is one of them.
+  MULTISTAGE_COLD std::optional<latent_decoder> decoder_beside(const Backend& backend) const {
+    const std::string path = io::autoencoder_beside(config_.data.path);
+    if (path.empty())
+      return {};
+    latent_decoder decoder(io::load_autoencoder<float>(path, backend));
+    if (decoder.fits(images_.extents))
+      return decoder;
+    warn("snapshots: ", path, " is of other latents than ", images_.extents,
+         ", whose channels are shown instead of pictures");
+    return {};
   }
   /// The model in a few lines.
   MULTISTAGE_COLD std::string description() const {
@@ -265,120 +288,38 @@ class training_run {
            " MiB";
   }
 
-  /// f() on the process that writes; a failure to write a file does not end the training.
-  template <class F>
-  void tried(const char* what, F&& f) {
-    if (!is_first_)
-      return;
-    try {
-      f();
-    } catch (const file_error& e) {
-      warn(what, " cannot be written; training goes on: ", e.what());
-    }
-  }
-  /// Each window of the training.
-  bool observed(const loss_point& p, double done) {
-    latest_ = p;
-    tried("the log", [&] {
-      io::json line{{"step", p.step},
-                    {"images", p.images},
-                    {"seconds", seconds_before_ + p.seconds},
-                    {"images_per_second", p.images_per_second},
-                    {"loss", p.loss},
-                    {"peak_memory", peak_memory()}};
-      if (processes_.size() > 1) {
-        line["bytes_sent"] = p.traffic.bytes;
-        line["seconds_exchanging"] = p.traffic.seconds;
-      }
-      log_->write(line);
-    });
-    if (is_first_)
-      bar_->show(done, line_of(p));
-    const double multiple = config_.run.snapshot_kimg > 0
-                                ? std::floor(p.images / (1000 * config_.run.snapshot_kimg))
-                                : 0;
-    if (multiple != snapshot_multiple_ && snapshot_multiple_ >= 0 && done < 1)
-      take_snapshot();
-    snapshot_multiple_ = multiple;
-    constexpr double between_reports = 30;
-    if (std::chrono::duration<double>(clock::now() - reported_at_).count() > between_reports)
-      report("running");
-    return true;
-  }
-  static std::string line_of(const loss_point& p) {
-    std::string line = detail::short_number(p.images / 1000) + " kimg  " +
-                       detail::short_number(p.images_per_second) + " images/s  loss";
+  static std::string text_of(const loss_point& p) {
+    std::string text = "loss";
     for (const double l : p.loss)
-      line += std::isnan(l) ? " -" : " " + detail::short_number(l);
+      text += std::isnan(l) ? " -" : " " + detail::short_number(l);
     if (p.traffic.bytes > 0)
-      line += "  sent " + detail::short_number(p.traffic.bytes / (1 << 20)) + " MiB, " +
+      text += "  sent " + detail::short_number(p.traffic.bytes / (1 << 20)) + " MiB, " +
               detail::short_number(p.traffic.seconds) + " s";
-    return line;
+    return text;
   }
-  void take_snapshot() {
-    const double images = latest_.images;
+  /// False: somebody waits for the end.
+  bool take_snapshot(double images, run_journal& journal) {
     trainer_->complete_average();
-    if (!is_first_) {
-      snapshot_at_ = images;
-      return;
-    }
+    if (!is_first_)
+      return true;
     const std::optional<snapshot> s =
         snapshots_->take("after " + detail::short_number(images / 1000) + " thousand images");
     if (!s)
-      return;  // somebody waits for the end
-    snapshot_at_ = images;
-    tried("a snapshot", [&] {
-      io::write_file(place_.snapshot(images), s->png);
-      if (s->frechet)
-        log_->write({{"images", images},
-                     {"frechet_distance", *s->frechet},
-                     {"n", s->n},
-                     {"features", s->features},
-                     {"seconds", s->seconds}});
-    });
-    report("running");
+      return false;
+    tried_to_write("a snapshot", [&] { io::write_file(place_.snapshot(images), s->png); });
+    if (s->frechet)
+      journal.note({{"images", images},
+                    {"frechet_distance", *s->frechet},
+                    {"n", s->n},
+                    {"features", s->features},
+                    {"seconds", s->seconds}});
+    return true;
   }
-  void report(const std::string& state) {
-    tried("the report", [&] {
-      write_report(
-          place_, config_, stages_,
-          {{"state", state},
-           {"thousand images", detail::short_number(latest_.images / 1000)},
-           {"steps", std::to_string(latest_.step)},
-           {"seconds of training", detail::short_number(seconds_before_ + latest_.seconds)},
-           {"images a second", detail::short_number(latest_.images_per_second)},
-           {"parameters", std::to_string(model_->parameter_count())},
-           {"peak memory", detail::short_number(peak_memory() / (1 << 20)) + " MiB"},
-           {"backend", std::string(Backend::name)}});
-    });
-    reported_at_ = clock::now();
-  }
-  /// The last snapshot, the animation, the report, and what to say.
-  MULTISTAGE_COLD run_outcome ended(const run_result& r) {
-    run_outcome end{.signal = r.signal,
-                    .steps = trainer_->steps(),
-                    .images = trainer_->images_seen(),
-                    .seconds = r.seconds};
-    end.finished =
-        trainer_->done() || config_.run.kimg == 0 || end.images >= 1000 * config_.run.kimg;
-    if (!r.interrupted && snapshot_at_ != latest_.images)
-      take_snapshot();
-    if (!r.interrupted && config_.run.animation)
-      tried("the animation", [&] {
-        std::vector<std::string> paths;
-        for (const auto& [images, path] : place_.snapshots())
-          paths.push_back(path);
-        if (const std::string bytes = animation_of(paths); !bytes.empty())
-          io::write_file(place_.path() + "/samples.webp", bytes);
-      });
-    const std::string how = r.interrupted  ? "stopped by signal " + std::to_string(r.signal)
-                            : end.finished ? "finished"
-                                           : "its limit is reached";
-    end.text = how + " after " + detail::short_number(end.images / 1000) +
-               " thousand images; " + place_.checkpoint() + " holds everything" +
-               (end.finished && !r.interrupted ? "" : ", --resume goes on from there");
-    report(how);
-    return end;
+  void report(const std::string& how, const run_journal& journal) {
+    auto state = journal.state(how);
+    state.emplace_back("parameters", std::to_string(model_->parameter_count()));
+    state.emplace_back("backend", std::string(Backend::name));
+    write_report(place_, config_, stages_, state);
   }
 
   static constexpr index_t small_set = index_t{1} << 30;  // bytes that are held in memory
@@ -394,13 +335,6 @@ class training_run {
   std::optional<dynamic_model<float, Backend>> model_;
   std::optional<trainer<float, Backend>> trainer_;
   std::optional<snapshot_maker<float, Backend>> snapshots_;
-  std::optional<io::json_lines> log_;
-  std::optional<progress> bar_;
-  loss_point latest_{};
-  double seconds_before_ = 0;      // of training, in earlier runs
-  double snapshot_multiple_ = -1;  // of snapshot_kimg at the last window
-  double snapshot_at_ = -1;        // images seen by the last snapshot
-  clock::time_point reported_at_{};
 };
 
 }  // namespace multistage

@@ -43,12 +43,9 @@ struct row_labels {
   }
 };
 
-/// @param contexts of one row or several; empty: none. @throws shape_error for a size that is
-/// no multiple of the model's
-template <class Scalar, class Backend>
-MULTISTAGE_COLD void check_contexts(const dynamic_model<Scalar, Backend>& model,
-                                    const std::vector<double>& contexts) {
-  const index_t size = model.label_dim(input_slot::context);
+/// @param size of a model's contexts. @param contexts of one row or several; empty: none.
+/// @throws shape_error for a number of values that is no multiple of the size
+MULTISTAGE_COLD inline void check_contexts(index_t size, const std::vector<double>& contexts) {
   require<shape_error>(
       contexts.empty() || (size > 0 && index_t(contexts.size()) % size == 0),
       "sample: a context of ", contexts.size(), " values, the model takes ", size,
@@ -67,7 +64,7 @@ MULTISTAGE_COLD row_labels<Scalar, Backend> labels_of_rows(
     std::span<const int> classes,
     const std::vector<double>& contexts = {},
     index_t first = 0) {
-  check_contexts(model, contexts);
+  check_contexts(model.label_dim(input_slot::context), contexts);
   const index_t rows = index_t(classes.size());
   const index_t known = model.label_dim(input_slot::class_labels);
   row_labels<Scalar, Backend> labels;

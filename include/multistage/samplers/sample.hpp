@@ -11,6 +11,7 @@
 // one would, and hand them round.
 #pragma once
 #include <functional>
+#include <optional>
 #include <span>
 
 #include "../core/random.hpp"
@@ -89,9 +90,8 @@ struct picture_classes {
   std::vector<int> weak;    ///< what guidance's weak side is told, without another model
 };
 /// As the options name them. @throws value_error for classes that the model does not know
-template <class Scalar, class Backend>
-MULTISTAGE_COLD picture_classes classes_of(const dynamic_model<Scalar, Backend>& model,
-                                           const sampling_options& o) {
+MULTISTAGE_COLD inline picture_classes classes_of(const any_model& model,
+                                                  const sampling_options& o) {
   const index_t known = model.label_dim(input_slot::class_labels);
   const std::vector<std::string>& names = model.trained().class_names;
   return {o.class_label.of(o.seeds, known, names), o.negative_label.of(o.seeds, known, names)};
@@ -109,54 +109,46 @@ struct batch_rows {
 
 /// The weak side of guidance, for one batch: another model with what it knows of the same
 /// labels, or the model itself with negative labels or none.
-template <class Scalar, class Backend>
-MULTISTAGE_COLD model_denoiser<Scalar, Backend> weak_side(dynamic_model<Scalar, Backend>& model,
-                                                          dynamic_model<Scalar, Backend>* weak,
-                                                          const sampling_options& o,
-                                                          const picture_classes& classes,
-                                                          const batch_rows& batch,
-                                                          evaluation_counter* counter) {
-  using network = model_denoiser<Scalar, Backend>;
-  if (weak == nullptr) {
-    const auto told = batch.of(classes.weak);
-    auto labels = labels_of_rows(model, told, o.weak_context, batch.first);
-    return network(model, std::move(labels), counter);
-  }
+MULTISTAGE_COLD inline any_denoiser weak_side(const any_model& model,
+                                              const any_model* weak,
+                                              const sampling_options& o,
+                                              const picture_classes& classes,
+                                              const batch_rows& batch,
+                                              evaluation_counter* counter) {
+  if (weak == nullptr)
+    return model.denoiser({batch.of(classes.weak), o.weak_context, batch.first}, counter);
   const bool labelled = weak->label_dim(input_slot::class_labels) > 0;
   const bool reads_context = weak->label_dim(input_slot::context) > 0;
   const std::vector<int> unlabelled(std::size_t(batch.count), -1);
-  const std::span<const int> told = labelled ? batch.of(classes.strong) : unlabelled;
-  const std::vector<double> context = reads_context ? o.context : std::vector<double>();
-  auto labels = labels_of_rows(*weak, told, context, batch.first);
-  return network(*weak, std::move(labels), counter);
+  const std::vector<double> none;
+  return weak->denoiser({labelled ? batch.of(classes.strong) : std::span(unlabelled),
+                         reads_context ? o.context : none, batch.first},
+                        counter);
 }
 
 /// A model's denoiser for one batch, with its labels, the encoder's reuse and guidance.
-/// @param counter told of each evaluation; null: nobody is
-template <class Scalar, class Backend>
-MULTISTAGE_COLD any_denoiser denoiser_of(dynamic_model<Scalar, Backend>& model,
-                                         dynamic_model<Scalar, Backend>* weak,
+/// @param b on which guidance computes. @param counter told of each evaluation; null: nobody is
+template <class Backend>
+MULTISTAGE_COLD any_denoiser denoiser_of(const any_model& model,
+                                         const any_model* weak,
+                                         const Backend& b,
                                          const sampling_options& o,
                                          const picture_classes& classes,
                                          const batch_rows& batch,
                                          evaluation_counter* counter) {
-  using network = model_denoiser<Scalar, Backend>;
-  auto labels = labels_of_rows(model, batch.of(classes.strong), o.context, batch.first);
-  network strong(model, std::move(labels), counter);
-  if (!o.guide.acts() && o.reuse.every == 1)
-    return any_denoiser(std::move(strong));
   // Where guidance's two sides take turns in one network, neither finds its own features again.
   std::function<bool(double)> taking_turns;
   if (weak == nullptr && o.guide.acts())
     taking_turns = [guide = o.guide, stages = model.stages()](double sigma) {
       return guide.at(sigma, stages.stage(sigma)) != 1;
     };
-  any_denoiser denoise = reusing<network>(std::move(strong), o.reuse, std::move(taking_turns));
+  any_denoiser denoise = model.denoiser({batch.of(classes.strong), o.context, batch.first},
+                                        counter, o.reuse, std::move(taking_turns));
   if (!o.guide.acts())
     return denoise;
-  network other = weak_side(model, weak, o, classes, batch, counter);
-  return guided<any_denoiser, network, Backend>(std::move(denoise), std::move(other), o.guide,
-                                                model.stages(), model.backend());
+  return guided<any_denoiser, any_denoiser, Backend>(
+      std::move(denoise), weak_side(model, weak, o, classes, batch, counter), o.guide,
+      model.stages(), b);
 }
 
 /// sigma at a sampler's start, or what else it multiplies latents of unit variance by.
@@ -338,22 +330,27 @@ sample(Denoise&& denoise,
   return sampling::counted_alike(options.processes, std::move(result));
 }
 
-/// Draws a picture for each seed with the model's averaged weights.
-/// @param weak evaluates the weak side of guidance (autoguidance); without it that is the model
-/// itself without label, or with weak_context
+/// Draws a picture for each seed with a model's averaged weights.
+/// @param weak evaluates the weak side of guidance (autoguidance); none: the model itself
+/// without label, or with weak_context
+/// @param backend that the sampler walks on, which reaches the models' memory
 /// @throws value_error for parameters out of range, numeric_error when the network's result is
 /// not finite (saying evaluation, sigma and stage)
-template <class Scalar, class Backend, class Sampler>
-sampling_result sample(dynamic_model<Scalar, Backend>& model,
+template <class Sampler, class Backend = cpu>
+sampling_result sample(const any_model& model,
                        const Sampler& method,
                        const sampling_options& options = {},
-                       dynamic_model<Scalar, Backend>* weak = nullptr) {
+                       const any_model* weak = nullptr,
+                       Backend backend = Backend()) {
   const auto visit = model.use();
   check(options);
   const Sampler sampler = sampling::told_of(method, model.stages());
   sampler.sigmas();  // what is wrong with it is said first
   sampling::check_for(model, weak, options);
   sampling::check_pictures(options, model.images(1).size());
+  require<value_error>(model.on_host() == Backend::on_host, "sample: the sampler walks on ",
+                       Backend::name, ", the model computes on ", model.backend_name(),
+                       ", whose memory is another; give sample that backend");
   int augmented = 0;
   if constexpr (requires { sampler.augmented; })
     augmented = sampler.augmented;
@@ -361,14 +358,26 @@ sampling_result sample(dynamic_model<Scalar, Backend>& model,
   const sampling::picture_classes classes = sampling::classes_of(model, options);
   evaluation_counter counter{model.stages()};
   sampling_result result =
-      sampling::draw(model.backend(), model.images(1), sampler, model.stages(), options,
+      sampling::draw(backend, model.images(1), sampler, model.stages(), options,
                      [&](const sampling::batch_rows& batch, bool counts) {
-                       return sampling::denoiser_of(model, weak, options, classes, batch,
-                                                    counts ? &counter : nullptr);
+                       return sampling::denoiser_of(model, weak, backend, options, classes,
+                                                    batch, counts ? &counter : nullptr);
                      });
   result.evaluations = counter.by_stage;
   result.encoder_evaluations = counter.encoder;
   return sampling::counted_alike(options.processes, std::move(result));
+}
+/// The same of a model whose type is known, on the backend that it computes on.
+template <class Scalar, class Backend, class Sampler>
+sampling_result sample(dynamic_model<Scalar, Backend>& model,
+                       const Sampler& method,
+                       const sampling_options& options = {},
+                       dynamic_model<Scalar, Backend>* weak = nullptr) {
+  std::optional<any_model> other;
+  if (weak != nullptr)
+    other.emplace(std::ref(*weak));
+  return sample(any_model(std::ref(model)), method, options, other ? &*other : nullptr,
+                model.backend());
 }
 
 }  // namespace multistage

@@ -10,8 +10,8 @@
 #include "../core/seeds.hpp"
 #include "../core/warning.hpp"
 #include "../distributed/process_group.hpp"
+#include "any_model.hpp"
 #include "label_list.hpp"
-#include "model_denoiser.hpp"
 
 namespace multistage {
 
@@ -115,12 +115,11 @@ MULTISTAGE_COLD inline void check_pictures(const sampling_options& o, index_t si
 }
 
 /// @throws shape_error, value_error for options and a weak model that do not fit the model
-template <class Scalar, class Backend>
-MULTISTAGE_COLD void check_for(const dynamic_model<Scalar, Backend>& model,
-                               const dynamic_model<Scalar, Backend>* weak,
-                               const sampling_options& o) {
-  check_contexts(model, o.context);
-  check_contexts(model, o.weak_context);
+MULTISTAGE_COLD inline void check_for(const any_model& model,
+                                      const any_model* weak,
+                                      const sampling_options& o) {
+  check_contexts(model.label_dim(input_slot::context), o.context);
+  check_contexts(model.label_dim(input_slot::context), o.weak_context);
   require<value_error>(!o.negative_label.any() || (o.guide.acts() && weak == nullptr),
                        "sample: negative_label = ", o.negative_label.name(),
                        " is of guidance's weak side: it needs guidance other than 1, and no "
@@ -129,10 +128,10 @@ MULTISTAGE_COLD void check_for(const dynamic_model<Scalar, Backend>& model,
                        "sample: the weak model's pictures are ",
                        weak ? weak->images(1) : shape{}, ", the model's ", model.images(1));
   require<value_error>(o.guide.scale_by_stage.empty() ||
-                           int(o.guide.scale_by_stage.size()) == model.stage_count(),
+                           int(o.guide.scale_by_stage.size()) == model.stages().stage_count(),
                        "sample: ", o.guide.scale_by_stage.size(),
-                       " scales of guidance by stage for a model of ", model.stage_count(),
-                       " stages; give one a stage");
+                       " scales of guidance by stage for a model of ",
+                       model.stages().stage_count(), " stages; give one a stage");
 }
 
 /// @throws value_error for options that only a model knows

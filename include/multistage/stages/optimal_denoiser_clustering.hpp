@@ -42,11 +42,31 @@ struct clustering_options {
     visit(option{"threshold", "two values count as alike when they differ by at most this",
                  above(0)},
           s.threshold);
+    visit(option{"compare",
+                 "what is held to it: the noise that optimal denoisers find, or the "
+                 "image"},
+          s.what);
     visit(option{"draws", "noisy images compared", between(2, 10'000'000)}, s.draws);
     visit(option{"sigma_min", "lowest noise level", above(0)}, s.sigma_min);
     visit(option{"sigma_max", "highest noise level", above(0)}, s.sigma_max);
   }
 };
+
+/// Of the standard deviation of data without grey levels, what two values of D may differ by
+/// and count as alike. With an eighth the outer stages of latents of emoji end at 5 and 33
+/// standard deviations; the paper's of CIFAR-10, in [0, 1], end at 10 and 30 of theirs (sigma
+/// 2.5 and 7.7 over 0.25). Half of it gives 5 and 46, twice as much 9 and 17.
+inline constexpr double alike_share = 1.0 / 8;
+
+/// How latents are clustered: by D itself, to a tolerance of the data's own scale. The noise
+/// that D finds is (x - D) / sigma, in which nothing counts that is smaller than eta sigma: of
+/// latents, whose standard deviation is 1 and whose values are never quite the same, the
+/// highest level would look like the lowest, and all boundaries would crowd below it.
+inline clustering_options for_latents(clustering_options o, double standard_deviation) {
+  o.what = compared::image;
+  o.threshold = alike_share * standard_deviation;
+  return o;
+}
 
 /// @throws value_error naming the option that is out of range
 MULTISTAGE_COLD inline void check(const clustering_options& o) {

@@ -7,6 +7,8 @@
 // is near a standard normal number at all levels. At sigma -> 0 it is eps itself, which needs
 // no computation.
 #pragma once
+#include <array>
+
 #include "../core/random.hpp"
 #include "optimal_denoiser.hpp"
 
@@ -28,6 +30,10 @@ concept posterior_mean = requires(const D& mean,
 /// What is compared: the noise that the optimal denoiser finds, (x - D) / sigma, or the image
 /// D.
 enum class compared { noise, image };
+/// As options call them.
+constexpr std::array<const char*, 2> option_names(compared) {
+  return {"noise", "image"};
+}
 
 /// Draws of the comparison: which image, at which time of a schedule, with which noise.
 template <class T>

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "../core/extents.hpp"
 #include "../core/options.hpp"
 
 namespace multistage {
@@ -72,5 +73,69 @@ struct adam_and_average {
   }
 };
 }  // namespace functor
+
+/// Weights that one pass moves, with what Adam keeps of them; memory of the backend.
+template <class T>
+struct adam_weights {
+  index_t count;                         ///< how many
+  const T* gradient;                     ///< of the loss by them
+  T* weight;                             ///< moved in place
+  T* first;                              ///< mean of gradients
+  T* second;                             ///< mean of their squares
+  T* average;                            ///< of the weights
+  const std::uint8_t* decays = nullptr;  ///< which decay; null: none
+};
+
+/// How far a pass goes.
+struct adam_step {
+  index_t updates;            ///< of these weights, with this one
+  double rate;                ///< the learning rate
+  double gradient_scale = 1;  ///< a factor on the gradient
+  double keep = 0;            ///< what the average keeps of itself
+  bool moves = true;          ///< false: the weights rest, the average moves on
+};
+
+namespace detail {
+template <bool Decays, class T, class Backend>
+void adam_pass(const Backend& b,
+               const adam_options& o,
+               const adam_weights<T>& w,
+               const adam_step& s) {
+  const auto correction = [&](double beta) {
+    return T(s.moves ? 1 / (1 - std::pow(beta, double(s.updates))) : 0);
+  };
+  functor::adam_and_average<T, Decays> step{w.gradient,
+                                            w.weight,
+                                            w.first,
+                                            w.second,
+                                            w.average,
+                                            T(o.beta1),
+                                            T(o.beta2),
+                                            T(o.epsilon),
+                                            T(s.rate),
+                                            correction(o.beta1),
+                                            correction(o.beta2),
+                                            T(s.gradient_scale),
+                                            T(s.keep),
+                                            s.moves};
+  if constexpr (Decays) {
+    step.kept = T(1 - s.rate * o.weight_decay);
+    step.decays = w.decays;
+  }
+  b.for_each_index(w.count, step);
+}
+}  // namespace detail
+
+/// One step of Adam and of the average, in one pass. Nothing fails.
+template <class T, class Backend>
+void adam_pass(const Backend& b,
+               const adam_options& o,
+               const adam_weights<T>& w,
+               const adam_step& s) {
+  if (w.decays != nullptr)
+    detail::adam_pass<true>(b, o, w, s);
+  else
+    detail::adam_pass<false>(b, o, w, s);
+}
 
 }  // namespace multistage

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "../core/options.hpp"
-#include "adam.hpp"
+#include "update_fields.hpp"
 
 namespace multistage {
 
@@ -19,12 +19,12 @@ constexpr std::array<const char*, 2> option_names(reconstruction_loss) {
 /// What each means, its name and its range: `fields`. Defaults are those of arXiv 2112.10752's
 /// first stages, the learning rate aside.
 struct autoencoder_options {
-  double learning_rate = 2e-4;
+  double learning_rate = 2e-4;                    ///< of Adam
   adam_options adam{.beta1 = 0.5, .beta2 = 0.9};  ///< of autoencoder and discriminator
-  double lr_rampup_kimg = 1;
-  double ema_halflife_kimg = 10;
-  double ema_rampup_ratio = 0.05;
-  double gradient_clip = 0;
+  double lr_rampup_kimg = 1;                      ///< thousand images of its warm-up
+  double ema_halflife_kimg = 10;                  ///< of the average, in thousand images
+  double ema_rampup_ratio = 0.05;                 ///< half-life by images seen, at most
+  double gradient_clip = 0;                       ///< largest norm; 0: none
   index_t batch_size = 16;
   bool mirror = false;
   reconstruction_loss reconstruction = reconstruction_loss::l1;
@@ -51,20 +51,7 @@ struct autoencoder_options {
   /// How weights move.
   template <class Self, class Visit>
   static void update_fields(Self& self, Visit& visit) {
-    visit(option{"learning_rate", "of Adam", above(0)}, self.learning_rate);
-    adam_options::fields(self.adam, visit);
-    visit(option{"lr_rampup_kimg", "thousand images over which the rate grows; 0: none",
-                 at_least(0)},
-          self.lr_rampup_kimg);
-    visit(option{"ema_halflife_kimg", "of the average of the weights, in thousand images",
-                 at_least(0)},
-          self.ema_halflife_kimg);
-    visit(option{"ema_rampup_ratio",
-                 "the half-life as a share of the images seen, at most; 0: no such limit",
-                 at_least(0)},
-          self.ema_rampup_ratio);
-    visit(option{"gradient_clip", "largest norm of the gradient; 0: no clipping", at_least(0)},
-          self.gradient_clip);
+    visit_update_options(self, visit);
     visit(option{"revive_kimg",
                  "thousand images after which a code that no pixel took moves to a pixel; 0: "
                  "never (vq)",

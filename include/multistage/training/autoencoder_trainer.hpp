@@ -23,6 +23,8 @@
 #include "autoencoder_loss.hpp"
 #include "codebook_use.hpp"
 #include "flat_adam.hpp"
+#include "learning_rate.hpp"
+#include "moving_average.hpp"
 
 namespace multistage {
 
@@ -76,7 +78,7 @@ class autoencoder_trainer {
       make_discriminator();
     loss_.emplace(backend, options_, distance_.get(), critic_ ? &*critic_ : nullptr);
     gradient_ = tensor<Scalar, Backend>(backend, model_.weights().extents());
-    update_.emplace(model_.weights(), options_.adam);
+    update_.emplace(model_.weights(), options_.adam, model_.tensors().structure);
   }
 
   /// What is trained.
@@ -226,7 +228,7 @@ class autoencoder_trainer {
                                         .width = options_.discriminator_width,
                                         .layers = options_.discriminator_layers},
                     options_.seed);
-    critic_update_.emplace(critic_->weights(), options_.adam);
+    critic_update_.emplace(critic_->weights(), options_.adam, critic_->network());
     critic_gradient_ = tensor<Scalar, Backend>(model_.backend(), critic_->weights().extents());
   }
 
@@ -319,8 +321,7 @@ class autoencoder_trainer {
   void apply(found& f, double critic_norm) {
     const autoencoder_options& o = options_;
     const double rate =
-        o.learning_rate *
-        (o.lr_rampup_kimg > 0 ? std::min(images_seen_ / (o.lr_rampup_kimg * 1000), 1.0) : 1.0);
+        learning_rate_schedule{}.rate(o.learning_rate, o.lr_rampup_kimg, images_seen_);
     const auto clip = [&](double norm) {
       return o.gradient_clip > 0 && norm > o.gradient_clip ? o.gradient_clip / norm : 1.0;
     };
@@ -335,10 +336,8 @@ class autoencoder_trainer {
   }
   /// What the average keeps of itself in a step.
   double keep() const {
-    double halflife = options_.ema_halflife_kimg * 1000;
-    if (options_.ema_rampup_ratio > 0)
-      halflife = std::min(halflife, images_seen_ * options_.ema_rampup_ratio);
-    return std::pow(0.5, double(options_.batch_size) / std::max(halflife, 1e-8));
+    const halflife_rule average{options_.ema_halflife_kimg * 1000, options_.ema_rampup_ratio};
+    return average.keep(images_seen_, double(options_.batch_size));
   }
   /// Puts codes that nobody uses in the places of the batch's pixels.
   void revive(const found& f) {

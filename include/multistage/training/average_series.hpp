@@ -23,6 +23,17 @@ struct snapshot_average {
 
 namespace checkpoint_detail {
 
+/// By what snapshots of one run are known.
+inline std::string run_of(const io::safetensors& f) {
+  if (!f.metadata().count("training"))
+    return "";
+  const io::json_document j = f.meta_json("training");
+  const auto text = [&](const char* key) {
+    return j->is_object() && j->contains(key) ? (*j)[key].dump() : std::string();
+  };
+  return text("seed") + " " + text("images");
+}
+
 /// What each average counts in one segment. @param images that the segment had seen, by file
 inline void weigh(std::vector<snapshot_average>& kept,
                   int segment,
@@ -87,9 +98,14 @@ MULTISTAGE_COLD std::vector<snapshot_average> average_of_series(
   const graph& g = model.network();
   std::vector<snapshot_average> kept;
   std::vector<std::vector<double>> images(std::size_t(g.segments));  // [segment][file]
+  std::string run;                                                   // of the first file
   for (std::size_t i = 0; i < paths.size(); ++i) {
     const io::safetensors f(paths[i]);
     const stored_averages stored = averages_of(opened(f), g.segments);
+    const std::string of = run_of(f);
+    run = i == 0 ? of : run;
+    require<value_error>(of == run, "average_of_series: ", paths[i], " is of another run than ",
+                         paths[0], " (seed or images differ); give snapshots of one run");
     for (std::size_t s = 0; s < images.size(); ++s)
       images[s].push_back(stored.segment_images.empty() ? 0 : stored.segment_images[s]);
     for (const stored_average& a : stored.kept)

@@ -1,12 +1,9 @@
 // Adam and the average of weights that lie in one flat array and all move together: those of an
 // autoencoder, of a discriminator. (A model of several stages has update.hpp.)
 #pragma once
-#include <algorithm>
-#include <cmath>
-
 #include "../core/tensor.hpp"
 #include "../ops/elementwise.hpp"
-#include "adam.hpp"
+#include "decaying_weights.hpp"
 
 namespace multistage {
 
@@ -14,13 +11,17 @@ namespace multistage {
 template <class Scalar, class Backend>
 class flat_adam {
  public:
-  /// @param weights from which the average starts
-  MULTISTAGE_COLD flat_adam(const tensor<Scalar, Backend>& weights, const adam_options& options)
+  /// @param weights from which the average starts. @param of what they are, by which those are
+  /// known that decay: all but vectors (biases and norms)
+  MULTISTAGE_COLD flat_adam(const tensor<Scalar, Backend>& weights,
+                            const adam_options& options,
+                            const graph& of)
       : backend_(weights.backend()),
         options_(options),
         first_(backend_, weights.extents()),
         second_(backend_, weights.extents()),
-        average_(backend_, weights.extents()) {
+        average_(backend_, weights.extents()),
+        decays_(decaying_weights(backend_, of, options)) {
     backend_.copy(weights.data(), average_.data(), weights.size());
   }
 
@@ -31,17 +32,11 @@ class flat_adam {
              double rate,
              double gradient_scale,
              double keep) {
-    const double k = double(++updates_);
-    const auto correction = [&](double beta) {
-      return Scalar(1 / (1 - std::pow(beta, k)));
-    };
-    backend_.for_each_index(
-        weights.size(),
-        functor::adam_and_average<Scalar>{
-            gradient.data(), weights.data(), first_.data(), second_.data(), average_.data(),
-            Scalar(options_.beta1), Scalar(options_.beta2), Scalar(options_.epsilon),
-            Scalar(rate), correction(options_.beta1), correction(options_.beta2),
-            Scalar(gradient_scale), Scalar(keep), true});
+    adam_pass<Scalar>(
+        backend_, options_,
+        {weights.size(), gradient.data(), weights.data(), first_.data(), second_.data(),
+         average_.data(), decays_.size() > 0 ? decays_.data() : nullptr},
+        {++updates_, rate, gradient_scale, keep});
   }
   /// Weights [first, first + n) were set to something that no gradient led to: their moments
   /// and their average begin anew. @param weights as they are now
@@ -78,6 +73,7 @@ class flat_adam {
   tensor<Scalar, Backend> first_;
   tensor<Scalar, Backend> second_;
   tensor<Scalar, Backend> average_;
+  tensor<std::uint8_t, Backend> decays_;  // which do; empty: none
   index_t updates_ = 0;
 };
 

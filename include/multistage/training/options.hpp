@@ -14,25 +14,26 @@
 #include "adam.hpp"
 #include "importance.hpp"
 #include "learning_rate.hpp"
+#include "update_fields.hpp"
 
 namespace multistage {
 
 /// What each means, its name and its range: `fields`. Lists "by stage" have an entry a stage,
 /// stage 0 (lowest noise) first; empty means the same for all.
 struct trainer_options {
-  double learning_rate = 1e-3;
-  adam_options adam{};  ///< decays of the moments
-  double lr_rampup_kimg = 10;
+  double learning_rate = 1e-3;        ///< of Adam
+  adam_options adam{};                ///< decays of the moments
+  double lr_rampup_kimg = 10;         ///< thousand images of its warm-up
   learning_rate_schedule schedule{};  ///< what becomes of the rate after that
-  double ema_halflife_kimg = 500;
-  double ema_rampup_ratio = 0.05;
+  double ema_halflife_kimg = 500;     ///< of the average, in thousand images
+  double ema_rampup_ratio = 0.05;     ///< half-life by images seen, at most
   double ema_std = 0;
   std::vector<double> average_stds{};            ///< see kept_averages.hpp
   std::vector<double> average_halflives_kimg{};  ///< likewise
   index_t batch_size = 64;
   index_t shards = 8;
   index_t micro_batch = 0;
-  double gradient_clip = 0;
+  double gradient_clip = 0;    ///< largest norm; 0: none
   noise_level_draws levels{};  ///< a distribution of the library's or of one's own
   loss_weight weight{};        ///< none: EDM's, with the model's sigma_data
   bool stratified = false;
@@ -93,19 +94,8 @@ struct trainer_options {
   /// How weights move.
   template <class Self, class Visit>
   static void update_fields(Self& self, Visit& visit) {
-    visit(option{"learning_rate", "of Adam", above(0)}, self.learning_rate);
-    adam_options::fields(self.adam, visit);
-    visit(option{"lr_rampup_kimg", "thousand images over which the rate grows; 0: none",
-                 at_least(0)},
-          self.lr_rampup_kimg);
+    visit_update_options(self, visit);
     learning_rate_schedule::fields(self.schedule, visit);
-    visit(option{"ema_halflife_kimg", "of the average of the weights, in thousand images",
-                 at_least(0)},
-          self.ema_halflife_kimg);
-    visit(option{"ema_rampup_ratio",
-                 "the half-life as a share of the images seen, at most; 0: no such limit",
-                 at_least(0)},
-          self.ema_rampup_ratio);
     visit(
         option{"ema_std",
                "relative standard deviation of a power function in the place of the half-life "
@@ -121,8 +111,6 @@ struct trainer_options {
                  "of further averages, in thousand images that each stage has seen itself",
                  above(0)},
           self.average_halflives_kimg);
-    visit(option{"gradient_clip", "largest norm of the gradient; 0: no clipping", at_least(0)},
-          self.gradient_clip);
     visit(option{"shared_rate", "factor on the rate of what stages share; 0 freezes it",
                  at_least(0)},
           self.shared_rate);

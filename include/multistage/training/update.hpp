@@ -11,7 +11,7 @@
 #include <algorithm>
 
 #include "../distributed/process_group.hpp"
-#include "adam.hpp"
+#include "decaying_weights.hpp"
 #include "kept_averages.hpp"
 #include "placement.hpp"
 #include "segments.hpp"
@@ -54,7 +54,7 @@ class averaged_adam {
                    : parameter_share(trained.network())),
         first_(trained.backend(), {1, 1, 1, share_.size()}),
         second_(trained.backend(), {1, 1, 1, share_.size()}),
-        decays_(decaying(trained, o)),
+        decays_(decaying_weights(trained.backend(), trained.network(), o.adam)),
         updates_(std::size_t(trained.network().segments), 0),
         images_(updates_.size(), 0.0),
         settled_(updates_.size(), !trained.has_average()),
@@ -162,10 +162,7 @@ class averaged_adam {
           by_std_ ? by_std_->keep(images_[s], own_rows) : keep(segment, images_seen, rows);
       const double own_rate = rate * rate_of(segment, images_seen);
       for (const parameter_share::part& part : share_.of_segment(segment)) {
-        if (decays_.size() > 0)
-          move<true>(gradient, segment, part, own_rate, clip, beta, moving);
-        else
-          move<false>(gradient, segment, part, own_rate, clip, beta, moving);
+        move(gradient, segment, part, own_rate, clip, beta, moving);
         averages_.follow(part, images_[s], own_rows);
       }
     }
@@ -219,18 +216,6 @@ class averaged_adam {
   }
 
  private:
-  /// Which weights decay, a byte each: all trained ones but vectors (biases and norms). Empty
-  /// where none does.
-  MULTISTAGE_COLD static tensor<std::uint8_t, Backend> decaying(model_type& trained,
-                                                                const trainer_options& o) {
-    if (o.adam.weight_decay == 0)
-      return {};
-    std::vector<std::uint8_t> flags(std::size_t(trained.weights().size()), 0);
-    for (const parameter& p : trained.network().parameters)
-      if (p.trainable && p.layout != parameter_layout::vector)
-        std::fill_n(flags.begin() + p.offset, p.size(), std::uint8_t{1});
-    return {trained.backend(), trained.weights().extents(), flags};
-  }
   /// What a process speaks for of a bucket.
   index_range slice(int segment, const index_range& bucket, int rank) const {
     return share_of_bucket(bucket, hosts_[std::size_t(segment)], rank);
@@ -262,7 +247,6 @@ class averaged_adam {
     return lists;
   }
   /// Moves a part of a segment. @param beta of the average
-  template <bool Decays>
   void move(const tensor<Scalar, Backend>& gradient,
             int segment,
             const parameter_share::part& part,
@@ -270,33 +254,15 @@ class averaged_adam {
             double clip,
             double beta,
             bool moving) {
-    const adam_options& o = options_.adam;
     const index_t begin = part.elements.begin;
-    const double k = double(updates_[std::size_t(segment)]);
-    const auto correction = [&](double decay) {
-      return Scalar(moving ? 1 / (1 - std::pow(decay, k)) : 0);
-    };
     Scalar* const average =
         is_shared_out() ? average_.data() + part.at : model_.averaged_weights().data() + begin;
-    functor::adam_and_average<Scalar, Decays> step{gradient.data() + begin,
-                                                   model_.weights().data() + begin,
-                                                   first_.data() + part.at,
-                                                   second_.data() + part.at,
-                                                   average,
-                                                   Scalar(o.beta1),
-                                                   Scalar(o.beta2),
-                                                   Scalar(o.epsilon),
-                                                   Scalar(rate),
-                                                   correction(o.beta1),
-                                                   correction(o.beta2),
-                                                   Scalar(clip),
-                                                   Scalar(beta),
-                                                   moving};
-    if constexpr (Decays) {
-      step.kept = Scalar(1 - rate * o.weight_decay);
-      step.decays = decays_.data() + begin;
-    }
-    model_.backend().for_each_index(part.elements.size(), step);
+    adam_pass<Scalar>(
+        model_.backend(), options_.adam,
+        {part.elements.size(), gradient.data() + begin, model_.weights().data() + begin,
+         first_.data() + part.at, second_.data() + part.at, average,
+         decays_.size() > 0 ? decays_.data() + begin : nullptr},
+        {updates_[std::size_t(segment)], rate, clip, beta, moving});
   }
   /// The factor on a segment's learning rate.
   double rate_of(int segment, double images_seen) const {
