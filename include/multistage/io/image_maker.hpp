@@ -6,6 +6,7 @@
 #include <unordered_set>
 
 #include "../core/thread_pool.hpp"
+#include "../core/utf8.hpp"
 #include "compressed.hpp"
 #include "gather.hpp"
 #include "prepare_options.hpp"
@@ -28,15 +29,8 @@ struct prepared {
   std::string checksum;                  ///< of pixels and labels
 };
 
-namespace detail {
-/// A text without what moves a terminal's cursor: names of files may hold any bytes.
-inline std::string on_one_line(std::string text) {
-  for (char& c : text)
-    if (static_cast<unsigned char>(c) < ' ' || c == 127)
-      c = '?';
-  return text;
-}
-}  // namespace detail
+/// Bytes of a reason or a remark that `summary` shows: whole paths fit in it.
+inline constexpr std::size_t longest_line = 8192;
 
 /// What was made, in some lines for people.
 MULTISTAGE_COLD inline std::string summary(const prepared& made) {
@@ -51,7 +45,7 @@ MULTISTAGE_COLD inline std::string summary(const prepared& made) {
     << made.checksum << "\n";
   constexpr std::size_t most_classes = 40;  // a screen
   for (std::size_t c = 0; c < std::min(made.classes.size(), most_classes); ++c)
-    s << "  class " << c << " " << detail::on_one_line(made.classes[c]) << ": "
+    s << "  class " << c << " " << printable(made.classes[c]) << ": "
       << made.class_counts[c] << "\n";
   if (made.classes.size() > most_classes)
     s << "  ... and " << made.classes.size() - most_classes << " classes more\n";
@@ -70,11 +64,11 @@ MULTISTAGE_COLD inline std::string complaints(const prepared& made) {
     s << "left out: " << n << (n == 1 ? " file: " : " files: ")
       << (kind.empty() ? "no picture" : kind) << "\n";
   for (const std::string& remark : made.remarks)
-    s << "note: " << detail::on_one_line(remark) << "\n";
+    s << "note: " << printable(remark, longest_line) << "\n";
   if (!made.failed.empty())
     s << made.failed.size() << " could not be used:\n";
   for (const failed_file& f : made.failed)
-    s << "  " << detail::on_one_line(f.why) << "\n";
+    s << "  " << printable(f.why, longest_line) << "\n";
   return s.str();
 }
 
