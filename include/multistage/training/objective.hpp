@@ -82,7 +82,7 @@ class denoising_objective {
         micro_batch_(o.micro_batch),
         shards_(o.shards),
         work_(work_by_stage(trained.network())),
-        placement_{processes.size() > 1 ? o.stage_begins : std::vector<double>()},
+        placement_(placement_of(o, processes)),
         group_(processes),
         exchange_(trained, processes, placement_) {}
 
@@ -135,6 +135,10 @@ class denoising_objective {
   }
 
  private:
+  /// A process by itself has all decoders.
+  static stage_placement placement_of(const trainer_options& o, const process_group& group) {
+    return {group.size() > 1 ? o.stage_begins : std::vector<double>()};
+  }
   /// Multiply-accumulates of a row.
   static std::vector<double> work_by_stage(const graph& network) {
     std::vector<double> work;
