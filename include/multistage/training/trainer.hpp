@@ -69,10 +69,10 @@ class trainer {
     require_same_run(processes_, model, options_, images_fingerprint_);
     const index_t shards =
         std::min(options_.shards, divide_up(options_.batch_size, gradient_piece<Backend>));
-    require<value_error>(processes_.size() <= shards, "trainer: ", processes_.size(),
-                         " processes for the ", shards, " shards of a batch of ",
-                         options_.batch_size,
-                         " rows; give a larger batch_size or more shards, or start fewer");
+    if (processes_.size() > shards)
+      say_once<value_error>(processes_, "trainer: ", processes_.size(), " processes for the ",
+                            shards, " shards of a batch of ", options_.batch_size,
+                            " rows; give a larger batch_size or more shards, or start fewer");
     if (processes_.size() > 1)
       check(stage_placement{options_.stage_begins}, processes_.size(), model.stage_count());
     detail::warn_of_stages(quotas_.probabilities(), model_.stages(), options_);
