@@ -5,6 +5,22 @@
 #include <multistage/thrust.hpp>
 #include <string>
 #include <variant>
+#ifdef MULTISTAGE_COMPILED_HOSTS
+#include <multistage/io.hpp>
+#include <multistage/runs.hpp>
+
+// The library compiled_hosts has these.
+namespace multistage {
+MULTISTAGE_NETWORKS(extern template, float, eigen)
+MULTISTAGE_TRAINING(extern template, float, eigen)
+MULTISTAGE_RUNS(extern template, eigen)
+MULTISTAGE_AUTOENCODERS(extern template, float, eigen)
+MULTISTAGE_NETWORKS(extern template, float, thrust_host)
+MULTISTAGE_TRAINING(extern template, float, thrust_host)
+MULTISTAGE_RUNS(extern template, thrust_host)
+MULTISTAGE_AUTOENCODERS(extern template, float, thrust_host)
+}  // namespace multistage
+#endif
 
 /// One of them, for std::visit.
 using host_backend = std::variant<multistage::cpu, multistage::eigen, multistage::thrust_host>;

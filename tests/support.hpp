@@ -25,15 +25,19 @@ namespace ms = multistage;
 #define BACKENDS ms::cpu, ms::eigen, ms::thrust_cpp
 #endif
 
-#ifdef MULTISTAGE_TEST_COMPILED  // compiled_for_tests has what other scalars and backends need
+#ifdef MULTISTAGE_TEST_COMPILED  // compiled_for_tests has these,
 namespace multistage {
 MULTISTAGE_NETWORKS(extern template, double, cpu)
 MULTISTAGE_TRAINING(extern template, double, cpu)
-MULTISTAGE_NETWORKS(extern template, float, eigen)
 MULTISTAGE_NETWORKS(extern template, double, eigen)
+MULTISTAGE_NETWORKS(extern template, double, thrust_host)
+}  // namespace multistage
+#endif
+#ifdef MULTISTAGE_COMPILED_HOSTS  // the library of the examples those
+namespace multistage {
+MULTISTAGE_NETWORKS(extern template, float, eigen)
 MULTISTAGE_TRAINING(extern template, float, eigen)
 MULTISTAGE_NETWORKS(extern template, float, thrust_host)
-MULTISTAGE_NETWORKS(extern template, double, thrust_host)
 MULTISTAGE_TRAINING(extern template, float, thrust_host)
 }  // namespace multistage
 #endif
