@@ -14,7 +14,8 @@ namespace ms = multistage;
 #if defined(MULTISTAGE_TEST_CPU_ALONE)  // tests/run.sh --quick
 #define BACKENDS ms::cpu
 #elif defined(_OPENMP) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
-#ifdef MULTISTAGE_CI  // the golden data are run on thrust_cpp, and the operations by the sanitizers
+#ifdef MULTISTAGE_CI  // the golden data are run on thrust_cpp, and the operations by the
+                      // sanitizers
 #define BACKENDS ms::cpu, ms::eigen, ms::thrust_omp
 #else
 #define BACKENDS ms::cpu, ms::eigen, ms::thrust_cpp, ms::thrust_omp

@@ -180,7 +180,8 @@ inline label_list labels_by_folder(std::span<const std::string> names) {
   std::vector<std::string> classes;
   for (const std::string& name : names) {
     const std::size_t end = name.find('/', shared);
-    require<value_error>(end != std::string::npos, "labels: ", printable(name, long_name),
+    require<value_error>(end != std::string::npos,
+                         "labels: ", printable(name, detail::long_name),
                          " lies in no folder of a class; move it into one, or leave labels by "
                          "folder out");
     classes.push_back(name.substr(shared, end - shared));
