@@ -5,20 +5,12 @@
 #include <multistage/thrust.hpp>
 #include <string>
 #include <variant>
-#ifdef MULTISTAGE_COMPILED_HOSTS
-#include <multistage/io.hpp>
-#include <multistage/runs.hpp>
-
-// The library compiled_hosts has these.
+#ifdef MULTISTAGE_COMPILED_HOSTS  // the library compiled_hosts has these
 namespace multistage {
 MULTISTAGE_NETWORKS(extern template, float, eigen)
 MULTISTAGE_TRAINING(extern template, float, eigen)
-MULTISTAGE_RUNS(extern template, eigen)
-MULTISTAGE_AUTOENCODERS(extern template, float, eigen)
 MULTISTAGE_NETWORKS(extern template, float, thrust_host)
 MULTISTAGE_TRAINING(extern template, float, thrust_host)
-MULTISTAGE_RUNS(extern template, thrust_host)
-MULTISTAGE_AUTOENCODERS(extern template, float, thrust_host)
 }  // namespace multistage
 #endif
 

@@ -3,13 +3,12 @@
 //   quickstart OUT_DIR [--seconds 60] [--seed 1] [--threads 0] [--backend cpu|eigen|thrust]
 //   [--data FILE.npy] [--resume [--other-data]]
 #include <CLI/CLI.hpp>
-#include <multistage/eigen.hpp>
 #include <multistage/io.hpp>
 #include <multistage/metrics/frechet_distance.hpp>
 #include <multistage/multistage.hpp>
-#include <multistage/thrust.hpp>
 
 #include "command_line.hpp"
+#include "host_backend.hpp"
 #include "quickstart_origin.hpp"
 #include "quickstart_report.hpp"
 
@@ -172,10 +171,7 @@ int main(int argc, char** argv) {
   app.add_flag("--other-data", s.other_data,
                "with --resume: go on although the images are others than before");
   return command_line::run(app, argc, argv, [&] {
-    if (s.backend == "eigen")
-      return quickstart(ms::eigen(s.threads), s);
-    if (s.backend == "thrust")
-      return quickstart(ms::thrust_host(s.threads), s);
-    return quickstart(ms::cpu(s.threads), s);
+    return std::visit([&](const auto& backend) { return quickstart(backend, s); },
+                      host_backend_of(s.backend, s.threads));
   });
 }

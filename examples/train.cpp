@@ -12,6 +12,15 @@
 #include "command_line.hpp"
 #include "host_backend.hpp"
 
+#ifdef MULTISTAGE_COMPILED_HOSTS  // whole runs on these backends, too
+namespace multistage {
+MULTISTAGE_RUNS(extern template, eigen)
+MULTISTAGE_AUTOENCODERS(extern template, float, eigen)
+MULTISTAGE_RUNS(extern template, thrust_host)
+MULTISTAGE_AUTOENCODERS(extern template, float, thrust_host)
+}  // namespace multistage
+#endif
+
 namespace ms = multistage;
 using json = ms::io::json;
 

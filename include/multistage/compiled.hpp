@@ -32,10 +32,12 @@
   PREFIX clustering cluster_by_optimal_denoiser<BACKEND, vp_schedule>( \
       BACKEND, const image_source&, const clustering_options&, const vp_schedule&);
 
-/// A sampler of one name.
-#define MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, SAMPLER)                    \
-  PREFIX sampling_result sample<SCALAR, BACKEND, SAMPLER>(                      \
-      dynamic_model<SCALAR, BACKEND>&, const SAMPLER&, const sampling_options&, \
+/// A sampler of one name, walking on a backend: with models of any type, and with its own.
+#define MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, SAMPLER)                                 \
+  PREFIX sampling_result sample<SAMPLER, BACKEND>(                                           \
+      const any_model&, const SAMPLER&, const sampling_options&, const any_model*, BACKEND); \
+  PREFIX sampling_result sample<SCALAR, BACKEND, SAMPLER>(                                   \
+      dynamic_model<SCALAR, BACKEND>&, const SAMPLER&, const sampling_options&,              \
       dynamic_model<SCALAR, BACKEND>*);
 
 /// Every sampler: <multistage/multistage.hpp>.
