@@ -26,6 +26,7 @@
 #include "../core/error.hpp"
 #include "../core/signals.hpp"
 
+/// The environment of this process, which POSIX leaves to programs to declare.
 extern char** environ;
 
 namespace multistage {

@@ -8,7 +8,9 @@
 #include "options.hpp"
 #include "segments.hpp"
 
+/// A name as text, as it is.
 #define MULTISTAGE_QUOTED(name) #name
+/// What a macro stands for, as text.
 #define MULTISTAGE_NAME_OF(macro) MULTISTAGE_QUOTED(macro)
 
 namespace multistage {
