@@ -376,7 +376,7 @@ class executor {
                       const ops::description& d,
                       const ops::backward_pass<T>& pass) {
       if (std::is_same_v<Op, ops::own_operation> && (pass.dweight || pass.dbias))
-        pass.pieces.each(rows, [&](index_t begin, index_t count) {
+        pass.pieces.each(pass.dy.extents.rows, [&](index_t begin, index_t count) {
           op.backward(e().backend_, rows_of(pass, d, begin, count));
         });
       else
