@@ -66,7 +66,7 @@ def check_program(page, code, command):
         (folder / "program.cpp").write_text(code)
         # README's program as README says; the others with multistage::compiled where BUILD has it
         compiled = build / "libmultistage_compiled.a" if build else None
-        flags = "" if page.name == "README.md" else f" -O0 -DMULTISTAGE_COMPILED {compiled}" if compiled and compiled.exists() else " -O1"
+        flags = "" if page.name == "README.md" else f" -O1 -DMULTISTAGE_COMPILED {compiled}" if compiled and compiled.exists() else " -O1"
         line = re.sub(r"^g\+\+", lambda m: shlex.quote(compiler) + " -Wall -Wextra", command) + flags
         r = subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True)
         if r.returncode or re.search(r"^(include/multistage|program\.cpp)[^\n]*warning", r.stderr, re.M):  # ours; Eigen's are Eigen's
