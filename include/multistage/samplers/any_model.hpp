@@ -25,15 +25,15 @@ class any_model {
  public:
   /// Takes the model.
   template <class Scalar, class Backend>
-  any_model(dynamic_model<Scalar, Backend>&& model)
+  any_model(dynamic_model<Scalar, Backend>&& taken)
       : held_(std::make_shared<of<dynamic_model<Scalar, Backend>, Scalar, Backend>>(
-            std::move(model))) {}
+            std::move(taken))) {}
   /// Refers to a model, which must outlive it.
   template <class Scalar, class Backend>
-  any_model(std::reference_wrapper<dynamic_model<Scalar, Backend>> model)
+  any_model(std::reference_wrapper<dynamic_model<Scalar, Backend>> referred)
       : held_(std::make_shared<
               of<std::reference_wrapper<dynamic_model<Scalar, Backend>>, Scalar, Backend>>(
-            model)) {}
+            referred)) {}
 
   /// Extents of a batch.
   shape images(index_t rows) const {
