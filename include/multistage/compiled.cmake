@@ -1,6 +1,10 @@
 # multistage::compiled, and multistage::compiled_io where multistage::io is: libraries with what the lists of compiled.hpp name,
 # for projects of more than a unit or two. They are built only where something links them, with the flags of the project that does.
 
+if(TARGET multistage_compiled)  # find_package may be called more than once
+  return()
+endif()
+
 # A library of sources that hold a list each: name, umbrellas, what it links, then name and lines of each source.
 function(multistage_add_compiled target umbrellas definition links)
   set(sources "")
