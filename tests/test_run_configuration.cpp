@@ -181,10 +181,20 @@ TEST_CASE("a run's folder is begun once, gone on with, and locked") {
     REQUIRE(place.snapshots().size() == 2);
     CHECK(place.snapshots()[0].first == 800);
   }
+  {
+    const ms::run_directory place(path, ms::run_directory::resume);
+    CHECK(place.read_run().run.kimg == 3);
+    CHECK(place.read_run().origins.at("training.batch_size") == "preset small-64");
+    CHECK(place.snapshots().size() == 2);
+  }
+  {
+    // what ended before its first checkpoint is begun anew, and leaves nothing behind
+    const ms::run_directory place(path, ms::run_directory::begin);
+    CHECK(place.snapshots().empty());
+    ms::io::write_file(place.checkpoint(), "weights");
+  }
   CHECK_THROWS_AS(ms::run_directory(path, ms::run_directory::begin), ms::value_error);
-  const ms::run_directory place(path, ms::run_directory::resume);
-  CHECK(place.read_run().run.kimg == 3);
-  CHECK(place.read_run().origins.at("training.batch_size") == "preset small-64");
+  CHECK(ms::run_directory(path, ms::run_directory::resume).has_checkpoint());
 }
 
 TEST_CASE("a log is read with the later of steps that were made twice, and torn lines aside") {

@@ -15,6 +15,8 @@
 // backend are compiled where they are used, as ever, or listed in the same way.
 #pragma once
 
+#include <string>
+
 /// Networks and the models made of them: <multistage/multistage.hpp>.
 #define MULTISTAGE_NETWORKS(PREFIX, SCALAR, BACKEND) \
   PREFIX class executor<SCALAR, BACKEND>;            \

@@ -121,8 +121,8 @@ class run_directory {
                          ": holds a run already; go on with it (--resume), or name "
                          "another folder");
     if (what == begin)  // what a run left that ended before its first checkpoint
-      for (const std::string& stale : {stages(), log(), report()})
-        std::filesystem::remove(stale);
+      for (const std::string& stale : {stages(), log(), report(), path_ + "/snapshots"})
+        std::filesystem::remove_all(stale);
     io::make_directory(path_ + "/snapshots");
   }
 

@@ -86,9 +86,8 @@ void assign(const Backend& b, const view<T, E>& to, const Node& node) {
                 "it there by .to(backend)");
   static_assert(from::rank() <= E::rank(),
                 "multistage: the expression has more axes than what it is assigned to");
-  using together = typename detail::common_extents<from, E>::type;
-  using the_other_way = typename detail::common_extents<E, from>::type;
-  static_assert(std::is_same_v<together, the_other_way>);
+  using together = typename detail::common_extents<from, E>::type;  // says where they do not meet
+  static_assert(together::rank() == E::rank());
   const from extents = node.extents();
   require<shape_error>(multistage::detail::spreads(extents, to.extents),
                        "assignment: an expression of extents ", extents, " does not spread to ",
