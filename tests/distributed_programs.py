@@ -85,13 +85,14 @@ check(status == 0 and said.count("finished") == 1, "train --resume", status, sai
 check(state("one") == state("three") and state("one") == state("parts"), "training differs under mpirun")
 check([p.read_bytes() for p in sorted((scratch / "one/snapshots").glob("*.png"))] == [p.read_bytes() for p in sorted((scratch / "three/snapshots").glob("*.png"))], "snapshots differ")
 line = json.loads((scratch / "three/log.jsonl").read_text().splitlines()[0])
-check(line["bytes_sent"] > 0 and line["seconds_exchanging"] > 0, "what was sent is in the log", line)
+check(line["bytes_sent"] > 0 and line["seconds_exchanging"] >= line["seconds_hidden"] >= 0 and line["step_seconds"] > 0, "what was sent is in the log", line)
 
 # what is wrong is said once; nothing hangs
 for program, options, words in (("generate", ("nothing.safetensors",), "nothing.safetensors"), ("generate", (model, "--num-steps", "x"), "num-steps"),
                                 ("evaluate", (digits, "nowhere"), "nowhere"), ("cluster", (digits, "--stages", 4), "Algorithm 1"),
                                 ("generate", (model, "--no-such-option"), "no-such-option"), ("train", ("--resume", "--out", "nothing"), "holds no run"),
-                                ("train", (*["16" if word == "64" else word for word in small], *few, *data, "--out", "little", "--kimg", 1), "more shards")):
+                                ("train", (*["16" if word == "64" else word for word in small], *few, *data, "--out", "little", "--kimg", 1), "more shards"),
+                                ("train", (*small, *few, *data, "--out", "odd", "--kimg", 1, "--micro-batch", 5), "no multiple")):
     status, said, problem = run(3, program, *options)
     lines = [line for line in (said + problem).splitlines() if words in line and "mpirun" not in line]
     check(status == 2 and len(lines) == 1, program, *options, "ends with", status, said, problem)

@@ -1,10 +1,11 @@
 """train under mpirun, struck at random moments: distributed_train.py TRAIN DIGITS.npy SCRATCH COUNT MPIRUN...
 A process of 4, 3 or 2 is killed, stopped or told to end, COUNT times; each ends the run in seconds, names itself and is gone on with by another number of processes, the
-last time by --restarts. Weights, moments and averages are those of one process that nobody struck, bit by bit. By hand: ... /tmp/strikes 20 mpirun --oversubscribe -n"""
+last time by --restarts. Weights, moments and averages are those of one process that nobody struck, bit by bit. A COUNT of each:20 is kill -9 of each rank of 4 at 20 random
+moments. By hand: ... /tmp/strikes each:20 mpirun --oversubscribe -n"""
 import json, os, pathlib, random, shlex, shutil, signal, struct, subprocess, sys, time
 
 train, digits, scratch, count, *mpirun = sys.argv[1:]
-scratch, count = pathlib.Path(scratch), int(count)
+scratch, each, count = pathlib.Path(scratch), count.startswith("each:"), int(count.removeprefix("each:"))
 shutil.rmtree(scratch, ignore_errors=True)
 scratch.mkdir(parents=True)
 numbers = random.Random(1)
@@ -53,9 +54,8 @@ def process_of(out, rank):
             pass
 
 
-def strike(out, processes, number, seconds):
-    """A signal to a random rank, so long after it began; none where the run ended before."""
-    rank = numbers.randrange(processes)
+def strike(out, rank, number, seconds):
+    """A signal to a rank, so long after it began; none where the run ended before."""
     begin = time.monotonic()
     while not (pid := process_of(out, rank)) and time.monotonic() - begin < 30:
         time.sleep(0.1)
@@ -71,11 +71,13 @@ first = started(struck, 3, "--kimg", "1000000", "--steps", "2")
 said = first.communicate(timeout=120)[0]
 check("a run of three processes", first.returncode == 0, said)
 kinds = {signal.SIGKILL: 0, signal.SIGTERM: 0, signal.SIGSTOP: 0}
-for i in range(count):
-    number = list(kinds)[i % len(kinds)]
-    processes = (4, 2, 3)[i % 3]
+if each:
+    strikes = [(signal.SIGKILL, 4, rank) for _ in range(count) for rank in range(4)]
+else:
+    strikes = [(list(kinds)[i % 3], processes := (4, 2, 3)[(i + i // 3) % 3], numbers.randrange(processes)) for i in range(count)]
+for i, (number, processes, rank) in enumerate(strikes):
     p = started(struck, processes, "--kimg", "1000000", "--steps", "0")
-    rank = strike(struck, processes, number, numbers.uniform(0.1, 3.0))
+    rank = strike(struck, rank, number, numbers.uniform(0.1, 3.0))
     begin = time.monotonic()
     try:
         said = p.communicate(timeout=60)[0]
@@ -91,7 +93,7 @@ for i in range(count):
 seen = images_seen(struck)
 target = str(int(seen // 1000 + 1))
 p = started(struck, 2, "--kimg", target, "--steps", "0", "--restarts", "2", "--mpirun", shlex.join([*mpirun[1:], "2"]), launch=[])
-rank = strike(struck, 2, signal.SIGKILL, 1)
+rank = strike(struck, numbers.randrange(2), signal.SIGKILL, 1)
 said = p.communicate(timeout=300)[0]
 print(f"SIGKILL to rank {rank} of 2, watched: {said.count('restart ')} restart")
 check("a run that is watched goes on by itself", p.returncode == 0 and (rank is None or "restart 1 of 2" in said), said)

@@ -107,6 +107,42 @@ TEST_CASE("an exchange brings each rank what is meant for it") {
   CHECK(in == expected);
 }
 
+TEST_CASE("exchanges go on beside what a process computes, in the order of their start") {
+  ms::process_group group(session->world());
+  const int n = group.size();
+  const bool late = group.rank() == 0;
+  const auto compute = [] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  };
+  const ms::group_traffic before = group.traffic();
+  std::vector<int> ranks;
+  int sum = 0;
+  if (late)
+    compute();
+  group.start([&] { ranks = ms::values_of_all(group, group.rank()); });
+  group.start([&] {  // of what the first brings
+    for (const int of_rank : ms::values_of_all(group, ranks.back() + group.rank()))
+      sum += of_rank;
+  });
+  if (!late)
+    compute();
+  group.finish();
+  CHECK(ranks.back() == n - 1);
+  CHECK(sum == n * (n - 1) + n * (n - 1) / 2);
+  const ms::group_traffic used = group.traffic().since(before);
+  CHECK(used.bytes == double(2 * (n - 1)) * sizeof(int));
+  CHECK(used.hidden <= used.seconds);
+  if (!late)
+    CHECK(used.hidden > 0.15);  // they waited for rank 0 meanwhile
+  // What fails is told at the end, and what was to come after it is not begun.
+  bool begun = false;
+  group.start([] { throw ms::file_error("the link is down"); });
+  group.start([&] { begun = true; });
+  CHECK_THROWS_WITH(group.finish(), Catch::Contains("the link is down"));
+  CHECK_FALSE(begun);
+  CHECK(ms::values_of_all(group, 1) == std::vector<int>(std::size_t(n), 1));
+}
+
 TEST_CASE("a sum in fixed order has the same bits on any number of processes") {
   auto& group = session->world();
   const std::size_t size = 37;
@@ -204,12 +240,19 @@ TEST_CASE("stages of a data set that processes share are those of one process") 
   const auto whole = ms::image_source::of(std::span<const float>(values), extents);
   const ms::optimal_denoiser<double, ms::cpu> alone(ms::cpu(), whole);
   using shared_denoiser = ms::shared_optimal_denoiser<double, ms::cpu, ms::mpi_communicator>;
+  const ms::clustering_options options{.alpha = 0.9, .draws = 256};
+  const auto expected = ms::cluster_by_optimal_denoiser(ms::cpu(), whole, options);
+  const auto check_stages = [&](const auto& denoiser) {
+    CHECK(denoiser.extents() == extents);
+    const auto found = ms::cluster_by_optimal_denoiser(ms::cpu(), denoiser, options);
+    CHECK(found.t1 == expected.t1);
+    CHECK(found.t2 == expected.t2);
+  };
   // shared out evenly; and all on the last process, the others having none
   const auto mine = ms::share_of(extents.rows, group.rank(), group.size());
   const bool last = group.rank() == group.size() - 1;
   for (const auto& own : {whole.part(mine.begin, mine.end), whole.part(0, last ? 50 : 0)}) {
     const shared_denoiser shared(ms::cpu(), group, own);
-    CHECK(shared.extents() == extents);
     // few queries, and more than a block of them; noise from far below to far above the images'
     for (const ms::index_t queries : {3, 300}) {
       const ms::shape some{queries, 6, 6, 1};
@@ -232,29 +275,12 @@ TEST_CASE("stages of a data set that processes share are those of one process") 
         worst = std::max(worst, std::abs(one.data()[i] - all.data()[i]));
       CHECK(worst < 1e-12);
     }
-    const ms::clustering_options options{.alpha = 0.9, .draws = 256};
-    const auto expected = ms::cluster_by_optimal_denoiser(ms::cpu(), whole, options);
-    const auto found = ms::cluster_by_optimal_denoiser(ms::cpu(), shared, options);
-    CHECK(found.t1 == expected.t1);
-    CHECK(found.t2 == expected.t2);
+    check_stages(shared);
   }
-}
-
-TEST_CASE("own rows of a set, clustered by all, give the stages of one process") {
-  const ms::process_group world = session->world();
-  const ms::shape extents{50, 6, 6, 1};
-  const ms::random_stream numbers(5);
-  std::vector<float> values;
-  for (ms::index_t i = 0; i < extents.size(); ++i)
-    values.push_back(float(std::tanh(numbers.normal(std::uint64_t(i)))));
-  const auto whole = ms::image_source::of(std::span<const float>(values), extents);
-  const ms::posterior_mean_of<double, ms::cpu> best(ms::cpu(), own_rows(whole, world), world);
-  CHECK(best.extents() == extents);
-  const ms::clustering_options options{.alpha = 0.9, .draws = 256};
-  const auto expected = ms::cluster_by_optimal_denoiser(ms::cpu(), whole, options);
-  const auto found = ms::cluster_by_optimal_denoiser(ms::cpu(), best, options);
-  CHECK(found.t1 == expected.t1);
-  CHECK(found.t2 == expected.t2);
+  // the same by what a program writes
+  const ms::process_group any_kind(group);
+  check_stages(
+      ms::posterior_mean_of<double, ms::cpu>(ms::cpu(), own_rows(whole, any_kind), any_kind));
 }
 
 TEST_CASE("a data set that one process holds reaches all, with all that is known of it") {

@@ -376,6 +376,33 @@ TEST_CASE("what one process cannot read ends the step of all, and it can be aske
   CHECK(found == expected);
 }
 
+TEST_CASE("what one process cannot evaluate ends the step of all, gradients on their way") {
+  const int last = world().size() - 1;
+  ms::index_t left = -1;  // evaluations until it fails; below 0 it never does
+  ms::trainer_options o = usual;
+  o.micro_batch = 16;  // so that it fails behind parts of whose gradients some are sent
+  o.weight = [&](double sigma) {
+    if (world().rank() == last && left >= 0 && left-- == 0)
+      throw ms::state_error("no weight for this level");
+    return ms::edm_weight{}(sigma);
+  };
+  network m = model();
+  trainer t(m, images(), o, world());
+  outcome found;
+  make_steps(t, 1, found);
+  for (const ms::index_t of_row : {0, 17, 20}) {
+    left = of_row;
+    CHECK_THAT(said_by([&] { make_steps(t, 1, found); }), Catch::Contains("no weight for"));
+  }
+  left = -1;
+  make_steps(t, 2, found);
+  network one = model();
+  trainer alone(one, images(), o);
+  outcome expected;
+  make_steps(alone, 3, expected);
+  CHECK(found == expected);
+}
+
 TEST_CASE("processes that would not train the same are refused, naming what differs") {
   if (world().size() == 1)
     return;
@@ -415,4 +442,5 @@ TEST_CASE("a step says what it sent: as a ring's all-reduce where each process h
   CHECK(all >= 2 * (n - 1) * gradient);
   CHECK(all <= 2 * (n - 1) * gradient + (n - 1) * losses_and_the_like);
   CHECK((n == 1 || report.traffic.seconds > 0));
+  CHECK(report.traffic.hidden <= report.traffic.seconds);
 }

@@ -35,6 +35,13 @@ inline bool output_is_out() {
 }
 }  // namespace detail
 
+/// What an exception has to say to people.
+inline const char* in_words(const std::exception& e) {
+  return dynamic_cast<const std::bad_alloc*>(&e) != nullptr
+             ? "there is not enough memory; a smaller batch or model takes less"
+             : e.what();
+}
+
 /// The body of a program's main: runs f and returns its exit status; for an exception of any
 /// kind, or output that cannot be written, prints one line and returns 2; for an echoed_error
 /// another process prints it.
@@ -44,12 +51,9 @@ int exit_status(F&& f) {
   int status = 2;
   try {
     status = f();
-  } catch (const std::bad_alloc&) {
-    std::fprintf(stderr,
-                 "error: there is not enough memory; a smaller batch or model takes less\n");
   } catch (const echoed_error&) {
   } catch (const std::exception& e) {
-    std::fprintf(stderr, "error: %s\n", e.what());
+    std::fprintf(stderr, "error: %s\n", in_words(e));
   } catch (...) {
     std::fprintf(stderr, "error: of a kind that is not known\n");
   }

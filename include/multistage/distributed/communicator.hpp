@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <concepts>
 #include <cstddef>
+#include <memory>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -51,6 +52,40 @@ concept communicator = std::copyable<C> && requires(C group,
   group.broadcast(to, root);                   // root's bytes to all
   group.all_gather(from, to, received);        // each one's bytes to all, in rank order
   group.all_to_all(from, sent, to, received);  // a part of one's own for each
+};
+
+/// Who is in a group: what communicators over an engine have in common.
+class numbered_processes {
+ public:
+  /// Of this process.
+  int rank() const {
+    return rank_;
+  }
+  /// Processes in the group.
+  int size() const {
+    return size_;
+  }
+  /// The name of the machine that a process runs on.
+  const std::string& host(int rank) const {
+    return (*hosts_)[std::size_t(rank)];
+  }
+
+ protected:
+  /// Hosts have no names until `set_hosts`.
+  MULTISTAGE_COLD numbered_processes(int rank, int size)
+      : rank_(rank),
+        size_(size) {
+    set_hosts(std::vector<std::string>(std::size_t(std::max(size, 0)), "a host without name"));
+  }
+  /// @param names by rank
+  MULTISTAGE_COLD void set_hosts(std::vector<std::string> names) {
+    hosts_ = std::make_shared<const std::vector<std::string>>(std::move(names));
+  }
+
+ private:
+  int rank_;
+  int size_;
+  std::shared_ptr<const std::vector<std::string>> hosts_;
 };
 
 /// A process by itself: the group that everything defaults to.

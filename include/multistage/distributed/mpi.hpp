@@ -14,6 +14,7 @@
 #include <mpi.h>
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <thread>
@@ -43,6 +44,13 @@ inline void checked(int status, const char* call) {
   fail<communication_error>("MPI: ", call, ": ", text);
 }
 
+/// A communicator's number of a kind. @param ask MPI_Comm_rank, MPI_Comm_size
+inline int number(MPI_Comm of, int (*ask)(MPI_Comm, int*)) {
+  int n = 0;
+  checked(ask(of, &n), "MPI_Comm_rank");
+  return n;
+}
+
 using clock = std::chrono::steady_clock;
 inline double seconds_since(clock::time_point begin) {
   return std::chrono::duration<double>(clock::now() - begin).count();
@@ -70,12 +78,13 @@ class duplicate {
   MPI_Comm comm_ = MPI_COMM_NULL;
 };
 
-/// Short notes beside the calls: who is there, who has left.
+/// Short notes beside the calls: who is there, who has left, who cannot go on.
 class watch {
  public:
   watch(MPI_Comm of, int size)
       : notes_(of),
-        left_(std::size_t(size), false) {
+        left_(std::size_t(size), false),
+        failed_(std::size_t(size), 0) {
     MPI_Comm_rank(notes_, &rank_);
   }
   /// Tells all others that this process makes no more calls.
@@ -96,6 +105,8 @@ class watch {
         send(status.MPI_SOURCE, note::answer);
       else if (status.MPI_TAG == int(note::leaving))
         left_[std::size_t(status.MPI_SOURCE)] = true;
+      else if (status.MPI_TAG >= int(note::failing))
+        failed_[std::size_t(status.MPI_SOURCE)] = status.MPI_TAG;
       else if (!answered_.empty())
         answered_[std::size_t(status.MPI_SOURCE)] = true;
     }
@@ -104,6 +115,21 @@ class watch {
   int left() const {
     const auto at = std::find(left_.begin(), left_.end(), true);
     return at == left_.end() ? -1 : int(at - left_.begin());
+  }
+  /// Tells all others that this process cannot go on, and why. Whether it is the first to say
+  /// so: no process before it says the same within so many seconds.
+  bool is_first_to_say(const std::string& why, double seconds) {
+    constexpr std::size_t kinds = 30000;  // MPI has at least so many numbers for a note
+    const int what = int(note::failing) + int(std::hash<std::string>()(why) % kinds);
+    send_to_all(note(what));
+    const auto before = failed_.begin() + rank_;
+    for (const auto begin = clock::now(); rank_ > 0 && seconds_since(begin) < seconds;) {
+      read();
+      if (std::find(failed_.begin(), before, what) != before)
+        return false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return true;
   }
   /// Whether each process answers within so many seconds, this one included.
   std::vector<bool> ask(double seconds) {
@@ -122,7 +148,7 @@ class watch {
   }
 
  private:
-  enum class note { inquiry = 1, answer, leaving };
+  enum class note { inquiry = 1, answer, leaving, failing };
   void send(int rank, note what) {
     MPI_Request request;
     if (MPI_Isend(nullptr, 0, MPI_BYTE, rank, int(what), notes_, &request) == MPI_SUCCESS)
@@ -137,36 +163,32 @@ class watch {
   duplicate notes_;
   int rank_ = 0;
   std::vector<bool> left_;
+  std::vector<int> failed_;  // the note by which each has said why, 0 for none
   std::vector<bool> answered_;
 };
 
 }  // namespace mpi_detail
 
 /// A group of processes. One thread at a time; copies are the same group.
-class mpi_communicator {
+class mpi_communicator : public numbered_processes {
  public:
   /// @param of any communicator of the program's own, MPI_COMM_WORLD for all processes; all of
   /// its processes call this. @throws communication_error
   MULTISTAGE_COLD explicit mpi_communicator(MPI_Comm of, const mpi_options& options = {})
-      : group_(std::make_shared<group>(of, options)) {
+      : numbered_processes(mpi_detail::number(of, MPI_Comm_rank),
+                           mpi_detail::number(of, MPI_Comm_size)),
+        group_(std::make_shared<group>(of, size(), options)) {
     char name[MPI_MAX_PROCESSOR_NAME] = "";
     int length = 0;
     MPI_Get_processor_name(name, &length);
-    group_->hosts.assign(std::size_t(size()), "a host without name");
-    group_->hosts = multistage::all_gather(*this, std::string(name));
+    set_hosts(multistage::all_gather(*this, std::string(name)));
   }
 
-  /// Of this process.
-  int rank() const {
-    return group_->rank;
-  }
-  /// Processes in the group.
-  int size() const {
-    return group_->size;
-  }
-  /// The name of the machine that a process runs on.
-  const std::string& host(int rank) const {
-    return group_->hosts[std::size_t(rank)];
+  /// Whether calls may come from one thread and then from another (MPI_THREAD_SERIALIZED).
+  bool takes_any_thread() const {
+    int level = MPI_THREAD_SINGLE;
+    MPI_Query_thread(&level);
+    return level >= MPI_THREAD_SERIALIZED;
   }
   /// For calls of the program's own.
   MPI_Comm comm() const {
@@ -228,6 +250,15 @@ class mpi_communicator {
     }
   }
 
+  /// Whether this process is the one that says why it cannot go on: where others fail alike,
+  /// the first of them is. A process waits a second at most for those before it.
+  bool is_first_to_say(const std::string& why) noexcept {
+    try {
+      return group_->watch.is_first_to_say(why, 1);
+    } catch (const error&) {
+      return true;
+    }
+  }
   /// Ends the use of the group: waits for all others to do so, too. A process that leaves while
   /// others still wait for it ends their wait. @return whether all have come
   bool leave() noexcept {
@@ -252,29 +283,18 @@ class mpi_communicator {
 
  private:
   struct group {
-    group(MPI_Comm of, const mpi_options& o)
+    group(MPI_Comm of, int size, const mpi_options& o)
         : options(o),
           calls(of),
-          rank(number(MPI_Comm_rank)),
-          size(number(MPI_Comm_size)),
           watch(of, size) {
       require<value_error>(o.timeout_seconds > 0 && o.most_at_once >= std::size_t(size),
                            "mpi_options: timeout_seconds = ", o.timeout_seconds,
                            ", most_at_once = ", o.most_at_once,
                            "; give a time above 0 and a byte a process at least");
     }
-    template <class F>
-    int number(F&& ask) const {
-      int n = 0;
-      mpi_detail::checked(ask(calls, &n), "MPI_Comm_rank");
-      return n;
-    }
     mpi_options options;
     mpi_detail::duplicate calls;
-    int rank;
-    int size;
     mpi_detail::watch watch;
-    std::vector<std::string> hosts;
   };
 
   /// The pieces [at, at + step) of every rank's part, one behind the other.
@@ -322,7 +342,7 @@ class mpi_communicator {
   static void pause(double waited) {
     if (waited < 1e-4)
       return;
-    if (waited < 1e-2)
+    if (waited < 1e-3)
       std::this_thread::yield();
     else
       std::this_thread::sleep_for(std::chrono::microseconds(200));

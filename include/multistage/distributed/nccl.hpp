@@ -88,7 +88,7 @@ inline std::vector<std::size_t> begins(bytes_by_rank parts) {
 
 /// A group of processes with a GPU each, that which is current when it is made. One thread at a
 /// time; copies are the same group.
-class nccl_communicator {
+class nccl_communicator : public numbered_processes {
  public:
   /// @param id rank 0's, made by ncclGetUniqueId. All `size` processes call this.
   /// @throws communication_error
@@ -96,11 +96,11 @@ class nccl_communicator {
                                     int rank,
                                     int size,
                                     const nccl_options& options = {})
-      : group_(std::make_shared<group>(id, rank, size, options)) {
+      : numbered_processes(rank, size),
+        group_(std::make_shared<group>(id, rank, size, options)) {
     char name[256] = "";
     ::gethostname(name, sizeof name - 1);
-    group_->hosts.assign(std::size_t(size), "a host without name");
-    group_->hosts = multistage::all_gather(*this, std::string(name));
+    set_hosts(multistage::all_gather(*this, std::string(name)));
   }
   /// The processes of another communicator, over which rank 0's id is handed round. On each
   /// machine they take the GPUs in the order of their ranks. @throws communication_error
@@ -109,18 +109,6 @@ class nccl_communicator {
       explicit nccl_communicator(C over, const nccl_options& options = {})
       : nccl_communicator(id_over(over), over.rank(), over.size(), options) {}
 
-  /// Of this process.
-  int rank() const {
-    return group_->rank;
-  }
-  /// Processes in the group.
-  int size() const {
-    return group_->size;
-  }
-  /// The name of the machine that a process runs on.
-  const std::string& host(int rank) const {
-    return group_->hosts[std::size_t(rank)];
-  }
   /// Returns when all have come. @throws communication_error, as all below do
   void barrier() {
     const nccl_detail::device_bytes one(1);
@@ -174,9 +162,7 @@ class nccl_communicator {
  private:
   struct group {
     group(const ncclUniqueId& id, int r, int n, const nccl_options& o)
-        : options(o),
-          rank(r),
-          size(n) {
+        : options(o) {
       require<value_error>(n > 0 && r >= 0 && r < n && o.timeout_seconds > 0,
                            "nccl_communicator: rank ", r, " of ", n,
                            ", timeout_seconds = ", o.timeout_seconds,
@@ -196,11 +182,8 @@ class nccl_communicator {
     group(const group&) = delete;
     group& operator=(const group&) = delete;
     nccl_options options;
-    int rank;
-    int size;
     cudaStream_t stream = nullptr;
     ncclComm_t comm = nullptr;
-    std::vector<std::string> hosts;
   };
 
   /// Takes the GPU that falls to this process and hands round rank 0's id.

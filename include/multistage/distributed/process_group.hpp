@@ -3,10 +3,17 @@
 //
 //   sampling_options{.seeds = "0-63", .processes = mpi.world()};
 //
-// It counts what goes through it.
+// It counts what goes through it. Exchanges may go on beside what their process computes:
+//
+//   group.start([=, this]() mutable { ... group.all_gather(...) ... });   // in their order
+//   compute();                                                // makes no exchange of its own
+//   group.finish();
 #pragma once
 #include <chrono>
+#include <functional>
+#include <future>
 #include <memory>
+#include <system_error>
 
 #include "communicator.hpp"
 
@@ -16,9 +23,18 @@ namespace multistage {
 struct group_traffic {
   double bytes = 0;    ///< that this process had for the others, once for each of them
   double seconds = 0;  ///< in exchanges, waiting for others included
+  double hidden = 0;   ///< of these, while the process computed
   /// What came since.
   group_traffic since(const group_traffic& before) const {
-    return {bytes - before.bytes, seconds - before.seconds};
+    return {bytes - before.bytes, seconds - before.seconds, hidden - before.hidden};
+  }
+  /// Seconds that the process did nothing else.
+  double waiting() const {
+    return seconds - hidden;
+  }
+  /// The mean of so many.
+  group_traffic per(double times) const {
+    return {bytes / times, seconds / times, hidden / times};
   }
 };
 
@@ -75,7 +91,47 @@ class process_group {
     else
       alone().all_to_all(from, sent, to, received);
   }
-  /// What all exchanges so far took.
+  /// Runs exchanges, behind those that were started before, on another thread where the engine
+  /// takes calls from any (mpi.hpp) and one can be had; else at once. Until `finish` the caller
+  /// makes no others, and all processes start the same ones in the same order.
+  /// @param beside whether what they read and write lets them run on another thread
+  void start(std::function<void()> exchanges, bool beside = true) {
+    if (!engine_)
+      return exchanges();
+    std::shared_future<void>& last = engine_->last;
+    const auto in_turn = [before = last, run = std::move(exchanges)] {
+      if (before.valid())
+        before.get();  // where it failed, this one is not begun
+      run();
+    };
+    if (!last.valid())
+      engine_->at_start = engine_->traffic;
+    if (beside && engine_->takes_any_thread())
+      try {
+        last = std::async(std::launch::async, in_turn).share();
+        return;
+      } catch (const std::system_error&) {  // no thread can be had
+      }
+    if (last.valid())
+      last.wait();
+    const auto begin = clock::now();
+    last = std::async(std::launch::deferred, in_turn).share();
+    last.wait();
+    engine_->waited += seconds_since(begin);
+  }
+  /// Waits for all that was started. @throws what the first that failed threw
+  void finish() {
+    if (!engine_ || !engine_->last.valid())
+      return;
+    const auto begin = clock::now();
+    const std::shared_future<void> last = std::exchange(engine_->last, {});
+    last.wait();
+    const double waited = std::exchange(engine_->waited, 0) + seconds_since(begin);
+    const double exchanged = engine_->traffic.since(engine_->at_start).seconds;
+    engine_->traffic.hidden += std::max(exchanged - waited, 0.0);
+    last.get();
+  }
+  /// What all exchanges so far took; those that were started count when they are finished.
   group_traffic traffic() const {
     return engine_ ? engine_->traffic : group_traffic{};
   }
@@ -93,7 +149,11 @@ class process_group {
                             bytes_by_rank sent,
                             bytes_to_fill to,
                             bytes_by_rank received) = 0;
+    virtual bool takes_any_thread() const = 0;
     group_traffic traffic;
+    group_traffic at_start;         // of what `last` is the last of
+    double waited = 0;              // for what was started, so far
+    std::shared_future<void> last;  // that was started
   };
   template <class C>
   struct of final : engine {
@@ -123,17 +183,25 @@ class process_group {
                     bytes_by_rank received) override {
       group.all_to_all(from, sent, to, received);
     }
+    bool takes_any_thread() const override {
+      if constexpr (requires { group.takes_any_thread(); })
+        return group.takes_any_thread();
+      return false;
+    }
     C group;
   };
+  using clock = std::chrono::steady_clock;
+  static double seconds_since(clock::time_point begin) {
+    return std::chrono::duration<double>(clock::now() - begin).count();
+  }
   std::size_t others() const {
     return std::size_t(size() - 1);
   }
   template <class F>
   void counted(std::size_t bytes, F&& exchange) {
-    const auto begin = std::chrono::steady_clock::now();
+    const auto begin = clock::now();
     exchange();
-    engine_->traffic.seconds +=
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    engine_->traffic.seconds += seconds_since(begin);
     engine_->traffic.bytes += double(bytes);
   }
 

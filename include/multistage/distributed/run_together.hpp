@@ -133,6 +133,27 @@ MULTISTAGE_COLD inline int as_one_of(process_group world,
   return status;
 }
 
+#ifdef MULTISTAGE_MPI
+/// Runs f(). What it throws on several processes alike the first of them throws, the others its
+/// echo; but on rank 0 it has the process's name before it.
+template <class F>
+int said_once(mpi_communicator& world, F&& f) {
+  try {
+    return f();
+  } catch (const communication_error&) {  // says it once, and names who is gone
+    throw;
+  } catch (const echoed_error&) {
+    throw;
+  } catch (const std::exception& e) {
+    require<echoed_error>(world.is_first_to_say(in_words(e)), in_words(e));
+    if (world.rank() == 0)
+      throw;
+    fail<state_error>("rank ", world.rank(), " (", world.host(world.rank()),
+                      "): ", in_words(e));
+  }
+}
+#endif
+
 }  // namespace launch
 
 /// The body of a program's main: runs f with all processes that mpirun started, or with this
@@ -153,7 +174,8 @@ MULTISTAGE_COLD inline int run_together(int& argc,
     mpi_session mpi(argc, argv, {.timeout_seconds = options.timeout_seconds});
     return exit_status([&] {
       launch::check_size(mpi.world().size(), speaks);
-      return launch::as_one_of(mpi.world(), argc, argv, f);
+      return launch::said_once(mpi.world(),
+                               [&] { return launch::as_one_of(mpi.world(), argc, argv, f); });
     });
 #else
     require<state_error>(!launch::is_first(),

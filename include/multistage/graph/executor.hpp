@@ -266,7 +266,9 @@ class executor {
     }
     void backward() {
       backwards = true;
-      for (const step& s : p.backward)
+      const std::vector<index_t> from = complete_from();
+      for (std::size_t k = 0; k < p.backward.size(); ++k) {
+        const step& s = p.backward[k];
         timed(s, [&] {
           if (s.kind == step_kind::remake)
             compute(s.node, true);
@@ -275,6 +277,24 @@ class executor {
           else
             differentiate(s);
         });
+        if (r.asked.complete && (k == 0 || from[k] < from[k - 1]))
+          r.asked.complete(segment, from[k]);
+      }
+    }
+    /// From where on the segment's gradients are complete after each step of backward.
+    std::vector<index_t> complete_from() const {
+      const graph& g = e().graph_;
+      std::vector<index_t> from(p.backward.size());
+      index_t end = g.parameter_range(segment)[0];  // of what later steps add to
+      for (std::size_t k = from.size(); k-- > 0;) {
+        from[k] = end;
+        const node& n = at(p.backward[k].node);
+        for (const int parameter : {n.weight, n.bias})
+          if (parameter >= 0 && p.backward[k].kind == step_kind::backward)
+            end = std::max(end, g.parameters[std::size_t(parameter)].offset +
+                                    e().parameter_size(parameter));
+      }
+      return from;
     }
     template <class F>
     void timed(const step& s, F&& f) {

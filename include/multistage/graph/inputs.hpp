@@ -4,6 +4,7 @@
 //   in[input_slot::image] = x.data();
 //   in[input_slot::noise_level] = c_noise.data();
 #pragma once
+#include <functional>
 #include <optional>
 #include <span>
 
@@ -37,6 +38,10 @@ struct differentiation {
   /// The shards of that batch (shard_sums.hpp): gradients of parameters are chains of additions
   /// over the pieces of each, and a tree over them. Empty: one chain.
   std::span<const index_t> shards{};
+  /// Called in the backward pass, where set: the gradients of a segment's parameters, from an
+  /// element on, have all that these rows add to them. Segments come one after the other,
+  /// decoders first; elements descend.
+  std::function<void(int segment, index_t from)> complete{};
   /// Image and context: added to, like the inputs, in the order of the rows.
   std::array<T*, std::size_t(input_slot::count)> input_gradients{};
   /// Whether either of them is asked for.

@@ -206,8 +206,10 @@ class training_run {
         [&](const loss_point& p, double done) {
           io::json line{{"loss", p.loss}};
           if (processes_.size() > 1) {
+            line["step_seconds"] = p.step_seconds;
             line["bytes_sent"] = p.traffic.bytes;
             line["seconds_exchanging"] = p.traffic.seconds;
+            line["seconds_hidden"] = p.traffic.hidden;
           }
           return journal->observed(p, done, std::move(line), text_of(p));
         },
@@ -293,8 +295,10 @@ class training_run {
     for (const double l : p.loss)
       text += std::isnan(l) ? " -" : " " + detail::short_number(l);
     if (p.traffic.bytes > 0)
-      text += "  sent " + detail::short_number(p.traffic.bytes / (1 << 20)) + " MiB, " +
-              detail::short_number(p.traffic.seconds) + " s";
+      text += "  " + detail::short_number(p.step_seconds) + " s a step, " +
+              std::to_string(std::lround(100 * p.traffic.waiting() / p.step_seconds)) +
+              " % exchanging " + detail::short_number(p.traffic.bytes / (1 << 20)) + " MiB, " +
+              detail::short_number(p.traffic.hidden) + " s of it hidden";
     return text;
   }
   /// False: somebody waits for the end.

@@ -2,7 +2,9 @@
 // blocks of shards, which are the nodes of one tree; what is left of the tree is added up by
 // whoever gets the values, in the tree's order. So the bits are those of one process.
 //
-// Parameters go in buckets of one segment each. Of a bucket every process that has the segment
+// Parameters go in buckets of one segment each, as soon as backward is through with them and
+// beside what is left of it: decoders in their order, then what stages share, the last
+// parameters of each first. Of a bucket every process that has the segment
 // gets its share of the elements from all others, adds it up, and hands the sum round: 2 (n -
 // 1) / n of the gradient leave a process that has one block, as in a ring's all-reduce. A
 // decoder that one process alone has (placement.hpp) is added up there; nothing is sent.
@@ -53,24 +55,56 @@ class gradient_exchange {
       further_.emplace_back(model_.backend(), gradient.extents());
     return further_[k - 1].data();
   }
-  /// The sum of all blocks for the segments that the batch reaches. @param wanted_by who gets
-  /// it
-  void sum(tensor<Scalar, Backend>& gradient,
-           const step_shards& cut,
-           const routing& route,
-           gradient_for wanted_by) {
+  /// Begins a step. Of the segments that the batch reaches sums of all blocks will be there, in
+  /// the gradient, when it is finished. @param gradient must last until then. @param wanted_by
+  /// who gets it
+  void begin(tensor<Scalar, Backend>& gradient,
+             const step_shards& cut,
+             const routing& route,
+             gradient_for wanted_by) {
+    parcels_.clear();
+    next_ = 0;
     if (group_.size() == 1)
       return;
-    for (int segment = 0; segment < model_.network().segments; ++segment) {
+    gradient_ = &gradient;
+    wanted_by_ = wanted_by;
+    const int segments = model_.network().segments;
+    for (int k = 1; k <= segments; ++k) {
+      const int segment = k % segments;  // decoders first
       if (!reaches(route, segment))
         continue;
-      const tree of = tree_of(cut, rows_of_segment(route, segment));
+      const auto of =
+          std::make_shared<const tree>(tree_of(cut, rows_of_segment(route, segment)));
+      const std::ptrdiff_t first = std::ssize(parcels_);
       for_each_bucket(model_.network(), segment, [&](const index_range& bucket) {
-        reduce_scatter(gradient, of, segment, bucket);
-        if (wanted_by != gradient_for::shares)
-          hand_round(gradient, segment, bucket, wanted_by == gradient_for::all);
+        parcels_.push_back({segment, bucket, of});
       });
+      std::reverse(parcels_.begin() + first, parcels_.end());
     }
+    const std::size_t blocks = cut.blocks_of_process(group_.rank()).size();
+    if (blocks > 1)
+      block(blocks - 1, gradient);
+    complete(1, model_.network().parameter_elements);
+  }
+  /// What this process has of a segment is complete from an element on, and of all decoders
+  /// before it: that travels from now on.
+  void complete(int segment, index_t from) {
+    const auto place = [&](int of) {
+      return of == 0 ? model_.network().segments : of;
+    };
+    const auto is_there = [&](const parcel& p) {
+      return p.of->own_numbers.empty() || place(p.segment) < place(segment) ||
+             (p.segment == segment && p.bucket.begin >= from);
+    };
+    while (next_ < parcels_.size() && is_there(parcels_[next_]))
+      start(parcels_[next_++]);
+  }
+  /// Ends a step: sends what was not complete, and waits for everything. @throws
+  /// communication_error
+  void finish() {
+    while (next_ < parcels_.size())
+      start(parcels_[next_++]);
+    group_.finish();
   }
   /// Gives the processes that have a segment, or all, what each has in its share of the
   /// segment's buckets.
@@ -92,6 +126,21 @@ class gradient_exchange {
     std::vector<std::size_t> of_rank;      // how many blocks each process has
     std::vector<std::size_t> own_numbers;  // this process's, as `block` numbers them
   };
+  /// A bucket on its way.
+  struct parcel {
+    int segment;
+    index_range bucket;
+    std::shared_ptr<const tree> of;
+  };
+  void start(const parcel& p) {
+    group_.start(
+        [this, p] {
+          reduce_scatter(*gradient_, *p.of, p.segment, p.bucket);
+          if (wanted_by_ != gradient_for::shares)
+            hand_round(*gradient_, p.segment, p.bucket, wanted_by_ == gradient_for::all);
+        },
+        Backend::on_host);
+  }
   tree tree_of(const step_shards& cut, const index_range& rows) const {
     tree made{shards_of(rows, cut.begins()), {}, {}, {}};
     for (int rank = 0; rank < group_.size(); ++rank) {
@@ -198,8 +247,12 @@ class gradient_exchange {
   process_group group_;
   std::vector<index_range> hosts_;  // by segment
   std::vector<tensor<Scalar, Backend>> further_;
-  std::vector<Scalar> out_;  // what is sent of a bucket
-  std::vector<Scalar> in_;   // what comes
+  tensor<Scalar, Backend>* gradient_ = nullptr;  // of the step at hand
+  gradient_for wanted_by_ = gradient_for::all;
+  std::vector<parcel> parcels_;  // the same on all processes, in the order in which they travel
+  std::size_t next_ = 0;         // of them, to be started
+  std::vector<Scalar> out_;      // what is sent of a bucket
+  std::vector<Scalar> in_;       // what comes
 };
 
 }  // namespace multistage

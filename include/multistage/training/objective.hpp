@@ -113,9 +113,19 @@ class denoising_objective {
     found.route = routed(batch);
     found.losses.assign(std::size_t(rows), 0.0);
     found.cut = shards_of_step(found.route);
-    together(group_, [&] { evaluate_own(batch, numbers, found, gradient); });
-    if (share_losses(found))
-      exchange_.sum(gradient, found.cut, found.route, wanted_by);
+    std::exception_ptr failed;
+    try {
+      exchange_.begin(gradient, found.cut, found.route, wanted_by);
+      evaluate_own(batch, numbers, found, gradient);
+    } catch (...) {
+      failed = std::current_exception();
+    }
+    exchange_.finish();  // the others are in it already
+    together(group_, [&] {
+      if (failed)
+        std::rethrow_exception(failed);
+    });
+    share_losses(found);
     found.rows = std::move(batch.rows);
     return found;
   }
@@ -158,7 +168,8 @@ class denoising_objective {
     for (std::size_t k = 0; k < blocks.size(); ++k) {
       Scalar* const sum = exchange_.block(k, gradient);
       clear(found.route, sum);
-      if (!add_rows(batch, found.cut.rows_of(blocks[k]), numbers, found, sum))
+      block_ = found.cut.rows_of(blocks[k]);
+      if (!add_rows(batch, block_, numbers, found, sum))
         return;
     }
   }
@@ -174,7 +185,7 @@ class denoising_objective {
     if (rows.size() <= at_once_ || shards.size() < 2) {
       for (index_t first = rows.begin; first < rows.end; first += at_once_) {
         found.part = part_of(found.route, first, std::min(at_once_, rows.end - first));
-        add_part(batch, first, numbers, found, sum);
+        add_part(batch, first, numbers, found, sum, rows.size() == block_.size());
         const auto losses = found.losses.begin() + first;
         if (!std::all_of(losses, losses + std::ssize(found.part.order),
                          [](double loss) { return std::isfinite(loss); }))
@@ -213,20 +224,18 @@ class denoising_objective {
                                      common(rows, rows_left).size() > 0, end - begin);
     }
   }
-  /// Gives all processes the losses of all rows. Returns whether they are finite.
-  bool share_losses(evaluated_batch<Scalar>& found) {
-    if (group_.size() > 1) {
-      std::vector<std::size_t> bytes;
-      for (int rank = 0; rank < group_.size(); ++rank)
-        bytes.push_back(std::size_t(found.cut.rows_of_process(rank).size()) * sizeof(double));
-      const index_range mine = found.cut.rows_of_process(group_.rank());
-      const std::vector<double> own(found.losses.begin() + mine.begin,
-                                    found.losses.begin() + mine.end);
-      group_.all_gather(std::as_bytes(std::span(own)),
-                        std::as_writable_bytes(std::span(found.losses)), bytes);
-    }
-    return std::all_of(found.losses.begin(), found.losses.end(),
-                       [](double loss) { return std::isfinite(loss); });
+  /// Gives all processes the losses of all rows.
+  void share_losses(evaluated_batch<Scalar>& found) {
+    if (group_.size() == 1)
+      return;
+    std::vector<std::size_t> bytes;
+    for (int rank = 0; rank < group_.size(); ++rank)
+      bytes.push_back(std::size_t(found.cut.rows_of_process(rank).size()) * sizeof(double));
+    const index_range mine = found.cut.rows_of_process(group_.rank());
+    const std::vector<double> own(found.losses.begin() + mine.begin,
+                                  found.losses.begin() + mine.end);
+    group_.all_gather(std::as_bytes(std::span(own)),
+                      std::as_writable_bytes(std::span(found.losses)), bytes);
   }
   static std::vector<double> sigmas_of(std::span<const training_row> rows) {
     std::vector<double> sigmas;
@@ -247,12 +256,14 @@ class denoising_objective {
     return part;
   }
   /// Adds the gradient of the part of the batch at `first` that `found` says, and writes its
-  /// losses.
+  /// losses. @param to_block whether it is added to what the other processes get, which are
+  /// told of what is complete
   void add_part(const objective_batch<Scalar>& batch,
                 index_t first,
                 const step_numbers& numbers,
                 evaluated_batch<Scalar>& found,
-                Scalar* gradient) {
+                Scalar* gradient,
+                bool to_block) {
     const index_t rows = index_t(found.part.order.size());
     const index_t size = model_.images(1).row_size();
     const std::span<const training_row> part(batch.rows.data() + first, std::size_t(rows));
@@ -277,11 +288,17 @@ class denoising_objective {
                                                  df};
       sum_by_row(backend_, n, size, term, loss + at);
     };
+    differentiation<Scalar> asked{.dropout = numbers.of(purpose::dropout),
+                                  .first_row = first,
+                                  .shards = found.cut.begins()};
+    if (to_block && group_.size() > 1)
+      asked.complete = [&](int segment, index_t from) {
+        const index_range own = found.cut.rows_of_process(group_.rank());
+        if (common(rows_of_segment(found.route, segment), own).end <= first + rows)
+          exchange_.complete(segment, from);
+      };
     model_.engine().differentiate(model_.weights().data(), gradient, prepared.inputs,
-                                  found.part.rows_by_stage, loss_and_gradient,
-                                  {.dropout = numbers.of(purpose::dropout),
-                                   .first_row = first,
-                                   .shards = found.cut.begins()});
+                                  found.part.rows_by_stage, loss_and_gradient, asked);
     found.inputs = prepared.inputs;
     backend_.download(loss, found.losses.data() + first, rows);
   }
@@ -342,6 +359,7 @@ class denoising_objective {
   index_t shards_;
   std::vector<double> work_;  // of a row, by stage
   index_t at_once_ = 0;       // rows, in the batch at hand
+  index_range block_;         // of them, whose sum is at work
   stage_placement placement_;
   process_group group_;
   gradient_exchange<Scalar, Backend> exchange_;

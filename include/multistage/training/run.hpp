@@ -48,7 +48,8 @@ struct loss_point {
   double seconds = 0;            ///< since the run began
   double images_per_second = 0;  ///< in the window
   std::vector<double> loss;      ///< NaN for a stage without rows in the window
-  group_traffic traffic{};       ///< of the window, on this process, where several train
+  double step_seconds = 0;       ///< a step's, in the window
+  group_traffic traffic{};       ///< a step's, likewise, on this process, where several train
 };
 
 /// What a run did.
@@ -139,6 +140,7 @@ run_result run(Trainer& t,
   std::vector<double> rows;  // likewise
   const double images_before = t.images_seen();
   const index_t first_step = t.steps();
+  index_t window_step = first_step;
   double window_images = images_before;
   for (bool go_on = true; go_on;) {
     const auto s = t.step();
@@ -163,8 +165,11 @@ run_result run(Trainer& t,
     if (length >= window_seconds || !go_on) {
       const double rate = (t.images_seen() - window_images) / length;
       loss_point p{s.step, t.images_seen(), r.seconds, rate, {}};
-      p.traffic = processes.traffic().since(traffic);
+      const double steps = double(t.steps() - window_step);
+      p.step_seconds = length / steps;
+      p.traffic = processes.traffic().since(traffic).per(steps);
       traffic = processes.traffic();
+      window_step = t.steps();
       for (std::size_t k = 0; k < sum.size(); ++k)
         p.loss.push_back(sum[k] / rows[k]);
       r.history.push_back(p);
