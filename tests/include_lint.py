@@ -24,6 +24,7 @@ ARROWS = {
     "metrics": ["core", "data", "distributed", "ops", "graph"],
     "io": ["core", "data", "graph", "networks", "stages", "diffusion", "metrics"],
     "runs": ["core", "distributed", "schedule", "data", "stages", "networks", "diffusion", "samplers", "training", "metrics", "io"],
+    "evidence": ["core", "distributed", "schedule", "data", "stages", "networks", "graph", "diffusion", "samplers", "training", "metrics", "io", "runs"],
 }
 UMBRELLAS = {"tensor.hpp", "operations.hpp", "multistage.hpp", "eigen.hpp", "thrust.hpp", "cuda.hpp", "io.hpp", "library.hpp", "runs.hpp"}
 

@@ -1,5 +1,7 @@
 // The report's figures and figures of speech: ticks, axes that say what they are, nearest
 // training images, commands as a shell takes them.
+#include <multistage/evidence/statistics.hpp>
+
 #include "../examples/quickstart_report.hpp"
 #include "catch.hpp"
 
@@ -55,4 +57,66 @@ TEST_CASE("a command is written as a shell takes it back") {
   CHECK(quickstart_origin_of(5, words).command ==
         "./quickstart 'my pictures' --seed 7 'it'\\''s'");
   CHECK(quickstart_origin_of(1, words).machine.find("threads") != std::string::npos);
+}
+
+namespace ms = multistage;
+
+TEST_CASE("Student's t, means with intervals and pairs agree with R") {
+  // qt(0.975, n), and qt(0.995, 4); of one and two degrees of freedom closed forms
+  const std::pair<int, double> known[] = {{1, std::tan(0.475 * 3.14159265358979323846)},
+                                          {2, 0.95 * std::sqrt(2 / 0.0975)},
+                                          {3, 3.18244630528371},
+                                          {4, 2.77644510519779},
+                                          {9, 2.26215716279820},
+                                          {30, 2.04227245630124}};
+  for (const auto& [degrees, bound] : known) {
+    CAPTURE(degrees);
+    CHECK(std::fabs(ms::student_t_bound(0.95, degrees) / bound - 1) < 5e-12);
+  }
+  CHECK(std::fabs(ms::student_t_bound(0.99, 4) / 4.60409487134999 - 1) < 5e-12);
+  // t.test(1:5)
+  const ms::estimate e = ms::mean_of(std::vector<double>{1, 2, 3, 4, 5});
+  CHECK(std::fabs(e.low() - 1.036756838522439) < 1e-11);
+  CHECK(std::fabs(e.high() - 4.963243161477561) < 1e-11);
+  // Pairs that differ by nearly the same each time: far sharper than their own spread.
+  const std::vector<double> a{1.1, 5.2, 9.0};
+  const std::vector<double> b{2.0, 6.2, 10.1};
+  const ms::estimate d = ms::mean_difference(a, b);
+  CHECK(std::fabs(d.mean + 1) < 1e-12);
+  CHECK(std::fabs(d.half - 4.30265272974946 * 0.1 / std::sqrt(3.0)) < 1e-9);
+  CHECK(ms::verdict_of(d) == ms::verdict::lower);
+  CHECK(ms::verdict_of(ms::mean_difference(b, a)) == ms::verdict::higher);
+  CHECK(ms::verdict_of(ms::mean_of(a)) == ms::verdict::open);  // 5.1 +- 9.8
+  CHECK(ms::verdict_of(ms::mean_of(std::vector<double>{-1})) == ms::verdict::open);
+  CHECK_THROWS_AS(ms::mean_difference(a, e.n == 5 ? std::vector<double>{1} : b),
+                  ms::value_error);
+}
+
+TEST_CASE("where a curve first comes down to a value") {
+  const std::vector<double> compute{1, 4, 16};
+  const std::vector<double> quality{8, 4, 2};
+  CHECK(std::fabs(ms::first_reach(compute, quality, 3) - 8) < 1e-12);  // in the middle of 4, 16
+  CHECK(ms::first_reach(compute, quality, 8) == 1);
+  CHECK(ms::first_reach(compute, quality, 2) == 16);
+  CHECK(std::isnan(ms::first_reach(compute, quality, 1.9)));
+  CHECK_THROWS_AS(ms::first_reach(quality, compute, 1), ms::value_error);
+}
+
+TEST_CASE("tables as Markdown and in pages; bands behind curves") {
+  const ms::io::grid t{{"a", "b"}, {{"1|2", "x\ny"}, {"<3"}}};
+  CHECK(ms::io::markdown(t) == "| a | b |\n| --- | --- |\n| 1\\|2 | x y |\n| <3 |  |\n");
+  CHECK(ms::io::report("page").table(t).html().find("<td>&lt;3</td>") != std::string::npos);
+  ms::io::curve c{"c", {1, 10, 100}, {3, 2, 1}, {1, 0, 0}};
+  const auto pale = [&] {
+    int count = 0;
+    const auto p = ms::io::line_chart({c}, "t", "x", "y", false, true).pixels();
+    for (std::size_t i = 0; i < p.bytes.size(); i += 3)
+      count += p.bytes[i] == 255 && p.bytes[i + 1] > 200 && p.bytes[i + 1] < 220;
+    return count;
+  };
+  CHECK(pale() < 50);  // edges of the line
+  c.low = {2.5, 1.5, 0.5};
+  c.high = {3.5, 2.5, 1.5};
+  // The band is 1 high of 3.3 (0.5 to 3.5 with room), over all of 620 x 366 pixels.
+  CHECK(std::fabs(pale() / (620 * 366 / 3.3) - 1) < 0.1);
 }

@@ -130,6 +130,9 @@ struct curve {
   std::vector<double> x;  ///< one a point
   std::vector<double> y;  ///< as many
   colour ink;             ///< colour of the line
+  /// Lower ends of a band around the line; empty: there is none.
+  std::vector<double> low{};
+  std::vector<double> high{};  ///< upper ends, as many
 };
 
 namespace figure_detail {
@@ -140,6 +143,12 @@ inline bool is_point(const curve& k, std::size_t i, bool log_x, bool log_y) {
     return std::isfinite(v) && (!log || v > 0);
   };
   return shown(k.x[i], log_x) && shown(k.y[i], log_y);
+}
+
+/// Whether a curve has a band at a point that can be drawn.
+inline bool has_band(const curve& k, std::size_t i, bool log_y) {
+  return i < k.low.size() && i < k.high.size() && std::isfinite(k.low[i]) &&
+         std::isfinite(k.high[i]) && (!log_y || k.low[i] > 0);
 }
 
 /// What axes show of curves: {x, y}, with room above and below.
@@ -158,6 +167,10 @@ inline std::pair<axis_range, axis_range> ranges_of(const std::vector<curve>& cur
         continue;
       include(x, k.x[i]);
       include(y, k.y[i]);
+      if (has_band(k, i, log_y)) {
+        include(y, k.low[i]);
+        include(y, k.high[i]);
+      }
     }
   // Without any point something is shown all the same: axes with nothing in them.
   const bool nothing = !(x.low <= x.high);
@@ -176,6 +189,32 @@ inline std::pair<axis_range, axis_range> ranges_of(const std::vector<curve>& cur
     y.high += room;
   }
   return {x, y};
+}
+
+/// A curve's band, column of pixels by column, between points along straight lines.
+inline void draw_band(axes& a, const curve& k) {
+  constexpr double strength = 0.18;  // of the ink on white
+  const auto pale = [](double v) {
+    return 1 - strength * (1 - v);
+  };
+  const colour ink{pale(k.ink.r), pale(k.ink.g), pale(k.ink.b)};
+  for (std::size_t i = 0; i + 1 < k.x.size(); ++i) {
+    const auto drawn = [&](std::size_t at) {
+      return is_point(k, at, a.across.log, a.upwards.log) && has_band(k, at, a.upwards.log);
+    };
+    if (!drawn(i) || !drawn(i + 1))
+      continue;
+    const double begin = a.x(k.x[i]);
+    const double end = a.x(k.x[i + 1]);
+    const auto between = [&](const std::vector<double>& y, double share) {
+      return a.y(y[i]) + share * (a.y(y[i + 1]) - a.y(y[i]));
+    };
+    for (double x = begin; x < end; ++x) {
+      const double share = (x - begin) / (end - begin);
+      const double top = between(k.high, share);
+      a.c.rectangle(x, top, 1, std::max(between(k.low, share) - top, 1.0), ink);
+    }
+  }
 }
 
 /// A curve through its points; one that has a single point is a square there.
@@ -219,6 +258,8 @@ inline canvas line_chart(const std::vector<curve>& curves,
   canvas c(860, 480);
   c.text(84, 24, title, 15);
   axes a{c, 84, 46, 620, 366, across, upwards};
+  for (const curve& k : curves)
+    draw_band(a, k);
   a.draw(x_label, y_label);
   double legend = 60;
   for (const curve& k : curves) {

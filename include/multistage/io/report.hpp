@@ -6,6 +6,7 @@
 #pragma once
 #include "../core/utf8.hpp"
 #include "file.hpp"
+#include "grid.hpp"
 
 namespace multistage::io {
 
@@ -44,6 +45,21 @@ class report {
     body_ += "</table>\n";
     return *this;
   }
+  /// Columns with their names.
+  report& table(const grid& t) {
+    const auto row = [&](const std::vector<std::string>& texts, const char* cell) {
+      body_ += "<tr>";
+      for (const std::string& s : texts)
+        body_ += std::string("<") + cell + ">" + escape(s) + "</" + cell + ">";
+      body_ += "</tr>\n";
+    };
+    body_ += "<table class=\"grid\">\n";
+    row(t.header, "th");
+    for (const std::vector<std::string>& texts : t.rows)
+      row(texts, "td");
+    body_ += "</table>\n";
+    return *this;
+  }
   /// The whole page, which needs no other file.
   std::string html() const {
     return "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta "
@@ -56,7 +72,8 @@ class report {
            "#ddd}figcaption{color:#555;font-size:.92rem}table{border-collapse:collapse}"
            "th,td{text-align:left;padding:.25rem 1rem .25rem 0;border-bottom:1px solid "
            "#e4e4e4;font-weight:normal;vertical-align:top}td{overflow-wrap:anywhere;font-"
-           "variant-numeric:tabular-nums}</style></head>\n<body>\n<h1>" +
+           "variant-numeric:tabular-nums}.grid{font-size:.85rem}.grid th{font-weight:600}"
+           "</style></head>\n<body>\n<h1>" +
            title_ + "</h1>\n" + body_ + "</body></html>\n";
   }
   /// Writes the page, atomically. @throws file_error
