@@ -1,11 +1,11 @@
-"""Every header compiles as a translation unit of its own (those for nvcc aside): headers_alone.py PROJECT COMPILER [FLAGS].
+"""Every header compiles as a translation unit of its own (those for nvcc aside): headers_alone.py PROJECT [COMPILER [FLAGS]].
 - Names of std, Eigen and nlohmann come from a header that it, or a header of ours that it includes, asks for: told by the text, which does not depend on what a
   standard library includes by chance;
-- given these, which are read once for all, it compiles without a warning, included twice. A header that another one includes before anything else is
+- where a compiler is named: given these, which are read once for all, it compiles without a warning, included twice. A header that another one includes before anything else is
   compiled by itself there: only the others are asked."""
 import concurrent.futures, functools, pathlib, re, subprocess, sys, tempfile
 
-source, compiler, flags = pathlib.Path(sys.argv[1]), sys.argv[2], [f for f in sys.argv[3:] if f]
+source, compiler, flags = pathlib.Path(sys.argv[1]), "".join(sys.argv[2:3]), [f for f in sys.argv[3:] if f]
 root = (source / "include" / "multistage").resolve()
 headers = [p for p in sorted(root.rglob("*.hpp")) if "backend/cuda" not in p.as_posix() and p.name != "cuda.hpp"]
 bad = 0
@@ -97,6 +97,11 @@ for header in headers:
     for names, folder in OTHERS:
         if names.search(text) and not any(folder in h for h in asked_for(header)):
             wrong(header, f"{folder[:-1]} is used and not included")
+
+
+if not compiler:
+    print(f"{len(headers)} headers, {bad} names that are not asked for")
+    sys.exit(bool(bad))
 
 
 def flags_of(package):
