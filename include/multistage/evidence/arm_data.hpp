@@ -4,6 +4,13 @@
 //   const arm_data d(cpu(), a, out, inception);
 //   d.config().model.stages.widths;
 #pragma once
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
 #include "../io/autoencoder_file.hpp"
 #include "../runs/training_run.hpp"
 #include "../stages/interval_clustering.hpp"

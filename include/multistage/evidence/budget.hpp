@@ -9,7 +9,13 @@
 // It ends behind the step that reaches the limit, so that the end is a function of the run's
 // configuration alone and not of the clock.
 #pragma once
+#include <span>
+#include <string>
+#include <vector>
+
+#include "../graph/cost.hpp"
 #include "../training/checkpoint.hpp"
+#include "../training/trainer.hpp"
 #include "statistics.hpp"
 
 namespace multistage {

@@ -5,7 +5,14 @@
 //   for (const cell& c : cells_of(e))
 //     if (!read_record(out, c.name).ended) ...
 #pragma once
+#include <cmath>
 #include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "../io/json_lines.hpp"
 #include "experiment.hpp"

@@ -5,6 +5,15 @@
 //   cell_run run(cpu(), e, c, data, stages, found, out);
 //   run.work(told);                                  // false: a signal asked to end
 #pragma once
+#include <algorithm>
+#include <filesystem>
+#include <functional>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "arm_data.hpp"
 #include "budget.hpp"
 #include "draw.hpp"

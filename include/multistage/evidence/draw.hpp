@@ -3,7 +3,12 @@
 //
 //   const drawn_pictures p = draw_pictures(model, {.sampler = "unipc"}, "0-255", {});
 #pragma once
+#include <algorithm>
 #include <chrono>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "../diffusion/latent_decoder.hpp"
 #include "../samplers/by_name.hpp"

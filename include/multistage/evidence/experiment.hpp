@@ -11,7 +11,12 @@
 //   e.arm_of("edm-multi").run.training.batch_size;
 #pragma once
 #include <algorithm>
+#include <initializer_list>
+#include <iterator>
 #include <map>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "../runs/configuration_file.hpp"
 
@@ -120,11 +125,11 @@ struct table_group {
 
 /// A table of trained arms, or of ways to draw with them.
 struct result_table {
-  std::string number{};  ///< as --table takes it
-  std::string title{};   ///< its heading
-  std::string text{};    ///< what it asks
-  std::vector<table_group> groups{};
-  std::vector<drawing> drawings{};  ///< rows of each group's arms; none: rows are the arms
+  std::string number{};               ///< as --table takes it
+  std::string title{};                ///< its heading
+  std::string text{};                 ///< what it asks
+  std::vector<table_group> groups{};  ///< each with a table of its own
+  std::vector<drawing> drawings{};    ///< rows of each group's arms; none: rows are the arms
 
   /// Names the settings (core/options.hpp); "groups" and "drawings" are lists.
   template <class Self, class Visit>

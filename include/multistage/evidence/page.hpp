@@ -3,6 +3,12 @@
 //
 //   write_page(experiment_results(e, "out"), made);   // out/report.html, out/evidence.md
 #pragma once
+#include <algorithm>
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "../io/figures.hpp"
 #include "../io/npy.hpp"
 #include "../io/report.hpp"

@@ -6,7 +6,11 @@
 //   meter(pictures, extents).frechet;
 #pragma once
 #include <optional>
+#include <span>
+#include <string>
+#include <vector>
 
+#include "../distributed/process_group.hpp"
 #include "../io/file.hpp"
 #include "../io/images.hpp"
 #include "../io/inception_file.hpp"

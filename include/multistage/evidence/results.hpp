@@ -5,6 +5,14 @@
 //   const experiment_results r(e, "out");
 //   const grid t = table_of(r, e.tables[0]);          // header and rows of text
 #pragma once
+#include <cmath>
+#include <cstdio>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "../io/grid.hpp"
 #include "cell.hpp"
 #include "statistics.hpp"

@@ -5,7 +5,15 @@
 //
 //   const int signal = work_through(cpu(1), e, "out", "");
 #pragma once
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "../core/progress.hpp"
 #include "../io/run_lock.hpp"
