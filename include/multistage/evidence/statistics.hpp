@@ -121,9 +121,10 @@ inline double first_reach(std::span<const double> compute,
                           double value) {
   require<value_error>(compute.size() == quality.size(), "first_reach: ", compute.size(),
                        " points of compute, ", quality.size(), " of quality");
-  for (std::size_t i = 0; i < compute.size(); ++i) {
+  for (std::size_t i = 0; i < compute.size(); ++i)
     require<value_error>(compute[i] > (i > 0 ? compute[i - 1] : 0), "first_reach: point ", i,
                          " is at ", compute[i], "; compute ascends above 0");
+  for (std::size_t i = 0; i < compute.size(); ++i) {
     if (!(quality[i] <= value))
       continue;
     if (i == 0)
