@@ -64,13 +64,14 @@ def quicker(line, code):
     archive = build / "libmultistage_compiled.a" if build else None
     flags = ["-O1", *(["-DMULTISTAGE_COMPILED"] if archive and archive.exists() else [])]
     if "<multistage/multistage.hpp>" in code:
-        made = read_once / "multistage" / "multistage.hpp.gch"
-        if not made.exists():
-            made.parent.mkdir()
-            options = [w for w in shlex.split(line)[1:] if w.startswith("-") and not re.match("-[loI]", w)]
-            header = source / "include" / "multistage" / "multistage.hpp"
-            subprocess.run([compiler, *options, f"-I{source / 'include'}", "-isystem", "/usr/include/eigen3", *flags, "-x", "c++-header", str(header), "-o", str(made)], check=True)
-        flags += [f"-I{read_once}", "-include", "multistage/multistage.hpp"]
+        header = read_once / "library.hpp"
+        if not header.exists():
+            header.write_text("#include <multistage/multistage.hpp>\n")
+            words = shlex.split(re.sub(r"\$\(.*?\)", "", line))
+            options = [w for w in words[1:] if w.startswith("-") and not re.match("-[loI]", w)]
+            command = [compiler, *options, *flags, f"-I{source / 'include'}", "-isystem", "/usr/include/eigen3", "-x", "c++-header", str(header)]
+            subprocess.run(command, check=True)  # beside it, where the compiler looks
+        flags += ["-include", str(header)]
     return " " + " ".join([*flags, *([str(archive)] if archive and archive.exists() else [])])
 
 
