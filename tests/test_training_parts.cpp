@@ -138,6 +138,30 @@ TEST_CASE("stratified rows take equal shares of stages and levels") {
   CHECK(quarter == std::vector<int>{2, 2, 2, 2});
 }
 
+TEST_CASE("batches of one stage each come as often as the stages' shares say") {
+  for (const bool stratified : {false, true}) {
+    const ms::trainer_options o{
+        .levels = mine::even_levels{}, .stratified = stratified, .one_stage_a_batch = true};
+    const ms::partition stages({2.5});  // three quarters, and one
+    const ms::row_draws draws(o, stages);
+    const int steps = 4000;
+    int lower = 0;
+    double mean = 0;
+    for (int step = 0; step < steps; ++step) {
+      const auto rows = draws.draw(4, std::vector<double>{0.75, 0.25}, {7, step});
+      const int stage = stages.stage(rows[0].sigma);
+      for (const ms::training_row& r : rows) {
+        REQUIRE(stages.stage(r.sigma) == stage);
+        mean += r.sigma / (4 * steps);
+      }
+      lower += stage == 0;
+    }
+    // Five standard deviations: of the share, and of the mean of levels between 1 and 3.
+    CHECK(lower / double(steps) == Approx(0.75).margin(5 * std::sqrt(0.75 * 0.25 / steps)));
+    CHECK(mean == Approx(2).margin(5 * std::sqrt(1.0 / 3 / steps)));
+  }
+}
+
 TEST_CASE("a distribution of one's own draws inside the stages") {
   const ms::noise_level_draws levels = mine::even_levels{};
   CHECK(levels.name() == "custom");

@@ -47,6 +47,7 @@ struct trainer_options {
   std::vector<double> stage_kimg{};  ///< by stage
   double label_dropout = 0;          ///< 0.1 is usual where guidance is wanted
   bool one_after_the_other = false;
+  bool one_stage_a_batch = false;  ///< as separate networks are trained
   double least_stage_share = 0;
   bool checkpoint_activations = false;
   bool shard_state = false;
@@ -148,6 +149,9 @@ struct trainer_options {
     visit(option{"one_after_the_other",
                  "the lowest stage that is not done gets all rows; needs stage_kimg"},
           self.one_after_the_other);
+    visit(option{"one_stage_a_batch",
+                 "all rows of a step are of one stage, drawn by the stages' shares"},
+          self.one_stage_a_batch);
   }
 };
 

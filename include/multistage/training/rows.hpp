@@ -2,7 +2,9 @@
 // draw is a function of (seed, step), so a run that was stopped and resumed equals one that was
 // not, bit by bit.
 #pragma once
+#include <algorithm>
 #include <span>
+#include <vector>
 
 #include "../data/batch_reader.hpp"
 #include "options.hpp"
@@ -20,19 +22,27 @@ struct training_row {
 /// Draws stages and noise levels of rows.
 class row_draws {
  public:
-  /// By trainer_options: levels, stratified and importance.
+  /// By trainer_options: levels, stratified, one_stage_a_batch and importance.
   row_draws(const trainer_options& o, partition stages)
       : stages_(std::move(stages)),
         levels_(o.levels),
         stratified_(o.stratified),
+        one_stage_(o.one_stage_a_batch),
         importance_(o.importance, stages_.stage_count()) {}
 
   /// Rows with stages by their shares, and noise levels inside the stages. Images are to be
   /// drawn yet.
   std::vector<training_row> draw(index_t count,
-                                 std::span<const double> shares,
+                                 std::span<const double> all_shares,
                                  const step_numbers& numbers) const {
     const random_stream level = numbers.of(purpose::noise_level);
+    std::vector<double> shares(all_shares.begin(), all_shares.end());
+    if (one_stage_) {
+      double u = level.uniform(2 * std::uint64_t(count));  // behind those of the rows
+      const int stage = take_stage(all_shares, u);
+      std::fill(shares.begin(), shares.end(), 0.0);
+      shares[std::size_t(stage)] = 1;
+    }
     std::vector<training_row> rows(static_cast<std::size_t>(count));
     for (index_t r = 0; r < count; ++r) {
       // Stratified: row r takes its turn among the rows, shifted by one number a step; what is
@@ -83,6 +93,7 @@ class row_draws {
   partition stages_;
   noise_level_draws levels_;
   bool stratified_;
+  bool one_stage_;
   importance_sampler importance_;
 };
 
