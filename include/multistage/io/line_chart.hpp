@@ -4,6 +4,7 @@
 //   const curve loss{"stage 0", steps, losses, stage_colour(0)};
 //   line_chart({loss}, "Loss", "kimg", "loss", true).save("loss.png");     // y logarithmic
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <utility>
@@ -146,9 +147,9 @@ inline bool is_point(const curve& k, std::size_t i, bool log_x, bool log_y) {
 }
 
 /// Whether a curve has a band at a point that can be drawn.
-inline bool has_band(const curve& k, std::size_t i, bool log_y) {
+inline bool has_band(const curve& k, std::size_t i) {
   return i < k.low.size() && i < k.high.size() && std::isfinite(k.low[i]) &&
-         std::isfinite(k.high[i]) && (!log_y || k.low[i] > 0);
+         std::isfinite(k.high[i]);
 }
 
 /// What axes show of curves: {x, y}, with room above and below.
@@ -167,7 +168,7 @@ inline std::pair<axis_range, axis_range> ranges_of(const std::vector<curve>& cur
         continue;
       include(x, k.x[i]);
       include(y, k.y[i]);
-      if (has_band(k, i, log_y)) {
+      if (has_band(k, i) && !log_y) {  // a logarithmic axis cuts them: low ends may be anywhere
         include(y, k.low[i]);
         include(y, k.high[i]);
       }
@@ -191,23 +192,28 @@ inline std::pair<axis_range, axis_range> ranges_of(const std::vector<curve>& cur
   return {x, y};
 }
 
-/// A curve's band, column of pixels by column, between points along straight lines.
+/// A curve's band between points along straight lines, cut where the axes end: column of pixels
+/// by column, with dashed edges, since another band may lie over it.
 inline void draw_band(axes& a, const curve& k) {
   constexpr double strength = 0.18;  // of the ink on white
   const auto pale = [](double v) {
     return 1 - strength * (1 - v);
   };
   const colour ink{pale(k.ink.r), pale(k.ink.g), pale(k.ink.b)};
+  const auto drawn = [&](std::size_t i) {
+    return is_point(k, i, a.across.log, a.upwards.log) && has_band(k, i);
+  };
+  const auto height = [&](double v) {
+    const bool below = a.upwards.log && v <= 0;
+    return below ? a.top + a.height : std::clamp(a.y(v), a.top, a.top + a.height);
+  };
   for (std::size_t i = 0; i + 1 < k.x.size(); ++i) {
-    const auto drawn = [&](std::size_t at) {
-      return is_point(k, at, a.across.log, a.upwards.log) && has_band(k, at, a.upwards.log);
-    };
     if (!drawn(i) || !drawn(i + 1))
       continue;
     const double begin = a.x(k.x[i]);
     const double end = a.x(k.x[i + 1]);
     const auto between = [&](const std::vector<double>& y, double share) {
-      return a.y(y[i]) + share * (a.y(y[i + 1]) - a.y(y[i]));
+      return height(y[i]) + share * (height(y[i + 1]) - height(y[i]));
     };
     for (double x = begin; x < end; ++x) {
       const double share = (x - begin) / (end - begin);
@@ -215,6 +221,11 @@ inline void draw_band(axes& a, const curve& k) {
       a.c.rectangle(x, top, 1, std::max(between(k.low, share) - top, 1.0), ink);
     }
   }
+  for (const std::vector<double>* edge : {&k.low, &k.high})
+    for (std::size_t i = 0; i + 1 < k.x.size(); ++i)
+      if (drawn(i) && drawn(i + 1))
+        a.c.line(a.x(k.x[i]), height((*edge)[i]), a.x(k.x[i + 1]), height((*edge)[i + 1]),
+                 k.ink, 0.5, true);
 }
 
 /// A curve through its points; one that has a single point is a square there.
@@ -255,7 +266,13 @@ inline canvas line_chart(const std::vector<curve>& curves,
                          " x and ", k.y.size(), " y; give as many of each");
   }
   const auto [across, upwards] = ranges_of(curves, log_x, log_y);
-  canvas c(860, 480);
+  std::size_t longest = 0;  // of the names
+  for (const curve& k : curves)
+    longest = std::max(longest, k.name.size());
+  constexpr std::size_t usual = 16;  // letters that the usual width has room for
+  constexpr std::size_t most = 100;
+  constexpr int letter = 8;
+  canvas c(longest <= usual ? 860 : 760 + letter * int(std::min(longest, most)), 480);
   c.text(84, 24, title, 15);
   axes a{c, 84, 46, 620, 366, across, upwards};
   for (const curve& k : curves)
