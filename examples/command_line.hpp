@@ -57,10 +57,25 @@ inline CLI::Validator seed_number() {
   return CLI::Validator(problem, "0 to 2^64 - 1");
 }
 
-/// Takes the name of a host backend and its number of threads.
+/// The backends that a program was built with (backends.hpp).
+inline std::vector<std::string> backend_names() {
+  return {
+#ifdef MULTISTAGE_WITH_EIGEN
+      "eigen",
+#endif
+#ifdef MULTISTAGE_WITH_THRUST
+      "thrust",
+#endif
+#ifdef __CUDACC__
+      "cuda",
+#endif
+      "cpu"};
+}
+
+/// Takes the name of a backend and its number of threads.
 inline void add_backend(CLI::App& app, std::string& backend, int& threads) {
   app.add_option("--backend", backend, "that networks compute on")
-      ->check(CLI::IsMember({"cpu", "eigen", "thrust"}))
+      ->check(CLI::IsMember(backend_names()))
       ->capture_default_str();
   app.add_option("--threads", threads, "0: one a processor that may be used")
       ->check(CLI::Range(0, 1024))

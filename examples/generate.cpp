@@ -64,7 +64,7 @@ output output_of(const std::string& path) {
 std::string hash_of(const std::string& path) {
   if (path.empty())
     return "";
-  const ms::io::byte_source file(path);
+  const ms::io::byte_source file(ms::io::checkpoint_of(path));
   std::string parts;
   constexpr std::uint64_t block = std::uint64_t{1} << 24;
   for (std::uint64_t at = 0; at < file.size(); at += block)
@@ -239,7 +239,11 @@ class destination {
               const json& origin,
               const ms::shape& drawn,
               ms::process_group world)
-      : s_(s), origin_(origin), drawn_(drawn), kind_(output_of(s.out)), world_(world) {
+      : s_(s),
+        origin_(origin),
+        drawn_(drawn),
+        kind_(output_of(s.out)),
+        world_(world) {
     const int square = std::max(1, int(std::lround(std::sqrt(double(drawn.rows)))));
     columns_ = s.columns > 0  ? s.columns
                : s.label_grid ? int(ms::seed_list(s.seeds).size())
@@ -409,7 +413,7 @@ int main(int argc, char** argv) {
   named_sampler sampler("generate");
   CLI::App app{
       "Draws pictures with a checkpoint; a seed gives the same picture whatever the batch"};
-  app.add_option("MODEL", s.model, "a checkpoint");
+  app.add_option("MODEL", s.model, "a checkpoint, or the folder of the run that has it");
   app.add_option("--out", s.out,
                  "a .png (grid), a .npz, or a folder (a PNG a seed, gone on with)")
       ->capture_default_str();

@@ -2,24 +2,24 @@
 
 #include <multistage/io.hpp>
 
-#include "host_backend.hpp"
+#include "backends.hpp"
 
 namespace ms = multistage;
 
 struct host_models::chosen {
-  host_backend backend;
+  any_backend backend;
 };
 
 namespace {
 /// What samplers walk on beside a backend.
-ms::cpu walker_beside(const host_backend& backend, int threads) {
+ms::cpu walker_beside(const any_backend& backend, int threads) {
   const auto* const cpu = std::get_if<ms::cpu>(&backend);
   return cpu != nullptr ? *cpu : ms::cpu(threads);
 }
 }  // namespace
 
 host_models::host_models(const std::string& backend, int threads)
-    : backend_(new chosen{host_backend_of(backend, threads)}),
+    : backend_(new chosen{backend_of(backend, threads)}),
       walker_(walker_beside(backend_->backend, threads)) {}
 
 ms::any_model host_models::load(const std::string& path) const {

@@ -7,8 +7,8 @@
 #include <multistage/metrics/frechet_distance.hpp>
 #include <multistage/multistage.hpp>
 
+#include "backends.hpp"
 #include "command_line.hpp"
-#include "host_backend.hpp"
 #include "quickstart_origin.hpp"
 #include "quickstart_report.hpp"
 
@@ -163,7 +163,7 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   app.add_option("--backend", s.backend, "that computes")
-      ->check(CLI::IsMember({"cpu", "eigen", "thrust"}))
+      ->check(CLI::IsMember(command_line::backend_names()))
       ->capture_default_str();
   app.add_option("--data", s.data, "images, npy [n, 8, 8] of integers 0..16 or floats -1..1")
       ->capture_default_str();
@@ -172,6 +172,6 @@ int main(int argc, char** argv) {
                "with --resume: go on although the images are others than before");
   return command_line::run(app, argc, argv, [&] {
     return std::visit([&](const auto& backend) { return quickstart(backend, s); },
-                      host_backend_of(s.backend, s.threads));
+                      backend_of(s.backend, s.threads));
   });
 }

@@ -9,15 +9,19 @@
 #include <multistage/runs/restarts.hpp>
 #include <sstream>
 
+#include "backends.hpp"
 #include "command_line.hpp"
-#include "host_backend.hpp"
 
 #ifdef MULTISTAGE_COMPILED_HOSTS  // whole runs on these backends, too
 namespace multistage {
+#ifdef MULTISTAGE_WITH_EIGEN
 MULTISTAGE_RUNS(extern template, eigen)
 MULTISTAGE_AUTOENCODERS(extern template, float, eigen)
+#endif
+#ifdef MULTISTAGE_WITH_THRUST
 MULTISTAGE_RUNS(extern template, thrust_host)
 MULTISTAGE_AUTOENCODERS(extern template, float, thrust_host)
+#endif
 }  // namespace multistage
 #endif
 
@@ -157,7 +161,7 @@ int train_autoencoder(const settings& s,
   const ms::run_directory place(
       s.out, s.resume ? ms::run_directory::resume : ms::run_directory::begin);
   return std::visit([&](const auto& b) { return train_autoencoder(b, s, c, place); },
-                    host_backend_of(s.backend, s.threads));
+                    backend_of(s.backend, s.threads));
 }
 
 template <class Backend>
@@ -207,7 +211,7 @@ int train(const settings& s,
   if (s.resume)
     c = configuration_of(s, options, &place);
   return std::visit([&](const auto& b) { return train(b, s, *c, place, world); },
-                    host_backend_of(s.backend, s.threads));
+                    backend_of(s.backend, s.threads));
 }
 
 /// Watches a run of this program under mpirun, or of one process, and starts it again.

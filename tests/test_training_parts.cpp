@@ -470,6 +470,20 @@ TEST_CASE("several averages, each by its segment's own images, resumed and made 
   CHECK(made < 0.1 * other);
   CHECK_THAT(message([&] { ms::average_of_series(snapshots, 0.3, later); }),
              Catch::Contains("0.288675"));
+  // Snapshots of two runs are no series.
+  ms::trainer_options elsewhere = o;
+  elsewhere.seed += 1;
+  auto others = model();
+  ms::trainer stranger{others, std::span<const float>(images), others.images(20), elsewhere};
+  stranger.step();
+  ms::save_snapshot(dir / "stranger", stranger);
+  const auto before = later.weights().to_host();
+  CHECK_THAT(message([&] {
+               ms::average_of_series(
+                   std::vector<std::string>{snapshots.back(), dir / "stranger"}, 0.1, later);
+             }),
+             Catch::Contains("stranger is of another run than"));
+  CHECK(later.weights().to_host() == before);
 
   // Resumed half way: the same bits in everything that moves.
   auto again = model();

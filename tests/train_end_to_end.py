@@ -66,8 +66,10 @@ check(distances and all(l["n"] == 16 and "hash" in l["features"] and l["frechet_
 page = (whole / "report.html").read_text()
 for text in ("Loss of each stage", "How alike the optimal denoisers", "training.batch_size", "preset quickstart", "hash"):
     check(text in page, text, "is not on the page")
-r = subprocess.run([generate, str(whole / "model.safetensors"), "--seeds", "0-3", "--out", str(scratch / "samples.png")], capture_output=True, text=True)
+r = subprocess.run([generate, str(whole), "--seeds", "0-3", "--out", str(scratch / "samples.png")], capture_output=True, text=True)  # the run's newest
 check(r.returncode == 0, r.stderr)
+r = subprocess.run([generate, str(whole / "snapshots"), "--out", str(scratch / "none.png")], capture_output=True, text=True)
+check(r.returncode == 2 and "a folder without model.safetensors" in r.stderr, r.returncode, r.stderr)
 
 # The stages are known the next time; the same run, stopped in the middle by a limit and by signals, ends with the same weights.
 parts = scratch / "parts"

@@ -50,14 +50,30 @@ struct tensor_entry {
   }
 };
 
+/// What a run's newest checkpoint is called in its folder.
+inline constexpr const char* checkpoint_name = "model.safetensors";
+
+/// The file that a path means: itself, or of a run's folder its newest checkpoint.
+/// @throws file_error for a folder without one
+MULTISTAGE_COLD inline std::string checkpoint_of(const std::string& path) {
+  if (!std::filesystem::is_directory(path))
+    return path;
+  const std::string file = (std::filesystem::path(path) / checkpoint_name).string();
+  require<file_error>(std::filesystem::exists(file), path, ": a folder without ",
+                      checkpoint_name,
+                      "; name a file, or the folder of a run that has saved a checkpoint");
+  return file;
+}
+
 /// A safetensors file: its header is read when it is opened, a tensor's bytes when they are
 /// asked for. Copies share the open file.
 /// @throws file_error with file, place and reason for anything that is not right.
 class safetensors {
  public:
-  /// Opens a file and reads its header. @throws file_error
-  explicit safetensors(std::string path)
-      : path_(std::move(path)),
+  /// Opens a file, or the newest checkpoint of a run's folder, and reads its header.
+  /// @throws file_error
+  explicit safetensors(const std::string& path)
+      : path_(checkpoint_of(path)),
         source_(path_) {
     parse();
   }
@@ -68,7 +84,7 @@ class safetensors {
     parse();
   }
 
-  /// As it was given.
+  /// The file.
   const std::string& path() const {
     return path_;
   }

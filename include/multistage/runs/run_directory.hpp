@@ -43,7 +43,7 @@ class run_directory {
   }
   /// The newest checkpoint.
   std::string checkpoint() const {
-    return path_ + "/model.safetensors";
+    return path_ + "/" + io::checkpoint_name;
   }
   /// Whether there is one.
   bool has_checkpoint() const {

@@ -23,15 +23,16 @@ struct snapshot_average {
 
 namespace checkpoint_detail {
 
-/// By what snapshots of one run are known.
+/// By what snapshots of one run are known; checkpoints of older versions have it elsewhere.
 inline std::string run_of(const io::safetensors& f) {
-  if (!f.metadata().count("training"))
-    return "";
-  const io::json_document j = f.meta_json("training");
-  const auto text = [&](const char* key) {
-    return j->is_object() && j->contains(key) ? (*j)[key].dump() : std::string();
-  };
-  return text("seed") + " " + text("images");
+  for (const char* section : {"averages", "training"}) {
+    if (!f.metadata().count(section))
+      continue;
+    const io::json_document j = f.meta_json(section);
+    if (j->is_object() && j->contains("seed") && j->contains("images"))
+      return (*j)["seed"].dump() + " " + (*j)["images"].dump();
+  }
+  return "";
 }
 
 /// What each average counts in one segment. @param images that the segment had seen, by file

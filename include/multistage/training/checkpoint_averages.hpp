@@ -63,6 +63,8 @@ void add_averages(io::safetensors_writer& w,
     return;
   io::json_document j(io::json::object());
   j.set("segment_images", t.segment_images());
+  j.set("seed", t.options().seed);  // by these, averages of one run are known
+  j.set("images", t.images_fingerprint());
   j.edit()["kept"] = std::move(kept.edit());
   w.metadata["averages"] = j->dump();
 }
