@@ -44,6 +44,8 @@ for strike in range(count):
     by[kind] += 1
     limit = numbers.randrange(1, model.stat().st_size) if kind == "disk" else None
     p = started(struck, "--kimg", "1000000", "--steps", "0", limit=limit)
+    if numbers.random() < 0.75:  # else perhaps before the first step
+        p.stderr.readline()  # it trains
     time.sleep(numbers.uniform(0.02, 1.2))
     p.send_signal(signal.SIGKILL if kind == "kill" else signal.SIGTERM)
     said = p.communicate(timeout=120)[1]

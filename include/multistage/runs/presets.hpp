@@ -42,8 +42,8 @@ inline run_configuration quickstart() {
 }
 
 /// Pictures of 32x32 on a desktop: something to show after minutes. Few channels where there
-/// are many pixels, more below: 45 million multiply-accumulates a picture, of which two cores
-/// see some hundred thousand in ten minutes.
+/// are many pixels, more below: 70 million multiply-accumulates a picture, so that two cores
+/// see each of a thousand pictures dozens of times in ten minutes.
 inline run_configuration small_32() {
   run_configuration c;
   c.model.network = song_unet{.resolution = 32,
