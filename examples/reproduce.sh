@@ -26,6 +26,8 @@ if [ "$scale" = full ]; then
 fi
 bash "$here/examples/setup.sh" "${packages[@]}"
 mkdir -p "$out"
+out=$(cd "$out" && pwd)
+[ -z "$data" ] || data=$(cd "$data" && pwd)
 (
   cd "$here"
   cmake --preset native -DMULTISTAGE_BUILD_TESTS=OFF -DMULTISTAGE_BUILD_BENCH=OFF -B build/reproduce >"$out/build.log" 2>&1 || { cat "$out/build.log" >&2; exit 2; }
