@@ -62,7 +62,7 @@ stops = 0
 while True:
     p = subprocess.Popen([str(programs / "reproduce"), str(stopped), *map(str, COMMAND)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        out, err = p.communicate(timeout=1 + 0.4 * stops)
+        out, err = p.communicate(timeout=0.6 * 2**stops)
     except subprocess.TimeoutExpired:
         p.send_signal(signal.SIGTERM)
         out, err = p.communicate(timeout=60)
