@@ -91,6 +91,7 @@ for name in cells:
         check(point["images"] % batch == 0 and min(start["macs"]) <= point["spent"] / point["images"] <= max(start["macs"]), name, point)
 unified = lines(whole / "cells" / "edm-unified.seed0.jsonl")
 check(unified[-2]["spent"] == unified[-2]["images"] * unified[0]["macs"][0], unified[-2])
+check(unified[-2]["sampling_macs"] == unified[-2]["evaluations"] * unified[0]["macs"][0], unified[-2])
 
 # --- Quality of a cell, by its checkpoint: generate draws, evaluate measures against the images that this script finds to be held out ------------
 raw = DIGITS.read_bytes()

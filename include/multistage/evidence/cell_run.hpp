@@ -224,7 +224,9 @@ class cell_run {
     m.images = trainer_->images_seen();
     m.seconds = seconds_;
     m.evaluations = std::accumulate(drawn_.evaluations.begin(), drawn_.evaluations.end(), 0.0);
-    m.sampling_macs = weighted_sum(drawn_.evaluations, budgeted_->macs());
+    const double without_encoder = m.evaluations - drawn_.encoder_evaluations;
+    m.sampling_macs = weighted_sum(drawn_.evaluations, budgeted_->macs()) -
+                      without_encoder * double(cost_of_segment(model_->network(), 0).macs);
     m.sampling_seconds = drawn_.seconds / double(drawn_.extents.rows);
     m.drawing = row;
     m.quality = data_.meter()(drawn_.values, drawn_.extents);

@@ -23,6 +23,7 @@ struct drawn_pictures {
   std::vector<float> values;        ///< [n, h, w, c] in [-1, 1]
   shape extents{};                  ///< of them
   std::vector<double> evaluations;  ///< of a picture, by stage
+  double encoder_evaluations = 0;   ///< how many of them ran the shared encoder
   double seconds = 0;               ///< of all of them, decoding aside
 };
 
@@ -71,6 +72,7 @@ drawn_pictures draw_pictures(dynamic_model<Scalar, Backend>& model,
   p.extents = result->extents;
   p.seconds = seconds;
   p.evaluations.assign(result->evaluations.begin(), result->evaluations.end());
+  p.encoder_evaluations = double(result->encoder_evaluations);
   if (decoder) {
     result->images = (*decoder)(result->images, result->extents);
     p.extents = decoder->extents(result->extents);
