@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <multistage/core/program.hpp>
 #include <multistage/distributed/mpi.hpp>
+#include <multistage/distributed/process_group.hpp>
 #include <multistage/distributed/together.hpp>
 #include <string>
 
@@ -13,7 +14,7 @@ namespace ms = multistage;
 int main(int argc, char** argv) {
   ms::mpi_session mpi(argc, argv, {.timeout_seconds = 3});
   return ms::exit_status([&] {
-    ms::mpi_communicator& group = mpi.world();
+    ms::process_group group = mpi.world();
     const std::string fault = argc > 2 ? argv[1] : "";
     const bool mine = argc > 2 && std::atoi(argv[2]) == group.rank();
     const int steps = argc > 3 ? std::atoi(argv[3]) : 100;
@@ -44,7 +45,15 @@ int main(int argc, char** argv) {
         if (mine && step == 50 && fault == "together")
           throw ms::file_error("model.safetensors: no space left on the device");
       });
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      int ranks = 0;
+      group.start([&] {
+        for (const int rank : ms::values_of_all(group, group.rank()))
+          ranks += rank;
+      });
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));  // as if it computed
+      group.finish();
+      if (ranks != group.size() * (group.size() - 1) / 2)
+        throw ms::state_error("not all were there");
     }
     if (group.rank() == 0)
       std::printf("done\n");

@@ -1,5 +1,8 @@
 // Training on several processes: bits of one process, whatever their number and threads;
 // checkpoints that any number of processes goes on from; what one process meets, all hear of.
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <csignal>
 #include <cstring>
 #include <filesystem>
@@ -112,6 +115,20 @@ std::optional<ms::process_group> first_of_all(int size) {
     return std::nullopt;
   return ms::mpi_communicator(part, {.timeout_seconds = 60});
 }
+/// How much of what lies in whole pages is in memory, as the system sees it. Pages may be huge
+/// ones, which bring what lies beside them.
+double resident_share(const float* begin, const float* end) {
+  constexpr std::uintptr_t page = std::uintptr_t{2} << 20;
+  const auto first = (reinterpret_cast<std::uintptr_t>(begin) + page - 1) / page * page;
+  const auto behind = reinterpret_cast<std::uintptr_t>(end) / page * page;
+  REQUIRE(first < behind);
+  std::vector<unsigned char> pages((behind - first) / std::uintptr_t(::getpagesize()));
+  REQUIRE(::mincore(reinterpret_cast<void*>(first), behind - first, pages.data()) == 0);
+  double there = 0;
+  for (const unsigned char p : pages)
+    there += p & 1;
+  return there / double(pages.size());
+}
 /// A folder that all processes see.
 struct shared_folder {
   std::string path;
@@ -193,6 +210,34 @@ TEST_CASE("decoders that live on processes of their own are trained as by one pr
   const double shared = double(end - begin) * sizeof(float);
   CHECK(all >= 2 * shared);
   CHECK(all <= 2 * shared + 2e4);
+}
+
+TEST_CASE("a process holds weights and gradients of its own decoders alone") {
+  const int n = world().size();
+  if (n != 3)
+    return;  // it takes seconds
+  ms::song_unet net = tiny();
+  net.encoder_channels = 64;
+  network m{ms::cpu(1), {net, ms::decoders{{96, 96, 96}}, {}}, ms::partition({0.5, 20.0}), 1};
+  ms::trainer_options o{.batch_size = 64, .least_stage_share = 0.2};
+  o.stage_begins = {0.5, 2.0};
+  trainer t(m, images(), o, world());
+  t.step();
+  const ms::stage_placement places{o.stage_begins};
+  const auto kept = [&](ms::tensor<float, ms::cpu>& values) {
+    for (int stage = 0; stage < 3; ++stage) {
+      const auto [begin, end] = m.network().parameter_range(stage + 1);
+      const bool is_here =
+          places.hosts(stage, n).contains({world().rank(), world().rank() + 1});
+      const double share = resident_share(values.data() + begin, values.data() + end);
+      CHECK(share == (is_here ? 1.0 : 0.0));
+    }
+  };
+  kept(m.weights());
+  kept(t.gradient());
+  t.complete_average();
+  t.step();
+  kept(m.weights());
 }
 
 TEST_CASE("a placement is planned by what a step costs") {

@@ -3,10 +3,16 @@
 // which copies of a handle share; the loop over indices; normal numbers.
 #pragma once
 #include <algorithm>
+#include <cstdint>
 #include <memory>
 
 #include "../core/thread_pool.hpp"
 #include "normals.hpp"
+
+#ifdef __linux__
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
 
 namespace multistage::inline MULTISTAGE_ISA {
 
@@ -31,6 +37,18 @@ class host_backend {
   template <class T>
   void copy(const T* from, T* to, index_t n) const {
     std::copy_n(from, n, to);
+  }
+  /// Gives the system the pages of n elements that are of no use any more; they read as they
+  /// please until they are written.
+  template <class T>
+  void give_back([[maybe_unused]] T* at, [[maybe_unused]] index_t n) const {
+#ifdef __linux__
+    const auto page = std::uintptr_t(::sysconf(_SC_PAGESIZE));
+    const auto begin = (reinterpret_cast<std::uintptr_t>(at) + page - 1) / page * page;
+    const auto end = reinterpret_cast<std::uintptr_t>(at + n) / page * page;
+    if (begin < end)
+      ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+#endif
   }
   /// Nothing: every call returns when its work is done.
   void synchronize() const {}

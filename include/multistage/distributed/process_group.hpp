@@ -99,23 +99,16 @@ class process_group {
     if (!engine_)
       return exchanges();
     std::shared_future<void>& last = engine_->last;
-    const auto in_turn = [before = last, run = std::move(exchanges)] {
-      if (before.valid())
-        before.get();  // where it failed, this one is not begun
-      run();
-    };
     if (!last.valid())
       engine_->at_start = engine_->traffic;
     if (beside && engine_->takes_any_thread())
       try {
-        last = std::async(std::launch::async, in_turn).share();
+        last = std::async(std::launch::async, in_turn, last, exchanges).share();
         return;
       } catch (const std::system_error&) {  // no thread can be had
       }
-    if (last.valid())
-      last.wait();
     const auto begin = clock::now();
-    last = std::async(std::launch::deferred, in_turn).share();
+    last = std::async(std::launch::deferred, in_turn, last, std::move(exchanges)).share();
     last.wait();
     engine_->waited += seconds_since(begin);
   }
@@ -190,6 +183,13 @@ class process_group {
     }
     C group;
   };
+  /// Where what was started before has failed, this is not begun.
+  static void in_turn(const std::shared_future<void>& before,
+                      const std::function<void()>& exchanges) {
+    if (before.valid())
+      before.get();
+    exchanges();
+  }
   using clock = std::chrono::steady_clock;
   static double seconds_since(clock::time_point begin) {
     return std::chrono::duration<double>(clock::now() - begin).count();

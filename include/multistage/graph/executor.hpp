@@ -379,6 +379,10 @@ class executor {
       const index_t begin = r.asked.first_row + first;
       const parameter_gradients<T> to{pass.dweight, e().parameter_size(n.weight), pass.dbias,
                                       e().parameter_size(n.bias)};
+      as_it_is(n.what, [&](const auto& op) {
+        if constexpr (requires { op.backward_operands(e().backend_, pass); })
+          op.backward_operands(e().backend_, pass);
+      });
       e().sums_.add({begin, begin + rows}, r.asked.shards, to,
                     [&](const index_range& part, index_t shard, T* dweight, T* dbias) {
                       ops::backward_pass<T> own =
@@ -386,7 +390,12 @@ class executor {
                       own.pieces.first = part.begin - r.asked.shards[std::size_t(shard)];
                       own.dweight = dweight;
                       own.dbias = dbias;
-                      as_it_is(n.what, [&](const auto& op) { run_backward(op, n.facts, own); });
+                      as_it_is(n.what, [&](const auto& op) {
+                        if constexpr (requires { op.backward_parameters(e().backend_, own); })
+                          op.backward_parameters(e().backend_, own);
+                        else
+                          run_backward(op, n.facts, own);
+                      });
                     });
     }
     /// Operations of the library sum over pieces where it matters; those of the user's own are

@@ -185,6 +185,12 @@ struct convolution {
   /// Writes or adds the gradients that are wanted, from the result's.
   template <class Backend, class T>
   void backward(Backend& b, const backward_pass<T>& p) const {
+    backward_operands(b, p);
+    backward_parameters(b, p);
+  }
+  /// Those of the operands, which take as long for all rows at once as for some.
+  template <class Backend, class T>
+  void backward_operands(Backend& b, const backward_pass<T>& p) const {
     const conv_problem<T> q = problem<T>(p, p.dy.extents);
     const index_t size = p.dy.extents.size();
     T* const dy = p.dy.data;
@@ -194,33 +200,38 @@ struct convolution {
     T* const dx2 = p.dx[1].data;
     if (dx || dx2)
       conv_backward_input(b, q, dy, dx, p.accumulate[0], dx2, p.accumulate[1]);
+    T* const drow = p.dx[2].data;
+    const index_t sums = q.rows * q.out_channels;
+    if (drow || (p.dbias && q.out_pixels() > 1))
+      row_sums(b, q.rows, q.out_pixels(), q.out_channels, static_cast<const T*>(dy),
+               pixel_sums(p), pixel_sums(p) == drow && p.accumulate[2]);
+    if (drow && pixel_sums(p) != drow)
+      add_to(b, drow, pixel_sums(p), T(1), true, sums);
+    add_to(b, p.dx[3].data, dy, T(1), p.accumulate[3], size);
+  }
+  /// Those of the parameters, when the operands' are there; also of some rows at a time.
+  template <class Backend, class T>
+  void backward_parameters(Backend& b, const backward_pass<T>& p) const {
     if (p.dweight)
-      p.pieces.each(q.rows, [&](index_t first, index_t rows) {
+      p.pieces.each(p.rows(), [&](index_t first, index_t rows) {
         const backward_pass<T> piece = rows_of(p, {}, first, rows);
         const conv_problem<T> of_piece = problem<T>(piece, piece.dy.extents);
         conv_backward_weight(b, of_piece, piece.dy.data, p.dweight);
       });
-    sums_over_pixels(b, p, q);
-    add_to(b, p.dx[3].data, dy, T(1), p.accumulate[3], size);
+    if (!p.dbias)
+      return;
+    const bool of_sums = p.dx[2] || p.dy.extents.pixels() > 1;
+    bias_gradient(b, p, p.dy.extents.channels,
+                  static_cast<const T*>(of_sums ? pixel_sums(p) : p.dy.data));
   }
 
  private:
-  /// Gradients of the row bias and of the bias, which sums over pixels by row serve both.
-  template <class Backend, class T>
-  void sums_over_pixels(Backend& b, const backward_pass<T>& p, const conv_problem<T>& q) const {
+  /// Where the sums over pixels of dy are, [rows, out], which the gradients of the row bias and
+  /// of the bias are made of: in the former's place where that is not added to.
+  template <class T>
+  static T* pixel_sums(const backward_pass<T>& p) {
     T* const drow = p.dx[2].data;
-    const T* const dy = p.dy.data;
-    if (!drow && !p.dbias)
-      return;
-    if (!drow && q.out_pixels() == 1)
-      return bias_gradient(b, p, q.out_channels, dy);
-    const bool direct = drow && (!p.dbias || !p.accumulate[2]);
-    T* const sums = direct ? drow : p.scratch;  // [rows, out]
-    row_sums(b, q.rows, q.out_pixels(), q.out_channels, dy, sums, direct && p.accumulate[2]);
-    if (drow && !direct)
-      add_to(b, drow, sums, T(1), true, q.rows * q.out_channels);
-    if (p.dbias)
-      bias_gradient(b, p, q.out_channels, static_cast<const T*>(sums));
+    return drow && (!p.dbias || !p.accumulate[2]) ? drow : p.scratch;
   }
   /// @param sums over pixels of dy, [rows, out]
   template <class Backend, class T>

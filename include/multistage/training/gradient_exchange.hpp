@@ -87,8 +87,11 @@ class gradient_exchange {
     complete(1, model_.network().parameter_elements);
   }
   /// What this process has of a segment is complete from an element on, and of all decoders
-  /// before it: that travels from now on.
+  /// before it: that travels from now on, where memory is the host's; elsewhere backward would
+  /// have to wait for copies.
   void complete(int segment, index_t from) {
+    if (!Backend::on_host)
+      return;
     const auto place = [&](int of) {
       return of == 0 ? model_.network().segments : of;
     };

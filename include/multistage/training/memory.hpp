@@ -18,6 +18,7 @@
 #include "../distributed/process_group.hpp"
 #include "../graph/cost.hpp"
 #include "kept_averages.hpp"
+#include "placement.hpp"
 #include "step_shards.hpp"
 
 #ifdef __linux__
@@ -122,6 +123,22 @@ inline index_t waiting_sums(const trainer_options& o,
   return sums;
 }
 
+/// Parameters of the segments that a process has.
+MULTISTAGE_COLD inline index_t own_elements(const graph& network,
+                                            const trainer_options& o,
+                                            const process_group& processes) {
+  if (processes.size() == 1)
+    return network.parameter_elements;
+  const auto hosts =
+      stage_placement{o.stage_begins}.hosts_of_segments(network.segments, processes.size());
+  index_t own = 0;
+  for (int segment = 0; segment < network.segments; ++segment) {
+    const auto [begin, end] = network.parameter_range(segment);
+    if (hosts[std::size_t(segment)].contains({processes.rank(), processes.rank() + 1}))
+      own += end - begin;
+  }
+  return own;
+}
 /// What a run takes with steps done in this way.
 template <class Scalar, class Backend>
 MULTISTAGE_COLD memory_plan memory_of(dynamic_model<Scalar, Backend>& model,
@@ -137,9 +154,11 @@ MULTISTAGE_COLD memory_plan memory_of(dynamic_model<Scalar, Backend>& model,
   p.in_use = Backend::on_host ? resident_memory() : 0;
   const index_t rows = rows_of_process(o, processes, gradient_piece<Backend>);
   const index_t shards = std::min(o.shards, divide_up(o.batch_size, gradient_piece<Backend>));
+  const bool alone = processes.size() == 1;
   const index_t share = o.shard_state ? processes.size() : 1;  // of moments and averages
-  p.state = (1 + waiting_sums(o, shards, processes, rows, micro_batch)) * flat +
-            (2 + kept + (model.has_average() && share == 1 ? 0 : 1)) * flat / share +
+  const index_t own = own_elements(model.network(), o, processes) * index_t(sizeof(Scalar));
+  p.state = (1 + waiting_sums(o, shards, processes, rows, micro_batch)) * own +
+            (2 + kept + (model.has_average() && alone ? 0 : 1)) * own / share +
             (o.adam.weight_decay > 0 ? model.network().parameter_elements : 0);
   p.activations = model.activation_bytes(micro_batch, true);
   p.batches = 3 * micro_batch * image * index_t(sizeof(Scalar)) +

@@ -167,8 +167,8 @@ class denoising_objective {
     const auto blocks = found.cut.blocks_of_process(group_.rank());
     for (std::size_t k = 0; k < blocks.size(); ++k) {
       Scalar* const sum = exchange_.block(k, gradient);
-      clear(found.route, sum);
       block_ = found.cut.rows_of(blocks[k]);
+      clear(found.route, block_, sum);
       if (!add_rows(batch, block_, numbers, found, sum))
         return;
     }
@@ -199,16 +199,20 @@ class denoising_objective {
     while (waiting_.size() <= level)
       waiting_.emplace_back(backend_, model_.weights().extents());
     Scalar* const right = waiting_[level].data();
-    clear(found.route, right);
+    clear(found.route, {middle, rows.end}, right);
     if (!add_rows(batch, {middle, rows.end}, numbers, found, right, level + 1))
       return false;
     add_segments(found.route, {rows.begin, middle}, sum, {middle, rows.end}, right);
     return true;
   }
-  void clear(const routing& route, Scalar* gradient) {
-    for_each_segment(
-        model_.network(), gradient, [&](int segment) { return reaches(route, segment); },
-        [&](view<Scalar> g) { ops::fill<Backend, Scalar>(backend_, g, Scalar(0)); });
+  /// Sets the segments to 0 that some rows reach: of others a process has no gradient.
+  void clear(const routing& route, const index_range& rows, Scalar* gradient) {
+    const auto reached = [&](int segment) {
+      return common(rows_of_segment(route, segment), rows).size() > 0;
+    };
+    for_each_segment(model_.network(), gradient, reached, [&](view<Scalar> g) {
+      ops::fill<Backend, Scalar>(backend_, g, Scalar(0));
+    });
   }
   /// Adds what rows on the right have of each segment to what those on the left have.
   void add_segments(const routing& route,

@@ -110,6 +110,35 @@ MULTISTAGE_COLD inline run_clock agreed(process_group& processes, const run_cloc
   return all;
 }
 
+/// Losses of a window, by stage.
+class loss_sums {
+ public:
+  /// Adds a step's.
+  template <class Report>
+  void add(const Report& step) {
+    sum_.resize(step.loss.size());
+    rows_.resize(step.loss.size());
+    for (std::size_t k = 0; k < sum_.size(); ++k)
+      if (step.rows[k] > 0) {
+        sum_[k] += step.loss[k] * double(step.rows[k]);
+        rows_[k] += double(step.rows[k]);
+      }
+  }
+  /// Their means; begins anew.
+  std::vector<double> take() {
+    std::vector<double> means;
+    for (std::size_t k = 0; k < sum_.size(); ++k)
+      means.push_back(sum_[k] / rows_[k]);
+    std::fill(sum_.begin(), sum_.end(), 0.0);
+    std::fill(rows_.begin(), rows_.end(), 0.0);
+    return means;
+  }
+
+ private:
+  std::vector<double> sum_;
+  std::vector<double> rows_;
+};
+
 }  // namespace detail
 
 /// Trains until the limit, a signal that asks to stop (core/signals.hpp), or until every stage
@@ -136,21 +165,14 @@ run_result run(Trainer& t,
   process_group processes = processes_of(t);
   group_traffic traffic = processes.traffic();
   run_result r;
-  std::vector<double> sum;   // of the losses in the window, by stage
-  std::vector<double> rows;  // likewise
+  detail::loss_sums losses;
   const double images_before = t.images_seen();
   const index_t first_step = t.steps();
   index_t window_step = first_step;
   double window_images = images_before;
   for (bool go_on = true; go_on;) {
     const auto s = t.step();
-    sum.resize(s.loss.size());
-    rows.resize(s.loss.size());
-    for (std::size_t k = 0; k < sum.size(); ++k)
-      if (s.rows[k] > 0) {
-        sum[k] += s.loss[k] * double(s.rows[k]);
-        rows[k] += double(s.rows[k]);
-      }
+    losses.add(s);
     const detail::run_clock now =
         detail::agreed(processes, {since(begin), since(window), signals.caught()});
     r.seconds = now.seconds;
@@ -164,19 +186,14 @@ run_result run(Trainer& t,
     const double length = now.window;
     if (length >= window_seconds || !go_on) {
       const double rate = (t.images_seen() - window_images) / length;
-      loss_point p{s.step, t.images_seen(), r.seconds, rate, {}};
-      const double steps = double(t.steps() - window_step);
+      loss_point p{s.step, t.images_seen(), r.seconds, rate, losses.take()};
+      const double steps = double(t.steps() - std::exchange(window_step, t.steps()));
       p.step_seconds = length / steps;
-      p.traffic = processes.traffic().since(traffic).per(steps);
-      traffic = processes.traffic();
-      window_step = t.steps();
-      for (std::size_t k = 0; k < sum.size(); ++k)
-        p.loss.push_back(sum[k] / rows[k]);
+      const group_traffic before = std::exchange(traffic, processes.traffic());
+      p.traffic = traffic.since(before).per(steps);
       r.history.push_back(p);
       const bool more = observe(r.history.back(), std::min(done, 1.0));
       go_on = !any(processes, !more) && go_on;
-      std::fill(sum.begin(), sum.end(), 0.0);
-      std::fill(rows.begin(), rows.end(), 0.0);
       window_images = t.images_seen();
       window = clock::now();
     }

@@ -87,7 +87,7 @@ class trainer {
                         data_.images().class_names});
     // Last: when something fails before, the model's weights are as they were.
     if (update_->is_shared_out())
-      model_.drop_average();
+      keep_own();
     else
       model_.keep_average();
   }
@@ -302,6 +302,20 @@ class trainer {
   }
 
  private:
+  /// Gives up what other processes have of the model, until `complete_weights`: their weights
+  /// where the backend gives memory back.
+  void keep_own() {
+    model_.drop_average();
+    Backend& backend = model_.backend();
+    Scalar* const weights = model_.weights().data();
+    const index_range here{processes_.rank(), processes_.rank() + 1};
+    for (int s = 0; s < model_.network().segments; ++s) {
+      const auto [begin, end] = model_.network().parameter_range(s);
+      if constexpr (requires { backend.give_back(weights, end); })
+        if (!objective_.exchange().hosts(s).contains(here))
+          backend.give_back(weights + begin, end - begin);
+    }
+  }
   step_numbers numbers() const {
     return {options_.seed, step_};
   }
@@ -382,7 +396,7 @@ class trainer {
     step_report report = report_of(found);
     const index_t rows = index_t(found.rows.size());
     if (update_->is_shared_out())
-      model_.drop_average();
+      keep_own();
     update_->apply(gradient_, found.route, norm_, images_seen_, rows);
     for (int s = 0; s < model_.network().segments && processes_.size() > 1; ++s)
       if (options_.shard_state && update_->moves(found.route, s, images_seen_))
