@@ -77,7 +77,7 @@ else:
     strikes = [(list(kinds)[i % 3], processes := (4, 2, 3)[(i + i // 3) % 3], numbers.randrange(processes)) for i in range(count)]
 for i, (number, processes, rank) in enumerate(strikes):
     p = started(struck, processes, "--kimg", "1000000", "--steps", "0")
-    rank = strike(struck, rank, number, numbers.uniform(0.1, 3.0))
+    rank = strike(struck, rank, number, numbers.uniform(0.1, 6.0 if each else 3.0))
     begin = time.monotonic()
     try:
         said = p.communicate(timeout=60)[0]
