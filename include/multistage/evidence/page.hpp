@@ -43,7 +43,7 @@ class evidence_page {
   void table(const io::grid& t) {
     if (t.rows.empty())
       return;
-    html_.table(t);
+    html_.columns(t);
     markdown_ += "\n" + io::markdown(t) + "\n";
   }
   /// A figure, which gets a file of this name. @throws file_error

@@ -1,7 +1,7 @@
 // A table of text: a header and rows, for pages and for Markdown.
 //
 //   grid t{{"sampler", "evaluations"}, {{"edm_heun", "35"}, {"unipc", "8"}}};
-//   page.table(t);                                   // io/report.hpp
+//   page.columns(t);                                 // io/report.hpp
 //   markdown(t);                                     // "| sampler | evaluations |\n| ---..."
 #pragma once
 #include <string>

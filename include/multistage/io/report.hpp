@@ -46,7 +46,7 @@ class report {
     return *this;
   }
   /// Columns with their names.
-  report& table(const grid& t) {
+  report& columns(const grid& t) {
     const auto row = [&](const std::vector<std::string>& texts, const char* cell) {
       body_ += "<tr>";
       for (const std::string& s : texts)
