@@ -105,7 +105,7 @@ TEST_CASE("where a curve first comes down to a value") {
 TEST_CASE("tables as Markdown and in pages; bands behind curves") {
   const ms::io::grid t{{"a", "b"}, {{"1|2", "x\ny"}, {"<3"}}};
   CHECK(ms::io::markdown(t) == "| a | b |\n| --- | --- |\n| 1\\|2 | x y |\n| <3 |  |\n");
-  CHECK(ms::io::report("page").table(t).html().find("<td>&lt;3</td>") != std::string::npos);
+  CHECK(ms::io::report("page").columns(t).html().find("<td>&lt;3</td>") != std::string::npos);
   ms::io::curve c{"c", {1, 10, 100}, {3, 2, 1}, {1, 0, 0}};
   const auto pale = [&] {
     int count = 0;
