@@ -10,8 +10,7 @@
 #include <multistage/multistage.hpp>
 #include <multistage/runs.hpp>
 // what stands before decides the backend
-#include <multistage/evidence/page.hpp>
-#include <multistage/evidence/work.hpp>
+#include <multistage/evidence.hpp>
 
 #include "command_line.hpp"
 #include "quickstart_origin.hpp"

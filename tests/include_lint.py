@@ -26,7 +26,7 @@ ARROWS = {
     "runs": ["core", "distributed", "schedule", "data", "stages", "networks", "diffusion", "samplers", "training", "metrics", "io"],
     "evidence": ["core", "distributed", "schedule", "data", "stages", "networks", "graph", "diffusion", "samplers", "training", "metrics", "io", "runs"],
 }
-UMBRELLAS = {"tensor.hpp", "operations.hpp", "multistage.hpp", "eigen.hpp", "thrust.hpp", "cuda.hpp", "io.hpp", "library.hpp", "runs.hpp"}
+UMBRELLAS = {"tensor.hpp", "operations.hpp", "multistage.hpp", "eigen.hpp", "thrust.hpp", "cuda.hpp", "io.hpp", "library.hpp", "runs.hpp", "evidence.hpp"}
 
 root = pathlib.Path(sys.argv[1]) / "include" / "multistage"
 problems, lengths = [], []

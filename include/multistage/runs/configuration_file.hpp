@@ -135,8 +135,8 @@ MULTISTAGE_COLD inline void lay_over(run_configuration& c,
   }
   // What was said of settings that the model has no more.
   const io::json_document model(io::to_json(changed.model));
-  std::erase_if(changed.origins, [&](const auto& origin) {
-    const std::string& name = origin.first;
+  std::erase_if(changed.origins, [&](const auto& entry) {
+    const std::string& name = entry.first;
     return name.starts_with("model.") && !model->contains(name.substr(6));
   });
   c = std::move(changed);

@@ -26,17 +26,17 @@ class flat_adam {
   }
 
   /// Moves the weights against a gradient, and the average after them. Nothing fails.
-  /// @param gradient_scale a factor on it. @param keep what the average keeps of itself
+  /// @param gradient_scale a factor on it. @param kept what the average keeps of itself
   void apply(tensor<Scalar, Backend>& weights,
              const tensor<Scalar, Backend>& gradient,
              double rate,
              double gradient_scale,
-             double keep) {
+             double kept) {
     adam_pass<Scalar>(
         backend_, options_,
         {weights.size(), gradient.data(), weights.data(), first_.data(), second_.data(),
          average_.data(), decays_.size() > 0 ? decays_.data() : nullptr},
-        {++updates_, rate, gradient_scale, keep});
+        {++updates_, rate, gradient_scale, kept});
   }
   /// Weights [first, first + n) were set to something that no gradient led to: their moments
   /// and their average begin anew. @param weights as they are now
