@@ -34,7 +34,7 @@ if $quick; then
   build quick quick
   exec ctest --test-dir build/quick -j "$(nproc)" -L '^unit$|^golden$' -E '^golden$|^golden_(eigen|thrust)$' --output-on-failure
 fi
-build sanitize test_core test_io test_pictures test_distances test_stages test_ops test_latent_ops test_network
+build sanitize test_network test_ops test_distances test_io test_pictures test_stages test_latent_ops test_core  # the longest first
 build tsan test_core test_sampling
 build native all
 status=0
