@@ -18,6 +18,8 @@
 #else
 #include <multistage/eigen.hpp>
 #include <multistage/multistage.hpp>
+
+#include "compiled.hpp"
 #endif
 
 namespace {

@@ -1,6 +1,6 @@
 """Programs and their options: programs.py FOLDER_OF_PROGRAMS TRAIN_PROBE SCRATCH. Every sampler draws with generate; options that are
 unknown, out of range, without effect or of another sampler end with status 2 and say so; nothing is written then."""
-import json, os, pathlib, shutil, struct, subprocess, sys, zipfile
+import json, os, pathlib, re, shutil, struct, subprocess, sys, zipfile
 
 programs, probe, scratch = pathlib.Path(sys.argv[1]).resolve(), sys.argv[2], pathlib.Path(sys.argv[3]).resolve()
 scratch.mkdir(parents=True, exist_ok=True)
@@ -52,8 +52,10 @@ for name, options in samplers.items():
     check("--num-steps" in [o[0] for o in options] or name == "probability_flow", name, "has no num_steps")
 
 # Backends draw the same pictures; bytes may round the other way.
+offered = re.search(r"--backend [^{]*\{([^}]*)\}", run("generate", "--help")[1]).group(1).split(",")
+others = [backend for backend in offered if backend != "cpu"]
 for options in ((), ("--sampler", "unipc", "--encoder-every", 2), ("--guidance", 2, "--weak-model", model)):
-    drawn = [draw(*options, "--backend", backend) for backend in ("cpu", "eigen", "thrust")]
+    drawn = [draw(*options, "--backend", backend) for backend in ("cpu", *others)]
     check(drawn[0] == draw(*options), "--backend cpu is not the default")
     for other in drawn[1:]:
         check(len(other) == len(drawn[0]) and max(abs(a - b) for a, b in zip(other, drawn[0])) <= 1, "backends differ", options)
@@ -184,14 +186,14 @@ if (programs / "evaluate").exists():
         check([c["evaluations"] for c in curve] == [3, 7, 35] and curve[0]["frechet_distance"] > curve[2]["frechet_distance"], "curve", curve)
         check((scratch / "curve.png").read_bytes()[:4] == b"\x89PNG", "curve.png")
         by_label = [run("evaluate", reference, labelled, "--steps", 3, "--sampler", "ddim", "--seeds", "0-19", "--out", "curve.png", "--json", *more)
-                    for more in (("--labels", 1), ("--labels", 1, "--backend", "eigen"), ("--labels", 2, "--guidance", 3), ())]
+                    for more in (("--labels", 1), ("--labels", 1, "--backend", others[0]), ("--labels", 2, "--guidance", 3), ())]
         check(all(status == 0 for status, _ in by_label), "curves by label", by_label)
         if all(status == 0 for status, _ in by_label):
             found = [json.JSONDecoder().raw_decode(text[text.index("{"):])[0] for _, text in by_label]
             distances = [f["curve"][0]["frechet_distance"] for f in found]
             check(abs(distances[0] - distances[1]) < 1e-2 * distances[0] and len({distances[0], *distances[2:]}) == 3, "curves by label", distances)
             check([f["sampler"]["--label"] for f in found] == ["1", "1", "2", "random"], "curves by label", [f["sampler"] for f in found])
-    for options in (("--labels", 1), ("--backend", "eigen"), ("--autoencoder", "x.safetensors"), ("--steps", "5", "--labels", 1), ("--steps", "5", "--autoencoder", model),
+    for options in (("--labels", 1), ("--backend", others[0]), ("--autoencoder", "x.safetensors"), ("--steps", "5", "--labels", 1), ("--steps", "5", "--autoencoder", model),
                     ("--steps", "0"), ("--steps", "5", "--sampler", "nothing"), ("--steps", "5", "--sampler", "probability_flow"), ("--seeds", "0-3"), ("--sampler", "ddim")):
         status, text = run("evaluate", reference, model, *options)
         check(status == 2 and len(text) > 10, "evaluate", *options, status, text)
@@ -243,8 +245,8 @@ if (programs / "train").exists() and (programs / "encode").exists():
     check(all(word in page for word in ("pictures, and below each", "Terms of the autoencoder", "says of decoded pictures", "training.perceptual_weight", "random convolutions", "finished", "0.02")), "an autoencoder's report")
     seconds = [json.loads(line)["seconds"] for line in (scratch / "codes/log.jsonl").read_text().splitlines()]
     check(len(seconds) == 2 and seconds[1] > seconds[0], "seconds over all runs", seconds)
-    status, text = run("train", "--autoencoder", "vq-f4", "--data", "small.npy", "--out", "codes_too", "--steps", 1, "--n-embed", 16, "--backend", "eigen", *few, *sizes)
-    check(status == 0 and "eigen" in (scratch / "codes_too/report.html").read_text() and "Perplexity" in (scratch / "codes_too/report.html").read_text(), "train --autoencoder --backend", status, text)
+    status, text = run("train", "--autoencoder", "vq-f4", "--data", "small.npy", "--out", "codes_too", "--steps", 1, "--n-embed", 16, "--backend", others[0], *few, *sizes)
+    check(status == 0 and others[0] in (scratch / "codes_too/report.html").read_text() and "Perplexity" in (scratch / "codes_too/report.html").read_text(), "train --autoencoder --backend", status, text)
     status, text = run("encode", "small.npy", "codes/model.safetensors", "latents")
     index = json.loads((scratch / "latents/index.json").read_text()) if status == 0 else {}
     check([index.get(k) for k in ("values", "images", "height", "channels")] == ["moments", 20, 4, 6], "encode", status, text, index)
@@ -260,7 +262,7 @@ if (programs / "train").exists() and (programs / "encode").exists():
     check(weights[0] == weights[1] and grid("latent_model") != grid("latent_model_too"), "snapshots of latents are decoded")
     status, text = run("generate", "latent_model/model.safetensors", "--autoencoder", "latents/autoencoder.safetensors", "--seeds", "0-3", "--num-steps", 4, "--out", "latents.png")
     check(status == 0 and (scratch / "latents.png").read_bytes()[1:4] == b"PNG", "generate --autoencoder", status, text)
-    status, text = run("evaluate", "small.npy", "latent_model/model.safetensors", "--autoencoder", "latents/autoencoder.safetensors", "--steps", "2,3", "--seeds", "0-9", "--backend", "eigen", "--out", "curve.png")
+    status, text = run("evaluate", "small.npy", "latent_model/model.safetensors", "--autoencoder", "latents/autoencoder.safetensors", "--steps", "2,3", "--seeds", "0-9", "--backend", others[0], "--out", "curve.png")
     check(status == 0 and "5 evaluations" in text, "evaluate --autoencoder", status, text)
     status, text = run("evaluate", "small.npy", "latent_model/model.safetensors", "--steps", "2", "--seeds", "0-9", "--out", "curve.png")
     check(status == 2 and "--autoencoder" in text, "evaluate of latents", status, text)

@@ -7,6 +7,7 @@
 #include <multistage/thrust.hpp>
 
 #include "catch.hpp"
+#include "compiled.hpp"
 #include "directory.hpp"
 
 namespace ms = multistage;
@@ -24,23 +25,6 @@ namespace ms = multistage;
 // ThreadSanitizer does not see OpenMP's barriers; for AddressSanitizer both of Thrust's systems
 // run the same functors.
 #define BACKENDS ms::cpu, ms::eigen, ms::thrust_cpp
-#endif
-
-#ifdef MULTISTAGE_TEST_COMPILED  // compiled_for_tests has these,
-namespace multistage {
-MULTISTAGE_NETWORKS(extern template, double, cpu)
-MULTISTAGE_TRAINING(extern template, double, cpu)
-MULTISTAGE_NETWORKS(extern template, double, eigen)
-MULTISTAGE_NETWORKS(extern template, double, thrust_host)
-}  // namespace multistage
-#endif
-#ifdef MULTISTAGE_COMPILED_HOSTS  // the library of the examples those
-namespace multistage {
-MULTISTAGE_NETWORKS(extern template, float, eigen)
-MULTISTAGE_TRAINING(extern template, float, eigen)
-MULTISTAGE_NETWORKS(extern template, float, thrust_host)
-MULTISTAGE_TRAINING(extern template, float, thrust_host)
-}  // namespace multistage
 #endif
 
 namespace test {
