@@ -311,7 +311,7 @@ class trainer {
     const index_range here{processes_.rank(), processes_.rank() + 1};
     for (int s = 0; s < model_.network().segments; ++s) {
       const auto [begin, end] = model_.network().parameter_range(s);
-      if constexpr (requires { backend.give_back(weights, end); })
+      if constexpr (requires { backend.give_back(weights, index_t(0)); })
         if (!objective_.exchange().hosts(s).contains(here))
           backend.give_back(weights + begin, end - begin);
     }
