@@ -1,4 +1,4 @@
-"""README and docs taken at their word: docs_compile.py PROJECT COMPILER [BUILD]
+"""README and docs taken at their word: docs_compile.py PROJECT COMPILER [BUILD] [--readme: of programs README's alone]
 - every cpp block with a main compiles without a warning, links by README's own g++ line, and runs: in a folder without data it ends with status 0, or with
   status 2 and one line that says what is missing; then on small data, where one that trains is stopped by Ctrl-C after its first progress line;
 - every command names programs, scripts, presets and targets that exist, and options that their --help knows (for programs: where BUILD has them);
@@ -6,7 +6,8 @@
 import math, os, pathlib, re, shlex, signal, struct, subprocess, sys, tempfile
 
 source, compiler = pathlib.Path(sys.argv[1]).resolve(), sys.argv[2]
-build = pathlib.Path(sys.argv[3]).resolve() if len(sys.argv) > 3 else None
+readme_alone = sys.argv[-1] == "--readme"
+build = pathlib.Path(sys.argv[3]).resolve() if len(sys.argv) > 3 + readme_alone else None
 pages = [source / "README.md", *sorted((source / "docs").glob("*.md"))]
 blocks = {page: re.findall(r"```(\w*)\n(.*?)```", page.read_text(), re.S) for page in pages}
 bad = programs = commands = 0
@@ -114,7 +115,7 @@ scratch = tempfile.TemporaryDirectory()
 read_once = pathlib.Path(scratch.name)
 for page in pages:
     for kind, text in blocks[page]:
-        if kind == "cpp" and "int main" in text:
+        if kind == "cpp" and "int main" in text and (page == pages[0] or not readme_alone):
             programs += 1
             check_program(page, text, gxx[0])
 

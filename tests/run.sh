@@ -9,8 +9,9 @@
 #   run.sh --quick      the unit tests and the small golden data, in a build of their own that compiles
 #                       fast (under 4 minutes on two cores from nothing): while one works
 #   run.sh --thorough   all of it and the tests labelled `thorough`: each header alone, every flag and
-#                       compiler, the emulator of CUDA and the faults that it finds, fuzzing, kernels
-#                       of all backends under sanitizers (about an hour more on two cores): before a release
+#                       compiler, the programs of all pages, what nvcc builds and the golden data on
+#                       CUDA's emulator, the faults that it finds, fuzzing, kernels of all backends under
+#                       sanitizers (about an hour more on two cores): before a release
 set -euo pipefail
 cd "$(dirname "$0")/.."
 quick=false
