@@ -16,7 +16,7 @@ mkdir -p "$out"
 bin="$here/build/latent/examples"
 [ -d "$out/emoji" ] || /usr/bin/python3 "$here/examples/emoji.py" "$out/emoji"
 [ -f "$out/pictures/index.json" ] || "$bin/prepare" "$out/emoji" "$out/pictures" --size 64 --labels none
-# 1. The autoencoder: four numbers a pixel of the latents without a codebook, since 256 codes learn shapes long before colours.
+# 1. The autoencoder: four numbers a pixel of the latents without a codebook: in short tries 256 codes learned shapes long before colours.
 [ -f "$out/autoencoder/model.safetensors" ] ||
   "$bin/train" --autoencoder kl-f4 --data "$out/pictures" --out "$out/autoencoder" --encoder-channels 16 --channel-mult 1,2,2 --num-blocks 1 \
     --norm-groups 8 --z-channels 4 --embed-dim 4 --batch 8 --learning-rate 2e-3 --lr-rampup-kimg 0.2 --ema-halflife-kimg 0.5 --mirror true --reconstruction l2 \

@@ -115,6 +115,12 @@ struct table_group {
   std::string baseline{};           ///< the arm that the others are compared with
   std::vector<std::string> arms{};  ///< the others
 
+  /// The arms, the baseline first.
+  std::vector<std::string> all() const {
+    std::vector<std::string> names{baseline};
+    names.insert(names.end(), arms.begin(), arms.end());
+    return names;
+  }
   /// Names the settings (core/options.hpp); "arms" is a list of names.
   template <class Self, class Visit>
   static void fields(Self& self, Visit&& visit) {
@@ -304,10 +310,9 @@ MULTISTAGE_COLD inline experiment with_tables(experiment e,
   });
   std::vector<std::string> needed;
   for (const result_table& t : e.tables)
-    for (const table_group& g : t.groups) {
-      needed.push_back(g.baseline);
-      needed.insert(needed.end(), g.arms.begin(), g.arms.end());
-    }
+    for (const table_group& g : t.groups)
+      for (const std::string& name : g.all())
+        needed.push_back(name);
   for (std::size_t i = 0; i < needed.size(); ++i) {  // grows while it is walked
     const arm& a = e.arm_of(needed[i]);
     for (const std::string& other : {a.search(), a.gradients_of, a.tailored_to})

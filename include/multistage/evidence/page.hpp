@@ -88,8 +88,7 @@ MULTISTAGE_COLD inline io::curve quality_curve(const experiment_results& r,
 
 /// A group's arms that have results, the baseline first.
 inline std::vector<std::string> arms_of(const experiment_results& r, const table_group& g) {
-  std::vector<std::string> names{g.baseline};
-  names.insert(names.end(), g.arms.begin(), g.arms.end());
+  std::vector<std::string> names = g.all();
   std::erase_if(names, [&](const std::string& name) { return r.start_of(name) == nullptr; });
   return names;
 }
@@ -232,9 +231,8 @@ MULTISTAGE_COLD inline void write_page(
   io::grid how{{"", ""}, {}};
   for (const auto& [name, value] : made)
     how.rows.push_back({name, value});
-  for (const arm& a : e.arms)
-    if (const cell_start* s = r.start_of(a.name); s && a.name == e.arms.front().name)
-      how.rows.push_back({"quality over", s->features});
+  if (const cell_start* s = r.start_of(e.arms.front().name))
+    how.rows.push_back({"quality over", s->features});
   page.table(how);
   page.save();
 }

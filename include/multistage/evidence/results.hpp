@@ -3,7 +3,7 @@
 // excludes zero.
 //
 //   const experiment_results r(e, "out");
-//   const grid t = table_of(r, e.tables[0]);          // header and rows of text
+//   const grid t = table_of_arms(r, e.tables[0].groups[0]);    // header and rows of text
 #pragma once
 #include <cmath>
 #include <cstdio>
@@ -241,9 +241,7 @@ MULTISTAGE_COLD inline io::grid table_of_arms(const experiment_results& r,
               "KID, thousandths", "precision", "recall", "minus the first row",
               "compute until the first row's quality"},
              {}};
-  std::vector<std::string> names{g.baseline};
-  names.insert(names.end(), g.arms.begin(), g.arms.end());
-  for (const std::string& name : names) {
+  for (const std::string& name : g.all()) {
     if (r.start_of(name) == nullptr)
       continue;
     std::vector<std::string> row = detail::cells_of_row(r, name);
@@ -264,9 +262,7 @@ MULTISTAGE_COLD inline io::grid table_of_drawings(const experiment_results& r,
               "Frechet distance", "KID, thousandths", "minus the model's own drawing",
               "minus the first model, drawn alike"},
              {}};
-  std::vector<std::string> names{g.baseline};
-  names.insert(names.end(), g.arms.begin(), g.arms.end());
-  for (const std::string& name : names)
+  for (const std::string& name : g.all())
     for (const drawing& d : table.drawings) {
       const auto mean = [&](figure_of f) {
         return over_seeds(r, name, f, d.text);

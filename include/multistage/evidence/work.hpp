@@ -3,7 +3,7 @@
 // need not know of each other: started by a shell, by mpirun or on machines that share a folder
 // they share the cells out.
 //
-//   const int signal = work_through(cpu(1), e, "out", "");
+//   const int signal = cell_worker(cpu(1), e, "out", "").work();
 #pragma once
 #include <algorithm>
 #include <chrono>
@@ -108,7 +108,7 @@ class cell_worker {
     std::optional<io::run_lock> lock;
     try {
       lock.emplace(cell_path(out_, c.name));
-    } catch (const file_error&) {
+    } catch (const io::place_in_use&) {
       return false;
     }
     if (has_ended(c))  // before it was locked
@@ -138,9 +138,9 @@ class cell_worker {
     if (a.stages_by == "gradient") {
       const cell source = gradients_of(a);
       const arm& unified = experiment_.arm_of(a.gradients_of);
-      run_configuration c = data_of(unified).config();
+      const trainer_options options = trainer_options_of(data_of(unified).config());
       auto model = load<float>(cell_path(out_, source.name, ".safetensors"), backend_);
-      found = {stages_by_gradients(model, data.images(), trainer_options_of(c), count),
+      found = {stages_by_gradients(model, data.images(), options, count),
                "by gradients of " + source.name,
                {}};
     } else if (!a.stages_by.empty()) {
@@ -159,8 +159,7 @@ class cell_worker {
       return all;
     for (const result_table& t : experiment_.tables)
       for (const table_group& g : t.groups)
-        if (g.baseline == c.arm_name ||
-            std::count(g.arms.begin(), g.arms.end(), c.arm_name) > 0)
+        if (const auto names = g.all(); std::count(names.begin(), names.end(), c.arm_name) > 0)
           all.insert(all.end(), t.drawings.begin(), t.drawings.end());
     return all;
   }

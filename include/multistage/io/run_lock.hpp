@@ -10,13 +10,19 @@
 
 namespace multistage::io {
 
+/// Another run works in a place.
+struct place_in_use : file_error {
+  using file_error::file_error;
+};
+
 /// Keeps others out of a place for as long as it lives. Whoever comes second is told who was
 /// first. On file systems without locks it keeps nobody out; files are written atomically all
 /// the same.
 class run_lock {
  public:
   /// @param path a directory that is there, or a file that need not be.
-  /// @throws file_error naming the process and machine that hold the place.
+  /// @throws place_in_use naming the process and machine that hold the place; file_error where
+  /// it cannot be locked for another reason
   explicit run_lock(const std::string& path) {
     std::error_code problem;
     if (std::filesystem::is_directory(detail::checked(path), problem)) {
@@ -56,8 +62,9 @@ class run_lock {
     };
     if (detail::retried(lock) != 0) {
       if (errno == EWOULDBLOCK)
-        fail<file_error>(path, ": another run is at work there: ", holder(),
-                         "; wait until it ends, stop it, or give this run a place of its own");
+        fail<place_in_use>(
+            path, ": another run is at work there: ", holder(),
+            "; wait until it ends, stop it, or give this run a place of its own");
       return true;  // no locks on this file system
     }
     struct stat own {};
