@@ -9,11 +9,11 @@ bash "$here/examples/setup.sh" fonts-noto-color-emoji python3-fonttools
 mkdir -p "$out"
 (
   cd "$here"
-  cmake --preset native -DMULTISTAGE_BUILD_TESTS=OFF -DMULTISTAGE_BUILD_BENCH=OFF -DMULTISTAGE_PROGRAM_BACKENDS= -B build/latent >"$out/build.log" 2>&1 || { cat "$out/build.log" >&2; exit 2; }
+  cmake --preset native -DMULTISTAGE_BUILD_TESTS=OFF -DMULTISTAGE_BUILD_BENCH=OFF -DMULTISTAGE_PROGRAM_BACKENDS= -B build/programs >"$out/build.log" 2>&1 || { cat "$out/build.log" >&2; exit 2; }
   echo "building (a few minutes)" >&2
-  cmake --build build/latent --target prepare train encode cluster generate >>"$out/build.log" 2>&1 || { tail -n 40 "$out/build.log" >&2; exit 2; }
+  cmake --build build/programs --target prepare train encode cluster generate >>"$out/build.log" 2>&1 || { tail -n 40 "$out/build.log" >&2; exit 2; }
 )
-bin="$here/build/latent/examples"
+bin="$here/build/programs/examples"
 [ -d "$out/emoji" ] || /usr/bin/python3 "$here/examples/emoji.py" "$out/emoji"
 [ -f "$out/pictures/index.json" ] || "$bin/prepare" "$out/emoji" "$out/pictures" --size 64 --labels none
 # 1. The autoencoder: four numbers a pixel of the latents without a codebook: in short tries 256 codes learned shapes long before colours.

@@ -30,11 +30,11 @@ out=$(cd "$out" && pwd)
 [ -z "$data" ] || data=$(cd "$data" && pwd)
 (
   cd "$here"
-  cmake --preset native -DMULTISTAGE_BUILD_TESTS=OFF -DMULTISTAGE_BUILD_BENCH=OFF -B build/reproduce >"$out/build.log" 2>&1 || { cat "$out/build.log" >&2; exit 2; }
+  cmake --preset native -DMULTISTAGE_BUILD_TESTS=OFF -DMULTISTAGE_BUILD_BENCH=OFF -DMULTISTAGE_PROGRAM_BACKENDS= -B build/programs >"$out/build.log" 2>&1 || { cat "$out/build.log" >&2; exit 2; }
   echo "building (a few minutes)" >&2
-  cmake --build build/reproduce --target "${targets[@]}" >>"$out/build.log" 2>&1 || { tail -n 40 "$out/build.log" >&2; exit 2; }
+  cmake --build build/programs --target "${targets[@]}" >>"$out/build.log" 2>&1 || { tail -n 40 "$out/build.log" >&2; exit 2; }
 )
-bin="$here/build/reproduce/examples"
+bin="$here/build/programs/examples"
 folder="$here/examples/data"
 if [ "$scale" = full ]; then
   folder="$out/data"
