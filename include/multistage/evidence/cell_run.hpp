@@ -174,6 +174,9 @@ class cell_run {
       resume(checkpoint(), *budgeted_, {});
     if (!record_.points.empty())
       seconds_ = record_.points.back().seconds;
+    const bool tries = cell_.is_try && !experiment_.tuning.average_stds.empty();
+    if (tries)
+      return train_to(1, told) && try_averages();
     const std::vector<double> points =
         cell_.is_try ? std::vector<double>{1.0} : experiment_.points;
     for (std::size_t i = record_.points.size(); i < points.size(); ++i) {
@@ -186,8 +189,6 @@ class cell_run {
       if (i + 1 == points.size())
         keep_pictures();
     }
-    if (cell_.is_try)
-      return try_averages();
     return draw_otherwise(told);
   }
   /// Trains until so much of the budget is spent. False: a signal came first.
