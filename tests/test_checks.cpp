@@ -273,6 +273,28 @@ TEST_CASE("a network that would read out of bounds is refused when it is recorde
                ms::detail::finish(r);
              }),
              Contains(absent));
+  CHECK_THAT(message([&] {  // stages with unlike results
+               builder r;
+               const ms::feature image = r.input(ms::input_slot::image, 8, 4, 4);
+               r.segment(1);
+               r.output(r.conv(image, 8, "first"));
+               r.segment(2);
+               r.output(r.conv(image, 4, "second"));
+               ms::detail::finish(r);
+             }),
+             Contains("different sizes"));
+  // What one decoder is refused for is said, not that its result is unlike the others'.
+  CHECK_THAT(message([] {
+               const ms::song_unet net{.resolution = 8,
+                                       .channels = 1,
+                                       .encoder_channels = 16,
+                                       .channel_mult = {1, 2},
+                                       .num_blocks = 1,
+                                       .attn_resolutions = {},
+                                       .norm_groups = 8};
+               ms::record(net, ms::decoders{{20, 16}});
+             }),
+             Contains("groups of a normalisation") && Contains("8 and 36 channels"));
 }
 
 namespace {

@@ -231,6 +231,9 @@ TEST_CASE("configurations survive JSON, unknown settings are named") {
   CHECK(io::to_json(io::configuration_from_json(j)) == j);
   const io::json k = io::to_json({ms::adm_unet{.resolution = 32}, {{8, 8}, false}, {}});
   CHECK(io::to_json(io::configuration_from_json(k)) == k);
+  // One stage whose decoder is not as wide as its encoder is not what "unified" says.
+  const io::json one = io::to_json({ms::song_unet{.encoder_channels = 32}, {{48}}, {}});
+  CHECK(io::configuration_from_json(one).stages.widths[0] == 48);
   const auto fails = [](io::json base, const char* key, io::json value, const char* text) {
     base[key] = value;
     CHECK_THAT(message([&] { io::configuration_from_json(base); }), Catch::Contains(text));
@@ -240,6 +243,7 @@ TEST_CASE("configurations survive JSON, unknown settings are named") {
   fails(j, "channel_mult", {1, -2}, "'channel_mult' holds -2");
   fails(j, "channel_mult", std::vector<int>(20, 1), "at most 8");
   fails(j, "resolution", "big", "'resolution' has an unfit value");
+  fails(j, "architecture", "unified", "names 2 decoders; leave one of the two out");
   fails(j, "preconditioning", "None", "'preconditioning' is \"None\"; known: EDMPrecond");
   CHECK_THAT(message([&] { io::configuration_from_json(io::json::array()); }),
              Catch::Contains("not a JSON object"));

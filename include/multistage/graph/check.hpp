@@ -42,8 +42,6 @@ constexpr graph_check check_links(const graph& recorded) {
     const int from = recorded.nodes[v].segment;
     if (from != 0 && from != s + 1)
       return {graph_problem::foreign, v};
-    if (recorded.nodes[v].out() != recorded.nodes[recorded.outputs[0]].out())
-      return {graph_problem::extents, v};
   }
   return {};
 }
@@ -103,6 +101,9 @@ constexpr graph_check check(const graph& g) {
     if (detail::contradicts_input(g, i))
       return {graph_problem::input, i};
   }
+  for (int s = 1; s < g.stage_count(); ++s)
+    if (g.nodes[g.outputs[s]].out() != g.nodes[g.outputs[0]].out())
+      return {graph_problem::extents, g.outputs[s]};
   return {};
 }
 

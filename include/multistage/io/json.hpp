@@ -242,6 +242,11 @@ inline void read_decoders(reader& r, const json& j, configuration& c) {
   visit_fields(r, c.stages);
   // A unified network's decoder is as wide as its encoder.
   if (architecture == 0) {
+    require<value_error>(
+        c.stages.stage_count() < 2,
+        "configuration: 'architecture' is unified and 'decoder_channels' names ",
+        c.stages.stage_count(),
+        " decoders; leave one of the two out, or name multi_decoder or separate");
     const auto width_of = [](const auto& network) {
       return network.encoder_channels;
     };
@@ -281,8 +286,10 @@ inline json to_json(const configuration& c) {
   const decoders& stages = c.stages;
   w.document.set("network", detail::networks[c.network.index()]);
   std::visit([&](const auto& net) { detail::visit_fields(w, net); }, c.network);
-  const int shared = stages.stage_count() == 1 ? 0 : 1;
-  const int architecture = stages.shared_encoder ? shared : 2;
+  const int encoder =
+      std::visit([](const auto& net) { return net.encoder_channels; }, c.network);
+  const bool unified = stages.stage_count() == 1 && stages.widths[0] == encoder;
+  const int architecture = !stages.shared_encoder ? 2 : unified ? 0 : 1;
   w.document.set("architecture", detail::architectures[architecture]);
   detail::visit_fields(w, stages);
   if (length(stages.blocks) == 0)
