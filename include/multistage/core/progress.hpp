@@ -8,9 +8,10 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <chrono>
 #include <cstdio>
 #include <string>
+
+#include "stopwatch.hpp"
 
 namespace multistage {
 
@@ -39,7 +40,7 @@ class progress {
   void show(double share, const std::string& text) {
     if (silent_)
       return;
-    const double now = seconds();
+    const double now = since_begin_.seconds();
     const double left = share > 0 ? now * (1 - share) / share : 0;
     char times[64];
     std::snprintf(times, sizeof times, "%3.0f %%  %.0f s left", 100 * share, left);
@@ -65,17 +66,13 @@ class progress {
   }
 
  private:
-  /// Since the bar was made.
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
-  }
   static inline std::atomic<bool> silent_ = false;
   std::string label_;
   double every_;
   double last_ = -1e9;
   bool terminal_;
   bool open_ = false;
-  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+  stopwatch since_begin_;
 };
 
 }  // namespace multistage

@@ -19,6 +19,7 @@
 #include <optional>
 #include <thread>
 
+#include "../core/stopwatch.hpp"
 #include "communicator.hpp"
 
 namespace multistage {
@@ -44,16 +45,15 @@ inline void checked(int status, const char* call) {
   fail<communication_error>("MPI: ", call, ": ", text);
 }
 
-/// A communicator's number of a kind. @param ask MPI_Comm_rank, MPI_Comm_size
-inline int number(MPI_Comm of, int (*ask)(MPI_Comm, int*)) {
-  int n = 0;
-  checked(ask(of, &n), "MPI_Comm_rank");
-  return n;
+inline int rank_in(MPI_Comm of) {
+  int rank = 0;
+  checked(MPI_Comm_rank(of, &rank), "MPI_Comm_rank");
+  return rank;
 }
-
-using clock = std::chrono::steady_clock;
-inline double seconds_since(clock::time_point begin) {
-  return std::chrono::duration<double>(clock::now() - begin).count();
+inline int size_of(MPI_Comm of) {
+  int size = 0;
+  checked(MPI_Comm_size(of, &size), "MPI_Comm_size");
+  return size;
 }
 
 /// A private copy of a communicator, so that no message of the program's own meets ours.
@@ -84,9 +84,8 @@ class watch {
   watch(MPI_Comm of, int size)
       : notes_(of),
         left_(std::size_t(size), false),
-        failed_(std::size_t(size), 0) {
-    MPI_Comm_rank(notes_, &rank_);
-  }
+        failed_(std::size_t(size), 0),
+        rank_(rank_in(notes_)) {}
   /// Tells all others that this process makes no more calls.
   void leave() {
     send_to_all(note::leaving);
@@ -123,7 +122,7 @@ class watch {
     const int what = int(note::failing) + int(std::hash<std::string>()(why) % kinds);
     send_to_all(note(what));
     const auto before = failed_.begin() + rank_;
-    for (const auto begin = clock::now(); rank_ > 0 && seconds_since(begin) < seconds;) {
+    for (const stopwatch begun; rank_ > 0 && begun.seconds() < seconds;) {
       read();
       if (std::find(failed_.begin(), before, what) != before)
         return false;
@@ -136,7 +135,7 @@ class watch {
     answered_.assign(left_.size(), false);
     answered_[std::size_t(rank_)] = true;
     send_to_all(note::inquiry);
-    for (const auto begin = clock::now(); seconds_since(begin) < seconds;) {
+    for (const stopwatch begun; begun.seconds() < seconds;) {
       read();
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
@@ -175,8 +174,7 @@ class mpi_communicator : public numbered_processes {
   /// @param of any communicator of the program's own, MPI_COMM_WORLD for all processes; all of
   /// its processes call this. @throws communication_error
   MULTISTAGE_COLD explicit mpi_communicator(MPI_Comm of, const mpi_options& options = {})
-      : numbered_processes(mpi_detail::number(of, MPI_Comm_rank),
-                           mpi_detail::number(of, MPI_Comm_size)),
+      : numbered_processes(mpi_detail::rank_in(of), mpi_detail::size_of(of)),
         group_(std::make_shared<group>(of, size(), options)) {
     char name[MPI_MAX_PROCESSOR_NAME] = "";
     int length = 0;
@@ -266,13 +264,13 @@ class mpi_communicator : public numbered_processes {
       group_->watch.leave();
       MPI_Request all;
       mpi_detail::checked(MPI_Ibarrier(group_->watch.comm(), &all), "MPI_Ibarrier");
-      const auto begin = mpi_detail::clock::now();
+      const stopwatch begun;
       for (int done = 0; !done;) {
         mpi_detail::checked(MPI_Test(&all, &done, MPI_STATUS_IGNORE), "MPI_Test");
         group_->watch.read();
-        if (!done && mpi_detail::seconds_since(begin) > 2 * grace_seconds)
+        if (!done && begun.seconds() > 2 * grace_seconds)
           return false;
-        pause(mpi_detail::seconds_since(begin));
+        pause(begun.seconds());
       }
       group_->watch.read();
       return true;
@@ -352,23 +350,23 @@ class mpi_communicator : public numbered_processes {
   void wait(const char* what, Start&& start) {
     MPI_Request request;
     mpi_detail::checked(start(&request), what);
-    const auto begin = mpi_detail::clock::now();
-    auto left_at = begin;
+    const stopwatch begun;
+    stopwatch since_left;
     bool one_left = false;
     for (;;) {
       int done = 0;
       mpi_detail::checked(MPI_Test(&request, &done, MPI_STATUS_IGNORE), what);
       if (done)
         return;
-      const double waited = mpi_detail::seconds_since(begin);
+      const double waited = begun.seconds();
       pause(waited);
       group_->watch.read();
       if (!one_left && group_->watch.left() >= 0) {
         one_left = true;
-        left_at = mpi_detail::clock::now();
+        since_left.restart();
       }
       // What it sent before it left may be under way still.
-      if (one_left && mpi_detail::seconds_since(left_at) > grace_seconds)
+      if (one_left && since_left.seconds() > grace_seconds)
         give_up_for(group_->watch.left());
       if (waited > group_->options.timeout_seconds)
         give_up_after(what, waited);

@@ -25,6 +25,7 @@
 #include <memory>
 #include <thread>
 
+#include "../core/stopwatch.hpp"
 #include "communicator.hpp"
 
 namespace multistage {
@@ -226,8 +227,7 @@ class nccl_communicator : public numbered_processes {
   }
   /// Waits for what was put into the stream, with its eyes open.
   void wait(const char* what) {
-    using clock = std::chrono::steady_clock;
-    const auto begin = clock::now();
+    const stopwatch begun;
     for (;;) {
       const cudaError_t status = cudaStreamQuery(group_->stream);
       if (status == cudaSuccess)
@@ -236,7 +236,7 @@ class nccl_communicator : public numbered_processes {
         nccl_detail::checked(status, what);
       ncclResult_t said = ncclSuccess;
       nccl_detail::checked(ncclCommGetAsyncError(group_->comm, &said), what);
-      const double waited = std::chrono::duration<double>(clock::now() - begin).count();
+      const double waited = begun.seconds();
       if (said != ncclSuccess && said != ncclInProgress)
         give_up(what, waited, ncclGetErrorString(said));
       if (waited > group_->options.timeout_seconds)
@@ -289,13 +289,12 @@ MULTISTAGE_COLD inline nccl_communicator nccl_from_environment(
     std::filesystem::rename(file + ".part", file, problem);
     require<file_error>(!problem, file, ": rank 0's id cannot be written: ", problem.message());
   }
-  const auto begin = std::chrono::steady_clock::now();
+  const stopwatch begun;
   while (rank != 0) {
     std::ifstream in(file, std::ios::binary);
     if (in.read(reinterpret_cast<char*>(&id), sizeof id))
       break;
-    const double waited =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    const double waited = begun.seconds();
     require<communication_error>(
         waited < options.timeout_seconds, file, ": rank ", rank, " waited for ", waited,
         " s for rank 0's id; is the path one that all machines share?");

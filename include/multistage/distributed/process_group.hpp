@@ -9,12 +9,12 @@
 //   compute();                                                // makes no exchange of its own
 //   group.finish();
 #pragma once
-#include <chrono>
 #include <functional>
 #include <future>
 #include <memory>
 #include <system_error>
 
+#include "../core/stopwatch.hpp"
 #include "communicator.hpp"
 
 namespace multistage {
@@ -107,19 +107,19 @@ class process_group {
         return;
       } catch (const std::system_error&) {  // no thread can be had
       }
-    const auto begin = clock::now();
+    const stopwatch begun;
     last = std::async(std::launch::deferred, in_turn, last, std::move(exchanges)).share();
     last.wait();
-    engine_->waited += seconds_since(begin);
+    engine_->waited += begun.seconds();
   }
   /// Waits for all that was started. @throws what the first that failed threw
   void finish() {
     if (!engine_ || !engine_->last.valid())
       return;
-    const auto begin = clock::now();
+    const stopwatch begun;
     const std::shared_future<void> last = std::exchange(engine_->last, {});
     last.wait();
-    const double waited = std::exchange(engine_->waited, 0) + seconds_since(begin);
+    const double waited = std::exchange(engine_->waited, 0) + begun.seconds();
     const double exchanged = engine_->traffic.since(engine_->at_start).seconds;
     engine_->traffic.hidden += std::max(exchanged - waited, 0.0);
     last.get();
@@ -190,18 +190,14 @@ class process_group {
       before.get();
     exchanges();
   }
-  using clock = std::chrono::steady_clock;
-  static double seconds_since(clock::time_point begin) {
-    return std::chrono::duration<double>(clock::now() - begin).count();
-  }
   std::size_t others() const {
     return std::size_t(size() - 1);
   }
   template <class F>
   void counted(std::size_t bytes, F&& exchange) {
-    const auto begin = clock::now();
+    const stopwatch begun;
     exchange();
-    engine_->traffic.seconds += seconds_since(begin);
+    engine_->traffic.seconds += begun.seconds();
     engine_->traffic.bytes += double(bytes);
   }
 

@@ -4,12 +4,12 @@
 //   const drawn_pictures p = draw_pictures(model, {.sampler = "unipc"}, "0-255", {});
 #pragma once
 #include <algorithm>
-#include <chrono>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "../core/stopwatch.hpp"
 #include "../diffusion/latent_decoder.hpp"
 #include "../samplers/by_name.hpp"
 #include "../samplers/sample.hpp"
@@ -62,9 +62,9 @@ drawn_pictures draw_pictures(dynamic_model<Scalar, Backend>& model,
     if (d.sampler != name)
       return;
     const auto own = detail::configured(sampler, d, model.stages());
-    const auto begin = std::chrono::steady_clock::now();
+    const stopwatch whole;
     result = sample(model, own, options);
-    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    seconds = whole.seconds();
   });
   require<value_error>(result.has_value(), "drawing: sampler '", d.sampler,
                        "' is unknown; known: ", sampler_names());

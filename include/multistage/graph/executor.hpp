@@ -10,7 +10,6 @@
 //   run.forward(weights, inputs, {4, 2, 2}, out);                // rows of stages 0, 1, 2
 //   run.differentiate(weights, gradients, inputs, {4, 2, 2}, loss);
 #pragma once
-#include <chrono>
 #include <functional>
 #include <memory>
 #include <numeric>
@@ -19,6 +18,7 @@
 
 #include "../core/one_user.hpp"
 #include "../core/scratch.hpp"
+#include "../core/stopwatch.hpp"
 #include "check.hpp"
 #include "inputs.hpp"
 #include "plan.hpp"
@@ -300,12 +300,10 @@ class executor {
     void timed(const step& s, F&& f) {
       if (!e().observer)
         return f();
-      const auto begin = std::chrono::steady_clock::now();
+      const stopwatch pass;
       f();
       e().backend_.synchronize();
-      e().observer(
-          s.node, s.kind,
-          std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+      e().observer(s.node, s.kind, pass.seconds());
     }
     int first_non_finite() {
       for (const step& s : p.forward) {

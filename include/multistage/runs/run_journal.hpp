@@ -8,9 +8,8 @@
 #pragma once
 #include <sys/resource.h>
 
-#include <chrono>
-
 #include "../core/progress.hpp"
+#include "../core/stopwatch.hpp"
 #include "run_report.hpp"
 #include "snapshots.hpp"
 
@@ -99,7 +98,7 @@ class run_journal {
       take_snapshot();
     snapshot_multiple_ = multiple;
     constexpr double between_reports = 30;
-    if (std::chrono::duration<double>(clock::now() - reported_at_).count() > between_reports)
+    if (!since_report_ || since_report_->seconds() > between_reports)
       report("running");
     return true;
   }
@@ -149,8 +148,6 @@ class run_journal {
   }
 
  private:
-  using clock = std::chrono::steady_clock;
-
   void take_snapshot() {
     if (!what_.snapshot(latest_.images))
       return;
@@ -160,7 +157,7 @@ class run_journal {
   void report(const std::string& how) {
     if (log_)
       tried_to_write("the report", [&] { what_.report(how); });
-    reported_at_ = clock::now();
+    since_report_.emplace();
   }
   void animate() const {
     std::vector<std::string> paths;
@@ -179,7 +176,7 @@ class run_journal {
   loss_point latest_{};
   double snapshot_multiple_ = -1;  // of snapshot_kimg at the last window
   double snapshot_at_ = -1;        // images seen by the last snapshot
-  clock::time_point reported_at_{};
+  std::optional<stopwatch> since_report_{};
 };
 
 }  // namespace multistage

@@ -6,6 +6,7 @@
 //     io::write_file("grid.png", s->png);
 #pragma once
 #include "../core/signals.hpp"
+#include "../core/stopwatch.hpp"
 #include "../data/spread.hpp"
 #include "../diffusion/latent_decoder.hpp"
 #include "../io/animation.hpp"
@@ -67,7 +68,10 @@ class snapshot_maker {
                  const image_source& images,
                  const run_configuration& c,
                  std::optional<latent_decoder> decoder = {})
-      : model_(model), run_(c.run), decoder_(std::move(decoder)), latents_(c.data.latents) {
+      : model_(model),
+        run_(c.run),
+        decoder_(std::move(decoder)),
+        latents_(c.data.latents) {
     const any_schedule schedule = schedule_of(model.config().precond);
     sampler_.num_steps = run_.snapshot_steps;
     sampler_.sigma_min = std::max(sampler_.sigma_min, schedule.sigma(schedule.t_min()));
@@ -94,7 +98,7 @@ class snapshot_maker {
   /// waits for it wants a checkpoint. @param title above the grid
   /// @throws numeric_error for a model that draws no numbers
   std::optional<snapshot> take(const std::string& title) {
-    const auto begin = std::chrono::steady_clock::now();
+    const stopwatch whole;
     std::optional<sampling_result> few = draw(run_.snapshot_seeds);
     if (!few)
       return {};
@@ -119,7 +123,7 @@ class snapshot_maker {
       s.n = many->extents.rows;
       s.features = features_->name + ", hash " + features_->hash;
     }
-    s.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    s.seconds = whole.seconds();
     return s;
   }
 

@@ -1,6 +1,7 @@
 // A training run that keeps a checkpoint: written now and then, at the end and when it is
 // stopped; gone on from; and, where asked for, gone back to when a value stops being finite.
 #pragma once
+#include "../core/stopwatch.hpp"
 #include "../core/warning.hpp"
 #include "../distributed/together.hpp"
 #include "../io/kept_versions.hpp"
@@ -78,15 +79,15 @@ class kept_state {
     if (held_step_ >= 0 && held_step_ != trainer_.steps() && c.keep > 1)
       on_first([&] { io::keep_version(c.path, held_step_); });
     save(c.path, trainer_, c.run);
-    saved_at_ = clock::now();
+    since_saved_.restart();
     held_step_ = trainer_.steps();
     if (c.keep > 1)
       on_first([&] { io::drop_versions(c.path, std::size_t(c.keep - 1)); });
   }
   /// The same when it is time. A file that cannot be written is tried again later.
   void save_when_due() {
-    const double waited = std::chrono::duration<double>(clock::now() - saved_at_).count();
-    const bool due = waited >= settings_.every_seconds || multiple() != saved_multiple_;
+    const bool due =
+        since_saved_.seconds() >= settings_.every_seconds || multiple() != saved_multiple_;
     if (!first_says(processes_, due))
       return;
     try {
@@ -94,7 +95,7 @@ class kept_state {
       saved_multiple_ = multiple();
     } catch (const echoed_error&) {  // the first process warns
     } catch (const file_error& e) {
-      saved_at_ = clock::now();
+      since_saved_.restart();
       warn("run: a checkpoint could not be written and is tried again in ",
            settings_.every_seconds, " s: ", e.what());
     }
@@ -123,7 +124,6 @@ class kept_state {
   }
 
  private:
-  using clock = std::chrono::steady_clock;
   static constexpr bool can_go_back = requires(Trainer & t) {
     t.set_rate_factor(t.rate_factor());
   };
@@ -144,7 +144,7 @@ class kept_state {
   const run_checkpoint& settings_;
   process_group processes_;
   std::optional<io::run_lock> lock_;
-  clock::time_point saved_at_ = clock::now();
+  stopwatch since_saved_;
   index_t held_step_ = -1;  // of the state in the file; -1: none of this run
   double saved_multiple_ = 0;
   int returns_ = 0;
@@ -165,18 +165,17 @@ run_result run(Trainer& t,
                const run_checkpoint& c,
                Observe&& observe,
                double window_seconds = 0.5) {
-  using clock = std::chrono::steady_clock;
   const stop_signals signals;  // until the last save is done
   process_group processes = processes_of(t);
   checkpoint_detail::kept_state state(t, c);
-  const clock::time_point begin = clock::now();
+  const stopwatch whole;
   const index_t last_step = t.steps() + limit.steps;
   const double images_before = t.images_seen();
   std::vector<loss_point> history;
   training_limit rest = limit;
   while (true) {
     bool stopped_by_observer = false;
-    const double seconds_before = std::chrono::duration<double>(clock::now() - begin).count();
+    const double seconds_before = whole.seconds();
     const auto observe_and_save = [&](loss_point p, double done) {
       p.seconds += seconds_before;
       history.push_back(p);
@@ -204,7 +203,7 @@ run_result run(Trainer& t,
         }
       throw;
     }
-    const double here = std::chrono::duration<double>(clock::now() - begin).count();
+    const double here = whole.seconds();
     const double spent = values_of_all(processes, here).front();
     rest.steps = limit.steps > 0 ? last_step - t.steps() : 0;
     rest.seconds = limit.seconds > 0 ? std::max(limit.seconds - spent, 1e-3) : 0;

@@ -6,10 +6,10 @@
 //     return true;                                   // false ends the run
 //   });
 #pragma once
-#include <chrono>
 #include <concepts>
 
 #include "../core/signals.hpp"
+#include "../core/stopwatch.hpp"
 #include "../distributed/together.hpp"
 #include "trainer.hpp"
 
@@ -155,12 +155,8 @@ run_result run(Trainer& t,
                            (limit.kimg > 0 || limit.seconds > 0 || limit.steps > 0),
                        "run: the limit must name kimg, seconds or steps above 0; got kimg = ",
                        limit.kimg, ", seconds = ", limit.seconds, ", steps = ", limit.steps);
-  using clock = std::chrono::steady_clock;
-  const auto since = [](clock::time_point a) {
-    return std::chrono::duration<double>(clock::now() - a).count();
-  };
-  const clock::time_point begin = clock::now();
-  clock::time_point window = begin;
+  const stopwatch whole;
+  stopwatch window;
   const stop_signals signals;
   process_group processes = processes_of(t);
   group_traffic traffic = processes.traffic();
@@ -174,7 +170,7 @@ run_result run(Trainer& t,
     const auto s = t.step();
     losses.add(s);
     const detail::run_clock now =
-        detail::agreed(processes, {since(begin), since(window), signals.caught()});
+        detail::agreed(processes, {whole.seconds(), window.seconds(), signals.caught()});
     r.seconds = now.seconds;
     r.images = t.images_seen() - images_before;
     const double done = t.done() ? 1
@@ -195,7 +191,7 @@ run_result run(Trainer& t,
       const bool more = observe(r.history.back(), std::min(done, 1.0));
       go_on = !any(processes, !more) && go_on;
       window_images = t.images_seen();
-      window = clock::now();
+      window.restart();
     }
   }
   if constexpr (requires { t.complete_average(); })
