@@ -146,6 +146,16 @@ for text, arm in (("multi-decoder, SNR", "stages-snr"), ("multi-decoder, timeste
     verdict = "no difference seen" if half >= abs(mean) else "better" if mean < 0 else "worse"
     check(cells_of_row[11].endswith(": " + verdict), cells_of_row[11], verdict)
 
+# --- A table that comes later finds its cells trained, and measures what they lack: as if it had been there from the beginning -----------------
+LATER = [*COMMAND[:-1], "reuse"]
+alone = scratch / "alone"
+for out in (whole, alone):
+    r = run("reproduce", out, *LATER)
+    check(r.returncode == 0, r.returncode, r.stdout, r.stderr)
+for seed in (0, 1):
+    drawn, expected = ([l for l in without_clocks(out / "cells" / f"edm-multi.seed{seed}.jsonl") if l["kind"] == "drawing"] for out in (whole, alone))
+    check(len(drawn) == 3 and drawn == expected, seed, drawn, expected)
+
 # --- Another experiment does not go on in a folder that holds one ------------------------------------------------------------------------------
 r = run("reproduce", whole, *COMMAND, "--hours", 1)
 check(r.returncode == 2 and "begun with other settings" in r.stderr, r.returncode, r.stderr)

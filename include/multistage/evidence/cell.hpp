@@ -5,8 +5,10 @@
 //   for (const cell& c : cells_of(e))
 //     if (!read_record(out, c.name).ended) ...
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <iterator>
 #include <optional>
 #include <span>
 #include <string>
@@ -134,7 +136,19 @@ struct cell_record {
   std::vector<measurement> averages{};  ///< of a try, at its end
   std::vector<measurement> drawings{};  ///< other ways to draw, at its end
   std::string failure{};                ///< why it has no end worth the name
-  bool ended = false;                   ///< whether nothing is left to do
+  bool ended = false;                   ///< whether nothing is left to train
+
+  /// Which of some ways to draw are still to be measured. Tables that came later may ask for
+  /// more of a cell that has ended.
+  std::vector<drawing> left_of(const std::vector<drawing>& asked) const {
+    std::vector<drawing> left;
+    if (failure.empty())
+      std::copy_if(asked.begin(), asked.end(), std::back_inserter(left), [&](const drawing& d) {
+        return std::none_of(drawings.begin(), drawings.end(),
+                            [&](const measurement& m) { return m.drawing == d.text; });
+      });
+    return left;
+  }
 };
 
 /// The place of a cell's file. @param ending with its dot

@@ -63,15 +63,22 @@ class cell_run {
   /// asked to end; a value that is not finite ends the cell with its reason
   /// @throws file_error
   MULTISTAGE_COLD bool work(const cell_progress& told) {
-    if (record_.ended)
+    if (!record_.failure.empty())
       return true;
+    const bool trained = record_.ended;  // a table that came later asks for more
     try {
-      if (!train_and_measure(told))
+      if (trained)
+        load_weights(checkpoint(), *model_);
+      else if (!train_and_measure(told))
+        return false;
+      if (!draw_otherwise(told))
         return false;
     } catch (const numeric_error& problem) {
       lines_->write({{"kind", "end"}, {"failure", problem.what()}});
       return true;
     }
+    if (trained)
+      return true;
     lines_->write({{"kind", "end"}});
     save(checkpoint(), *model_);  // for whoever draws with it; moments are no more needed
     return true;
@@ -184,12 +191,13 @@ class cell_run {
         return false;
       told(points[i], "measuring");
       measurement m = measure(arm_.draws, {});
-      m.share = points[i];
+      tell_training(m, points[i]);
       lines_->write(m.line("point"));
+      record_.points.push_back(m);
       if (i + 1 == points.size())
         keep_pictures();
     }
-    return draw_otherwise(told);
+    return true;
   }
   /// Trains until so much of the budget is spent. False: a signal came first.
   bool train_to(double point, const cell_progress& told) {
@@ -221,9 +229,6 @@ class cell_run {
   measurement measure(const drawing& d, const std::string& row) {
     drawn_ = draw_pictures(*model_, d, picture_seeds(), data_.decoder());
     measurement m;
-    m.spent = budgeted_->spent();
-    m.images = trainer_->images_seen();
-    m.seconds = seconds_;
     m.evaluations = std::accumulate(drawn_.evaluations.begin(), drawn_.evaluations.end(), 0.0);
     const double without_encoder = m.evaluations - drawn_.encoder_evaluations;
     m.sampling_macs = weighted_sum(drawn_.evaluations, budgeted_->macs()) -
@@ -232,6 +237,13 @@ class cell_run {
     m.drawing = row;
     m.quality = data_.meter()(drawn_.values, drawn_.extents);
     return m;
+  }
+  /// How far the training is. @param share of the budget
+  void tell_training(measurement& m, double share) const {
+    m.share = share;
+    m.spent = budgeted_->spent();
+    m.images = trainer_->images_seen();
+    m.seconds = seconds_;
   }
   /// The first pictures of the last measurement, for the page.
   void keep_pictures() const {
@@ -249,7 +261,7 @@ class cell_run {
       auto& sampled = model_->averaged_weights();
       model_->backend().copy(kept[k].weights.data(), sampled.data(), sampled.size());
       measurement m = measure(arm_.draws, {});
-      m.share = 1;
+      tell_training(m, 1);
       m.average_std = experiment_.tuning.average_stds[k];
       lines_->write(m.line("average"));
     }
@@ -258,16 +270,16 @@ class cell_run {
   /// Measures by the other ways to draw. False: a signal came first.
   bool draw_otherwise(const cell_progress& told) {
     const stop_signals stop;
-    for (const drawing& d : drawings_) {
-      const bool known = std::any_of(record_.drawings.begin(), record_.drawings.end(),
-                                     [&](const measurement& m) { return m.drawing == d.text; });
-      if (known)
-        continue;
+    for (const drawing& d : record_.left_of(drawings_)) {
       if (stop.caught() != 0)
         return false;
       told(1, "drawing: " + d.text);
       measurement m = measure(d, d.text);
-      m.share = 1;
+      const measurement& end = record_.points.back();
+      m.share = end.share;
+      m.spent = end.spent;
+      m.images = end.images;
+      m.seconds = end.seconds;
       lines_->write(m.line("drawing"));
     }
     return true;

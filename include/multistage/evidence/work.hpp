@@ -87,7 +87,8 @@ class cell_worker {
   bool has_ended(const cell& c) {
     if (std::count(ended_.begin(), ended_.end(), c.name) > 0)
       return true;
-    const bool ended = read_record(out_, c.name).ended;
+    const cell_record r = read_record(out_, c.name);
+    const bool ended = r.ended && r.left_of(drawings_of(c)).empty();
     if (ended)
       ended_.push_back(c.name);
     return ended;
