@@ -167,13 +167,16 @@ struct training {
 /// Fails the allocations of `act` one after the other, alone or with all that follow. After a
 /// failure `act` is done again; what `look` sees then must be what it sees when nothing fails.
 /// Each try is a thread of its own, whose scratch is as new as the objects. Returns how many
-/// allocations there were, about.
+/// allocations there were, about. @param each so many of the first are all tried where
+/// MULTISTAGE_THOROUGH is in the environment (tests/run.sh --thorough); else a few of them
 template <class Backend, class Make, class Act, class Look>
 long walk(int threads, bool lasting, Make make, Act act, Look look, long each = 100) {
   std::vector<double> undisturbed;
+  const bool thorough = std::getenv("MULTISTAGE_THOROUGH") != nullptr;
+  const long dense = thorough ? each : std::min(each, 40L);
   // 0: nothing fails. Where there are many (Eigen's expressions take memory a tile), some are
-  // passed over behind the first `each`.
-  for (long n = 0;; n += n < each ? 1 : n / (each > 100 ? 20 : 5)) {
+  // passed over behind the first.
+  for (long n = 0;; n += n < dense ? 1 : n / (dense > 100 ? 20 : 5)) {
     bool struck = false;
     bool failed = false;
     std::string other;

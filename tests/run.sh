@@ -11,7 +11,7 @@
 #   run.sh --thorough   all of it and the tests labelled `thorough`: each header alone, every flag and
 #                       compiler, the programs of all pages, what nvcc builds and the golden data on
 #                       CUDA's emulator, the faults that it finds, fuzzing, kernels of all backends under
-#                       sanitizers: before a release
+#                       sanitizers, a failure at every allocation: before a release
 set -euo pipefail
 cd "$(dirname "$0")/.."
 quick=false
