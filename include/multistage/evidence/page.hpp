@@ -5,6 +5,7 @@
 #pragma once
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -112,6 +113,41 @@ MULTISTAGE_COLD inline void add_curves(evidence_page& page,
                   "95 % interval over seeds.");
 }
 
+/// Quality over the evaluations that drawing takes, a curve a sampler that was given several
+/// numbers of them.
+MULTISTAGE_COLD inline void add_sampler_curves(evidence_page& page,
+                                               const experiment_results& r,
+                                               const result_table& t,
+                                               const std::string& name,
+                                               const std::string& file) {
+  std::map<std::string, io::curve> by_sampler;
+  for (const drawing& d : t.drawings) {
+    const auto mean = [&](figure_of f) {
+      return over_seeds(r, name, f, d.text);
+    };
+    const estimate quality = mean(frechet_of);
+    if (quality.n == 0 || d.encoder_every > 1 || d.options.contains("boundary"))
+      continue;
+    io::curve& c = by_sampler[d.sampler];
+    c.x.push_back(mean([](const measurement& m) { return m.evaluations; }).mean);
+    c.y.push_back(quality.mean);
+  }
+  std::vector<io::curve> curves;
+  for (auto& [sampler, c] : by_sampler)
+    if (c.x.size() > 1)
+      curves.push_back({sampler, std::move(c.x), std::move(c.y), {}});
+  if (curves.empty())
+    return;
+  for (int k = 0; k < int(curves.size()); ++k)
+    curves[std::size_t(k)].ink = io::hue_colour(k, int(curves.size()));
+  const std::string text = r.asked().arm_of(name).text;
+  page.figure(
+      file,
+      io::line_chart(curves, text, "evaluations of the network", "Frechet distance", true, true)
+          .png(),
+      text + ": Frechet distance over evaluations, mean over seeds.");
+}
+
 /// The same seeds drawn by each arm of a group at the end of its budget, a row an arm.
 MULTISTAGE_COLD inline void add_samples(evidence_page& page,
                                         const experiment_results& r,
@@ -146,7 +182,8 @@ MULTISTAGE_COLD inline void add_samples(evidence_page& page,
 MULTISTAGE_COLD inline void add_table(evidence_page& page,
                                       const experiment_results& r,
                                       const result_table& t) {
-  page.heading((t.number.empty() ? "" : "Table " + t.number + ": ") + t.title);
+  const bool numbered = t.number.find_first_not_of("0123456789") == std::string::npos;
+  page.heading((numbered ? "Table " + t.number + ": " : "") + t.title);
   page.text(t.text);
   int k = 0;
   for (const table_group& g : t.groups) {
@@ -154,7 +191,8 @@ MULTISTAGE_COLD inline void add_table(evidence_page& page,
     if (start == nullptr)
       continue;
     const std::string file = "table-" + t.number + "-" + std::to_string(++k);
-    page.text(g.text + ": " + std::to_string(r.of(g.baseline).size()) + " seeds, " +
+    const std::size_t seeds = r.of(g.baseline).size();
+    page.text(g.text + ": " + std::to_string(seeds) + (seeds == 1 ? " seed, " : " seeds, ") +
               shown::number(start->training_images) + " training images, a budget of " +
               shown::number(2 * start->budget / 1e12) + " TFLOP, " +
               std::to_string(r.asked().arm_of(g.baseline).samples) +
@@ -163,6 +201,8 @@ MULTISTAGE_COLD inline void add_table(evidence_page& page,
               shown::number(start->floor) + ".");
     if (!t.drawings.empty()) {
       page.table(table_of_drawings(r, t, g));
+      for (const std::string& name : arms_of(r, g))
+        add_sampler_curves(page, r, t, name, file + "-" + name);
       continue;
     }
     page.table(table_of_arms(r, g));

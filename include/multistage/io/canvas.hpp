@@ -31,6 +31,14 @@ inline colour stage_colour(int stage) {
                                        {0.75, 0.22, 0.22}, {0.40, 0.40, 0.40}};
   return colours[stage % 6];
 }
+/// One of so many colours that differ in hue.
+inline colour hue_colour(int place, int count) {
+  const double turn = 6.0 * place / count;
+  constexpr double light = 0.8;
+  return {light * std::clamp(std::fabs(turn - 3) - 1, 0.0, 1.0),
+          light * std::clamp(2 - std::fabs(turn - 2), 0.0, 1.0),
+          light * std::clamp(2 - std::fabs(turn - 4), 0.0, 1.0)};
+}
 /// A sequential scale from dark blue over green to yellow for values in [0, 1], lighter for
 /// more.
 inline colour scale_colour(double v) {
