@@ -9,6 +9,7 @@
 #include <cairo/cairo.h>
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <string>
 
