@@ -6,6 +6,7 @@
 // examples/reproduce.sh does all of it: sets up, builds, makes data, starts a process a
 // processor.
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <multistage/io.hpp>
 #include <multistage/multistage.hpp>
 #include <multistage/runs.hpp>
@@ -77,8 +78,8 @@ int reproduce(const settings& s, const ms::experiment& e, const quickstart_origi
   if (s.worker)
     return 0;
   const ms::experiment_results results(e, s.out);
-  ms::write_page(results, {{"scale", e.scale},
-                           {"command", origin.command},
+  ms::write_page(results, {{"experiment", std::filesystem::path(s.file).filename().string()},
+                           {"scale", e.scale},
                            {"machine", origin.machine},
                            {"compiler", origin.compiler},
                            {"commit", origin.commit}});

@@ -286,6 +286,16 @@ MULTISTAGE_COLD inline io::grid table_of_drawings(const experiment_results& r,
   return t;
 }
 
+namespace detail {
+/// A setting that a search found; one that lies at an end of what was tried is said to, since
+/// the best may lie beyond.
+inline std::string found_among(double found, const std::vector<double>& tried) {
+  const auto [least, most] = std::minmax_element(tried.begin(), tried.end());
+  const bool at_an_end = tried.size() > 1 && (found == *least || found == *most);
+  return shown::number(found) + (at_an_end ? " (an end of what was tried)" : "");
+}
+}  // namespace detail
+
 /// What the search found for each arm that has one of its own.
 MULTISTAGE_COLD inline io::grid table_of_searches(const experiment_results& r) {
   io::grid t{{"arrangement", "learning rate", "average's relative deviation",
@@ -295,8 +305,10 @@ MULTISTAGE_COLD inline io::grid table_of_searches(const experiment_results& r) {
     if (!a.tuned_as.empty() || r.asked().tuning.learning_rates.empty())
       continue;
     if (const std::optional<tuned> found = search_of(r.asked(), r.folder(), a))
-      t.rows.push_back({a.name, shown::number(found->learning_rate),
-                        shown::number(found->average_std), shown::number(found->frechet)});
+      t.rows.push_back(
+          {a.name, detail::found_among(found->learning_rate, r.asked().tuning.learning_rates),
+           detail::found_among(found->average_std, r.asked().tuning.average_stds),
+           shown::number(found->frechet)});
   }
   return t;
 }
