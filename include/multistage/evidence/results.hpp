@@ -5,6 +5,7 @@
 //   const experiment_results r(e, "out");
 //   const grid t = table_of_arms(r, e.tables[0].groups[0]);    // header and rows of text
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <map>
