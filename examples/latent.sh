@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Latent diffusion from a folder of pictures to samples: bash examples/latent.sh OUT (trainings end after 5 and 6 and a half minutes, for two cores)
+# Latent diffusion from a folder of pictures to samples: bash examples/latent.sh OUT (16 minutes on two cores; trainings end after 5 and 6 and a half)
 # Emoji (128 pixels high, scaled to 64) -> an autoencoder -> latents of 16 x 16 -> their stages -> a multi-decoder model -> samples.
 # OUT keeps every step's folder; a step whose result is there is not made again.
 set -euo pipefail
