@@ -83,9 +83,9 @@ class watch {
  public:
   watch(MPI_Comm of, int size)
       : notes_(of),
+        rank_(rank_in(notes_)),
         left_(std::size_t(size), false),
-        failed_(std::size_t(size), 0),
-        rank_(rank_in(notes_)) {}
+        failed_(std::size_t(size), 0) {}
   /// Tells all others that this process makes no more calls.
   void leave() {
     send_to_all(note::leaving);
@@ -160,7 +160,7 @@ class watch {
   }
 
   duplicate notes_;
-  int rank_ = 0;
+  int rank_;
   std::vector<bool> left_;
   std::vector<int> failed_;  // the note by which each has said why, 0 for none
   std::vector<bool> answered_;
