@@ -349,6 +349,7 @@ drawing drawing_of(const settings& s,
                    const named_sampler& sampler,
                    const ms::process_group& world) {
   drawing draw{files, sampler, files.load(s.generated), s.sampling};
+  sampler.check_for(draw.model);
   draw.options.seeds = s.seeds;
   draw.options.processes = world;
   if (draw.model.label_dim(ms::input_slot::class_labels) > 0 && !draw.options.class_label.any())

@@ -379,6 +379,7 @@ int generate(const settings& s, const named_sampler& sampler, ms::process_group 
   std::optional<destination> to;
   ms::together(world, [&] {
     draw.emplace(drawing{files, files.load(s.model), sampler});
+    sampler.check_for(draw->model);
     if (!s.weak.empty())
       draw->weak = files.load(s.weak);
     if (!s.autoencoder.empty())

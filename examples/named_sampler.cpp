@@ -81,6 +81,31 @@ void named_sampler::set(ms::sampling_options& options, bool has_weak) const {
   ms::check(options);
 }
 
+void named_sampler::check_for(const ms::any_model& model) const {
+  const ms::index_t size = model.label_dim(ms::input_slot::context);
+  for (const std::string& path : {context_, weak_context_}) {
+    if (path.empty() || size == 0)
+      continue;  // sample says that there is none to take
+    const std::vector<ms::index_t> extents = ms::io::read_npy(path).extents;
+    // [n, tokens, width], [n, width] of one token each, or a single one as the network has it
+    const auto from = [&](std::size_t first) {
+      ms::index_t product = 1;
+      for (std::size_t k = first; k < extents.size(); ++k)
+        product *= extents[k];
+      return product;
+    };
+    const bool fits =
+        extents.size() == 3 ? from(1) == size : from(0) == size || from(1) == size;
+    std::string shape;
+    for (const ms::index_t extent : extents)
+      shape += (shape.empty() ? "" : ", ") + std::to_string(extent);
+    ms::require<ms::value_error>(fits, path, ": embeddings [", shape,
+                                 "] do not fit the model, which takes ", size,
+                                 " numbers for a picture (tokens times width); make them as "
+                                 "those that it was trained with");
+  }
+}
+
 ms::io::json named_sampler::options(const ms::any_model& model,
                                     const ms::sampling_options& options) const {
   ms::io::json all{{"sampler", name_}};

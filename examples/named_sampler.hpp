@@ -11,7 +11,8 @@
 class named_sampler {
  public:
   /// @param program whose name messages begin with
-  explicit named_sampler(std::string program) : program_(std::move(program)) {}
+  explicit named_sampler(std::string program)
+      : program_(std::move(program)) {}
 
   /// Adds --sampler, the options of all samplers, those named in `without` aside, and those of
   /// `sample` that a command line can give.
@@ -24,6 +25,8 @@ class named_sampler {
   /// A number of steps in the place of the sampler's own. @throws value_error for a sampler
   /// that has none
   void set_steps(int num_steps);
+  /// Refuses embeddings that a model does not take. @throws value_error, file_error
+  void check_for(const multistage::any_model& model) const;
   /// What is in force for a model, by flag, `batch` aside. @throws value_error
   multistage::io::json options(const multistage::any_model& model,
                                const multistage::sampling_options& options) const;

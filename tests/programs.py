@@ -285,6 +285,9 @@ if (programs / "train").exists() and (programs / "encode").exists():
     both, alone = told("--seeds", "0-3", "--context", "two.npy", "--batch", 3), told("--seeds", "3", "--context", "second.npy")
     check(both[0] == 0 and alone[0] == 0 and both[2][-size:] == alone[2][-size:], "embeddings, one picture after the other", both[:2], alone[:2])
     check(both[2] != told("--seeds", "0-3")[2], "embeddings have no effect")
+    array("wide.npy", (4, 2, 6), [0.5] * 48)  # as many numbers as six embeddings have
+    status, text, _ = told("--seeds", "0-3", "--context", "wide.npy")
+    check(status == 2 and "embeddings [4, 2, 6] do not fit the model, which takes 8 numbers" in text, "embeddings of another width", status, text)
     guided = [told("--seeds", "0-3", "--context", "two.npy", "--guidance", 3, *weak)[2] for weak in ((), ("--weak-context", "latents/null_context.npy"))]
     check(guided[0] != guided[1] and both[2] not in guided, "guidance away from the null context")
     status, text = run("encode", "small.npy", "codes/model.safetensors", "latents_too")

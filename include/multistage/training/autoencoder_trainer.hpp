@@ -296,7 +296,7 @@ class autoencoder_trainer {
                                      const described_network& of,
                                      const char* whose) {
     constexpr const char* advice =
-        "; nothing was updated and the last checkpoint is good: lower the learning rate, set "
+        "; nothing was updated: lower the learning rate, set "
         "gradient_clip, or look at the images";
     for (std::size_t k = 0; k < f.report.loss.size(); ++k)
       if (f.report.rows[k] > 0 && !std::isfinite(f.report.loss[k]))

@@ -6,7 +6,7 @@ namespace multistage {
 
 namespace detail {
 inline constexpr const char* non_finite_advice =
-    "; nothing was updated and the last checkpoint is good: lower the learning rate, set "
+    "; nothing was updated: lower the learning rate, set "
     "gradient_clip, or look at the images";
 
 /// Where the evaluation at hand, of which one loss is not finite, stops being so.
