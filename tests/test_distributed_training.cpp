@@ -133,11 +133,16 @@ double resident_share(const float* begin, const float* end) {
 struct shared_folder {
   std::string path;
   shared_folder() {
-    char name[] = "/tmp/multistage_distributed_XXXXXX";
+    std::int64_t process = ::getpid();  // the first's names it
+    const auto named = [&] {
+      return (std::filesystem::temp_directory_path() /
+              ("multistage-distributed-" + std::to_string(process)))
+          .string();
+    };
     if (world().rank() == 0)
-      REQUIRE(::mkdtemp(name) != nullptr);
-    ms::broadcast(world(), std::span<char>(name));
-    path = name;
+      std::filesystem::create_directories(named());
+    ms::broadcast(world(), std::span(&process, 1));
+    path = named();
   }
   ~shared_folder() {
     world().barrier();
