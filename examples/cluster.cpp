@@ -105,15 +105,15 @@ ms::image_source opened(const settings& s,
   ms::require<ms::value_error>(s.method != "n_stage" || s.stages <= s.nodes,
                                "cluster: ", s.stages, " stages of ", s.nodes,
                                " nodes; give as many --nodes at least");
+  ms::require<ms::value_error>(s.limit != 1,
+                               "cluster: --limit 1 leaves one image, whose denoisers are all "
+                               "alike; give 2 or more, or 0 for all");
+  ms::image_source images = ms::one_draw_each(ms::io::open_images(s.data, s.images));
   if (world.rank() == 0) {
     ms::io::make_directory(s.out);
     for (const char* name : {"/clustering.json", "/similarity.png", "/curves.png"})
       ms::io::check_writable(s.out + name);
   }
-  ms::image_source images = ms::one_draw_each(ms::io::open_images(s.data, s.images));
-  ms::require<ms::value_error>(s.limit != 1,
-                               "cluster: --limit 1 leaves one image, whose denoisers are all "
-                               "alike; give 2 or more, or 0 for all");
   if (s.limit > 0)
     images.extents.rows = std::min(images.extents.rows, s.limit);
   images = own_rows(images, world);

@@ -6,6 +6,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <multistage/core/options.hpp>
 #include <multistage/distributed/run_together.hpp>
@@ -86,6 +87,15 @@ inline void add_backend(CLI::App& app, std::string& backend, int& threads) {
 inline std::string flag_of(std::string name) {
   std::replace(name.begin(), name.end(), '_', '-');
   return "--" + name;
+}
+
+/// Refuses a path that is to become a PNG and has another kind's name. @throws value_error
+inline void require_png(const std::string& flag, const std::string& path) {
+  std::string extension = std::filesystem::path(path).extension().string();
+  for (char& c : extension)
+    c = char(std::tolower(static_cast<unsigned char>(c)));
+  multistage::require<multistage::value_error>(extension == ".png", flag, " ", path,
+                                               ": is written as a PNG; name it so (.png)");
 }
 
 /// The words of a command line, with a null behind them, where `option` `value` WORD becomes

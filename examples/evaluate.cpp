@@ -352,10 +352,14 @@ drawing drawing_of(const settings& s,
   sampler.check_for(draw.model);
   draw.options.seeds = s.seeds;
   draw.options.processes = world;
-  if (draw.model.label_dim(ms::input_slot::class_labels) > 0 && !draw.options.class_label.any())
+  if (draw.model.label_dim(ms::input_slot::class_labels) > 0 &&
+      !draw.options.class_label.any()) {
     draw.options.class_label = "random";
+    if (world.rank() == 0)
+      std::fprintf(stderr, "evaluate: classes are drawn at random; --labels names some\n");
+  }
   if (!s.autoencoder.empty())
-    draw.decoder = files.load_decoder(s.autoencoder);
+    draw.decoder = files.load_decoder(s.autoencoder, draw.model);
   return draw;
 }
 
@@ -500,7 +504,10 @@ int main(int argc, char** argv) {
   sampler.add_options(app, {"num_steps", "levels"});
   return command_line::run(app, argc, argv, [&](ms::process_group world) {
     if (steps->count() > 0) {
-      ms::together(world, [&] { sampler.set(s.sampling, false); });
+      ms::together(world, [&] {
+        command_line::require_png("--out", s.out);
+        sampler.set(s.sampling, false);
+      });
       return curve(s, sampler, world);
     }
     ms::together(world, [&] {

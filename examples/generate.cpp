@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdio>
 #include <multistage/io.hpp>
+#include <multistage/io/file_fingerprint.hpp>
 #include <multistage/multistage.hpp>
 
 #include "host_models.hpp"
@@ -60,16 +61,9 @@ output output_of(const std::string& path) {
   return output::folder;
 }
 
-/// A hash of a file that need not fit in memory; empty for no file.
+/// A hash of a model's file; empty for no file.
 std::string hash_of(const std::string& path) {
-  if (path.empty())
-    return "";
-  const ms::io::byte_source file(ms::io::checkpoint_of(path));
-  std::string parts;
-  constexpr std::uint64_t block = std::uint64_t{1} << 24;
-  for (std::uint64_t at = 0; at < file.size(); at += block)
-    parts += ms::fingerprint(file.bytes(at, block));
-  return ms::fingerprint_of(std::span<const char>(parts));
+  return path.empty() ? "" : ms::io::fingerprint_of_file(ms::io::checkpoint_of(path));
 }
 
 /// What makes a seed's picture what it is, for records.
@@ -383,7 +377,11 @@ int generate(const settings& s, const named_sampler& sampler, ms::process_group 
     if (!s.weak.empty())
       draw->weak = files.load(s.weak);
     if (!s.autoencoder.empty())
-      draw->decoder = files.load_decoder(s.autoencoder);
+      draw->decoder = files.load_decoder(s.autoencoder, draw->model);
+    else if (draw->model.trained().images.value_or("pictures") != "pictures")
+      ms::warn(s.model,
+               ": draws latents, whose channels are taken for colours; name their "
+               "--autoencoder to see pictures");
     requests = requests_of(s, draw->model);
     origin = origin_of(s, sampler.options(draw->model, s.sampling));
     to.emplace(s, origin, draw->pictures(ms::index_t(requests.size())), world);
@@ -442,6 +440,8 @@ int main(int argc, char** argv) {
       sampler.set(s.sampling, !s.weak.empty());
       ms::parse_seeds(s.seeds);
       output_of(s.out);
+      if (!s.preview.empty())
+        command_line::require_png("--preview", s.preview);
       check_grid(s, columns->count() > 0, zoom->count() > 0);
       sampler.check();  // bad options are told before the model is opened
     });

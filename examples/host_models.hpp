@@ -13,8 +13,11 @@ class host_models {
 
   /// A checkpoint, whose weights are read when they are used. @throws file_error
   multistage::any_model load(const std::string& path) const;
-  /// The decoder of an autoencoder. @throws file_error
-  multistage::latent_decoder load_decoder(const std::string& path) const;
+  /// The decoder of an autoencoder, for what a model draws. Warns of another autoencoder than
+  /// the one whose latents the model learned. @throws file_error, value_error for a model that
+  /// learned pictures, shape_error for one of other latents
+  multistage::latent_decoder load_decoder(const std::string& path,
+                                          const multistage::any_model& model) const;
   /// What samplers walk on: the backend itself, or the cpu beside it.
   const multistage::cpu& walker() const {
     return walker_;

@@ -1,4 +1,4 @@
-// Shows a checkpoint, bare weights or a configuration: inspect FILE [--json]
+// Shows a checkpoint, bare weights or a configuration: inspect FILE [--tensors] [--json]
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <iostream>
@@ -78,7 +78,17 @@ json describe_network(const ms::configuration& c) {
   return out;
 }
 
-void print(const json& j) {
+/// A file's text as a line, the beginning of a long one.
+std::string excerpt_of(const std::string& text) {
+  constexpr std::size_t most = 100;
+  if (text.size() <= most)
+    return printable(text);
+  return printable(text.substr(0, most)) + "... (" + std::to_string(text.size()) +
+         " characters, --json prints them)";
+}
+
+/// @param tensors whether each is listed. Summaries come last, where a reader's eyes are.
+void print(const json& j, bool tensors) {
   if (j.contains("file"))
     std::printf("%s\n", printable(j["file"].get<std::string>()).c_str());
   if (j.contains("network")) {
@@ -92,7 +102,7 @@ void print(const json& j) {
       std::printf("\n%s: %.3f M parameters, %.4f GMACs an image\n", name.c_str(),
                   segment["parameters"].get<double>() / 1e6,
                   segment["macs"].get<double>() / 1e9);
-      for (const json& t : segment["tensors"])
+      for (const json& t : tensors ? segment["tensors"] : json::array())
         std::printf("  %-64s %-18s %10lld %14lld\n",
                     printable(t["name"].get<std::string>()).c_str(),
                     extents_text(t["shape"]).c_str(), t["parameters"].get<long long>(),
@@ -121,7 +131,10 @@ void print(const json& j) {
     std::printf("%-28s %s\n", "stages in sigma", (s + text).c_str());
   }
   if (j.contains("training"))
-    std::printf("%-28s %s\n", "training state", text_of(j["training"]).c_str());
+    for (const auto& [key, value] : j["training"].items())
+      std::printf(
+          "training  %-18s %s\n", printable(key).c_str(),
+          excerpt_of(value.dump(-1, ' ', false, json::error_handler_t::replace)).c_str());
   if (j.contains("tensors")) {
     std::printf("tensors (%zu)\n", j["tensors"].size());
     for (const json& t : j["tensors"])
@@ -131,7 +144,7 @@ void print(const json& j) {
   if (j.contains("metadata"))
     for (const auto& [key, value] : j["metadata"].items())
       std::printf("metadata %-19s %s\n", printable(key).c_str(),
-                  printable(value.get<std::string>().substr(0, 400)).c_str());
+                  excerpt_of(value.get<std::string>()).c_str());
 }
 
 /// A text of the metadata as JSON; null where it is none, which in files of this library is an
@@ -198,8 +211,10 @@ int main(int argc, char** argv) {
   CLI::App app{"Shows what a checkpoint (.safetensors) or a configuration (.json) holds"};
   std::string path;
   bool as_json = false;
+  bool tensors = false;
   app.add_option("FILE", path, "a checkpoint, safetensors weights, or a configuration")
       ->required();
+  app.add_flag("--tensors", tensors, "list the network's tensors, with what each costs");
   app.add_flag("--json", as_json, "print JSON for programs");
   return command_line::run(app, argc, argv, [&] {
     const json j = inspect(path);
@@ -207,7 +222,7 @@ int main(int argc, char** argv) {
       std::cout << j.dump(1, ' ', false, json::error_handler_t::replace)
                 << '\n';  // a path may be any bytes
     else
-      print(j);
+      print(j, tensors);
     return 0;
   });
 }

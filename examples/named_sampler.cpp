@@ -8,17 +8,17 @@ namespace ms = multistage;
 namespace {
 /// What `sample` is told of by other means than numbers on the command line.
 const std::set<std::string> not_numbers{"context", "weak_context", "from", "known", "mask"};
-
-/// Embeddings of a file, one after the other; none of none. @throws file_error, value_error
-std::vector<double> embeddings_of(const std::string& path) {
-  if (path.empty())
-    return {};
-  const ms::io::npy_array array = ms::io::read_npy(path);
-  ms::require<ms::value_error>(!array.values.empty() && array.extents.size() <= 3, path,
-                               ": is no array of embeddings, [n, tokens, width] or [n, width]");
-  return array.values;
-}
 }  // namespace
+
+std::vector<double> named_sampler::read(embeddings_file& file) {
+  if (file.path.empty())
+    return {};
+  ms::io::npy_array array = ms::io::read_npy(file.path);
+  ms::require<ms::value_error>(!array.values.empty() && array.extents.size() <= 3, file.path,
+                               ": is no array of embeddings, [n, tokens, width] or [n, width]");
+  file.extents = array.extents;
+  return std::move(array.values);
+}
 
 void named_sampler::add_options(CLI::App& app, const std::set<std::string>& without) {
   name_option_ = app.add_option("--sampler", name_, ms::sampler_names())->capture_default_str();
@@ -32,10 +32,10 @@ void named_sampler::add_options(CLI::App& app, const std::set<std::string>& with
   ms::for_each_sampler(
       [&](const char*, const auto& sampler) { options_.add(app, sampler, without); });
   sampling_options_.add(app, ms::sampling_options{}, not_numbers);
-  app.add_option("--context", context_,
+  app.add_option("--context", context_.path,
                  "an .npy of embeddings [n, tokens, width], one picture after the other and "
                  "from the beginning again");
-  app.add_option("--weak-context", weak_context_,
+  app.add_option("--weak-context", weak_context_.path,
                  "likewise, of guidance's weak side: null_context.npy");
 }
 
@@ -50,7 +50,7 @@ void named_sampler::set_steps(int num_steps) {
   with(nullptr, [](const auto&) {});
 }
 
-void named_sampler::set(ms::sampling_options& options, bool has_weak) const {
+void named_sampler::set(ms::sampling_options& options, bool has_weak) {
   sampling_options_.set("sample", options);
   const std::vector<std::string> given = sampling_options_.given();
   const auto has = [&](const char* name) {
@@ -74,19 +74,19 @@ void named_sampler::set(ms::sampling_options& options, bool has_weak) const {
   for (const char* name : {"encoder_low", "encoder_high"})
     needs(!has(name) || options.reuse.every > 1, command_line::flag_of(name),
           "without --encoder-every of 2 or more");
-  needs(weak_context_.empty() || guides, "--weak-context",
+  needs(weak_context_.path.empty() || guides, "--weak-context",
         "without --guidance or --guidance-by-stage other than 1");
-  options.context = embeddings_of(context_);
-  options.weak_context = embeddings_of(weak_context_);
+  options.context = read(context_);
+  options.weak_context = read(weak_context_);
   ms::check(options);
 }
 
 void named_sampler::check_for(const ms::any_model& model) const {
   const ms::index_t size = model.label_dim(ms::input_slot::context);
-  for (const std::string& path : {context_, weak_context_}) {
-    if (path.empty() || size == 0)
+  for (const embeddings_file& file : {context_, weak_context_}) {
+    const std::vector<ms::index_t>& extents = file.extents;
+    if (extents.empty() || size == 0)
       continue;  // sample says that there is none to take
-    const std::vector<ms::index_t> extents = ms::io::read_npy(path).extents;
     // [n, tokens, width], [n, width] of one token each, or a single one as the network has it
     const auto from = [&](std::size_t first) {
       ms::index_t product = 1;
@@ -99,7 +99,7 @@ void named_sampler::check_for(const ms::any_model& model) const {
     std::string shape;
     for (const ms::index_t extent : extents)
       shape += (shape.empty() ? "" : ", ") + std::to_string(extent);
-    ms::require<ms::value_error>(fits, path, ": embeddings [", shape,
+    ms::require<ms::value_error>(fits, file.path, ": embeddings [", shape,
                                  "] do not fit the model, which takes ", size,
                                  " numbers for a picture (tokens times width); make them as "
                                  "those that it was trained with");
@@ -113,7 +113,12 @@ ms::io::json named_sampler::options(const ms::any_model& model,
     if (o.name != std::string("batch") && !not_numbers.count(o.name))
       all[command_line::flag_of(o.name)] = ms::option_text(value);
   };
-  with(&model, [&]<class Sampler>(const Sampler& sampler) { Sampler::fields(sampler, add); });
+  with(&model, [&]<class Sampler>(const Sampler& sampler) {
+    Sampler::fields(sampler, [&](const ms::option& o, const auto& value) {
+      if (ms::sampling::no_effect(sampler, o.name) == nullptr)
+        add(o, value);
+    });
+  });
   ms::sampling_options::fields(options, add);
   const auto hash_of = [](const std::vector<double>& embeddings) {
     return embeddings.empty() ? "" : ms::fingerprint_of(std::span<const double>(embeddings));

@@ -21,13 +21,14 @@ class named_sampler {
   void check();
   /// Sets what was given of the options of `sample`. @param has_weak whether guidance has a
   /// model as its weak side. @throws value_error, also for what has no effect
-  void set(multistage::sampling_options& options, bool has_weak) const;
+  void set(multistage::sampling_options& options, bool has_weak);
   /// A number of steps in the place of the sampler's own. @throws value_error for a sampler
   /// that has none
   void set_steps(int num_steps);
-  /// Refuses embeddings that a model does not take. @throws value_error, file_error
+  /// Refuses embeddings that a model does not take. @throws value_error
   void check_for(const multistage::any_model& model) const;
-  /// What is in force for a model, by flag, `batch` aside. @throws value_error
+  /// What is in force for a model, by flag, without `batch` and what has no effect. @throws
+  /// value_error
   multistage::io::json options(const multistage::any_model& model,
                                const multistage::sampling_options& options) const;
   /// Draws. @param walker that the sampler's state is on. @see multistage::sample
@@ -38,7 +39,8 @@ class named_sampler {
   /// Whether the command line said anything of it.
   bool given() const {
     return name_option_->count() > 0 || !options_.given().empty() ||
-           !sampling_options_.given().empty() || !context_.empty() || !weak_context_.empty();
+           !sampling_options_.given().empty() || !context_.path.empty() ||
+           !weak_context_.path.empty();
   }
   /// Its name.
   const std::string& name() const {
@@ -56,8 +58,16 @@ class named_sampler {
   const CLI::Option* name_option_ = nullptr;
   command_line::named_options options_;
   command_line::named_options sampling_options_;
-  std::string context_;       // files of embeddings
-  std::string weak_context_;  // likewise
+  /// A file of embeddings and its array's extents.
+  struct embeddings_file {
+    std::string path;
+    std::vector<multistage::index_t> extents{};
+  };
+  /// Its embeddings, one after the other; none of none. @throws file_error, value_error
+  static std::vector<double> read(embeddings_file& file);
+
+  embeddings_file context_;
+  embeddings_file weak_context_;
   std::vector<int> steps_by_stage_;
   int num_steps_ = 0;  // 0: the sampler's own
 };

@@ -77,6 +77,19 @@ void refuse_others(const command_line::named_options& options,
                                  " is no option of ", of);
 }
 
+/// Refuses to change a section of a configuration that a run has from its beginning.
+/// @param what that is, for the message. @throws value_error naming the option
+void refuse_change(const settings& s,
+                   const json& before,
+                   const json& now,
+                   const char* section,
+                   const char* what) {
+  for (const auto& [name, value] : now[section].items())
+    ms::require<ms::value_error>(
+        before[section].value(name, json()) == value, "train: ", command_line::flag_of(name),
+        " has no effect on ", s.out, ", whose ", what, "; leave it out, or begin another run");
+}
+
 /// Refuses to change what a run has from its beginning. @throws value_error
 void refuse_what_is_decided(const settings& s,
                             const ms::run_configuration& before,
@@ -88,11 +101,28 @@ void refuse_what_is_decided(const settings& s,
         origin, "; leave it out");
   const ms::io::json_document was(ms::to_json(before));
   const ms::io::json_document is(ms::to_json(now));
-  for (const auto& [name, value] : (*is)["stages"].items())
+  refuse_change(s, *was, *is, "stages", "stages are found");
+  refuse_change(s, *was, *is, "model", "network is made");
+}
+
+/// Refuses numbers of what is not in force. @throws value_error naming the option
+void refuse_idle(const command_line::named_options& options, const ms::run_configuration& c) {
+  const std::vector<std::string> given = options.given();
+  const auto refuse = [&](const char* name, bool acts, const char* without) {
     ms::require<ms::value_error>(
-        (*was)["stages"].value(name, json()) == value, "train: ", command_line::flag_of(name),
-        " has no effect on ", s.out,
-        ", whose stages are found; leave it out, or begin another run");
+        acts || std::find(given.begin(), given.end(), name) == given.end(),
+        "train: ", command_line::flag_of(name), " has no effect without ", without,
+        "; leave it out, or give both");
+  };
+  const bool augments = c.augment.kind == ms::augmentation_kind::edm;
+  ms::augment_options::fields(c.augment.amounts, [&](const ms::option& o, const auto&) {
+    refuse(o.name, augments, "--augment edm");
+  });
+  const std::string levels = c.training.levels.name();
+  for (const char* name : {"p_mean", "p_std"})
+    refuse(name, levels == "log_normal", "--levels log_normal");
+  for (const char* name : {"knee", "suppression"})
+    refuse(name, levels == "time_kneed", "--levels time_kneed");
 }
 
 /// The preset or the run that is gone on with, the file laid over it, the command line on top.
@@ -114,7 +144,17 @@ ms::run_configuration configuration_of(const settings& s,
   ms::lay_over(c, *patch, "command line", "train");
   if (run && run->has_checkpoint())
     refuse_what_is_decided(s, before, c);
+  refuse_idle(options, c);
   return c;
+}
+
+constexpr const char* no_folder = "train: name the run's folder: --out RUN; see --help";
+
+/// Prints what is in force, and gives the exit status.
+template <class Configuration>
+int print_configuration(const settings& s, const Configuration& c) {
+  std::printf("%s", s.json ? (ms::to_json(c).dump(1) + "\n").c_str() : ms::table_of(c).c_str());
+  return 0;
 }
 
 /// Says how a run ended, and gives the exit status.
@@ -135,6 +175,37 @@ int train_autoencoder(Backend backend,
 }
 
 /// A kind or a file, or the run that is gone on with, the command line on top.
+ms::autoencoder_configuration autoencoder_configuration_of(
+    const settings& s,
+    const command_line::named_options& options) {
+  ms::autoencoder_configuration c;
+  const bool in_file = std::filesystem::exists(s.autoencoder);
+  if (s.resume) {
+    const std::string before = s.out + "/config.json";
+    c = ms::configuration_of_run<ms::autoencoder_configuration>(*ms::read_configuration(before),
+                                                                before);
+  } else if (!in_file) {
+    c = ms::autoencoder_preset(s.autoencoder);
+  }
+  for (const std::string& file : {in_file ? s.autoencoder : std::string(), s.config})
+    if (!file.empty())
+      ms::lay_over(c, *ms::read_configuration(file), file, file);
+  const ms::io::json_document before(ms::to_json(c));
+  std::set<std::string> known;
+  ms::autoencoder_configuration::sections(c, [&](const char* section, auto& part) {
+    options.set_each(part, [&](const ms::option& o, const auto&) {
+      known.insert(o.name);
+      c.origins[std::string(section) + "." + o.name] = "command line";
+    });
+    ms::check_options(section, part);
+  });
+  refuse_others(options, known, "an autoencoder");
+  const ms::io::json_document now(ms::to_json(c));
+  if (s.resume && std::filesystem::exists(s.out + "/" + ms::io::checkpoint_name))
+    refuse_change(s, *before, *now, "model", "network is made");
+  return c;
+}
+
 int train_autoencoder(const settings& s,
                       const command_line::named_options& options,
                       const ms::process_group& world) {
@@ -142,22 +213,16 @@ int train_autoencoder(const settings& s,
     ms::say_once<ms::value_error>(world,
                                   "train: an autoencoder trains on one process; start it "
                                   "without mpirun");
-  ms::autoencoder_configuration c;
-  const std::string before = s.resume ? s.out + "/config.json" : s.config;
-  const bool in_file = std::filesystem::exists(s.autoencoder);
-  if (!s.resume && !in_file)
-    c.model = ms::autoencoder_of_kind(s.autoencoder);
-  for (const std::string& file : {in_file ? s.autoencoder : std::string(), before})
-    if (!file.empty())
-      ms::lay_over(c, *ms::read_configuration(file), file);
-  std::set<std::string> known;
-  ms::autoencoder_configuration::sections(c, [&](const char* section, auto& part) {
-    options.set_each(part, [&](const ms::option& o, const auto&) { known.insert(o.name); });
-    ms::check_options(section, part);
-  });
-  refuse_others(options, known, "an autoencoder");
-  if (s.print_config)
-    return std::printf("%s\n", ms::to_json(c).dump(1).c_str()), 0;
+  ms::autoencoder_configuration c = autoencoder_configuration_of(s, options);
+  if (s.print_config) {
+    if (!c.data.path.empty())
+      ms::fit_to_data(c, ms::open_data(c.data));
+    return print_configuration(s, c);
+  }
+  // Whatever is wrong with a new run is said before its folder is there.
+  ms::require<ms::value_error>(!s.out.empty(), no_folder);
+  c.run.check_end();
+  ms::open_data(c.data);
   const ms::run_directory place(
       s.out, s.resume ? ms::run_directory::resume : ms::run_directory::begin);
   return std::visit([&](const auto& b) { return train_autoencoder(b, s, c, place); },
@@ -192,13 +257,10 @@ int train(const settings& s,
       run.emplace(s.out, ms::run_directory::resume);
     ms::run_configuration c = configuration_of(s, options, run ? &*run : nullptr);
     if (!c.data.path.empty())
-      ms::fit_to_data(c, ms::open_data(c.data));
-    std::printf("%s",
-                s.json ? (ms::to_json(c).dump(1) + "\n").c_str() : ms::table_of(c).c_str());
-    return 0;
+      ms::fit_to_data(c, ms::one_draw_each(ms::open_data(c.data)));
+    return print_configuration(s, c);
   }
-  ms::require<ms::value_error>(!s.out.empty(),
-                               "train: name the run's folder: --out RUN; see --help");
+  ms::require<ms::value_error>(!s.out.empty(), no_folder);
   // Whatever is wrong with a new run is said before its folder is there.
   std::optional<ms::run_configuration> c;
   if (!s.resume) {
@@ -216,8 +278,7 @@ int train(const settings& s,
 
 /// Watches a run of this program under mpirun, or of one process, and starts it again.
 int watch(const settings& s, int argc, char** argv) {
-  ms::require<ms::value_error>(!s.out.empty(),
-                               "train: name the run's folder: --out RUN; see --help");
+  ms::require<ms::value_error>(!s.out.empty(), no_folder);
   std::vector<std::string> words;
   if (!s.mpirun.empty()) {
     words.push_back("mpirun");

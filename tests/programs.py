@@ -84,7 +84,7 @@ refused = [
     ("--guidance", 2, "--guidance-by-stage", "1,2,3"), ("--encoder-low", 1), ("--encoder-high", 1),
     ("--backend", "cuda"), ("--context", "nothing.npy"), ("--context", "programs.safetensors"), ("--weak-context", "nothing.npy"),
     ("--encoder-every", 2, "--encoder-low", 3, "--encoder-high", 2), ("--s-churn", 1, "--s-min", 2, "--s-max", 1), ("--columns", 2), ("--zoom", 2),
-    ("--sigma-max", "1e30"), ("--sampler", "ddim", "--levels", "1e30,1")]
+    ("--sigma-max", "1e30"), ("--sampler", "ddim", "--levels", "1e30,1"), ("--preview", "seen.jpg")]
 for options in refused:
     before = sorted(p.name for p in scratch.iterdir())
     with_out = [] if "--out" in options else ["--out", "refused.npz"]
@@ -221,6 +221,8 @@ if (programs / "cluster").exists():
     check(status == 0 and "stage" in text, "cluster by snr along flow", status, text)
     status, text = run("cluster", data, "--limit", 1, *few)
     check(status == 2 and "2 or more" in text, "cluster --limit 1", status, text)
+    status, text = run("cluster", "nowhere.npy", "--out", "of_nothing")
+    check(status == 2 and "nowhere.npy" in text and not (scratch / "of_nothing").exists(), "cluster of nothing", status, text)
     dark = scratch / "dark.npy"
     dark.write_bytes(data.read_bytes()[:128] + bytes(i * i % 97 % 17 for i in range(640)))
     status, text = run("cluster", dark, "--method", "timestep", *few)
@@ -237,8 +239,15 @@ if (programs / "train").exists() and (programs / "encode").exists():
     sizes = ("--encoder-channels", 8, "--norm-groups", 4, "--num-blocks", 1, "--discriminator-kimg", 0.004, "--discriminator-width", 4, "--discriminator-layers", 1)
     status, text = run("train", "--autoencoder", "kl-f4", "--data", "small.npy", "--out", "codes_too", "--p-mean", 1, "--steps", 1)
     check(status == 2 and "--p-mean is no option of an autoencoder" in text, "train --autoencoder --p-mean", status, text)
+    status, text = run("train", "--autoencoder", "kl-f8", "--data", "small.npy", "--out", "codes_too", "--print-config", "--steps", 1, *sizes)
+    for line in ("encoder_channels +8 +command line", "channel_mult +.* +kl-f8", "resolution +16 +data", "dropout +0.0 +default"):
+        check(re.search(f"^  {line}$", text, re.M), "train --autoencoder --print-config", line, status, text)
+    status, text = run("train", "--autoencoder", "kl-f4", "--data", "nowhere.npy", "--out", "codes_too", "--steps", 1)
+    check(status == 2 and not (scratch / "codes_too").exists(), "an autoencoder of nothing", status, text)
     status, text = run("train", "--autoencoder", "kl-f4", "--data", "small.npy", "--out", "codes", "--steps", 3, *few, *sizes)
     check(status == 0 and "random convolutions" in text, "train --autoencoder", status, text)
+    status, text = run("train", "--resume", "--out", "codes", "--steps", 2, "--encoder-channels", 16)
+    check(status == 2 and "--encoder-channels has no effect on codes" in text and len(text) < 300, "another network", status, text)
     status, text = run("train", "--resume", "--out", "codes", "--steps", 2)
     check(status == 0 and "after 0.02 thousand images" in text, "train --resume of an autoencoder", status, text)
     page = (scratch / "codes/report.html").read_text()
@@ -261,7 +270,22 @@ if (programs / "train").exists() and (programs / "encode").exists():
     weights = [(scratch / f / "model.safetensors").read_bytes()[-4000:] for f in ("latent_model", "latent_model_too")]
     check(weights[0] == weights[1] and grid("latent_model") != grid("latent_model_too"), "snapshots of latents are decoded")
     status, text = run("generate", "latent_model/model.safetensors", "--autoencoder", "latents/autoencoder.safetensors", "--seeds", "0-3", "--num-steps", 4, "--out", "latents.png")
-    check(status == 0 and (scratch / "latents.png").read_bytes()[1:4] == b"PNG", "generate --autoencoder", status, text)
+    check(status == 0 and (scratch / "latents.png").read_bytes()[1:4] == b"PNG" and "warning" not in text, "generate --autoencoder", status, text)
+    # Which autoencoder's latents a model learned, it knows; codes/model.safetensors has another scale_factor.
+    status, text = run("generate", "latent_model", "--autoencoder", "codes", "--seeds", "0-3", "--num-steps", 4, "--out", "latents.png")
+    check(status == 0 and "is another autoencoder than the one" in text, "generate with another autoencoder", status, text)
+    status, text = run("generate", "latent_model", "--seeds", "0-3", "--num-steps", 4, "--out", "latents.png")
+    check(status == 0 and "draws latents" in text, "generate without an autoencoder", status, text)
+    status, text = run("generate", "latent_model", "--autoencoder", "codes_too", "--seeds", "0-3", "--num-steps", 4, "--out", "latents.png")
+    check(status == 0 and "is another autoencoder than the one" in text, "generate with an autoencoder of another kind", status, text)
+    shutil.rmtree(scratch / "pixel_model", ignore_errors=True)
+    run("train", "--preset", "quickstart", "--data", "small.npy", "--out", "pixel_model", "--stages", "0.5,5", "--steps", 1, "--features", "none", *few)
+    status, text = run("generate", "pixel_model", "--autoencoder", "codes", "--seeds", "0-3", "--out", "latents.png")
+    check(status == 2 and "learned pictures" in text, "generate --autoencoder of pictures", status, text)
+    status, text = run("train", "--preset", "ldm_celeba256", "--data", "small.npy", "--out", "no_model", "--steps", 1)
+    check(status == 2 and "`encode`" in text and not (scratch / "no_model").exists(), "a preset of latents on pictures", status, text)
+    status, text = run("evaluate", "small.npy", "latent_model", "--steps", "2", "--out", "curve.jpg")
+    check(status == 2 and "curve.jpg: is written as a PNG" in text, "evaluate --out curve.jpg", status, text)
     status, text = run("evaluate", "small.npy", "latent_model/model.safetensors", "--autoencoder", "latents/autoencoder.safetensors", "--steps", "2,3", "--seeds", "0-9", "--backend", others[0], "--out", "curve.png")
     check(status == 0 and "5 evaluations" in text, "evaluate --autoencoder", status, text)
     status, text = run("evaluate", "small.npy", "latent_model/model.safetensors", "--steps", "2", "--seeds", "0-9", "--out", "curve.png")
@@ -298,6 +322,10 @@ if (programs / "inspect").exists():
     (scratch / "odd.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"x")
     status, text = run("inspect", "odd.safetensors")
     check(status == 0 and r"a\x1b[31m\x07\x9b " in text, "inspect, names", status, text)
+    status, whole = run("inspect", "programs.safetensors")
+    status_too, listed = run("inspect", "programs.safetensors", "--tensors")
+    check((status, status_too) == (0, 0) and "stages in sigma" in whole and len(whole.splitlines()) < 60, "inspect", whole)
+    check(len(listed.splitlines()) > len(whole.splitlines()) + 20 and "map_layer0.weight" in listed and "map_layer0" not in whole, "inspect --tensors", listed)
     check(r"k\x1b" in text and r"v\x0d\x7f" in text and not any(ord(c) < 32 and c != "\n" or 127 <= ord(c) < 160 for c in text), "inspect", text)
 print(f"{len(samplers)} samplers, {len(refused)} refused lines, {bad} problems")
 sys.exit(bad > 0)

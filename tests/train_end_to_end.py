@@ -1,6 +1,6 @@
 """train: a run from data to pictures, ended by SIGTERM and a limit, gone on with, refused to a second process: train_end_to_end.py TRAIN GENERATE
 DIGITS.npy SCRATCH. What it must keep is compared with a run that nobody interrupted; what is wrong ends with status 2 and one line."""
-import json, pathlib, re, resource, shutil, signal, struct, subprocess, sys
+import json, os, pathlib, re, resource, shutil, signal, struct, subprocess, sys
 
 train, generate, digits, scratch = sys.argv[1:5]
 scratch = pathlib.Path(scratch)
@@ -57,7 +57,7 @@ check(config["model"]["decoder_channels"] == [12, 8, 8] and config["model"]["res
 check(abs(config["model"]["sigma_data"] - 0.752) < 0.001, config["model"]["sigma_data"])  # a fact of the digits
 check(json.loads(header(whole / "model.safetensors")["__metadata__"]["run"])["training"]["batch_size"] == 32, "the checkpoint holds no configuration")
 grids = sorted((whole / "snapshots").glob("*.png"))
-check(len(grids) >= 1 and all(g.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" for g in grids), grids)
+check([int(g.stem) for g in grids] == [1024, 2016, 3008] and all(g.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" for g in grids), grids)
 lines = [json.loads(l) for l in (whole / "log.jsonl").read_text().splitlines()]
 losses = [l for l in lines if "loss" in l]
 check(losses[-1]["images"] == 3008 and all(len(l["loss"]) == 3 and l["peak_memory"] > 1e6 for l in losses), losses[-1])
@@ -102,6 +102,7 @@ check(len(kept) == 2 and re.fullmatch(r"model-\d{8}\.safetensors", kept[0]), kep
 # What is wrong is said, and where.
 refused("holds a run already", *MODEL, *FEW, *DATA, "--out", whole, "--kimg", 1)
 refused("--stages has no effect", "--resume", "--out", whole, "--stages", 2, "--kimg", 1000)
+refused("--encoder-channels has no effect", "--resume", "--out", whole, "--encoder-channels", 16, "--kimg", 1000)
 refused("--preset small-64 has no effect", "--resume", "--out", whole, "--preset", "small-64", "--kimg", 1000)
 status, out, err = run(*MODEL, *FEW, *DATA, "--out", parts, "--kimg", 1, "--resume")  # the command that began it
 check(status == 0 and "has seen its" in out, "the same command with --resume", status, out, err)
@@ -111,6 +112,8 @@ refused("no data are named", "--out", scratch / "none", "--kimg", 1)
 refused("nobody.npy", "--data", scratch / "nobody.npy", "--out", scratch / "none", "--kimg", 1)
 refused("--num-heads is no option", *MODEL, *DATA, "--num-heads", 2, "--out", scratch / "none", "--kimg", 1)
 refused("--learning-rate", *MODEL, *DATA, "--learning-rate", "fast", "--out", scratch / "none", "--kimg", 1)
+refused("--p-mean has no effect without --levels log_normal", *MODEL, *DATA, "--levels", "time_uniform", "--p-mean", 1, "--out", scratch / "none", "--kimg", 1)
+refused("has no effect without --augment edm", *MODEL, *DATA, "--rotate-int", 1, "--out", scratch / "none", "--kimg", 1)
 refused("quickstart, small-32", "--preset", "mine", "--print-config")
 broken = scratch / "broken.json"
 for text, words in (
@@ -136,6 +139,28 @@ refused("--stages 3, the best three", *SMALL, "--data", one)
 refused("nothing to learn", *SMALL, "--data", flat)
 status, out, err = run(*SMALL, "--data", one, "--stages", "1")
 check(status == 0 and "one for all noise levels" in json.loads((scratch / "once/stages.json").read_text())["how"], status, out, err)
+
+# A checkpoint that was cut off is told with the one before it, from which the run goes on.
+cut, newest = scratch / "cut", parts / "model.safetensors"
+shutil.copytree(parts, cut)
+(cut / "model.safetensors").write_bytes(newest.read_bytes()[:-100])
+refused(str(cut / kept[0]), "--resume", "--out", cut, "--kimg", target + 1)
+shutil.copy(cut / kept[0], cut / "model.safetensors")
+status, out, err = run("--resume", "--out", cut, "--kimg", target)
+check(status == 0 and state(newest) == state(cut / "model.safetensors"), "gone on with from the one before", status, out, err)
+
+# A run keeps to its memory, with all its snapshots and the search for stages; what is too little is said, with what is enough.
+WIDE = (*MODEL, *DATA[:-2], "--cache", "none", "--draws", 256, "--nodes", 9, "--stage-images", 300, "--snapshot-seeds", "0-2047", "--frechet-images", 4096, "--snapshot-steps", 2, "--kimg", 1, "--hours", 0)
+status, out, err = run(*WIDE, "--out", scratch / "little", "--memory", "1M")
+check(status == 2 and "are needed to find the stages" in err, status, out, err)
+status, out, err = run(*WIDE, "--out", scratch / "less", "--stages", "0.5,20", "--memory", "1M")
+least = re.search(r"the least is (\d+)", err)
+check(status == 2 and least, status, out, err)
+given = int(least[1]) + (2 << 20) if least else 0  # processes do not begin alike
+with subprocess.Popen([train, *map(str, WIDE), "--out", str(scratch / "little"), "--memory", str(given)], stdout=subprocess.DEVNULL) as p:
+    _, status, usage = os.wait4(p.pid, 0)
+    p.returncode = os.waitstatus_to_exitcode(status)
+check(p.returncode == 0 and given / 2 < usage.ru_maxrss * 1024 <= given, "memory", given, usage.ru_maxrss * 1024, p.returncode)
 
 # A configuration that was printed is one that can be given, for every preset.
 status, out, err = run("--list-presets")

@@ -186,6 +186,13 @@ class autoencoder_model {
     run(body_, weights_.data() + body_start(), decoded, rows, hidden.data());
     run(end_, weights_.data() + end_start(), hidden.data(), rows, x.data);
   }
+  /// Bytes that decoding `rows` latent images takes beside them and the pictures, at most.
+  index_t decoding_bytes(index_t rows) const {
+    const index_t activations = body_.inference_plan().arena_elements(rows) +
+                                end_.inference_plan().arena_elements(rows);
+    const index_t between = hidden_shape(rows).size() + 2 * latents(rows).size();
+    return (activations + between) * index_t(sizeof(Scalar));
+  }
   /// Measures scale_factor on pictures: 1 / (standard deviation of their latent values), as
   /// latent diffusion does with its first batch.
   double measure_scale_factor(view<const Scalar> x) {

@@ -19,6 +19,8 @@ class latent_decoder {
   explicit latent_decoder(autoencoder_model<Scalar, Backend>&& model) {
     const auto held = std::make_shared<autoencoder_model<Scalar, Backend>>(std::move(model));
     tile_ = held->latents(1);
+    const shape pictures = held->images(at_once);
+    bytes_ = held->decoding_bytes(at_once) + 2 * pictures.size() * index_t(sizeof(Scalar));
     extents_ = [held](const shape& latents) {
       return decoded_extents(*held, latents);
     };
@@ -41,13 +43,17 @@ class latent_decoder {
   shape extents(const shape& latents) const {
     return extents_(latents);
   }
+  /// Bytes that it takes at most beside what it reads and returns; of latents of the
+  /// autoencoder's own size.
+  index_t bytes() const {
+    return bytes_;
+  }
   /// Pictures of latents [n, h, w, c] in host memory, a few at a time; in tiles where they are
   /// larger than the autoencoder's. @throws shape_error for latents that are smaller or of
   /// other channels
   std::vector<double> operator()(std::span<const double> latents, const shape& size) const {
     require<shape_error>(index_t(latents.size()) == size.size(), "decode: ", latents.size(),
                          " values for latents ", size);
-    constexpr index_t at_once = 8;
     std::vector<double> pictures;
     for (index_t first = 0; first < size.rows; first += at_once) {
       shape some = size;
@@ -61,7 +67,10 @@ class latent_decoder {
   }
 
  private:
+  static constexpr index_t at_once = 8;  // latents
+
   shape tile_{1, 1, 1, 1};  // of latents, as the autoencoder was made for
+  index_t bytes_ = 0;
   std::function<shape(const shape&)> extents_;
   std::function<std::vector<double>(std::span<const double>, const shape&)> decode_;
 };

@@ -37,6 +37,9 @@ struct training_facts {
   std::optional<double> label_dropout{};   ///< how often its labels were left out
   std::optional<int> augmented{};          ///< dimensions of Poisson flow's noise; 0: Gaussian
   std::vector<std::string> class_names{};  ///< of its labels, in their order
+  /// What its images are: "pictures", "latents", or "latents of " and the fingerprint of the
+  /// autoencoder's file (io/file_fingerprint.hpp).
+  std::optional<std::string> images{};
 };
 
 /// Rows in the order of their stages.

@@ -69,6 +69,7 @@ struct measurement {
   double sampling_macs = 0;     ///< multiply-accumulates, a picture
   double sampling_seconds = 0;  ///< a picture
   std::string drawing{};        ///< the row of a table of drawings; empty: the arm's own
+  std::string failure{};        ///< why a way to draw gave no pictures; empty where it did
   picture_quality quality{};    ///< of the pictures
 
   /// Names the figures (core/options.hpp).
@@ -83,6 +84,7 @@ struct measurement {
     visit(option{"sampling_macs", "multiply-accumulates, a picture"}, self.sampling_macs);
     visit(option{"sampling_seconds", "a picture"}, self.sampling_seconds);
     visit(option{"drawing", "the row of a table of drawings"}, self.drawing);
+    visit(option{"failure", "why there are no pictures"}, self.failure);
     picture_quality::fields(self.quality, visit);
   }
   /// As a line. @param kind "point", "average" or "drawing"

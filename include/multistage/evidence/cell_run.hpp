@@ -274,7 +274,12 @@ class cell_run {
       if (stop.caught() != 0)
         return false;
       told(1, "drawing: " + d.text);
-      measurement m = measure(d, d.text);
+      measurement m;
+      try {
+        m = measure(d, d.text);
+      } catch (const numeric_error& problem) {  // a sampler that does not suit the model
+        m = {.drawing = d.text, .failure = problem.what()};
+      }
       const measurement& end = record_.points.back();
       m.share = end.share;
       m.spent = end.spent;

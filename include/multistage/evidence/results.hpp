@@ -33,6 +33,9 @@ class experiment_results {
         missing_ += r.ended ? 0 : 1;
         if (r.ended && !r.failure.empty())
           failures_.push_back(a.name + ": " + r.failure);
+        for (const measurement& m : r.drawings)
+          if (!m.failure.empty())
+            failures_.push_back(a.name + ", " + m.drawing + ": " + m.failure);
         if (r.ended && r.failure.empty())
           records_[a.name][seed] = std::move(r);
       }
@@ -49,7 +52,7 @@ class experiment_results {
   int missing() const {
     return missing_;
   }
-  /// Cells that ended without a result, with the reason.
+  /// Cells that ended without a result and ways to draw that gave none, with the reason.
   const std::vector<std::string>& failures() const {
     return failures_;
   }
@@ -74,13 +77,13 @@ class experiment_results {
 };
 
 /// The measurement at the end of a cell, or by one of the other ways to draw; null where it was
-/// not made.
+/// not made or failed.
 inline const measurement* measured(const cell_record& r, const std::string& drawing_text = {}) {
   if (drawing_text.empty())
     return r.points.empty() ? nullptr : &r.points.back();
   for (const measurement& m : r.drawings)
     if (m.drawing == drawing_text)
-      return &m;
+      return m.failure.empty() ? &m : nullptr;
   return nullptr;
 }
 

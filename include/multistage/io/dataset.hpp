@@ -32,7 +32,8 @@ inline void check_rule(const std::string& path, const image_rule& rule, file_kin
   require<value_error>(rule.array.empty() || archive, path,
                        ": is no npz archive; leave `array` out");
   require<value_error>(!rule.latents || array, path,
-                       ": is no array of floats; latent images come as npy or npz");
+                       ": is no array of floats, in which latent images come (npy or npz); the "
+                       "program `encode` makes latents of pictures");
 }
 
 /// Bytes of images that lie one behind the other from `data` on.
@@ -79,8 +80,11 @@ inline image_source npy_source(const std::string& path,
     rule.apply(path, layout.type, before, values, to);
   };
   image_source images{e, by_blocks<float>(e, size, block)};
-  const bool latents = layout.type[0] == 'f' && rule.latents;
-  images.kind = latents ? image_values::latents : image_values::pictures;
+  require<value_error>(!rule.latents || layout.type[0] == 'f', path, ": is an array of '",
+                       layout.type,
+                       "', and latent images are floats; the program `encode` "
+                       "makes latents of pictures");
+  images.kind = rule.latents ? image_values::latents : image_values::pictures;
   const double white = rule.white(layout.type);
   if (layout.type == "u1" && white == 255)
     images.read_bytes = bytes_of(source, layout.data, e);

@@ -39,6 +39,8 @@ struct autoencoder_configuration {
   autoencoder model{};             ///< the network
   autoencoder_options training{};  ///< losses and optimisation
   autoencoder_run_options run{};   ///< limits, and what is shown
+  /// Where values came from, by "section.option"; what is not there is the default.
+  std::map<std::string, std::string> origins{};
 
   /// Names of all sections.
   static constexpr std::array section_names{"data", "model", "training", "run"};
@@ -70,15 +72,17 @@ MULTISTAGE_COLD inline autoencoder autoencoder_of_kind(const std::string& name) 
   return a;
 }
 
-/// Lays JSON of sections {"data", "model", "training", "run"} over a configuration. @throws
-/// value_error naming section and key
+/// Lays JSON of sections {"data", "model", "training", "run"} over a configuration, and notes
+/// `origin` for each value that it sets. @throws value_error naming section and key
 MULTISTAGE_COLD inline void lay_over(autoencoder_configuration& c,
                                      const io::json& j,
-                                     const std::string& where) {
+                                     const std::string& origin,
+                                     const std::string& where = "configuration") {
   autoencoder_configuration changed = c;
   io::detail::reader all(j, where);
-  all.skip({"data", "model", "training", "run"});
+  all.skip({"data", "model", "training", "run", "origins"});
   all.finish();
+  detail::note_origins(changed.origins, j, origin);
   autoencoder_configuration::sections(changed, [&](const char* section, auto& options) {
     const std::string of = where + ": " + section;
     io::detail::reader read(detail::section_of(j, section), of);
@@ -99,7 +103,31 @@ MULTISTAGE_COLD inline io::json to_json(const autoencoder_configuration& c) {
     document.set(section, std::move(w.document.edit()));
   });
   document.edit()["model"]["network"] = "autoencoder";
+  document.edit()["origins"] = c.origins;
   return std::move(document.edit());
+}
+
+/// A configuration to begin with: `autoencoder_of_kind`, and the default of everything else.
+/// @throws value_error
+MULTISTAGE_COLD inline autoencoder_configuration autoencoder_preset(const std::string& kind) {
+  autoencoder_configuration c{.model = autoencoder_of_kind(kind)};
+  const io::json_document usual(io::to_json(autoencoder()));
+  const io::json_document own(io::to_json(c.model));
+  for (const auto& [key, value] : own->items())
+    if ((*usual)[key] != value)
+      c.origins["model." + key] = kind;
+  return c;
+}
+
+/// What the pictures decide of a configuration: their extents.
+MULTISTAGE_COLD inline void fit_to_data(autoencoder_configuration& c,
+                                        const image_source& images) {
+  const shape e = images.extents;
+  c.model.resolution = int(e.height);
+  c.model.columns = e.width == e.height ? 0 : int(e.width);
+  c.model.channels = int(e.channels);
+  for (const char* name : {"resolution", "columns", "channels"})
+    c.origins[std::string("model.") + name] = "data";
 }
 
 /// Whether a run's folder is of an autoencoder.
@@ -154,7 +182,7 @@ MULTISTAGE_COLD inline void write_autoencoder_report(
     page.picture(rate_chart(h), "Images a second.");
   }
   add_configuration(page, io::json_document(to_json(c)),
-                    autoencoder_configuration::section_names, {});
+                    autoencoder_configuration::section_names, c.origins);
   page.save(place.report());
 }
 
@@ -171,12 +199,10 @@ class autoencoder_run {
                                   const image_source& images,
                                   autoencoder_configuration c,
                                   const run_directory& place)
-      : place_(place), config_(std::move(c)) {
+      : place_(place),
+        config_(std::move(c)) {
     config_.run.check_end();
-    const shape e = images.extents;
-    config_.model.resolution = int(e.height);
-    config_.model.columns = e.width == e.height ? 0 : int(e.width);
-    config_.model.channels = int(e.channels);
+    fit_to_data(config_, images);
     config_.training.seed = config_.run.seed;
     model_.emplace(backend, config_.model, config_.run.seed);
     trainer_.emplace(*model_, images, config_.training, distance(backend));

@@ -67,7 +67,7 @@ namespace detail {
 
 /// Notes where the values of a JSON object came from: `origin`, but for those of a whole
 /// configuration, which says itself that they are defaults, a preset's or the data's.
-MULTISTAGE_COLD inline void note_origins(run_configuration& c,
+MULTISTAGE_COLD inline void note_origins(std::map<std::string, std::string>& origins,
                                          const io::json& j,
                                          const std::string& origin) {
   const io::json& own = section_of(j, "origins");
@@ -81,9 +81,9 @@ MULTISTAGE_COLD inline void note_origins(run_configuration& c,
         if (own.empty() || (!said.empty() && !said.starts_with("preset ") && said != "data"))
           said = origin;
         if (said.empty())
-          c.origins.erase(name);
+          origins.erase(name);
         else
-          c.origins[name] = said;
+          origins[name] = said;
       }
 }
 
@@ -113,7 +113,7 @@ MULTISTAGE_COLD inline void lay_over(run_configuration& c,
                                      const std::string& where = "configuration") {
   detail::check_sections(j, where);
   run_configuration changed = c;
-  detail::note_origins(changed, j, origin);
+  detail::note_origins(changed.origins, j, origin);
   // A section may be of several structs: a key must be one of theirs.
   std::map<std::string, io::detail::reader> readers;
   run_configuration::sections(changed, [&](const char* section, auto& options) {
@@ -175,23 +175,27 @@ inline io::json_document read_configuration(const std::string& path) {
 
 /// The configuration that a whole one's JSON describes, with its origins, as `to_json` wrote
 /// it. @throws value_error
-MULTISTAGE_COLD inline run_configuration configuration_of_run(const io::json& j,
-                                                              const std::string& where) {
-  run_configuration c;
+template <class Configuration = run_configuration>
+MULTISTAGE_COLD Configuration configuration_of_run(const io::json& j,
+                                                   const std::string& where) {
+  Configuration c;
   lay_over(c, j, "", where);
   c.origins.clear();
   const io::json& origins = detail::section_of(j, "origins");
-  for (const auto& [name, origin] : origins.items())
+  for (const auto& entry : origins.items()) {
+    const io::json& origin = entry.value();
     if (const auto* text = origin.get_ptr<const std::string*>())
-      c.origins[name] = *text;
+      c.origins[entry.key()] = *text;
+  }
   return c;
 }
 
 /// Every option with its value and where it came from, a line each, for people.
-MULTISTAGE_COLD inline std::string table_of(const run_configuration& c) {
+template <class Configuration>
+MULTISTAGE_COLD std::string table_of(const Configuration& c) {
   const io::json_document document(to_json(c));
   std::string text;
-  for (const char* section : run_configuration::section_names) {
+  for (const char* section : Configuration::section_names) {
     text += std::string(section) + "\n";
     for (const auto& [key, value] : (*document)[section].items()) {
       const auto origin = c.origins.find(std::string(section) + "." + key);

@@ -86,6 +86,8 @@ struct stage_options {
   index_t images = 4096;            ///< of the set that are compared, at most
   double budget = 0;                ///< million multiply-accumulates; 0: widths as configured
   std::string cache{};              ///< folder; empty: the user's own, "none": none
+  /// Bytes that the search may take; 0: no limit. No option: what is left of the trainer's.
+  index_t memory = 0;
 
   /// Names the options (core/options.hpp).
   template <class Self, class Visit>

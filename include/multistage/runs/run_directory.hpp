@@ -13,6 +13,7 @@
 #include "../distributed/process_group.hpp"
 #include "../distributed/together.hpp"
 #include "../io/json_lines.hpp"
+#include "../io/kept_versions.hpp"
 #include "../io/run_lock.hpp"
 #include "../training/checkpoint.hpp"
 #include "configuration_file.hpp"
@@ -49,13 +50,26 @@ class run_directory {
   bool has_checkpoint() const {
     return std::filesystem::exists(checkpoint());
   }
+  /// The newest checkpoint, opened. @throws file_error that names the one before it, where
+  /// there is one
+  MULTISTAGE_COLD io::safetensors opened_checkpoint() const {
+    try {
+      return io::safetensors(checkpoint());
+    } catch (const file_error& e) {
+      const auto kept = io::versions_of(checkpoint());
+      if (kept.empty())
+        throw;
+      fail<file_error>(e.what(), "; the checkpoint before it is ", kept.back().second,
+                       ": copy it to ", checkpoint(), " to go on from there");
+    }
+  }
   /// Whether the newest checkpoint has seen so many thousand images, of a training that ends
   /// there. @param kimg 0: it does not
   bool has_seen(double kimg) const {
-    if (kimg == 0 || !has_checkpoint())
+    if (!has_checkpoint())
       return false;
-    const io::json_document state = io::safetensors(checkpoint()).meta_json("training");
-    return state->is_object() && state->value("images_seen", 0.0) >= 1000 * kimg;
+    const io::json_document state = opened_checkpoint().meta_json("training");
+    return kimg > 0 && state->is_object() && state->value("images_seen", 0.0) >= 1000 * kimg;
   }
   /// The configuration's file.
   std::string configuration() const {
@@ -98,7 +112,8 @@ class run_directory {
   /// The configuration of the run that is there, of its checkpoint or, before there was one, of
   /// config.json. @throws file_error, value_error
   run_configuration read_run() const {
-    const std::string text = has_checkpoint() ? run_text_of(checkpoint()) : std::string();
+    const std::string text =
+        has_checkpoint() ? run_text_of(opened_checkpoint()) : std::string();
     const std::string& file = text.empty() ? configuration() : checkpoint();
     const io::json_document document =
         text.empty() ? read_configuration(file) : io::parse_json(text, file + ", 'run'");

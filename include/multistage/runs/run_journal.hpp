@@ -92,11 +92,11 @@ class run_journal {
     if (bar_)
       bar_->show(done, detail::short_number(p.images / 1000) + " kimg  " +
                            detail::short_number(p.images_per_second) + " images/s  " + text);
-    const double every = 1000 * limits_.snapshot_kimg;
-    const double multiple = every > 0 ? std::floor(p.images / every) : 0;
-    if (multiple != snapshot_multiple_ && snapshot_multiple_ >= 0 && done < 1)
+    const auto multiples = [&](double images) {
+      return detail::multiples_of(limits_.snapshot_kimg, images);
+    };
+    if (multiples(p.images) != multiples(p.images - p.new_images) && done < 1)
       take_snapshot();
-    snapshot_multiple_ = multiple;
     constexpr double between_reports = 30;
     if (!since_report_ || since_report_->seconds() > between_reports)
       report("running");
@@ -174,8 +174,7 @@ class run_journal {
   std::optional<io::json_lines> log_;  // of the process that writes
   std::optional<progress> bar_;        // likewise
   loss_point latest_{};
-  double snapshot_multiple_ = -1;  // of snapshot_kimg at the last window
-  double snapshot_at_ = -1;        // images seen by the last snapshot
+  double snapshot_at_ = -1;  // images seen by the last snapshot
   std::optional<stopwatch> since_report_{};
 };
 

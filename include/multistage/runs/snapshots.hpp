@@ -94,12 +94,33 @@ class snapshot_maker {
     real_ = features_->features(detail::values_of(some), some.extents);
   }
 
+  /// Bytes that taking one needs beside what is there already, about: pictures as samplers and
+  /// metrics hold them, the grid and its file. The network's activations are those of training,
+  /// of as many rows. @param at_once pictures that are drawn at a time
+  MULTISTAGE_COLD index_t bytes(index_t at_once) const {
+    const index_t few = index_t(parse_seeds(run_.snapshot_seeds).size());
+    const index_t many = features_ ? run_.frechet_images : 0;
+    const shape shown = decoder_ ? decoder_->extents(model_.images(few)) : model_.images(few);
+    constexpr index_t of_sampler = 8;  // copies of what is drawn at a time, in double
+    constexpr index_t of_result = 3;   // of all pictures: returned, put together, as floats
+    constexpr index_t of_pixel = 12;   // colours, the canvas, and what is compressed of it
+    const index_t zoom = zoom_of(shown);
+    return (of_sampler * at_once + of_result * std::max(few, many)) * model_.images(1).size() *
+               index_t(sizeof(double)) +
+           of_result * shown.size() * index_t(sizeof(double)) +
+           of_pixel * shown.rows * shown.pixels() * zoom * zoom +
+           (decoder_ ? decoder_->bytes() : 0) +
+           (features_ ? many * features_->dimension * index_t(sizeof(double)) : 0);
+  }
+
   /// Draws and measures. Nothing when a signal asked the program to end meanwhile: whoever
-  /// waits for it wants a checkpoint. @param title above the grid
+  /// waits for it wants a checkpoint. @param title above the grid. @param at_once pictures that
+  /// are drawn at a time, of which a picture does not depend
   /// @throws numeric_error for a model that draws no numbers
-  std::optional<snapshot> take(const std::string& title) {
+  std::optional<snapshot> take(const std::string& title,
+                               index_t at_once = sampling_options().batch) {
     const stopwatch whole;
-    std::optional<sampling_result> few = draw(run_.snapshot_seeds);
+    std::optional<sampling_result> few = draw(run_.snapshot_seeds, at_once);
     if (!few)
       return {};
     shape extents = few->extents;
@@ -109,12 +130,11 @@ class snapshot_maker {
     }
     detail::show_channels(few->images, extents);
     const int columns = std::max(1, int(std::lround(std::sqrt(double(extents.rows)))));
-    constexpr index_t cell = 96;  // pixels of a small picture, enlarged
-    const int zoom = std::max(1, int(cell / extents.width));
-    snapshot s{.png = io::image_grid(few->images, extents, columns, zoom, title).png()};
+    snapshot s{
+        .png = io::image_grid(few->images, extents, columns, zoom_of(extents), title).png()};
     if (features_) {
       const std::string seeds = "1000000-" + std::to_string(999'999 + run_.frechet_images);
-      std::optional<sampling_result> many = draw(seeds);
+      std::optional<sampling_result> many = draw(seeds, at_once);
       if (!many)
         return {};
       const std::vector<float> drawn(many->images.begin(), many->images.end());
@@ -128,13 +148,19 @@ class snapshot_maker {
   }
 
  private:
-  std::optional<sampling_result> draw(const std::string& seeds) {
+  /// How much a grid enlarges pictures, which may be small.
+  static int zoom_of(const shape& pictures) {
+    constexpr index_t cell = 96;  // pixels
+    return std::max(1, int(cell / pictures.width));
+  }
+  std::optional<sampling_result> draw(const std::string& seeds, index_t at_once) {
     const stop_signals stop;
     const auto go_on = [&](const sampling_step&) {
       return stop.caught() == 0;
     };
     sampling_result drawn = sample(model_, sampler_,
                                    {.seeds = seeds,
+                                    .batch = at_once,
                                     .class_label = labels_,
                                     .context = contexts_,
                                     .clip = latents_ ? clipping::none : clipping::pictures,

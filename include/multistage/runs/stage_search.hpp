@@ -77,6 +77,24 @@ MULTISTAGE_COLD inline partition stages_of_file(const std::string& path) {
   return io::partition_from_json((*document)["stage_boundaries"]);
 }
 
+/// The search within so many bytes: fewer draws at once, the same stages. @param nodes of the
+/// similarity map. @throws value_error saying what it takes at least
+template <class Backend>
+MULTISTAGE_COLD clustering_options
+within_memory(clustering_options o, index_t bytes, int nodes, const shape& images) {
+  constexpr index_t kernels = index_t{8} << 20;  // scratch of products, about
+  constexpr index_t arrays = 3;  // results, noisy images, a draw's image with its noise
+  const index_t fixed = kernels + optimal_denoiser<double, Backend>::working_bytes(images);
+  const index_t one_draw = nodes * images.row_size() * index_t(sizeof(double));
+  const index_t least = fixed + arrays * one_draw;
+  require<value_error>(bytes >= least, "stages: ", bytes, " bytes of memory are left, and ",
+                       least, " are needed to find the stages of images ", images, "; give ",
+                       least - bytes,
+                       " more, or the stages: boundaries in sigma, or a file of cluster");
+  o.block_bytes = std::min(o.block_bytes, (bytes - fixed) / arrays);
+  return o;
+}
+
 /// A text of numbers with commas between them, all of them numbers. @param what names it
 inline std::vector<double> numbers_of(const char* what, const std::string& text) {
   std::vector<double> numbers;
@@ -119,6 +137,8 @@ MULTISTAGE_COLD found_stages search_stages(Backend backend,
   const image_source images = spread_over(all_images, o.images);
   clustering_options all_draws = detail::within(o.clustering, schedule);
   all_draws.seed = seed;
+  if (o.memory > 0)
+    all_draws = detail::within_memory<Backend>(all_draws, o.memory, o.nodes, images.extents);
   clustering_options few = all_draws;
   constexpr index_t draws_of_the_map = 128;
   few.draws = std::min(few.draws, draws_of_the_map);

@@ -10,6 +10,7 @@
 #include "../data/held.hpp"
 #include "../io/autoencoder_file.hpp"
 #include "../io/dataset.hpp"
+#include "../io/file_fingerprint.hpp"
 #include "../training/trainer.hpp"
 #include "presets.hpp"
 #include "run_journal.hpp"
@@ -147,15 +148,20 @@ class training_run {
     if (!goes_on)
       config_.model.stages = decoders_for(config_, stages_.stages);
     model_.emplace(backend, config_.model, stages_.stages, config_.run.seed);
-    // Latents that are kept as moments are drawn anew each time they are shown.
-    const bool drawn = source_.kind == image_values::moments;
-    const image_transform first = drawn ? image_transform(draw_moments{}) : image_transform();
-    trainer_.emplace(*model_, source_, trainer_options_of(config_), processes_,
-                     first.then(config_.augment.transform()));
     on_first([&] {
       if (!decoder && config_.data.latents)
         decoder = decoder_beside(backend);
       snapshots_.emplace(*model_, images_, config_, std::move(decoder));
+    });
+    // Latents that are kept as moments are drawn anew each time they are shown.
+    const bool drawn = source_.kind == image_values::moments;
+    const image_transform first = drawn ? image_transform(draw_moments{}) : image_transform();
+    trainer_options options = trainer_options_of(config_);
+    options.memory_beside = snapshots_ ? snapshots_->bytes(drawn_at_once()) : 0;
+    trainer_.emplace(*model_, source_, options, processes_,
+                     first.then(config_.augment.transform()));
+    note_images();
+    on_first([&] {
       place_.write_run(config_);
       say_(description());
     });
@@ -255,9 +261,12 @@ class training_run {
       stages_ = {detail::stages_of_file(place_.checkpoint()), "of the checkpoint", {}, true};
     } else {
       say_("finding the stages of " + std::to_string(images_.extents.rows) + " images");
-      stages_ = multistage::find_stages(backend, images_, survey_images(images_).fingerprint,
-                                        config_.stages, schedule_of(config_.model.precond),
-                                        config_.run.seed);
+      stage_options how = config_.stages;
+      if (Backend::on_host && config_.training.memory > 0)
+        how.memory = std::max(config_.training.memory - resident_memory(), index_t{1});
+      stages_ =
+          multistage::find_stages(backend, images_, survey_images(images_).fingerprint, how,
+                                  schedule_of(config_.model.precond), config_.run.seed);
     }
     io::write_file(place_.stages(), stages_.json().dump() + "\n");
   }
@@ -301,13 +310,32 @@ class training_run {
               detail::short_number(p.traffic.hidden) + " s of it hidden";
     return text;
   }
+  /// Pictures of a snapshot that are drawn at a time: in little memory, as many as a step has
+  /// rows.
+  index_t drawn_at_once() const {
+    const index_t usual = sampling_options().batch;
+    const index_t rows =
+        trainer_ ? trainer_->memory().micro_batch : config_.training.batch_size;
+    return config_.training.memory > 0 ? std::min(rows, usual) : usual;
+  }
+  /// The model knows what it learns, so that whoever draws with it can be told.
+  MULTISTAGE_COLD void note_images() {
+    training_facts facts = model_->trained();
+    facts.images = "pictures";
+    if (config_.data.latents) {
+      const std::string beside = io::autoencoder_beside(config_.data.path);
+      facts.images =
+          beside.empty() ? "latents" : "latents of " + io::fingerprint_of_file(beside);
+    }
+    model_->set_trained(facts);
+  }
   /// False: somebody waits for the end.
   bool take_snapshot(double images, run_journal& journal) {
     trainer_->complete_average();
     if (!is_first_)
       return true;
-    const std::optional<snapshot> s =
-        snapshots_->take("after " + detail::short_number(images / 1000) + " thousand images");
+    const std::optional<snapshot> s = snapshots_->take(
+        "after " + detail::short_number(images / 1000) + " thousand images", drawn_at_once());
     if (!s)
       return false;
     tried_to_write("a snapshot", [&] { io::write_file(place_.snapshot(images), s->png); });

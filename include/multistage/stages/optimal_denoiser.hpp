@@ -235,6 +235,12 @@ class optimal_denoiser {
     norms_ = tensor<T, Backend>(backend_, {block, 1, 1, 1});
     read_ = tensor<T, Backend>(backend_, {block, 1, 1, extents_.row_size()});
   }
+  /// Bytes that one takes of a source of such images, whatever it is asked: a block of them as
+  /// it is read, the next one, widened, and on the backend, with its scores.
+  static index_t working_bytes(const shape& images) {
+    const index_t read = 2 * index_t(sizeof(float)) + 2 * index_t(sizeof(T));
+    return block * images.row_size() * read + queries * block * index_t(sizeof(T));
+  }
   /// n, the images that the mean is taken over.
   index_t image_count() const {
     return extents_.rows;

@@ -34,6 +34,9 @@ struct clustering_options {
   double sigma_min = 0.002;
   double sigma_max = 80;   ///< highest noise level
   std::uint64_t seed = 0;  ///< of the draws; the same seed gives the same stages
+  /// What is compared at once takes so many bytes at most (similarity_draws); the stages do not
+  /// depend on it.
+  index_t block_bytes = similarity_draws<double>().block_bytes;
 
   /// Names, meanings and ranges (core/options.hpp).
   template <class Self, class Visit>
@@ -203,7 +206,8 @@ clustering cluster_by_optimal_denoiser(Backend backend,
   check(o);
   const double t_min = schedule.t(o.sigma_min);
   const double t_max = schedule.t(o.sigma_max);
-  const auto draws = make_draws<double>(o.seed, o.draws, denoiser.extents().rows, t_min, t_max);
+  auto draws = make_draws<double>(o.seed, o.draws, denoiser.extents().rows, t_min, t_max);
+  draws.block_bytes = o.block_bytes;
   clustering c = boundaries_from_similarity(
       draws.time,
       similarity_to_ends(backend, denoiser, schedule, draws, o.what, o.threshold, t_max),
@@ -260,10 +264,9 @@ similarity_figure similarity_between_times(Backend backend,
     f.times.push_back(t_min + (t_max - t_min) * i / (nodes - 1));
     f.sigmas.push_back(schedule.sigma(f.times.back()));
   }
-  auto e = similarity_matrix(
-      backend, denoiser, schedule, f.times,
-      make_draws<double>(o.seed, o.draws, denoiser.extents().rows, t_min, t_max), o.what,
-      o.threshold);
+  auto draws = make_draws<double>(o.seed, o.draws, denoiser.extents().rows, t_min, t_max);
+  draws.block_bytes = o.block_bytes;
+  auto e = similarity_matrix(backend, denoiser, schedule, f.times, draws, o.what, o.threshold);
   f.matrix = std::move(e.matrix);
   f.standard_errors = std::move(e.standard_errors);
   return f;

@@ -43,6 +43,8 @@ struct similarity_draws {
   /// [draws, size of an image]; empty: drawn from `numbers` when it is needed.
   std::vector<T> noise;
   random_stream numbers{0};  ///< draw k takes the elements [k size, (k + 1) size)
+  /// What is compared of a block of draws takes at most so many bytes; no result depends on it.
+  index_t block_bytes = index_t{256} << 20;
   /// How many draws there are.
   index_t size() const {
     return index_t(image.size());
@@ -210,7 +212,7 @@ class block_of_draws {
 };
 
 /// f(block, first draw) for all draws; a block's results for `copies` noise levels a draw take
-/// at most about 256 MiB.
+/// at most the draws' block_bytes, or what one draw takes.
 template <class T, class Backend, class Denoiser, class F>
 void for_each_block_of_draws(Backend backend,
                              const Denoiser& denoiser,
@@ -220,7 +222,7 @@ void for_each_block_of_draws(Backend backend,
                              F&& f) {
   require<value_error>(draws.size() > 0, "similarity: no draws; give at least one");
   const index_t row_bytes = copies * denoiser.extents().row_size() * index_t(sizeof(T));
-  const index_t most = std::max<index_t>(1, (index_t{256} << 20) / row_bytes);
+  const index_t most = std::max<index_t>(1, draws.block_bytes / row_bytes);
   for (index_t first = 0; first < draws.size(); first += most) {
     const index_t count = std::min(most, draws.size() - first);
     block_of_draws<T, Backend, Denoiser> block(backend, denoiser, draws, first, count, what);

@@ -25,6 +25,7 @@
 #include "flat_adam.hpp"
 #include "learning_rate.hpp"
 #include "moving_average.hpp"
+#include "non_finite_advice.hpp"
 
 namespace multistage {
 
@@ -295,13 +296,11 @@ class autoencoder_trainer {
                                      const tensor<Scalar, Backend>& gradient,
                                      const described_network& of,
                                      const char* whose) {
-    constexpr const char* advice =
-        "; nothing was updated: lower the learning rate, set "
-        "gradient_clip, or look at the images";
     for (std::size_t k = 0; k < f.report.loss.size(); ++k)
       if (f.report.rows[k] > 0 && !std::isfinite(f.report.loss[k]))
         fail<numeric_error>("training: the ", autoencoder_step::names[k],
-                            " of the autoencoder is not finite at step ", step_ + 1, advice);
+                            " of the autoencoder is not finite at step ", step_ + 1,
+                            detail::non_finite_advice);
     const double norm =
         std::sqrt(ops::sum_of_squares<Backend, Scalar>(model_.backend(), gradient.view()));
     if (std::isfinite(norm))
@@ -315,7 +314,7 @@ class autoencoder_trainer {
         layer = of.names[k];
     }
     fail<numeric_error>("training: the ", whose, "'s gradient is not finite at step ",
-                        step_ + 1, ", layer ", layer, advice);
+                        step_ + 1, ", layer ", layer, detail::non_finite_advice);
   }
 
   void apply(found& f, double critic_norm) {

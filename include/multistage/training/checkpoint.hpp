@@ -93,8 +93,7 @@ void save(const std::string& path, trainer<Scalar, Backend>& t, const std::strin
 
 /// What `save` was told of the run; empty where it was told nothing. @throws file_error for a
 /// file that is no checkpoint
-MULTISTAGE_COLD inline std::string run_text_of(const std::string& path) {
-  const io::safetensors f(path);
+MULTISTAGE_COLD inline std::string run_text_of(const io::safetensors& f) {
   checkpoint_detail::opened(f);
   return f.metadata().count("run") ? f.meta("run") : std::string();
 }
@@ -356,6 +355,8 @@ void resume(const io::safetensors& f,
     now.label_dropout = std::max(*facts.label_dropout, t.options().label_dropout);
   if (now.class_names.empty())
     now.class_names = facts.class_names;
+  if (!now.images)
+    now.images = facts.images;
   model.set_trained(now);
   auto& update = t.update();
   if (update.is_shared_out())

@@ -26,6 +26,8 @@ inline void add_facts(io::safetensors_writer& w, const training_facts& facts) {
     j.set("augmented", *facts.augmented);
   if (!facts.class_names.empty())
     j.set("class_names", facts.class_names);
+  if (facts.images)
+    j.set("images", *facts.images);
   if (!j->empty())
     w.metadata["trained"] = j->dump(-1, ' ', false, io::json::error_handler_t::replace);
 }
@@ -51,6 +53,10 @@ inline training_facts facts_of(const io::safetensors& f) {
       f.path(),
       ": its metadata 'trained' is broken: 'class_names' is no list "
       "of texts");
+  if (j.contains("images")) {
+    require<file_error>(io::detail::take(j["images"], facts.images.emplace()), f.path(),
+                        ": its metadata 'trained' is broken: 'images' is no text");
+  }
   return facts;
 }
 

@@ -136,8 +136,7 @@ class kept_state {
     });
   }
   double multiple() const {
-    const double kimg = settings_.every_kimg;
-    return kimg > 0 ? std::floor(trainer_.images_seen() / (1000 * kimg)) : 0.0;
+    return multistage::detail::multiples_of(settings_.every_kimg, trainer_.images_seen());
   }
 
   Trainer& trainer_;
@@ -187,7 +186,7 @@ run_result run(Trainer& t,
       return go_on;
     };
     try {
-      run_result r = run(t, rest, observe_and_save, window_seconds);
+      run_result r = run(t, rest, observe_and_save, window_seconds, c.every_kimg);
       state.save_now();
       r.history = std::move(history);
       r.seconds += seconds_before;

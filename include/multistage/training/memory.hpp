@@ -4,8 +4,8 @@
 // Parts cost little and come first; checkpointing costs one more forward pass.
 //
 // Counted are the process as it stands, the run's state (gradient, two moments, averages),
-// activations, batches, kernels' scratch, and the copies that a checkpoint is written from.
-// What a program holds beside the run, such as pictures that it decodes, is not.
+// activations, batches, kernels' scratch, the copies that a checkpoint is written from, and
+// what the caller says that it takes beside the training (a run: its snapshots).
 //
 //   trainer_options{.memory = index_t{4} << 30};      // 4 GiB: how a step is done is found
 #pragma once
@@ -49,10 +49,11 @@ struct memory_plan {
   index_t batches = 0;      ///< images, noise and labels, the next step's too
   index_t scratch = 0;      ///< of kernels; an estimate
   index_t saving = 0;       ///< what a checkpoint is written from; on the host
+  index_t beside = 0;       ///< what the caller takes beside the training
 
   /// Of all of it, in the memory of the host where that is the backend's.
   index_t total() const {
-    return in_use + state + activations + batches + scratch + saving;
+    return in_use + state + activations + batches + scratch + saving + beside;
   }
   /// What was chosen, in a line.
   std::string text() const {
@@ -69,6 +70,7 @@ struct memory_plan {
     part(" + ", batches, "batches");
     part(" + ", scratch, "scratch");
     part(" + ", saving, "for saving");
+    part(" + ", beside, "beside the training");
     return s.str();
   }
 };
@@ -165,6 +167,7 @@ MULTISTAGE_COLD memory_plan memory_of(dynamic_model<Scalar, Backend>& model,
               6 * rows * image * index_t(sizeof(float));  // this step's and the next's
   p.scratch = scratch_bytes(model, shards + model.stage_count());
   p.saving = Backend::on_host ? (6 + kept) * flat : 0;
+  p.beside = o.memory_beside;
   return p;
 }
 }  // namespace detail

@@ -1,14 +1,11 @@
 // The search for the value that stopped being finite: which loss or gradient, which layer.
 #pragma once
+#include "non_finite_advice.hpp"
 #include "objective.hpp"
 
 namespace multistage {
 
 namespace detail {
-inline constexpr const char* non_finite_advice =
-    "; nothing was updated: lower the learning rate, set "
-    "gradient_clip, or look at the images";
-
 /// Where the evaluation at hand, of which one loss is not finite, stops being so.
 template <class Scalar, class Backend>
 MULTISTAGE_COLD std::string why_not_finite(dynamic_model<Scalar, Backend>& model,

@@ -53,6 +53,9 @@ struct trainer_options {
   bool shard_state = false;
   std::vector<double> stage_begins{};  ///< training/placement.hpp
   index_t memory = 0;
+  /// Bytes of `memory` that the caller takes beside the training, e.g. for its snapshots; what
+  /// the process has when the trainer is made is counted anyhow. No option: the caller knows.
+  index_t memory_beside = 0;
   std::uint64_t seed = 0;  ///< of levels, noise, order of images and dropout
 
   /// Names the options (core/options.hpp).

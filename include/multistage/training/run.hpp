@@ -50,6 +50,7 @@ struct loss_point {
   std::vector<double> loss;      ///< NaN for a stage without rows in the window
   double step_seconds = 0;       ///< a step's, in the window
   group_traffic traffic{};       ///< a step's, likewise, on this process, where several train
+  double new_images = 0;         ///< seen in the window
 };
 
 /// What a run did.
@@ -89,6 +90,10 @@ inline double share_done(const training_limit& limit,
   if (limit.steps > 0)
     done = std::max(done, double(steps) / double(limit.steps));
   return done;
+}
+/// How many times so many thousand images were seen; 0 times none.
+inline double multiples_of(double kimg, double images) {
+  return kimg > 0 ? std::floor(images / (1000 * kimg)) : 0.0;
 }
 /// What ends a run or a window, so far.
 struct run_clock {
@@ -143,14 +148,16 @@ class loss_sums {
 
 /// Trains until the limit, a signal that asks to stop (core/signals.hpp), or until every stage
 /// has seen its stage_kimg. `observe(point, share done)` is called at the end of each window of
-/// about `window_seconds` and returns whether to go on. Processes that train together end
-/// together: a signal to one of them ends all. @throws value_error for a limit that
-/// never ends, numeric_error as trainer::step does
+/// about `window_seconds`, which ends sooner at a multiple of `window_kimg` thousand images (0:
+/// it does not), and returns whether to go on. Processes that train together end together: a
+/// signal to one of them ends all. @throws value_error for a limit that never ends,
+/// numeric_error as trainer::step does
 template <steps_through_data Trainer, class Observe>
 run_result run(Trainer& t,
                const training_limit& limit,
                Observe&& observe,
-               double window_seconds = 0.5) {
+               double window_seconds = 0.5,
+               double window_kimg = 0) {
   require<value_error>(limit.kimg >= 0 && limit.seconds >= 0 && limit.steps >= 0 &&
                            (limit.kimg > 0 || limit.seconds > 0 || limit.steps > 0),
                        "run: the limit must name kimg, seconds or steps above 0; got kimg = ",
@@ -180,11 +187,14 @@ run_result run(Trainer& t,
     r.interrupted = r.signal != 0;
     go_on = done < 1 && !r.interrupted;
     const double length = now.window;
-    if (length >= window_seconds || !go_on) {
-      const double rate = (t.images_seen() - window_images) / length;
-      loss_point p{s.step, t.images_seen(), r.seconds, rate, losses.take()};
+    const bool at_multiple = detail::multiples_of(window_kimg, t.images_seen()) !=
+                             detail::multiples_of(window_kimg, window_images);
+    if (length >= window_seconds || at_multiple || !go_on) {
+      loss_point p{s.step, t.images_seen(), r.seconds, 0, losses.take()};
       const double steps = double(t.steps() - std::exchange(window_step, t.steps()));
       p.step_seconds = length / steps;
+      p.new_images = t.images_seen() - window_images;
+      p.images_per_second = p.new_images / length;
       const group_traffic before = std::exchange(traffic, processes.traffic());
       p.traffic = traffic.since(before).per(steps);
       r.history.push_back(p);

@@ -82,9 +82,11 @@ class trainer {
     gradient_ = tensor<Scalar, Backend>(backend, model_.weights().extents());
     update_.emplace(model, options_, processes_);
     model.engine().reserve_for_training(memory_.micro_batch, shards + model.stage_count());
-    const double dropout_before = model_.trained().label_dropout.value_or(0);
-    model_.set_trained({std::max(dropout_before, options_.label_dropout), options_.augmented,
-                        data_.images().class_names});
+    training_facts facts = model_.trained();
+    facts.label_dropout = std::max(facts.label_dropout.value_or(0), options_.label_dropout);
+    facts.augmented = options_.augmented;
+    facts.class_names = data_.images().class_names;
+    model_.set_trained(facts);
     // Last: when something fails before, the model's weights are as they were.
     if (update_->is_shared_out())
       keep_own();
