@@ -157,7 +157,8 @@ class training_run {
     const bool drawn = source_.kind == image_values::moments;
     const image_transform first = drawn ? image_transform(draw_moments{}) : image_transform();
     trainer_options options = trainer_options_of(config_);
-    options.memory_beside = snapshots_ ? snapshots_->bytes(drawn_at_once()) : 0;
+    if (Backend::on_host && snapshots_)
+      options.memory_beside = snapshots_->bytes(drawn_at_once());
     trainer_.emplace(*model_, source_, options, processes_,
                      first.then(config_.augment.transform()));
     note_images();
