@@ -164,6 +164,20 @@ TEST_CASE("decoders go with the number of stages, or with a budget") {
     average += shares[s] * double(cost.segments[s + 1].macs);
   CHECK(average <= 15e9);
   CHECK(average > 13e9);
+  // Decoders narrower than the usual step.
+  c = ms::preset("small-64");
+  CHECK(widths({0.2, 2, 20}) == std::array<int, 8>{8, 8, 8, 8});
+  ms::song_unet narrow{.resolution = 16, .encoder_channels = 8, .channel_mult = {1, 2}};
+  narrow.norm_groups = 4;
+  c.model.network = narrow;
+  const auto macs = [&](const ms::decoders& d) {
+    const auto all = ms::detail::count(narrow, d);
+    return double(all.segments[0].macs + all.segments[1].macs) / 1e6;
+  };
+  c.stages.budget = macs({.widths = {8}});
+  CHECK(widths({}) == std::array<int, 8>{8});
+  c.stages.budget = macs({.widths = {12}}) - 1e-3;
+  CHECK(widths({}) == std::array<int, 8>{8});
 }
 
 TEST_CASE("a run's folder is begun once, gone on with, and locked") {

@@ -219,6 +219,18 @@ MULTISTAGE_COLD found_stages find_stages(Backend backend,
   return found;
 }
 
+namespace detail {
+/// Steps in which decoders' widths are chosen: what groups of norms divide, 16 at most.
+inline int width_step(const decltype(configuration::network)& network) {
+  constexpr int usual = 16;
+  return as_it_is(network, [&](const auto& net) {
+    if constexpr (requires { net.norm_groups; })
+      return std::min(usual, net.norm_groups);
+    return usual;
+  });
+}
+}  // namespace detail
+
 /// The decoders of a configuration for so many stages: as configured where the numbers agree,
 /// else with the configured widths spread over the stages; tailored where there is a budget.
 /// @throws value_error when no widths fit the budget
@@ -233,6 +245,7 @@ MULTISTAGE_COLD inline decoders decoders_for(const run_configuration& c,
       if constexpr (is_known_network<std::decay_t<decltype(net)>>)
         return tailor_decoders(net, {.budget = c.stages.budget * 1e6,
                                      .shares = shares,
+                                     .step = detail::width_step(c.model.network),
                                      .shared_encoder = d.shared_encoder})
             .stages;
       return d;
@@ -255,7 +268,7 @@ MULTISTAGE_COLD inline decoders decoders_for(const run_configuration& c,
     const double width =
         d.widths[std::size_t(low)] +
         (at - low) * (d.widths[std::size_t(low) + 1] - d.widths[std::size_t(low)]);
-    constexpr int step = 16;  // which groups of norms and heads divide
+    const int step = detail::width_step(c.model.network);
     spread.widths[std::size_t(s)] = std::max(step, int(std::lround(width / step)) * step);
   }
   return spread;
