@@ -165,7 +165,7 @@ class named_options {
           flags += std::string(",") + other;
       auto& [texts, option] = given_[o.name];
       option = app.add_option(flags, texts, help(o, value))
-                   ->type_name(type_of(value))
+                   ->type_name(type_of(o, value))
                    ->group(group)
                    ->expected(1, list ? 1000 : 1);
     });
@@ -245,9 +245,13 @@ class named_options {
     return flag;
   }
   template <class T>
-  static std::string type_of(const T& value) {
-    if constexpr (std::is_same_v<T, bool>)
-      return "true|false";
+  static std::string type_of(const multistage::option& o, const T& value) {
+    if constexpr (std::is_same_v<T, bool>) {
+      std::string s;
+      for (const char* name : o.names)
+        s += std::string(s.empty() ? "" : "|") + name;
+      return s.empty() ? "true|false" : s;
+    }
     if constexpr (std::is_same_v<T, std::vector<double>> || multistage::detail::is_list<T>)
       return "NUMBER,...";
     if constexpr (multistage::named_choice<T>) {

@@ -249,7 +249,8 @@ class destination {
       if (!path.empty() && world.rank() == 0)
         ms::io::check_writable(path);
     ms::require<ms::value_error>(
-        kind_ != output::folder || drawn.channels == 1 || drawn.channels == 3,
+        (kind_ == output::archive && s.preview.empty()) || drawn.channels == 1 ||
+            drawn.channels == 3,
         "generate: ", s.model, " draws ", drawn.channels,
         " channels, which are latents and no PNGs; name their --autoencoder, or an .npz for "
         "--out");

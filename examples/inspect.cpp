@@ -1,8 +1,10 @@
 // Shows a checkpoint, bare weights or a configuration: inspect FILE [--tensors] [--json]
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <cstring>
 #include <iostream>
 #include <multistage/io.hpp>
+#include <multistage/io/file_fingerprint.hpp>
 #include <multistage/library.hpp>
 #include <set>
 
@@ -37,8 +39,8 @@ std::string printable(const std::string& text) {
   return s;
 }
 /// A value in a line; what is not UTF-8 is replaced.
-std::string text_of(const json& j) {
-  return printable(j.dump(-1, ' ', false, json::error_handler_t::replace));
+std::string dumped(const json& j) {
+  return j.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
 /// The network of a configuration as JSON: segments with their tensors, and totals.
@@ -87,6 +89,24 @@ std::string excerpt_of(const std::string& text) {
          " characters, --json prints them)";
 }
 
+/// A line for each key of an object.
+void print_lines(const json& object, const char* before) {
+  for (const auto& [key, value] : object.items())
+    std::printf(
+        "%s%-*s %s\n", before, int(28 - std::strlen(before)), printable(key).c_str(),
+        excerpt_of(value.is_string() ? value.get<std::string>() : dumped(value)).c_str());
+}
+
+/// Tensors that are no network's of ours: all, or where there are many, how many.
+void print_tensors(const json& list, bool all) {
+  constexpr std::size_t few = 20;
+  const bool listed = all || list.size() <= few;
+  std::printf("tensors (%zu%s)\n", list.size(), listed ? "" : "; --tensors lists them");
+  for (const json& t : listed ? list : json::array())
+    std::printf("  %-64s %-18s %s\n", printable(t["name"].get<std::string>()).c_str(),
+                extents_text(t["shape"]).c_str(), t["dtype"].get<std::string>().c_str());
+}
+
 /// @param tensors whether each is listed. Summaries come last, where a reader's eyes are.
 void print(const json& j, bool tensors) {
   if (j.contains("file"))
@@ -113,9 +133,12 @@ void print(const json& j, bool tensors) {
     std::printf("%-28s %.2f MB sampling, %.2f MB training, for each image of a batch\n",
                 "activations", n["activation_bytes_per_image"]["sampling"].get<double>() / 1e6,
                 n["activation_bytes_per_image"]["training"].get<double>() / 1e6);
+  }
+  const json configuration =
+      j.contains("network") ? j["network"]["configuration"] : j.value("configuration", json());
+  if (!configuration.is_null()) {
     std::printf("%-28s\n", "configuration");
-    for (const auto& [key, value] : n["configuration"].items())
-      std::printf("  %-26s %s\n", printable(key).c_str(), text_of(value).c_str());
+    print_lines(configuration, "  ");
   }
   if (j.contains("stage_boundaries")) {
     std::string s;
@@ -131,20 +154,13 @@ void print(const json& j, bool tensors) {
     std::printf("%-28s %s\n", "stages in sigma", (s + text).c_str());
   }
   if (j.contains("training"))
-    for (const auto& [key, value] : j["training"].items())
-      std::printf(
-          "training  %-18s %s\n", printable(key).c_str(),
-          excerpt_of(value.dump(-1, ' ', false, json::error_handler_t::replace)).c_str());
-  if (j.contains("tensors")) {
-    std::printf("tensors (%zu)\n", j["tensors"].size());
-    for (const json& t : j["tensors"])
-      std::printf("  %-64s %-18s %s\n", printable(t["name"].get<std::string>()).c_str(),
-                  extents_text(t["shape"]).c_str(), t["dtype"].get<std::string>().c_str());
-  }
+    print_lines(j["training"], "training  ");
+  if (j.contains("tensors"))
+    print_tensors(j["tensors"], tensors);
   if (j.contains("metadata"))
-    for (const auto& [key, value] : j["metadata"].items())
-      std::printf("metadata %-19s %s\n", printable(key).c_str(),
-                  excerpt_of(value.get<std::string>()).c_str());
+    print_lines(j["metadata"], "metadata  ");
+  if (j.contains("fingerprint"))
+    std::printf("%-28s %s\n", "fingerprint", j["fingerprint"].get<std::string>().c_str());
 }
 
 /// A text of the metadata as JSON; null where it is none, which in files of this library is an
@@ -164,14 +180,21 @@ json inspect(const std::string& path) {
   const bool configuration_file = path.size() > 5 && path.substr(path.size() - 5) == ".json";
   if (configuration_file) {
     const auto bytes = ms::io::read_file(path, 1 << 20);
-    const json c =
+    json c =
         *ms::io::parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path);
+    if (c.is_object() && c.contains("model") && !c.contains("network"))
+      c = json(c["model"]);  // of a run
+    if (c.is_object() && ms::io::is_text(c.value("network", json()), "autoencoder")) {
+      out["configuration"] = c;
+      return out;
+    }
     out["network"] = describe_network(ms::io::configuration_from_json(c));
     if (c.contains("stage_boundaries"))
       out["stage_boundaries"] = ms::io::partition_from_json(c["stage_boundaries"]).boundaries();
     return out;
   }
   const ms::io::safetensors f(path);
+  out["fingerprint"] = ms::io::fingerprint_of_file(f.path());
   json rest = json::object();
   for (const auto& [key, value] : f.metadata()) {
     const bool ours = key == "config" || key == "training";
@@ -183,7 +206,9 @@ json inspect(const std::string& path) {
       if (v.contains("stage_boundaries"))
         out["stage_boundaries"] =
             ms::io::partition_from_json(v["stage_boundaries"]).boundaries();
-    } else if (key == "training" && v.is_object())
+    } else if (key == "config" && other)
+      out["configuration"] = v;
+    else if (key == "training" && v.is_object())
       out["training"] = v;
     else
       rest[key] = value;

@@ -105,14 +105,22 @@ void refuse_what_is_decided(const settings& s,
   refuse_change(s, *was, *is, "model", "network is made");
 }
 
-/// Refuses numbers of what is not in force. @throws value_error naming the option
-void refuse_idle(const command_line::named_options& options, const ms::run_configuration& c) {
+/// Refuses an option that was given where what it is of is not in force. @throws value_error
+void refuse_idle(const command_line::named_options& options,
+                 const char* name,
+                 bool acts,
+                 const char* without) {
   const std::vector<std::string> given = options.given();
+  ms::require<ms::value_error>(
+      acts || std::find(given.begin(), given.end(), name) == given.end(),
+      "train: ", command_line::flag_of(name), " has no effect without ", without,
+      "; leave it out, or give both");
+}
+
+/// The same for all options of a diffusion model's run.
+void refuse_idle(const command_line::named_options& options, const ms::run_configuration& c) {
   const auto refuse = [&](const char* name, bool acts, const char* without) {
-    ms::require<ms::value_error>(
-        acts || std::find(given.begin(), given.end(), name) == given.end(),
-        "train: ", command_line::flag_of(name), " has no effect without ", without,
-        "; leave it out, or give both");
+    refuse_idle(options, name, acts, without);
   };
   const bool augments = c.augment.kind == ms::augmentation_kind::edm;
   ms::augment_options::fields(c.augment.amounts, [&](const ms::option& o, const auto&) {
@@ -123,6 +131,14 @@ void refuse_idle(const command_line::named_options& options, const ms::run_confi
     refuse(name, levels == "log_normal", "--levels log_normal");
   for (const char* name : {"knee", "suppression"})
     refuse(name, levels == "time_kneed", "--levels time_kneed");
+  const ms::rate_decay decay = c.training.schedule.decay;
+  refuse("lr_decay_kimg", decay != ms::rate_decay::constant, "--lr-decay");
+  refuse("lr_least", decay == ms::rate_decay::cosine, "--lr-decay cosine");
+  refuse("ema_halflife_kimg", c.training.ema_std == 0, "--ema-std 0");
+  refuse("inception", c.run.features == ms::snapshot_features::inception,
+         "--features inception");
+  for (const char* name : {"importance.history", "importance.uniform"})
+    refuse(name, c.training.importance.bins > 0, "--importance.bins");
 }
 
 /// The preset or the run that is gone on with, the file laid over it, the command line on top.
@@ -177,15 +193,21 @@ int train_autoencoder(Backend backend,
 /// A kind or a file, or the run that is gone on with, the command line on top.
 ms::autoencoder_configuration autoencoder_configuration_of(
     const settings& s,
-    const command_line::named_options& options) {
+    const command_line::named_options& options,
+    const ms::run_directory* run) {
+  ms::require<ms::value_error>(!s.preset_given,
+                               "train: --preset is of diffusion models; leave it out");
   ms::autoencoder_configuration c;
   const bool in_file = std::filesystem::exists(s.autoencoder);
-  if (s.resume) {
-    const std::string before = s.out + "/config.json";
-    c = ms::configuration_of_run<ms::autoencoder_configuration>(*ms::read_configuration(before),
-                                                                before);
-  } else if (!in_file) {
+  if (run)
+    c = run->read_run<ms::autoencoder_configuration>();
+  else if (!in_file)
     c = ms::autoencoder_preset(s.autoencoder);
+  if (run && !in_file && !s.autoencoder.empty()) {
+    const ms::autoencoder kind = ms::autoencoder_of_kind(s.autoencoder);
+    ms::require<ms::value_error>(kind.kind == c.model.kind && kind.depth() == c.model.depth(),
+                                 "train: --autoencoder ", s.autoencoder, " has no effect on ",
+                                 s.out, ", which began otherwise; leave it out");
   }
   for (const std::string& file : {in_file ? s.autoencoder : std::string(), s.config})
     if (!file.empty())
@@ -201,8 +223,12 @@ ms::autoencoder_configuration autoencoder_configuration_of(
   });
   refuse_others(options, known, "an autoencoder");
   const ms::io::json_document now(ms::to_json(c));
-  if (s.resume && std::filesystem::exists(s.out + "/" + ms::io::checkpoint_name))
+  if (run && run->has_checkpoint())
     refuse_change(s, *before, *now, "model", "network is made");
+  const bool has_codes = c.model.kind == ms::latent_kind::vq;
+  for (const char* name : {"n_embed", "commitment_beta", "revive_kimg"})
+    refuse_idle(options, name, has_codes, "codes (vq)");
+  refuse_idle(options, "kl_weight", !has_codes, "a Gaussian (kl)");
   return c;
 }
 
@@ -213,7 +239,11 @@ int train_autoencoder(const settings& s,
     ms::say_once<ms::value_error>(world,
                                   "train: an autoencoder trains on one process; start it "
                                   "without mpirun");
-  ms::autoencoder_configuration c = autoencoder_configuration_of(s, options);
+  std::optional<ms::run_directory> place;
+  if (s.resume)
+    place.emplace(s.out, ms::run_directory::resume);
+  ms::autoencoder_configuration c =
+      autoencoder_configuration_of(s, options, place ? &*place : nullptr);
   if (s.print_config) {
     if (!c.data.path.empty())
       ms::fit_to_data(c, ms::open_data(c.data));
@@ -223,9 +253,9 @@ int train_autoencoder(const settings& s,
   ms::require<ms::value_error>(!s.out.empty(), no_folder);
   c.run.check_end();
   ms::open_data(c.data);
-  const ms::run_directory place(
-      s.out, s.resume ? ms::run_directory::resume : ms::run_directory::begin);
-  return std::visit([&](const auto& b) { return train_autoencoder(b, s, c, place); },
+  if (!place)
+    place.emplace(s.out, ms::run_directory::begin);
+  return std::visit([&](const auto& b) { return train_autoencoder(b, s, c, *place); },
                     backend_of(s.backend, s.threads));
 }
 

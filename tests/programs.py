@@ -98,6 +98,13 @@ check(status == 2 and "nothing.safetensors" in text, "no model", status, text)
 # Steps by stage: the evaluations are the stages' own (a sampler of one evaluation a step).
 status, text = run("generate", model, "--seeds", "0-3", "--sampler", "ddim", "--steps", "5,3,2", "--out", "x.npz")
 check(status == 0 and "evaluations by stage: 5 3 2" in text, "steps by stage", status, text)
+# What stands beside an archive draws it again, and names the model as inspect does.
+first, record = pictures(scratch / "x.npz"), json.loads((scratch / "x.npz.json").read_text())
+check("--num-steps" not in record and record["--levels"].count(",") == 10, "levels of steps by stage", record)
+check(draw("--sampler", "ddim", "--levels", record["--levels"]) == first, "levels of a record", record)
+if (programs / "inspect").exists():
+    status, text = run("inspect", model, "--json")
+    check(status == 0 and json.loads(text)["fingerprint"] == record["model"], "fingerprint of a record", status, record)
 for options in (("--steps", "5,3"), ("--steps", "5,0,2"), ("--steps", "5,1.5,2"), ("--sampler", "score_sde", "--steps", "5,3,2"), ("--steps", "1,1,1", "--levels", "80,1,0")):
     status, text = run("generate", model, *options, "--out", "refused.npz")
     check(status == 2 and len(text) > 10 and not (scratch / "refused.npz").exists(), "generate", *options, status, text)
@@ -248,6 +255,13 @@ if (programs / "train").exists() and (programs / "encode").exists():
     check(status == 0 and "random convolutions" in text, "train --autoencoder", status, text)
     status, text = run("train", "--resume", "--out", "codes", "--steps", 2, "--encoder-channels", 16)
     check(status == 2 and "--encoder-channels has no effect on codes" in text and len(text) < 300, "another network", status, text)
+    for other, words in ((("--seed", 5), "seed"), (("--autoencoder", "vq-f4"), "began otherwise"), (("--n-embed", 5), "has no effect")):
+        status, text = run("train", "--resume", "--out", "codes", "--steps", 2, *other)
+        check(status == 2 and words in text, "a run that began otherwise", other, status, text)
+    status, text = run("inspect", "codes/config.json")
+    check(status == 0 and "z_channels" in text, "inspect of an autoencoder's config.json", status, text)
+    status, text = run("inspect", "codes")
+    check(status == 0 and "z_channels" in text and "--tensors lists them" in text, "inspect of an autoencoder", status, text)
     status, text = run("train", "--resume", "--out", "codes", "--steps", 2)
     check(status == 0 and "after 0.02 thousand images" in text, "train --resume of an autoencoder", status, text)
     page = (scratch / "codes/report.html").read_text()

@@ -145,12 +145,15 @@ cut, newest = scratch / "cut", parts / "model.safetensors"
 shutil.copytree(parts, cut)
 (cut / "model.safetensors").write_bytes(newest.read_bytes()[:-100])
 refused(str(cut / kept[0]), "--resume", "--out", cut, "--kimg", target + 1)
+(cut / "model.safetensors").unlink()
+refused(str(cut / kept[0]), "--resume", "--out", cut, "--kimg", target + 1)
+refused(str(cut / kept[0]), *MODEL, *FEW, *DATA, "--out", cut, "--kimg", 1)
 shutil.copy(cut / kept[0], cut / "model.safetensors")
 status, out, err = run("--resume", "--out", cut, "--kimg", target)
 check(status == 0 and state(newest) == state(cut / "model.safetensors"), "gone on with from the one before", status, out, err)
 
-# A run keeps to its memory, with all its snapshots and the search for stages; what is too little is said, with what is enough.
-WIDE = (*MODEL, *DATA[:-2], "--cache", "none", "--draws", 256, "--nodes", 9, "--stage-images", 300, "--snapshot-seeds", "0-2047", "--frechet-images", 4096, "--snapshot-steps", 2, "--kimg", 1, "--hours", 0)
+# A run keeps to its memory, with all its snapshots, their animation and the search for stages; what is too little is said, with what is enough.
+WIDE = (*MODEL, *DATA[:-2], "--cache", "none", "--draws", 256, "--nodes", 9, "--stage-images", 300, "--snapshot-seeds", "0-399", "--frechet-images", 4096, "--snapshot-steps", 2, "--snapshot", 0.2, "--kimg", 1, "--hours", 0)
 status, out, err = run(*WIDE, "--out", scratch / "little", "--memory", "1M")
 check(status == 2 and "are needed to find the stages" in err, status, out, err)
 status, out, err = run(*WIDE, "--out", scratch / "less", "--stages", "0.5,20", "--memory", "1M")

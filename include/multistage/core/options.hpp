@@ -19,6 +19,7 @@
 #include <charconv>
 #include <cmath>
 #include <concepts>
+#include <cstdio>
 #include <cstdlib>
 #include <initializer_list>
 #include <limits>
@@ -222,6 +223,15 @@ concept has_name = std::is_class_v<T> && requires(const T& value, const std::str
   T(name);
 };
 
+/// A number in six digits where those say all of it, else in as many as it takes.
+MULTISTAGE_COLD inline std::string number_text(double value) {
+  char text[64];
+  std::snprintf(text, sizeof text, "%g", value);
+  if (std::strtod(text, nullptr) == value)
+    return text;
+  const auto [end, status] = std::to_chars(text, text + sizeof text, value);
+  return {text, end};
+}
 /// Whether a text begins with a blank, which strtod would pass over.
 inline bool begins_with_space(const std::string& text) {
   return !text.empty() && std::isspace(static_cast<unsigned char>(text[0]));
@@ -277,6 +287,8 @@ std::string option_text(const T& value) {
   };
   if constexpr (std::is_same_v<T, bool>) {
     return value ? "true" : "false";
+  } else if constexpr (std::is_floating_point_v<T>) {
+    return detail::number_text(double(value));
   } else if constexpr (std::is_arithmetic_v<T>) {
     std::ostringstream s;
     s << value;

@@ -17,14 +17,14 @@ namespace multistage::io {
 
 namespace figure_detail {
 
-/// Three digits, with an exponent where that is shorter.
+/// Three digits, four of thousands, with an exponent where that is shorter.
 inline std::string number(double v) {
   const double size = std::fabs(v);
   char text[32];
   if (v != 0 && (size < 0.01 || size >= 10000))
     std::snprintf(text, sizeof text, "%.1e", v);
   else
-    std::snprintf(text, sizeof text, "%.3g", v);
+    std::snprintf(text, sizeof text, size < 1000 ? "%.3g" : "%.4g", v);
   return text;
 }
 

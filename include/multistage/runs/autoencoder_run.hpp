@@ -79,6 +79,9 @@ MULTISTAGE_COLD inline void lay_over(autoencoder_configuration& c,
                                      const std::string& origin,
                                      const std::string& where = "configuration") {
   autoencoder_configuration changed = c;
+  const io::json& model = detail::section_of(j, "model");
+  require<value_error>(!model.contains("network") || model["network"] == "autoencoder", where,
+                       ": is no configuration of an autoencoder; leave --autoencoder out");
   io::detail::reader all(j, where);
   all.skip({"data", "model", "training", "run", "origins"});
   all.finish();
@@ -130,8 +133,14 @@ MULTISTAGE_COLD inline void fit_to_data(autoencoder_configuration& c,
     c.origins[std::string("model.") + name] = "data";
 }
 
-/// Whether a run's folder is of an autoencoder.
+/// Whether a run's folder is of an autoencoder, as its checkpoint or, before there was a sound
+/// one, its configuration says.
 MULTISTAGE_COLD inline bool is_autoencoder_run(const std::string& folder) {
+  try {
+    const io::safetensors f(folder);
+    return f.metadata().count("format") && f.meta("format") == io::autoencoder_format;
+  } catch (const file_error&) {
+  }
   const std::string path = folder + "/config.json";
   if (!std::filesystem::exists(path))
     return false;
@@ -206,7 +215,8 @@ class autoencoder_run {
     config_.training.seed = config_.run.seed;
     model_.emplace(backend, config_.model, config_.run.seed);
     trainer_.emplace(*model_, images, config_.training, distance(backend));
-    io::write_file(place_.configuration(), to_json(config_).dump(1) + "\n");
+    if (!place_.has_checkpoint())
+      place_.write_run(config_);
   }
 
   /// Trains until the configuration's limits or a signal. @param other_images goes on although
@@ -250,6 +260,8 @@ class autoencoder_run {
         backend, io::load_perceptual_network<float>(config_.run.perceptual, image), image);
   }
   bool observed(const loss_point& p, double done, run_journal& journal) {
+    if (!std::exchange(is_written_, true))  // what a run that is gone on with was told
+      tried_to_write("the configuration", [&] { place_.write_run(config_); });
     io::json line;
     std::string text;
     for (std::size_t k = 0; k < p.loss.size(); ++k)
@@ -295,6 +307,7 @@ class autoencoder_run {
   }
 
   const run_directory& place_;
+  bool is_written_ = false;  // the configuration, by this run
   autoencoder_configuration config_;
   std::optional<autoencoder_model<float, Backend>> model_;
   std::optional<autoencoder_trainer<float, Backend>> trainer_;

@@ -100,6 +100,9 @@ MULTISTAGE_COLD inline void check_sections(const io::json& j, const std::string&
     require<value_error>(settings.is_object(), where, ": section '", section,
                          "' is not a JSON object");
   }
+  const io::json& model = section_of(j, "model");
+  require<value_error>(!model.contains("network") || model["network"] != "autoencoder", where,
+                       ": is a configuration of an autoencoder; give it as --autoencoder");
 }
 
 }  // namespace detail

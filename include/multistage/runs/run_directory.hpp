@@ -111,16 +111,18 @@ class run_directory {
 
   /// The configuration of the run that is there, of its checkpoint or, before there was one, of
   /// config.json. @throws file_error, value_error
-  run_configuration read_run() const {
+  template <class Configuration = run_configuration>
+  MULTISTAGE_COLD Configuration read_run() const {
     const std::string text =
         has_checkpoint() ? run_text_of(opened_checkpoint()) : std::string();
     const std::string& file = text.empty() ? configuration() : checkpoint();
     const io::json_document document =
         text.empty() ? read_configuration(file) : io::parse_json(text, file + ", 'run'");
-    return configuration_of_run(*document, file);
+    return configuration_of_run<Configuration>(*document, file);
   }
   /// Writes config.json. @throws file_error
-  void write_run(const run_configuration& c) const {
+  template <class Configuration>
+  void write_run(const Configuration& c) const {
     io::write_file(configuration(), to_json(c).dump(1) + "\n");
   }
 
@@ -132,6 +134,10 @@ class run_directory {
       require<value_error>(std::filesystem::exists(configuration()) || has_checkpoint(), path_,
                            ": holds no run to go on with; leave --resume out to begin one");
     lock_.emplace(path_);
+    const auto kept = io::versions_of(checkpoint());
+    require<file_error>(has_checkpoint() || kept.empty(), checkpoint(), ": is not there, and ",
+                        kept.empty() ? "" : kept.back().second,
+                        ", an earlier checkpoint, is: copy it there to go on from it");
     require<value_error>(what == resume || !has_checkpoint(), path_,
                          ": holds a run already; go on with it (--resume), or name "
                          "another folder");

@@ -125,7 +125,7 @@ class run_journal {
       tried_to_write("the animation", [&] { animate(); });
     const std::string how = r.interrupted  ? "stopped by signal " + std::to_string(r.signal)
                             : end.finished ? "finished"
-                                           : "its limit is reached";
+                                           : limit_reached(end.seconds);
     end.text = how + " after " + detail::short_number(end.images / 1000) +
                " thousand images; " + place_.checkpoint() + " holds everything" +
                (end.finished && !r.interrupted ? "" : ", --resume goes on from there");
@@ -148,6 +148,12 @@ class run_journal {
   }
 
  private:
+  /// Which limit ended a run that did not see its kimg.
+  std::string limit_reached(double seconds) const {
+    const bool late = limits_.hours > 0 && seconds >= 3600 * limits_.hours;
+    return late ? "its hours (" + option_text(limits_.hours) + ") are over"
+                : "its limit is reached";
+  }
   void take_snapshot() {
     if (!what_.snapshot(latest_.images))
       return;

@@ -103,7 +103,7 @@ class snapshot_maker {
     const shape shown = decoder_ ? decoder_->extents(model_.images(few)) : model_.images(few);
     constexpr index_t of_sampler = 8;  // copies of what is drawn at a time, in double
     constexpr index_t of_result = 3;   // of all pictures: returned, put together, as floats
-    constexpr index_t of_pixel = 12;   // colours, the canvas, and what is compressed of it
+    const index_t of_pixel = run_.animation ? film_bytes : grid_bytes;
     const index_t zoom = zoom_of(shown);
     return (of_sampler * at_once + of_result * std::max(few, many)) * model_.images(1).size() *
                index_t(sizeof(double)) +
@@ -148,6 +148,9 @@ class snapshot_maker {
   }
 
  private:
+  static constexpr index_t grid_bytes = 12;  // of a pixel: colours, the canvas, its PNG
+  static constexpr index_t film_bytes = 40;  // what libwebp keeps while frames are compared
+
   /// How much a grid enlarges pictures, which may be small.
   static int zoom_of(const shape& pictures) {
     constexpr index_t cell = 96;  // pixels
@@ -197,16 +200,20 @@ MULTISTAGE_COLD inline std::string animation_of(const std::vector<std::string>& 
   const std::size_t count = std::min(paths.size(), most);
   if (count < 2)
     return "";
-  std::vector<io::picture> frames;
+  constexpr int milliseconds = 250;
+  std::optional<io::animation> film;
+  shape size{1, 0, 0, 0};
   for (std::size_t i = 0; i < count; ++i) {
     const std::string& path = paths[i * (paths.size() - 1) / (count - 1)];
-    io::picture frame = io::decode_png(path, io::read_file(path));
-    if (frames.empty() ||
-        (frame.width == frames.front().width && frame.height == frames.front().height))
-      frames.push_back(std::move(frame));
+    const io::picture frame = io::decode_png(path, io::read_file(path));
+    if (!film) {
+      film.emplace(frame.width, frame.height, milliseconds);
+      size = {1, frame.height, frame.width, 0};
+    }
+    if (frame.width == size.width && frame.height == size.height)
+      film->add(frame);
   }
-  constexpr int milliseconds = 250;
-  return io::encode_animation(frames, milliseconds);
+  return film->finish();
 #else
   (void)paths;
   return "";

@@ -137,13 +137,14 @@ class training_run {
         config_(std::move(c)),
         say_(std::move(say)) {
     check(config_);
-    on_first([&] {
-      place_.write_run(config_);
-      before_ = read_history(place_.log());
-    });
+    on_first([&] { before_ = read_history(place_.log()); });
     const bool goes_on = first_says(processes_, place_.has_checkpoint());
     if (!goes_on)
+      on_first([&] { place_.write_run(config_); });
+    if (!goes_on)
       fit_to_data(config_, images_);
+    if (config_.stages.budget == 0)
+      record(config_.model);  // what does not fit together is said before the stages are sought
     share_stages(backend);
     if (!goes_on)
       config_.model.stages = decoders_for(config_, stages_.stages);
@@ -163,7 +164,8 @@ class training_run {
                      first.then(config_.augment.transform()));
     note_images();
     on_first([&] {
-      place_.write_run(config_);
+      if (!goes_on)
+        place_.write_run(config_);
       say_(description());
     });
   }
@@ -211,6 +213,8 @@ class training_run {
     const run_result r = multistage::run(
         *trainer_, config_.run.limit(), kept,
         [&](const loss_point& p, double done) {
+          if (is_first_ && !std::exchange(is_written_, true))  // what this run was told
+            tried_to_write("the configuration", [&] { place_.write_run(config_); });
           io::json line{{"loss", p.loss}};
           if (processes_.size() > 1) {
             line["step_seconds"] = p.step_seconds;
@@ -359,8 +363,9 @@ class training_run {
   const run_directory& place_;
   process_group processes_;
   bool is_first_;
-  image_source source_;  // as it was given
-  image_source images_;  // the same, of moments one draw each
+  bool is_written_ = false;  // the configuration, by this run
+  image_source source_;      // as it was given
+  image_source images_;      // the same, of moments one draw each
   run_configuration config_;
   line_handler say_;
   run_history before_;

@@ -24,6 +24,9 @@
 #ifdef __linux__
 #include <unistd.h>
 #endif
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 namespace multistage {
 
@@ -37,6 +40,13 @@ MULTISTAGE_COLD inline index_t resident_memory() {
     return index_t(resident) * index_t(::sysconf(_SC_PAGESIZE));
 #endif
   return 0;
+}
+
+/// Gives freed memory back to the system, which would count it as the process's.
+MULTISTAGE_COLD inline void release_freed_memory() {
+#ifdef __GLIBC__
+  ::malloc_trim(0);
+#endif
 }
 
 /// How a step is done, and the bytes that a run takes with it.
@@ -187,6 +197,7 @@ MULTISTAGE_COLD memory_plan plan_memory(dynamic_model<Scalar, Backend>& model,
   const index_t most = o.micro_batch > 0 ? std::min(o.micro_batch, own) : own;
   if (o.memory == 0)
     return detail::memory_of(model, o, processes, most, o.checkpoint_activations);
+  release_freed_memory();
   memory_plan p;
   for (int again = o.checkpoint_activations ? 1 : 0; again < 2; ++again)
     for (index_t parts = 1, rows = most;; ++parts) {
