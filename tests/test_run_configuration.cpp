@@ -164,6 +164,13 @@ TEST_CASE("decoders go with the number of stages, or with a budget") {
     average += shares[s] * double(cost.segments[s + 1].macs);
   CHECK(average <= 15e9);
   CHECK(average > 13e9);
+  // Where a stage's share of the rows is lifted, it costs as much as it then does.
+  c.training.least_stage_share = 0.25;
+  const ms::decoders lifted = ms::decoders_for(c, ms::partition({0.5, 20}));
+  const auto of_lifted = ms::detail::count(ms::paper::edm_32, lifted);
+  const double least = 0.25 * double(of_lifted.segments[3].macs);
+  CHECK(least + double(of_lifted.segments[0].macs) <= 15e9);
+  CHECK(lifted.widths[2] < tailored.widths[2]);
   // Decoders narrower than the usual step.
   c = ms::preset("small-64");
   CHECK(widths({0.2, 2, 20}) == std::array<int, 8>{8, 8, 8, 8});

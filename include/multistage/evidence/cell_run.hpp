@@ -96,7 +96,7 @@ class cell_run {
     configuration model = config_.model;
     model.stages = other.run.model.stages;
     const std::vector<double> shares =
-        trainer_options_of(config_).levels.stage_probabilities(stages);
+        stage_quotas(trainer_options_of(config_), stages).probabilities();
     return weighted_sum(shares, macs_by_stage(record(model).structure));
   }
   /// A try keeps all averages; others have the one that the search found.

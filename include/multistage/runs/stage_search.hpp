@@ -11,6 +11,7 @@
 #include "../networks/tailor_decoders.hpp"
 #include "../stages/n_stage.hpp"
 #include "../training/checkpoint_state.hpp"
+#include "../training/quotas.hpp"
 #include "configuration_file.hpp"
 
 namespace multistage {
@@ -240,7 +241,8 @@ MULTISTAGE_COLD inline decoders decoders_for(const run_configuration& c,
   const int before = d.stage_count();
   const int count = stages.stage_count();
   if (c.stages.budget > 0) {
-    const std::vector<double> shares = trainer_options_of(c).levels.stage_probabilities(stages);
+    const std::vector<double> shares =
+        stage_quotas(trainer_options_of(c), stages).probabilities();
     return as_it_is(c.model.network, [&](const auto& net) -> decoders {
       if constexpr (is_known_network<std::decay_t<decltype(net)>>)
         return tailor_decoders(net, {.budget = c.stages.budget * 1e6,
