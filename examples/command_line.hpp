@@ -89,12 +89,17 @@ inline std::string flag_of(std::string name) {
   return "--" + name;
 }
 
-/// Refuses a path that is to become a PNG and has another kind's name. @throws value_error
-inline void require_png(const std::string& flag, const std::string& path) {
+/// ".png" of "grid.PNG".
+inline std::string extension_of(const std::string& path) {
   std::string extension = std::filesystem::path(path).extension().string();
   for (char& c : extension)
     c = char(std::tolower(static_cast<unsigned char>(c)));
-  multistage::require<multistage::value_error>(extension == ".png", flag, " ", path,
+  return extension;
+}
+
+/// Refuses a path that is to become a PNG and has another kind's name. @throws value_error
+inline void require_png(const std::string& flag, const std::string& path) {
+  multistage::require<multistage::value_error>(extension_of(path) == ".png", flag, " ", path,
                                                ": is written as a PNG; name it so (.png)");
 }
 

@@ -37,25 +37,21 @@ struct settings {
 void check_grid(const settings& s, bool columns, bool zoom) {
   for (const auto& [was_given, flag] :
        {std::pair{columns, "--columns"}, std::pair{zoom, "--zoom"}})
-    ms::require<ms::value_error>(
-        !was_given || std::filesystem::path(s.out).extension() == ".png" ||
-            std::filesystem::path(s.out).extension() == ".PNG",
-        "generate: ", flag, " is of a grid, and --out ", s.out, " is none; leave it out");
+    ms::require<ms::value_error>(!was_given || command_line::extension_of(s.out) == ".png",
+                                 "generate: ", flag, " is of a grid, and --out ", s.out,
+                                 " is none; leave it out");
 }
 
 enum class output { grid, archive, folder };
 /// What a path asks for. @throws value_error for a name that looks like another kind of file
 output output_of(const std::string& path) {
-  const std::filesystem::path p(path);
-  std::string extension = p.extension().string();
-  for (char& c : extension)
-    c = char(std::tolower(static_cast<unsigned char>(c)));
+  const std::string extension = command_line::extension_of(path);
   if (extension == ".png")
     return output::grid;
   if (extension == ".npz")
     return output::archive;
   ms::require<ms::value_error>(
-      !path.empty() && (extension.empty() || std::filesystem::is_directory(p)),
+      !path.empty() && (extension.empty() || std::filesystem::is_directory(path)),
       "generate: --out ", path,
       " is no .png and no .npz; a folder's name has no dot, or ends in /");
   return output::folder;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The claims of arXiv 2312.09181 measured in miniature: bash examples/reproduce.sh [--quick | --table N | --hours H] [--data FOLDER] [--inception FILE] OUT
-# --quick: 8x8 digits, three seeds; nine minutes on two cores behind the build, the whole takes about three and a half hours (docs/evidence.md). Without: icons (Debian's oxygen-icon-theme, LGPL-3+; or --data, a folder of your own), five seeds.
+# --quick: 8x8 digits, three seeds; nine minutes on two cores behind the build, the whole three and a half hours by estimate (docs/evidence.md). Without: icons (Debian's oxygen-icon-theme, LGPL-3+; or --data, a folder of your own), five seeds.
 # Installs what is missing, builds, makes the data, and works with a process a processor. What was stopped goes on with the same command. OUT/report.html is the page.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
