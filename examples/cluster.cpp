@@ -24,6 +24,7 @@ struct settings {
   std::string data;
   std::string autoencoder;
   std::string method = "optimal_denoiser";
+  std::string weigh = "nodes";
   std::string schedule = "vp";
   std::string out = "clustering";
   int stages = 3;
@@ -105,6 +106,9 @@ ms::image_source opened(const settings& s,
   ms::require<ms::value_error>(s.method != "n_stage" || s.stages <= s.nodes,
                                "cluster: ", s.stages, " stages of ", s.nodes,
                                " nodes; give as many --nodes at least");
+  ms::require<ms::value_error>(s.method == "n_stage" || s.given.count("weigh") == 0,
+                               "cluster: --weigh is of --method n_stage; --method ", s.method,
+                               " has no weights");
   ms::require<ms::value_error>(s.limit != 1,
                                "cluster: --limit 1 leaves one image, whose denoisers are all "
                                "alike; give 2 or more, or 0 for all");
@@ -176,8 +180,9 @@ int cluster(const settings& s, const Schedule& schedule, ms::process_group world
           ms::io::canvas::grey}},
         "Similarity of optimal denoisers to both ends", "t", "share of values alike", false);
   } else if (s.method == "n_stage") {
+    const auto weight = s.weigh == "nodes" ? ms::stage_weight::nodes : ms::stage_weight::one;
     const auto choices =
-        ms::choose_stage_count(f.matrix, std::max(s.stages, std::min(8, s.nodes)));
+        ms::choose_stage_count(f.matrix, std::max(s.stages, std::min(8, s.nodes)), weight);
     std::printf("stages  objective  mean similarity inside\n");
     for (const auto& c : choices)
       std::printf("%6d  %9.4f  %.4f%s\n", c.stages, c.objective, c.mean,
@@ -187,6 +192,7 @@ int cluster(const settings& s, const Schedule& schedule, ms::process_group world
     json table = json::array();
     for (const auto& c : choices)
       table.push_back({{"stages", c.stages}, {"objective", c.objective}, {"mean", c.mean}});
+    out["weigh"] = s.weigh;
     out["stage_counts"] = table;
   } else {
     constexpr ms::index_t n = 1000;
@@ -237,6 +243,12 @@ int main(int argc, char** argv) {
   app.add_option("--method", s.method, "how")
       ->check(CLI::IsMember({"optimal_denoiser", "n_stage", "timestep", "snr"}))
       ->capture_default_str();
+  CLI::Option* const weigh =
+      app.add_option("--weigh", s.weigh,
+                     "n_stage: what a stage counts: its nodes, or one whatever they are, as "
+                     "the paper has it")
+          ->check(CLI::IsMember({"nodes", "one"}))
+          ->capture_default_str();
   app.add_option("--schedule", s.schedule, "whose times are used")
       ->check(CLI::IsMember({"vp", "sub_vp", "ve", "cosine", "edm", "flow"}))
       ->capture_default_str();
@@ -272,6 +284,8 @@ int main(int argc, char** argv) {
       of_clustering.set("cluster", s.clustering);
       const std::vector<std::string> given = of_clustering.given();
       s.given = {given.begin(), given.end()};
+      if (weigh->count() > 0)
+        s.given.insert("weigh");
       ms::check(s.clustering);
     });
     if (s.schedule == "sub_vp")

@@ -77,6 +77,7 @@ fails 20 'the model' "$examples/evaluate" greyish greyish --likelihood model/mod
 cluster=("$examples/cluster" "$digits" --largest 16 --draws 1000000)
 fails 20 'three stages' "${cluster[@]}" --stages 4
 fails 20 '8 stages of 5 nodes' "${cluster[@]}" --method n_stage --stages 8 --nodes 5
+fails 20 'weigh is of --method n_stage' "${cluster[@]}" --weigh one
 mkdir -p taken/curves.png
 fails 20 'taken/curves.png: is a folder' "${cluster[@]}" --out taken
 fails 20 'b.png: is 9 x 8' "$examples/cluster" "$here/data/sizes"

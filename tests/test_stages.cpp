@@ -208,6 +208,7 @@ TEST_CASE("stages of latents go with their scale, and grey levels have no part i
 }
 
 TEST_CASE("the exact N-stage partition beats every other") {
+  const auto weight = GENERATE(ms::stage_weight::one, ms::stage_weight::nodes);
   const ms::index_t n = 9;
   std::vector<double> matrix(std::size_t(n * n));
   const auto noise = test::normals<double>(n * n, 4);
@@ -227,7 +228,8 @@ TEST_CASE("the exact N-stage partition beats every other") {
           for (ms::index_t i = cut[s]; i < cut[s + 1]; ++i)
             for (ms::index_t j = cut[s]; j < cut[s + 1]; ++j)
               block += matrix[i * n + j];
-          sum += block / std::pow(double(cut[s + 1] - cut[s]), 2);
+          const double nodes = double(cut[s + 1] - cut[s]);
+          sum += block / (nodes * nodes) * (weight == ms::stage_weight::nodes ? nodes : 1);
         }
         best = std::max(best, sum);
         return;
@@ -236,7 +238,10 @@ TEST_CASE("the exact N-stage partition beats every other") {
         go(k + 1);
     };
     go(1);
-    CHECK(ms::n_stage_partition(matrix, stages).objective == Approx(best));
+    const ms::n_stage_result found = ms::n_stage_partition(matrix, stages, weight);
+    CHECK(found.objective == Approx(best));
+    CHECK(found.mean ==
+          Approx(best / (weight == ms::stage_weight::nodes ? double(n) : stages)));
   }
   CHECK_THROWS_AS(ms::n_stage_partition(matrix, 10), ms::value_error);
   CHECK_THROWS_AS(ms::n_stage_partition(matrix, 0), ms::value_error);
@@ -298,6 +303,35 @@ TEST_CASE("stages merge and split") {
   CHECK(ms::partition().split(2.0) == ms::partition({2.0}));
   CHECK_THROWS_AS(p.merged(3), ms::value_error);
   CHECK_THROWS_AS(p.split(5.0), ms::value_error);
+}
+
+TEST_CASE("weighed by nodes, a finer map has the same stages and no slivers") {
+  // Three blocks at 0.5 and 0.8 of the levels, whose parts grow unlike slowly.
+  const auto cuts = [](ms::index_t n, ms::stage_weight weight) {
+    std::vector<double> m(std::size_t(n * n));
+    const auto at = [&](ms::index_t i) {
+      return (double(i) + 0.5) / double(n);
+    };
+    const auto block = [&](ms::index_t i) {
+      return (at(i) > 0.5) + (at(i) > 0.8);
+    };
+    for (ms::index_t i = 0; i < n; ++i)
+      for (ms::index_t j = 0; j < n; ++j)
+        m[std::size_t(i * n + j)] =
+            1 - std::abs(at(i) - at(j)) - 0.2 * std::abs(block(i) - block(j));
+    std::vector<double> ends;
+    for (const ms::index_t cut : ms::n_stage_partition(m, 3, weight).cuts)
+      ends.push_back(double(cut) / double(n));
+    return ends;
+  };
+  for (const ms::index_t n : {10, 40, 160}) {
+    const std::vector<double> found = cuts(n, ms::stage_weight::nodes);
+    CHECK(found[0] == Approx(0.5));
+    CHECK(found[1] == Approx(0.8));
+  }
+  // The paper's sum prefers stages of one node or two as the map grows finer.
+  const std::vector<double> paper = cuts(160, ms::stage_weight::one);
+  CHECK(std::min({paper[0], paper[1] - paper[0], 1 - paper[1]}) < 0.02);
 }
 
 TEST_CASE("each further stage gains, and the counts agree with the exact partition") {

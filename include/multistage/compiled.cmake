@@ -26,14 +26,14 @@ function(multistage_add_compiled target umbrellas definition links)
 endfunction()
 
 multistage_add_compiled(multistage_compiled multistage MULTISTAGE_COMPILED multistage::multistage
-  networks "MULTISTAGE_NETWORKS(template, float, cpu)"
+  networks "MULTISTAGE_RECORDINGS(template)\nMULTISTAGE_NETWORKS(template, float, cpu)"
   training "MULTISTAGE_TRAINING(template, float, cpu)"
   samplers "MULTISTAGE_SAMPLERS(template, float, cpu)"
   clustering "MULTISTAGE_CLUSTERING(template, cpu)")
 add_library(multistage::compiled ALIAS multistage_compiled)
 if(TARGET multistage::io)
   multistage_add_compiled(multistage_compiled_io "multistage;io;runs" MULTISTAGE_COMPILED_IO "multistage::io;multistage_compiled"
-    files "MULTISTAGE_FILES(template, float, cpu)"
+    files "MULTISTAGE_JSON(template)\nMULTISTAGE_FILES(template, float, cpu)"
     runs "MULTISTAGE_RUNS(template, cpu)"
     autoencoders "MULTISTAGE_AUTOENCODERS(template, float, cpu)")
   add_library(multistage::compiled_io ALIAS multistage_compiled_io)

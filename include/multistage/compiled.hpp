@@ -17,6 +17,13 @@
 
 #include <string>
 
+/// The library's networks as graphs: <multistage/multistage.hpp>.
+#define MULTISTAGE_RECORDINGS(PREFIX)                                            \
+  PREFIX described_network record<song_unet>(const song_unet&, const decoders&); \
+  PREFIX described_network record<adm_unet>(const adm_unet&, const decoders&);   \
+  PREFIX described_network record<ncsnpp>(const ncsnpp&, const decoders&);       \
+  PREFIX described_network record<ldm_unet>(const ldm_unet&, const decoders&);
+
 /// Networks and the models made of them: <multistage/multistage.hpp>.
 #define MULTISTAGE_NETWORKS(PREFIX, SCALAR, BACKEND) \
   PREFIX class executor<SCALAR, BACKEND>;            \
@@ -59,6 +66,10 @@
   MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, score_sde)        \
   MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, probability_flow) \
   MULTISTAGE_SAMPLER(PREFIX, SCALAR, BACKEND, restart)
+
+/// The JSON parser: <multistage/io.hpp>.
+#define MULTISTAGE_JSON(PREFIX) \
+  PREFIX io::json_document io::parse_json<void>(std::string_view, const io::broken_json&);
 
 /// Checkpoints: <multistage/io.hpp>.
 #define MULTISTAGE_FILES(PREFIX, SCALAR, BACKEND)                                            \

@@ -24,6 +24,7 @@
 #ifdef MULTISTAGE_COMPILED_IO
 #include "multistage.hpp"
 namespace multistage {
+MULTISTAGE_JSON(extern template)
 MULTISTAGE_FILES(extern template, float, cpu)
 }  // namespace multistage
 #endif

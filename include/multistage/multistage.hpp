@@ -12,6 +12,7 @@
 #ifdef MULTISTAGE_COMPILED
 #include "compiled.hpp"
 namespace multistage {
+MULTISTAGE_RECORDINGS(extern template)
 MULTISTAGE_NETWORKS(extern template, float, cpu)
 MULTISTAGE_TRAINING(extern template, float, cpu)
 MULTISTAGE_CLUSTERING(extern template, cpu)

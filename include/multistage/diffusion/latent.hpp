@@ -5,8 +5,7 @@
 // A diffusion model is trained on scale_factor times the latent image, with scale_factor = 1 /
 // (standard deviation of the latent values).
 //
-// Weights of encoder, decoder and codebook lie in one flat array, so that an optimiser sees
-// one.
+// Weights of encoder, decoder and codebook lie in one flat array, which an optimiser sees.
 //
 //   autoencoder_model<float, cpu> model(cpu(), autoencoder{.resolution = 64}, 1);
 //   model.encode(pictures.view(), latents.view());       // [n, h, w, c] to [n, h', w', c']
@@ -28,35 +27,13 @@
 
 namespace multistage {
 
-namespace functor {
-/// Means and log variances [.., 2 channels] of what is multiplied by `factor`.
-template <class T>
-struct scaled_moments {
-  T* moments;
-  index_t channels;
-  double factor;
-  double log_square;  // ln factor^2
-  MULTISTAGE_HD void operator()(index_t i) const {
-    const bool mean = i % (2 * channels) < channels;
-    const double value = double(moments[i]);
-    moments[i] = T(mean ? value * factor : value + log_square);
-  }
-};
-}  // namespace functor
-
 /// An autoencoder with weights: those of the encoder, the decoder and the codebook, one after
 /// the other in one flat memory, so that an optimiser sees a single tensor. Not thread-safe.
 template <class Scalar, class Backend>
 class autoencoder_model {
  public:
   /// @throws value_error when the configuration does not fit together.
-  autoencoder_model(Backend backend, const autoencoder& config, std::uint64_t seed)
-      : autoencoder_model(std::move(backend),
-                          config,
-                          recorded(config, part::encoder),
-                          recorded(config, part::body),
-                          recorded(config, part::end),
-                          seed) {}
+  autoencoder_model(Backend backend, const autoencoder& config, std::uint64_t seed);
 
   /// Its settings.
   const autoencoder& config() const {
@@ -97,26 +74,7 @@ class autoencoder_model {
   }
 
   /// Every tensor of the flat memory: a graph of parameters alone, with upstream's names.
-  MULTISTAGE_COLD described_network tensors() const {
-    described_network all;
-    const auto add = [&](const std::string& name, parameter p, index_t start) {
-      p.offset += start;
-      all.structure.parameters.push_back(p);
-      all.names.push_back(name);
-    };
-    const auto add_part = [&](const graph& g, const std::vector<std::string>& names,
-                              index_t start) {
-      for (std::size_t k = 0; k < g.parameters.size(); ++k)
-        add(names[k], g.parameters[k], start);
-    };
-    add_part(encoder_.network(), encoder_names_, 0);
-    add_part(body_.network(), body_names_, body_start());
-    add_part(end_.network(), end_names_, end_start());
-    if (config_.kind == latent_kind::vq)
-      add("quantize.embedding.weight", codebook(), codes_start());
-    all.structure.parameter_elements = weights_.size();
-    return all;
-  }
+  MULTISTAGE_COLD described_network tensors() const;
   /// Calls f(name, parameter, offset in the flat memory) for every tensor.
   template <class F>
   void for_each_parameter(F&& f) const {
@@ -133,59 +91,14 @@ class autoencoder_model {
 
   /// The latent image of pictures x [rows, h, w, c] in [-1, 1], scaled by scale_factor: codes
   /// (VQ), or a sample with `noise` like z, or the mean without (KL). @throws shape_error
-  void encode(view<const Scalar> x, view<Scalar> z, view<const Scalar> noise = {}) {
-    const index_t rows = x.extents.rows;
-    ops::expect("encode", "x", x, images(rows));
-    ops::expect("encode", "z", z, latents(rows));
-    tensor<Scalar, Backend> m(backend_, moments(rows));
-    run(encoder_, weights_.data(), x.data, rows, m.data());
-    if (config_.kind == latent_kind::vq) {
-      tensor<index_t, Backend> index(backend_, {rows, z.extents.height, z.extents.width, 1});
-      ops::quantize<Backend, Scalar>(backend_, m.cview(), codes(weights_), index.data(), z);
-    } else {
-      ops::sample_gaussian<Backend, Scalar>(backend_, m.cview(), noise, z);
-    }
-    scale(z.data, z.extents.size(), scale_factor_);
-  }
+  void encode(view<const Scalar> x, view<Scalar> z, view<const Scalar> noise = {});
   /// What the encoder makes of pictures x, scaled by scale_factor: pixels before quantisation
   /// (VQ), or means and log variances of the scaled latent image (KL), like moments(rows). A
   /// diffusion model learns these: codes are looked up when it is decoded. @throws shape_error
-  void encode_moments(view<const Scalar> x, view<Scalar> m) {
-    const index_t rows = x.extents.rows;
-    ops::expect("encode_moments", "x", x, images(rows));
-    ops::expect("encode_moments", "m", m, moments(rows));
-    run(encoder_, weights_.data(), x.data, rows, m.data);
-    if (config_.kind == latent_kind::vq)
-      return scale(m.data, m.extents.size(), scale_factor_);
-    const functor::scaled_moments<Scalar> scaled{
-        .moments = m.data,
-        .channels = config_.embed_dim,
-        .factor = scale_factor_,
-        .log_square = 2 * std::log(scale_factor_),
-    };
-    backend_.for_each_index(m.extents.size(), scaled);
-  }
+  void encode_moments(view<const Scalar> x, view<Scalar> m);
   /// Pictures x of latent images z, which are divided by scale_factor first; with a codebook
   /// and `quantize`, pixels snap to their codes.
-  void decode(view<const Scalar> z, view<Scalar> x, bool quantize = true) {
-    const index_t rows = z.extents.rows;
-    ops::expect("decode", "z", z, latents(rows));
-    ops::expect("decode", "x", x, images(rows));
-    tensor<Scalar, Backend> from(backend_, latents(rows));
-    tensor<Scalar, Backend> snapped(backend_, latents(rows));
-    ops::linear_combination<Backend, Scalar>(backend_, from.size(), from.data(),
-                                             {{Scalar(1 / scale_factor_), z.data}});
-    const bool snaps = config_.kind == latent_kind::vq && quantize;
-    if (snaps) {
-      tensor<index_t, Backend> index(backend_, {rows, z.extents.height, z.extents.width, 1});
-      ops::quantize<Backend, Scalar>(backend_, from.cview(), codes(weights_), index.data(),
-                                     snapped.view());
-    }
-    const Scalar* const decoded = snaps ? snapped.data() : from.data();
-    tensor<Scalar, Backend> hidden(backend_, hidden_shape(rows));
-    run(body_, weights_.data() + body_start(), decoded, rows, hidden.data());
-    run(end_, weights_.data() + end_start(), hidden.data(), rows, x.data);
-  }
+  void decode(view<const Scalar> z, view<Scalar> x, bool quantize = true);
   /// Bytes that decoding `rows` latent images takes beside them and the pictures, at most.
   index_t decoding_bytes(index_t rows) const {
     const index_t activations = body_.inference_plan().arena_elements(rows) +
@@ -195,19 +108,7 @@ class autoencoder_model {
   }
   /// Measures scale_factor on pictures: 1 / (standard deviation of their latent values), as
   /// latent diffusion does with its first batch.
-  double measure_scale_factor(view<const Scalar> x) {
-    scale_factor_ = 1;
-    tensor<Scalar, Backend> z(backend_, latents(x.extents.rows));
-    encode(x, z.view());
-    const std::vector<Scalar> values = z.to_host();
-    const double count = double(values.size());
-    const double mean = std::accumulate(values.begin(), values.end(), 0.0) / count;
-    double square = 0;
-    for (const Scalar v : values)
-      square += (double(v) - mean) * (double(v) - mean);
-    set_scale_factor(1 / std::sqrt(square / count));
-    return scale_factor_;
-  }
+  double measure_scale_factor(view<const Scalar> x);
 
   /// Adds the gradient of the loss on pictures x to `gradients`, laid out like the weights
   /// (null: not wanted).
@@ -215,18 +116,7 @@ class autoencoder_model {
   autoencoder_report<Scalar> differentiate(view<const Scalar> x,
                                            view<const Scalar> noise,
                                            Scalar* gradients,
-                                           std::optional<random_stream> dropout = {}) {
-    const auto mean_square = [&](view<const Scalar> decoded, view<Scalar> gradient,
-                                 const auto&) {
-      const index_t n = x.extents.size();
-      const Scalar factor = Scalar(2 / double(n));
-      ops::linear_combination<Backend, Scalar>(backend_, n, gradient.data,
-                                               {{factor, decoded.data}, {-factor, x.data}});
-      return ops::sum_of_squares<Backend, Scalar>(backend_, view<const Scalar>(gradient)) *
-             double(n) / 4;
-    };
-    return differentiate(x, noise, gradients, dropout, mean_square);
-  }
+                                           std::optional<random_stream> dropout = {});
   /// The same with a loss of one's own in the place of the mean square.
   /// @param loss called once as loss(decoded, gradient, norm): returns the loss of pictures
   /// `decoded` and writes its gradient by them; norm(gradient) is the norm of the gradient by
@@ -260,65 +150,12 @@ class autoencoder_model {
   }
 
  private:
-  /// What is a network of its own.
-  enum class part { encoder, body, end };
-
-  /// The description of a part, recorded.
-  static described_network recorded(const autoencoder& a, part which) {
-    check_settings(a);
-    recorder<name_list> b;
-    if (which == part::encoder) {
-      describe_encoder(b, a);
-    } else if (which == part::body) {
-      b.output(describe_decoder_body(b, a));
-    } else {
-      b.segment(1);
-      const int channels = a.encoder_channels * a.channel_mult[0];
-      const feature hidden = b.input(input_slot::image, channels, a.resolution, a.width());
-      describe_decoder_end(b, a, hidden);
-    }
-    return detail::finish(b);
-  }
   autoencoder_model(Backend backend,
                     const autoencoder& config,
                     described_network encoder,
                     described_network body,
                     described_network end,
-                    std::uint64_t seed)
-      : backend_(std::move(backend)),
-        config_(config),
-        encoder_names_(std::move(encoder.names)),
-        body_names_(std::move(body.names)),
-        end_names_(std::move(end.names)),
-        encoder_(backend_, std::move(encoder.structure)),
-        body_(backend_, std::move(body.structure)),
-        end_(backend_, std::move(end.structure)),
-        weights_(backend_, {1, 1, 1, weight_count()}) {
-    std::vector<Scalar> all;
-    const auto append = [&](const graph& g, std::uint64_t of) {
-      std::vector<Scalar> own;
-      initialize(g, of, own);
-      all.insert(all.end(), own.begin(), own.end());
-    };
-    append(encoder_.network(), seed);
-    // The decoder's numbers are those of one network, whose last two parameters are the end's.
-    graph decoder = body_.network();
-    for (parameter p : end_.network().parameters) {
-      p.offset += decoder.parameter_elements;
-      decoder.parameters.push_back(p);
-    }
-    decoder.parameter_elements += end_.network().parameter_elements;
-    append(decoder, seed + 1);
-    all.resize(std::size_t(weights_.size()));
-    // Codes begin uniform within 1 / n_embed.
-    const random_stream numbers(seed, purpose::weights, std::uint64_t{1} << 40);
-    const index_t first = codes_start();
-    for (index_t i = first; i < weights_.size(); ++i) {
-      const double place = 2 * numbers.uniform(i - first) - 1;
-      all[std::size_t(i)] = Scalar(place / config_.n_embed);
-    }
-    backend_.upload(all.data(), weights_.data(), weights_.size());
-  }
+                    std::uint64_t seed);
 
   /// Where the parts of the decoder begin in the flat memory.
   index_t body_start() const {
@@ -494,5 +331,170 @@ class autoencoder_model {
   tensor<Scalar, Backend> weights_;
   double scale_factor_ = 1;
 };
+
+template <class Scalar, class Backend>
+autoencoder_model<Scalar, Backend>::autoencoder_model(Backend backend,
+                                                      const autoencoder& config,
+                                                      std::uint64_t seed)
+    : autoencoder_model(std::move(backend),
+                        config,
+                        record_part(config, autoencoder_part::encoder),
+                        record_part(config, autoencoder_part::decoder_body),
+                        record_part(config, autoencoder_part::decoder_end),
+                        seed) {}
+
+template <class Scalar, class Backend>
+MULTISTAGE_COLD described_network autoencoder_model<Scalar, Backend>::tensors() const {
+  described_network all;
+  const auto add = [&](const std::string& name, parameter p, index_t start) {
+    p.offset += start;
+    all.structure.parameters.push_back(p);
+    all.names.push_back(name);
+  };
+  const auto add_part = [&](const graph& g, const std::vector<std::string>& names,
+                            index_t start) {
+    for (std::size_t k = 0; k < g.parameters.size(); ++k)
+      add(names[k], g.parameters[k], start);
+  };
+  add_part(encoder_.network(), encoder_names_, 0);
+  add_part(body_.network(), body_names_, body_start());
+  add_part(end_.network(), end_names_, end_start());
+  if (config_.kind == latent_kind::vq)
+    add("quantize.embedding.weight", codebook(), codes_start());
+  all.structure.parameter_elements = weights_.size();
+  return all;
+}
+
+template <class Scalar, class Backend>
+void autoencoder_model<Scalar, Backend>::encode(view<const Scalar> x,
+                                                view<Scalar> z,
+                                                view<const Scalar> noise) {
+  const index_t rows = x.extents.rows;
+  ops::expect("encode", "x", x, images(rows));
+  ops::expect("encode", "z", z, latents(rows));
+  tensor<Scalar, Backend> m(backend_, moments(rows));
+  run(encoder_, weights_.data(), x.data, rows, m.data());
+  if (config_.kind == latent_kind::vq) {
+    tensor<index_t, Backend> index(backend_, {rows, z.extents.height, z.extents.width, 1});
+    ops::quantize<Backend, Scalar>(backend_, m.cview(), codes(weights_), index.data(), z);
+  } else {
+    ops::sample_gaussian<Backend, Scalar>(backend_, m.cview(), noise, z);
+  }
+  scale(z.data, z.extents.size(), scale_factor_);
+}
+
+template <class Scalar, class Backend>
+void autoencoder_model<Scalar, Backend>::encode_moments(view<const Scalar> x, view<Scalar> m) {
+  const index_t rows = x.extents.rows;
+  ops::expect("encode_moments", "x", x, images(rows));
+  ops::expect("encode_moments", "m", m, moments(rows));
+  run(encoder_, weights_.data(), x.data, rows, m.data);
+  if (config_.kind == latent_kind::vq)
+    return scale(m.data, m.extents.size(), scale_factor_);
+  const ops::functor::scaled_moments<Scalar> scaled{
+      .moments = m.data,
+      .channels = config_.embed_dim,
+      .factor = scale_factor_,
+      .log_square = 2 * std::log(scale_factor_),
+  };
+  backend_.for_each_index(m.extents.size(), scaled);
+}
+
+template <class Scalar, class Backend>
+void autoencoder_model<Scalar, Backend>::decode(view<const Scalar> z,
+                                                view<Scalar> x,
+                                                bool quantize) {
+  const index_t rows = z.extents.rows;
+  ops::expect("decode", "z", z, latents(rows));
+  ops::expect("decode", "x", x, images(rows));
+  tensor<Scalar, Backend> from(backend_, latents(rows));
+  tensor<Scalar, Backend> snapped(backend_, latents(rows));
+  ops::linear_combination<Backend, Scalar>(backend_, from.size(), from.data(),
+                                           {{Scalar(1 / scale_factor_), z.data}});
+  const bool snaps = config_.kind == latent_kind::vq && quantize;
+  if (snaps) {
+    tensor<index_t, Backend> index(backend_, {rows, z.extents.height, z.extents.width, 1});
+    ops::quantize<Backend, Scalar>(backend_, from.cview(), codes(weights_), index.data(),
+                                   snapped.view());
+  }
+  const Scalar* const decoded = snaps ? snapped.data() : from.data();
+  tensor<Scalar, Backend> hidden(backend_, hidden_shape(rows));
+  run(body_, weights_.data() + body_start(), decoded, rows, hidden.data());
+  run(end_, weights_.data() + end_start(), hidden.data(), rows, x.data);
+}
+
+template <class Scalar, class Backend>
+double autoencoder_model<Scalar, Backend>::measure_scale_factor(view<const Scalar> x) {
+  scale_factor_ = 1;
+  tensor<Scalar, Backend> z(backend_, latents(x.extents.rows));
+  encode(x, z.view());
+  const std::vector<Scalar> values = z.to_host();
+  const double count = double(values.size());
+  const double mean = std::accumulate(values.begin(), values.end(), 0.0) / count;
+  double square = 0;
+  for (const Scalar v : values)
+    square += (double(v) - mean) * (double(v) - mean);
+  set_scale_factor(1 / std::sqrt(square / count));
+  return scale_factor_;
+}
+
+template <class Scalar, class Backend>
+autoencoder_report<Scalar> autoencoder_model<Scalar, Backend>::differentiate(
+    view<const Scalar> x,
+    view<const Scalar> noise,
+    Scalar* gradients,
+    std::optional<random_stream> dropout) {
+  const auto mean_square = [&](view<const Scalar> decoded, view<Scalar> gradient, const auto&) {
+    const index_t n = x.extents.size();
+    const Scalar factor = Scalar(2 / double(n));
+    ops::linear_combination<Backend, Scalar>(backend_, n, gradient.data,
+                                             {{factor, decoded.data}, {-factor, x.data}});
+    return ops::sum_of_squares<Backend, Scalar>(backend_, view<const Scalar>(gradient)) *
+           double(n) / 4;
+  };
+  return differentiate(x, noise, gradients, dropout, mean_square);
+}
+
+template <class Scalar, class Backend>
+autoencoder_model<Scalar, Backend>::autoencoder_model(Backend backend,
+                                                      const autoencoder& config,
+                                                      described_network encoder,
+                                                      described_network body,
+                                                      described_network end,
+                                                      std::uint64_t seed)
+    : backend_(std::move(backend)),
+      config_(config),
+      encoder_names_(std::move(encoder.names)),
+      body_names_(std::move(body.names)),
+      end_names_(std::move(end.names)),
+      encoder_(backend_, std::move(encoder.structure)),
+      body_(backend_, std::move(body.structure)),
+      end_(backend_, std::move(end.structure)),
+      weights_(backend_, {1, 1, 1, weight_count()}) {
+  std::vector<Scalar> all;
+  const auto append = [&](const graph& g, std::uint64_t of) {
+    std::vector<Scalar> own;
+    initialize(g, of, own);
+    all.insert(all.end(), own.begin(), own.end());
+  };
+  append(encoder_.network(), seed);
+  // The decoder's numbers are those of one network, whose last two parameters are the end's.
+  graph decoder = body_.network();
+  for (parameter p : end_.network().parameters) {
+    p.offset += decoder.parameter_elements;
+    decoder.parameters.push_back(p);
+  }
+  decoder.parameter_elements += end_.network().parameter_elements;
+  append(decoder, seed + 1);
+  all.resize(std::size_t(weights_.size()));
+  // Codes begin uniform within 1 / n_embed.
+  const random_stream numbers(seed, purpose::weights, std::uint64_t{1} << 40);
+  const index_t first = codes_start();
+  for (index_t i = first; i < weights_.size(); ++i) {
+    const double place = 2 * numbers.uniform(i - first) - 1;
+    all[std::size_t(i)] = Scalar(place / config_.n_embed);
+  }
+  backend_.upload(all.data(), weights_.data(), weights_.size());
+}
 
 }  // namespace multistage

@@ -20,17 +20,9 @@
 #include "../graph/parameters.hpp"
 #include "../stages/partition.hpp"
 #include "configuration.hpp"
+#include "routing.hpp"
 
 namespace multistage {
-
-/// Labels that go with the rows of a batch, on the backend; null where there are none (they
-/// count as zeros).
-template <class T>
-struct conditioning {
-  const T* class_labels = nullptr;    ///< [rows, label_dim], one-hot
-  const T* augment_labels = nullptr;  ///< [rows, augment_dim]
-  const T* context = nullptr;         ///< [rows, context_tokens, context_dim]
-};
 
 /// What a model was trained with, as far as it is known, where sampling must match it.
 struct training_facts {
@@ -41,56 +33,6 @@ struct training_facts {
   /// autoencoder's file (io/file_fingerprint.hpp).
   std::optional<std::string> images{};
 };
-
-/// Rows in the order of their stages.
-struct routing {
-  std::vector<index_t> order;          ///< sorted row -> row
-  std::vector<index_t> rows_by_stage;  ///< how many rows each stage has
-};
-
-/// A routed batch on the backend, by sorted row; the model's, valid until its next evaluation.
-template <class T>
-struct prepared_batch {
-  network_inputs<T> inputs;  ///< c_in x, c_noise and labels
-  const index_t* order;      ///< sorted row -> row
-  const double* in;          ///< c_in of each row
-  const double* skip;        ///< c_skip of each row
-  const double* out;         ///< c_out of each row
-};
-
-namespace functor {
-/// to[i, :] = factor[i] from[order[i], :]
-template <class From, class To>
-struct gather_scaled {
-  const From* from;
-  const index_t* order;
-  const double* factor;
-  index_t size;
-  To* to;
-  MULTISTAGE_HD void operator()(index_t i) const {
-    const index_t row = i / size;
-    const double v = double(from[order[row] * size + i % size]);
-    to[i] = To(factor ? factor[row] * v : v);
-  }
-};
-/// to[order[i], :] = a[i] x[order[i], :] + b[i] y[i, :]: D with a = c_skip, b = c_out and y =
-/// F; (dD/dx)^T x with b = c_in and y the gradient by the network's input.
-template <class T>
-struct scatter_mixed {
-  const double* x;
-  const T* y;
-  const index_t* order;
-  const double* a;
-  const double* b;
-  index_t size;
-  double* to;
-  MULTISTAGE_HD void operator()(index_t i) const {
-    const index_t row = i / size;
-    const index_t at = order[row] * size + i % size;
-    to[at] = a[row] * x[at] + b[row] * double(y[i]);
-  }
-};
-}  // namespace functor
 
 /// The model of a configuration known at run time, in `Scalar` arithmetic on `Backend`. Owns
 /// the weights (what training moves) and their average (what sampling uses; the weights
@@ -139,12 +81,7 @@ class dynamic_model {
     return image_shape(config_, rows);
   }
   /// How many values an input has in a row; 0 where the model has none.
-  index_t label_dim(input_slot slot) const {
-    for (const node& n : network().nodes)
-      if (const auto* input = n.template as<ops::network_input>(); input && input->slot == slot)
-        return n.out().size();
-    return 0;
-  }
+  index_t label_dim(input_slot slot) const;
   /// Of all stages and what they share.
   index_t parameter_count() const {
     return parameters_of(network());
@@ -179,19 +116,9 @@ class dynamic_model {
   /// All weights, to read or to change; those not read from their file yet are read now. Ask
   /// again after each evaluation before changing them: asking is what tells the model that what
   /// it prepared from them is stale.
-  tensor<Scalar, Backend>& weights() {
-    const auto visit = use();
-    ++version_;
-    for (int s = 0; s < network().segments; ++s)
-      need_segment(s);
-    return weights_;
-  }
+  tensor<Scalar, Backend>& weights();
   /// The weights that sampling uses, likewise.
-  tensor<Scalar, Backend>& averaged_weights() {
-    const auto visit = use();
-    ++version_;
-    return has_average() ? average_ : weights();
-  }
+  tensor<Scalar, Backend>& averaged_weights();
   /// Weights are read when a segment (0: shared, 1 + s: stage s) is first used. `read(segment,
   /// host memory of its parameter_range)`.
   void read_weights_on_demand(std::function<void(int, Scalar*)> read) {
@@ -207,47 +134,17 @@ class dynamic_model {
     return average_.size() > 0;
   }
   /// Starts an average as a copy of the weights, unless there is one.
-  void keep_average() {
-    if (has_average())
-      return;
-    tensor<Scalar, Backend> average(backend_, weights_.extents());
-    backend_.copy(weights_.data(), average.data(), weights_.size());
-    average_ = std::move(average);
-  }
+  void keep_average();
 
   /// Gives it up: sampling uses the weights themselves then.
-  void drop_average() {
-    const auto visit = use();
-    ++version_;
-    average_ = tensor<Scalar, Backend>();
-  }
+  void drop_average();
 
   /// Bytes of activations for a batch: what the arena will take at most, known before anything
   /// runs.
-  index_t activation_bytes(index_t rows, bool training) const {
-    return (training ? executor_.training_plan() : executor_.inference_plan())
-               .arena_elements(rows) *
-           index_t(sizeof(Scalar));
-  }
+  index_t activation_bytes(index_t rows, bool training) const;
 
   /// Stages of noise levels, and the rows sorted by them (in order within a stage).
-  routing route(std::span<const double> sigmas) const {
-    routing r{std::vector<index_t>(sigmas.size()),
-              std::vector<index_t>(std::size_t(stage_count()))};
-    std::vector<int> stage(sigmas.size());
-    for (std::size_t i = 0; i < sigmas.size(); ++i) {
-      require<value_error>(sigmas[i] > 0 && std::isfinite(sigmas[i]), "model: sigma of row ", i,
-                           " is ", sigmas[i], "; noise levels are finite and above 0");
-      ++r.rows_by_stage[stage[i] = stages_.stage(sigmas[i])];
-    }
-    std::vector<index_t> next(
-        r.rows_by_stage.size());  // of each stage, where its next row goes
-    std::exclusive_scan(r.rows_by_stage.begin(), r.rows_by_stage.end(), next.begin(),
-                        index_t{0});
-    for (std::size_t i = 0; i < sigmas.size(); ++i)
-      r.order[next[stage[i]]++] = index_t(i);
-    return r;
-  }
+  routing route(std::span<const double> sigmas) const;
 
   /// d [rows, h, w, c] = D(x; sigma), each row at its own noise level. x and d are in double on
   /// the backend; the network computes in Scalar. Rows are taken `batch` at a time; a row's
@@ -259,34 +156,7 @@ class dynamic_model {
                view<double> d,
                const conditioning<Scalar>& labels = {},
                index_t batch = 128,
-               shared_features features = shared_features::compute) {
-    const auto visit = use();
-    const shape expected = images(x.extents.rows);
-    ops::expect("denoise", "x", x, expected);
-    ops::expect("denoise", "d", d, expected);
-    require<shape_error>(index_t(sigmas.size()) == expected.rows, "denoise: ", sigmas.size(),
-                         " noise levels for ", expected.rows, " rows");
-    require<value_error>(features == shared_features::compute ||
-                             (config_.stages.shared_encoder && expected.rows <= batch),
-                         "denoise: features of ", expected.rows, " rows in batches of ", batch,
-                         " cannot be taken over, ",
-                         config_.stages.shared_encoder
-                             ? "they must fit one batch"
-                             : "this model's stages share no encoder");
-    for (index_t first = 0; first < expected.rows; first += batch) {
-      const index_t rows = std::min(batch, expected.rows - first);
-      const index_t size = expected.row_size();
-      conditioning<Scalar> part = labels;
-      if (part.class_labels)
-        part.class_labels += first * label_dim(input_slot::class_labels);
-      if (part.augment_labels)
-        part.augment_labels += first * label_dim(input_slot::augment_labels);
-      if (part.context)
-        part.context += first * label_dim(input_slot::context);
-      denoise_batch(x.data + first * size, sigmas.subspan(first, rows), d.data + first * size,
-                    part, features);
-    }
-  }
+               shared_features features = shared_features::compute);
 
   /// jv [rows, ...] = (dD/dx)^T v at x, each row at its own noise level: what likelihoods and
   /// guidance by gradients need. Extents like denoise.
@@ -294,36 +164,7 @@ class dynamic_model {
                           std::span<const double> sigmas,
                           view<const double> v,
                           view<double> jv,
-                          const conditioning<Scalar>& labels = {}) {
-    const auto visit = use();
-    const shape expected = images(x.extents.rows);
-    ops::expect("denoise_transposed", "x", x, expected);
-    ops::expect("denoise_transposed", "v", v, expected);
-    ops::expect("denoise_transposed", "jv", jv, expected);
-    require<shape_error>(index_t(sigmas.size()) == expected.rows,
-                         "denoise_transposed: ", sigmas.size(), " noise levels for ",
-                         expected.rows, " rows");
-    for (int s = 0; s < network().segments; ++s)
-      need_segment(s);
-    const index_t rows = expected.rows;
-    const index_t size = expected.row_size();
-    const routing r = route(sigmas);
-    const prepared_batch<Scalar> batch = prepare(x.data, sigmas, r, labels);
-    tensor<Scalar, Backend> dx(backend_, expected);
-    differentiation<Scalar> asked;
-    asked.input_gradients[std::size_t(input_slot::image)] = dx.data();
-    const Scalar* weights = (has_average() ? average_ : weights_).data();
-    const auto pull_back = [&](int, index_t first, index_t n, const Scalar*, Scalar* df) {
-      backend_.for_each_index(
-          n * size, functor::gather_scaled<double, Scalar>{v.data, batch.order + first,
-                                                           batch.out + first, size, df});
-    };
-    executor_.differentiate(weights, static_cast<Scalar*>(nullptr), batch.inputs,
-                            r.rows_by_stage, pull_back, asked);
-    backend_.for_each_index(
-        rows * size, functor::scatter_mixed<Scalar>{v.data, dx.data(), batch.order, batch.skip,
-                                                    batch.in, size, jv.data});
-  }
+                          const conditioning<Scalar>& labels = {});
 
   /// A batch as the network reads it: c_in x and c_noise in the order of stages, labels
   /// gathered alike, and the factors that make D of its result.
@@ -381,95 +222,19 @@ class dynamic_model {
                                 const configuration& c,
                                 described_network d,
                                 partition stages,
-                                std::optional<std::uint64_t> seed)
-      : backend_(std::move(backend)),
-        config_(c),
-        stages_(std::move(stages)),
-        names_(std::move(d.names)),
-        executor_(backend_, std::move(d.structure)),
-        weights_(backend_, {1, 1, 1, executor_.network().parameter_elements}) {
-    check(config_.precond);
-    require<value_error>(
-        config_.stages.stage_count() == stages_.stage_count(),
-        "model: ", config_.stages.stage_count(), " decoders for a partition of ",
-        stages_.stage_count(),
-        " stages; give one decoder width a stage (stage 0, lowest noise, first)");
-    check_image_extents();
-    if (!seed)
-      return;
-    std::vector<Scalar> host;
-    initialize(network(), *seed, host);
-    backend_.upload(host.data(), weights_.data(), index_t(host.size()));
-  }
+                                std::optional<std::uint64_t> seed);
 
  private:
   /// What the network reads and returns must be as large as the images it gets. @throws
   /// value_error
-  void check_image_extents() const {
-    const shape s = images(1);
-    const extent image{int(s.channels), int(s.height), int(s.width)};
-    const auto same = [&](const char* what, const extent& e) {
-      require<value_error>(e == image, "model: the network's ", what, " is [", e.height, ", ",
-                           e.width, ", ", e.channels, "], its settings say [", s.height, ", ",
-                           s.width, ", ", s.channels, "] (resolution, width(), channels)");
-    };
-    for (const node& n : network().nodes) {
-      const auto* input = n.template as<ops::network_input>();
-      if (!input)
-        continue;
-      if (input->slot == input_slot::image)
-        same("input image", n.out());
-      require<value_error>(input->slot != input_slot::noise_level || n.out().size() == 1,
-                           "model: the network reads ", n.out().size(),
-                           " numbers as noise level; there is one a row");
-    }
-    for (const int v : network().outputs)
-      same("result", network().nodes[std::size_t(v)].out());
-  }
-  void grow(index_t rows) {
-    grown(x_, backend_, images(rows).size());
-    grown(f_, backend_, images(rows).size());
-    grown(noise_, backend_, rows);
-    grown(factors_, backend_, 3 * rows);
-    grown(order_, backend_, rows);
-  }
-  void need_segment(int segment) {
-    if (has_segment(segment))
-      return;
-    const auto [begin, end] = network().parameter_range(segment);
-    if constexpr (Backend::on_host) {
-      read_segment_(segment, weights_.data() + begin);
-    } else {
-      std::vector<Scalar> host(std::size_t(end - begin), Scalar(0));
-      read_segment_(segment, host.data());
-      backend_.upload(host.data(), weights_.data() + begin, end - begin);
-    }
-    unread_[std::size_t(segment)] = 0;
-  }
+  void check_image_extents() const;
+  void grow(index_t rows);
+  void need_segment(int segment);
   void denoise_batch(const double* x,
                      std::span<const double> sigmas,
                      double* d,
                      const conditioning<Scalar>& labels,
-                     shared_features features) {
-    const index_t rows = index_t(sigmas.size());
-    const index_t size = images(1).row_size();
-    routing r = route(sigmas);
-    require<value_error>(
-        features != shared_features::take_over || kept_order_ == r.order,
-        "denoise: no features of rows in this order of stages were kept; keep them first");
-    const prepared_batch<Scalar> batch = prepare(x, sigmas, r, labels);
-    need_segment(0);
-    for (int s = 0; s < stage_count(); ++s)
-      if (r.rows_by_stage[std::size_t(s)] > 0)
-        need_segment(1 + s);
-    executor_.forward((has_average() ? average_ : weights_).data(), batch.inputs,
-                      r.rows_by_stage, f_.data(), version_, features);
-    backend_.for_each_index(
-        rows * size, functor::scatter_mixed<Scalar>{x, f_.data(), batch.order, batch.skip,
-                                                    batch.out, size, d});
-    if (features == shared_features::keep)
-      kept_order_ = std::move(r.order);
-  }
+                     shared_features features);
 
   Backend backend_;
   configuration config_;
@@ -493,5 +258,238 @@ class dynamic_model {
   tensor<index_t, Backend> order_;
   one_user user_;
 };
+
+template <class Scalar, class Backend>
+index_t dynamic_model<Scalar, Backend>::label_dim(input_slot slot) const {
+  for (const node& n : network().nodes)
+    if (const auto* input = n.template as<ops::network_input>(); input && input->slot == slot)
+      return n.out().size();
+  return 0;
+}
+
+template <class Scalar, class Backend>
+tensor<Scalar, Backend>& dynamic_model<Scalar, Backend>::weights() {
+  const auto visit = use();
+  ++version_;
+  for (int s = 0; s < network().segments; ++s)
+    need_segment(s);
+  return weights_;
+}
+
+template <class Scalar, class Backend>
+tensor<Scalar, Backend>& dynamic_model<Scalar, Backend>::averaged_weights() {
+  const auto visit = use();
+  ++version_;
+  return has_average() ? average_ : weights();
+}
+
+template <class Scalar, class Backend>
+void dynamic_model<Scalar, Backend>::keep_average() {
+  if (has_average())
+    return;
+  tensor<Scalar, Backend> average(backend_, weights_.extents());
+  backend_.copy(weights_.data(), average.data(), weights_.size());
+  average_ = std::move(average);
+}
+
+template <class Scalar, class Backend>
+void dynamic_model<Scalar, Backend>::drop_average() {
+  const auto visit = use();
+  ++version_;
+  average_ = tensor<Scalar, Backend>();
+}
+
+template <class Scalar, class Backend>
+index_t dynamic_model<Scalar, Backend>::activation_bytes(index_t rows, bool training) const {
+  return (training ? executor_.training_plan() : executor_.inference_plan())
+             .arena_elements(rows) *
+         index_t(sizeof(Scalar));
+}
+
+template <class Scalar, class Backend>
+routing dynamic_model<Scalar, Backend>::route(std::span<const double> sigmas) const {
+  routing r{std::vector<index_t>(sigmas.size()),
+            std::vector<index_t>(std::size_t(stage_count()))};
+  std::vector<int> stage(sigmas.size());
+  for (std::size_t i = 0; i < sigmas.size(); ++i) {
+    require<value_error>(sigmas[i] > 0 && std::isfinite(sigmas[i]), "model: sigma of row ", i,
+                         " is ", sigmas[i], "; noise levels are finite and above 0");
+    ++r.rows_by_stage[stage[i] = stages_.stage(sigmas[i])];
+  }
+  std::vector<index_t> next(r.rows_by_stage.size());  // of each stage, where its next row goes
+  std::exclusive_scan(r.rows_by_stage.begin(), r.rows_by_stage.end(), next.begin(), index_t{0});
+  for (std::size_t i = 0; i < sigmas.size(); ++i)
+    r.order[next[stage[i]]++] = index_t(i);
+  return r;
+}
+
+template <class Scalar, class Backend>
+void dynamic_model<Scalar, Backend>::denoise(view<const double> x,
+                                             std::span<const double> sigmas,
+                                             view<double> d,
+                                             const conditioning<Scalar>& labels,
+                                             index_t batch,
+                                             shared_features features) {
+  const auto visit = use();
+  const shape expected = images(x.extents.rows);
+  ops::expect("denoise", "x", x, expected);
+  ops::expect("denoise", "d", d, expected);
+  require<shape_error>(index_t(sigmas.size()) == expected.rows, "denoise: ", sigmas.size(),
+                       " noise levels for ", expected.rows, " rows");
+  require<value_error>(features == shared_features::compute ||
+                           (config_.stages.shared_encoder && expected.rows <= batch),
+                       "denoise: features of ", expected.rows, " rows in batches of ", batch,
+                       " cannot be taken over, ",
+                       config_.stages.shared_encoder ? "they must fit one batch"
+                                                     : "this model's stages share no encoder");
+  for (index_t first = 0; first < expected.rows; first += batch) {
+    const index_t rows = std::min(batch, expected.rows - first);
+    const index_t size = expected.row_size();
+    conditioning<Scalar> part = labels;
+    if (part.class_labels)
+      part.class_labels += first * label_dim(input_slot::class_labels);
+    if (part.augment_labels)
+      part.augment_labels += first * label_dim(input_slot::augment_labels);
+    if (part.context)
+      part.context += first * label_dim(input_slot::context);
+    denoise_batch(x.data + first * size, sigmas.subspan(first, rows), d.data + first * size,
+                  part, features);
+  }
+}
+
+template <class Scalar, class Backend>
+void dynamic_model<Scalar, Backend>::denoise_transposed(view<const double> x,
+                                                        std::span<const double> sigmas,
+                                                        view<const double> v,
+                                                        view<double> jv,
+                                                        const conditioning<Scalar>& labels) {
+  const auto visit = use();
+  const shape expected = images(x.extents.rows);
+  ops::expect("denoise_transposed", "x", x, expected);
+  ops::expect("denoise_transposed", "v", v, expected);
+  ops::expect("denoise_transposed", "jv", jv, expected);
+  require<shape_error>(index_t(sigmas.size()) == expected.rows,
+                       "denoise_transposed: ", sigmas.size(), " noise levels for ",
+                       expected.rows, " rows");
+  for (int s = 0; s < network().segments; ++s)
+    need_segment(s);
+  const index_t rows = expected.rows;
+  const index_t size = expected.row_size();
+  const routing r = route(sigmas);
+  const prepared_batch<Scalar> batch = prepare(x.data, sigmas, r, labels);
+  tensor<Scalar, Backend> dx(backend_, expected);
+  differentiation<Scalar> asked;
+  asked.input_gradients[std::size_t(input_slot::image)] = dx.data();
+  const Scalar* weights = (has_average() ? average_ : weights_).data();
+  const auto pull_back = [&](int, index_t first, index_t n, const Scalar*, Scalar* df) {
+    backend_.for_each_index(
+        n * size, functor::gather_scaled<double, Scalar>{v.data, batch.order + first,
+                                                         batch.out + first, size, df});
+  };
+  executor_.differentiate(weights, static_cast<Scalar*>(nullptr), batch.inputs, r.rows_by_stage,
+                          pull_back, asked);
+  backend_.for_each_index(
+      rows * size, functor::scatter_mixed<Scalar>{v.data, dx.data(), batch.order, batch.skip,
+                                                  batch.in, size, jv.data});
+}
+
+template <class Scalar, class Backend>
+MULTISTAGE_COLD dynamic_model<Scalar, Backend>::dynamic_model(Backend backend,
+                                                              const configuration& c,
+                                                              described_network d,
+                                                              partition stages,
+                                                              std::optional<std::uint64_t> seed)
+    : backend_(std::move(backend)),
+      config_(c),
+      stages_(std::move(stages)),
+      names_(std::move(d.names)),
+      executor_(backend_, std::move(d.structure)),
+      weights_(backend_, {1, 1, 1, executor_.network().parameter_elements}) {
+  check(config_.precond);
+  require<value_error>(
+      config_.stages.stage_count() == stages_.stage_count(),
+      "model: ", config_.stages.stage_count(), " decoders for a partition of ",
+      stages_.stage_count(),
+      " stages; give one decoder width a stage (stage 0, lowest noise, first)");
+  check_image_extents();
+  if (!seed)
+    return;
+  std::vector<Scalar> host;
+  initialize(network(), *seed, host);
+  backend_.upload(host.data(), weights_.data(), index_t(host.size()));
+}
+
+template <class Scalar, class Backend>
+void dynamic_model<Scalar, Backend>::check_image_extents() const {
+  const shape s = images(1);
+  const extent image{int(s.channels), int(s.height), int(s.width)};
+  const auto same = [&](const char* what, const extent& e) {
+    require<value_error>(e == image, "model: the network's ", what, " is [", e.height, ", ",
+                         e.width, ", ", e.channels, "], its settings say [", s.height, ", ",
+                         s.width, ", ", s.channels, "] (resolution, width(), channels)");
+  };
+  for (const node& n : network().nodes) {
+    const auto* input = n.template as<ops::network_input>();
+    if (!input)
+      continue;
+    if (input->slot == input_slot::image)
+      same("input image", n.out());
+    require<value_error>(input->slot != input_slot::noise_level || n.out().size() == 1,
+                         "model: the network reads ", n.out().size(),
+                         " numbers as noise level; there is one a row");
+  }
+  for (const int v : network().outputs)
+    same("result", network().nodes[std::size_t(v)].out());
+}
+
+template <class Scalar, class Backend>
+void dynamic_model<Scalar, Backend>::grow(index_t rows) {
+  grown(x_, backend_, images(rows).size());
+  grown(f_, backend_, images(rows).size());
+  grown(noise_, backend_, rows);
+  grown(factors_, backend_, 3 * rows);
+  grown(order_, backend_, rows);
+}
+
+template <class Scalar, class Backend>
+void dynamic_model<Scalar, Backend>::need_segment(int segment) {
+  if (has_segment(segment))
+    return;
+  const auto [begin, end] = network().parameter_range(segment);
+  if constexpr (Backend::on_host) {
+    read_segment_(segment, weights_.data() + begin);
+  } else {
+    std::vector<Scalar> host(std::size_t(end - begin), Scalar(0));
+    read_segment_(segment, host.data());
+    backend_.upload(host.data(), weights_.data() + begin, end - begin);
+  }
+  unread_[std::size_t(segment)] = 0;
+}
+
+template <class Scalar, class Backend>
+void dynamic_model<Scalar, Backend>::denoise_batch(const double* x,
+                                                   std::span<const double> sigmas,
+                                                   double* d,
+                                                   const conditioning<Scalar>& labels,
+                                                   shared_features features) {
+  const index_t rows = index_t(sigmas.size());
+  const index_t size = images(1).row_size();
+  routing r = route(sigmas);
+  require<value_error>(
+      features != shared_features::take_over || kept_order_ == r.order,
+      "denoise: no features of rows in this order of stages were kept; keep them first");
+  const prepared_batch<Scalar> batch = prepare(x, sigmas, r, labels);
+  need_segment(0);
+  for (int s = 0; s < stage_count(); ++s)
+    if (r.rows_by_stage[std::size_t(s)] > 0)
+      need_segment(1 + s);
+  executor_.forward((has_average() ? average_ : weights_).data(), batch.inputs, r.rows_by_stage,
+                    f_.data(), version_, features);
+  backend_.for_each_index(rows * size,
+                          functor::scatter_mixed<Scalar>{x, f_.data(), batch.order, batch.skip,
+                                                         batch.out, size, d});
+  if (features == shared_features::keep)
+    kept_order_ = std::move(r.order);
+}
 
 }  // namespace multistage

@@ -34,12 +34,7 @@ class executor {
  public:
   /// @throws value_error for a network that does not fit (graph/check.hpp), or with an
   /// operation of the user's own that does not run on this backend and scalar
-  MULTISTAGE_COLD executor(Backend backend, graph g)
-      : backend_(std::move(backend)),
-        graph_(runnable(checked(std::move(g)))),
-        inference_(make_plan(graph_, {})),
-        training_(make_plan(graph_, {.training = true})),
-        sums_(backend_) {}
+  MULTISTAGE_COLD executor(Backend backend, graph g);
 
   /// The graph that it runs, fused.
   const graph& network() const {
@@ -99,29 +94,7 @@ class executor {
                const std::vector<index_t>& rows_by_stage,
                T* out,
                std::uint64_t version = 0,
-               shared_features features = shared_features::compute) {
-    const auto visit = user_.enter("network");
-    prepared_.of(weights, version);
-    pass run{*this, inference_, weights, nullptr, inputs, rows_by_stage, {}, features};
-    run.keeps_prepared = version != 0;
-    if (features == shared_features::take_over) {
-      require<value_error>(kept_rows_ == run.rows, "network: features of ", run.rows,
-                           " rows were to be taken over, ", kept_rows_, " are there");
-      run.shared.forward_without_image();
-    } else {
-      kept_rows_ = 0;  // also when what follows fails
-      run.shared.forward();
-      if (features == shared_features::keep)
-        kept_rows_ = run.rows;
-    }
-    for_each_stage(rows_by_stage, [&](int stage, index_t first, index_t rows) {
-      frame f = run.decoder(stage, first, rows);
-      f.forward();
-      const int v = graph_.outputs[stage];
-      const index_t size = graph_.nodes[v].out().size();
-      backend_.copy(f.value(v), out + first * size, rows * size);
-    });
-  }
+               shared_features features = shared_features::compute);
 
   /// Adds the gradients of a loss to `gradients` (null: not wanted). `loss(stage, first row,
   /// rows, F, dF)` gets the results of those rows and writes the gradient with respect to them.
@@ -163,29 +136,12 @@ class executor {
   /// and a copy of every value to the host.
   trouble first_non_finite(const T* weights,
                            const network_inputs<T>& inputs,
-                           const std::vector<index_t>& rows_by_stage) {
-    const auto visit = user_.enter("network");
-    kept_rows_ = 0;
-    pass run{*this, inference_, weights, nullptr, inputs, rows_by_stage};
-    trouble t{run.shared.first_non_finite(), -1};
-    for_each_stage(rows_by_stage, [&](int stage, index_t first, index_t rows) {
-      if (t.node < 0)
-        t = {run.decoder(stage, first, rows).first_non_finite(), stage};
-    });
-    return t;
-  }
+                           const std::vector<index_t>& rows_by_stage);
 
  private:
   /// The graph, if the backend runs each of its operations. @throws value_error naming one it
   /// does not
-  static graph runnable(graph g) {
-    for (int i = 0; i < int(g.nodes.size()); ++i)
-      if (const auto* own = g.nodes[i].template as<ops::own_operation>())
-        if (!own->template runs_on<Backend, T>())
-          fail<value_error>(
-              explain(g, {graph_problem::backend, i}, "backend " + std::string(Backend::name)));
-    return g;
-  }
+  static graph runnable(graph g);
 
   /// f(stage, first row, rows) for stages that have rows.
   template <class F>
@@ -266,7 +222,7 @@ class executor {
     }
     void backward() {
       backwards = true;
-      const std::vector<index_t> from = complete_from();
+      const std::vector<index_t> from = complete_from(e().graph_, p, segment);
       for (std::size_t k = 0; k < p.backward.size(); ++k) {
         const step& s = p.backward[k];
         timed(s, [&] {
@@ -280,21 +236,6 @@ class executor {
         if (r.asked.complete && (k == 0 || from[k] < from[k - 1]))
           r.asked.complete(segment, from[k]);
       }
-    }
-    /// From where on the segment's gradients are complete after each step of backward.
-    std::vector<index_t> complete_from() const {
-      const graph& g = e().graph_;
-      std::vector<index_t> from(p.backward.size());
-      index_t end = g.parameter_range(segment)[0];  // of what later steps add to
-      for (std::size_t k = from.size(); k-- > 0;) {
-        from[k] = end;
-        const node& n = at(p.backward[k].node);
-        for (const int parameter : {n.weight, n.bias})
-          if (parameter >= 0 && p.backward[k].kind == step_kind::backward)
-            end = std::max(end, g.parameters[std::size_t(parameter)].offset +
-                                    e().parameter_size(parameter));
-      }
-      return from;
     }
     template <class F>
     void timed(const step& s, F&& f) {
@@ -436,7 +377,7 @@ class executor {
           weights(w),
           gradients(g),
           inputs(in),
-          rows(checked_rows(e, w, rows_by_stage)),
+          rows(rows_of_pass(e.graph_, w != nullptr, rows_by_stage)),
           p(plan_),
           base(e.reserve(features == shared_features::compute ? p.arena_elements(rows_by_stage)
                                                               : p.arena_elements(rows))),
@@ -448,22 +389,6 @@ class executor {
                                to_string(input->slot), " is missing");
     }
     pass(const pass&) = delete;
-    /// How many rows there are. @throws shape_error, value_error
-    static index_t checked_rows(const executor& e,
-                                const T* weights,
-                                const std::vector<index_t>& rows_by_stage) {
-      require<shape_error>(int(rows_by_stage.size()) == e.graph_.stage_count(),
-                           "network: rows are given for ", rows_by_stage.size(),
-                           " stages, the network has ", e.graph_.stage_count());
-      require<value_error>(weights != nullptr || e.graph_.parameters.empty(),
-                           "network: its weights are missing");
-      index_t all = 0;
-      for (const index_t rows : rows_by_stage) {
-        require<shape_error>(rows >= 0, "network: a stage has ", rows, " rows");
-        all += rows;
-      }
-      return all;
-    }
     frame decoder(int stage, index_t first, index_t n) {
       return {*this,     p.segments[stage + 1],
               stage + 1, base + rows * p.segments[0].row_elements,
@@ -493,5 +418,69 @@ class executor {
   index_t kept_rows_ = 0;  ///< of which the arena holds the shared part's features
   one_user user_;
 };
+
+template <class T, class Backend>
+MULTISTAGE_COLD executor<T, Backend>::executor(Backend backend, graph g)
+    : backend_(std::move(backend)),
+      graph_(runnable(checked(std::move(g)))),
+      inference_(make_plan(graph_, {})),
+      training_(make_plan(graph_, {.training = true})),
+      sums_(backend_) {}
+
+template <class T, class Backend>
+void executor<T, Backend>::forward(const T* weights,
+                                   const network_inputs<T>& inputs,
+                                   const std::vector<index_t>& rows_by_stage,
+                                   T* out,
+                                   std::uint64_t version,
+                                   shared_features features) {
+  const auto visit = user_.enter("network");
+  prepared_.of(weights, version);
+  pass run{*this, inference_, weights, nullptr, inputs, rows_by_stage, {}, features};
+  run.keeps_prepared = version != 0;
+  if (features == shared_features::take_over) {
+    require<value_error>(kept_rows_ == run.rows, "network: features of ", run.rows,
+                         " rows were to be taken over, ", kept_rows_, " are there");
+    run.shared.forward_without_image();
+  } else {
+    kept_rows_ = 0;  // also when what follows fails
+    run.shared.forward();
+    if (features == shared_features::keep)
+      kept_rows_ = run.rows;
+  }
+  for_each_stage(rows_by_stage, [&](int stage, index_t first, index_t rows) {
+    frame f = run.decoder(stage, first, rows);
+    f.forward();
+    const int v = graph_.outputs[stage];
+    const index_t size = graph_.nodes[v].out().size();
+    backend_.copy(f.value(v), out + first * size, rows * size);
+  });
+}
+
+template <class T, class Backend>
+auto executor<T, Backend>::first_non_finite(const T* weights,
+                                            const network_inputs<T>& inputs,
+                                            const std::vector<index_t>& rows_by_stage)
+    -> trouble {
+  const auto visit = user_.enter("network");
+  kept_rows_ = 0;
+  pass run{*this, inference_, weights, nullptr, inputs, rows_by_stage};
+  trouble t{run.shared.first_non_finite(), -1};
+  for_each_stage(rows_by_stage, [&](int stage, index_t first, index_t rows) {
+    if (t.node < 0)
+      t = {run.decoder(stage, first, rows).first_non_finite(), stage};
+  });
+  return t;
+}
+
+template <class T, class Backend>
+graph executor<T, Backend>::runnable(graph g) {
+  for (int i = 0; i < int(g.nodes.size()); ++i)
+    if (const auto* own = g.nodes[i].template as<ops::own_operation>())
+      if (!own->template runs_on<Backend, T>())
+        fail<value_error>(
+            explain(g, {graph_problem::backend, i}, "backend " + std::string(Backend::name)));
+  return g;
+}
 
 }  // namespace multistage

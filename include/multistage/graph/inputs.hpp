@@ -57,4 +57,22 @@ struct differentiation {
 /// arXiv 2312.09608).
 enum class shared_features { compute, keep, take_over };
 
+/// How many rows a pass over a network has. @param has_weights whether they are given.
+/// @throws shape_error, value_error
+MULTISTAGE_COLD inline index_t rows_of_pass(const graph& network,
+                                            bool has_weights,
+                                            const std::vector<index_t>& rows_by_stage) {
+  require<shape_error>(int(rows_by_stage.size()) == network.stage_count(),
+                       "network: rows are given for ", rows_by_stage.size(),
+                       " stages, the network has ", network.stage_count());
+  require<value_error>(has_weights || network.parameters.empty(),
+                       "network: its weights are missing");
+  index_t all = 0;
+  for (const index_t rows : rows_by_stage) {
+    require<shape_error>(rows >= 0, "network: a stage has ", rows, " rows");
+    all += rows;
+  }
+  return all;
+}
+
 }  // namespace multistage

@@ -432,4 +432,24 @@ MULTISTAGE_COLD constexpr plan make_plan(const graph& g, plan_options options) {
   return p;
 }
 
+/// From where on a segment's gradients of parameters are complete after each of its backward
+/// steps: elements descend.
+MULTISTAGE_COLD inline std::vector<index_t> complete_from(const graph& g,
+                                                          const segment_plan& p,
+                                                          int segment) {
+  std::vector<index_t> from(p.backward.size());
+  index_t end = g.parameter_range(segment)[0];  // of what later steps add to
+  for (std::size_t k = from.size(); k-- > 0;) {
+    from[k] = end;
+    const node& n = g.nodes[p.backward[k].node];
+    for (const int number : {n.weight, n.bias}) {
+      if (number < 0 || p.backward[k].kind != step_kind::backward)
+        continue;
+      const parameter& added_to = g.parameters[std::size_t(number)];
+      end = std::max(end, added_to.offset + added_to.size());
+    }
+  }
+  return from;
+}
+
 }  // namespace multistage

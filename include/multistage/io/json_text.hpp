@@ -7,11 +7,12 @@
 //     detail::take((*j)["steps"], steps);                          // false for 2.5 as an int
 #pragma once
 #include <algorithm>
-#include <concepts>
+#include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -256,10 +257,14 @@ class json_builder : public nlohmann::json_sax<nlohmann::json> {
 
 }  // namespace detail
 
-/// The value of a JSON text. For one that is none, `broken(byte, reason)` is called, which must
-/// throw; `byte` is the place in the text, 0 where it is not known.
-template <std::invocable<std::size_t, const std::string&> Broken>
-json_document parse_json(std::string_view text, Broken&& broken) {
+/// What is to be said of a text that is no JSON; it must throw. @param byte the place in the
+/// text, 0 where it is not known
+using broken_json = std::function<void(std::size_t byte, const std::string& reason)>;
+
+/// The value of a JSON text. A template, so that units take it from the library that has it
+/// compiled (compiled.hpp): the parser is large. @param broken is called for one that is none
+template <class = void>
+json_document parse_json(std::string_view text, const broken_json& broken) {
   // The JSON library takes a NUL for the end of the text, and skips a byte order mark.
   const std::size_t nul = text.find('\0');
   if (nul != std::string_view::npos)

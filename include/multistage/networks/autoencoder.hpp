@@ -237,4 +237,29 @@ MULTISTAGE_COLD constexpr void describe_decoder(Builder& build, const autoencode
   describe_decoder_end(build, net, describe_decoder_body(build, net));
 }
 
+/// What is a network of its own: a loss may look at the decoder's last layer alone.
+enum class autoencoder_part {
+  encoder,       ///< describe_encoder
+  decoder_body,  ///< describe_decoder_body
+  decoder_end    ///< describe_decoder_end
+};
+
+/// Records a part at run time. @throws value_error saying which setting does not fit.
+MULTISTAGE_COLD inline described_network record_part(const autoencoder& net,
+                                                     autoencoder_part which) {
+  check_settings(net);
+  recorder<name_list> build;
+  if (which == autoencoder_part::encoder) {
+    describe_encoder(build, net);
+  } else if (which == autoencoder_part::decoder_body) {
+    build.output(describe_decoder_body(build, net));
+  } else {
+    build.segment(1);
+    const int channels = net.encoder_channels * net.channel_mult[0];
+    describe_decoder_end(build, net,
+                         build.input(input_slot::image, channels, net.resolution, net.width()));
+  }
+  return detail::finish(build);
+}
+
 }  // namespace multistage

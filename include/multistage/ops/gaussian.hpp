@@ -36,6 +36,19 @@ struct gaussian_sample {
     z[i] = noise ? T(double(mean) + ::exp(0.5 * v) * double(noise[i])) : mean;
   }
 };
+/// Means and log variances [.., 2 channels] of what is multiplied by `factor`.
+template <class T>
+struct scaled_moments {
+  T* moments;
+  index_t channels;
+  double factor;
+  double log_square;  // ln factor^2
+  MULTISTAGE_HD void operator()(index_t i) const {
+    const bool mean = i % (2 * channels) < channels;
+    const double value = double(moments[i]);
+    moments[i] = T(mean ? value * factor : value + log_square);
+  }
+};
 /// The divergence of a row from the standard normal distribution.
 template <class T>
 struct gaussian_divergence {

@@ -207,104 +207,17 @@ class autoencoder_run {
   MULTISTAGE_COLD autoencoder_run(Backend backend,
                                   const image_source& images,
                                   autoencoder_configuration c,
-                                  const run_directory& place)
-      : place_(place),
-        config_(std::move(c)) {
-    config_.run.check_end();
-    fit_to_data(config_, images);
-    config_.training.seed = config_.run.seed;
-    model_.emplace(backend, config_.model, config_.run.seed);
-    trainer_.emplace(*model_, images, config_.training, distance(backend));
-    if (!place_.has_checkpoint())
-      place_.write_run(config_);
-  }
+                                  const run_directory& place);
 
   /// Trains until the configuration's limits or a signal. @param other_images goes on although
   /// the data are others. @throws as `run` of training/checkpoint.hpp
-  MULTISTAGE_COLD run_outcome run(bool other_images = false) {
-    const autoencoder_run_options& o = config_.run;
-    const bool goes_on = place_.has_checkpoint();
-    if (place_.has_seen(o.kimg))
-      return already_done(place_, o.kimg);
-    const run_history before = read_history(place_.log(), detail::autoencoder_log_names);
-    run_journal journal(place_, o,
-                        before.points.empty() || !goes_on ? 0 : before.points.back().seconds,
-                        {[&](double images) { return take_snapshot(images); },
-                         [&](const std::string& how) {
-                           auto state = journal.state(how);
-                           state.emplace_back("perceptual distance", trainer_->distance_name());
-                           state.emplace_back("backend", std::string(Backend::name));
-                           detail::write_autoencoder_report(place_, config_, state);
-                         }});
-    const run_checkpoint kept{.path = place_.checkpoint(),
-                              .every_seconds = 60 * o.save_minutes,
-                              .resume = goes_on,
-                              .resumed_with = {.other_images = other_images},
-                              .every_kimg = o.snapshot_kimg,
-                              .keep = o.keep,
-                              .run = to_json(config_).dump()};
-    constexpr double window = 2;
-    const run_result r = multistage::run(
-        *trainer_, o.limit(), kept,
-        [&](const loss_point& p, double done) { return observed(p, done, journal); }, window);
-    return journal.ended(r, o.kimg == 0 || trainer_->images_seen() >= 1000 * o.kimg,
-                         trainer_->steps(), o.animation);
-  }
+  MULTISTAGE_COLD run_outcome run(bool other_images = false);
 
  private:
-  std::unique_ptr<perceptual_distance<float, Backend>> distance(const Backend& backend) const {
-    if (config_.run.perceptual.empty() || config_.training.perceptual_weight == 0)
-      return nullptr;
-    const shape image = model_->images(1);
-    return std::make_unique<perceptual_distance<float, Backend>>(
-        backend, io::load_perceptual_network<float>(config_.run.perceptual, image), image);
-  }
-  bool observed(const loss_point& p, double done, run_journal& journal) {
-    if (!std::exchange(is_written_, true))  // what a run that is gone on with was told
-      tried_to_write("the configuration", [&] { place_.write_run(config_); });
-    io::json line;
-    std::string text;
-    for (std::size_t k = 0; k < p.loss.size(); ++k)
-      if (!std::isnan(p.loss[k])) {
-        line[autoencoder_step::names[k]] = p.loss[k];
-        text += std::string(text.empty() ? "" : " ") + autoencoder_step::names[k] + " " +
-                detail::short_number(p.loss[k]);
-      }
-    if (config_.model.kind == latent_kind::vq) {
-      constexpr double among = 1000;  // images
-      line["codes_used"] = trainer_->codes().share_used(p.images, among);
-    }
-    return journal.observed(p, done, std::move(line), text);
-  }
+  std::unique_ptr<perceptual_distance<float, Backend>> distance(const Backend& backend) const;
+  bool observed(const loss_point& p, double done, run_journal& journal);
   /// Rows of eight pictures, and below each what the averaged autoencoder leaves of it.
-  MULTISTAGE_COLD bool take_snapshot(double images_seen) {
-    constexpr index_t columns = 8;
-    constexpr index_t most = 24;
-    const std::vector<float> values = detail::values_of(spread_over(trainer_->images(), most));
-    shape all = model_->images(1);
-    const index_t size = all.row_size();
-    const index_t n = index_t(values.size()) / size;
-    const std::vector<float> left = trainer_->reconstruct(values);
-    std::vector<double> shown;
-    for (index_t first = 0; first < n; first += columns)
-      for (const std::vector<float>* from : {&values, &left}) {
-        const index_t end = std::min(first + columns, n) * size;
-        shown.insert(shown.end(), from->begin() + first * size, from->begin() + end);
-        const index_t missing = (first + columns) * size - end;  // of the last row
-        shown.insert(shown.end(), std::size_t(missing), 0.0);
-      }
-    all.rows = index_t(shown.size()) / size;
-    detail::show_channels(shown, all);
-    constexpr index_t cell = 96;  // pixels of a small picture, enlarged
-    const int zoom = std::max(1, int(cell / all.width));
-    const std::string title = "pictures and what is left of them after " +
-                              detail::short_number(images_seen / 1000) + " thousand images";
-    tried_to_write("a snapshot", [&] {
-      io::write_file(place_.snapshot(images_seen),
-                     io::image_grid(shown, all, columns, zoom, title).png());
-    });
-    return true;
-  }
+  MULTISTAGE_COLD bool take_snapshot(double images_seen);
 
   const run_directory& place_;
   bool is_written_ = false;  // the configuration, by this run
@@ -312,5 +225,113 @@ class autoencoder_run {
   std::optional<autoencoder_model<float, Backend>> model_;
   std::optional<autoencoder_trainer<float, Backend>> trainer_;
 };
+
+template <class Backend>
+MULTISTAGE_COLD autoencoder_run<Backend>::autoencoder_run(Backend backend,
+                                                          const image_source& images,
+                                                          autoencoder_configuration c,
+                                                          const run_directory& place)
+    : place_(place),
+      config_(std::move(c)) {
+  config_.run.check_end();
+  fit_to_data(config_, images);
+  config_.training.seed = config_.run.seed;
+  model_.emplace(backend, config_.model, config_.run.seed);
+  trainer_.emplace(*model_, images, config_.training, distance(backend));
+  if (!place_.has_checkpoint())
+    place_.write_run(config_);
+}
+
+template <class Backend>
+MULTISTAGE_COLD run_outcome autoencoder_run<Backend>::run(bool other_images) {
+  const autoencoder_run_options& o = config_.run;
+  const bool goes_on = place_.has_checkpoint();
+  if (place_.has_seen(o.kimg))
+    return already_done(place_, o.kimg);
+  const run_history before = read_history(place_.log(), detail::autoencoder_log_names);
+  run_journal journal(place_, o,
+                      before.points.empty() || !goes_on ? 0 : before.points.back().seconds,
+                      {[&](double images) { return take_snapshot(images); },
+                       [&](const std::string& how) {
+                         auto state = journal.state(how);
+                         state.emplace_back("perceptual distance", trainer_->distance_name());
+                         state.emplace_back("backend", std::string(Backend::name));
+                         detail::write_autoencoder_report(place_, config_, state);
+                       }});
+  const run_checkpoint kept{.path = place_.checkpoint(),
+                            .every_seconds = 60 * o.save_minutes,
+                            .resume = goes_on,
+                            .resumed_with = {.other_images = other_images},
+                            .every_kimg = o.snapshot_kimg,
+                            .keep = o.keep,
+                            .run = to_json(config_).dump()};
+  constexpr double window = 2;
+  const run_result r = multistage::run(
+      *trainer_, o.limit(), kept,
+      [&](const loss_point& p, double done) { return observed(p, done, journal); }, window);
+  return journal.ended(r, o.kimg == 0 || trainer_->images_seen() >= 1000 * o.kimg,
+                       trainer_->steps(), o.animation);
+}
+
+template <class Backend>
+std::unique_ptr<perceptual_distance<float, Backend>> autoencoder_run<Backend>::distance(
+    const Backend& backend) const {
+  if (config_.run.perceptual.empty() || config_.training.perceptual_weight == 0)
+    return nullptr;
+  const shape image = model_->images(1);
+  return std::make_unique<perceptual_distance<float, Backend>>(
+      backend, io::load_perceptual_network<float>(config_.run.perceptual, image), image);
+}
+
+template <class Backend>
+bool autoencoder_run<Backend>::observed(const loss_point& p,
+                                        double done,
+                                        run_journal& journal) {
+  if (!std::exchange(is_written_, true))  // what a run that is gone on with was told
+    tried_to_write("the configuration", [&] { place_.write_run(config_); });
+  io::json line;
+  std::string text;
+  for (std::size_t k = 0; k < p.loss.size(); ++k)
+    if (!std::isnan(p.loss[k])) {
+      line[autoencoder_step::names[k]] = p.loss[k];
+      text += std::string(text.empty() ? "" : " ") + autoencoder_step::names[k] + " " +
+              detail::short_number(p.loss[k]);
+    }
+  if (config_.model.kind == latent_kind::vq) {
+    constexpr double among = 1000;  // images
+    line["codes_used"] = trainer_->codes().share_used(p.images, among);
+  }
+  return journal.observed(p, done, std::move(line), text);
+}
+
+template <class Backend>
+MULTISTAGE_COLD bool autoencoder_run<Backend>::take_snapshot(double images_seen) {
+  constexpr index_t columns = 8;
+  constexpr index_t most = 24;
+  const std::vector<float> values = detail::values_of(spread_over(trainer_->images(), most));
+  shape all = model_->images(1);
+  const index_t size = all.row_size();
+  const index_t n = index_t(values.size()) / size;
+  const std::vector<float> left = trainer_->reconstruct(values);
+  std::vector<double> shown;
+  for (index_t first = 0; first < n; first += columns)
+    for (const std::vector<float>* from : {&values, &left}) {
+      const index_t end = std::min(first + columns, n) * size;
+      shown.insert(shown.end(), from->begin() + first * size, from->begin() + end);
+      const index_t missing = (first + columns) * size - end;  // of the last row
+      shown.insert(shown.end(), std::size_t(missing), 0.0);
+    }
+  all.rows = index_t(shown.size()) / size;
+  detail::show_channels(shown, all);
+  constexpr index_t cell = 96;  // pixels of a small picture, enlarged
+  const int zoom = std::max(1, int(cell / all.width));
+  const std::string title = "pictures and what is left of them after " +
+                            detail::short_number(images_seen / 1000) + " thousand images";
+  tried_to_write("a snapshot", [&] {
+    io::write_file(place_.snapshot(images_seen),
+                   io::image_grid(shown, all, columns, zoom, title).png());
+  });
+  return true;
+}
 
 }  // namespace multistage

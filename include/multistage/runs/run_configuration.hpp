@@ -78,8 +78,8 @@ struct augmentation_settings {
 
 /// How the stages of a data set are found.
 struct stage_options {
-  /// "auto": three stages by Algorithm 1; a number N: the best N; boundaries in sigma,
-  /// "0.5,20"; or a file that `cluster` wrote, or a checkpoint.
+  /// "auto": three stages by Algorithm 1; a number N: the best N by the similarity map;
+  /// boundaries in sigma, "0.5,20"; or a file that `cluster` wrote, or a checkpoint.
   std::string stages = "auto";
   clustering_options clustering{};  ///< of `auto` and, its alpha aside, of N
   int nodes = 41;                   ///< times of the similarity map

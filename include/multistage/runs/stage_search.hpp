@@ -107,7 +107,7 @@ inline std::vector<double> numbers_of(const char* what, const std::string& text)
 inline partition best_partition(const similarity_figure& map, int stages) {
   std::vector<double> boundaries;
   const vp_schedule vp;
-  for (const index_t cut : n_stage_partition(map.matrix, stages).cuts)
+  for (const index_t cut : n_stage_partition(map.matrix, stages, stage_weight::nodes).cuts)
     boundaries.push_back(
         vp.sigma(0.5 * (map.times[std::size_t(cut) - 1] + map.times[std::size_t(cut)])));
   return partition(std::move(boundaries));
@@ -197,6 +197,8 @@ MULTISTAGE_COLD found_stages find_stages(Backend backend,
   key << ' ' << range.sigma_min << ' ' << range.sigma_max;
   if (o.clustering.what != compared::noise)
     key << " of images";
+  if (whole)
+    key << " weighed by nodes";
   const std::string text = key.str();
   const std::string folder = detail::cache_folder(o.cache);
   const std::string path =

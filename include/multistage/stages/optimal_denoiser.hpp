@@ -214,27 +214,9 @@ class optimal_denoiser {
  public:
   /// @param images [n, h, w, c]; must outlive this object. @throws value_error when there are
   /// none.
-  optimal_denoiser(Backend backend, view<const T> images)
-      : backend_(backend),
-        extents_(images.extents),
-        in_memory_(images.data) {
-    require<value_error>(image_count() > 0,
-                         "optimal_denoiser: the data set is empty; give at least one image");
-    norms_ = tensor<T, Backend>(backend_, {image_count(), 1, 1, 1});
-    const index_t size = extents_.row_size();
-    const functor::squared_norms<T> norms{images.data, size, norms_.data()};
-    backend_.for_each_index(image_count(), norms, 64);
-  }
+  optimal_denoiser(Backend backend, view<const T> images);
   /// Reads the source once for all queries of a call.
-  optimal_denoiser(Backend backend, image_source source)
-      : backend_(backend),
-        extents_(source.extents),
-        source_(std::move(source)) {
-    require<value_error>(image_count() > 0,
-                         "optimal_denoiser: the data set is empty; give at least one image");
-    norms_ = tensor<T, Backend>(backend_, {block, 1, 1, 1});
-    read_ = tensor<T, Backend>(backend_, {block, 1, 1, extents_.row_size()});
-  }
+  optimal_denoiser(Backend backend, image_source source);
   /// Bytes that one takes of a source of such images, whatever it is asked: a block of them as
   /// it is read, the next one, widened, and on the backend, with its scores.
   static index_t working_bytes(const shape& images) {
@@ -250,19 +232,7 @@ class optimal_denoiser {
     return extents_;
   }
   /// Images by their numbers, on the backend: to [which.size(), ...].
-  void gather(std::span<const index_t> which, view<T> to) const {
-    const index_t size = extents_.row_size();
-    std::vector<float> one(static_cast<std::size_t>(in_memory_ ? 0 : size));
-    for (std::size_t k = 0; k < which.size(); ++k) {
-      T* row = to.data + index_t(k) * size;
-      if (in_memory_) {
-        backend_.copy(in_memory_ + which[k] * size, row, size);
-        continue;
-      }
-      source_.read(which.subspan(k, 1), one.data());
-      upload(one, 1, row);
-    }
-  }
+  void gather(std::span<const index_t> which, view<T> to) const;
 
   /// d [m, ...] = D(x; sigma) for queries x [m, ...] with a noise level each (sigma is noise
   /// over signal; x is unscaled).
@@ -276,47 +246,11 @@ class optimal_denoiser {
   /// What the mean is the quotient of, for data sets of which these images are a part: d =
   /// sum_i w_i y_i and, for each query, sum_i w_i and the m in w_i = exp(s_i - m), where s_i =
   /// (x.y_i - |y_i|^2 / 2) / sigma^2.
-  posterior_sums<T> sums(view<const T> x, std::span<const double> sigmas, view<T> d) const {
-    const auto visit = user_.enter("optimal_denoiser");
-    add_up(x, sigmas, d);
-    const index_t count = index_t(sigmas.size());
-    posterior_sums<T> found;
-    found.maximum.resize(sigmas.size());
-    found.sum.resize(sigmas.size());
-    backend_.download(maximum_.data(), found.maximum.data(), count);
-    backend_.download(sum_.data(), found.sum.data(), count);
-    return found;
-  }
+  posterior_sums<T> sums(view<const T> x, std::span<const double> sigmas, view<T> d) const;
 
  private:
   /// The running softmax over all images: d, maximum_ and sum_.
-  void add_up(view<const T> x, std::span<const double> sigmas, view<T> d) const {
-    const index_t m = x.extents.rows;
-    const index_t size = extents_.row_size();
-    const bool fit = x.extents.row_size() == size && d.extents == x.extents;
-    require<shape_error>(fit && index_t(sigmas.size()) == m, "optimal_denoiser: queries ",
-                         x.extents, ", results ", d.extents, " and ", sigmas.size(),
-                         " noise levels do not fit images ", extents_);
-    std::vector<T> inverse;
-    for (index_t q = 0; q < m; ++q) {
-      const double s = sigmas[std::size_t(q)];
-      require<value_error>(s > 0 && std::isfinite(s), "optimal_denoiser: sigma of query ", q,
-                           " is ", s, "; it must be finite and above 0");
-      inverse.push_back(T(1 / (s * s)));
-    }
-    grow(m);
-    backend_.upload(inverse.data(), inverse_variance_.data(), m);
-    if (in_memory_ && m <= few)
-      return of_few(x, d);
-    for_each_block([&](index_t first, index_t n, const T* images, const T* norms) {
-      for (index_t q = 0; q < m; q += queries) {
-        const index_t count = std::min(queries, m - q);
-        const T* const some = x.data + q * size;  // [count, size]
-        T* const results = d.data + q * size;     // [count, size]
-        take_in(count, q, n, images, norms, some, results, first == 0);
-      }
-    });
-  }
+  void add_up(view<const T> x, std::span<const double> sigmas, view<T> d) const;
 
   static constexpr index_t queries = 256;    // at a time
   static constexpr index_t block = 512;      // images at a time
@@ -330,15 +264,7 @@ class optimal_denoiser {
     grown(scores_, backend_, std::min(queries, m) * block);
   }
   /// n images of a source, widened to T.
-  void upload(const std::vector<float>& host, index_t n, T* to) const {
-    const index_t values = n * extents_.row_size();
-    if constexpr (std::is_same_v<T, float>)
-      backend_.upload(host.data(), to, values);
-    else {
-      widened_.assign(host.begin(), host.begin() + values);
-      backend_.upload(widened_.data(), to, values);
-    }
-  }
+  void upload(const std::vector<float>& host, index_t n, T* to) const;
   /// f(first, n, images, norms) for all blocks. A source reads the next block while this one is
   /// worked on.
   template <class F>
@@ -383,64 +309,9 @@ class optimal_denoiser {
                const T* norms,
                const T* x,
                T* d,
-               bool first) const {
-    const index_t size = extents_.row_size();
-    const matrix_view<const T> of_block{images, n, size};
-    const matrix_view<T> scores{scores_.data(), count, n, block};
-    multiply(backend_, {x, count, size}, of_block.transposed(), scores);
-    const functor::online_softmax<T> softmax{
-        .scores = scores_.data(),
-        .block = n,
-        .pitch = block,
-        .image_norms = norms,
-        .inverse_variance = inverse_variance_.data() + at,
-        .maximum = maximum_.data() + at,
-        .sum = sum_.data() + at,
-        .rescale = rescale_.data() + at,
-        .first = first,
-    };
-    backend_.for_each_index(count, softmax, 4);
-    if (!first) {
-      const functor::scale_rows<T> rescaled{d, rescale_.data() + at, size, false};
-      backend_.for_each_index(count * size, rescaled);
-    }
-    multiply(backend_, scores, of_block, matrix_view<T>{d, count, size}, 1, first ? 0 : 1);
-  }
+               bool first) const;
   /// The same for a few queries, of images in memory.
-  void of_few(view<const T> x, view<T> d) const {
-    const index_t m = x.extents.rows;
-    const index_t size = extents_.row_size();
-    const index_t parts = std::min(most_parts, image_count());
-    T* mean = grown(parts_, backend_, parts * m * (size + 2));  // [parts, m, size]
-    T* maximum = mean + parts * m * size;                       // [parts, m]
-    T* sum = maximum + parts * m;                               // [parts, m]
-    const functor::posterior_of_part<T> of_part{
-        .images = in_memory_,
-        .norms = norms_.data(),
-        .x = x.data,
-        .inverse_variance = inverse_variance_.data(),
-        .count = image_count(),
-        .size = size,
-        .queries = m,
-        .parts = parts,
-        .maximum = maximum,
-        .sum = sum,
-        .mean = mean,
-    };
-    backend_.for_each_index(parts, of_part, 1);
-    const functor::merge_parts<T> merged{
-        .maximum = maximum,
-        .sum = sum,
-        .mean = mean,
-        .size = size,
-        .queries = m,
-        .parts = parts,
-        .merged_maximum = maximum_.data(),
-        .merged_sum = sum_.data(),
-        .d = d.data,
-    };
-    backend_.for_each_index(m * size, merged);
-  }
+  void of_few(view<const T> x, view<T> d) const;
 
   mutable Backend backend_;
   shape extents_;
@@ -457,5 +328,171 @@ class optimal_denoiser {
   mutable tensor<T, Backend> parts_;
   one_user user_;
 };
+
+template <class T, class Backend>
+optimal_denoiser<T, Backend>::optimal_denoiser(Backend backend, view<const T> images)
+    : backend_(backend),
+      extents_(images.extents),
+      in_memory_(images.data) {
+  require<value_error>(image_count() > 0,
+                       "optimal_denoiser: the data set is empty; give at least one image");
+  norms_ = tensor<T, Backend>(backend_, {image_count(), 1, 1, 1});
+  const index_t size = extents_.row_size();
+  const functor::squared_norms<T> norms{images.data, size, norms_.data()};
+  backend_.for_each_index(image_count(), norms, 64);
+}
+
+template <class T, class Backend>
+optimal_denoiser<T, Backend>::optimal_denoiser(Backend backend, image_source source)
+    : backend_(backend),
+      extents_(source.extents),
+      source_(std::move(source)) {
+  require<value_error>(image_count() > 0,
+                       "optimal_denoiser: the data set is empty; give at least one image");
+  norms_ = tensor<T, Backend>(backend_, {block, 1, 1, 1});
+  read_ = tensor<T, Backend>(backend_, {block, 1, 1, extents_.row_size()});
+}
+
+template <class T, class Backend>
+void optimal_denoiser<T, Backend>::gather(std::span<const index_t> which, view<T> to) const {
+  const index_t size = extents_.row_size();
+  std::vector<float> one(static_cast<std::size_t>(in_memory_ ? 0 : size));
+  for (std::size_t k = 0; k < which.size(); ++k) {
+    T* row = to.data + index_t(k) * size;
+    if (in_memory_) {
+      backend_.copy(in_memory_ + which[k] * size, row, size);
+      continue;
+    }
+    source_.read(which.subspan(k, 1), one.data());
+    upload(one, 1, row);
+  }
+}
+
+template <class T, class Backend>
+posterior_sums<T> optimal_denoiser<T, Backend>::sums(view<const T> x,
+                                                     std::span<const double> sigmas,
+                                                     view<T> d) const {
+  const auto visit = user_.enter("optimal_denoiser");
+  add_up(x, sigmas, d);
+  const index_t count = index_t(sigmas.size());
+  posterior_sums<T> found;
+  found.maximum.resize(sigmas.size());
+  found.sum.resize(sigmas.size());
+  backend_.download(maximum_.data(), found.maximum.data(), count);
+  backend_.download(sum_.data(), found.sum.data(), count);
+  return found;
+}
+
+template <class T, class Backend>
+void optimal_denoiser<T, Backend>::add_up(view<const T> x,
+                                          std::span<const double> sigmas,
+                                          view<T> d) const {
+  const index_t m = x.extents.rows;
+  const index_t size = extents_.row_size();
+  const bool fit = x.extents.row_size() == size && d.extents == x.extents;
+  require<shape_error>(fit && index_t(sigmas.size()) == m, "optimal_denoiser: queries ",
+                       x.extents, ", results ", d.extents, " and ", sigmas.size(),
+                       " noise levels do not fit images ", extents_);
+  std::vector<T> inverse;
+  for (index_t q = 0; q < m; ++q) {
+    const double s = sigmas[std::size_t(q)];
+    require<value_error>(s > 0 && std::isfinite(s), "optimal_denoiser: sigma of query ", q,
+                         " is ", s, "; it must be finite and above 0");
+    inverse.push_back(T(1 / (s * s)));
+  }
+  grow(m);
+  backend_.upload(inverse.data(), inverse_variance_.data(), m);
+  if (in_memory_ && m <= few)
+    return of_few(x, d);
+  for_each_block([&](index_t first, index_t n, const T* images, const T* norms) {
+    for (index_t q = 0; q < m; q += queries) {
+      const index_t count = std::min(queries, m - q);
+      const T* const some = x.data + q * size;  // [count, size]
+      T* const results = d.data + q * size;     // [count, size]
+      take_in(count, q, n, images, norms, some, results, first == 0);
+    }
+  });
+}
+
+template <class T, class Backend>
+void optimal_denoiser<T, Backend>::upload(const std::vector<float>& host,
+                                          index_t n,
+                                          T* to) const {
+  const index_t values = n * extents_.row_size();
+  if constexpr (std::is_same_v<T, float>)
+    backend_.upload(host.data(), to, values);
+  else {
+    widened_.assign(host.begin(), host.begin() + values);
+    backend_.upload(widened_.data(), to, values);
+  }
+}
+
+template <class T, class Backend>
+void optimal_denoiser<T, Backend>::take_in(index_t count,
+                                           index_t at,
+                                           index_t n,
+                                           const T* images,
+                                           const T* norms,
+                                           const T* x,
+                                           T* d,
+                                           bool first) const {
+  const index_t size = extents_.row_size();
+  const matrix_view<const T> of_block{images, n, size};
+  const matrix_view<T> scores{scores_.data(), count, n, block};
+  multiply(backend_, {x, count, size}, of_block.transposed(), scores);
+  const functor::online_softmax<T> softmax{
+      .scores = scores_.data(),
+      .block = n,
+      .pitch = block,
+      .image_norms = norms,
+      .inverse_variance = inverse_variance_.data() + at,
+      .maximum = maximum_.data() + at,
+      .sum = sum_.data() + at,
+      .rescale = rescale_.data() + at,
+      .first = first,
+  };
+  backend_.for_each_index(count, softmax, 4);
+  if (!first) {
+    const functor::scale_rows<T> rescaled{d, rescale_.data() + at, size, false};
+    backend_.for_each_index(count * size, rescaled);
+  }
+  multiply(backend_, scores, of_block, matrix_view<T>{d, count, size}, 1, first ? 0 : 1);
+}
+
+template <class T, class Backend>
+void optimal_denoiser<T, Backend>::of_few(view<const T> x, view<T> d) const {
+  const index_t m = x.extents.rows;
+  const index_t size = extents_.row_size();
+  const index_t parts = std::min(most_parts, image_count());
+  T* mean = grown(parts_, backend_, parts * m * (size + 2));  // [parts, m, size]
+  T* maximum = mean + parts * m * size;                       // [parts, m]
+  T* sum = maximum + parts * m;                               // [parts, m]
+  const functor::posterior_of_part<T> of_part{
+      .images = in_memory_,
+      .norms = norms_.data(),
+      .x = x.data,
+      .inverse_variance = inverse_variance_.data(),
+      .count = image_count(),
+      .size = size,
+      .queries = m,
+      .parts = parts,
+      .maximum = maximum,
+      .sum = sum,
+      .mean = mean,
+  };
+  backend_.for_each_index(parts, of_part, 1);
+  const functor::merge_parts<T> merged{
+      .maximum = maximum,
+      .sum = sum,
+      .mean = mean,
+      .size = size,
+      .queries = m,
+      .parts = parts,
+      .merged_maximum = maximum_.data(),
+      .merged_sum = sum_.data(),
+      .d = d.data,
+  };
+  backend_.for_each_index(m * size, merged);
+}
 
 }  // namespace multistage
