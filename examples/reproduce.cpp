@@ -66,6 +66,7 @@ int list(const settings& s, const ms::experiment& e) {
 int reproduce(const settings& s, const ms::experiment& e, const quickstart_origin& origin) {
   if (s.list)
     return list(s, e);
+  std::size_t refused = 0;
   if (!s.page) {
     ms::cell_worker<ms::cpu> worker(ms::cpu(s.threads), e, s.out, s.inception);
     if (const int signal = worker.work(); signal != 0) {
@@ -74,9 +75,10 @@ int reproduce(const settings& s, const ms::experiment& e, const quickstart_origi
                     100 * worker.share_done());
       return 128 + signal;
     }
+    refused = worker.refused().size();
   }
   if (s.worker)
-    return 0;
+    return refused > 0 ? 2 : 0;
   const ms::experiment_results results(e, s.out);
   ms::write_page(results, {{"experiment", std::filesystem::path(s.file).filename().string()},
                            {"scale", e.scale},
@@ -84,7 +86,9 @@ int reproduce(const settings& s, const ms::experiment& e, const quickstart_origi
                            {"compiler", origin.compiler},
                            {"commit", origin.commit}});
   std::printf("%s/report.html, %s/evidence.md\n", s.out.c_str(), s.out.c_str());
-  return 0;
+  if (refused > 0)
+    std::fprintf(stderr, "%zu arms could not be made: see the warnings above\n", refused);
+  return refused > 0 ? 2 : 0;
 }
 
 }  // namespace

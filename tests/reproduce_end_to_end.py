@@ -146,6 +146,21 @@ for text, arm in (("multi-decoder, SNR", "stages-snr"), ("multi-decoder, timeste
     verdict = "no difference seen" if half >= abs(mean) else "better" if mean < 0 else "worse"
     check(cells_of_row[11].endswith(": " + verdict), cells_of_row[11], verdict)
 
+# --- An arm that cannot be made is left out, said, and costs the others nothing -----------------------------------------------------------------
+broken = json.loads((project / "examples/reproduce.json").read_text())
+arm = next(a for a in broken["arms"] if a["name"] == "stages-snr")
+del arm["stages_by"]
+arm.setdefault("run", {})["stages"] = {"stages": "20,0.5"}  # they do not ascend
+(scratch / "broken.json").write_text(json.dumps(broken))
+without = scratch / "without"
+r = run("reproduce", without, "--experiment", "broken.json", *COMMAND[2:])
+check(r.returncode == 2 and "arm 'stages-snr' cannot be made" in r.stderr and "1 arms could not be made" in r.stderr, r.returncode, r.stderr)
+left = sorted(path.name for path in (without / "cells").glob("*.jsonl"))
+check(left == [name for name in cells if "stages-snr" not in name], left)
+for name in left:
+    check(without_clocks(without / "cells" / name) == without_clocks(whole / "cells" / name), name, "differs where another arm was left out")
+check((without / "report.html").exists())
+
 # --- A table that comes later finds its cells trained, and measures what they lack: as if it had been there from the beginning -----------------
 LATER = [*COMMAND[:-1], "reuse"]
 alone = scratch / "alone"

@@ -46,26 +46,22 @@ class cell_worker {
   }
 
   /// Works until no cell is left; the signal that asked to end before, or 0. Waits for those
-  /// that others work on. @throws as cells do
+  /// that others work on. An arm that cannot be made is left out (refused()), and what needs
+  /// its cells. @throws as cells do
   MULTISTAGE_COLD int work() {
     const stop_signals stop;
     progress bar("experiment");
     constexpr auto pause = std::chrono::milliseconds(500);
-    for (bool left = true; left && stop.caught() == 0;) {
-      left = false;
-      bool worked = false;
-      for (const cell& c : cells_) {
-        if (has_ended(c))
-          continue;
-        left = true;
-        worked = is_ready(c) && work_on(c, bar);
-        if (worked || stop.caught() != 0)
-          break;
-      }
-      if (left && !worked && stop.caught() == 0)
+    for (outcome o = outcome::worked; o != outcome::nothing_left && stop.caught() == 0;) {
+      o = work_on_one(bar, stop);
+      if (o == outcome::others_work && stop.caught() == 0)
         std::this_thread::sleep_for(pause);
     }
     return stop.caught();
+  }
+  /// Arms that could not be made, by name, and why.
+  const std::map<std::string, std::string>& refused() const {
+    return refused_;
   }
   /// Share of the experiment's compute that is spent, by all processes.
   double share_done() const {
@@ -73,6 +69,26 @@ class cell_worker {
   }
 
  private:
+  /// Of a look at all cells.
+  enum class outcome { worked, others_work, nothing_left };
+  /// Works on the first cell that can be worked on.
+  outcome work_on_one(progress& bar, const stop_signals& stop) {
+    bool others = false;
+    bool waits = false;  // for a cell that others may be working on
+    for (const cell& c : cells_) {
+      if (refused_.count(c.arm_name) > 0 || has_ended(c))
+        continue;
+      if (!is_ready(c)) {
+        waits = true;
+        continue;
+      }
+      if (work_on(c, bar) || stop.caught() != 0)
+        return outcome::worked;
+      others = true;
+    }
+    // What waits while nobody works waits for an arm that was refused.
+    return others || (waits && refused_.empty()) ? outcome::others_work : outcome::nothing_left;
+  }
   double budget_of(const cell& c) const {
     return c.share * experiment_.arm_of(c.arm_name).budget();
   }
@@ -114,6 +130,16 @@ class cell_worker {
     }
     if (has_ended(c))  // before it was locked
       return true;
+    try {
+      return work_on_locked(c, bar);
+    } catch (const value_error& e) {
+      refused_[c.arm_name] = e.what();
+      bar.end();
+      warn("experiment: arm '", c.arm_name, "' cannot be made and is left out: ", e.what());
+      return true;
+    }
+  }
+  bool work_on_locked(const cell& c, progress& bar) {
     const arm& a = experiment_.arm_of(c.arm_name);
     const arm_data& data = data_of(a);
     const partition stages = stages_of(a, data);
@@ -171,6 +197,7 @@ class cell_worker {
   std::string inception_;
   std::vector<cell> cells_;
   std::vector<std::string> ended_{};
+  std::map<std::string, std::string> refused_{};  // arms, and why
   std::map<std::string, std::unique_ptr<arm_data>> data_{};
   double all_ = 0;          // multiply-accumulates of all budgets
   double done_before_ = 0;  // of them, when this process began
