@@ -35,9 +35,10 @@ struct cell {
 /// The tries of an arm's search. None where there is nothing to search for.
 inline std::vector<cell> tries_of(const experiment& e, const std::string& arm_name) {
   std::vector<cell> tries;
-  for (const double rate : e.tuning.learning_rates) {
+  const tuning_options& tuning = e.arm_of(arm_name).tuning;
+  for (const double rate : tuning.learning_rates) {
     const std::string name = arm_name + ".rate" + option_text(rate);
-    tries.push_back({name, arm_name, e.tuning.seed, e.tuning.share, true, rate});
+    tries.push_back({name, arm_name, tuning.seed, tuning.share, true, rate});
   }
   return tries;
 }
@@ -175,7 +176,7 @@ MULTISTAGE_COLD inline io::json_document told_of_arm(const experiment& e, const 
   w.document.set("drawing", *draws.document);
   w.document.set("points", e.points);
   io::detail::writer tuning;
-  io::detail::visit_fields(tuning, e.tuning);
+  io::detail::visit_fields(tuning, a.tuning);
   w.document.set("tuning", *tuning.document);
   for (const char* text : {"text", "pictures"})  // of pages, and of places
     w.document.edit().erase(text);

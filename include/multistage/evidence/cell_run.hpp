@@ -105,7 +105,7 @@ class cell_run {
       config_.training.learning_rate =
           cell_.learning_rate > 0 ? cell_.learning_rate : found.learning_rate;
     if (cell_.is_try)
-      config_.training.average_stds = experiment_.tuning.average_stds;
+      config_.training.average_stds = arm_.tuning.average_stds;
     else if (found.average_std > 0)
       config_.training.ema_std = found.average_std;
   }
@@ -181,7 +181,7 @@ class cell_run {
       resume(checkpoint(), *budgeted_, {});
     if (!record_.points.empty())
       seconds_ = record_.points.back().seconds;
-    const bool tries = cell_.is_try && !experiment_.tuning.average_stds.empty();
+    const bool tries = cell_.is_try && !arm_.tuning.average_stds.empty();
     if (tries)
       return train_to(1, told) && try_averages();
     const std::vector<double> points =
@@ -262,7 +262,7 @@ class cell_run {
       model_->backend().copy(kept[k].weights.data(), sampled.data(), sampled.size());
       measurement m = measure(arm_.draws, {});
       tell_training(m, 1);
-      m.average_std = experiment_.tuning.average_stds[k];
+      m.average_std = arm_.tuning.average_stds[k];
       lines_->write(m.line("average"));
     }
     return true;

@@ -45,6 +45,24 @@ struct drawing {
   }
 };
 
+/// The search for a learning rate and an average: a scale's, where an arm's base says nothing
+/// else.
+struct tuning_options {
+  std::vector<double> learning_rates{};  ///< a short run each; empty: as configured
+  std::vector<double> average_stds{};    ///< relative standard deviations, all of each run
+  double share = 0.25;                   ///< of the budget that such a run gets
+  std::uint64_t seed = 1000;             ///< of these runs, none of the others'
+
+  /// Names the settings (core/options.hpp).
+  template <class Self, class Visit>
+  static void fields(Self& self, Visit&& visit) {
+    visit(option{"learning_rates", "that are tried", above(0)}, self.learning_rates);
+    visit(option{"average_stds", "that are tried", above(0, 0.2886)}, self.average_stds);
+    visit(option{"share", "of the budget that a try gets", above(0, 1)}, self.share);
+    visit(option{"seed", "of the tries", at_least(0)}, self.seed);
+  }
+};
+
 /// One way to train.
 struct arm {
   std::string name{};             ///< of its files: letters, digits, dashes
@@ -61,8 +79,9 @@ struct arm {
   index_t samples = 256;          ///< pictures drawn for each measurement
   drawing draws{};                ///< how
   run_configuration run{};        ///< data, stages, model, training
+  tuning_options tuning{};        ///< what is searched for first
 
-  /// Names the settings (core/options.hpp); "drawing" and "run" are objects.
+  /// Names the settings (core/options.hpp); "drawing", "run" and "tuning" are objects.
   template <class Self, class Visit>
   static void fields(Self& self, Visit&& visit) {
     visit(option{"name", "of its files"}, self.name);
@@ -89,23 +108,6 @@ struct arm {
   /// The arm whose search serves it.
   const std::string& search() const {
     return tuned_as.empty() ? name : tuned_as;
-  }
-};
-
-/// The search for a learning rate and an average that every arm is given.
-struct tuning_options {
-  std::vector<double> learning_rates{};  ///< a short run each; empty: as configured
-  std::vector<double> average_stds{};    ///< relative standard deviations, all of each run
-  double share = 0.25;                   ///< of the budget that such a run gets
-  std::uint64_t seed = 1000;             ///< of these runs, none of the others'
-
-  /// Names the settings (core/options.hpp).
-  template <class Self, class Visit>
-  static void fields(Self& self, Visit&& visit) {
-    visit(option{"learning_rates", "that are tried", above(0)}, self.learning_rates);
-    visit(option{"average_stds", "that are tried", above(0, 0.2886)}, self.average_stds);
-    visit(option{"share", "of the budget that a try gets", above(0, 1)}, self.share);
-    visit(option{"seed", "of the tries", at_least(0)}, self.seed);
   }
 };
 
@@ -153,7 +155,6 @@ struct experiment {
   double hours = 1;                    ///< that it was made for, on two processors
   std::vector<double> seeds{};         ///< whole numbers
   std::vector<double> points{};        ///< shares of the budget at which arms are measured
-  tuning_options tuning{};             ///< of every arm alike
   std::vector<arm> arms{};             ///< of this scale
   std::vector<result_table> tables{};  ///< with what this scale has of them
 
@@ -214,9 +215,11 @@ MULTISTAGE_COLD inline void read_drawing(const io::json& j,
 /// Lays what a base or an arm says over an arm. @throws value_error
 MULTISTAGE_COLD inline void read_arm(const io::json& j, const std::string& where, arm& to) {
   to.lengths.clear();
-  read_fields(j, where, to, {"drawing", "run"});
+  read_fields(j, where, to, {"drawing", "run", "tuning"});
   if (j.contains("drawing"))
     read_drawing(j["drawing"], where + ": drawing", to.draws);
+  if (j.contains("tuning"))
+    read_fields(j["tuning"], where + ": tuning", to.tuning);
   if (j.contains("run"))
     lay_over(to.run, j["run"], where, where + ": run");
   const bool known = to.stages_by.empty() || to.stages_by == "timestep" ||
@@ -235,7 +238,7 @@ MULTISTAGE_COLD inline void read_arms(const io::json& list,
                                       std::vector<std::string>& names) {
   for (const io::json& j : list) {
     arm named;
-    read_fields(j, where + ": an arm", named, {"drawing", "run"});
+    read_fields(j, where + ": an arm", named, {"drawing", "run", "tuning"});
     const std::string of = where + ": arm '" + named.name + "'";
     constexpr const char* letters = "abcdefghijklmnopqrstuvwxyz0123456789-";
     require<value_error>(!named.name.empty() && named.name.size() <= 60 &&
@@ -341,11 +344,12 @@ MULTISTAGE_COLD inline experiment read_experiment(const std::string& path,
   e.scale = scale;
   e.title = document->value("title", std::string());
   detail::read_fields(of_scale, where, e, {"tuning", "bases", "tables"});
+  tuning_options tuning;
   if (of_scale.contains("tuning"))
-    detail::read_fields(of_scale["tuning"], where + ": tuning", e.tuning);
+    detail::read_fields(of_scale["tuning"], where + ": tuning", tuning);
   std::map<std::string, arm> bases;
   for (const auto& [name, settings] : detail::section_of(of_scale, "bases").items()) {
-    arm base;
+    arm base{.tuning = tuning};
     detail::read_arm(settings, where + ": base '" + name + "'", base);
     base.run.data.path = folder + "/" + base.run.data.path;
     if (!base.pictures.empty())

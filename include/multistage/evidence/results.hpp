@@ -306,13 +306,13 @@ MULTISTAGE_COLD inline io::grid table_of_searches(const experiment_results& r) {
               "Frechet distance of the try"},
              {}};
   for (const arm& a : r.asked().arms) {
-    if (!a.tuned_as.empty() || r.asked().tuning.learning_rates.empty())
+    if (!a.tuned_as.empty() || a.tuning.learning_rates.empty())
       continue;
     if (const std::optional<tuned> found = search_of(r.asked(), r.folder(), a))
-      t.rows.push_back(
-          {a.name, detail::found_among(found->learning_rate, r.asked().tuning.learning_rates),
-           detail::found_among(found->average_std, r.asked().tuning.average_stds),
-           shown::number(found->frechet)});
+      t.rows.push_back({a.name,
+                        detail::found_among(found->learning_rate, a.tuning.learning_rates),
+                        detail::found_among(found->average_std, a.tuning.average_stds),
+                        shown::number(found->frechet)});
   }
   return t;
 }
