@@ -69,6 +69,11 @@ TEST_CASE("a configuration is laid over another, and values know where they came
   CHECK_FALSE(c.chosen("training.learning_rate"));
   CHECK(c.origins.at("training.learning_rate") == "preset small-32");
   CHECK_FALSE(c.origins.count("training.gradient_clip"));
+  // a list takes the place of the one before
+  for (const std::vector<double>& stds : {std::vector{0.05, 0.1}, std::vector{0.2}}) {
+    ms::lay_over(c, json{{"training", {{"average_stds", stds}}}}, "mine.json");
+    CHECK(c.training.average_stds == stds);
+  }
   // a whole configuration says itself what nobody chose
   ms::run_configuration other;
   ms::lay_over(other, to_json(c), "run/config.json");

@@ -214,7 +214,6 @@ MULTISTAGE_COLD inline void read_drawing(const io::json& j,
 
 /// Lays what a base or an arm says over an arm. @throws value_error
 MULTISTAGE_COLD inline void read_arm(const io::json& j, const std::string& where, arm& to) {
-  to.lengths.clear();
   read_fields(j, where, to, {"drawing", "run", "tuning"});
   if (j.contains("drawing"))
     read_drawing(j["drawing"], where + ": drawing", to.draws);

@@ -58,17 +58,19 @@ bool take(const json& j, T& to) {
     return false;
   }
 }
-/// A list of such values; false unless each fits.
+/// A list of such values in the place of what is there; false unless each fits.
 template <class T>
 bool take(const json& j, std::vector<T>& to) {
   if (!j.is_array())
     return false;
+  std::vector<T> taken;
   for (const json& e : j) {
     T v{};
     if (!take(e, v))
       return false;
-    to.push_back(v);
+    taken.push_back(v);
   }
+  to = std::move(taken);
   return true;
 }
 
